@@ -1,0 +1,153 @@
+/* What the C kernels offer: one table of functions per instruction set.
+ *
+ * Kernels own no threads and no global state. Each works on a range of rows (or
+ * planes) of one job described by a struct, may be called from many threads at
+ * once on disjoint ranges, and returns 0, or -1 when scratch memory could not be
+ * had. Strides and offsets count elements, not bytes, unless a name says so.
+ *
+ * Layouts
+ *   planes    (C, H, W), as the public interface has them
+ *   channels  (H, W, Cs): channels last, Cs >= C a multiple of the vector width
+ *   lanes     (H, W, C, KP): feature k of the caller in lane k, KP a multiple of
+ *             the vector width; the layout of the backward pass
+ */
+#ifndef FASTDECONV_H
+#define FASTDECONV_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+typedef struct {
+    int kh, kw;     /* kernel */
+    int sh, sw;     /* stride */
+    int dh, dw;     /* dilation */
+    int top, left;  /* padding */
+} fd_window;
+
+/* Per-channel arithmetic after a convolution, in this order:
+ * x*scale1+shift1, max(0, x), x*scale2+shift2. A NULL scale skips its line. */
+typedef struct {
+    const float *scale1, *shift1;
+    int relu;
+    const float *scale2, *shift2;
+} fd_epilogue;
+
+/* A convolution as a list of taps. Also one phase of a transposed convolution. */
+typedef struct {
+    const float *in;        /* channels layout; where tap offset 0 of output (0, 0) reads */
+    ptrdiff_t in_row, in_col; /* between the origins of neighbouring output rows, columns */
+    const ptrdiff_t *taps;  /* offset of every tap from the origin */
+    int ntaps;
+    int cin, cout, groups;  /* cin: channels one group reads */
+    const float *weight;    /* packed: see conv.c */
+    const float *bias;      /* padded to the vector width like scale and shift */
+    fd_epilogue epilogue;
+    int rows, cols;         /* of the output */
+    float *out;             /* channels layout; planes for conv_planes_rows */
+    ptrdiff_t out_row, out_col;
+    ptrdiff_t out_plane;    /* planes only */
+} fd_conv;
+
+typedef struct {
+    fd_window window;
+    int in_h, in_w, out_h, out_w;
+    int channels;           /* padded to the vector width */
+    float *out;
+    ptrdiff_t out_row, out_col;
+    void *switches;         /* (out_h, out_w, channels) */
+    int switch_bytes;       /* 1, 2 or 4 */
+} fd_pool;
+
+/* Where the values of an unpooled lane tensor come from: a pooled one and the
+ * switches that all features share, or (switches NULL) the tensor itself.
+ * Windows must not overlap. */
+typedef struct {
+    const void *switches;
+    int switch_bytes;
+    ptrdiff_t switch_cell;  /* elements per cell */
+    const uint8_t *gate;    /* (cells_h, cells_w, channels): 0 leaves a value out; or NULL */
+    fd_window pool;
+    int cells_h, cells_w;
+    int h, w, channels;     /* of the unpooled tensor */
+} fd_source;
+
+/* max(0, x), x*scale[channel], max(0, x): each where asked for. */
+typedef struct {
+    int relu_before;
+    const float *scale;
+    int relu_after;
+} fd_post;
+
+/* Transposed convolution of an unpooled lane tensor. */
+typedef struct {
+    fd_source source;
+    const float *v;         /* lanes (cells_h, cells_w, source.channels, kp) */
+    int kp, nv;             /* nv vectors of lanes at a time; divides kp / vector width */
+    fd_window conv;
+    int groups, cout;       /* cout: all channels of the result */
+    const float *weight;    /* packed: see project.c */
+    fd_post post;
+    int out_h, out_w;
+} fd_step;
+
+/* Transposed convolution of a tensor with one channel per lane. */
+typedef struct {
+    const float *u;         /* (.., .., kp): padded with zeros for every tap in use */
+    ptrdiff_t u_row;        /* elements between rows of u */
+    const float *weight;    /* (cout, taps, kp) */
+    int kp, cout, ntaps_all;
+    /* phases (stride_h x stride_w), each a range of (offset in u, tap) */
+    const int32_t *phase_start;
+    const ptrdiff_t *phase_offset;
+    const int32_t *phase_tap;
+    fd_window conv;
+    fd_post post;
+    int out_h, out_w;
+} fd_first;
+
+/* The last transposed convolution, fed pixel by pixel by the step above it. */
+typedef struct {
+    const fd_step *step;    /* the one above: exactly one of these two */
+    const fd_first *first;
+    fd_source source;       /* of the last convolution; cells are the pixels above */
+    const float *weight;    /* packed: see project.c */
+    fd_window conv;
+    int kp, nv, cout;       /* cout: channels of the network's input */
+    int features;           /* lanes in use */
+    int out_h, out_w;
+    float *out;             /* planes (features, cout, out_h, out_w), zeroed by the caller */
+    int band;               /* cell rows of one band */
+    float *side;            /* (bands, 2, overlap rows, row) sums shared between bands */
+} fd_last;
+
+typedef struct {
+    const char *name;
+    int width;              /* floats in a vector */
+    int max_nv;             /* most vectors of lanes at a time */
+    int tile_nc[8];         /* output channels at a time, by nv */
+
+    int (*conv_rows)(const fd_conv *, int row0, int row1);
+    int (*conv_pool_rows)(const fd_conv *, const fd_pool *, int row0, int row1);
+    int (*conv_planes_rows)(const fd_conv *, int row0, int row1);
+    int (*step_rows)(const fd_step *, float *out, int row0, int row1);
+    int (*first_rows)(const fd_first *, float *out, int row0, int row1);
+    /* Output rows one cell row reaches, by how many rows the next one starts further
+     * down, and the elements of one row of sums. */
+    void (*last_reach)(const fd_last *, int *reach, int *advance, ptrdiff_t *row);
+    int (*last_band)(const fd_last *, int band);
+    int (*last_seam)(const fd_last *, int band);
+} fd_kernels;
+
+/* Tables this CPU can run, best first; at most 4. */
+int fd_available(const fd_kernels **tables);
+
+/* ---- the same for every instruction set (planar.c) ---- */
+void fd_planes_to_channels(const float *planes, int channels, int h, int w,
+                           float *out, ptrdiff_t out_row, ptrdiff_t out_col, int row0, int row1);
+void fd_pool_planes(const float *x, const fd_window *, int in_h, int in_w, int out_h, int out_w,
+                    float *values, void *switches, int switch_bytes, int plane0, int plane1);
+void fd_unpool_planes(const float *values, const void *switches, int switch_bytes,
+                      const fd_window *, int in_h, int in_w, int out_h, int out_w,
+                      float *x, int plane0, int plane1);
+
+#endif

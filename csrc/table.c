@@ -1,0 +1,21 @@
+/* The table of one instruction set: kernels, and tile sizes as data beside them. */
+#include "units.h"
+
+#define FD_STRING2(x) #x
+#define FD_STRING(x) FD_STRING2(x)
+
+extern const fd_kernels FD_NAME(fd_table);
+const fd_kernels FD_NAME(fd_table) = {
+    .name = FD_STRING(FD_ISA),
+    .width = VW,
+    .max_nv = FD_MAX_NV,
+    .tile_nc = FD_TILES,
+    .conv_rows = FD_NAME(fd_conv_rows),
+    .conv_pool_rows = FD_NAME(fd_conv_pool_rows),
+    .conv_planes_rows = FD_NAME(fd_conv_planes_rows),
+    .step_rows = FD_NAME(fd_step_rows),
+    .first_rows = FD_NAME(fd_first_rows),
+    .last_reach = FD_NAME(fd_last_reach),
+    .last_band = FD_NAME(fd_last_band),
+    .last_seam = FD_NAME(fd_last_seam),
+};

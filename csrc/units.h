@@ -1,0 +1,30 @@
+/* What the units compiled once per instruction set offer to table.c. */
+#ifndef FD_UNITS_H
+#define FD_UNITS_H
+
+#include "fastdeconv.h"
+#include "vec.h"
+
+int FD_NAME(fd_conv_rows)(const fd_conv *, int row0, int row1);
+int FD_NAME(fd_conv_pool_rows)(const fd_conv *, const fd_pool *, int row0, int row1);
+int FD_NAME(fd_conv_planes_rows)(const fd_conv *, int row0, int row1);
+
+int FD_NAME(fd_step_rows)(const fd_step *, float *out, int row0, int row1);
+int FD_NAME(fd_first_rows)(const fd_first *, float *out, int row0, int row1);
+void FD_NAME(fd_last_reach)(const fd_last *, int *reach, int *advance, ptrdiff_t *row);
+int FD_NAME(fd_last_band)(const fd_last *, int band);
+int FD_NAME(fd_last_seam)(const fd_last *, int band);
+
+/* Output channels the gathered product works on at a time, by vectors of lanes. */
+#if VW == 16
+#define FD_MAX_NV 4
+#define FD_TILES {0, 12, 12, 8, 6}
+#elif FD_REGISTERS >= 32
+#define FD_MAX_NV 4
+#define FD_TILES {0, 12, 12, 8, 6}
+#else
+#define FD_MAX_NV 2
+#define FD_TILES {0, 12, 6}
+#endif
+
+#endif

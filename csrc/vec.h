@@ -1,0 +1,126 @@
+/* One vector type for every instruction set.
+ *
+ * A unit that includes this header is compiled once per instruction set with
+ * FD_ISA set to avx512, avx2, baseline (SSE2) or neon. It sees
+ *
+ *   vf            a vector of VW floats
+ *   FD_NAME(x)    x with the instruction set's suffix, for external names
+ *   vf_fma(a,b,c) a*b+c: one rounding on avx512, avx2 and neon, two on baseline
+ *   vf_max(a,b)   maxps: b when either is NaN (so vf_max(0, x) keeps a NaN)
+ *   vm            a comparison's result; vf_select(m, a, b) takes a where m holds,
+ *                 bit by bit, so it also moves integers kept in a vf
+ *
+ * Contraction is switched off in the build: a fused multiply-add happens where
+ * vf_fma is written and nowhere else, the same in every variant of a kernel.
+ */
+#ifndef FD_VEC_H
+#define FD_VEC_H
+
+#include <stdint.h>
+#include <string.h>
+
+#define FD_CAT2(a, b) a##_##b
+#define FD_CAT(a, b) FD_CAT2(a, b)
+#define FD_NAME(x) FD_CAT(x, FD_ISA)
+
+#define FD_INLINE static inline __attribute__((always_inline))
+#if defined(__clang__)
+#define FD_UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define FD_UNROLL _Pragma("GCC unroll 32")
+#endif
+
+#if defined(__AVX512F__)
+
+#include <immintrin.h>
+#define VW 16
+#define FD_REGISTERS 32
+typedef __m512 vf;
+typedef __mmask16 vm;
+FD_INLINE vf vf_load(const float *p) { return _mm512_loadu_ps(p); }
+FD_INLINE void vf_store(float *p, vf a) { _mm512_storeu_ps(p, a); }
+FD_INLINE vf vf_set1(float x) { return _mm512_set1_ps(x); }
+FD_INLINE vf vf_zero(void) { return _mm512_setzero_ps(); }
+FD_INLINE vf vf_fma(vf a, vf b, vf c) { return _mm512_fmadd_ps(a, b, c); }
+FD_INLINE vf vf_add(vf a, vf b) { return _mm512_add_ps(a, b); }
+FD_INLINE vf vf_mul(vf a, vf b) { return _mm512_mul_ps(a, b); }
+FD_INLINE vf vf_max(vf a, vf b) { return _mm512_max_ps(a, b); }
+FD_INLINE vm vm_greater_or_nan(vf a, vf b) { return _mm512_cmp_ps_mask(a, b, _CMP_NLE_UQ); }
+FD_INLINE vm vm_is_number(vf a) { return _mm512_cmp_ps_mask(a, a, _CMP_ORD_Q); }
+FD_INLINE vm vm_and(vm a, vm b) { return (vm)(a & b); }
+FD_INLINE vf vf_select(vm m, vf a, vf b) { return _mm512_mask_mov_ps(b, m, a); }
+
+#elif defined(__AVX2__) && defined(__FMA__)
+
+#include <immintrin.h>
+#define VW 8
+#define FD_REGISTERS 16
+typedef __m256 vf;
+typedef __m256 vm;
+FD_INLINE vf vf_load(const float *p) { return _mm256_loadu_ps(p); }
+FD_INLINE void vf_store(float *p, vf a) { _mm256_storeu_ps(p, a); }
+FD_INLINE vf vf_set1(float x) { return _mm256_set1_ps(x); }
+FD_INLINE vf vf_zero(void) { return _mm256_setzero_ps(); }
+FD_INLINE vf vf_fma(vf a, vf b, vf c) { return _mm256_fmadd_ps(a, b, c); }
+FD_INLINE vf vf_add(vf a, vf b) { return _mm256_add_ps(a, b); }
+FD_INLINE vf vf_mul(vf a, vf b) { return _mm256_mul_ps(a, b); }
+FD_INLINE vf vf_max(vf a, vf b) { return _mm256_max_ps(a, b); }
+FD_INLINE vm vm_greater_or_nan(vf a, vf b) { return _mm256_cmp_ps(a, b, _CMP_NLE_UQ); }
+FD_INLINE vm vm_is_number(vf a) { return _mm256_cmp_ps(a, a, _CMP_ORD_Q); }
+FD_INLINE vm vm_and(vm a, vm b) { return _mm256_and_ps(a, b); }
+FD_INLINE vf vf_select(vm m, vf a, vf b) { return _mm256_blendv_ps(b, a, m); }
+
+#elif defined(__SSE2__)
+
+#include <emmintrin.h>
+#define VW 4
+#define FD_REGISTERS 16
+typedef __m128 vf;
+typedef __m128 vm;
+FD_INLINE vf vf_load(const float *p) { return _mm_loadu_ps(p); }
+FD_INLINE void vf_store(float *p, vf a) { _mm_storeu_ps(p, a); }
+FD_INLINE vf vf_set1(float x) { return _mm_set1_ps(x); }
+FD_INLINE vf vf_zero(void) { return _mm_setzero_ps(); }
+FD_INLINE vf vf_fma(vf a, vf b, vf c) { return _mm_add_ps(_mm_mul_ps(a, b), c); }
+FD_INLINE vf vf_add(vf a, vf b) { return _mm_add_ps(a, b); }
+FD_INLINE vf vf_mul(vf a, vf b) { return _mm_mul_ps(a, b); }
+FD_INLINE vf vf_max(vf a, vf b) { return _mm_max_ps(a, b); }
+FD_INLINE vm vm_greater_or_nan(vf a, vf b) { return _mm_cmpnle_ps(a, b); }
+FD_INLINE vm vm_is_number(vf a) { return _mm_cmpord_ps(a, a); }
+FD_INLINE vm vm_and(vm a, vm b) { return _mm_and_ps(a, b); }
+FD_INLINE vf vf_select(vm m, vf a, vf b) {
+    return _mm_or_ps(_mm_and_ps(m, a), _mm_andnot_ps(m, b));
+}
+
+#elif defined(__ARM_NEON) && defined(__aarch64__)
+
+#include <arm_neon.h>
+#define VW 4
+#define FD_REGISTERS 32
+typedef float32x4_t vf;
+typedef uint32x4_t vm;
+FD_INLINE vf vf_load(const float *p) { return vld1q_f32(p); }
+FD_INLINE void vf_store(float *p, vf a) { vst1q_f32(p, a); }
+FD_INLINE vf vf_set1(float x) { return vdupq_n_f32(x); }
+FD_INLINE vf vf_zero(void) { return vdupq_n_f32(0.0f); }
+FD_INLINE vf vf_fma(vf a, vf b, vf c) { return vfmaq_f32(c, a, b); }
+FD_INLINE vf vf_add(vf a, vf b) { return vaddq_f32(a, b); }
+FD_INLINE vf vf_mul(vf a, vf b) { return vmulq_f32(a, b); }
+/* fmax would return NaN for either operand: the same as maxps for vf_max(0, x). */
+FD_INLINE vf vf_max(vf a, vf b) { return vmaxq_f32(a, b); }
+FD_INLINE vm vm_greater_or_nan(vf a, vf b) { return vmvnq_u32(vcleq_f32(a, b)); }
+FD_INLINE vm vm_is_number(vf a) { return vceqq_f32(a, a); }
+FD_INLINE vm vm_and(vm a, vm b) { return vandq_u32(a, b); }
+FD_INLINE vf vf_select(vm m, vf a, vf b) { return vbslq_f32(m, a, b); }
+
+#else
+#error "fastdeconv needs SSE2 or 64-bit NEON"
+#endif
+
+FD_INLINE vf vf_from_bits(uint32_t bits) {
+    float x;
+    memcpy(&x, &bits, sizeof x);
+    return vf_set1(x);
+}
+
+#endif

@@ -1,0 +1,82 @@
+"""Hear and see what the features of an audio CNN respond to.
+
+fastdeconv runs a trained convolutional network forward on a clip, projects
+every feature of every layer back to the spectrogram with a deconvnet (Zeiler
+and Fergus, arXiv 1311.2901) and turns the result into sound (Choi, Fazekas and
+Sandler, arXiv 1607.02444).
+
+Public names load on first use, so that ``import fastdeconv`` costs no more than
+importing numpy.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+# name -> module that defines it; a module named like its key is the value itself.
+_EXPORTS = {
+    "Network": ".network.network",
+    "pretrained": ".network.pretrained",
+    "list_pretrained": ".network.pretrained",
+    "deconvolve": ".deconvnet.projection",
+    "Trace": ".deconvnet.trace",
+    "Frontend": ".audio.frontend",
+    "Clip": ".audio.frontend",
+    "load_clip": ".audio.frontend",
+    "auralise": ".audio.auralise",
+    "explain": ".explain",
+    "Explanation": ".explain",
+    "ops": ".kernels.ops",
+    "config": ".kernels.dispatch",
+    "available_backends": ".kernels.dispatch",
+    "available_isas": ".kernels.dispatch",
+    "show_config": ".kernels.dispatch",
+    "FastdeconvError": ".errors",
+    "ParameterError": ".errors",
+    "ArchiveError": ".errors",
+    "AudioError": ".errors",
+    "BackendError": ".errors",
+}
+
+__all__ = ["__version__", *sorted(_EXPORTS)]
+
+if TYPE_CHECKING:
+    from .audio.auralise import auralise as auralise
+    from .audio.frontend import Clip as Clip
+    from .audio.frontend import Frontend as Frontend
+    from .audio.frontend import load_clip as load_clip
+    from .deconvnet.projection import deconvolve as deconvolve
+    from .deconvnet.trace import Trace as Trace
+    from .errors import ArchiveError as ArchiveError
+    from .errors import AudioError as AudioError
+    from .errors import BackendError as BackendError
+    from .errors import FastdeconvError as FastdeconvError
+    from .errors import ParameterError as ParameterError
+    from .explain import Explanation as Explanation
+    from .explain import explain as explain
+    from .kernels import ops as ops
+    from .kernels.dispatch import available_backends as available_backends
+    from .kernels.dispatch import available_isas as available_isas
+    from .kernels.dispatch import config as config
+    from .kernels.dispatch import show_config as show_config
+    from .network.network import Network as Network
+    from .network.pretrained import list_pretrained as list_pretrained
+    from .network.pretrained import pretrained as pretrained
+
+
+def __getattr__(name: str) -> Any:
+    try:
+        where = _EXPORTS[name]
+    except KeyError:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
+    module = importlib.import_module(where, __name__)
+    value = module if where.rpartition(".")[2] == name == "ops" else getattr(module, name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,116 @@
+"""From maps on the spectrogram to sound."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ..errors import ParameterError
+from ..kernels.dispatch import get_num_threads
+from ..kernels.schedule import run_bands
+from ._checks import as_choice
+from .frontend import Clip
+
+__all__ = ["auralise"]
+
+FloatArray = NDArray[np.float32]
+ComplexArray = NDArray[np.complex64]
+
+# Values of work space of one band: stays in a core's cache for clips of seconds.
+_BAND_VALUES = 1 << 18
+
+
+def auralise(
+    clip: Clip, maps: ArrayLike, mode: str = "mask", num_threads: int | None = None
+) -> FloatArray:
+    """Turn maps into sound with the phase of the clip.
+
+    Parameters
+    ----------
+    clip : Clip
+        The clip the maps explain.
+    maps : array, shape (K, 1, H, W) or (K, H, W), real
+        As `fastdeconv.deconvolve` gives them: (H, W) is the size of ``clip.x``,
+        (F, T), or (T, F) with layout "CTF".
+    mode : {"mask", "phase"}
+        "mask": the inverse STFT of STFT x map; where the map is negative the
+        phase turns over. "phase": the inverse STFT of max(0, map) with the
+        phase of the clip, 0 where its STFT is 0 (arXiv 1607.02444, section 2).
+    num_threads : int, optional
+        Threads to use; see `fastdeconv.config`.
+
+    Returns
+    -------
+    array, shape (K, n_samples), float32
+        As long as ``clip.samples``; not normalised. Equal to ``librosa.istft``
+        with ``length=n_samples``. The bits of a sound depend neither on the
+        number of threads nor on the other maps; a zero map gives zeros.
+
+    Raises
+    ------
+    ParameterError
+        If the maps do not fit the clip or are not finite, or `mode` is unknown.
+    """
+    as_choice("mode", mode, ("mask", "phase"))
+    threads = get_num_threads(num_threads)
+    if not isinstance(clip, Clip):
+        raise ParameterError(f"clip must be a Clip, found {type(clip).__name__}")
+    planes = _planes(maps, clip)
+    spectra = np.ascontiguousarray(clip.stft.T)
+    if mode == "phase":
+        spectra = _unit_phase(spectra)
+    transform = clip.frontend._stft()
+    envelope = transform.envelope(len(spectra), clip.samples.size)
+    sounds = np.empty((len(planes), clip.samples.size), np.float32)
+    size = max(1, _BAND_VALUES // (len(spectra) * transform.n_fft))
+
+    def work(band: int) -> None:
+        part = slice(band * size, (band + 1) * size)
+        # np.errstate belongs to the thread, so it is set in each.
+        with np.errstate(over="ignore", invalid="ignore"):
+            weights = np.ascontiguousarray(planes[part])
+            if mode == "phase":
+                weights = np.maximum(weights, 0)
+            sounds[part] = transform.inverse(spectra * weights, envelope)
+
+    run_bands(-(-len(planes) // size), work, threads)
+    _check_finite(sounds, "the sound of map")
+    return sounds
+
+
+def _planes(maps: ArrayLike, clip: Clip) -> FloatArray:
+    """Maps as (K, T, F) float32, checked against the clip."""
+    try:
+        array: NDArray[Any] = np.asarray(maps)
+    except ValueError as error:
+        raise ParameterError(f"maps are not an array: {error}") from None
+    if array.dtype.kind not in "fiu":
+        raise ParameterError(f"maps must be real numbers, found dtype {array.dtype}")
+    height, width = clip.x.shape[1:]
+    if array.shape[1:] not in ((1, height, width), (height, width)):
+        raise ParameterError(
+            f"maps must be (K, 1, {height}, {width}) for this clip, found {array.shape}"
+        )
+    with np.errstate(over="ignore"):
+        planes = array.reshape(-1, height, width).astype(np.float32, copy=False)
+    _check_finite(planes, "map")
+    return planes if clip.frontend.layout == "CTF" else planes.transpose(0, 2, 1)
+
+
+def _check_finite(arrays: FloatArray, what: str) -> None:
+    # One at a time: the test needs a byte per value.
+    for k, array in enumerate(arrays):
+        if not np.isfinite(array).all():
+            raise ParameterError(f"{what} {k} is not finite in float32")
+
+
+def _unit_phase(spectra: ComplexArray) -> ComplexArray:
+    """exp(i phase) of `spectra`, 1 where they are 0."""
+    # In complex128 the magnitude of the smallest float32 does not underflow.
+    exact = spectra.astype(np.complex128)
+    magnitude = np.abs(exact)
+    return np.divide(exact, magnitude, out=np.ones_like(exact), where=magnitude > 0).astype(
+        np.complex64
+    )

@@ -1,0 +1,267 @@
+"""The command ``fastdeconv``.
+
+Only click is imported here: ``--help`` and usage errors must not wait for
+numpy, so each command imports what it needs when it runs.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import click
+
+from . import __version__
+from .errors import FastdeconvError
+from .report.names import printable, safe_name, unique_names
+
+if TYPE_CHECKING:
+    from .explain import Explanation, Progress
+    from .network.network import Network
+
+__all__ = ["main"]
+
+_DEFAULT_NETWORK = "choi5-genre"
+_INTERRUPTED = 130  # 128 + SIGINT, as shells report it
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="fastdeconv")
+def main() -> None:
+    """Hear and see what the features of an audio CNN respond to."""
+
+
+def _parse_features(ctx: click.Context, param: click.Parameter, value: str | None) -> Any:
+    """Feature numbers and ranges of them, both ends included: 0-15,20."""
+    if value is None:
+        return None
+    numbers: list[int] = []
+    for part in value.split(","):
+        # Six digits: a mistyped range must not fill the memory.
+        match = re.fullmatch(r"\s*([0-9]{1,6})(?:\s*-\s*([0-9]{1,6}))?\s*", part)
+        if match is None:
+            raise click.BadParameter(
+                f"{printable(part)!r} is neither a number nor a range such as 0-15"
+            )
+        first, last = int(match[1]), int(match[2] or match[1])
+        if last < first:
+            raise click.BadParameter(f"the range {first}-{last} runs backwards")
+        numbers.extend(range(first, last + 1))
+    return list(dict.fromkeys(numbers))
+
+
+class _Song(NamedTuple):
+    """One song: where it lies, what it is called in messages, the folder it gets."""
+
+    path: str
+    label: str
+    folder: str
+
+
+@main.command()
+@click.argument("songs", metavar="SONG...", nargs=-1, type=click.Path())
+@click.option("-o", "--out", required=True, type=click.Path(), metavar="OUT",
+              help="Folder for the results; each song gets a folder of its own in it.")
+@click.option("--demo", is_flag=True, help="Explain the bundled clip (beside any SONG).")
+@click.option("--network", default=_DEFAULT_NETWORK, metavar="NAME|PATH", show_default=True,
+              help="A bundled network or the path of an archive.")
+@click.option("--layers", metavar="a,b", help="Layers to explain.  [default: every pooling layer]")
+@click.option("--features", callback=_parse_features, metavar="0-15,20",
+              help="Features to explain.  [default: all]")
+@click.option("--rule", type=click.Choice(["deconvnet", "guided", "gradient"]),
+              default="deconvnet", show_default=True, help="How activations are passed backwards.")
+@click.option("--start", type=click.Choice(["map", "max"]), default="map", show_default=True,
+              help="Start from a feature's whole map or from its strongest unit.")
+@click.option("--mode", type=click.Choice(["mask", "phase"]), default="mask", show_default=True,
+              help="The map masks the clip's spectrogram, or only borrows its phase.")
+@click.option("--offset", type=click.FloatRange(min=0), default=0.0, metavar="SECONDS",
+              help="Skip the beginning of each song.")
+@click.option("--backend", metavar="NAME",
+              help="native, numba or reference.  [default: the best there is]")
+@click.option("--isa", metavar="NAME",
+              help="Instruction set of the native back end.  [default: the best there is]")
+@click.option("--threads", type=click.IntRange(min=1), metavar="N",
+              help="Threads to use.  [default: the CPUs this process may use]")
+@click.option("--overwrite", is_flag=True, help="Replace earlier results of the same name.")
+@click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
+@click.pass_context
+def explain(
+    ctx: click.Context,
+    /,
+    songs: tuple[str, ...],
+    out: str,
+    demo: bool,
+    network: str,
+    layers: str | None,
+    features: list[int] | None,
+    backend: str | None,
+    isa: str | None,
+    threads: int | None,
+    overwrite: bool,
+    quiet: bool,
+    **how: Any,
+) -> None:
+    """Write the sound and the picture of every feature of each SONG.
+
+    OUT/<song>/ gets original.wav, <layer>/feature_<k>.wav and .png, features.csv
+    and manifest.json. A SONG is any file that libsndfile reads: wav, flac, ogg,
+    mp3 and more. After -- a SONG may begin with a dash.
+    """
+    if not songs and not demo:
+        raise click.UsageError("Give at least one SONG, or --demo.")
+    with _clean_exit(ctx), ExitStack() as stack:
+        from .explain import choose_layers, open_network
+        from .kernels.dispatch import config
+        from .report.folder import check_writable
+
+        stack.enter_context(config(backend=backend, num_threads=threads, isa=isa))
+        net = open_network(network)
+        how |= {
+            "layers": choose_layers(net, None if layers is None else layers.split(",")),
+            "features": features,
+        }
+        check_writable(Path(out))
+        failures: list[str] = []
+        # Also when interrupted: what failed before that was not reported yet.
+        stack.callback(_report, failures)
+        for song in _songs(songs, stack.enter_context(_demo_clip()) if demo else None):
+            try:
+                _explain_song(song, net, Path(out), how, overwrite=overwrite, quiet=quiet)
+            except (FastdeconvError, OSError) as error:
+                failures.append(_failure(song, error))
+        if failures:
+            ctx.exit(1)
+
+
+@main.command()
+@click.pass_context
+def info(ctx: click.Context) -> None:
+    """Print versions, back ends, instruction sets and threads."""
+    with _clean_exit(ctx):
+        from .kernels.dispatch import describe_config
+
+        click.echo(describe_config())
+
+
+@main.command()
+@click.pass_context
+def networks(ctx: click.Context) -> None:
+    """List the bundled networks."""
+    with _clean_exit(ctx):
+        from .network.pretrained import list_pretrained, pretrained
+
+        for name in list_pretrained():
+            _say(f"{name}  {_one_line(pretrained(name))}")
+
+
+@contextmanager
+def _clean_exit(ctx: click.Context) -> Iterator[None]:
+    """Errors of ours as one line and status 1, Ctrl-C as status 130, neither as a traceback."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        click.echo("\nInterrupted; nothing half-written was left.", err=True)
+        ctx.exit(_INTERRUPTED)
+    except (FastdeconvError, FileNotFoundError) as error:
+        raise click.ClickException(printable(str(error))) from None
+
+
+def _failure(song: _Song, error: Exception) -> str:
+    """The song and what happened to it, without the error number an OSError begins with."""
+    reason = getattr(error, "strerror", None) or str(error)
+    return reason if reason.startswith(f"{song.label}:") else f"{song.label}: {reason}"
+
+
+def _report(failures: Sequence[str]) -> None:
+    for failure in failures:
+        click.echo(f"Error: {printable(failure)}", err=True)
+
+
+def _songs(paths: Sequence[str], demo: Path | None) -> list[_Song]:
+    """The songs to explain, each with a folder name that no other has."""
+    entries = [] if demo is None else [(str(demo), "demo", "demo")]
+    entries += [(path, path, safe_name(Path(path).stem, "song")) for path in paths]
+    folders = unique_names([name for _, _, name in entries])
+    return [
+        _Song(path, label, folder)
+        for (path, label, _), folder in zip(entries, folders, strict=True)
+    ]
+
+
+@contextmanager
+def _demo_clip() -> Iterator[Path]:
+    from importlib import resources
+
+    with resources.as_file(resources.files(__package__) / "data" / "demo.flac") as path:
+        yield path
+
+
+def _explain_song(
+    song: _Song, net: Network, out: Path, how: dict[str, Any], *, overwrite: bool, quiet: bool
+) -> None:
+    from .explain import explain as explain_clip
+    from .report.folder import check_free
+
+    # Said before the work is done rather than after it.
+    check_free(out, song.folder, overwrite=overwrite)
+    with _progress_bar(song.label, show=not quiet and sys.stderr.isatty()) as (computed, written):
+        explanation = explain_clip(song.path, net, progress=computed, **how)
+        folder = explanation.save(out, song.folder, overwrite=overwrite, progress=written)
+    if not quiet:
+        _say(_closing_line(explanation, folder))
+
+
+@contextmanager
+def _progress_bar(label: str, *, show: bool) -> Iterator[tuple[Progress | None, Progress | None]]:
+    """A bar over two passes: the callbacks of the one that computes and the one that writes."""
+    if not show:
+        yield None, None
+        return
+    from tqdm import tqdm
+
+    with tqdm(
+        desc=printable(label),
+        bar_format="{desc}: {percentage:3.0f}%|{bar}| {elapsed}",
+        leave=False,
+        file=sys.stderr,
+    ) as bar:
+
+        def computed(layer: str, done: int, total: int) -> None:
+            bar.total = 2 * total
+            bar.update(done - bar.n)
+
+        def written(layer: str, done: int, total: int) -> None:
+            bar.update(total + done - bar.n)
+
+        yield computed, written
+
+
+def _closing_line(explanation: Explanation, folder: Path) -> str:
+    rows = explanation.table
+    count = f"{len(rows)} features of {len(explanation.maps)} layers"
+    loud = [row for row in rows if row["energy"] > 0]
+    if not loud:
+        return f"{folder}: {count}, all of them silent."
+    deepest = loud[-1]["layer"]
+    best = max((row for row in loud if row["layer"] == deepest), key=lambda row: row["energy"])
+    first = folder / explanation.layer_folders()[deepest] / f"feature_{best['feature']}.wav"
+    return f"{folder}: {count}. Listen first to {first} beside original.wav."
+
+
+def _one_line(net: Network) -> str:
+    parts = [f"{len(net.layers)} layers, {len(net.pooling_layers)} of them pooling"]
+    if net.frontend is not None:
+        parts.append(f"{net.frontend.kind} at {net.frontend.sr} Hz")
+    if net.classes:
+        parts.append(f"{len(net.classes)} classes")
+    return "; ".join(parts)
+
+
+def _say(text: str) -> None:
+    """Print a line that may hold names from outside."""
+    encoding = sys.stdout.encoding or "utf-8"
+    click.echo(printable(text).encode(encoding, "backslashreplace").decode(encoding))

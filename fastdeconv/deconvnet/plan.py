@@ -1,0 +1,153 @@
+"""Which neighbouring layers run as one.
+
+Forward, a convolution takes the batch norms, the ReLU and the max pool that follow
+it along (`Block`). Back, what lies between two convolutions becomes a `Segment`:
+a few operations on whole lane tensors, and the switches and gates that decide which
+values exist at all.
+"""
+
+from __future__ import annotations
+
+import weakref
+from typing import Any, NamedTuple
+
+from ..network import layers as nn
+from ..network.network import Network
+
+__all__ = ["Block", "Segment", "forward_plan", "layer_cache", "segment_below"]
+
+_AFFINE = (nn.BatchNorm2d, nn.Affine)
+
+
+class Block(NamedTuple):
+    """Layers first..last that run together; the others are the indices of its parts."""
+
+    first: int
+    last: int
+    affine1: int | None = None
+    relu: int | None = None
+    affine2: int | None = None
+    pool: int | None = None
+
+    @property
+    def end(self) -> int:
+        """The last layer that changes anything; only dropout follows it."""
+        parts = (self.first, self.affine1, self.relu, self.affine2, self.pool)
+        return max(i for i in parts if i is not None)
+
+    def cut(self, index: int) -> Block:
+        """The part of the block up to layer `index`."""
+        keep = {
+            key: i if i is not None and i <= index else None
+            for key, i in self._asdict().items()
+            if key not in ("first", "last")
+        }
+        return Block(self.first, min(self.last, index), **keep)
+
+
+def forward_plan(net: Network) -> list[Block]:
+    """The network as blocks; a layer that fuses with nothing is a block of its own."""
+    blocks, at = [], 0
+    while at < len(net.layers):
+        block = _fuse(net, at) if isinstance(net.layers[at], nn.Conv2d) else Block(at, at)
+        blocks.append(block)
+        at = block.last + 1
+    return blocks
+
+
+def _fuse(net: Network, conv: int) -> Block:
+    """Convolution, then [scale][ReLU][scale][max pool], each where it comes next."""
+    slots = [
+        ("affine1", _AFFINE), ("relu", nn.ReLU), ("affine2", _AFFINE), ("pool", nn.MaxPool2d),
+    ]
+    parts: dict[str, Any] = {}
+    last = conv
+    for index in range(conv + 1, len(net.layers)):
+        layer = net.layers[index]
+        if isinstance(layer, nn.Dropout):
+            last = index
+            continue
+        while slots and not isinstance(layer, slots[0][1]):
+            slots.pop(0)
+        if not slots:
+            break
+        parts[slots.pop(0)[0]] = last = index
+    return Block(conv, last, **parts)
+
+
+class Segment(NamedTuple):
+    """The way down from one convolution's input to the next one's output, as one step.
+
+    `scales` are layers whose scale multiplies, `relu_before` and `relu_after` say where
+    the rectifier comes; `gates` are ReLUs that let a value through only where their
+    activation was positive.
+    """
+
+    conv: int
+    """The next convolution."""
+    scales: tuple[int, ...]
+    relu_before: bool
+    relu_after: bool
+    gates: tuple[int, ...]
+    pool: int | None
+
+
+def segment_below(net: Network, conv: int, rule: str, overlapping: set[int]) -> Segment | None:
+    """What lies between convolution `conv` and the one below it, if lane kernels can do it.
+
+    None when there is no convolution below or something else is in between, which then
+    has to be done layer by layer. `overlapping` are the pools whose windows overlap.
+    """
+    steps: list[str] = []
+    scales: list[int] = []
+    gates: list[int] = []
+    pool = None
+    for index in range(conv - 1, -1, -1):
+        layer = net.layers[index]
+        if isinstance(layer, nn.Conv2d):
+            order = _post_order(steps)
+            if order is None:
+                return None
+            return Segment(index, tuple(scales), *order, tuple(gates), pool)
+        if isinstance(layer, nn.ReLU):
+            if rule != "gradient":
+                steps.append("relu")
+            if rule != "deconvnet":
+                gates.append(index)
+        elif isinstance(layer, _AFFINE):
+            steps.append("scale")
+            scales.append(index)
+        elif isinstance(layer, nn.MaxPool2d):
+            if pool is not None or index in overlapping:
+                return None
+            # Every value goes to one place, so what follows a pool may precede it.
+            pool = index
+        elif not (
+            isinstance(layer, nn.Dropout)
+            or (isinstance(layer, nn.LocalResponseNorm) and rule != "gradient")
+        ):
+            return None
+    return None
+
+
+def _post_order(steps: list[str]) -> tuple[bool, bool] | None:
+    """(ReLU before, ReLU after) the scales; None when there are more turns than that."""
+    turns = [s for i, s in enumerate(steps) if i == 0 or steps[i - 1] != s]
+    orders = {
+        (): (False, False),
+        ("relu",): (False, True),
+        ("scale",): (False, False),
+        ("relu", "scale"): (True, False),
+        ("scale", "relu"): (False, True),
+        ("relu", "scale", "relu"): (True, True),
+    }
+    return orders.get(tuple(turns))
+
+
+_caches: weakref.WeakKeyDictionary[Network, dict[int, dict[Any, Any]]]
+_caches = weakref.WeakKeyDictionary()
+
+
+def layer_cache(net: Network, index: int) -> dict[Any, Any]:
+    """Where back ends keep packed weights of a layer for as long as the network lives."""
+    return _caches.setdefault(net, {}).setdefault(index, {})

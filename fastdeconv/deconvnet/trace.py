@@ -1,0 +1,230 @@
+"""The forward pass, with what the way back needs: activations and switches."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ..errors import ParameterError
+from ..kernels.dispatch import get_backend, get_num_threads
+from ..kernels.interface import Backend, Padding
+from ..network import layers as nn
+from ..network.network import Network
+from .layerwise import Arithmetic, affine_of, forward_layer
+from .plan import Block, forward_plan, layer_cache
+
+if TYPE_CHECKING:
+    from ..kernels.native_cpu import Channels
+
+__all__ = ["Trace", "forward"]
+
+_NO_PADDING: Padding = ((0, 0), (0, 0))
+
+
+class Trace:
+    """A clip's way through a network; made by `Network.forward`.
+
+    ``trace["pool3"]`` is the output of that layer. Only the outputs of fused blocks
+    (convolution to pool) are kept; other layers are computed when asked for, to the
+    same bits.
+
+    Attributes
+    ----------
+    network : Network
+    x : array of float32, shape (C, H, W)
+        The input, read-only.
+    """
+
+    def __init__(self, network: Network, x: NDArray[np.float32], runner: _Runner) -> None:
+        self.network = network
+        self.x = x
+        self._runner = runner
+        self._kept: dict[int, Any] = {-1: x}
+        self._switches: dict[int, NDArray[Any]] = {}
+        self._planes: dict[int, NDArray[Any]] = {}
+        self._blocks = forward_plan(network)
+        value: Any = x
+        for block, following in zip(self._blocks, [*self._blocks[1:], None]):
+            value, switches = runner.run(block, value, following)
+            for index in range(block.end, block.last + 1):
+                self._kept[index] = value
+            if switches is not None:
+                # A pool that follows no convolution is a block of its own.
+                self._switches[block.last if block.pool is None else block.pool] = switches
+
+    def __getitem__(self, layer: str) -> NDArray[np.float32]:
+        """Activation of a named layer.
+
+        Returns
+        -------
+        array of float32, shape (C, H, W), read-only
+            Of a flat layer (C, 1, 1).
+
+        Raises
+        ------
+        ParameterError
+            If there is no such layer.
+        """
+        return _read_only(self.activation(self.network.layer_index(layer)), np.float32)
+
+    def switches(self, layer: str) -> NDArray[Any]:
+        """Where each maximum of a max-pooling layer was in its window.
+
+        Returns
+        -------
+        array of uint8, uint16 or uint32, shape (C, H, W), read-only
+            Row-major index inside the padded window.
+
+        Raises
+        ------
+        ParameterError
+            If there is no such layer or it is no max pool.
+        """
+        index = self.network.layer_index(layer)
+        if not isinstance(self.network.layers[index], nn.MaxPool2d):
+            raise ParameterError(
+                f"{layer!r} has no switches; max-pooling layers: "
+                f"{', '.join(self.network.pooling_layers) or 'none'}"
+            )
+        planes = self.switch_planes(index)
+        return _read_only(planes, planes.dtype)
+
+    def __repr__(self) -> str:
+        return f"Trace(network={self.network.name!r}, x={self.x.shape})"
+
+    # ---- for the way back: layers by index, -1 is the input ----
+
+    def activation(self, index: int) -> NDArray[Any]:
+        """Output of layer `index` as planes; float64 if the reference back end made it."""
+        planes = self._planes.get(index)
+        if planes is None:
+            kept = self._kept.get(index)
+            if kept is None:
+                kept = self._recompute(index)
+            planes = self._planes[index] = self._runner.planes(kept)
+        return planes
+
+    def switch_cells(self, index: int) -> NDArray[Any]:
+        """Switches of max pool `index`, channels last (H, W, Cs), Cs >= C."""
+        return self._switches[index]
+
+    def switch_planes(self, index: int) -> NDArray[Any]:
+        """Switches of max pool `index` as planes (C, H, W)."""
+        channels = self.activation(index).shape[0]
+        return np.ascontiguousarray(self._switches[index][:, :, :channels].transpose(2, 0, 1))
+
+    def _recompute(self, index: int) -> Any:
+        block = next(b for b in self._blocks if b.first <= index <= b.last)
+        return self._runner.run(block.cut(index), self._kept[block.first - 1], None)[0]
+
+
+def forward(net: Network, x: ArrayLike) -> Trace:
+    """Run `net` on one input; see `Network.forward`."""
+    array = np.asarray(x)
+    if array.dtype.kind not in "fiub" or array.ndim != 3:
+        raise ParameterError(
+            f"x must be real numbers of shape (C, H, W), found {array.dtype} of shape "
+            f"{array.shape}"
+        )
+    net.shapes(array.shape)
+    array = _read_only(array, np.float32)
+    if not np.isfinite(array).all():
+        raise ParameterError("x has NaN or infinite values")
+    backend, threads = get_backend(), get_num_threads()
+    if hasattr(backend, "forward_block"):
+        return Trace(net, array, _FusedRunner(net, backend, threads))
+    return Trace(net, array, _Runner(net, backend, threads))
+
+
+def _read_only(array: NDArray[Any], dtype: Any) -> NDArray[Any]:
+    """A contiguous copy that nobody else can change."""
+    copy = np.array(array, dtype=dtype, order="C")
+    copy.flags.writeable = False
+    return copy
+
+
+class _Runner:
+    """Runs blocks layer by layer; values are planes."""
+
+    def __init__(self, net: Network, backend: Backend, num_threads: int) -> None:
+        self.net, self.num_threads = net, num_threads
+        self.arithmetic = Arithmetic(backend, num_threads)
+
+    def run(
+        self, block: Block, value: Any, following: Block | None
+    ) -> tuple[Any, NDArray[Any] | None]:
+        """(value, switches (H, W, C)) after a block; `following` will run on the value."""
+        planes, switches = self.planes(value), None
+        for index in range(block.first, block.last + 1):
+            planes, found = forward_layer(self.net, index, planes, self.arithmetic)
+            if found is not None:
+                switches = np.ascontiguousarray(found.transpose(1, 2, 0))
+        return planes, switches
+
+    def planes(self, value: Any) -> NDArray[Any]:
+        """A kept value as planes (C, H, W)."""
+        return np.asarray(value, self.arithmetic.dtype)
+
+
+class _FusedRunner(_Runner):
+    """Runs a convolution's block as one kernel; values are `Channels` or planes."""
+
+    def __init__(self, net: Network, backend: Any, num_threads: int) -> None:
+        super().__init__(net, backend, num_threads)
+        self.backend = backend
+
+    def run(
+        self, block: Block, value: Any, following: Block | None
+    ) -> tuple[Any, NDArray[Any] | None]:
+        if not isinstance(self.net.layers[block.first], nn.Conv2d):
+            return super().run(block, value, following)
+        return self._run_fused(block, value, following)
+
+    def _run_fused(
+        self, block: Block, value: Any, following: Block | None
+    ) -> tuple[Channels, NDArray[Any] | None]:
+        from ..kernels.native_cpu import ForwardConv, to_channels
+
+        net, layer = self.net, self.net.layers[block.first]
+        assert isinstance(layer, nn.Conv2d)
+        shape = value.shape
+        window = layer.window(shape[1:], net.arrays)
+        if isinstance(value, np.ndarray):
+            value = to_channels(value, window.padding, self.num_threads)
+        out_shape: Any = layer.output_shape(shape, net.arrays)
+        conv = ForwardConv(
+            net.arrays[f"{layer.name}.weight"], net.arrays.get(f"{layer.name}.bias"),
+            window, layer.groups, out_shape[1:], self._epilogue(block),
+            layer_cache(net, block.first),
+        )
+        pool = None
+        if block.pool is not None:
+            pooling: Any = net.layers[block.pool]
+            pooled = pooling.output_shape(out_shape, net.arrays)
+            pool = pooling.window(out_shape[1:], net.arrays), pooled[1:]
+            out_shape = pooled
+        return self.backend.forward_block(
+            value, conv, pool, self._room(following, out_shape), self.num_threads
+        )
+
+    def _epilogue(self, block: Block) -> Any:
+        from ..kernels.native_cpu import Epilogue
+
+        def affine(index: int | None) -> Any:
+            if index is None:
+                return None
+            return tuple(a.astype(np.float32) for a in affine_of(self.net, index))
+
+        return Epilogue(affine(block.affine1), block.relu is not None, affine(block.affine2))
+
+    def _room(self, following: Block | None, shape: Any) -> Padding:
+        """The padding the next block's convolution wants around its input."""
+        layer = self.net.layers[following.first] if following else None
+        if not isinstance(layer, nn.Conv2d):
+            return _NO_PADDING
+        return layer.window(shape[1:], self.net.arrays).padding
+
+    def planes(self, value: Any) -> NDArray[Any]:
+        return value if isinstance(value, np.ndarray) else value.planes()

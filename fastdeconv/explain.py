@@ -1,0 +1,598 @@
+"""The whole way in one call: from a song to the sound of every feature.
+
+The rooms this module walks through are imported where they are used, so that
+the command line can offer its help and check its arguments at once.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import ParameterError
+from .kernels.dispatch import config, get_backend, get_isa, get_num_threads
+from .report.folder import MANIFEST, check_free, new_folder
+from .report.names import safe_name, unique_names
+from .report.wav import PEAK, wav_gain
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from .audio.frontend import Clip
+    from .network.network import Network
+
+__all__ = ["DEFAULT_NETWORK", "Explanation", "Progress", "explain"]
+
+#: The bundled network `explain` uses when it is given none.
+DEFAULT_NETWORK = "choi5-genre"
+
+#: Called with (layer, features done, features in all) each time a layer is done.
+Progress = Callable[[str, int, int], None]
+
+Features = Sequence[int] | Mapping[str, Sequence[int]]
+FloatArray = NDArray[np.float32]
+
+_MODES = ("mask", "phase")
+# Layers that belong to the convolution before them: they change values, not features.
+_POINTWISE = frozenset(
+    {
+        "affine",
+        "batch_norm2d",
+        "dropout",
+        "elu",
+        "leaky_relu",
+        "local_response_norm",
+        "relu",
+        "sigmoid",
+        "tanh",
+    }
+)
+# What else lies in a song's folder, so that no layer may be called that.
+_FILES = ("original.wav", "original.png", "features.csv", MANIFEST, "index.html")
+_CITATION = (
+    "K. Choi, G. Fazekas, M. Sandler: Explaining Deep Convolutional Neural Networks on "
+    "Music Classification. arXiv:1607.02444, 2016.",
+    "M. D. Zeiler, R. Fergus: Visualizing and Understanding Convolutional Networks. "
+    "ECCV 2014. arXiv:1311.2901.",
+)
+
+
+def explain(
+    source: Any,
+    net: Network | str | os.PathLike[str] = DEFAULT_NETWORK,
+    layers: str | Iterable[str] | None = None,
+    features: Features | None = None,
+    rule: str = "deconvnet",
+    start: str | NDArray[Any] = "map",
+    mode: str = "mask",
+    *,
+    offset: float = 0.0,
+    backend: str | None = None,
+    num_threads: int | None = None,
+    progress: Progress | None = None,
+) -> Explanation:
+    """Project the features of a network back to a clip, to be seen and heard.
+
+    Parameters
+    ----------
+    source : path, file object, (samples, sr) or Clip
+        What `load_clip` takes; a `Clip` is used as it is, with its own front end.
+    net : Network, str or path
+        A network, the name of a bundled one (`list_pretrained`), or the path of an
+        archive.
+    layers : iterable of str, optional
+        Names of layers. Default: every max-pooling layer; in a network without
+        one, the last layer of every convolution block (convolution, normalisation,
+        activation); with a dict of `features`, its keys.
+    features : sequence of int, or dict of layer name -> sequence of int, optional
+        Feature numbers from 0, for all layers or for each. Default, also for a
+        layer the dict does not hold: all features.
+    rule : {"deconvnet", "guided", "gradient"}
+        How the backward pass treats activations.
+    start : {"map", "max"} or array, shape (K, H, W)
+        What the backward pass starts from: the whole map of the feature
+        (arXiv 1607.02444), its strongest unit alone (arXiv 1311.2901), or values
+        of your own.
+    mode : {"mask", "phase"}
+        How a map becomes sound, see `auralise`.
+    offset : float
+        Seconds of the file to skip.
+    backend : {"native", "numba", "reference"}, optional
+    num_threads : int, optional
+        The number of threads never changes a bit of the result.
+    progress : callable, optional
+        Called with (layer, features done, features in all) after each layer.
+
+    Returns
+    -------
+    Explanation
+
+    Raises
+    ------
+    ParameterError
+        If an argument is not one of the above, the network has no front end, or it
+        cannot take an input of this size.
+    AudioError
+        If `source` cannot be used as sound.
+    ArchiveError
+        If the archive of the network is damaged.
+    BackendError
+        If the back end is not available.
+    FileNotFoundError
+        If there is no such sound file or archive.
+    """
+    from .deconvnet.projection import deconvolve
+
+    if mode not in _MODES:
+        raise ParameterError(f"mode must be 'mask' or 'phase', found {mode!r}")
+    network = open_network(net)
+    chosen = _choose_features(network, layers, features)
+    with config(backend=backend, num_threads=num_threads):
+        clip = _open_clip(source, network, offset)
+        with _memory_as_parameter_error():
+            trace = network.forward(clip.x)
+            shapes = network.shapes(clip.x.shape)
+            numbers = {
+                layer: list(range(shapes[network.layer_index(layer)][0]))
+                if wanted is None
+                else wanted
+                for layer, wanted in chosen.items()
+            }
+            done, total = 0, sum(map(len, numbers.values()))
+            maps: dict[str, FloatArray] = {}
+            for layer, wanted in numbers.items():
+                maps[layer] = deconvolve(trace, layer, features=wanted, rule=rule, start=start)
+                done += len(wanted)
+                if progress is not None:
+                    progress(layer, done, total)
+        name = get_backend().name
+        return Explanation(
+            clip=clip,
+            network=network,
+            maps=maps,
+            features=numbers,
+            mode=mode,
+            source=_file_name(source),
+            parameters={
+                "rule": rule,
+                "start": start if isinstance(start, str) else "array",
+                "mode": mode,
+                "offset": offset,
+            },
+            computation={
+                "backend": name,
+                "instruction_set": get_isa() if name == "native" else None,
+                "threads": get_num_threads(),
+            },
+        )
+
+
+class Explanation:
+    """What the features of a network respond to in one clip. Made by `explain`.
+
+    Attributes
+    ----------
+    clip : Clip
+        What was explained.
+    network : Network
+    maps : dict of str -> array of float32, shape (K, C, H, W)
+        For each layer its features projected back to the network's input.
+    features : dict of str -> list of int
+        For each layer the numbers of the features, in the order of `maps`.
+    mode : str
+        How maps become sound.
+    name : str
+        The file name without its suffix, made safe; "clip" for a source without one.
+    """
+
+    def __init__(
+        self,
+        *,
+        clip: Clip,
+        network: Network,
+        maps: Mapping[str, FloatArray],
+        features: Mapping[str, Sequence[int]],
+        mode: str,
+        source: str | None,
+        parameters: Mapping[str, Any],
+        computation: Mapping[str, Any],
+    ) -> None:
+        self.clip = clip
+        self.network = network
+        self.maps = dict(maps)
+        self.features = {layer: [int(k) for k in ks] for layer, ks in features.items()}
+        self.mode = mode
+        self.name = "clip" if source is None else safe_name(Path(source).stem, "clip")
+        self._source = source
+        self._parameters = dict(parameters)
+        self._computation = dict(computation)
+        self._sounds: dict[str, FloatArray] = {}
+        self._rows: dict[str, list[dict[str, Any]]] = {}
+
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{layer}: {len(ks)}" for layer, ks in self.features.items())
+        return f"<Explanation of {self.name!r}: {counts or 'no layers'}>"
+
+    def sounds(self, layer: str) -> FloatArray:
+        """The sounds of all features of a layer, in the order of ``features[layer]``.
+
+        Parameters
+        ----------
+        layer : str
+
+        Returns
+        -------
+        array of float32, shape (K, n)
+            As long as the clip, not normalised. Kept for the next call.
+
+        Raises
+        ------
+        ParameterError
+            If `layer` was not explained, or a sound overflows float32.
+        """
+        self._require_layer(layer)
+        if layer not in self._sounds:
+            self._sounds[layer] = self._auralise(layer)
+        return self._sounds[layer]
+
+    def sound(self, layer: str, feature: int) -> FloatArray:
+        """The sound of one feature.
+
+        Parameters
+        ----------
+        layer : str
+        feature : int
+            The feature's number in its layer, not its place in ``features[layer]``.
+
+        Returns
+        -------
+        array of float32, shape (n,)
+            As long as the clip, not normalised.
+
+        Raises
+        ------
+        ParameterError
+            If the layer or feature was not explained, or a sound overflows float32.
+        """
+        self._require_layer(layer)
+        if feature not in self.features[layer]:
+            raise ParameterError(
+                f"feature {feature!r} of layer {layer!r} was not explained; "
+                f"there are {_ranges(self.features[layer])}"
+            )
+        sound: FloatArray = self.sounds(layer)[self.features[layer].index(feature)]
+        return sound
+
+    @property
+    def table(self) -> list[dict[str, Any]]:
+        """One row per layer and feature, also the content of ``features.csv``.
+
+        A row has ``layer`` (str); ``feature`` (int); ``energy``, the sum of squares of
+        the sound; ``peak``, its largest absolute value, both of the sound before
+        normalisation, whose unit depends on the network and is the same for all
+        features of one layer; ``nonzero``, the share of the map's bins that are not
+        zero, 0 to 1; ``gain``, the factor between the sound and its wav file, 1.0
+        for a silent one. A feature asked for twice has one row.
+        """
+        for layer in self.maps:
+            if layer not in self._rows:
+                self._rows[layer] = self._measure(layer, self.sounds(layer))
+        return [dict(row) for layer in self.maps for row in self._rows[layer]]
+
+    def save(
+        self,
+        out: str | os.PathLike[str],
+        name: str | None = None,
+        *,
+        overwrite: bool = False,
+        progress: Progress | None = None,
+    ) -> Path:
+        """Write everything to the folder ``out/name``, which then is there whole or not at all.
+
+        The folder holds
+
+        ``original.wav``, ``original.png``
+            What was explained and its spectrogram. The sound is written as it is,
+            normalised only if it exceeds full scale.
+        ``<layer>/feature_<k>.wav``
+            16-bit PCM, each normalised to a peak of -1 dBFS; silence stays exact zeros.
+        ``<layer>/feature_<k>.png``
+            The magnitude of the spectrogram that became the sound, one pixel per bin
+            and frame, low frequencies at the bottom, on one 80 dB scale for all
+            features of the layer.
+        ``features.csv``
+            The `table`.
+        ``manifest.json``
+            How it was made: version, network, front end, parameters, back end, the
+            features and gains of each layer, what to cite. It holds no time of day
+            and no path: the same call writes the same bytes.
+
+        Folders of layers are called as the layers are, less what a file system does
+        not take; the manifest says which is which.
+
+        Parameters
+        ----------
+        out : path
+            Made if need be.
+        name : str, optional
+            Default: `name`. Made safe as a file name.
+        overwrite : bool
+            Replace an earlier result of this name. Anything else is never replaced.
+        progress : callable, optional
+            Called with (layer, features written, features in all) after each layer.
+
+        Returns
+        -------
+        Path
+            The folder.
+
+        Raises
+        ------
+        ParameterError
+            If `out` cannot be written, the folder is there already, or a sound
+            overflows float32.
+        OSError
+            If writing fails later on, for instance on a full disk.
+        """
+        from .report.song import write_features, write_original
+        from .report.tables import write_csv, write_json
+
+        out, name = Path(out), safe_name(self.name if name is None else name, "clip")
+        check_free(out, name, overwrite=overwrite)
+        folders = self.layer_folders()
+        done, total = 0, sum(len(set(ks)) for ks in self.features.values())
+        with new_folder(out, name, overwrite=overwrite) as folder:
+            write_original(folder, self.clip)
+            for layer, layer_folder in folders.items():
+                # Not kept: what is written need not stay in memory.
+                sounds = self._sounds[layer] if layer in self._sounds else self._auralise(layer)
+                self._rows[layer] = self._measure(layer, sounds)
+                numbers, places = self._distinct(layer)
+                (folder / layer_folder).mkdir()
+                write_features(
+                    folder / layer_folder,
+                    self.clip,
+                    numbers,
+                    [self.maps[layer][i] for i in places],
+                    [sounds[i] for i in places],
+                    [row["gain"] for row in self._rows[layer]],
+                    mode=self.mode,
+                    num_threads=self._computation["threads"],
+                )
+                done += len(numbers)
+                if progress is not None:
+                    progress(layer, done, total)
+            write_csv(folder / "features.csv", self.table)
+            write_json(folder / MANIFEST, self._manifest(name, folders))
+        return out / name
+
+    def layer_folders(self) -> dict[str, str]:
+        """The name of the folder `save` makes for each layer."""
+        safe = [safe_name(layer, "layer") for layer in self.maps]
+        return dict(zip(self.maps, unique_names(safe, taken=_FILES), strict=True))
+
+    def _auralise(self, layer: str) -> FloatArray:
+        from .audio.auralise import auralise
+
+        with _memory_as_parameter_error():
+            sounds: FloatArray = auralise(
+                self.clip,
+                self.maps[layer],
+                mode=self.mode,
+                num_threads=self._computation["threads"],
+            )
+        return sounds
+
+    def _measure(self, layer: str, sounds: FloatArray) -> list[dict[str, Any]]:
+        rows = []
+        for k, i in zip(*self._distinct(layer), strict=True):
+            peak = float(np.abs(sounds[i]).max(initial=0.0))
+            feature_map = self.maps[layer][i]
+            rows.append(
+                {
+                    "layer": layer,
+                    "feature": k,
+                    "energy": float(np.square(sounds[i], dtype=np.float64).sum()),
+                    "peak": peak,
+                    "nonzero": np.count_nonzero(feature_map) / feature_map.size,
+                    "gain": wav_gain(peak),
+                }
+            )
+        return rows
+
+    def _distinct(self, layer: str) -> tuple[list[int], list[int]]:
+        """Feature numbers without repeats, and the place of each in ``maps[layer]``."""
+        numbers = self.features[layer]
+        distinct = list(dict.fromkeys(numbers))
+        return distinct, [numbers.index(k) for k in distinct]
+
+    def _manifest(self, name: str, folders: Mapping[str, str]) -> dict[str, Any]:
+        from . import __version__
+        from .report.song import original_gain
+
+        return {
+            "format": "fastdeconv-explanation",
+            "version": 1,
+            "fastdeconv": __version__,
+            "python": platform.python_version(),
+            "numpy": np.__version__,
+            "song": name,
+            "source": self._source,
+            "audio": {
+                "sr": self.clip.sr,
+                "samples": int(self.clip.samples.size),
+                "original_gain": original_gain(self.clip),
+                "feature_peak": PEAK,
+            },
+            "network": {
+                "name": self.network.name,
+                "license": self.network.license,
+                "citation": self.network.citation,
+            },
+            "frontend": self.clip.frontend.to_record(),
+            "citation": list(_CITATION),
+            "parameters": self._parameters,
+            "computation": self._computation,
+            "layers": [
+                {
+                    "name": layer,
+                    "folder": folder,
+                    "map_shape": list(self.maps[layer].shape[1:]),
+                    "gains": {str(row["feature"]): row["gain"] for row in self._rows[layer]},
+                }
+                for layer, folder in folders.items()
+            ],
+        }
+
+    def _require_layer(self, layer: str) -> None:
+        if layer not in self.maps:
+            raise ParameterError(
+                f"layer {layer!r} was not explained; there are {', '.join(self.maps) or 'none'}"
+            )
+
+
+def open_network(net: Network | str | os.PathLike[str]) -> Network:
+    """A network from itself, from the name of a bundled one, or from a path.
+
+    Raises
+    ------
+    ParameterError
+        If a name is neither a bundled network nor looks like a path.
+    """
+    from .network.network import Network
+    from .network.pretrained import list_pretrained, pretrained
+
+    if isinstance(net, Network):
+        return net
+    if isinstance(net, str) and net in list_pretrained():
+        return pretrained(net)
+    if not isinstance(net, (str, os.PathLike)):
+        raise ParameterError(f"net must be a Network, a name or a path, found {net!r}")
+    path = Path(net)
+    looks_like_path = not isinstance(net, str) or path.suffix or path.name != net
+    if not looks_like_path and not path.exists():
+        raise ParameterError(
+            f"there is no network {net!r}: neither an archive of that name nor one of the "
+            f"bundled networks ({', '.join(list_pretrained()) or 'none'})"
+        )
+    return Network.load(path)
+
+
+def choose_layers(network: Network, layers: str | Iterable[str] | None) -> list[str]:
+    """The layers `explain` works on: those asked for, checked, or its default.
+
+    Raises
+    ------
+    ParameterError
+        If a layer does not exist, or there is no default for this network.
+    """
+    if layers is not None:
+        asked = [layers] if isinstance(layers, str) else _as_list("layers", layers)
+        for layer in asked:
+            network.layer_index(layer)
+        return list(dict.fromkeys(asked))
+    default = network.pooling_layers or _block_ends(network)
+    if not default:
+        names = ", ".join(layer.name for layer in network.layers)
+        raise ParameterError(
+            f"the network has no pooling and no convolution layer: choose layers of {names}"
+        )
+    return default
+
+
+def _block_ends(network: Network) -> list[str]:
+    """For every convolution the last layer that still shows its features."""
+    ends: list[str] = []
+    in_block = False
+    for layer in network.layers:
+        if layer.type == "conv2d":
+            ends.append(layer.name)
+            in_block = True
+        elif in_block and layer.type in _POINTWISE:
+            ends[-1] = layer.name
+        else:
+            in_block = False
+    return ends
+
+
+def _choose_features(
+    network: Network, layers: str | Iterable[str] | None, features: Features | None
+) -> dict[str, list[int] | None]:
+    """For each layer the features asked for, None for all."""
+    if not isinstance(features, Mapping):
+        wanted = None if features is None else _as_list("features", features)
+        return dict.fromkeys(choose_layers(network, layers), wanted)
+    chosen = choose_layers(network, list(features) if layers is None else layers)
+    strangers = [layer for layer in features if layer not in chosen]
+    if strangers:
+        raise ParameterError(
+            f"features are given for {strangers[0]!r}, which is not among the layers "
+            f"{', '.join(chosen)}"
+        )
+    numbers = {layer: _as_list("features", wanted) for layer, wanted in features.items()}
+    return {layer: numbers.get(layer) for layer in chosen}
+
+
+def _as_list(key: str, values: Iterable[Any]) -> list[Any]:
+    try:
+        return list(values)
+    except TypeError:
+        raise ParameterError(f"{key} must be a list, found {values!r}") from None
+
+
+def _open_clip(source: Any, network: Network, offset: float) -> Clip:
+    from .audio.frontend import Clip, load_clip
+
+    if isinstance(source, Clip):
+        if offset:
+            raise ParameterError("offset is for files: cut the samples before making the Clip")
+        return source
+    if network.frontend is None:
+        raise ParameterError(
+            "the network does not say how sound becomes its input: give it a front end, "
+            "Network(..., frontend=Frontend(...)), or pass a Clip made with one"
+        )
+    return load_clip(source, network.frontend, offset=offset)
+
+
+def _file_name(source: Any) -> str | None:
+    """The name of the file a source comes from, if it comes from one; never its folder."""
+    if not isinstance(source, (str, os.PathLike)):
+        source = getattr(source, "name", None)
+    return Path(source).name if isinstance(source, (str, os.PathLike)) else None
+
+
+def _ranges(numbers: Sequence[int]) -> str:
+    """Numbers for a message: 0-15 when they are a range, else the first few."""
+    if len(numbers) > 2 and list(numbers) == list(range(numbers[0], numbers[-1] + 1)):
+        return f"{numbers[0]}-{numbers[-1]}"
+    return ", ".join(map(str, numbers[:16])) + (", ..." if len(numbers) > 16 else "") or "none"
+
+
+@contextmanager
+def _memory_as_parameter_error() -> Iterator[None]:
+    try:
+        yield
+    except MemoryError:
+        raise ParameterError(
+            "not enough memory: explain a shorter clip, fewer layers or fewer features"
+        ) from None
+
+
+class _CallableModule(ModuleType):
+    """This module, callable: ``fastdeconv.explain`` is the function, but importing the
+    module by its name puts the module in the function's place."""
+
+    __call__ = staticmethod(explain)
+
+
+sys.modules[__name__].__class__ = _CallableModule

@@ -1,0 +1,258 @@
+"""Which back end, instruction set and thread count a call uses.
+
+One rule for all three: an argument wins over the innermost ``with
+fastdeconv.config(...)``, which wins over the environment
+(``FASTDECONV_BACKEND``, ``FASTDECONV_NUM_THREADS``, ``FASTDECONV_ISA``), which
+wins over the best this machine has.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.util
+import os
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, NamedTuple
+
+from ..errors import BackendError, ParameterError
+from .interface import Backend
+
+__all__ = [
+    "available_backends",
+    "available_isas",
+    "config",
+    "get_backend",
+    "get_num_threads",
+    "show_config",
+]
+
+BACKENDS = ("native", "numba", "reference")
+
+
+class _Settings(NamedTuple):
+    backend: str | None = None
+    num_threads: int | None = None
+    isa: str | None = None
+
+
+_settings: ContextVar[_Settings] = ContextVar("fastdeconv_settings", default=_Settings())
+
+
+@contextmanager
+def config(
+    *, backend: str | None = None, num_threads: int | None = None, isa: str | None = None
+) -> Iterator[None]:
+    """Choose back end, threads and instruction set inside a ``with`` block.
+
+    Settings left at None keep their outer value. The choice belongs to the
+    current thread (or asyncio task) alone.
+
+    Parameters
+    ----------
+    backend : {"native", "numba", "reference"}, optional
+    num_threads : int, optional
+        At least 1.
+    isa : {"avx512", "avx2", "neon", "baseline"}, optional
+        Instruction set of the native back end.
+
+    Raises
+    ------
+    BackendError
+        If the back end or instruction set is not available here.
+    ParameterError
+        If `num_threads` is not a positive int.
+    """
+    outer = _settings.get()
+    if backend is not None:
+        _load(backend)
+    if isa is not None:
+        _check_isa(isa)
+    if num_threads is not None:
+        _check_threads(num_threads, "num_threads")
+    token = _settings.set(
+        _Settings(
+            backend if backend is not None else outer.backend,
+            num_threads if num_threads is not None else outer.num_threads,
+            isa if isa is not None else outer.isa,
+        )
+    )
+    try:
+        yield
+    finally:
+        _settings.reset(token)
+
+
+def get_backend(name: str | None = None) -> Backend:
+    """The back end a call with ``backend=name`` uses."""
+    name = name or _settings.get().backend or os.environ.get("FASTDECONV_BACKEND") or None
+    backend = _load(name) if name else _load_best()
+    return backend
+
+
+def get_isa() -> str:
+    """The instruction set the native back end uses now."""
+    isa = _settings.get().isa or os.environ.get("FASTDECONV_ISA") or None
+    if isa is None:
+        return available_isas()[0]
+    return _check_isa(isa)
+
+
+def get_num_threads(num_threads: int | None = None) -> int:
+    """The number of threads a call with ``num_threads=num_threads`` uses."""
+    if num_threads is not None:
+        return _check_threads(num_threads, "num_threads")
+    configured = _settings.get().num_threads
+    if configured is not None:
+        return configured
+    text = os.environ.get("FASTDECONV_NUM_THREADS")
+    if text:
+        try:
+            value = int(text)
+        except ValueError:
+            value = 0
+        if value < 1:
+            raise ParameterError(
+                f"FASTDECONV_NUM_THREADS must be a positive number, found {text!r}"
+            )
+        return value
+    return usable_cpus()
+
+
+def available_backends() -> list[str]:
+    """Back ends that work here, of "native", "numba", "reference", best first."""
+    return [name for name in BACKENDS if _missing(name) is None]
+
+
+def available_isas() -> list[str]:
+    """Instruction sets of the native back end that this CPU runs, best first.
+
+    Empty without the compiled extension.
+    """
+    native = _native_module()
+    return [] if native is None else list(native.available_isas())
+
+
+def show_config() -> None:
+    """Print versions, back ends, instruction sets and threads (``fastdeconv info``)."""
+    print(describe_config())
+
+
+def describe_config() -> str:
+    """The text of `show_config`."""
+    from .. import __version__
+
+    backends = available_backends()
+    isas = available_isas()
+    rows = [
+        ("fastdeconv", __version__),
+        ("python", f"{platform.python_version()} ({platform.machine()}, {platform.system()})"),
+    ]
+    rows += [(name, _version(name)) for name in ("numpy", "numba", "librosa", "soundfile")]
+    rows += [
+        ("back end", f"{get_backend().name} (available: {', '.join(backends)})"),
+        ("instruction set", f"{get_isa()} (available: {', '.join(isas)})" if isas else "none"),
+        ("threads", str(get_num_threads())),
+    ]
+    lines = [f"{key + ':':<17}{value}" for key, value in rows]
+    if "native" not in backends:
+        lines += [
+            "",
+            f"The native back end is missing: {_missing('native')}.",
+            "To get it, install a C compiler (Debian, Ubuntu: apt install gcc python3-dev;",
+            "macOS: xcode-select --install) and reinstall:",
+            "    pip install --force-reinstall --no-cache-dir --no-deps fastdeconv",
+        ]
+    return "\n".join(lines)
+
+
+def _version(distribution: str) -> str:
+    from importlib import metadata
+
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+@functools.cache
+def _native_module() -> Any:
+    try:
+        return importlib.import_module(".native", __package__)
+    except ImportError:
+        return None
+
+
+def _missing(name: str) -> str | None:
+    """Why a known back end cannot be used, or None when it can."""
+    if name == "native" and _native_module() is None:
+        return "its extension module was not built (no C compiler at install time?)"
+    if name == "numba" and importlib.util.find_spec("numba") is None:
+        return "the numba package is not installed"
+    return None
+
+
+def _load_best() -> Backend:
+    return _load(available_backends()[0])
+
+
+_MODULES = {"native": ".native_cpu", "numba": ".numba_cpu", "reference": ".reference"}
+
+
+def _load(name: str) -> Backend:
+    if name not in BACKENDS:
+        raise BackendError(f"unknown back end {name!r}; there are {', '.join(BACKENDS)}")
+    reason = _missing(name)
+    if reason is not None:
+        raise BackendError(
+            f"back end {name!r} is not available: {reason}; "
+            f"available: {', '.join(available_backends())}"
+        )
+    backend: Backend = importlib.import_module(_MODULES[name], __package__).BACKEND
+    return backend
+
+
+def _check_isa(isa: str) -> str:
+    if isa not in available_isas():
+        raise BackendError(
+            f"instruction set {isa!r} is not available; "
+            f"available: {', '.join(available_isas()) or 'none (no native back end)'}"
+        )
+    return isa
+
+
+def _check_threads(value: Any, name: str) -> int:
+    if isinstance(value, bool) or not hasattr(value, "__index__") or value.__index__() < 1:
+        raise ParameterError(f"{name} must be a positive int, found {value!r}")
+    return int(value.__index__())
+
+
+@functools.cache
+def usable_cpus() -> int:
+    """CPUs this process may use: its affinity, cut by the cgroup's quota."""
+    try:
+        count = len(os.sched_getaffinity(0))
+    except AttributeError:
+        count = os.cpu_count() or 1
+    return max(1, min(count, _cgroup_quota() or count))
+
+
+def _cgroup_quota() -> int | None:
+    """Whole CPUs of the cgroup (v2, else v1) quota, rounded up; None without one."""
+    try:
+        with open("/sys/fs/cgroup/cpu.max", encoding="ascii") as file:
+            quota, period = file.read().split()
+    except (OSError, ValueError):
+        try:
+            with open("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", encoding="ascii") as file:
+                quota = file.read().strip()
+            with open("/sys/fs/cgroup/cpu/cpu.cfs_period_us", encoding="ascii") as file:
+                period = file.read().strip()
+        except OSError:
+            return None
+    if quota in ("max", "-1"):
+        return None
+    return -(-int(quota) // int(period))

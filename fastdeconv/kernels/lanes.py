@@ -1,0 +1,233 @@
+"""The backward pass with features in vector lanes: what a back end is asked to do.
+
+All features of one clip share the switches of its forward pass, and with them the
+pattern of non-zeros of every unpooled tensor. So the backward pass keeps one
+feature per vector lane in a *lane tensor* (H, W, C, lanes) and a back end that has
+``project`` and ``project_last`` walks down a network in jobs:
+
+`First`  the start (one channel per lane) through the first transposed convolution
+`Step`   unpool, then transposed convolution, for a lane tensor
+`Last`   the transposed convolution to the network's input, fused with the `First`
+         or `Step` above it so that the largest lane tensor never exists
+
+Native and Numba back ends share the geometry and packing in this module.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, Protocol, Union
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .interface import Backend, FloatArray, Pair, Window
+
+__all__ = [
+    "Convolution",
+    "First",
+    "LaneBackend",
+    "Last",
+    "Phases",
+    "Post",
+    "Source",
+    "Step",
+    "first_lanes",
+    "first_phases",
+    "first_weight",
+    "last_band",
+    "pack_blocks",
+]
+
+NO_POOL = Window((1, 1), (1, 1), (1, 1), ((0, 0), (0, 0)))
+"""The pool of a `Source` without one."""
+
+_BAND = 8
+"""Cell rows of one band of a `Last` job: a constant, since sums across bands depend on it."""
+
+
+class Convolution(NamedTuple):
+    """The convolution a job goes back through."""
+
+    weight: FloatArray
+    """(O, C / groups, kh, kw)"""
+    window: Window
+    groups: int
+    input_size: Pair
+    cache: dict[Any, Any]
+    """For packed weights; lives as long as the weights do."""
+
+    @property
+    def input_channels(self) -> int:
+        return self.weight.shape[1] * self.groups
+
+
+class Source(NamedTuple):
+    """Where the values of an unpooled tensor come from; windows do not overlap."""
+
+    switches: NDArray[Any] | None
+    """(h, w, Cs >= channels) of the pool, or None: the lane tensor is not pooled."""
+    gate: NDArray[np.uint8] | None
+    """(h, w, channels) of the lane tensor: 0 leaves a value out for every feature."""
+    pool: Window
+    cells: Pair
+    """Size of the lane tensor."""
+    size: Pair
+    """Size of the unpooled tensor."""
+    channels: int
+
+
+class Post(NamedTuple):
+    """What follows a transposed convolution: max(0, x), x * scale[channel], max(0, x)."""
+
+    relu_before: bool = False
+    scale: FloatArray | None = None
+    relu_after: bool = False
+
+
+class First(NamedTuple):
+    """Transposed convolution of `values` (K, H, W), where map k is of channel features[k]."""
+
+    values: FloatArray
+    features: NDArray[np.intp]
+    conv: Convolution
+    post: Post
+
+
+class Step(NamedTuple):
+    """Transposed convolution of the unpooled lane tensor `v` (h, w, C, lanes)."""
+
+    v: FloatArray
+    source: Source
+    conv: Convolution
+    post: Post
+
+
+class Last(NamedTuple):
+    """Transposed convolution to the input, of what `above` would have produced."""
+
+    above: Union[First, Step]
+    source: Source
+    conv: Convolution
+
+
+class LaneBackend(Backend, Protocol):
+    """A back end with the lane kernels."""
+
+    def lanes(self, count: int) -> int:
+        """Lanes of a tensor for `count` features: at least as many, in whole vectors."""
+
+    def project(self, job: First | Step, num_threads: int) -> FloatArray:
+        """Run a job; the result is a lane tensor."""
+
+    def project_last(self, job: Last, out: FloatArray, num_threads: int) -> None:
+        """Run a job into planes `out` (K, C, H, W), which are zero."""
+
+
+def pack_blocks(weight: FloatArray, groups: int, nc: int) -> FloatArray:
+    """Weights (O, C / groups, kh, kw) as blocks of `nc` inputs: [group][block][tap][O][nc]."""
+    out, inner = weight.shape[:2]
+    # (group, tap, O / groups, C / groups)
+    taps = weight.reshape(groups, out // groups, inner, -1).transpose(0, 3, 1, 2)
+    blocks = [
+        group[:, :, at : at + nc].ravel() for group in taps for at in range(0, inner, nc)
+    ]
+    return np.concatenate(blocks)
+
+
+def pack_scatter(weight: FloatArray, nc: int) -> FloatArray:
+    """Weights (O, C, kh, kw) as blocks of `nc` (tap, C) pairs: [block][O][nc]."""
+    out = weight.shape[0]
+    pairs = weight.transpose(0, 2, 3, 1).reshape(out, -1)
+    return np.concatenate(
+        [pairs[:, at : at + nc].ravel() for at in range(0, pairs.shape[1], nc)]
+    )
+
+
+class Phases(NamedTuple):
+    """Taps of a transposed convolution by output phase (output place + padding, mod stride).
+
+    Phase p = py * stride_w + px owns entries start[p]:start[p + 1] of `tap`, and
+    `back`, how many rows and columns before (y // stride, x // stride) each reads.
+    """
+
+    start: NDArray[np.int32]
+    tap: NDArray[np.int32]
+    back: NDArray[np.intp]
+    pad: Pair
+    """Most rows and columns any tap reads back."""
+
+
+def first_phases(window: Window) -> Phases:
+    """The phases of a transposed convolution with this window."""
+    (kh, kw), (sh, sw), (dh, dw) = window.kernel, window.stride, window.dilation
+    starts, taps, back = [0], [], []
+    for py in range(sh):
+        for px in range(sw):
+            for i in range(kh):
+                for j in range(kw):
+                    if (i * dh - py) % sh == 0 and (j * dw - px) % sw == 0:
+                        taps.append(i * kw + j)
+                        back.append(((i * dh - py) // sh, (j * dw - px) // sw))
+            starts.append(len(taps))
+    reach = np.array(back, np.intp).reshape(-1, 2)
+    pad = reach.max(axis=0, initial=0)
+    return Phases(
+        np.array(starts, np.int32), np.array(taps, np.int32), reach, (int(pad[0]), int(pad[1]))
+    )
+
+
+def padded_size(size: Pair, out_size: Pair, window: Window, pad: Pair) -> Pair:
+    """Size of a map of `size`, padded for every tap of its transposed convolution."""
+    rows, cols = (
+        p + max((n - 1 + side[0]) // s + 1, m)
+        for m, n, side, s, p in zip(size, out_size, window.padding, window.stride, pad)
+    )
+    return rows, cols
+
+
+def first_lanes(job: First, phases: Phases, lanes: int) -> FloatArray:
+    """The start of a `First` job as (rows, columns, lanes), zero-padded for every tap."""
+    count, h, w = job.values.shape
+    top, left = phases.pad
+    u = aligned_zeros(
+        (*padded_size((h, w), job.conv.input_size, job.conv.window, phases.pad), lanes)
+    )
+    u[top : top + h, left : left + w, :count] = job.values.transpose(1, 2, 0)
+    return u
+
+
+def first_weight(job: First, lanes: int) -> FloatArray:
+    """Weights of a `First` job by lane: (C, taps, lanes)."""
+    conv = job.conv
+    inner = conv.weight.shape[1]
+    taps = conv.window.kernel[0] * conv.window.kernel[1]
+    rows = conv.weight[job.features].reshape(len(job.features), inner, taps)
+    by_lane = aligned_zeros((conv.input_channels, taps, lanes))
+    group = job.features // (conv.weight.shape[0] // conv.groups)
+    for g in range(conv.groups):
+        mine = np.flatnonzero(group == g)
+        by_lane[g * inner : (g + 1) * inner, :, mine] = rows[mine].transpose(1, 2, 0)
+    return by_lane
+
+
+def last_band(reach: int, advance: int) -> int:
+    """Cell rows of a band: so many that only neighbouring bands share output rows."""
+    return max(_BAND, -(-(reach - advance) // advance))
+
+
+def aligned_zeros(shape: tuple[int, ...]) -> FloatArray:
+    """Zeros that start on a cache line."""
+    return _aligned(np.zeros, shape)
+
+
+def aligned_empty(shape: tuple[int, ...]) -> FloatArray:
+    """Uninitialised floats that start on a cache line."""
+    return _aligned(np.empty, shape)
+
+
+def _aligned(make: Any, shape: tuple[int, ...]) -> FloatArray:
+    size = int(np.prod(shape))
+    raw = make(size + 16, np.float32)
+    skip = -raw.ctypes.data % 64 // 4
+    view: FloatArray = raw[skip : skip + size].reshape(shape)
+    return view

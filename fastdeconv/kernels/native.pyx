@@ -1,0 +1,427 @@
+# cython: language_level=3, freethreading_compatible=True
+"""The Cython face of csrc/: one class per job, which holds the C struct and keeps
+its arrays alive. Every method takes a range of rows (or planes), releases the GIL
+and may be called from many threads at once on disjoint ranges.
+
+No shapes are checked here: `native_cpu` is the only caller.
+"""
+
+from libc.stdint cimport int32_t, uint8_t, uintptr_t
+
+
+cdef extern from "fastdeconv.h" nogil:
+    ctypedef struct fd_window:
+        int kh, kw, sh, sw, dh, dw, top, left
+
+    ctypedef struct fd_epilogue:
+        const float *scale1
+        const float *shift1
+        int relu
+        const float *scale2
+        const float *shift2
+
+    ctypedef struct fd_conv:
+        const float *input "in"
+        ptrdiff_t in_row, in_col
+        const ptrdiff_t *taps
+        int ntaps, cin, cout, groups
+        const float *weight
+        const float *bias
+        fd_epilogue epilogue
+        int rows, cols
+        float *out
+        ptrdiff_t out_row, out_col, out_plane
+
+    ctypedef struct fd_pool:
+        fd_window window
+        int in_h, in_w, out_h, out_w, channels
+        float *out
+        ptrdiff_t out_row, out_col
+        void *switches
+        int switch_bytes
+
+    ctypedef struct fd_source:
+        const void *switches
+        int switch_bytes
+        ptrdiff_t switch_cell
+        const uint8_t *gate
+        fd_window pool
+        int cells_h, cells_w, h, w, channels
+
+    ctypedef struct fd_post:
+        int relu_before
+        const float *scale
+        int relu_after
+
+    ctypedef struct fd_step:
+        fd_source source
+        const float *v
+        int kp, nv
+        fd_window conv
+        int groups, cout
+        const float *weight
+        fd_post post
+        int out_h, out_w
+
+    ctypedef struct fd_first:
+        const float *u
+        ptrdiff_t u_row
+        const float *weight
+        int kp, cout, ntaps_all
+        const int32_t *phase_start
+        const ptrdiff_t *phase_offset
+        const int32_t *phase_tap
+        fd_window conv
+        fd_post post
+        int out_h, out_w
+
+    ctypedef struct fd_last:
+        const fd_step *step
+        const fd_first *first
+        fd_source source
+        const float *weight
+        fd_window conv
+        int kp, nv, cout, features, out_h, out_w
+        float *out
+        int band
+        float *side
+
+    ctypedef struct fd_kernels:
+        const char *name
+        int width, max_nv
+        int tile_nc[8]
+        int (*conv_rows)(const fd_conv *, int, int) noexcept nogil
+        int (*conv_pool_rows)(const fd_conv *, const fd_pool *, int, int) noexcept nogil
+        int (*conv_planes_rows)(const fd_conv *, int, int) noexcept nogil
+        int (*step_rows)(const fd_step *, float *, int, int) noexcept nogil
+        int (*first_rows)(const fd_first *, float *, int, int) noexcept nogil
+        void (*last_reach)(const fd_last *, int *, int *, ptrdiff_t *) noexcept nogil
+        int (*last_band)(const fd_last *, int) noexcept nogil
+        int (*last_seam)(const fd_last *, int) noexcept nogil
+
+    int fd_available(const fd_kernels **)
+    void fd_planes_to_channels(const float *, int, int, int, float *, ptrdiff_t, ptrdiff_t,
+                               int, int)
+    void fd_pool_planes(const float *, const fd_window *, int, int, int, int, float *, void *,
+                        int, int, int)
+    void fd_unpool_planes(const float *, const void *, int, const fd_window *, int, int, int,
+                          int, float *, int, int)
+
+
+cdef const float *_floats(array, list keep) except? NULL:
+    """Address of a C-contiguous float32 array; it is kept alive in `keep`."""
+    cdef const float[::1] view = array.reshape(-1)
+    keep.append(array)
+    return &view[0]
+
+
+cdef float *_writable(array, list keep) except? NULL:
+    cdef float[::1] view = array.reshape(-1)
+    keep.append(array)
+    return &view[0]
+
+
+cdef const void *_bytes(array, list keep) except? NULL:
+    cdef const uint8_t[::1] view = array.reshape(-1).view("u1")
+    keep.append(array)
+    return &view[0]
+
+
+cdef const void *_index(array, list keep) except? NULL:
+    keep.append(array)
+    return <const void *><uintptr_t>array.ctypes.data
+
+
+cdef fd_window _window(window):
+    cdef fd_window w
+    w.kh, w.kw = window.kernel
+    w.sh, w.sw = window.stride
+    w.dh, w.dw = window.dilation
+    w.top, w.left = window.padding[0][0], window.padding[1][0]
+    return w
+
+
+cdef int _check(int status) except -1:
+    if status:
+        raise MemoryError("no memory for a kernel's scratch space")
+    return 0
+
+
+cdef class Table:
+    """The kernels of one instruction set."""
+
+    cdef const fd_kernels *k
+
+    @property
+    def name(self):
+        return self.k.name.decode("ascii")
+
+    @property
+    def width(self):
+        """Floats in a vector."""
+        return self.k.width
+
+    @property
+    def max_nv(self):
+        """Most vectors of lanes a gathered product works on at a time."""
+        return self.k.max_nv
+
+    def tile_nc(self, int nv):
+        """Output channels a gathered product works on at a time."""
+        return self.k.tile_nc[nv]
+
+
+def tables():
+    """The tables this CPU can run, by name, best first."""
+    cdef const fd_kernels *found[4]
+    cdef int i, n = fd_available(found)
+    cdef Table table
+    result = {}
+    for i in range(n):
+        table = Table.__new__(Table)
+        table.k = found[i]
+        result[table.name] = table
+    return result
+
+
+def available_isas():
+    return list(tables())
+
+
+cdef class Conv:
+    """A convolution over a padded channels-last input (see fd_conv)."""
+
+    cdef Table table
+    cdef fd_conv c
+    cdef fd_pool p
+    cdef list keep
+
+    def __init__(self, Table table, x, ptrdiff_t x_offset, ptrdiff_t in_row, ptrdiff_t in_col,
+                 taps, int cin, int cout, int groups, weight, bias, int rows, int cols,
+                 out, ptrdiff_t out_offset, ptrdiff_t out_row, ptrdiff_t out_col,
+                 ptrdiff_t out_plane=0, affine1=None, bint relu=False, affine2=None):
+        self.table = table
+        self.keep = []
+        self.c.input = _floats(x, self.keep) + x_offset
+        self.c.in_row, self.c.in_col = in_row, in_col
+        self.c.taps = <const ptrdiff_t *>_index(taps, self.keep)
+        self.c.ntaps = taps.size
+        self.c.cin, self.c.cout, self.c.groups = cin, cout, groups
+        if taps.size:
+            self.c.weight = _floats(weight, self.keep)
+        self.c.bias = _floats(bias, self.keep)
+        self.c.rows, self.c.cols = rows, cols
+        if out is not None:
+            self.c.out = _writable(out, self.keep) + out_offset
+        self.c.out_row, self.c.out_col, self.c.out_plane = out_row, out_col, out_plane
+        self.c.epilogue.relu = relu
+        if affine1 is not None:
+            self.c.epilogue.scale1 = _floats(affine1[0], self.keep)
+            self.c.epilogue.shift1 = _floats(affine1[1], self.keep)
+        if affine2 is not None:
+            self.c.epilogue.scale2 = _floats(affine2[0], self.keep)
+            self.c.epilogue.shift2 = _floats(affine2[1], self.keep)
+
+    def pooled(self, window, int out_h, int out_w, out, ptrdiff_t out_offset,
+               ptrdiff_t out_row, ptrdiff_t out_col, switches):
+        """Add the pool that follows; results go to `out` and `switches`."""
+        self.p.window = _window(window)
+        self.p.in_h, self.p.in_w = self.c.rows, self.c.cols
+        self.p.out_h, self.p.out_w = out_h, out_w
+        self.p.channels = switches.shape[2]
+        self.p.out = _writable(out, self.keep) + out_offset
+        self.p.out_row, self.p.out_col = out_row, out_col
+        self.p.switches = <void *>_bytes(switches, self.keep)
+        self.p.switch_bytes = switches.itemsize
+        return self
+
+    def rows(self, int row0, int row1):
+        cdef int status
+        with nogil:
+            status = self.table.k.conv_rows(&self.c, row0, row1)
+        _check(status)
+
+    def pool_rows(self, int row0, int row1):
+        cdef int status
+        with nogil:
+            status = self.table.k.conv_pool_rows(&self.c, &self.p, row0, row1)
+        _check(status)
+
+    def planes_rows(self, int row0, int row1):
+        cdef int status
+        with nogil:
+            status = self.table.k.conv_planes_rows(&self.c, row0, row1)
+        _check(status)
+
+
+cdef fd_source _source(source, list keep):
+    cdef fd_source s
+    s.switches = NULL
+    s.gate = NULL
+    s.switch_bytes, s.switch_cell = 1, 0
+    s.cells_h, s.cells_w = source.cells
+    s.h, s.w = source.size
+    s.channels = source.channels
+    s.pool = _window(source.pool)
+    if source.switches is not None:
+        s.switches = _bytes(source.switches, keep)
+        s.switch_bytes = source.switches.itemsize
+        s.switch_cell = source.switches.shape[2]
+    if source.gate is not None:
+        s.gate = <const uint8_t *>_bytes(source.gate, keep)
+    return s
+
+
+cdef fd_post _post(post, list keep):
+    cdef fd_post p
+    p.relu_before, p.relu_after = post.relu_before, post.relu_after
+    p.scale = NULL if post.scale is None else _floats(post.scale, keep)
+    return p
+
+
+cdef class Step:
+    """A transposed convolution of an unpooled lane tensor (see fd_step)."""
+
+    cdef Table table
+    cdef fd_step s
+    cdef list keep
+
+    def __init__(self, Table table, v, int nv, source, window, int groups, int cout, weight,
+                 post, out_size):
+        self.table = table
+        self.keep = []
+        self.s.source = _source(source, self.keep)
+        self.s.v = _floats(v, self.keep)
+        self.s.kp, self.s.nv = v.shape[3], nv
+        self.s.conv = _window(window)
+        self.s.groups, self.s.cout = groups, cout
+        self.s.weight = _floats(weight, self.keep)
+        self.s.post = _post(post, self.keep)
+        self.s.out_h, self.s.out_w = out_size
+
+    def rows(self, float[:, :, :, ::1] out, int row0, int row1):
+        cdef int status
+        with nogil:
+            status = self.table.k.step_rows(&self.s, &out[0, 0, 0, 0], row0, row1)
+        _check(status)
+
+
+cdef class First:
+    """A transposed convolution with one channel per lane (see fd_first)."""
+
+    cdef Table table
+    cdef fd_first f
+    cdef list keep
+
+    def __init__(self, Table table, u, weight, phase_start, phase_offset, phase_tap, window,
+                 post, out_size):
+        self.table = table
+        self.keep = []
+        self.f.u = _floats(u, self.keep)
+        self.f.kp = u.shape[2]
+        self.f.u_row = u.shape[1] * u.shape[2]
+        self.f.weight = _floats(weight, self.keep)
+        self.f.cout, self.f.ntaps_all = weight.shape[0], weight.shape[1]
+        self.f.phase_start = <const int32_t *>_index(phase_start, self.keep)
+        self.f.phase_offset = <const ptrdiff_t *>_index(phase_offset, self.keep)
+        self.f.phase_tap = <const int32_t *>_index(phase_tap, self.keep)
+        self.f.conv = _window(window)
+        self.f.post = _post(post, self.keep)
+        self.f.out_h, self.f.out_w = out_size
+
+    def rows(self, float[:, :, :, ::1] out, int row0, int row1):
+        cdef int status
+        with nogil:
+            status = self.table.k.first_rows(&self.f, &out[0, 0, 0, 0], row0, row1)
+        _check(status)
+
+
+cdef class Last:
+    """The last transposed convolution fused with the job above it (see fd_last)."""
+
+    cdef Table table
+    cdef fd_last f
+    cdef list keep
+
+    def __init__(self, Table table, above, int nv, source, window, int cout, weight, out,
+                 int band):
+        self.table = table
+        self.keep = [above]
+        if isinstance(above, Step):
+            self.f.step = &(<Step>above).s
+            self.f.kp = (<Step>above).s.kp
+        else:
+            self.f.first = &(<First>above).f
+            self.f.kp = (<First>above).f.kp
+        self.f.nv = nv
+        self.f.source = _source(source, self.keep)
+        self.f.conv = _window(window)
+        self.f.cout = cout
+        self.f.weight = _floats(weight, self.keep)
+        self.f.features = out.shape[0]
+        self.f.out_h, self.f.out_w = out.shape[2], out.shape[3]
+        self.f.out = _writable(out, self.keep)
+        self.f.band = band
+
+    def reach(self):
+        """(rows one cell row reaches, rows to the next one, elements of a row of sums)."""
+        cdef int reach, advance
+        cdef ptrdiff_t row
+        self.table.k.last_reach(&self.f, &reach, &advance, &row)
+        return reach, advance, row
+
+    def set_bands(self, int band, side):
+        self.f.band = band
+        if side is not None:
+            self.f.side = _writable(side, self.keep)
+
+    def band(self, int i):
+        cdef int status
+        with nogil:
+            status = self.table.k.last_band(&self.f, i)
+        _check(status)
+
+    def seam(self, int i):
+        cdef int status
+        with nogil:
+            status = self.table.k.last_seam(&self.f, i)
+        _check(status)
+
+
+def planes_to_channels(const float[:, :, ::1] planes, float[:, :, ::1] out, int row, int col,
+                       int row0, int row1):
+    """Rows of (C, H, W) `planes` into (H', W', C) `out`, shifted by (row, col)."""
+    cdef int channels = <int>planes.shape[0], h = <int>planes.shape[1], w = <int>planes.shape[2]
+    cdef ptrdiff_t out_row = out.shape[1] * out.shape[2], out_col = out.shape[2]
+    cdef float *target = &out[row, col, 0]
+    with nogil:
+        fd_planes_to_channels(&planes[0, 0, 0], channels, h, w, target, out_row, out_col,
+                              row0, row1)
+
+
+def pool_planes(const float[:, :, ::1] x, window, float[:, :, ::1] values, switches,
+                int plane0, int plane1):
+    """Max pooling of planes plane0..plane1 (see fd_pool_planes)."""
+    cdef fd_window w = _window(window)
+    cdef int in_h = <int>x.shape[1], in_w = <int>x.shape[2]
+    cdef int out_h = <int>values.shape[1], out_w = <int>values.shape[2]
+    cdef list keep = []
+    cdef void *s = <void *>_bytes(switches, keep)
+    cdef int nbytes = switches.itemsize
+    with nogil:
+        fd_pool_planes(&x[0, 0, 0], &w, in_h, in_w, out_h, out_w, &values[0, 0, 0], s, nbytes,
+                       plane0, plane1)
+
+
+def unpool_planes(const float[:, :, ::1] values, switches, window, float[:, :, ::1] x,
+                  int plane0, int plane1):
+    """Unpooling of planes plane0..plane1 (see fd_unpool_planes)."""
+    cdef fd_window w = _window(window)
+    cdef int in_h = <int>values.shape[1], in_w = <int>values.shape[2]
+    cdef int out_h = <int>x.shape[1], out_w = <int>x.shape[2]
+    cdef list keep = []
+    cdef const void *s = _bytes(switches, keep)
+    cdef int nbytes = switches.itemsize
+    with nogil:
+        fd_unpool_planes(&values[0, 0, 0], s, nbytes, &w, in_h, in_w, out_h, out_w,
+                         &x[0, 0, 0], plane0, plane1)

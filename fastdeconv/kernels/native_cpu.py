@@ -1,0 +1,446 @@
+"""The native back end: C kernels for every instruction set, driven from here.
+
+This module lays out memory, packs weights and cuts the work into bands; all
+arithmetic is in csrc/ (through `native`). Activations travel in `Channels`: channels
+last, with room for the next convolution's padding around them, so that no kernel
+tests a border and nothing is copied between layers.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import native  # type: ignore[attr-defined, unused-ignore]
+from .dispatch import get_isa
+from .interface import FloatArray, Padding, Pair, Window, switch_dtype
+from .lanes import (
+    First,
+    Last,
+    Source,
+    Step,
+    aligned_empty,
+    aligned_zeros,
+    first_lanes,
+    first_phases,
+    first_weight,
+    last_band,
+    pack_blocks,
+    pack_scatter,
+    padded_size,
+)
+from .schedule import band_edges, run_bands
+
+__all__ = ["BACKEND", "Channels", "NativeBackend"]
+
+_TABLES: dict[str, Any] = native.tables()
+
+
+class Channels(NamedTuple):
+    """An activation (height, width, channels), padded with zeros on all sides."""
+
+    buffer: FloatArray
+    """(rows, columns, Cs), Cs >= channels"""
+    top: int
+    left: int
+    shape: tuple[int, int, int]
+    """(C, H, W) of what is inside the padding"""
+
+    def planes(self) -> FloatArray:
+        """The activation as a (C, H, W) array."""
+        c, h, w = self.shape
+        inside = self.buffer[self.top : self.top + h, self.left : self.left + w, :c]
+        return np.ascontiguousarray(inside.transpose(2, 0, 1))
+
+    def offset(self, row: int, column: int) -> int:
+        """Element of the buffer where padded place (row, column) starts."""
+        return (row * self.buffer.shape[1] + column) * self.buffer.shape[2]
+
+
+class Epilogue(NamedTuple):
+    """What follows a convolution: scale and shift, ReLU, scale and shift, each optional."""
+
+    affine1: tuple[FloatArray, FloatArray] | None = None
+    relu: bool = False
+    affine2: tuple[FloatArray, FloatArray] | None = None
+
+
+class ForwardConv(NamedTuple):
+    """A convolution of the forward pass with what is fused into it."""
+
+    weight: FloatArray
+    bias: FloatArray | None
+    window: Window
+    groups: int
+    out_size: Pair
+    epilogue: Epilogue
+    cache: dict[Any, Any]
+
+
+class NativeBackend:
+    """The kernels of csrc/, on the instruction set chosen by `fastdeconv.config`."""
+
+    name = "native"
+
+    # ---- the general operations, (N, C, H, W) ----
+
+    def conv2d(
+        self, x: FloatArray, weight: FloatArray, bias: FloatArray | None,
+        window: Window, groups: int, out_size: Pair, num_threads: int,
+    ) -> FloatArray:
+        table = _table()
+        packed = _pack_forward(weight, groups, table.width)
+        bias_lanes = _pad_lanes(bias, weight.shape[0], table.width)
+        out = np.empty((x.shape[0], weight.shape[0], *out_size), np.float32)
+        for sample, planes in zip(x, out):
+            inside = to_channels(sample, window.padding, num_threads)
+            job = native.Conv(
+                table, inside.buffer, 0, *_origin_steps(inside, window),
+                _tap_offsets(inside, window), weight.shape[1], weight.shape[0], groups,
+                packed, bias_lanes, *out_size, planes, 0, out_size[1], 1,
+                out_size[0] * out_size[1],
+            )
+            _run_rows(job.planes_rows, out_size[0], num_threads)
+        return out
+
+    def conv_transpose2d(
+        self, x: FloatArray, weight: FloatArray, bias: FloatArray | None,
+        window: Window, groups: int, out_size: Pair, num_threads: int,
+    ) -> FloatArray:
+        """Every output phase (place modulo stride) is a small convolution of its own."""
+        phases = first_phases(window)
+        channels = weight.shape[1] * groups
+        out = np.empty((x.shape[0], channels, *out_size), np.float32)
+        flipped = _transposed_weight(weight, groups)
+        table = _table()
+        bias_lanes = _pad_lanes(bias, channels, table.width)
+        rows, cols = padded_size(x.shape[2:], out_size, window, phases.pad)
+        (top, left), (h, w) = phases.pad, x.shape[2:]
+        padding = (top, rows - top - h), (left, cols - left - w)
+        weights = [_pack_forward(flipped[:, :, t], groups, table.width) for t in _taps(phases)]
+        for sample, planes in zip(x, out):
+            inside = to_channels(sample, padding, num_threads)
+            for phase, packed in enumerate(weights):
+                job = _phase_job(
+                    table, inside, phases, phase, packed, bias_lanes, window, groups,
+                    weight.shape[0] // groups, planes,
+                )
+                if job is not None:
+                    _run_rows(job.planes_rows, job_rows(out_size, window, phase), num_threads)
+        return out
+
+    def max_pool2d(
+        self, x: FloatArray, window: Window, out_size: Pair, num_threads: int
+    ) -> tuple[FloatArray, NDArray[Any]]:
+        planes = x.reshape(-1, *x.shape[2:])
+        values = np.empty((len(planes), *out_size), np.float32)
+        switches = np.empty(values.shape, switch_dtype(window.kernel))
+        if len(planes):
+            _run_rows(
+                lambda a, b: native.pool_planes(planes, window, values, switches, a, b),
+                len(planes), num_threads,
+            )
+        shape = (*x.shape[:2], *out_size)
+        return values.reshape(shape), switches.reshape(shape)
+
+    def max_unpool2d(
+        self, values: FloatArray, switches: NDArray[Any],
+        window: Window, out_size: Pair, num_threads: int,
+    ) -> FloatArray:
+        planes = values.reshape(-1, *values.shape[2:])
+        out = np.empty((len(planes), *out_size), np.float32)
+        if len(planes):
+            _run_rows(
+                lambda a, b: native.unpool_planes(planes, switches, window, out, a, b),
+                len(planes), num_threads,
+            )
+        return out.reshape(*values.shape[:2], *out_size)
+
+    # ---- the forward pass ----
+
+    def forward_block(
+        self, x: Channels, conv: ForwardConv, pool: tuple[Window, Pair] | None,
+        room: Padding, num_threads: int,
+    ) -> tuple[Channels, NDArray[Any] | None]:
+        """Convolution, epilogue and pool in one pass.
+
+        Parameters
+        ----------
+        x : Channels
+            With at least the convolution's padding around it.
+        pool : (window, output size) or None
+        room : padding
+            Zeros to leave around the result.
+
+        Returns
+        -------
+        (activation, switches), switches (H, W, Cs) or None without a pool
+        """
+        table = _table()
+        channels = conv.weight.shape[0]
+        stored = -(-channels // table.width) * table.width
+        out = _room((channels, *(pool[1] if pool else conv.out_size)), stored, room)
+        origin = out.offset(out.top, out.left)
+        strides = out.buffer.shape[1] * stored, stored
+        packed, bias, affine1, affine2 = _packed_forward(conv, table)
+        (top, _), (left, _) = conv.window.padding
+        job = native.Conv(
+            table, x.buffer, x.offset(x.top - top, x.left - left),
+            *_origin_steps(x, conv.window), _tap_offsets(x, conv.window),
+            conv.weight.shape[1], channels, conv.groups, packed, bias, *conv.out_size,
+            out.buffer, origin, *strides, 0, affine1, conv.epilogue.relu, affine2,
+        )
+        if pool is None:
+            _run_rows(job.rows, conv.out_size[0], num_threads)
+            return out, None
+        window, size = pool
+        switches = np.empty((*size, stored), switch_dtype(window.kernel))
+        job.pooled(window, *size, out.buffer, origin, *strides, switches)
+        _run_rows(job.pool_rows, size[0], num_threads)
+        return out, switches
+
+    # ---- the backward pass ----
+
+    def lanes(self, count: int) -> int:
+        width: int = _table().width
+        # Short vectors run in pairs.
+        unit = width if width >= 16 or count <= width else 2 * width
+        return -(-count // unit) * unit
+
+    def project(self, job: First | Step, num_threads: int) -> FloatArray:
+        kernel, lanes = _prepare(_table(), job)
+        h, w = job.conv.input_size
+        out = aligned_empty((h, w, job.conv.input_channels, lanes))
+        _run_rows(lambda a, b: kernel.rows(out, a, b), h, num_threads)
+        return out
+
+    def project_last(self, job: Last, out: FloatArray, num_threads: int) -> None:
+        table = _table()
+        above, lanes = _prepare(table, job.above)
+        nv = _vectors(table, lanes)
+        weight = _cached(
+            job.conv.cache, ("last", table.name, nv),
+            lambda: pack_scatter(job.conv.weight, table.tile_nc(nv)),
+        )
+        kernel = native.Last(
+            table, above, nv, job.source, job.conv.window, job.conv.input_channels, weight,
+            out, 0,
+        )
+        reach, advance, row = kernel.reach()
+        band = last_band(reach, advance)
+        bands = -(-job.source.cells[0] // band)
+        shared = reach - advance
+        side = aligned_empty((bands, 2, shared, row)) if bands > 1 and shared else None
+        kernel.set_bands(band, side)
+        run_bands(bands, kernel.band, num_threads)
+        if side is not None:
+            run_bands(bands - 1, lambda i: kernel.seam(i + 1), num_threads)
+
+
+BACKEND = NativeBackend()
+
+
+def _table() -> Any:
+    return _TABLES[get_isa()]
+
+
+def _run_rows(work: Any, rows: int, num_threads: int) -> None:
+    edges = band_edges(rows, num_threads)
+    run_bands(len(edges) - 1, lambda i: work(edges[i], edges[i + 1]), num_threads)
+
+
+def _cached(cache: dict[Any, Any], key: Any, make: Any) -> Any:
+    """cache[key], made when missing; two threads may both make it, to the same bits."""
+    value = cache.get(key)
+    if value is None:
+        value = cache[key] = make()
+    return value
+
+
+# ---- the forward pass: layout and packing ----
+
+
+def to_channels(planes: FloatArray, padding: Padding, num_threads: int) -> Channels:
+    """A (C, H, W) array as `Channels` with this much padding."""
+    c, h, w = planes.shape
+    inside = _room((c, h, w), c, padding)
+    _run_rows(
+        lambda a, b: native.planes_to_channels(
+            planes, inside.buffer, inside.top, inside.left, a, b
+        ),
+        h, num_threads,
+    )
+    return inside
+
+
+def _room(shape: tuple[int, int, int], stored: int, padding: Padding) -> Channels:
+    (top, bottom), (left, right) = padding
+    _, h, w = shape
+    buffer = aligned_zeros((top + h + bottom, left + w + right, stored))
+    return Channels(buffer, top, left, shape)
+
+
+def _origin_steps(x: Channels, window: Window) -> Pair:
+    """Elements between the inputs of neighbouring output rows, and columns."""
+    stored = x.buffer.shape[2]
+    return window.stride[0] * x.buffer.shape[1] * stored, window.stride[1] * stored
+
+
+def _tap_offsets(x: Channels, window: Window) -> NDArray[np.intp]:
+    """Offset of every tap, row-major, from an output's first one."""
+    stored = x.buffer.shape[2]
+    rows = np.arange(window.kernel[0]) * (window.dilation[0] * x.buffer.shape[1] * stored)
+    cols = np.arange(window.kernel[1]) * (window.dilation[1] * stored)
+    return np.add.outer(rows, cols).ravel().astype(np.intp)
+
+
+def _pack_forward(weight: FloatArray, groups: int, width: int) -> FloatArray:
+    """(O, I, taps...) as csrc/conv.c wants it."""
+    out, inner = weight.shape[:2]
+    by_tap = weight.reshape(out, inner, -1).transpose(2, 1, 0)
+    per_group = out // groups
+    if groups > 1 and per_group % width:
+        padded = _pad_last(by_tap, width)
+        return _blocks(padded, width)
+    packed = [
+        _blocks(_pad_last(by_tap[:, :, g * per_group : (g + 1) * per_group], width), 2 * width)
+        for g in range(groups)
+    ]
+    return np.concatenate(packed)
+
+
+def _pad_last(array: FloatArray, width: int) -> FloatArray:
+    missing = -array.shape[-1] % width
+    return np.pad(array, [(0, 0)] * (array.ndim - 1) + [(0, missing)])
+
+
+def _blocks(by_tap: FloatArray, width: int) -> FloatArray:
+    """[block][tap][input][lane] of (tap, input, output), `width` outputs a block."""
+    outputs = by_tap.shape[2]
+    blocks = [by_tap[:, :, at : at + width].ravel() for at in range(0, outputs, width)]
+    return np.ascontiguousarray(np.concatenate(blocks), np.float32)
+
+
+def _pad_lanes(values: FloatArray | None, size: int, width: int) -> FloatArray:
+    out = np.zeros(-(-size // width) * width, np.float32)
+    if values is not None:
+        out[:size] = values
+    return out
+
+
+def _packed_forward(conv: ForwardConv, table: Any) -> tuple[Any, ...]:
+    def make() -> tuple[Any, ...]:
+        size, width = conv.weight.shape[0], table.width
+
+        def lanes(affine: tuple[FloatArray, FloatArray] | None) -> Any:
+            return affine and tuple(_pad_lanes(a, size, width) for a in affine)
+
+        return (
+            _pack_forward(conv.weight, conv.groups, width),
+            _pad_lanes(conv.bias, size, width),
+            lanes(conv.epilogue.affine1),
+            lanes(conv.epilogue.affine2),
+        )
+
+    # The epilogue grows when a trace is asked for a layer inside a fused block.
+    key = ("forward", table.name, conv.epilogue.affine1 is None, conv.epilogue.affine2 is None)
+    packed: tuple[Any, ...] = _cached(conv.cache, key, make)
+    return packed
+
+
+# ---- transposed convolution by phases ----
+
+
+def _transposed_weight(weight: FloatArray, groups: int) -> FloatArray:
+    """(O, C / groups, kh, kw) as (C, O / groups, taps), the filters of the adjoint."""
+    out, inner = weight.shape[:2]
+    split = weight.reshape(groups, out // groups, inner, -1)
+    return np.ascontiguousarray(
+        split.transpose(0, 2, 1, 3).reshape(groups * inner, out // groups, -1)
+    )
+
+
+def _taps(phases: Any) -> list[NDArray[np.int32]]:
+    return [phases.tap[a:b] for a, b in zip(phases.start, phases.start[1:])]
+
+
+def _phase_start(phase: int, window: Window) -> Pair:
+    """First output row and column of a phase."""
+    py, px = divmod(phase, window.stride[1])
+    return (
+        (py - window.padding[0][0]) % window.stride[0],
+        (px - window.padding[1][0]) % window.stride[1],
+    )
+
+
+def job_rows(out_size: Pair, window: Window, phase: int) -> int:
+    """Output rows of a phase."""
+    return -(-(out_size[0] - _phase_start(phase, window)[0]) // window.stride[0])
+
+
+def _phase_job(
+    table: Any, x: Channels, phases: Any, phase: int, packed: FloatArray, bias: FloatArray,
+    window: Window, groups: int, cin: int, planes: FloatArray,
+) -> Any:
+    """The convolution that computes one phase of the output; None when it has no pixels."""
+    channels, h, w = planes.shape
+    y0, x0 = _phase_start(phase, window)
+    rows = job_rows((h, w), window, phase)
+    cols = -(-(w - x0) // window.stride[1])
+    if rows < 1 or cols < 1:
+        return None
+    (sh, sw), ((top, _), (left, _)) = window.stride, window.padding
+    a, b = phases.start[phase], phases.start[phase + 1]
+    origin = x.offset(x.top + (y0 + top) // sh, x.left + (x0 + left) // sw)
+    row, col = x.offset(1, 0), x.offset(0, 1)
+    back = phases.back[a:b]
+    return native.Conv(
+        table, x.buffer, origin, row, col,
+        np.ascontiguousarray(-(back[:, 0] * row + back[:, 1] * col), np.intp),
+        cin, channels, groups, packed, bias, rows, cols,
+        planes, y0 * w + x0, sh * w, sw, h * w,
+    )
+
+
+# ---- the backward pass: packing ----
+
+
+def _vectors(table: Any, lanes: int) -> int:
+    """Vectors of lanes a product works on at a time: the most that divide the tensor."""
+    vectors = lanes // table.width
+    return max(n for n in range(1, table.max_nv + 1) if vectors % n == 0)
+
+
+def _prepare(table: Any, job: First | Step) -> tuple[Any, int]:
+    """The kernel object of a job, and the lanes of its result."""
+    if isinstance(job, Step):
+        return _step(table, job), job.v.shape[3]
+    lanes = BACKEND.lanes(len(job.values))
+    return _first(table, job, lanes), lanes
+
+
+def _step(table: Any, job: Step) -> Any:
+    conv, source = job.conv, job.source
+    nv = _vectors(table, job.v.shape[3])
+    weight = _cached(
+        conv.cache, ("step", table.name, nv),
+        lambda: pack_blocks(conv.weight, conv.groups, table.tile_nc(nv)),
+    )
+    return native.Step(
+        table, job.v, nv, source, conv.window, conv.groups, conv.input_channels, weight,
+        job.post, conv.input_size,
+    )
+
+
+def _first(table: Any, job: First, lanes: int) -> Any:
+    conv = job.conv
+    phases = first_phases(conv.window)
+    u = first_lanes(job, phases, lanes)
+    places = (np.array(phases.pad) - phases.back) @ np.array([u.shape[1] * lanes, lanes])
+    return native.First(
+        table, u, first_weight(job, lanes), phases.start,
+        np.ascontiguousarray(places, np.intp), phases.tap, conv.window, job.post,
+        conv.input_size,
+    )

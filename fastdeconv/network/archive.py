@@ -1,0 +1,724 @@
+"""Networks on disk: reading that trusts nothing, writing that is whole or not at all.
+
+An archive is an ``.npz``: a zip of ``.npy`` members. ``network.npy`` is a 0-d
+unicode array with the JSON record of the layers, the others are the weights.
+
+What a reader may believe
+-------------------------
+Nothing that a file says about itself is used before it is checked. `zipfile`
+only lists the members, through a reader that refuses large reads; the limits
+below are checked on that list. Each member is then inflated here, not by
+`zipfile`, which would cut off silently what exceeds the declared size. Output
+grows with the real bytes, never with a declared number, and must match the
+directory's size and checksum and the ``.npy`` header's shape exactly. Headers
+are read as plain literals of bounded length, so nothing is ever unpickled. No
+name from a file is used as a path.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import io
+import json
+import math
+import os
+import re
+import secrets
+import stat
+import struct
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import IO, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import ArchiveError, ParameterError
+from .layers import Layer, layers_from_records, shown
+from .network import Network, as_float32, check_array_names
+
+__all__ = [
+    "FORMAT",
+    "MAX_DIRECTORY_BYTES",
+    "MAX_JSON_CHARS",
+    "MAX_JSON_DEPTH",
+    "MAX_LAYERS",
+    "MAX_MEMBERS",
+    "MAX_MEMBER_BYTES",
+    "MAX_TOTAL_BYTES",
+    "VERSION",
+    "read_archive",
+    "write_archive",
+]
+
+FORMAT = "fastdeconv-network"
+VERSION = 1
+
+#: Most members of an archive.
+MAX_MEMBERS = 4096
+#: Most bytes of one member, uncompressed.
+MAX_MEMBER_BYTES = 1 << 30
+#: Most bytes of all members together, uncompressed.
+MAX_TOTAL_BYTES = 1 << 31
+#: Most bytes of the zip directory, and of any one read while it is listed.
+MAX_DIRECTORY_BYTES = 1 << 20
+#: Most characters of the JSON record.
+MAX_JSON_CHARS = 1 << 22
+#: Deepest nesting of the JSON record; a layer's padding is at depth 5.
+MAX_JSON_DEPTH = 16
+#: Most layers.
+MAX_LAYERS = 2048
+
+_RECORD = "network"
+_SUFFIX = ".npy"
+_CHUNK = 1 << 20
+# Longer than any header of a plain array; structured ones are refused anyway.
+_MAX_NPY_HEADER = 4096
+_MAX_RANK = 8
+_MAX_COMMENT = 1 << 16
+
+
+# --- reading -----------------------------------------------------------------------------
+
+
+def read_archive(
+    source: str | os.PathLike[str] | IO[bytes],
+    architecture: Mapping[str, Any] | str | os.PathLike[str] | None = None,
+    true_convolution: bool = False,
+) -> Network:
+    """Read a network; see `Network.load`, which is this function.
+
+    Parameters
+    ----------
+    source : str, path or seekable binary file object
+    architecture : dict, path of a JSON file or "choi2016", optional
+        For an archive without the key ``network``.
+    true_convolution : bool
+        Flip every rank-4 array along its last two axes.
+
+    Returns
+    -------
+    Network
+
+    Raises
+    ------
+    ArchiveError
+        If the archive is damaged, unsafe, over a limit, or does not make a network.
+    ParameterError
+        If an argument is of a wrong type, or `architecture` is not called for.
+    FileNotFoundError
+        If there is no such file.
+    """
+    if not isinstance(true_convolution, (bool, np.bool_)):
+        raise ParameterError(
+            f"true_convolution must be True or False, found {shown(true_convolution)}"
+        )
+    if isinstance(architecture, os.PathLike):
+        architecture = os.fspath(architecture)
+    if not isinstance(architecture, (Mapping, str, type(None))):
+        raise ParameterError(
+            "architecture must be a dict, the path of a JSON file or 'choi2016', "
+            f"found {shown(architecture)}"
+        )
+    if isinstance(architecture, str) and architecture != "choi2016":
+        architecture = _read_architecture(architecture)
+    with _opened(source) as (file, label), _named_in_errors(label):
+        archive = _Archive.listed(file)
+        if _RECORD not in archive.members:
+            return _read_plain(archive, architecture, bool(true_convolution))
+        if architecture is None:
+            return _read_own(archive, bool(true_convolution))
+    raise ParameterError(
+        f"{label}: the archive describes its own network (key {_RECORD!r}); "
+        "architecture is only for archives that do not"
+    )
+
+
+@contextlib.contextmanager
+def _opened(source: Any) -> Iterator[tuple[IO[bytes], str]]:
+    """The binary file of a path or file object, and its name for messages."""
+    if hasattr(source, "read") and hasattr(source, "seek"):
+        name = getattr(source, "name", None)
+        yield source, shown(name) if isinstance(name, str) else "<file object>"
+        return
+    if isinstance(source, os.PathLike):
+        source = os.fspath(source)
+    if not isinstance(source, str):
+        raise ParameterError(
+            f"path must be a str, a path or a seekable binary file object, found {shown(source)}"
+        )
+    try:
+        # Asked first, because opening a pipe would wait for its other end.
+        if not stat.S_ISREG(os.stat(source).st_mode):
+            raise ArchiveError(f"{shown(source)}: not a regular file")
+        file = open(source, "rb")
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError) as exc:
+        if isinstance(exc, ArchiveError):
+            raise
+        raise ArchiveError(f"{shown(source)}: cannot be opened ({exc})") from exc
+    with file:
+        yield file, shown(source)
+
+
+@contextlib.contextmanager
+def _named_in_errors(label: str) -> Iterator[None]:
+    """Put the file's name before every refusal, and make it an ArchiveError."""
+    try:
+        yield
+    except (ArchiveError, ParameterError) as exc:
+        raise ArchiveError(f"{label}: {exc}") from exc.__cause__
+    except MemoryError as exc:
+        raise ArchiveError(f"{label}: too large for the memory there is") from exc
+    except OSError as exc:
+        raise ArchiveError(f"{label}: cannot be read ({exc})") from exc
+
+
+class _Archive(NamedTuple):
+    """An open archive and its members by key, after the checks on the directory."""
+
+    file: IO[bytes]
+    members: dict[str, zipfile.ZipInfo]
+    #: Where the next thing in the file begins, by offset of the member before it.
+    ends: dict[int, int]
+
+    @classmethod
+    def listed(cls, file: IO[bytes]) -> _Archive:
+        """List the members and check names, methods, counts and declared sizes."""
+        infos, directory = _list_zip(file)
+        _check_limits([info.file_size for info in infos])
+        members: dict[str, zipfile.ZipInfo] = {}
+        for info in infos:
+            key = _member_key(info)
+            if key in members:
+                raise ArchiveError(f"member {shown(info.orig_filename)} is there twice")
+            members[key] = info
+        starts = sorted(info.header_offset for info in infos)
+        return cls(file, members, dict(zip(starts, [*starts[1:], directory])))
+
+    def array(self, key: str) -> NDArray[Any]:
+        """The array of a member, of any plain dtype, as it was stored."""
+        try:
+            info = self.members[key]
+            data = _inflate(self.file, info, self.ends[info.header_offset])
+            return _parse_npy(data)
+        except ArchiveError as exc:
+            raise ArchiveError(f"array {shown(key)}: {exc}") from exc.__cause__
+
+    def weight(self, key: str, flip: bool) -> NDArray[np.float32]:
+        """The array of a member as float32; rank-4 ones flipped if `flip`."""
+        array = as_float32(key, self.array(key))
+        return array[:, :, ::-1, ::-1] if flip and array.ndim == 4 else array
+
+
+class _DirectoryReader:
+    """The file as `zipfile` sees it while it lists members: no read is large."""
+
+    def __init__(self, file: IO[bytes], size: int) -> None:
+        self._file, self._size = file, size
+        self.seek, self.tell = file.seek, file.tell
+
+    def seekable(self) -> bool:
+        return True
+
+    def read(self, count: int = -1) -> bytes:
+        left = max(0, self._size - self._file.tell())
+        count = min(count, left) if count >= 0 else left
+        if count > MAX_DIRECTORY_BYTES:
+            raise ArchiveError(
+                f"found a zip directory of {count} bytes, over the limit of {MAX_DIRECTORY_BYTES}"
+            )
+        return self._file.read(count)
+
+
+def _list_zip(file: IO[bytes]) -> tuple[list[zipfile.ZipInfo], int]:
+    """The members, and where the directory behind them begins."""
+    try:
+        file.seek(0, os.SEEK_END)
+        size = file.tell()
+        if not isinstance(file.read(0), bytes):
+            raise ArchiveError("the file object is open as text, wanted binary")
+        reader: Any = _DirectoryReader(file, size)
+        with zipfile.ZipFile(reader) as archive:
+            infos, directory = archive.infolist(), int(getattr(archive, "start_dir", size))
+            tail = 22 + len(archive.comment)
+        file.seek(max(0, size - tail))
+        if file.read(4) != b"PK\x05\x06":
+            raise ArchiveError("found bytes after the end of the zip archive")
+    except ArchiveError:
+        raise
+    # What `zipfile` is known to raise for damaged directories.
+    except (
+        zipfile.BadZipFile, zipfile.LargeZipFile, struct.error, EOFError, NotImplementedError,
+        RuntimeError, OverflowError, ValueError, TypeError, IndexError,
+    ) as exc:
+        raise ArchiveError(f"not a readable .npz (zip) archive ({exc})") from exc
+    return infos, directory
+
+
+def _check_limits(sizes: list[int]) -> None:
+    for what, found, limit in (
+        ("members", len(sizes), MAX_MEMBERS),
+        ("bytes in one member", max(sizes, default=0), MAX_MEMBER_BYTES),
+        ("bytes in all members", sum(sizes), MAX_TOTAL_BYTES),
+    ):
+        if found > limit:
+            raise ArchiveError(f"found {found} {what}, over the limit of {limit}")
+
+
+def _member_key(info: zipfile.ZipInfo) -> str:
+    """The array's name of a member with an acceptable name and method."""
+    # Not `filename`, which is cut at a NUL and has its separators changed.
+    name = info.orig_filename
+    key = name[: -len(_SUFFIX)]
+    if (
+        not name.endswith(_SUFFIX)
+        or not key
+        or not key.isprintable()
+        or any(part in key for part in ("/", "\\", ".."))
+    ):
+        raise ArchiveError(
+            f"found a member called {shown(name)}, wanted printable names without slashes "
+            f"or '..' that end in {_SUFFIX}"
+        )
+    # Bits 0, 5 and 6: encrypted, patch data, strongly encrypted.
+    if info.flag_bits & 0x61:
+        raise ArchiveError(f"array {shown(key)}: found an encrypted member, wanted a plain one")
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise ArchiveError(
+            f"array {shown(key)}: found compression method {info.compress_type}, "
+            "wanted 0 (stored) or 8 (deflated)"
+        )
+    return key
+
+
+def _inflate(file: IO[bytes], info: zipfile.ZipInfo, end: int) -> bytearray:
+    """The bytes of a member, which must be as many as declared and lie before `end`."""
+    if info.header_offset < 0:
+        raise ArchiveError("the member begins before the file")
+    file.seek(info.header_offset)
+    header = file.read(30)
+    if len(header) != 30 or header[:4] != b"PK\x03\x04":
+        raise ArchiveError("the member's zip header is damaged or missing")
+    name_size, extra_size = struct.unpack("<HH", header[26:30])
+    start = info.header_offset + 30 + name_size + extra_size
+    if start + info.compress_size > end:
+        raise ArchiveError("the member is cut short, or overlaps the next one")
+    file.seek(start)
+    pieces = _pieces(file, info.compress_size)
+    if info.compress_type == zipfile.ZIP_DEFLATED:
+        pieces = _deflated(pieces)
+    data = bytearray()
+    for piece in pieces:
+        data += piece
+        if len(data) > info.file_size:
+            break
+    if len(data) != info.file_size:
+        found = "more" if len(data) > info.file_size else str(len(data))
+        raise ArchiveError(f"found {found} bytes, wanted the declared {info.file_size}")
+    if zlib.crc32(data) != info.CRC:
+        raise ArchiveError("the checksum does not match: the member is damaged")
+    return data
+
+
+def _pieces(file: IO[bytes], count: int) -> Iterator[bytes]:
+    while count:
+        piece = file.read(min(count, _CHUNK))
+        if not piece:
+            raise ArchiveError("the file ends inside the member")
+        count -= len(piece)
+        yield piece
+
+
+def _deflated(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """Inflate in pieces of bounded size; the stream must end with the last input byte."""
+    inflate = zlib.decompressobj(-zlib.MAX_WBITS)
+    try:
+        for piece in pieces:
+            while piece:
+                yield inflate.decompress(piece, _CHUNK)
+                piece = inflate.unconsumed_tail
+        # What `max_length` held back after the last byte went in.
+        while not inflate.eof:
+            held = inflate.decompress(b"", _CHUNK)
+            if not held:
+                break
+            yield held
+    except zlib.error as exc:
+        raise ArchiveError(f"the compressed data is damaged ({exc})") from exc
+    if not inflate.eof or inflate.unused_data:
+        raise ArchiveError("the compressed data does not end where the member does")
+
+
+def _parse_npy(data: bytearray) -> NDArray[Any]:
+    """The array of a whole ``.npy`` file of format 1, 2 or 3, without a copy."""
+    descr, fortran, shape, offset = _npy_header(data)
+    dtype = _plain_dtype(descr)
+    wanted = math.prod(shape) * dtype.itemsize
+    if len(data) - offset != wanted:
+        raise ArchiveError(
+            f"found {len(data) - offset} bytes of data, wanted {wanted} for shape {shape} "
+            f"of {dtype}"
+        )
+    flat = np.frombuffer(data, dtype, count=math.prod(shape), offset=offset)
+    return flat.reshape(shape, order="F" if fortran else "C")
+
+
+def _npy_header(data: bytearray) -> tuple[Any, bool, tuple[int, ...], int]:
+    """(descr, fortran_order, shape, where the data begins)."""
+    version = data[6] if len(data) >= 12 and data[:6] == b"\x93NUMPY" and data[7] == 0 else 0
+    if version not in (1, 2, 3):
+        raise ArchiveError("not an .npy array of format 1.0, 2.0 or 3.0")
+    start = 10 if version == 1 else 12
+    (size,) = struct.unpack("<H" if version == 1 else "<I", data[8:start])
+    if size > min(_MAX_NPY_HEADER, len(data) - start):
+        raise ArchiveError(f"found a header of {size} bytes, cut short or over {_MAX_NPY_HEADER}")
+    try:
+        text = data[start : start + size].decode("utf-8" if version == 3 else "latin-1")
+        header = ast.literal_eval(text.strip())
+    # The last three come from deep nesting, whatever its kind.
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError) as exc:
+        raise ArchiveError("the header is not a plain literal") from exc
+    if not isinstance(header, dict) or set(header) != {"descr", "fortran_order", "shape"}:
+        raise ArchiveError("the header must have descr, fortran_order and shape, and no more")
+    fortran, shape = header["fortran_order"], header["shape"]
+    if not isinstance(fortran, bool):
+        raise ArchiveError(f"found fortran_order {shown(fortran)}, wanted True or False")
+    if (
+        not isinstance(shape, tuple)
+        or len(shape) > _MAX_RANK
+        or not all(type(n) is int and 0 <= n <= MAX_MEMBER_BYTES for n in shape)
+    ):
+        raise ArchiveError(f"found shape {shown(shape)}, wanted a short tuple of sizes")
+    return header["descr"], fortran, shape, start + size
+
+
+def _plain_dtype(descr: Any) -> np.dtype[Any]:
+    """The dtype of a header; numbers and text only, nothing with fields or objects."""
+    if not isinstance(descr, str) or not re.fullmatch(r"[<>=|]?[fiuU][0-9]{1,8}", descr):
+        raise ArchiveError(f"found dtype {shown(descr)}, wanted float or int")
+    try:
+        return np.dtype(descr)
+    except (TypeError, ValueError) as exc:
+        raise ArchiveError(f"found dtype {shown(descr)}, which numpy does not have here") from exc
+
+
+# --- the record --------------------------------------------------------------------------
+
+
+def _read_own(archive: _Archive, flip: bool) -> Network:
+    """The network of an archive with its own record."""
+    size, limit = archive.members[_RECORD].file_size, 4 * MAX_JSON_CHARS + _MAX_NPY_HEADER
+    if size > limit:
+        raise ArchiveError(f"array {_RECORD!r}: found {size} bytes, over the limit of {limit}")
+    text = archive.array(_RECORD)
+    if text.dtype.kind != "U" or text.ndim != 0:
+        raise ArchiveError(
+            f"array {_RECORD!r}: found {text.dtype} of shape {text.shape}, wanted a 0-d unicode "
+            "array with JSON"
+        )
+    codec = "utf-32-be" if text.dtype.str[0] == ">" else "utf-32-le"
+    try:
+        with _key_in_errors(_RECORD):
+            record = _checked_record(_parse_json(text.tobytes().decode(codec).rstrip("\0")))
+            layers = layers_from_records(record["layers"], named=True)
+    except UnicodeDecodeError as exc:
+        raise ArchiveError(f"array {_RECORD!r}: not valid unicode ({exc.reason})") from exc
+    names = [key for key in archive.members if key != _RECORD]
+    check_array_names(layers, names)
+    return _make(record, layers, {key: archive.weight(key, flip) for key in names})
+
+
+def _make(
+    record: Mapping[str, Any], layers: tuple[Layer, ...], arrays: dict[str, NDArray[np.float32]]
+) -> Network:
+    return Network(
+        layers,
+        arrays,
+        record["input_shape"],
+        frontend=record.get("frontend"),
+        classes=record.get("classes"),
+        name=record.get("name"),
+        license=record.get("license"),
+        citation=record.get("citation"),
+    )
+
+
+@contextlib.contextmanager
+def _key_in_errors(key: str) -> Iterator[None]:
+    try:
+        yield
+    except (ArchiveError, ParameterError) as exc:
+        raise ArchiveError(f"{key}: {exc}") from exc.__cause__
+
+
+_REQUIRED = ("format", "version", "input_shape", "layers")
+_OPTIONAL = ("name", "frontend", "classes", "license", "citation")
+
+
+def _checked_record(record: Any, required: tuple[str, ...] = _REQUIRED) -> Mapping[str, Any]:
+    """The record, after the checks on its keys, format and version."""
+    if not isinstance(record, Mapping):
+        raise ArchiveError(f"found {shown(record)}, wanted a JSON object")
+    for key, wanted in (("format", FORMAT), ("version", VERSION)):
+        if key in required or key in record:
+            _check_mark(record, key, wanted)
+    for key in required:
+        if key not in record:
+            raise ArchiveError(f"the key {key!r} is missing")
+    for key in record:
+        if key not in _REQUIRED + _OPTIONAL:
+            raise ArchiveError(
+                f"unknown key {shown(key)}; there are {', '.join(_REQUIRED + _OPTIONAL)}"
+            )
+    layers = record["layers"]
+    if isinstance(layers, (list, tuple)) and len(layers) > MAX_LAYERS:
+        raise ArchiveError(f"found {len(layers)} layers, over the limit of {MAX_LAYERS}")
+    return record
+
+
+def _check_mark(record: Mapping[str, Any], key: str, wanted: str | int) -> None:
+    found = record.get(key)
+    if type(found) is type(wanted) and found == wanted:
+        return
+    if key == "version" and type(found) is int and found > VERSION:
+        raise ArchiveError(
+            f"version {shown(found)} was written by a newer fastdeconv; this one reads "
+            f"version {VERSION}"
+        )
+    what = f"found {shown(found)}" if key in record else "the key is missing"
+    raise ArchiveError(f"{key}: {what}, wanted {wanted!r}")
+
+
+# A string in one match, closed or not, so that no text makes the scan slow.
+_JSON_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"?|[\[{]|[\]}]', re.DOTALL)
+
+
+def _parse_json(text: str) -> Any:
+    """JSON of bounded size and depth, without NaN, Infinity or repeated keys."""
+    if len(text) > MAX_JSON_CHARS:
+        raise ArchiveError(f"found {len(text)} characters, over the limit of {MAX_JSON_CHARS}")
+    depth = 0
+    for token in _JSON_TOKEN.finditer(text):
+        first = token.group()[0]
+        depth += (first in "[{") - (first in "]}")
+        if depth > MAX_JSON_DEPTH:
+            raise ArchiveError(f"nested deeper than {MAX_JSON_DEPTH}")
+    try:
+        return json.loads(
+            text,
+            parse_constant=_refuse_constant,
+            parse_float=_finite_float,
+            object_pairs_hook=_unique_keys,
+        )
+    except ArchiveError:
+        raise
+    except (ValueError, RecursionError) as exc:
+        raise ArchiveError(f"not valid JSON ({exc})") from exc
+
+
+def _refuse_constant(text: str) -> Any:
+    raise ArchiveError(f"found {text}, wanted a finite number")
+
+
+def _finite_float(text: str) -> float:
+    value = float(text)
+    return value if math.isfinite(value) else _refuse_constant(shown(text))
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    record: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in record:
+            raise ArchiveError(f"the key {shown(key)} is there twice in one object")
+        record[key] = value
+    return record
+
+
+# --- plain archives ----------------------------------------------------------------------
+
+
+def _read_architecture(path: str) -> Mapping[str, Any]:
+    """The record in a JSON file."""
+    with _opened(path) as (file, label), _named_in_errors(label):
+        data = file.read(4 * MAX_JSON_CHARS + 1)
+        try:
+            record = _parse_json(data.decode("utf-8-sig"))
+        except UnicodeDecodeError as exc:
+            raise ArchiveError(f"not UTF-8 ({exc.reason})") from exc
+        if not isinstance(record, Mapping):
+            raise ArchiveError(f"found {shown(record)}, wanted a JSON object")
+        return record
+
+
+def _read_plain(archive: _Archive, architecture: Any, flip: bool) -> Network:
+    """The network of an archive without a record."""
+    if architecture is None:
+        raise ArchiveError(
+            f"the key {_RECORD!r} is missing; for a plain archive of weights give "
+            "architecture=... (a dict, a JSON file or 'choi2016')"
+        )
+    arrays = {key: archive.weight(key, flip) for key in archive.members}
+    if isinstance(architecture, str):
+        return _choi2016(arrays)
+    with _key_in_errors("architecture"):
+        record = _checked_record(architecture, required=("input_shape", "layers"))
+        layers = layers_from_records(record["layers"])
+    if arrays and all(_numbered(key) is not None for key in arrays):
+        arrays = _match_numbered(layers, arrays)
+    return _make(record, layers, arrays)
+
+
+def _numbered(key: str, pattern: str = r"W(0|[1-9][0-9]{0,8})") -> int | None:
+    """The number in a name like ``W10``, or None."""
+    match = re.fullmatch(pattern, key)
+    return int(match.group(1)) if match else None
+
+
+def _match_numbered(
+    layers: tuple[Layer, ...], arrays: dict[str, NDArray[np.float32]]
+) -> dict[str, NDArray[np.float32]]:
+    """``W0``, ``W1``, ... ``W10`` as the weights of the layers that have some."""
+    keys = sorted(arrays, key=lambda key: _numbered(key) or 0)
+    owners = [layer for layer in layers if layer.array_names]
+    if len(keys) != len(owners):
+        raise ArchiveError(
+            f"found {len(keys)} arrays ({shown(keys)}), wanted {len(owners)}: one for each "
+            "layer with weights"
+        )
+    for key, layer in zip(keys, owners):
+        if len(layer.array_names) > 1:
+            raise ArchiveError(
+                f"array {layer.array_names[1]!r} of {layer.label} is missing: arrays called "
+                f"W0, W1, ... hold one weight a layer (here {key!r}); where the network has no "
+                'bias, say "bias": false'
+            )
+    return {layer.array_names[0]: arrays[key] for key, layer in zip(keys, owners)}
+
+
+#: The front end of the 2015 script. STFTs were padded by reflection then.
+_CHOI2016_FRONTEND = {
+    "kind": "stft", "sr": 11025, "n_fft": 512, "hop_length": 256, "scale": "linear",
+    "frames": 173, "pad_mode": "reflect",
+}
+
+
+def _choi2016(arrays: dict[str, NDArray[np.float32]]) -> Network:
+    """[conv same, ReLU, 2 x 2 max pool] for each rank-4 array, in numeric order."""
+    numbers = {key: n + 1 for key in arrays if (n := _numbered(key)) is not None}
+    if not numbers:
+        pattern = r"conv(0|[1-9][0-9]{0,8})\.weight"
+        numbers = {key: n for key in arrays if (n := _numbered(key, pattern)) is not None}
+    left = [key for key in arrays if key not in numbers or arrays[key].ndim != 4]
+    if left or not numbers:
+        found = f"{shown(left[0])} of shape {arrays[left[0]].shape}" if left else "no array"
+        raise ArchiveError(
+            f"found {found}, wanted for 'choi2016' rank-4 arrays only, called W0, W1, ... "
+            "or conv1.weight, conv2.weight, ..."
+        )
+    keys = sorted(numbers, key=numbers.__getitem__)
+    layers: list[dict[str, Any]] = []
+    for key in keys:
+        n = numbers[key]
+        layers += [
+            {"type": "conv2d", "name": f"conv{n}", "padding": "same", "bias": False},
+            {"type": "relu", "name": f"relu{n}"},
+            {"type": "max_pool2d", "name": f"pool{n}", "kernel_size": (2, 2)},
+        ]
+    channels = int(arrays[keys[0]].shape[1])
+    return Network(
+        layers,
+        {f"conv{numbers[key]}.weight": arrays[key] for key in keys},
+        (channels, None, None),
+        frontend=_CHOI2016_FRONTEND if channels == 1 else None,
+    )
+
+
+# --- writing -----------------------------------------------------------------------------
+
+
+def write_archive(network: Network, path: str | os.PathLike[str]) -> None:
+    """Write a network; see `Network.save`.
+
+    Parameters
+    ----------
+    network : Network
+    path : str or path
+        Written exactly there: no suffix is added, unlike `numpy.savez`.
+
+    Raises
+    ------
+    ArchiveError
+        If the file cannot be written, or would be over the limits of reading.
+    FileNotFoundError
+        If the folder is not there.
+    """
+    if isinstance(path, os.PathLike):
+        path = os.fspath(path)
+    if not isinstance(path, str) or not path:
+        raise ParameterError(f"path must be a str or a path, found {shown(path)}")
+    with _named_in_errors(shown(path)):
+        record = _record_array(network)
+        _check_limits([array.nbytes for array in (record, *network.arrays.values())])
+    try:
+        _replace(path, lambda file: _write_zip(file, {_RECORD: record, **network.arrays}))
+    except FileNotFoundError as exc:
+        # The system names the temporary file.
+        raise FileNotFoundError(exc.errno, exc.strerror, path) from None
+    except (OSError, ValueError) as exc:
+        raise ArchiveError(f"{shown(path)}: cannot be written ({exc})") from exc
+
+
+def _replace(path: str, write: Callable[[IO[bytes]], None]) -> None:
+    """Let `write` fill a temporary file beside `path`, then put it in the place of `path`."""
+    temporary = os.path.join(os.path.dirname(path), f".fastdeconv-{secrets.token_hex(8)}.tmp")
+    # Not `tempfile`, whose files only their owner can read.
+    file = open(temporary, "xb")
+    try:
+        with file:
+            write(file)
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+
+
+def _record_array(network: Network) -> NDArray[np.str_]:
+    """The JSON record as the 0-d unicode array of the archive."""
+    if len(network.layers) > MAX_LAYERS:
+        raise ArchiveError(f"found {len(network.layers)} layers, over the limit of {MAX_LAYERS}")
+    record = {
+        "format": FORMAT,
+        "version": VERSION,
+        "name": network.name,
+        "input_shape": network.input_shape,
+        "frontend": None if network.frontend is None else network.frontend.to_record(),
+        "layers": [layer.to_record() for layer in network.layers],
+        "classes": network.classes,
+        "license": network.license,
+        "citation": network.citation,
+    }
+    text = json.dumps({k: v for k, v in record.items() if v is not None}, allow_nan=False)
+    if len(text) > MAX_JSON_CHARS:
+        raise ArchiveError(
+            f"the record has {len(text)} characters, over the limit of {MAX_JSON_CHARS}"
+        )
+    return np.array(text, dtype=f"<U{len(text)}")
+
+
+def _write_zip(file: IO[bytes], arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Write arrays as an .npz with nothing in it that depends on time or place."""
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for key, array in arrays.items():
+            little = array if array.dtype.kind == "U" else array.astype("<f4", copy=False)
+            data = io.BytesIO()
+            np.lib.format.write_array(data, little, version=(1, 0), allow_pickle=False)
+            info = zipfile.ZipInfo(key + _SUFFIX, date_time=(1980, 1, 1, 0, 0, 0))
+            info.compress_type = zipfile.ZIP_DEFLATED
+            info.external_attr = 0o644 << 16
+            info.create_system = 3
+            archive.writestr(info, data.getbuffer())

@@ -1,0 +1,534 @@
+"""`Network`: an ordered chain of layers with its weights, checked when it is made."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from typing import IO, TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ..errors import ParameterError
+from .layers import (
+    LARGEST_SIZE,
+    Flatten,
+    GlobalAvgPool2d,
+    GlobalMaxPool2d,
+    Layer,
+    MaxPool2d,
+    Shape,
+    SlidingLayer,
+    layers_from_records,
+    shape_text,
+    shown,
+)
+
+if TYPE_CHECKING:
+    from ..audio.frontend import Frontend
+    from ..deconvnet.trace import Trace
+
+__all__ = ["Network"]
+
+_SHOWN_OF_FRONTEND = ("kind", "sr", "n_fft", "hop_length", "scale", "frames")
+
+
+class Network:
+    """A trained sequential network: layers, weights, and what goes in and comes out.
+
+    Everything is checked here: parameters, names, that shapes chain from the
+    input to the last layer, and that every array is there, has its shape, is
+    finite and belongs to a layer. A network that exists can run.
+
+    Treat a network as immutable; its arrays are read-only.
+
+    Parameters
+    ----------
+    layers : sequence of dict or Layer
+        In order. Dicts are layer records of the archive format,
+        ``{"type": "conv2d", "name": "conv1", "padding": "same"}``; one without a
+        name gets one from its type and its place among the layers of that type
+        (``conv1``, ``relu1``, ``pool1``).
+    arrays : mapping of str to array
+        Named as in a PyTorch state dict: ``conv1.weight`` (out, in / groups, kh,
+        kw), ``conv1.bias`` (out,), ``bn1.weight``, ``.bias``, ``.running_mean``,
+        ``.running_var`` (C,), ``fc1.weight`` (out, in), ``fc1.bias`` (out,). Of
+        any float or int dtype, byte order and memory order; they are copied to
+        float32.
+    input_shape : (C, H, W)
+        None for a height or width that may vary; C may be None where the arrays
+        tell it.
+    frontend : Frontend or dict, optional
+        How a clip becomes an input; a dict is a front end record.
+    classes : sequence of str, optional
+        Names of the outputs, as many as the last layer has channels.
+    name, license, citation : str, optional
+
+    Attributes
+    ----------
+    layers : tuple of Layer
+    arrays : dict of str to array
+        float32, C-contiguous, read-only.
+    input_shape : tuple
+        (C, H, W) with None where unknown; C filled in from the arrays.
+    frontend : Frontend or None
+    classes : tuple of str or None
+    name, license, citation : str or None
+
+    Raises
+    ------
+    ParameterError
+        If anything does not fit; names the layer or array, what was found and
+        what was wanted.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastdeconv as fd
+    >>> net = fd.Network(
+    ...     [
+    ...         {"type": "conv2d", "name": "conv1", "padding": "same", "bias": False},
+    ...         {"type": "relu", "name": "relu1"},
+    ...         {"type": "max_pool2d", "name": "pool1", "kernel_size": 2},
+    ...     ],
+    ...     {"conv1.weight": np.ones((4, 1, 3, 3))},
+    ...     input_shape=(1, 257, None),
+    ... )
+    >>> net
+    <Network: 3 layers, input 1 x 257 x ?, output 4 x 128 x ?>
+    >>> net.shapes((1, 257, 173))
+    [(4, 257, 173), (4, 257, 173), (4, 128, 86)]
+    """
+
+    layers: tuple[Layer, ...]
+    arrays: dict[str, NDArray[np.float32]]
+    input_shape: Shape
+    frontend: Frontend | None
+    classes: tuple[str, ...] | None
+    name: str | None
+    license: str | None
+    citation: str | None
+
+    def __init__(
+        self,
+        layers: Sequence[Mapping[str, Any] | Layer],
+        arrays: Mapping[str, ArrayLike],
+        input_shape: Sequence[int | None],
+        *,
+        frontend: Frontend | Mapping[str, Any] | None = None,
+        classes: Sequence[str] | None = None,
+        name: str | None = None,
+        license: str | None = None,
+        citation: str | None = None,
+    ) -> None:
+        self.layers = layers_from_records(layers)
+        if not isinstance(arrays, Mapping):
+            raise ParameterError(f"arrays must be a dict, found {shown(arrays)}")
+        check_array_names(self.layers, arrays)
+        self.arrays = {
+            key: as_float32(key, arrays[key]) for layer in self.layers for key in layer.array_names
+        }
+        for array in self.arrays.values():
+            array.setflags(write=False)
+        for layer in self.layers:
+            layer.check_arrays(self.arrays)
+        self.input_shape = self._resolve_input(_declared_shape(input_shape))
+        self._shapes = self._chain(self.input_shape)
+        self.frontend = _as_frontend(frontend)
+        self.name = _text("name", name)
+        self.license = _text("license", license)
+        self.citation = _text("citation", citation)
+        self.classes = _class_names(classes, self._shapes[-1][0])
+
+    @classmethod
+    def load(
+        cls,
+        path: str | os.PathLike[str] | IO[bytes],
+        architecture: Mapping[str, Any] | str | os.PathLike[str] | None = None,
+        true_convolution: bool = False,
+    ) -> Network:
+        """Read a network from an ``.npz`` archive.
+
+        Nothing is unpickled, and sizes are checked against limits and against
+        the real bytes before memory is set aside.
+
+        Parameters
+        ----------
+        path : str, path or binary file object
+            A file object must be seekable, and is left open.
+        architecture : dict, path or "choi2016", optional
+            For a plain archive, one without the key ``network``: the same JSON
+            as a dict or the path of a JSON file (``format``, ``version`` and the
+            names of layers may be left out). The arrays have the names of a
+            PyTorch state dict (``conv1.weight``), or are called ``W0``, ``W1``,
+            ... ``W10`` and go to the layers with weights in numeric order.
+
+            ``"choi2016"`` is the network of arXiv 1607.02444: for every rank-4
+            array, called ``W0``, ``W1``... or ``conv1.weight``..., a convolution
+            ("same", no bias), ReLU and 2 x 2 max pooling, named ``conv1``,
+            ``relu1``, ``pool1``. With one input channel it gets the front end of
+            the 2015 script: 11,025 Hz, STFT of 512 with hop 256, linear
+            magnitude, 173 frames, and ``pad_mode="reflect"`` as STFTs were
+            padded then. Its Theano-era weights want ``true_convolution=True``.
+        true_convolution : bool
+            The filters are those of a true convolution: flip each once along
+            height and width.
+
+        Returns
+        -------
+        Network
+
+        Raises
+        ------
+        ArchiveError
+            If the archive is damaged, unsafe, over a limit, or does not make a
+            network; names the file, the key, what was found and what was wanted.
+        ParameterError
+            If an argument is of a wrong type, or `architecture` is given for an
+            archive that has its own.
+        FileNotFoundError
+            If there is no such file.
+        """
+        from .archive import read_archive
+
+        return read_archive(path, architecture, true_convolution)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the network to an ``.npz`` archive.
+
+        The same network gives the same bytes, and `load` gives it back exactly.
+        The file appears whole or not at all.
+
+        Parameters
+        ----------
+        path : str or path
+            Written exactly there: no suffix is added.
+
+        Raises
+        ------
+        ArchiveError
+            If the file cannot be written, or is over the limits of reading.
+        FileNotFoundError
+            If the folder is not there.
+        """
+        from .archive import write_archive
+
+        write_archive(self, path)
+
+    def forward(self, x: ArrayLike) -> Trace:
+        """Run the network on one input and keep what the way back needs.
+
+        Parameters
+        ----------
+        x : array, shape (C, H, W)
+            float32, or anything real that converts; finite. The shape must be
+            one that `shapes` accepts.
+
+        Returns
+        -------
+        Trace
+            ``trace["pool3"]`` is the activation of a layer, (C, H, W) float32;
+            ``trace.switches("pool3")`` the place of each maximum in its window.
+
+        Raises
+        ------
+        ParameterError
+            If the network cannot take `x`, or `x` holds NaN or Inf.
+        """
+        # Here, because the arithmetic imports this module.
+        from ..deconvnet.trace import forward
+
+        return forward(self, x)
+
+    def shapes(self, input_shape: Sequence[int]) -> list[tuple[int, int, int]]:
+        """Output shape of every layer for an input of a given shape.
+
+        Parameters
+        ----------
+        input_shape : (C, H, W)
+
+        Returns
+        -------
+        list of (C, H, W)
+            One per layer; (C, 1, 1) for flat ones.
+
+        Raises
+        ------
+        ParameterError
+            If the network cannot take that input; says which layer, and which
+            sizes.
+        """
+        shape = _declared_shape(input_shape)
+        if None in shape:
+            raise ParameterError(f"input_shape must be three ints, found {shown(input_shape)}")
+        if any(want not in (None, n) for n, want in zip(shape, self.input_shape)):
+            raise ParameterError(
+                f"the network takes an input of {shape_text(self.input_shape)}, "
+                f"found {shape_text(shape)}"
+            )
+        return [(c or 0, h or 0, w or 0) for c, h, w in self._chain(shape)]
+
+    def layer_index(self, name: str) -> int:
+        """Place of the layer called `name`, from 0.
+
+        Raises
+        ------
+        ParameterError
+            If there is none; lists the layers there are.
+        """
+        names = [layer.name for layer in self.layers]
+        if name not in names:
+            raise ParameterError(f"no layer {shown(name)}; there are {', '.join(names)}")
+        return names.index(name)
+
+    @property
+    def pooling_layers(self) -> list[str]:
+        """Names of the max-pooling layers, in order."""
+        return [layer.name for layer in self.layers if isinstance(layer, MaxPool2d)]
+
+    def summary(self) -> None:
+        """Print the table of `describe`."""
+        print(self.describe())
+
+    def describe(self) -> str:
+        """A table of the network: layers, output shapes, parameters, receptive fields.
+
+        Parameters are weights and biases (running statistics do not count). The
+        receptive field is rows x columns of the input that one output can see,
+        edges aside; the jump is the distance in the input between neighbouring
+        outputs.
+
+        Returns
+        -------
+        str
+        """
+        head = ("layer", "type", "output", "parameters", "field", "jump")
+        rows = [head]
+        for layer, shape, reach in zip(self.layers, self._shapes, self._receptive_fields()):
+            count = self._count_parameters([layer])
+            rows.append((
+                layer.name, layer.type, shape_text(shape), f"{count:,}" if count else "-", *reach
+            ))
+        widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
+        # Numbers to the right, everything else to the left.
+        marks = "<<<><<"
+        lines = [
+            "  ".join(f"{cell:{m}{w}}" for cell, m, w in zip(row, marks, widths)).rstrip()
+            for row in rows
+        ]
+        lines.insert(1, "-" * (sum(widths) + 2 * (len(widths) - 1)))
+        return "\n".join([f"network {_title(self.name)}", "", *lines, "", *self._facts()])
+
+    def _facts(self) -> list[str]:
+        facts = [
+            ("parameters", f"{self._count_parameters(self.layers):,}"),
+            ("input", shape_text(self.input_shape)),
+        ]
+        if self.frontend is not None:
+            record = self.frontend.to_record()
+            keys = [key for key in _SHOWN_OF_FRONTEND if record.get(key) is not None]
+            facts.append(("front end", ", ".join(f"{key} {record[key]}" for key in keys)))
+        if self.classes is not None:
+            names = ", ".join(map(_title, self.classes[:10]))
+            more = ", ..." if len(self.classes) > 10 else ""
+            facts.append(("classes", f"{len(self.classes)}: {names}{more}"))
+        if self.license is not None:
+            facts.append(("license", _title(self.license)))
+        return [f"{key + ':':<12}{value}" for key, value in facts]
+
+    def _count_parameters(self, layers: Iterable[Layer]) -> int:
+        return sum(
+            self.arrays[key].size
+            for layer in layers
+            for key in layer.array_names
+            if not key.endswith((".running_mean", ".running_var"))
+        )
+
+    def _receptive_fields(self) -> list[tuple[str, str]]:
+        """(field, jump) of every layer, as text: ``10 x 10``, ``4 x 4``."""
+        field, jump = [1, 1], [1, 1]
+        whole = False
+        result = []
+        for layer, before in zip(self.layers, [self.input_shape, *self._shapes]):
+            if isinstance(layer, (GlobalAvgPool2d, GlobalMaxPool2d)):
+                whole = True
+            elif isinstance(layer, Flatten):
+                whole = whole or before[1:] != (1, 1)
+            elif isinstance(layer, SlidingLayer) and not whole:
+                # Kernel, stride and dilation do not depend on the size.
+                window = layer.window((1, 1), self.arrays)
+                for axis in (0, 1):
+                    field[axis] += (window.extent[axis] - 1) * jump[axis]
+                    jump[axis] *= window.stride[axis]
+            result.append(("all", "-") if whole else (shape_text(field), shape_text(jump)))
+        return result
+
+    def _resolve_input(self, shape: Shape) -> Shape:
+        """`shape` with C from the first layer that tells it."""
+        if shape[0] is not None:
+            return shape
+        for layer in self.layers:
+            # Behind a flatten, channels are no longer those of the input.
+            if isinstance(layer, Flatten):
+                break
+            channels = layer.input_channels(self.arrays)
+            if channels is not None:
+                return (channels, *shape[1:])
+        return shape
+
+    def _chain(self, shape: Shape) -> list[Shape]:
+        """Output shape of every layer, None where unknown."""
+        shapes = []
+        for layer in self.layers:
+            shape = layer.output_shape(shape, self.arrays)
+            shapes.append(shape)
+        return shapes
+
+    def __repr__(self) -> str:
+        name = "" if self.name is None else f" {shown(self.name)}"
+        return (
+            f"<Network{name}: {len(self.layers)} layers, input {shape_text(self.input_shape)}, "
+            f"output {shape_text(self._shapes[-1])}>"
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Through __init__, because a pickled array comes back writable.
+        facts = (self.frontend, self.classes, self.name, self.license, self.citation)
+        return _rebuild, (self.layers, self.arrays, self.input_shape, *facts)
+
+
+def _rebuild(
+    layers: Any, arrays: Any, input_shape: Any, frontend: Any, classes: Any, name: Any,
+    license: Any, citation: Any,
+) -> Network:
+    return Network(
+        layers, arrays, input_shape, frontend=frontend, classes=classes, name=name,
+        license=license, citation=citation,
+    )
+
+
+def check_array_names(layers: Sequence[Layer], found: Iterable[Any]) -> None:
+    """Refuse missing and left-over arrays.
+
+    Raises
+    ------
+    ParameterError
+        Names the first few of them.
+    """
+    wanted = {key: layer for layer in layers for key in layer.array_names}
+    names = set(found)
+    for key, layer in wanted.items():
+        if key not in names:
+            raise ParameterError(f"array {key!r} of {layer.label} is missing")
+    left = [shown(key) for key in names if key not in wanted]
+    if left:
+        more = f" and {len(left) - 5} more" if len(left) > 5 else ""
+        raise ParameterError(
+            f"no layer has a use for the array {', '.join(sorted(left)[:5])}{more}"
+        )
+
+
+def as_float32(key: str, value: ArrayLike) -> NDArray[np.float32]:
+    """A C-contiguous float32 copy of an array of any float or int dtype.
+
+    Raises
+    ------
+    ParameterError
+        If it is not real numbers, or a number is not finite as float32.
+    """
+    try:
+        array = np.asarray(value)
+    except (ValueError, TypeError, RuntimeError) as exc:
+        raise ParameterError(f"array {key!r}: cannot be read as an array ({exc})") from None
+    if array.dtype.kind not in "fiu":
+        raise ParameterError(
+            f"array {key!r}: found dtype {shown(str(array.dtype))}, wanted float or int"
+        )
+    with np.errstate(over="ignore", invalid="ignore", under="ignore"):
+        result = np.array(array, dtype=np.float32, order="C", subok=False)
+    bad = ~np.isfinite(result)
+    if bad.any():
+        place = tuple(int(i) for i in np.argwhere(bad)[0])
+        why = "overflows float32" if np.isfinite(array[place]) else "is not finite"
+        raise ParameterError(
+            f"array {key!r}: found {float(array[place])!r} at {place}, which {why}"
+        )
+    return result
+
+
+def _declared_shape(value: Any) -> Shape:
+    if isinstance(value, (list, tuple)) and len(value) == 3:
+        sizes = [_size(n) for n in value]
+        if 0 not in sizes:
+            return sizes[0], sizes[1], sizes[2]
+    raise ParameterError(
+        "input_shape must be (C, H, W), each a positive int or None (null), "
+        f"found {shown(value)}"
+    )
+
+
+def _size(value: Any) -> int | None:
+    """A positive int or None as it is; 0 for anything else."""
+    if value is None:
+        return None
+    if isinstance(value, (int, np.integer)) and not isinstance(value, bool):
+        return int(value) if 0 < value <= LARGEST_SIZE else 0
+    return 0
+
+
+def _as_frontend(value: Any) -> Frontend | None:
+    if value is None:
+        return None
+    # Here, so that a network without a front end does not load the audio room.
+    from ..audio.frontend import Frontend
+
+    if isinstance(value, Frontend):
+        return value
+    if not isinstance(value, Mapping):
+        raise ParameterError(
+            f"frontend must be a Frontend, a dict or None (null), found {shown(value)}"
+        )
+    try:
+        return Frontend.from_record(dict(value))
+    except ParameterError as exc:
+        raise ParameterError(f"frontend: {exc}") from None
+
+
+def _text(key: str, value: Any) -> str | None:
+    """A string that can be written as UTF-8, or None."""
+    if value is None:
+        return None
+    if isinstance(value, str) and _encodable(value):
+        return str(value)
+    raise ParameterError(f"{key} must be a string or None (null), found {shown(value)}")
+
+
+def _encodable(text: str) -> bool:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _class_names(value: Any, channels: int | None) -> tuple[str, ...] | None:
+    if value is None:
+        return None
+    if not isinstance(value, (list, tuple)):
+        raise ParameterError(f"classes must be a list of strings, found {shown(value)}")
+    for i, item in enumerate(value):
+        if not isinstance(item, str) or not _encodable(item):
+            raise ParameterError(f"classes[{i}] must be a string, found {shown(item)}")
+    if channels is not None and len(value) != channels:
+        raise ParameterError(
+            f"classes: found {len(value)} names, wanted {channels}, one for each output "
+            "channel of the last layer"
+        )
+    return tuple(value)
+
+
+def _title(text: str | None) -> str:
+    """A string of the network for a terminal: escaped where it would not print."""
+    if text is None:
+        return "(without a name)"
+    return text if text.isprintable() else repr(text)

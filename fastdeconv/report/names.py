@@ -1,0 +1,93 @@
+"""Names from outside made safe: for the file system and for the terminal.
+
+Songs, layers and archives carry names nobody checked. `safe_name` is the only
+way one of them becomes a folder name, `printable` the only way one reaches a
+terminal.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Collection, Sequence
+
+__all__ = ["printable", "safe_name", "unique_names"]
+
+# File systems stop at 255 bytes; the rest is for the affixes of temporary folders.
+_MAX_BYTES = 200
+# Slashes and what Windows refuses; control, format and surrogate characters go by category.
+_FORBIDDEN = frozenset('/\\<>:"|?*')
+_FORBIDDEN_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+_WINDOWS_DEVICE = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\.|$)", re.IGNORECASE)
+
+
+def safe_name(text: str, fallback: str) -> str:
+    """A name for one file or folder: never a path, never hidden, never an option.
+
+    Unicode is kept (NFC). Slashes, control characters and what Windows refuses
+    become ``_``; leading dots, dashes and spaces and trailing dots and spaces
+    go; names of Windows devices get a leading ``_``; the result is cut to
+    200 bytes of UTF-8.
+
+    Parameters
+    ----------
+    text : str
+        Any string.
+    fallback : str
+        The result when nothing of `text` is left.
+
+    Returns
+    -------
+    str
+    """
+    text = "".join(
+        "_" if c in _FORBIDDEN or unicodedata.category(c) in _FORBIDDEN_CATEGORIES else c
+        for c in unicodedata.normalize("NFC", text)
+    )
+    text = _end(text.lstrip(" .-"))
+    if _WINDOWS_DEVICE.match(text):
+        text = _end(f"_{text}")
+    return text or fallback
+
+
+def _end(text: str) -> str:
+    """`text` cut between characters, without trailing dots and spaces."""
+    return text.encode()[:_MAX_BYTES].decode(errors="ignore").rstrip(" .")
+
+
+def unique_names(names: Sequence[str], taken: Collection[str] = ()) -> list[str]:
+    """The same names, later ones numbered (``song``, ``song-2``) where they would collide.
+
+    Two names collide when a file system that ignores case takes them for one.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Results of `safe_name`.
+    taken : collection of str, optional
+        Names that none of them may have.
+
+    Returns
+    -------
+    list of str
+        As many as `names`, in their order; the same for the same arguments.
+    """
+    used = {_folded(name) for name in taken}
+    result = []
+    for name in names:
+        candidate, number = name, 1
+        while _folded(candidate) in used:
+            number += 1
+            candidate = f"{name}-{number}"
+        used.add(_folded(candidate))
+        result.append(candidate)
+    return result
+
+
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFC", name.casefold())
+
+
+def printable(text: str) -> str:
+    """`text` on one line, control characters and terminal codes as Python escapes."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

@@ -1,0 +1,38 @@
+"""Text files of a result: ``features.csv`` and ``manifest.json``, both UTF-8.
+
+The same content gives the same bytes: no times, no paths of this machine.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+__all__ = ["COLUMNS", "write_csv", "write_json"]
+
+#: Columns of ``features.csv``; `fastdeconv.Explanation.table` says what they hold.
+COLUMNS = ("layer", "feature", "energy", "peak", "nonzero", "gain")
+
+
+def write_csv(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write rows with the keys `COLUMNS`; numbers with every digit they have."""
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    _write_text(path, buffer.getvalue())
+
+
+def write_json(path: Path, record: Mapping[str, Any]) -> None:
+    """Write a JSON object, indented for people."""
+    _write_text(path, json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def _write_text(path: Path, text: str) -> None:
+    # A file name that is not valid text reaches Python as lone surrogates, which UTF-8
+    # refuses. Their backslash escapes are valid JSON too.
+    path.write_bytes(text.encode("utf-8", "backslashreplace"))

@@ -1,0 +1,354 @@
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import soundfile
+from click.testing import CliRunner
+
+import fastdeconv as fd
+from fastdeconv import cli
+from fastdeconv.explain import DEFAULT_NETWORK
+from fastdeconv.report import song as song_report
+
+SR = 8000
+
+
+@pytest.fixture
+def network(tmp_path):
+    rng = np.random.default_rng(0)
+    path = tmp_path / "net.npz"
+    fd.Network(
+        [
+            {"type": "conv2d", "name": "conv1", "padding": "same", "bias": False},
+            {"type": "relu", "name": "relu1"},
+            {"type": "max_pool2d", "name": "pool1", "kernel_size": 2},
+            {"type": "conv2d", "name": "conv2", "padding": "same", "bias": False},
+            {"type": "relu", "name": "relu2"},
+            {"type": "max_pool2d", "name": "pool2", "kernel_size": 2},
+        ],
+        {
+            "conv1.weight": rng.standard_normal((4, 1, 3, 3)),
+            "conv2.weight": rng.standard_normal((6, 4, 3, 3)),
+        },
+        (1, 33, None),
+        frontend={"kind": "stft", "sr": SR, "n_fft": 64, "hop_length": 32, "frames": 20},
+        name="tiny",
+    ).save(path)
+    return path
+
+
+@pytest.fixture
+def out(tmp_path):
+    return tmp_path / "out"
+
+
+def write_song(path, seed=1):
+    samples = 0.2 * np.random.default_rng(seed).standard_normal(640)
+    soundfile.write(path, samples, SR)
+    return path
+
+
+def run(*args):
+    return CliRunner().invoke(cli.main, [str(arg) for arg in args])
+
+
+def folders(out):
+    return sorted(os.listdir(out))
+
+
+# What explain writes
+
+
+def test_explain_writes_a_folder_per_song_and_says_what_to_listen_to(tmp_path, network, out):
+    song = write_song(tmp_path / "song.wav")
+    result = run("explain", song, "-o", out, "--network", network)
+    assert result.exit_code == 0
+    assert result.stderr == ""
+    assert result.stdout.startswith(f"{out / 'song'}: 10 features of 2 layers.")
+    listen = result.stdout.split("Listen first to ")[1].split(" beside")[0]
+    assert os.path.isfile(listen) and "pool2" in listen
+    assert folders(out) == ["song"]
+    assert len(os.listdir(out / "song" / "pool2")) == 12
+
+
+def test_options_reach_the_result(tmp_path, network, out):
+    song = write_song(tmp_path / "song.wav")
+    result = run(
+        "explain", song, "-o", out, "--network", network, "--layers", "pool2",
+        "--features", "4, 0-1", "--rule", "guided", "--start", "max", "--mode", "phase",
+        "--offset", "0.01", "--backend", "reference", "--threads", "1", "--quiet",
+    )
+    assert (result.exit_code, result.output) == (0, "")
+    manifest = json.loads((out / "song" / "manifest.json").read_text(encoding="utf-8"))
+    assert manifest["parameters"] == {
+        "rule": "guided", "start": "max", "mode": "phase", "offset": 0.01,
+    }
+    assert (manifest["computation"]["backend"], manifest["computation"]["threads"]) == (
+        "reference", 1,
+    )
+    (layer,) = manifest["layers"]
+    assert layer["name"] == "pool2" and list(layer["gains"]) == ["4", "0", "1"]
+
+
+def test_silence_is_not_an_error(tmp_path, network, out):
+    soundfile.write(tmp_path / "song.wav", np.zeros(640), SR)
+    result = run("explain", tmp_path / "song.wav", "-o", out, "--network", network)
+    assert result.exit_code == 0 and result.stderr == ""
+    assert "all of them silent" in result.stdout
+
+
+def test_an_empty_choice_of_features_is_said_plainly(tmp_path, network, out):
+    song = write_song(tmp_path / "song.wav")
+    result = run("explain", song, "-o", out, "--network", network, "--layers", "pool1,pool2")
+    assert result.exit_code == 0 and "10 features of 2 layers" in result.stdout
+
+
+# Several songs
+
+
+def test_a_song_that_fails_is_reported_and_the_others_are_complete(tmp_path, network, out):
+    first, last = write_song(tmp_path / "first.wav"), write_song(tmp_path / "last.wav", 2)
+    broken = tmp_path / "broken.wav"
+    broken.write_text("no audio")
+    result = run(
+        "explain", first, tmp_path / "missing.wav", broken, last, "-o", out,
+        "--network", network,
+    )
+    assert result.exit_code == 1
+    assert folders(out) == ["first", "last"]
+    missing, damaged = result.stderr.splitlines()
+    assert missing == f"Error: {tmp_path / 'missing.wav'}: No such file or directory"
+    assert damaged.startswith(f"Error: {broken}: ") and damaged.count("broken.wav") == 1
+    assert "Traceback" not in result.output
+
+
+def test_songs_of_one_name_get_folders_of_their_own(tmp_path, network, out):
+    songs = []
+    for seed, name in enumerate(("a/song.wav", "b/Song.wav", "c/song.wav")):
+        (tmp_path / name).parent.mkdir()
+        songs.append(write_song(tmp_path / name, seed))
+    assert run("explain", *songs, "-o", out, "--network", network, "-q").exit_code == 0
+    assert folders(out) == ["Song-2", "song", "song-3"]
+    originals = [(out / n / "original.wav").read_bytes() for n in ("song", "Song-2", "song-3")]
+    assert len(set(originals)) == 3
+
+
+def test_an_earlier_result_is_refused_before_the_work_and_replaced_on_request(
+    tmp_path, network, out
+):
+    song = write_song(tmp_path / "song.wav")
+    arguments = ("explain", song, "-o", out, "--network", network)
+    assert run(*arguments).exit_code == 0
+    before = (out / "song" / "original.wav").read_bytes()
+    write_song(song, seed=2)
+    refused = run(*arguments)
+    assert refused.exit_code == 1
+    assert "already there" in refused.stderr and "--overwrite" in refused.stderr
+    assert (out / "song" / "original.wav").read_bytes() == before
+    assert run(*arguments, "--overwrite").exit_code == 0
+    assert (out / "song" / "original.wav").read_bytes() != before
+    assert folders(out) == ["song"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such file names")
+@pytest.mark.parametrize(
+    "name", ["two\nlines.wav", "\x1b[31mred.wav", "..wav", "노래.wav", "\udcff.wav", "nul.wav"]
+)
+def test_hostile_file_names_stay_inside_out_and_are_printed_escaped(
+    tmp_path, network, out, name
+):
+    try:
+        song = write_song(tmp_path / "song.wav").rename(tmp_path / name)
+    except (OSError, UnicodeError):
+        pytest.skip("the file system does not take this name")
+    result = run("explain", song, tmp_path / "missing" / name, "-o", out, "--network", network)
+    assert result.exit_code == 1
+    (folder,) = folders(out)
+    assert not set(folder) & set("/\n\x1b\udcff") and folder not in (".", "..")
+    assert result.stdout.count("\n") == result.stderr.count("\n") == 1
+    assert "\x1b" not in result.output
+    assert sorted(os.listdir(tmp_path)) == sorted([name, "net.npz", "out"])
+
+
+def test_a_song_may_begin_with_a_dash_after_two_dashes(tmp_path, network, out, monkeypatch):
+    write_song(tmp_path / "-o.wav")
+    monkeypatch.chdir(tmp_path)
+    assert run("explain", "-o", out, "--network", network, "-q", "--", "-o.wav").exit_code == 0
+    assert folders(out) == ["o"]
+
+
+# Errors
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["song.wav", "--rule", "magic"],
+        ["song.wav", "--start", "middle"],
+        ["song.wav", "--mode", "loud"],
+        ["song.wav", "--threads", "0"],
+        ["song.wav", "--offset", "-1"],
+        ["song.wav", "--features", "x"],
+        ["song.wav", "--features", "-1"],
+        ["song.wav", "--features", "5-3"],
+        ["song.wav", "--features", ""],
+        ["song.wav", "--features", "0-9999999999"],
+        ["song.wav", "--no-such-option"],
+    ],
+)
+def test_a_usage_error_has_status_2_and_touches_nothing(out, arguments):
+    result = run("explain", "-o", out, *arguments)
+    assert result.exit_code == 2
+    assert "Traceback" not in result.output
+    assert not out.exists()
+
+
+def test_the_output_folder_is_required():
+    assert run("explain", "song.wav").exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--network", "no-such-network"], "no-such-network"),
+        (["--network", "no-such.npz"], "no-such.npz"),
+        (["--layers", "pool9"], "pool1, "),
+        (["--backend", "abacus"], "abacus"),
+        (["--isa", "abacus"], "abacus"),
+    ],
+)
+def test_what_is_wrong_for_every_song_is_said_once(tmp_path, network, out, options, message):
+    songs = [write_song(tmp_path / f"{i}.wav", i) for i in range(2)]
+    result = run("explain", *songs, "-o", out, "--network", network, *options)
+    assert result.exit_code == 1
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("Error: ") and message in line
+    assert not out.exists()
+
+
+def test_a_feature_that_does_not_exist_is_an_error_of_the_song(tmp_path, network, out):
+    song = write_song(tmp_path / "song.wav")
+    result = run("explain", song, "-o", out, "--network", network, "--features", "5")
+    assert result.exit_code == 1
+    assert "song.wav: " in result.stderr and "5" in result.stderr
+    assert folders(out) == []
+
+
+def test_an_output_folder_that_cannot_be_written_is_said_once(tmp_path, network):
+    (tmp_path / "out").write_text("a file")
+    songs = [write_song(tmp_path / f"{i}.wav", i) for i in range(2)]
+    result = run("explain", *songs, "-o", tmp_path / "out", "--network", network)
+    assert result.exit_code == 1
+    (line,) = result.stderr.splitlines()
+    assert "cannot write in the output folder" in line
+
+
+def test_ctrl_c_has_status_130_and_leaves_only_complete_songs(
+    tmp_path, network, out, monkeypatch
+):
+    songs = [write_song(tmp_path / f"{name}.wav") for name in "abc"]
+    write_png, calls = song_report.write_png, []
+
+    def interrupted(path, indices):
+        calls.append(path)
+        if len(calls) == 15:  # in the second song, which has eleven pictures like the first
+            raise KeyboardInterrupt
+        write_png(path, indices)
+
+    monkeypatch.setattr(song_report, "write_png", interrupted)
+    result = run("explain", *songs, "-o", out, "--network", network)
+    assert result.exit_code == 130
+    assert "Interrupted" in result.stderr and "Traceback" not in result.output
+    assert folders(out) == ["a"]
+
+
+def test_a_full_disk_is_an_error_of_the_song_and_leaves_nothing(
+    tmp_path, network, out, monkeypatch
+):
+    def full(path, indices):
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr(song_report, "write_png", full)
+    song = write_song(tmp_path / "song.wav")
+    result = run("explain", song, "-o", out, "--network", network)
+    assert result.exit_code == 1
+    assert result.stderr == f"Error: {song}: No space left on device\n"
+    assert folders(out) == []
+
+
+# Progress
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize("quiet", [False, True])
+def test_a_terminal_gets_a_progress_bar_unless_quiet(
+    tmp_path, network, out, monkeypatch, quiet
+):
+    song = write_song(tmp_path / "a{b}\nc.wav" if os.name != "nt" else tmp_path / "a{b}.wav")
+    monkeypatch.setattr(sys, "stderr", terminal := Terminal())
+    options = ["--quiet"] if quiet else []
+    arguments = ["explain", str(song), "-o", str(out), "--network", str(network), *options]
+    cli.main.main(arguments, standalone_mode=False)
+    assert ("0%|" in terminal.getvalue()) is not quiet
+    assert "\n" not in terminal.getvalue()
+
+
+# The other commands
+
+
+def test_info_prints_the_configuration():
+    result = run("info")
+    assert result.exit_code == 0
+    assert fd.__version__ in result.stdout and "back end" in result.stdout
+
+
+def test_networks_lists_a_line_for_each_bundled_network():
+    result = run("networks")
+    assert result.exit_code == 0
+    lines = result.stdout.splitlines()
+    assert [line.split()[0] for line in lines] == fd.list_pretrained()
+
+
+def test_the_version_is_printed():
+    assert run("--version").stdout == f"fastdeconv, version {fd.__version__}\n"
+
+
+def test_the_default_network_is_the_one_of_the_python_call():
+    (option,) = (p for p in cli.explain.params if p.name == "network")
+    assert option.default == DEFAULT_NETWORK
+
+
+def test_help_needs_neither_numpy_nor_any_audio_library():
+    heavy = {"numpy", "librosa", "soundfile", "numba", "PIL", "tqdm"}
+    code = (
+        "import sys; from fastdeconv.cli import main; main(['explain', '--help'], "
+        f"standalone_mode=False); print(sorted({heavy} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_the_demo_runs_as_a_module_without_a_bar_in_a_pipe(out):
+    arguments = ["explain", "--demo", "-o", out, "--layers", "pool1", "--features", "0-3"]
+    done = subprocess.run(
+        [sys.executable, "-m", "fastdeconv", *arguments], capture_output=True, text=True, check=True
+    )
+    assert done.stderr == ""
+    assert done.stdout.startswith(f"{out / 'demo'}: 4 features of 1 layers")
+    assert folders(out) == ["demo"]
+    assert len(os.listdir(out / "demo" / "pool1")) == 8
+    about = soundfile.info(out / "demo" / "pool1" / "feature_3.wav")
+    original = soundfile.info(out / "demo" / "original.wav")
+    assert (about.samplerate, about.frames) == (original.samplerate, original.frames)
+    assert about.samplerate == 11025 and 3.9 < original.duration < 4.1
