@@ -27,8 +27,8 @@ _EXPORTS = {
     "Clip": ".audio.frontend",
     "load_clip": ".audio.frontend",
     "auralise": ".audio.auralise",
-    "explain": ".explain",
-    "Explanation": ".explain",
+    "explain": ".explanation",
+    "Explanation": ".explanation",
     "ops": ".kernels.ops",
     "config": ".kernels.dispatch",
     "available_backends": ".kernels.dispatch",
@@ -55,8 +55,8 @@ if TYPE_CHECKING:
     from .errors import BackendError as BackendError
     from .errors import FastdeconvError as FastdeconvError
     from .errors import ParameterError as ParameterError
-    from .explain import Explanation as Explanation
-    from .explain import explain as explain
+    from .explanation import Explanation as Explanation
+    from .explanation import explain as explain
     from .kernels import ops as ops
     from .kernels.dispatch import available_backends as available_backends
     from .kernels.dispatch import available_isas as available_isas

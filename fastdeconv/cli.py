@@ -20,7 +20,7 @@ from .errors import FastdeconvError
 from .report.names import printable, safe_name, unique_names
 
 if TYPE_CHECKING:
-    from .explain import Explanation, Progress
+    from .explanation import Explanation, Progress
     from .network.network import Network
 
 __all__ = ["main"]
@@ -114,7 +114,7 @@ def explain(
     if not songs and not demo:
         raise click.UsageError("Give at least one SONG, or --demo.")
     with _clean_exit(ctx), ExitStack() as stack:
-        from .explain import choose_layers, open_network
+        from .explanation import choose_layers, open_network
         from .kernels.dispatch import config
         from .report.folder import check_writable
 
@@ -203,7 +203,7 @@ def _demo_clip() -> Iterator[Path]:
 def _explain_song(
     song: _Song, net: Network, out: Path, how: dict[str, Any], *, overwrite: bool, quiet: bool
 ) -> None:
-    from .explain import explain as explain_clip
+    from .explanation import explain as explain_clip
     from .report.folder import check_free
 
     # Said before the work is done rather than after it.

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 import fastdeconv as fd
 from fastdeconv import cli
-from fastdeconv.explain import DEFAULT_NETWORK
+from fastdeconv.explanation import DEFAULT_NETWORK
 from fastdeconv.report import song as song_report
 
 SR = 8000

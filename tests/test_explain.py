@@ -5,8 +5,6 @@ import io
 import json
 import os
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -197,16 +195,6 @@ def test_asking_for_what_was_not_explained_says_what_there_is(explanation):
         explanation.sound("pool9", 0)
     with pytest.raises(fd.ParameterError, match=r"feature 6.*there are 0-5"):
         explanation.sound("pool2", 6)
-
-
-def test_explain_can_be_called_however_its_module_was_imported():
-    code = (
-        "import fastdeconv.explain as module, fastdeconv as fd; "
-        "assert module.Explanation is fd.Explanation; "
-        "fd.explain('no-such-song.wav', 'no-such.npz')"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert "FileNotFoundError" in done.stderr.splitlines()[-1]
 
 
 # The table

@@ -32,6 +32,8 @@ SourceLike = str | os.PathLike[str] | IO[bytes]
 
 # 4 GiB of float32: more is a damaged header or a mistake in the rates.
 MAX_SAMPLES = 1 << 30
+# More is a damaged header too, and would make a small file fill the memory.
+_MAX_UPSAMPLING = 256
 # Values decoded at a time, so that memory follows what a file holds, not what it claims.
 _BLOCK_VALUES = 1 << 20
 # Writers that stream to a pipe leave a size like this where they do not know it.
@@ -103,9 +105,8 @@ def _read_object(
 
     _check_file_object(file, name)
     try:
-        sound = soundfile.SoundFile(file)
-    # TypeError: soundfile asks for a rate when the name ends in ".raw".
-    except (soundfile.SoundFileError, RuntimeError, TypeError, ValueError) as error:
+        sound = soundfile.SoundFile(_QuietFile(file))
+    except (soundfile.SoundFileError, RuntimeError) as error:
         raise AudioError(f"{name}: not an audio file, or damaged: {_reason(error)}") from error
     with sound:
         _check_whole(sound, file, name)
@@ -113,6 +114,31 @@ def _read_object(
             return _read_sound(sound, file, name, offset, wanted), sound.samplerate
         except (soundfile.SoundFileError, RuntimeError) as error:
             raise AudioError(f"{name}: damaged or truncated: {_reason(error)}") from error
+
+
+class _QuietFile:
+    """What libsndfile reads from: `file`, but a failed seek or read is silent.
+
+    An exception cannot pass through libsndfile; cffi would print its traceback.
+    A damaged file asks for impossible seeks; libsndfile sees that the position
+    or the count is not the one it asked for, and reports that.
+    """
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.tell = file.tell
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        try:
+            return self._file.seek(offset, whence)
+        except (OSError, ValueError):
+            return self._file.tell()
+
+    def read(self, size: int) -> bytes:
+        try:
+            return self._file.read(size)
+        except (OSError, ValueError):
+            return b""
 
 
 def _reason(error: Exception) -> str:
@@ -248,9 +274,8 @@ def mono_samples(samples: Any, sr: float, offset: float = 0.0) -> FloatArray:
     if 0 in array.shape:
         raise AudioError(f"samples are empty, found shape {array.shape}")
     start = _start(offset, sr, array.shape[-1], "samples")
-    mono = _mean_of_channels(_as_float(array))[start:]
     with np.errstate(over="ignore"):
-        mono = mono.astype(np.float32)
+        mono: FloatArray = _mean_of_channels(_as_float(array))[start:].astype(np.float32)
     check_samples(mono, sr, "samples", start)
     return mono
 
@@ -294,10 +319,10 @@ def resample(samples: FloatArray, sr: float, target_sr: float) -> FloatArray:
     if sr == target_sr:
         return samples
     ratio = float(target_sr) / sr
-    if samples.size * ratio > MAX_SAMPLES:
+    if ratio > _MAX_UPSAMPLING or samples.size * ratio > MAX_SAMPLES:
         raise AudioError(
-            f"{samples.size} samples from {sr:g} Hz to {target_sr:g} Hz would be more than "
-            f"{MAX_SAMPLES} samples"
+            f"{samples.size} samples at {sr:g} Hz cannot be resampled to {target_sr:g} Hz: the "
+            f"limits are {_MAX_UPSAMPLING} times the rate and {MAX_SAMPLES} samples"
         )
     import soxr
 

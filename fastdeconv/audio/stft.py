@@ -140,7 +140,8 @@ class Stft:
     def envelope(self, frames: int, n_samples: int) -> FloatArray:
         """Sum of the squared windows of `frames` frames at each of `n_samples` samples."""
         squares = np.broadcast_to(self.window_values**2, (1, frames, self.n_fft))
-        return self._trim(_overlap_add(squares, self.hop_length), n_samples)[0].astype(np.float32)
+        total = self._trim(_overlap_add(squares, self.hop_length), n_samples)[0]
+        return np.asarray(total, np.float32)
 
     def inverse(self, spectra: ComplexArray, envelope: FloatArray) -> FloatArray:
         """Signals, shape (K, n_samples), of K spectra, shape (K, frames, bins).

@@ -317,9 +317,9 @@ def _back_conv(trace: Activations, index: int, R: Array, rule: str,  # noqa: N80
 def _back_relu(trace: Activations, index: int, R: Array, rule: str,  # noqa: N803
                arithmetic: Arithmetic, channels: Any) -> Array:
     if rule != "gradient":
-        R = np.maximum(R, 0)  # noqa: N806
+        R = np.maximum(R, 0)
     if rule != "deconvnet":
-        R = np.where(trace.activation(index)[channels] > 0, R, 0)  # noqa: N806
+        R = np.where(trace.activation(index)[channels] > 0, R, 0)
     return R
 
 

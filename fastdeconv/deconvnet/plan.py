@@ -57,7 +57,7 @@ def forward_plan(net: Network) -> list[Block]:
 
 def _fuse(net: Network, conv: int) -> Block:
     """Convolution, then [scale][ReLU][scale][max pool], each where it comes next."""
-    slots = [
+    slots: list[tuple[str, Any]] = [
         ("affine1", _AFFINE), ("relu", nn.ReLU), ("affine2", _AFFINE), ("pool", nn.MaxPool2d),
     ]
     parts: dict[str, Any] = {}

@@ -8,6 +8,7 @@ single map, handled layer by layer; from there on, back ends with lane kernels (
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
@@ -196,7 +197,7 @@ class _Walk:
         if self.lanes is None:
             return max(1, _PLANE_BYTES // (2 * self.arithmetic.dtype().itemsize * max(sizes)))
         tensors = [*self._lane_tensors(index), 0, 0]
-        pairs = max(a + b for a, b in zip(tensors, tensors[1:]))
+        pairs = max(a + b for a, b in itertools.pairwise(tensors))
         fits = _LANE_BYTES // (4 * max(pairs, 1))
         return max(_FEW_LANES, min(_LANES, fits // _FEW_LANES * _FEW_LANES))
 
@@ -216,9 +217,9 @@ class _Walk:
         self, index: int, features: NDArray[np.intp], values: Array, out: Array
     ) -> None:
         """Project `values` (K, H, W) of layer `index` into `out` (K, C, H, W), zeros."""
-        R: Array = values.astype(self.arithmetic.dtype)[None]  # noqa: N806
+        R: Array = values.astype(self.arithmetic.dtype)[None]
         while index >= 0 and not mixes(self.net.layers[index], self.rule):
-            R = self._layer(index, R, features)  # noqa: N806
+            R = self._layer(index, R, features)
             index -= 1
         if index >= 0 and self.lanes and isinstance(self.net.layers[index], nn.Conv2d):
             self._lanes_down(index, self._first(index, R[0], features), out)
@@ -236,7 +237,7 @@ class _Walk:
             if self.lanes and isinstance(self.net.layers[index], nn.Conv2d):
                 self._lanes_down(index, self._dense(index, R), out)
                 return
-            R = self._layer(index, R)  # noqa: N806
+            R = self._layer(index, R)
             index -= 1
         out[:] = R
 

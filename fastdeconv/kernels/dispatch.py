@@ -39,7 +39,8 @@ class _Settings(NamedTuple):
     isa: str | None = None
 
 
-_settings: ContextVar[_Settings] = ContextVar("fastdeconv_settings", default=_Settings())
+_DEFAULTS = _Settings()
+_settings: ContextVar[_Settings] = ContextVar("fastdeconv_settings", default=_DEFAULTS)
 
 
 @contextmanager
@@ -89,15 +90,16 @@ def config(
 def get_backend(name: str | None = None) -> Backend:
     """The back end a call with ``backend=name`` uses."""
     name = name or _settings.get().backend or os.environ.get("FASTDECONV_BACKEND") or None
-    backend = _load(name) if name else _load_best()
-    return backend
+    if name:
+        return _load(name)
+    return _load(next(known for known in BACKENDS if _missing(known) is None))
 
 
 def get_isa() -> str:
     """The instruction set the native back end uses now."""
     isa = _settings.get().isa or os.environ.get("FASTDECONV_ISA") or None
     if isa is None:
-        return available_isas()[0]
+        return _isas()[0]
     return _check_isa(isa)
 
 
@@ -132,8 +134,7 @@ def available_isas() -> list[str]:
 
     Empty without the compiled extension.
     """
-    native = _native_module()
-    return [] if native is None else list(native.available_isas())
+    return list(_isas())
 
 
 def show_config() -> None:
@@ -178,6 +179,11 @@ def _version(distribution: str) -> str:
         return "not installed"
 
 
+def _isas() -> tuple[str, ...]:
+    native = _native_module()
+    return () if native is None else tuple(native.tables())
+
+
 @functools.cache
 def _native_module() -> Any:
     try:
@@ -190,13 +196,14 @@ def _missing(name: str) -> str | None:
     """Why a known back end cannot be used, or None when it can."""
     if name == "native" and _native_module() is None:
         return "its extension module was not built (no C compiler at install time?)"
-    if name == "numba" and importlib.util.find_spec("numba") is None:
+    if name == "numba" and not _numba_installed():
         return "the numba package is not installed"
     return None
 
 
-def _load_best() -> Backend:
-    return _load(available_backends()[0])
+@functools.cache
+def _numba_installed() -> bool:
+    return importlib.util.find_spec("numba") is not None
 
 
 _MODULES = {"native": ".native_cpu", "numba": ".numba_cpu", "reference": ".reference"}
@@ -211,15 +218,19 @@ def _load(name: str) -> Backend:
             f"back end {name!r} is not available: {reason}; "
             f"available: {', '.join(available_backends())}"
         )
-    backend: Backend = importlib.import_module(_MODULES[name], __package__).BACKEND
+    try:
+        backend: Backend = importlib.import_module(_MODULES[name], __package__).BACKEND
+    except ImportError as error:
+        # Numba refuses to be imported beside a NumPy newer than it knows.
+        raise BackendError(f"back end {name!r} cannot be loaded: {error}") from error
     return backend
 
 
 def _check_isa(isa: str) -> str:
-    if isa not in available_isas():
+    if isa not in _isas():
         raise BackendError(
             f"instruction set {isa!r} is not available; "
-            f"available: {', '.join(available_isas()) or 'none (no native back end)'}"
+            f"available: {', '.join(_isas()) or 'none (no native back end)'}"
         )
     return isa
 

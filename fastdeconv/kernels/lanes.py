@@ -15,7 +15,7 @@ Native and Numba back ends share the geometry and packing in this module.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Protocol, Union
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -105,7 +105,7 @@ class Step(NamedTuple):
 class Last(NamedTuple):
     """Transposed convolution to the input, of what `above` would have produced."""
 
-    above: Union[First, Step]
+    above: First | Step
     source: Source
     conv: Convolution
 

@@ -184,10 +184,6 @@ def tables():
     return result
 
 
-def available_isas():
-    return list(tables())
-
-
 cdef class Conv:
     """A convolution over a padded channels-last input (see fd_conv)."""
 

@@ -19,7 +19,6 @@ from .interface import FloatArray, Padding, Pair, Window, switch_dtype
 from .lanes import (
     First,
     Last,
-    Source,
     Step,
     aligned_empty,
     aligned_zeros,

@@ -29,7 +29,9 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from . import numba_lanes
 from .interface import FloatArray, Pair, Window, switch_dtype
+from .lanes import First, Last, Step
 from .schedule import run_bands
 
 __all__ = ["BACKEND", "NumbaBackend"]
@@ -422,6 +424,18 @@ class NumbaBackend:
 
         _run_planes(len(targets), work, num_threads)
         return out
+
+    def lanes(self, count: int) -> int:
+        """See `fastdeconv.kernels.lanes.LaneBackend`."""
+        return numba_lanes.lanes(count)
+
+    def project(self, job: First | Step, num_threads: int) -> FloatArray:
+        """See `fastdeconv.kernels.lanes.LaneBackend`."""
+        return numba_lanes.project(job, num_threads)
+
+    def project_last(self, job: Last, out: FloatArray, num_threads: int) -> None:
+        """See `fastdeconv.kernels.lanes.LaneBackend`."""
+        numba_lanes.project_last(job, out, num_threads)
 
 
 def _planes(array: NDArray[Any]) -> NDArray[Any]:

@@ -304,6 +304,10 @@ def _inflate(file: IO[bytes], info: zipfile.ZipInfo, end: int) -> bytearray:
     if len(header) != 30 or header[:4] != b"PK\x03\x04":
         raise ArchiveError("the member's zip header is damaged or missing")
     name_size, extra_size = struct.unpack("<HH", header[26:30])
+    # Bit 11: UTF-8, else the code page of DOS.
+    codec = "utf-8" if info.flag_bits & 0x800 else "cp437"
+    if file.read(name_size) != info.orig_filename.encode(codec):
+        raise ArchiveError("the zip directory and the member's header name different members")
     start = info.header_offset + 30 + name_size + extra_size
     if start + info.compress_size > end:
         raise ArchiveError("the member is cut short, or overlaps the next one")

@@ -126,7 +126,7 @@ def test_silence_loads_without_a_warning(tmp_path):
 
 
 def test_file_names_of_any_kind_are_read(tmp_path):
-    for name in ("-song.wav", "naïve 歌.wav", "new\nline.wav", "no extension"):
+    for name in ("-song.wav", "naïve 歌.wav", "new\nline.wav", "song.raw", "no extension"):
         path = written(tmp_path / name, noise(3000))
         assert load_clip(path, ANY_LENGTH).samples.size == 3000
 
@@ -192,6 +192,34 @@ def test_a_truncated_file_is_refused(tmp_path, fmt, share):
     path.write_bytes(content[: int(len(content) * share)])
     with pytest.raises(AudioError, match=rf"song\.{fmt}: .*(truncated|damaged)"):
         load_clip(path, ANY_LENGTH)
+
+
+def test_damaged_headers_are_refused_or_read_but_never_break():
+    rng = np.random.default_rng(0)
+    for fmt in ("wav", "flac", "ogg", "aiff", "au", "caf", "w64", "rf64"):
+        content = encoded(noise(3000), fmt=fmt)
+        for _ in range(25):
+            damaged = bytearray(content)
+            for at in rng.integers(0, 200, size=3):
+                damaged[at] = rng.integers(256)
+            try:
+                clip = load_clip(io.BytesIO(damaged), PAPER)
+            except AudioError as error:
+                assert str(error).startswith("<BytesIO>: ")
+            else:
+                assert np.isfinite(clip.x).all()
+
+
+def test_a_file_whose_reading_fails_is_refused():
+    class BadDisk(io.BytesIO):
+        def read(self, size=-1):
+            if self.tell() > 5000:
+                raise OSError("input/output error")
+            return super().read(size)
+
+    for fmt in ("wav", "flac", "mp3"):
+        with pytest.raises(AudioError, match=r"<BadDisk>: .*(truncated|damaged)"):
+            load_clip(BadDisk(encoded(noise(30000), fmt=fmt)), ANY_LENGTH)
 
 
 @pytest.mark.parametrize("position", [0.3, 0.6])

@@ -119,7 +119,7 @@ def test_every_version_of_the_npy_header_is_read(version, net, tmp_path, npz, re
 
 
 def test_a_plain_archive_needs_an_architecture(npz, arrays):
-    with pytest.raises(ArchiveError, match="'network' is missing.*architecture"):
+    with pytest.raises(ArchiveError, match=r"'network' is missing.*architecture"):
         Network.load(npz(arrays))
 
 

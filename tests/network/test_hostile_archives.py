@@ -132,7 +132,7 @@ def test_too_many_members_are_refused(refused, members, monkeypatch):
 def test_a_huge_directory_is_refused_before_it_is_read(refused, members, monkeypatch):
     monkeypatch.setattr(archive, "MAX_DIRECTORY_BYTES", 70_000)
     many = [(f"{n:0200}.npy", b"") for n in range(300)]
-    assert "directory" in refused(zipped(many))
+    assert "bytes, over the limit of 70000" in refused(zipped(many))
 
 
 def test_declared_sizes_over_the_limits_are_refused(refused, members, monkeypatch):
@@ -194,10 +194,29 @@ def test_a_wrong_checksum_is_refused(refused, members):
 
 
 def test_members_that_overlap_are_refused(refused, members):
+    data, name = zipped(members.items()), "conv1.bias.npy"
+    start = data.index(members[name])
+    longer = data[start : start + len(members[name]) + 40]
+    data = patched(data, name, 16, struct.pack("<3I", zlib.crc32(longer), *[len(longer)] * 2))
+    assert "'conv1.bias'" in (message := refused(data)) and "overlaps" in message
+
+
+def test_two_names_for_one_member_are_refused(refused, members):
     data = zipped(members.items())
-    # The entry of the second member points at the first one.
-    message = refused(patched(data, "conv1.bias.npy", 42, struct.pack("<I", 0)))
-    assert "'conv1.bias'" in message
+    offset = struct.pack("<I", data.index(b"conv1.bias.npy") - 30)
+    message = refused(patched(data, "affine1.bias.npy", 42, offset))
+    assert "'affine1.bias'" in message and "different members" in message
+
+
+def test_bytes_behind_a_compressed_stream_are_refused(refused, members):
+    name, plain = "conv1.bias.npy", members["conv1.bias.npy"]
+    squeeze = zlib.compressobj(wbits=-15)
+    stream = squeeze.compress(plain) + squeeze.flush()
+    data = zipped({**members, name: stream + b"more"}.items())
+    data = patched(data, name, 10, struct.pack("<H", zipfile.ZIP_DEFLATED))
+    data = patched(data, name, 16, struct.pack("<I", zlib.crc32(plain)))
+    data = patched(data, name, 24, struct.pack("<I", len(plain)))
+    assert "does not end where the member does" in refused(data)
 
 
 # --- the arrays --------------------------------------------------------------------------
@@ -218,8 +237,8 @@ GOOD = "'fortran_order': False, 'shape': (4,), }"
         header("{'descr': '<f4', " + GOOD) + b"\0" * 17,
         header("{'descr': '<f4', 'fortran_order': False, 'shape': (-4,), }") + b"\0" * 16,
         header("{'descr': '<f4', 'fortran_order': False, 'shape': (-2, -2), }") + b"\0" * 16,
-        header("{'descr': '<f4', 'fortran_order': False, 'shape': (%d, 4), }" % 2**62),
-        header("{'descr': '<f4', 'fortran_order': False, 'shape': (%d, 0), }" % 2**70),
+        header("{'descr': '<f4', 'fortran_order': False, 'shape': (4611686018427387904, 4), }"),
+        header("{'descr': '<f4', 'fortran_order': False, 'shape': (99999999999999999999, 0), }"),
         header("{'descr': '<f4', 'fortran_order': False, 'shape': [4], }") + b"\0" * 16,
         header("{'descr': '<f4', 'fortran_order': False, 'shape': (True,), }") + b"\0" * 4,
         header("{'descr': '<f4', 'fortran_order': 0, 'shape': (4,), }") + b"\0" * 16,
@@ -250,6 +269,11 @@ GOOD = "'fortran_order': False, 'shape': (4,), }"
 )
 def test_damaged_members_are_refused_by_key(refused, members, member):
     assert "'conv1.bias'" in refused(zipped({**members, "conv1.bias.npy": member}.items()))
+
+
+def test_left_over_members_are_refused_without_reading_them(refused, members):
+    message = refused(zipped({**members, "other.npy": b"not an array"}.items()))
+    assert "no layer has a use for the array 'other'" in message
 
 
 def test_pickles_are_never_loaded(refused, members):

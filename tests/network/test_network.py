@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastdeconv.errors import ParameterError
-from fastdeconv.network import layers as L
+from fastdeconv.network import layers as kinds
 from fastdeconv.network.network import Network
 
 CONV = {"type": "conv2d", "name": "conv1", "bias": False}
@@ -23,7 +23,7 @@ def small(**arrays):
 
 def test_dicts_and_dataclasses_make_the_same_network(record, arrays):
     records = record["layers"]
-    mixed = [L.layer_from_record(r) if i % 2 else r for i, r in enumerate(records)]
+    mixed = [kinds.layer_from_record(r) if i % 2 else r for i, r in enumerate(records)]
     assert Network(mixed, arrays, (1, 12, None)).layers == Network(
         records, arrays, (1, 12, None)
     ).layers
@@ -37,7 +37,8 @@ def test_shapes_chain_through_all_layers(net):
 
 
 @pytest.mark.parametrize(
-    "dtype", ["<f2", ">f2", "<f4", ">f4", "<f8", ">f8", "i1", "u1", ">i2", "<u4", ">i8", "longdouble"]
+    "dtype",
+    ["<f2", ">f2", "<f4", ">f4", "<f8", ">f8", "i1", "u1", ">i2", "<u4", ">i8", "longdouble"],
 )
 @pytest.mark.parametrize("order", ["C", "F"])
 def test_arrays_of_any_real_dtype_and_order_become_read_only_float32(dtype, order):
@@ -133,7 +134,8 @@ def test_a_variance_that_makes_the_scale_infinite_is_refused(record, arrays):
 
 
 @pytest.mark.parametrize(
-    "shape", [(1, 9), (1, 9, 9, 9), None, 3, "abc", (1, 0, 9), (1, -1, 9), (1, 9.0, 9), (1, True, 9)]
+    "shape",
+    [(1, 9), (1, 9, 9, 9), None, 3, "abc", (1, 0, 9), (1, -1, 9), (1, 9.0, 9), (1, True, 9)],
 )
 def test_input_shapes_that_are_none_are_refused(shape):
     with pytest.raises(ParameterError, match="input_shape must be"):
@@ -242,7 +244,7 @@ window = st.tuples(st.integers(1, 5), st.integers(1, 4), st.integers(1, 3))
 @given(st.lists(window, min_size=1, max_size=5))
 def test_receptive_field_is_the_span_of_input_that_one_output_sees(windows):
     layers = [
-        L.MaxPool2d(f"p{i}", kernel_size=(k, 1), stride=(s, 1), dilation=(d, 1))
+        kinds.MaxPool2d(f"p{i}", kernel_size=(k, 1), stride=(s, 1), dilation=(d, 1))
         for i, (k, s, d) in enumerate(windows)
     ]
     last = 0
@@ -263,8 +265,8 @@ def test_a_network_survives_pickling_with_read_only_arrays(net):
 
 
 def test_layers_must_be_a_list_of_layers():
-    for layers in ([], {}, None, "relu", [L.Layer("x")]):
+    for layers in ([], {}, None, "relu", [kinds.Layer("x")]):
         with pytest.raises(ParameterError, match="layer"):
             Network(layers, {}, (1, 9, 9))
     with pytest.raises(ParameterError, match="arrays must be a dict"):
-        Network([L.ReLU("r")], [], (1, 9, 9))
+        Network([kinds.ReLU("r")], [], (1, 9, 9))

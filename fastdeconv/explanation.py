@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import os
 import platform
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from .errors import ParameterError
 from .kernels.dispatch import config, get_backend, get_isa, get_num_threads
@@ -71,9 +69,9 @@ def explain(
     net: Network | str | os.PathLike[str] = DEFAULT_NETWORK,
     layers: str | Iterable[str] | None = None,
     features: Features | None = None,
-    rule: str = "deconvnet",
-    start: str | NDArray[Any] = "map",
-    mode: str = "mask",
+    rule: Literal["deconvnet", "guided", "gradient"] = "deconvnet",
+    start: Literal["map", "max"] | ArrayLike = "map",
+    mode: Literal["mask", "phase"] = "mask",
     *,
     offset: float = 0.0,
     backend: str | None = None,
@@ -129,9 +127,23 @@ def explain(
         If the back end is not available.
     FileNotFoundError
         If there is no such sound file or archive.
-    """
-    from .deconvnet.projection import deconvolve
 
+    Examples
+    --------
+    >>> import numpy as np, fastdeconv as fd
+    >>> net = fd.Network(
+    ...     [{"type": "conv2d", "name": "conv1"}, {"type": "max_pool2d", "name": "pool1",
+    ...      "kernel_size": 2}],
+    ...     {"conv1.weight": np.ones((4, 1, 3, 3)), "conv1.bias": np.zeros(4)},
+    ...     input_shape=(1, 257, None),
+    ...     frontend=fd.Frontend(sr=11025, n_fft=512, hop_length=256),
+    ... )
+    >>> ex = fd.explain((np.ones(11025, np.float32), 11025), net, features=[3, 1])
+    >>> ex
+    <Explanation of 'clip': pool1: 2>
+    >>> ex.maps["pool1"].shape, ex.sound("pool1", 3).shape
+    ((2, 1, 257, 44), (11025,))
+    """
     if mode not in _MODES:
         raise ParameterError(f"mode must be 'mask' or 'phase', found {mode!r}")
     network = open_network(net)
@@ -139,41 +151,28 @@ def explain(
     with config(backend=backend, num_threads=num_threads):
         clip = _open_clip(source, network, offset)
         with _memory_as_parameter_error():
-            trace = network.forward(clip.x)
-            shapes = network.shapes(clip.x.shape)
-            numbers = {
-                layer: list(range(shapes[network.layer_index(layer)][0]))
-                if wanted is None
-                else wanted
-                for layer, wanted in chosen.items()
-            }
-            done, total = 0, sum(map(len, numbers.values()))
-            maps: dict[str, FloatArray] = {}
-            for layer, wanted in numbers.items():
-                maps[layer] = deconvolve(trace, layer, features=wanted, rule=rule, start=start)
-                done += len(wanted)
-                if progress is not None:
-                    progress(layer, done, total)
-        name = get_backend().name
-        return Explanation(
-            clip=clip,
-            network=network,
-            maps=maps,
-            features=numbers,
-            mode=mode,
-            source=_file_name(source),
-            parameters={
-                "rule": rule,
-                "start": start if isinstance(start, str) else "array",
-                "mode": mode,
-                "offset": offset,
-            },
-            computation={
-                "backend": name,
-                "instruction_set": get_isa() if name == "native" else None,
-                "threads": get_num_threads(),
-            },
-        )
+            numbers, maps = _project(network, clip, chosen, rule, start, progress)
+        backend_name = get_backend().name
+        computation = {
+            "backend": backend_name,
+            "instruction_set": get_isa() if backend_name == "native" else None,
+            "threads": get_num_threads(),
+        }
+    return Explanation(
+        clip=clip,
+        network=network,
+        maps=maps,
+        features=numbers,
+        mode=mode,
+        source=_file_name(source),
+        parameters={
+            "rule": rule,
+            "start": start if isinstance(start, str) else "array",
+            "mode": mode,
+            "offset": float(offset),
+        },
+        computation=computation,
+    )
 
 
 class Explanation:
@@ -549,6 +548,33 @@ def _as_list(key: str, values: Iterable[Any]) -> list[Any]:
         raise ParameterError(f"{key} must be a list, found {values!r}") from None
 
 
+def _project(
+    network: Network,
+    clip: Clip,
+    chosen: Mapping[str, list[int] | None],
+    rule: Any,
+    start: Any,
+    progress: Progress | None,
+) -> tuple[dict[str, list[int]], dict[str, FloatArray]]:
+    """Feature numbers and maps of each layer."""
+    from .deconvnet.projection import deconvolve
+
+    trace = network.forward(clip.x)
+    shapes = network.shapes(clip.x.shape)
+    numbers = {
+        layer: list(range(shapes[network.layer_index(layer)][0])) if wanted is None else wanted
+        for layer, wanted in chosen.items()
+    }
+    done, total = 0, sum(map(len, numbers.values()))
+    maps = {}
+    for layer, wanted in numbers.items():
+        maps[layer] = deconvolve(trace, layer, features=wanted, rule=rule, start=start)
+        done += len(wanted)
+        if progress is not None:
+            progress(layer, done, total)
+    return numbers, maps
+
+
 def _open_clip(source: Any, network: Network, offset: float) -> Clip:
     from .audio.frontend import Clip, load_clip
 
@@ -586,13 +612,3 @@ def _memory_as_parameter_error() -> Iterator[None]:
         raise ParameterError(
             "not enough memory: explain a shorter clip, fewer layers or fewer features"
         ) from None
-
-
-class _CallableModule(ModuleType):
-    """This module, callable: ``fastdeconv.explain`` is the function, but importing the
-    module by its name puts the module in the function's place."""
-
-    __call__ = staticmethod(explain)
-
-
-sys.modules[__name__].__class__ = _CallableModule

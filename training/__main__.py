@@ -1,0 +1,45 @@
+"""``python -m training STEP``: fetch, prepare, train, export, check, or all of them."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from .fetch import fetch_all
+from .manifest import HERE, load_sources
+from .prepare import prepare
+from .settings import SETTINGS, load_settings
+
+STEPS = ("fetch", "prepare", "train", "export", "check")
+
+
+def main() -> None:
+    """Run the steps asked for."""
+    parser = argparse.ArgumentParser(prog="python -m training", description=__doc__)
+    parser.add_argument("step", choices=(*STEPS, "all"))
+    parser.add_argument("--settings", type=Path, default=SETTINGS)
+    parser.add_argument("--cache", type=Path, default=HERE / "cache", help="packages and tracks")
+    parser.add_argument("--run", type=Path, default=HERE / "runs" / "last", help="checkpoint")
+    options = parser.parse_args()
+    settings = load_settings(options.settings)
+    for step in STEPS if options.step == "all" else (options.step,):
+        if step == "fetch":
+            fetch_all(load_sources(), options.cache)
+        elif step == "prepare":
+            packages = load_sources()
+            folders = fetch_all(packages, options.cache)
+            prepare(packages, folders, options.cache, settings.frontend["sr"])
+        else:
+            # PyTorch is not needed to fetch and decode.
+            from . import export, train
+
+            if step == "train":
+                train.train(settings, options.cache, options.run)
+            elif step == "export":
+                export.export(settings, options.cache, options.run)
+            else:
+                export.check(settings, options.cache)
+
+
+if __name__ == "__main__":
+    main()

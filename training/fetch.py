@@ -1,0 +1,74 @@
+"""Fetches the packages of the manifest and unpacks them in the cache folder."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from .manifest import Package
+
+
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file as hex digits."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def fetch(package: Package, cache: Path) -> Path:
+    """Return the folder of the unpacked package, downloading it if it is not there.
+
+    The download is done by apt, from the sources the machine is set up with; apt
+    must know the pinned version (Debian 12). The file is unpacked only if its
+    checksum is the recorded one.
+
+    Raises
+    ------
+    ValueError
+        If the checksum is another one.
+    RuntimeError
+        If apt or dpkg-deb are not there.
+    subprocess.CalledProcessError
+        If one of them fails.
+    """
+    folder = cache / "tree" / package.name
+    # The name carries the checksum: a changed manifest never meets an old tree.
+    done = cache / "tree" / f"{package.name}.{package.sha256[:16]}"
+    if done.exists():
+        return folder
+    deb = _download(package, cache / "debs")
+    found = sha256(deb)
+    if found != package.sha256:
+        raise ValueError(f"{deb}: sha256 is {found}, the manifest says {package.sha256}")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    _run(["dpkg-deb", "-x", str(deb.resolve()), str(folder.resolve())], cache)
+    done.touch()
+    return folder
+
+
+def fetch_all(packages: Sequence[Package], cache: Path) -> dict[str, Path]:
+    """Fetch every package; return the folder of each by package name."""
+    return {package.name: fetch(package, cache) for package in packages}
+
+
+def _download(package: Package, debs: Path) -> Path:
+    debs.mkdir(parents=True, exist_ok=True)
+    # apt writes the colon of an epoch as %3a.
+    pattern = f"{package.name}_{package.version.replace(':', '%3a')}_*.deb"
+    if not any(debs.glob(pattern)):
+        print(f"fetching {package.name} {package.version}", file=sys.stderr)
+        _run(["apt-get", "download", f"{package.name}={package.version}"], debs)
+    return next(debs.glob(pattern))
+
+
+def _run(command: list[str], folder: Path) -> None:
+    if shutil.which(command[0]) is None:
+        raise RuntimeError(f"{command[0]} is needed (Debian or a relative of it)")
+    subprocess.run(command, cwd=folder, check=True, stdout=sys.stderr)

@@ -1,0 +1,83 @@
+"""Decodes every track once: mono, at the network's rate, one array a track."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from .audiofile import read_mono
+from .manifest import Package, Track, find_tracks
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A decoded track: what it is, and the array file that holds its samples."""
+
+    id: str
+    package: str
+    artist: str
+    label: str
+    licence: str
+    credit: str
+    n_samples: int
+    array: str
+
+
+def prepare(
+    packages: Sequence[Package], folders: dict[str, Path], cache: Path, sr: float
+) -> list[Prepared]:
+    """Decode what is not decoded yet, and write ``tracks.json`` in the cache folder."""
+    arrays = cache / f"arrays-{sr:g}"
+    arrays.mkdir(parents=True, exist_ok=True)
+    tracks = [t for package in packages for t in find_tracks(package, folders[package.name])]
+    prepared = []
+    for number, track in enumerate(tracks, 1):
+        print(f"\rdecoding {number}/{len(tracks)} ", end="", file=sys.stderr, flush=True)
+        prepared.append(_prepare_track(track, arrays, sr))
+    print(file=sys.stderr)
+    index = json.dumps([asdict(track) for track in prepared], indent=1, ensure_ascii=False)
+    (cache / "tracks.json").write_text(index + "\n", encoding="utf-8")
+    return prepared
+
+
+def load_prepared(cache: Path) -> list[Prepared]:
+    """Read the list that `prepare` wrote."""
+    records = json.loads((cache / "tracks.json").read_text(encoding="utf-8"))
+    return [Prepared(**record) for record in records]
+
+
+def open_samples(cache: Path, track: Prepared, sr: float) -> npt.NDArray[np.float32]:
+    """Return the samples of a track, mapped from its file."""
+    samples: npt.NDArray[np.float32] = np.load(
+        cache / f"arrays-{sr:g}" / track.array, mmap_mode="r", allow_pickle=False
+    )
+    return samples
+
+
+def _prepare_track(track: Track, arrays: Path, sr: float) -> Prepared:
+    name = hashlib.sha256(track.id.encode()).hexdigest()[:24] + ".npy"
+    path = arrays / name
+    if not path.exists():
+        partial = path.with_suffix(".partial")
+        with partial.open("wb") as stream:
+            np.save(stream, read_mono(track.paths, sr))
+        partial.replace(path)
+    group = track.group
+    n_samples = len(np.load(path, mmap_mode="r", allow_pickle=False))
+    return Prepared(
+        id=track.id,
+        package=track.package,
+        artist=group.artist,
+        label=group.label,
+        licence=group.licence,
+        credit=group.credit,
+        n_samples=n_samples,
+        array=name,
+    )

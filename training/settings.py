@@ -1,0 +1,76 @@
+"""Reads ``settings.toml``, which decides everything that can be decided."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .manifest import HERE
+
+SETTINGS = HERE / "settings.toml"
+
+
+@dataclass(frozen=True)
+class Split:
+    """Test artists, and the share of everybody else's tracks kept for validation."""
+
+    test_artists: tuple[str, ...]
+    validation_share: float
+    seed: int
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Layers and channels of the network, dropout before its last layer."""
+
+    layers: int
+    channels: int
+    dropout: float
+    first_layer_init_scale: float
+
+
+@dataclass(frozen=True)
+class Training:
+    """Length and rates of the training run; see settings.toml for what each is for."""
+
+    seed: int
+    threads: int
+    batch: int
+    steps: int
+    learning_rate: float
+    first_layer_rate_factor: float
+    weight_decay: float
+    label_smoothing: float
+    tilt: float
+    silence: float
+    report_every: int
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All settings; `frontend` is a record for ``fastdeconv.Frontend``."""
+
+    name: str
+    classes: tuple[str, ...]
+    clip_samples: int
+    frontend: dict[str, Any]
+    split: Split
+    network: Shape
+    training: Training
+
+
+def load_settings(path: Path = SETTINGS) -> Settings:
+    """Read the settings at `path`; unknown and missing keys are a TypeError."""
+    record = tomllib.loads(path.read_text(encoding="utf-8"))
+    split = {**record.pop("split")}
+    split["test_artists"] = tuple(split["test_artists"])
+    return Settings(
+        name=record.pop("name"),
+        classes=tuple(record.pop("classes")),
+        split=Split(**split),
+        network=Shape(**record.pop("network")),
+        training=Training(**record.pop("training")),
+        **record,
+    )
