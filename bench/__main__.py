@@ -51,7 +51,7 @@ def main() -> None:
         _projections(state, plain, tuned, rounds=args.rounds)
         if args.script:
             _script(peers.Script2015(net))
-    print(f"\nmemory above the inputs, deepest layer, 64 features: {_memory():.0f} MB")
+    print(f"\nmemory above the inputs, deepest layer, 64 features: {_memory()}")
 
 
 def _variants() -> dict[str, dict[str, str]]:
@@ -160,24 +160,31 @@ def _script(script: object) -> None:
 
 
 _MEMORY = """
-import resource
 import fastdeconv as fd
 from bench import workload
+
+def resident(key):
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith(key))
+
 trace = workload.trace()
 fd.deconvolve(trace, "pool1", [0])
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+with open("/proc/self/clear_refs", "w") as file:
+    file.write("5")  # forget the peak so far
+before = resident("VmRSS")
 fd.deconvolve(trace, "pool5")
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+print(resident("VmHWM") - before)
 """
 
 
-def _memory() -> float:
-    """Peak growth of a fresh process's memory in MB, the result (11 MB) included."""
+def _memory() -> str:
+    """Peak growth of a fresh process's memory, the result (11 MB) included."""
+    if not sys.platform.startswith("linux"):
+        return "not measured here"
     run = subprocess.run(
         [sys.executable, "-c", _MEMORY], check=True, capture_output=True, text=True
     )
-    unit = 1 if sys.platform == "darwin" else 1024
-    return int(run.stdout) * unit / 1e6
+    return f"{int(run.stdout) * 1024 / 1e6:.0f} MB"
 
 
 if __name__ == "__main__":

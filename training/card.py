@@ -34,8 +34,8 @@ rely on.
 _TRAINING = """\
 ## Training
 
-{clips:,} random clips of 4 s in {steps:,} steps of {batch}, {minutes:.0f} minutes on {threads} threads
-of a shared CPU; every class as often, within a class every artist as often. AdamW with
+{clips:,} random clips of 4 s in {steps:,} steps of {batch}: {minutes:.0f} minutes on a shared
+CPU, {threads} threads. Every class as often, within a class every artist as often. AdamW with
 one cycle of the learning rate (peak {rate:g}, {factor:g} times that in the first layer),
 weight decay {decay:g}, dropout {dropout:g}, label smoothing {smoothing:g}, bf16, seed {seed},
 PyTorch {torch}. Clips were made brighter or duller at random (first-order filter,
@@ -65,11 +65,12 @@ that filters moved, not that they became meaningful.
 _LICENCE = """\
 ## Licence of the weights
 
-{licence}, with credit to the artists of the table above. Reasoning: whether weights are
-an adaptation of the music they were trained on is unsettled. To be safe they are
-treated as one. Most of the music is CC-BY-SA 3.0, whose adaptations may be passed on
-under a later version of the same licence; the MIT and BSD licences of the rest allow
-that and ask that their notices stay, see the end. The code of fastdeconv is not affected.
+{licence}, with credit to the artists trained on, as the table above gives it. Reasoning:
+whether weights are an adaptation of the music they were trained on is unsettled. To be
+safe they are treated as one. Most of that music is CC-BY-SA 3.0, whose adaptations may be
+passed on under a later version of the same licence; the rest is under a BSD licence, which
+allows that and asks that its notice stays, see the end. The code of fastdeconv is not
+affected.
 
 ## Limits
 

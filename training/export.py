@@ -49,6 +49,7 @@ def export(settings: Settings, cache: Path, run: Path, target: Path = PRETRAINED
     if not change < FOLDING_TOLERANCE:
         raise ValueError(f"folding the batch norms changed a logit by {change:.2g}")
     tracks = load_prepared(cache)
+    parts = split_tracks(tracks, settings.split)
     network = fastdeconv.Network(
         layer_records(settings.network.layers),
         arrays,
@@ -58,15 +59,14 @@ def export(settings: Settings, cache: Path, run: Path, target: Path = PRETRAINED
         name=settings.name,
         license=LICENCE,
         citation=f"{settings.name}: a network of the fastdeconv package, trained on music by "
-        + ", ".join(sorted({track.artist for track in tracks})),
+        + ", ".join(sorted({track.artist for track in parts["train"]})),
     )
     archive = target / f"{settings.name}.npz"
     network.save(archive)
     if archive.stat().st_size > MAX_BYTES:
         raise ValueError(f"{archive}: {archive.stat().st_size} bytes, more than {MAX_BYTES}")
     report = json.loads((run / "report.json").read_text(encoding="utf-8"))
-    test = split_tracks(tracks, settings.split)["test"]
-    report["test"] = measure(net, settings, test, cache, frontend).summary()
+    report["test"] = measure(net, settings, parts["test"], cache, frontend).summary()
     demo = logits_from_arrays(network.arrays, torch.tensor(_demo(frontend)[None])).softmax(1)
     report["demo"] = dict(zip(settings.classes, demo[0].tolist(), strict=True))
     write_card(settings, tracks, report, LICENCE, target / f"{settings.name}.md")

@@ -23,7 +23,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ..kernels.interface import Backend, Pair, Window
+from ..kernels import reference
+from ..kernels.interface import Backend, Pair, Window, switch_dtype
 from ..network import layers as nn
 from ..network.network import Network
 
@@ -55,8 +56,6 @@ class Arithmetic:
 
     def _call(self, name: str, *args: Any) -> Any:
         if self._exact:
-            from ..kernels import reference
-
             return getattr(reference, name)(*args)
         arrays = [np.ascontiguousarray(a) if isinstance(a, np.ndarray) else a for a in args]
         return getattr(self._backend, name)(*arrays, self._threads)
@@ -70,7 +69,8 @@ class Arithmetic:
         return self._call("conv_transpose2d", x, weight, None, window, groups, out_size)
 
     def max_pool2d(self, x: Array, window: Window, out_size: Pair) -> tuple[Array, Array]:
-        return self._call("max_pool2d", x, window, out_size)
+        values, switches = self._call("max_pool2d", x, window, out_size)
+        return values, switches.astype(switch_dtype(window.kernel), copy=False)
 
     def max_unpool2d(self, values: Array, switches: Array, window: Window,
                      out_size: Pair) -> Array:
@@ -198,24 +198,30 @@ def _pool_ends(start: Array, layer: Any, window: Window, axis: int, n: int) -> A
     return np.minimum(start + window.kernel[axis], limit)
 
 
-def _avg_pool_matrices(layer: Any, window: Window, in_size: Pair, out_size: Pair) -> list[Array]:
-    """Row and column matrices A, B (out, in) and counts: pool = A x B' / (counts)."""
-    parts = []
+def _avg_counts(layer: Any, window: Window, in_size: Pair, out_size: Pair) -> Array:
+    """How many elements every average is taken over, (H', W')."""
+    sides = []
     for axis in (0, 1):
         start = np.arange(out_size[axis]) * window.stride[axis] - window.padding[axis][0]
         end = _pool_ends(start, layer, window, axis, in_size[axis])
-        place = np.arange(in_size[axis])
-        inside = (place >= start[:, None]) & (place < end[:, None])
-        counted = end - (start if layer.count_include_pad else np.maximum(start, 0))
-        parts.append(inside / counted[:, None])
-    return parts
+        sides.append(end - (start if layer.count_include_pad else np.maximum(start, 0)))
+    return np.multiply.outer(*sides)
+
+
+def _ones(channels: int, window: Window) -> Array:
+    """Filters that sum every channel's windows.
+
+    The reference's convolution adds in one fixed order; a matrix product would round
+    equal windows differently.
+    """
+    return np.ones((channels, 1, *window.kernel))
 
 
 def _avg_pool(net: Network, index: int, x: Array, arithmetic: Arithmetic) -> Array:
     layer: Any = net.layers[index]
-    window = layer.window(_size(x), net.arrays)
-    rows, cols = _avg_pool_matrices(layer, window, _size(x), _out_size(net, index, x))
-    return (rows @ x.astype(np.float64) @ cols.T).astype(x.dtype)
+    window, out_size = layer.window(_size(x), net.arrays), _out_size(net, index, x)
+    sums = reference.conv2d(x[None], _ones(len(x), window), None, window, len(x), out_size)[0]
+    return (sums / _avg_counts(layer, window, _size(x), out_size)).astype(x.dtype)
 
 
 def _global_avg(net: Network, index: int, x: Array, arithmetic: Arithmetic) -> Array:
@@ -238,7 +244,8 @@ def _flatten(net: Network, index: int, x: Array, arithmetic: Arithmetic) -> Arra
 
 def _linear(net: Network, index: int, x: Array, arithmetic: Arithmetic) -> Array:
     weight, bias = _params(net, index)
-    out = weight.astype(np.float64) @ x[:, 0, 0].astype(np.float64)
+    # einsum: BLAS rounds differently with the number of its threads.
+    out = np.einsum("oi,i->o", weight, x[:, 0, 0], dtype=np.float64)
     if bias is not None:
         out = out + bias
     return out.astype(x.dtype)[:, None, None]
@@ -379,9 +386,11 @@ def _back_avg_pool(trace: Activations, index: int, R: Array, rule: str,  # noqa:
     layer: Any = trace.network.layers[index]
     size = _size(trace.activation(index - 1))
     window = layer.window(size, trace.network.arrays)
-    rows, cols = _avg_pool_matrices(layer, window, size, _size(R))
-    out: Array = rows.T @ R.astype(np.float64) @ cols
-    return out
+    shares = R / _avg_counts(layer, window, size, _size(R))
+    count = R.shape[1]
+    return reference.conv_transpose2d(
+        shares, _ones(count, window), None, window, count, size
+    )
 
 
 def _back_global_avg(trace: Activations, index: int, R: Array, rule: str,  # noqa: N803

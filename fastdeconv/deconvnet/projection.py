@@ -32,11 +32,14 @@ from ..network import layers as nn
 from ..network.network import Network
 from .layerwise import RULES, Arithmetic, affine_of, backward_layer, mixes
 from .plan import Segment, layer_cache, segment_below
-from .trace import Trace
+from .trace import Trace, as_array
 
 __all__ = ["deconvolve"]
 
 Array = NDArray[Any]
+
+_CLASS_DIGITS = 9
+"""More digits are no index of a class; Python refuses to read thousands of them."""
 
 _LANES = 64
 """Most features in one pass."""
@@ -128,16 +131,16 @@ def _resolve_layer(
     classes = net.classes or ()
     if name in classes:
         return index, [classes.index(name)]
-    if name.isascii() and name.isdigit():
+    if name.isascii() and name.isdigit() and len(name) <= _CLASS_DIGITS:
         return index, [int(name)]
     known = ", ".join(map(repr, classes)) or "none named (use class:INDEX)"
-    raise ParameterError(f"there is no class {name!r}; classes: {known}")
+    raise ParameterError(f"there is no class {nn.shown(name)}; classes: {known}")
 
 
 def _resolve_features(layer: str, count: int, features: Sequence[int] | None) -> NDArray[np.intp]:
     if features is None:
         return np.arange(count)
-    array = np.asarray(features)
+    array = as_array(features, "features")
     if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
         raise ParameterError(f"features must be a sequence of ints, found {features!r}")
     if any(isinstance(f, (bool, np.bool_)) for f in features):
@@ -163,14 +166,16 @@ def _start_values(activation: Array, features: NDArray[np.intp], start: Any) -> 
             strongest[rows, places] = flat[rows, places]
             return strongest.reshape(maps.shape)
         raise ParameterError(f"start must be 'map', 'max' or an array, found {start!r}")
-    array = np.asarray(start)
+    array = as_array(start, "start")
     if array.dtype.kind not in "fiub" or array.shape != maps.shape:
         raise ParameterError(
             f"start must be real numbers of shape {maps.shape} (features, height, width), "
             f"found {array.dtype} of shape {array.shape}"
         )
-    if not np.isfinite(array).all():
-        raise ParameterError("start has NaN or infinite values")
+    with np.errstate(over="ignore"):  # what overflows float32 is refused as infinite
+        finite = np.isfinite(array.astype(np.float32)).all()
+    if not finite:
+        raise ParameterError("start has NaN or infinite values (as float32)")
     return array.astype(maps.dtype)
 
 

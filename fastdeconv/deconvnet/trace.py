@@ -122,20 +122,29 @@ class Trace:
 
 def forward(net: Network, x: ArrayLike) -> Trace:
     """Run `net` on one input; see `Network.forward`."""
-    array = np.asarray(x)
+    array = as_array(x, "x")
     if array.dtype.kind not in "fiub" or array.ndim != 3:
         raise ParameterError(
             f"x must be real numbers of shape (C, H, W), found {array.dtype} of shape "
             f"{array.shape}"
         )
     net.shapes(array.shape)
-    array = _read_only(array, np.float32)
+    with np.errstate(over="ignore"):  # what overflows float32 is refused as infinite
+        array = _read_only(array, np.float32)
     if not np.isfinite(array).all():
-        raise ParameterError("x has NaN or infinite values")
+        raise ParameterError("x has NaN or infinite values (as float32)")
     backend, threads = get_backend(), get_num_threads()
     if hasattr(backend, "forward_block"):
         return Trace(net, array, _FusedRunner(net, backend, threads))
     return Trace(net, array, _Runner(net, backend, threads))
+
+
+def as_array(value: ArrayLike, name: str) -> NDArray[Any]:
+    """`value` as an array; ParameterError where NumPy can make none of it."""
+    try:
+        return np.asarray(value)
+    except (ValueError, TypeError, RuntimeError) as error:  # rows of unequal length, ...
+        raise ParameterError(f"{name} is not an array: {error}") from None
 
 
 def _read_only(array: NDArray[Any], dtype: Any) -> NDArray[Any]:
