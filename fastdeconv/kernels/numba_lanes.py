@@ -27,9 +27,9 @@ import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import llvmlite.binding
 import numba
 import numpy as np
+from llvmlite import binding  # type: ignore[import-untyped, unused-ignore]
 from numpy.typing import NDArray
 
 from .interface import FloatArray, Pair, Window
@@ -55,8 +55,6 @@ __all__ = ["lanes", "project", "project_last"]
 
 # Columns of the first step that share a load of its weights.
 COLUMNS = 4
-
-Array = NDArray[Any]
 
 
 def _kernel(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -128,7 +126,7 @@ def project_last(job: Last, out: FloatArray, num_threads: int) -> None:
 @functools.cache
 def _vector_sizes() -> tuple[int, ...]:
     """Lanes a register tile may have: four columns of them fit in the registers."""
-    wide = llvmlite.binding.get_host_cpu_features().get("avx512f", False)
+    wide = binding.get_host_cpu_features().get("avx512f", False)
     return (16, 32, 64) if wide else (16,)
 
 

@@ -15,11 +15,16 @@ them. `lanes` is a compile-time constant.
 
 from __future__ import annotations
 
-from llvmlite import ir
-from numba import types
-from numba.extending import intrinsic, models, register_model
+from typing import Any
+
+from llvmlite import ir  # type: ignore[import-untyped, unused-ignore]
+from numba import extending, types
+from numba.extending import models, register_model
 
 __all__ = ["broadcast", "load", "multiply_add", "store", "zeros"]
+
+# Calls leave out the first parameter, which type checkers cannot know.
+intrinsic: Any = extending.intrinsic
 
 
 class _Vector(types.Type):  # type: ignore[misc, unused-ignore]

@@ -32,7 +32,7 @@ def _arrays(record: dict[str, Any], channels: int, rng: np.random.Generator) -> 
             f"{name}.running_var": rng.uniform(0.5, 2, channels),
         }
     elif kind == "affine":
-        return {f"{name}.weight": rng.normal(size=channels), f"{name}.bias": rng.normal(size=channels)}
+        return {f"{name}.{key}": rng.normal(size=channels) for key in ("weight", "bias")}
     else:
         return {}
     arrays = {f"{name}.weight": rng.normal(size=shape) * np.sqrt(2 / np.prod(shape[1:]))}
@@ -62,6 +62,10 @@ def build() -> Build:
             layers.append(layer_from_record(kept))
             loaded = {k: np.asarray(v, np.float32) for k, v in arrays.items()}
             size = layers[-1].output_shape(size, loaded)
-        return fastdeconv.Network(layers, arrays, (shape[0], None, None), **arguments)
+        # Only a linear layer ties a network to one size.
+        fixed = any(layer.type == "linear" for layer in layers)
+        return fastdeconv.Network(
+            layers, arrays, shape if fixed else (shape[0], None, None), **arguments
+        )
 
     return make
