@@ -105,11 +105,11 @@ class Frontend:
         Whether rows of the input are frequency or time.
     frames : int, optional
         Number of STFT frames of every clip; None leaves the clip as it is. A
-        clip that gives exactly this number is kept whole. Any other is cut, or
-        padded with silence at its end, to the shortest length that gives it
-        (with an even n_fft and center, ``hop_length * (frames - 1)`` samples),
-        and its sounds have that length too. The shortest, because behind the
-        middle of the last frame the inverse STFT has hardly a window to divide by.
+        clip that gives exactly this number is kept whole. A longer one is cut to
+        its first frames, a shorter one padded with silence at its end. Samples
+        and sounds then have the shortest length that gives this number (with an
+        even n_fft and center, ``hop_length * (frames - 1)``): behind the middle
+        of the last frame the inverse STFT has hardly a window to divide by.
     n_mels, fmin, fmax, htk, norm
         As in ``librosa.filters.mel``; of kind "mel" only.
     fmin, n_bins, bins_per_octave
@@ -329,7 +329,8 @@ class Clip:
     sr : float
         The front end's rate.
     stft : array, shape (F, T), complex64
-        Equal to ``librosa.stft(samples)``.
+        Equal to ``librosa.stft``; of a sound that was cut, the first `frames`
+        frames of the whole.
     x : array, shape (1, F, T), or (1, T, F) with layout "CTF", float32
         The input of the network.
     frontend : Frontend
@@ -359,13 +360,16 @@ class Clip:
     def __init__(self, samples: ArrayLike, sr: float, frontend: Frontend) -> None:
         _check_frontend(frontend)
         rate = as_number("sr", sr, above=0)
-        mono = _fit(_at_rate(mono_samples(samples, rate), rate, frontend), frontend)
+        given = _at_rate(mono_samples(samples, rate), rate, frontend)
+        fitted = _fit(given, frontend)
+        # The frames of a sound that was cut are the first ones of the whole.
+        heard = given if fitted.size < given.size else fitted
         try:
             with np.errstate(over="ignore"):
-                spectra = frontend._stft().forward(mono)
+                spectra = frontend._stft().forward(heard, frontend.frames)
         except MemoryError as error:
-            raise AudioError(f"the STFT of {mono.size} samples: {error}") from error
-        self._set(mono, spectra, frontend)
+            raise AudioError(f"the STFT of {heard.size} samples: {error}") from error
+        self._set(fitted, spectra, frontend)
 
     def _set(self, samples: FloatArray, spectra: ComplexArray, frontend: Frontend) -> None:
         x = _network_input(spectra, frontend)
@@ -445,8 +449,9 @@ def _native_samples(fe: Frontend, sr: float) -> int | None:
     """Samples at rate `sr` that decide a clip of fixed length; None for any length."""
     if fe.frames is None:
         return None
-    # One more than can be kept, to see that there are more.
-    count = fe._stft().longest(fe.frames) + 1
+    # All that the last frame sees; at least one more than can be kept, to see there are more.
+    transform = fe._stft()
+    count = max(transform.seen(fe.frames), transform.longest(fe.frames) + 1)
     if sr == fe.sr:
         return count
     # The resampler's filter sees less than 1024 samples of the lower rate around each.

@@ -125,15 +125,22 @@ class Stft:
         """The most samples that give `frames` frames."""
         return self.shortest(frames) + self.hop_length - 1
 
-    def forward(self, samples: FloatArray) -> ComplexArray:
-        """Transform `samples`, shape (n,), to spectra of shape (frames, bins), complex64."""
+    def seen(self, frames: int) -> int:
+        """The samples that `frames` frames reach."""
+        return (frames - 1) * self.hop_length + self.n_fft - self.pad
+
+    def forward(self, samples: FloatArray, frames: int | None = None) -> ComplexArray:
+        """Spectra, shape (frames, bins), complex64, of `samples`, shape (n,).
+
+        Only the first `frames`, or all there are.
+        """
         if self.center:
             samples = np.pad(samples, self.pad, mode=self.pad_mode)  # type: ignore[call-overload]
-        frames = np.lib.stride_tricks.sliding_window_view(samples, self.n_fft)
-        frames = frames[:: self.hop_length]
-        spectra = np.empty((len(frames), self.bins), np.complex64)
-        for start in range(0, len(frames), _BLOCK):
-            block = frames[start : start + _BLOCK] * self.window_values
+        windows = np.lib.stride_tricks.sliding_window_view(samples, self.n_fft)
+        windows = windows[:: self.hop_length][:frames]
+        spectra = np.empty((len(windows), self.bins), np.complex64)
+        for start in range(0, len(windows), _BLOCK):
+            block = windows[start : start + _BLOCK] * self.window_values
             spectra[start : start + _BLOCK] = np.fft.rfft(block)
         return spectra
 

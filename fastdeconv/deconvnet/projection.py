@@ -159,7 +159,7 @@ def _start_values(activation: Array, features: NDArray[np.intp], start: Any) -> 
         if start == "map":
             return maps
         if start == "max":
-            flat = maps.reshape(len(maps), -1)
+            flat = maps.reshape(len(maps), maps.shape[1] * maps.shape[2])
             strongest = np.zeros_like(flat)
             rows = np.arange(len(flat))
             places = flat.argmax(axis=1)

@@ -125,9 +125,11 @@ def project_last(job: Last, out: FloatArray, num_threads: int) -> None:
 
 @functools.cache
 def _vector_sizes() -> tuple[int, ...]:
-    """Lanes a register tile may have: four columns of them fit in the registers."""
-    wide = binding.get_host_cpu_features().get("avx512f", False)
-    return (16, 32, 64) if wide else (16,)
+    """Lanes a register tile may have: four columns of the largest fill the registers."""
+    features = binding.get_host_cpu_features()
+    if features.get("avx512f", False):
+        return 16, 32, 64
+    return (16, 32) if features.get("avx", False) else (16,)
 
 
 def _vector(count: int) -> int:

@@ -33,18 +33,24 @@ def run_bands(count: int, work: Callable[[int], None], num_threads: int) -> None
             work(i)
         return
     queue = _Queue(count, work)
-    pool = _shared_pool()
-    futures = [pool.submit(queue.drain) for _ in range(helpers)]
     try:
+        _call_helpers(queue, helpers)
         queue.drain()
     finally:
-        queue.stop()
-        # A helper that has not started yet has nothing left to do.
-        started = [f for f in futures if not f.cancel()]
-        errors = [f.exception() for f in started]
-    for error in errors:
-        if error is not None:
-            raise error
+        queue.finish()
+    if queue.error is not None:
+        raise queue.error
+
+
+def _call_helpers(queue: _Queue, helpers: int) -> None:
+    pool = _shared_pool()
+    try:
+        for _ in range(helpers):
+            pool.submit(queue.help)
+    except RuntimeError:
+        # No thread may start (the interpreter is closing down, or a limit of the system):
+        # the caller does what the helpers it got leave over.
+        pass
 
 
 def band_edges(rows: int, num_threads: int, *, smallest: int = 1, largest: int = 8) -> list[int]:
@@ -60,27 +66,53 @@ class _Queue:
     """Band numbers, handed out one at a time."""
 
     def __init__(self, count: int, work: Callable[[int], None]) -> None:
-        self._next, self._count, self._work = 0, count, work
-        self._lock = threading.Lock()
+        self._next, self._count = 0, count
+        self._work: Callable[[int], None] | None = work
+        self._helping = 0
+        self._idle = threading.Condition()
+        self.error: BaseException | None = None
+        """The first exception of a helper."""
 
     def _take(self) -> int | None:
-        with self._lock:
+        with self._idle:
             if self._next >= self._count:
                 return None
             self._next += 1
             return self._next - 1
 
-    def stop(self) -> None:
-        with self._lock:
-            self._count = 0
-
     def drain(self) -> None:
+        """Work until no band is left."""
+        work = self._work
+        while work is not None and (i := self._take()) is not None:
+            work(i)
+
+    def help(self) -> None:
+        """`drain`, for a thread of the pool; one that comes late finds nothing to do."""
+        with self._idle:
+            if self._next >= self._count:
+                return
+            self._helping += 1
         try:
-            while (i := self._take()) is not None:
-                self._work(i)
-        except BaseException:
-            self.stop()
-            raise
+            self.drain()
+        except BaseException as error:
+            self._stop(error)
+        finally:
+            with self._idle:
+                self._helping -= 1
+                self._idle.notify_all()
+
+    def _stop(self, error: BaseException | None = None) -> None:
+        with self._idle:
+            self._count = 0
+            self.error = self.error or error
+
+    def finish(self) -> None:
+        """Hand out no more bands, and wait for the helpers that are working on one."""
+        self._stop()
+        with self._idle:
+            self._idle.wait_for(lambda: self._helping == 0)
+        # The pool may hold a late helper for a while, and must not hold arrays with it.
+        self._work = None
 
 
 def _shared_pool() -> ThreadPoolExecutor:

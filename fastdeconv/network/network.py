@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Network"]
 
-_SHOWN_OF_FRONTEND = ("kind", "sr", "n_fft", "hop_length", "scale", "frames")
+_SHOWN_OF_FRONTEND = ("kind", "sr", "n_fft", "hop_length", "scale", "normalize", "frames")
 
 
 class Network:

