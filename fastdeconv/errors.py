@@ -6,12 +6,16 @@ Every one is a `FastdeconvError`; the three that report bad input are also
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 __all__ = [
     "ArchiveError",
     "AudioError",
     "BackendError",
     "FastdeconvError",
     "ParameterError",
+    "enough_memory",
 ]
 
 
@@ -33,3 +37,12 @@ class AudioError(FastdeconvError, ValueError):
 
 class BackendError(FastdeconvError, RuntimeError):
     """A requested back end or instruction set is not available here."""
+
+
+@contextmanager
+def enough_memory(what: str) -> Iterator[None]:
+    """Turn a MemoryError inside into a ParameterError; also a decorator."""
+    try:
+        yield
+    except MemoryError:
+        raise ParameterError(f"not enough memory for {what}") from None

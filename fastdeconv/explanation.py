@@ -9,22 +9,19 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .errors import ParameterError
+from .errors import ParameterError, enough_memory
 from .kernels.dispatch import config, get_backend, get_isa, get_num_threads
 from .report.folder import MANIFEST, check_free, new_folder
 from .report.names import safe_name, unique_names
 from .report.wav import PEAK, wav_gain
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from .audio.frontend import Clip
     from .network.network import Network
 
@@ -40,6 +37,7 @@ Features = Sequence[int] | Mapping[str, Sequence[int]]
 FloatArray = NDArray[np.float32]
 
 _MODES = ("mask", "phase")
+_MEMORY_ADVICE = "this: explain a shorter clip, fewer layers or fewer features"
 # Layers that belong to the convolution before them: they change values, not features.
 _POINTWISE = frozenset(
     {
@@ -150,7 +148,7 @@ def explain(
     chosen = _choose_features(network, layers, features)
     with config(backend=backend, num_threads=num_threads):
         clip = _open_clip(source, network, offset)
-        with _memory_as_parameter_error():
+        with enough_memory(_MEMORY_ADVICE):
             numbers, maps = _project(network, clip, chosen, rule, start, progress)
         backend_name = get_backend().name
         computation = {
@@ -382,7 +380,7 @@ class Explanation:
     def _auralise(self, layer: str) -> FloatArray:
         from .audio.auralise import auralise
 
-        with _memory_as_parameter_error():
+        with enough_memory(_MEMORY_ADVICE):
             sounds: FloatArray = auralise(
                 self.clip,
                 self.maps[layer],
@@ -602,13 +600,3 @@ def _ranges(numbers: Sequence[int]) -> str:
     if len(numbers) > 2 and list(numbers) == list(range(numbers[0], numbers[-1] + 1)):
         return f"{numbers[0]}-{numbers[-1]}"
     return ", ".join(map(str, numbers[:16])) + (", ..." if len(numbers) > 16 else "") or "none"
-
-
-@contextmanager
-def _memory_as_parameter_error() -> Iterator[None]:
-    try:
-        yield
-    except MemoryError:
-        raise ParameterError(
-            "not enough memory: explain a shorter clip, fewer layers or fewer features"
-        ) from None

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..errors import ParameterError
+from ..errors import ParameterError, enough_memory
 from ..kernels.dispatch import get_backend, get_num_threads
 from ..kernels.lanes import (
     NO_POOL,
@@ -50,6 +50,7 @@ _PLANE_BYTES = 1 << 28
 """The same for features that are projected layer by layer."""
 
 
+@enough_memory("these maps: take a shorter clip or fewer features at a time")
 def deconvolve(
     trace: Trace,
     layer: str,

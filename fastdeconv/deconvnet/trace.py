@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..errors import ParameterError
+from ..errors import ParameterError, enough_memory
 from ..kernels.dispatch import get_backend, get_num_threads
 from ..kernels.interface import Backend, Padding
 from ..network import layers as nn
@@ -120,6 +120,7 @@ class Trace:
         return self._runner.run(block.cut(index), self._kept[block.first - 1], None)[0]
 
 
+@enough_memory("the activations of this input: take a shorter clip")
 def forward(net: Network, x: ArrayLike) -> Trace:
     """Run `net` on one input; see `Network.forward`."""
     array = as_array(x, "x")

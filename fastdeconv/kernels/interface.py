@@ -38,6 +38,10 @@ __all__ = [
     "switch_dtype",
 ]
 
+# Kernels count rows and columns in 32 bits.
+_MAX_SIDE = (1 << 31) - 1
+_MAX_AREA = 1 << 40
+
 Pair = tuple[int, int]
 Padding = tuple[Pair, Pair]
 PaddingLike = int | str | Sequence[int] | Sequence[Sequence[int]] | NDArray[Any]
@@ -139,7 +143,14 @@ def conv_window(
     k = as_pair(kernel, "kernel_size", minimum=1)
     s = as_pair(stride, "stride", minimum=1)
     d = as_pair(dilation, "dilation", minimum=1)
-    return Window(k, s, d, resolve_padding(padding, in_size, k, s, d))
+    window = Window(k, s, d, resolve_padding(padding, in_size, k, s, d))
+    rows, cols = (n + sum(p) for n, p in zip(in_size, window.padding, strict=True))
+    if max(rows, cols, *window.extent, *s) > _MAX_SIDE or rows * cols > _MAX_AREA:
+        raise ParameterError(
+            f"a window of {window.extent[0]} x {window.extent[1]} and stride {s} on {rows} x "
+            f"{cols} (padding included) is larger than what can be computed"
+        )
+    return window
 
 
 def pool_window(

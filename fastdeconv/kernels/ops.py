@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..errors import ParameterError
+from ..errors import ParameterError, enough_memory
 from .dispatch import get_backend, get_num_threads
 from .interface import (
     FloatArray,
@@ -31,6 +31,7 @@ from .interface import (
 __all__ = ["conv2d", "conv_transpose2d", "max_pool2d", "max_unpool2d"]
 
 
+@enough_memory("an operation of this size")
 def conv2d(
     x: ArrayLike,
     weight: ArrayLike,
@@ -83,6 +84,7 @@ def conv2d(
     )
 
 
+@enough_memory("an operation of this size")
 def max_pool2d(
     x: ArrayLike,
     kernel_size: int | Pair,
@@ -129,6 +131,7 @@ def max_pool2d(
     return get_backend(backend).max_pool2d(x, window, out_size, get_num_threads(num_threads))
 
 
+@enough_memory("an operation of this size")
 def max_unpool2d(
     values: ArrayLike,
     switches: ArrayLike,
@@ -188,6 +191,7 @@ def max_unpool2d(
     )
 
 
+@enough_memory("an operation of this size")
 def conv_transpose2d(
     x: ArrayLike,
     weight: ArrayLike,

@@ -104,7 +104,8 @@ class _Queue:
     def _stop(self, error: BaseException | None = None) -> None:
         with self._idle:
             self._count = 0
-            self.error = self.error or error
+            if self.error is None:
+                self.error = error
 
     def finish(self) -> None:
         """Hand out no more bands, and wait for the helpers that are working on one."""

@@ -190,3 +190,20 @@ def test_thread_counts_that_are_no_positive_int(threads: Any) -> None:
 def test_an_unknown_back_end() -> None:
     with pytest.raises(fastdeconv.BackendError, match="unknown back end 'mkl'; there are native"):
         ops.conv2d(X, WEIGHT, backend="mkl")
+
+
+@pytest.mark.parametrize("padding", [10**9, (1 << 31, 0)])
+def test_what_is_too_large_to_compute_is_refused(padding: Any) -> None:
+    with pytest.raises(fastdeconv.ParameterError, match="larger than what can be computed"):
+        fastdeconv.ops.conv2d(np.ones((1, 1, 2, 2)), np.ones((1, 1, 1, 1)), padding=padding)
+
+
+def test_what_does_not_fit_into_memory_is_a_parameter_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def full(*args: Any) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(fastdeconv.kernels.ops, "conv_output_size", full)
+    with pytest.raises(fastdeconv.ParameterError, match="not enough memory"):
+        fastdeconv.ops.conv2d(np.ones((1, 1, 2, 2)), np.ones((1, 1, 1, 1)))

@@ -1,0 +1,211 @@
+"""Bands of work on the shared threads."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import weakref
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fastdeconv.kernels import schedule
+from fastdeconv.kernels.schedule import band_edges, run_bands
+
+WAIT = 20
+"""Seconds after which a test that waits for a thread gives up."""
+
+
+@pytest.mark.parametrize("num_threads", [1, 2, 5, 100])
+@pytest.mark.parametrize("count", [0, 1, 2, 7, 500])
+def test_every_band_is_called_once(count, num_threads):
+    calls: list[int] = []
+    run_bands(count, calls.append, num_threads)
+    assert sorted(calls) == list(range(count))
+
+
+def test_one_thread_means_the_caller_in_order():
+    calls: list[tuple[int, int]] = []
+    run_bands(5, lambda i: calls.append((i, threading.get_ident())), 1)
+    assert calls == [(i, threading.get_ident()) for i in range(5)]
+
+
+@pytest.mark.parametrize("num_threads", [2, 4])
+def test_so_many_threads_work_at_once_the_caller_among_them(num_threads):
+    # Only when all meet does any go on.
+    meeting, idents = threading.Barrier(num_threads, timeout=WAIT), set()
+
+    def work(i: int) -> None:
+        idents.add(threading.get_ident())
+        meeting.wait()
+
+    run_bands(num_threads, work, num_threads)
+    assert len(idents) == num_threads and threading.get_ident() in idents
+
+
+def test_no_more_threads_than_asked_for():
+    running, most, lock = 0, 0, threading.Lock()
+
+    def work(i: int) -> None:
+        nonlocal running, most
+        with lock:
+            running += 1
+            most = max(most, running)
+        with lock:
+            running -= 1
+
+    run_bands(300, work, 3)
+    assert most <= 3
+
+
+@pytest.mark.parametrize("num_threads", [1, 2, 5])
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
+def test_an_exception_of_a_band_is_raised_and_later_calls_work(num_threads, error):
+    calls: list[int] = []
+
+    def work(i: int) -> None:
+        calls.append(i)
+        if i == 3:
+            raise error("band 3")
+
+    with pytest.raises(error, match="band 3"):
+        run_bands(1000, work, num_threads)
+    assert len(calls) < 1000
+    test_every_band_is_called_once(500, num_threads)
+
+
+def test_an_exception_in_a_helper_is_raised_in_the_caller():
+    caller, meeting = threading.get_ident(), threading.Barrier(2, timeout=WAIT)
+
+    def work(i: int) -> None:
+        meeting.wait()
+        if threading.get_ident() != caller:
+            raise LookupError("in a helper")
+
+    with pytest.raises(LookupError, match="in a helper"):
+        run_bands(2, work, 2)
+
+
+def test_an_exception_in_the_caller_waits_for_the_helpers_bands():
+    caller, meeting = threading.get_ident(), threading.Barrier(2, timeout=WAIT)
+    left, finished = threading.Event(), []
+
+    def work(i: int) -> None:
+        meeting.wait()
+        if threading.get_ident() == caller:
+            threading.Timer(0.05, left.set).start()
+            raise KeyboardInterrupt
+        left.wait(WAIT)
+        finished.append(i)
+
+    with pytest.raises(KeyboardInterrupt):
+        run_bands(2, work, 2)
+    assert len(finished) == 1
+
+
+def test_calls_nest():
+    calls: list[tuple[int, int]] = []
+    run_bands(6, lambda i: run_bands(6, lambda j: calls.append((i, j)), 3), 4)
+    assert sorted(calls) == [(i, j) for i in range(6) for j in range(6)]
+
+
+def test_calls_nest_deeper_than_the_pool_has_threads(monkeypatch):
+    with ThreadPoolExecutor(1) as small:
+        monkeypatch.setattr(schedule, "_pool", small)
+        calls: list[int] = []
+
+        def nested(depth: int) -> None:
+            if depth == 0:
+                calls.append(1)
+            else:
+                run_bands(2, lambda i: nested(depth - 1), 4)
+
+        nested(7)
+    assert len(calls) == 2**7
+
+
+def test_many_callers_share_the_pool():
+    def call(n: int) -> int:
+        calls: list[int] = []
+        run_bands(n, calls.append, 4)
+        return sum(calls)
+
+    with ThreadPoolExecutor(12) as callers:
+        assert list(callers.map(call, range(200))) == [n * (n - 1) // 2 for n in range(200)]
+
+
+def test_what_the_bands_worked_on_is_let_go_at_once(monkeypatch):
+    class Work:
+        def __call__(self, i: int) -> None:
+            pass
+
+    busy = threading.Event()
+    with ThreadPoolExecutor(1) as small:
+        monkeypatch.setattr(schedule, "_pool", small)
+        small.submit(busy.wait, WAIT)
+        work = Work()
+        alive = weakref.ref(work)
+        run_bands(10, work, 2)  # the helper is still in the queue of the pool
+        del work
+        held = alive()
+        busy.set()
+    assert held is None
+
+
+def test_a_pool_that_starts_no_thread_leaves_the_work_to_the_caller(monkeypatch):
+    closed = ThreadPoolExecutor(1)
+    closed.shutdown()
+    monkeypatch.setattr(schedule, "_pool", closed)
+    test_every_band_is_called_once(20, 4)
+
+
+def run_python(code: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", code],
+        capture_output=True, text=True, timeout=60, check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert not done.stderr
+    return done.stdout
+
+
+@pytest.mark.skipif(not hasattr(schedule.os, "fork"), reason="no fork on this system")
+def test_a_forked_child_has_threads_of_its_own():
+    code = """
+import os, sys, threading
+from fastdeconv.kernels.schedule import run_bands
+def meet():
+    meeting = threading.Barrier(3, timeout=20)
+    run_bands(3, lambda i: meeting.wait(), 3)
+meet()
+child = os.fork()
+meet()
+if child:
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    print("parent and child")
+"""
+    assert run_python(code) == "parent and child\n"
+
+
+def test_bands_run_while_the_interpreter_closes_down():
+    code = """
+import atexit
+from fastdeconv.kernels.schedule import run_bands
+run_bands(9, lambda i: None, 3)
+atexit.register(lambda: run_bands(9, lambda i: print(i), 3))
+"""
+    assert run_python(code).split() == [str(i) for i in range(9)]
+
+
+@settings(derandomize=True, deadline=None)
+@given(st.integers(1, 3000), st.integers(1, 64), st.integers(1, 4), st.integers(0, 12))
+def test_edges_cut_all_rows_into_bands_within_their_limits(rows, num_threads, smallest, more):
+    largest = smallest + more
+    edges = band_edges(rows, num_threads, smallest=smallest, largest=largest)
+    sizes = [b - a for a, b in zip(edges, edges[1:])]
+    assert edges[0] == 0 and edges[-1] == rows
+    assert all(smallest <= size <= largest for size in sizes[:-1])
+    assert 1 <= sizes[-1] <= largest
