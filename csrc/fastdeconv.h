@@ -115,7 +115,7 @@ typedef struct {
     int kp, nv, cout;       /* cout: channels of the network's input */
     int features;           /* lanes in use */
     int out_h, out_w;
-    float *out;             /* planes (features, cout, out_h, out_w), zeroed by the caller */
+    float *out;             /* planes (features, cout, out_h, out_w) */
     int band;               /* cell rows of one band */
     float *side;            /* (bands, 2, overlap rows, row) sums shared between bands */
 } fd_last;
@@ -144,6 +144,8 @@ int fd_available(const fd_kernels **tables);
 /* ---- the same for every instruction set (planar.c) ---- */
 void fd_planes_to_channels(const float *planes, int channels, int h, int w,
                            float *out, ptrdiff_t out_row, ptrdiff_t out_col, int row0, int row1);
+void fd_lanes_to_planes(const float *lanes, int h, int w, int channels, int kp, int features,
+                        float *planes, int row0, int row1);
 void fd_pool_planes(const float *x, const fd_window *, int in_h, int in_w, int out_h, int out_w,
                     float *values, void *switches, int switch_bytes, int plane0, int plane1);
 void fd_unpool_planes(const float *values, const void *switches, int switch_bytes,

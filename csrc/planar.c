@@ -8,15 +8,22 @@
 #include <string.h>
 
 #include "fastdeconv.h"
+#include "layout.h"
 
 void fd_planes_to_channels(const float *planes, int channels, int h, int w, float *out,
                            ptrdiff_t out_row, ptrdiff_t out_col, int row0, int row1) {
     for (int y = row0; y < row1; y++)
-        for (int c = 0; c < channels; c++) {
-            const float *in = planes + ((size_t)c * h + y) * w;
-            float *q = out + y * out_row + c;
-            for (int x = 0; x < w; x++) q[x * out_col] = in[x];
-        }
+        fd_transpose(planes + (size_t)y * w, (ptrdiff_t)h * w, out + y * out_row, out_col,
+                     channels, w);
+}
+
+void fd_lanes_to_planes(const float *lanes, int h, int w, int channels, int kp, int features,
+                        float *planes, int row0, int row1) {
+    const ptrdiff_t pixel = (ptrdiff_t)channels * kp, plane = (ptrdiff_t)h * w;
+    for (int y = row0; y < row1; y++)
+        for (int c = 0; c < channels; c++)
+            fd_transpose(lanes + (size_t)y * w * pixel + (size_t)c * kp, pixel,
+                         planes + c * plane + (size_t)y * w, channels * plane, w, features);
 }
 
 /* The kernel positions i, lo <= i < hi, whose place start + i * dilation lies in [0, n). */

@@ -25,6 +25,7 @@
  */
 #include <stdlib.h>
 
+#include "layout.h"
 #include "units.h"
 
 typedef struct {
@@ -523,14 +524,11 @@ static void scatter(scatterer *p, int Y, int X, const float *panel) {
 static void flush_row(const fd_last *f, const float *row, int margin, int y) {
     if (y < 0 || y >= f->out_h) return;
     const ptrdiff_t pixel = (ptrdiff_t)f->cout * f->kp;
-    const size_t plane = (size_t)f->out_h * f->out_w;
+    const ptrdiff_t plane = (ptrdiff_t)f->out_h * f->out_w;
     row += margin * pixel;
-    for (int k = 0; k < f->features; k++)
-        for (int c = 0; c < f->cout; c++) {
-            const float *from = row + (size_t)c * f->kp + k;
-            float *to = f->out + ((size_t)k * f->cout + c) * plane + (size_t)y * f->out_w;
-            for (int x = 0; x < f->out_w; x++) to[x] = from[x * pixel];
-        }
+    for (int c = 0; c < f->cout; c++)
+        fd_transpose(row + (size_t)c * f->kp, pixel, f->out + c * plane + (size_t)y * f->out_w,
+                     f->cout * plane, f->out_w, f->features);
 }
 
 /* Output row of the first row that cell row Y reaches. */
@@ -590,9 +588,12 @@ int FD_NAME(fd_last_band)(const fd_last *f, int band) {
         produce_row(&p, &above, y, panel);
         retire_rows(&p, band, y, 0, p.advance);
     }
-    if (ok && row1 == cells)
+    if (ok && row1 == cells) {
         retire_rows(&p, band, row1 - 1, p.advance, p.reach);
-    else if (ok)
+        /* Rows that no window covers; all of the ring is zero now. */
+        for (int y = base_row(f, row1 - 1) + p.reach; y < f->out_h; y++)
+            flush_row(f, p.ring, p.margin, y);
+    } else if (ok)
         for (int i = p.advance; i < p.reach; i++)
             memcpy(side_row(&p, band, 1, i - p.advance), ring_row(&p, row1 - 1, i),
                    sizeof(float) * p.row);

@@ -165,9 +165,15 @@ def _sigmoid(net: Network, index: int, x: Array, arithmetic: Arithmetic) -> Arra
     return np.where(x >= 0, 1 / (1 + small), small / (1 + small)).astype(x.dtype)
 
 
-def _softmax(net: Network, index: int, x: Array, arithmetic: Arithmetic) -> Array:
+def _probabilities(x: Array) -> Array:
+    """Softmax over the channels, float64."""
     shifted = np.exp(x.astype(np.float64) - x.max(axis=0))
-    return (shifted / shifted.sum(axis=0)).astype(x.dtype)
+    out: Array = shifted / shifted.sum(axis=0)
+    return out
+
+
+def _softmax(net: Network, index: int, x: Array, arithmetic: Arithmetic) -> Array:
+    return _probabilities(x).astype(x.dtype)
 
 
 def _neighbours(layer: Any, values: Array, *, adjoint: bool = False) -> Array:
@@ -330,26 +336,28 @@ def _back_relu(trace: Activations, index: int, R: Array, rule: str,  # noqa: N80
     return R
 
 
-def _derivative(layer: Any, x: Array, y: Array) -> Array:
-    """Of an activation function, from its input and output."""
+def _derivative(layer: Any, x: Array) -> Array:
+    """Of an activation function, at its input."""
     if isinstance(layer, nn.LeakyReLU):
         return np.where(x > 0, 1.0, layer.negative_slope)
     if isinstance(layer, nn.ELU):
         return np.where(x > 0, 1.0, layer.alpha * np.exp(np.minimum(x, 0)))
-    if isinstance(layer, nn.Tanh):
-        return 1 - y * y
-    return y * (1 - y)
+    # Not from the output: where that rounds to 1, 1 - y has no digit left.
+    rate = 2 if isinstance(layer, nn.Tanh) else 1
+    decay = np.exp(-rate * np.abs(x.astype(np.float64)))
+    out: Array = rate**2 * decay / (1 + decay) ** 2
+    return out
 
 
 def _back_activation(trace: Activations, index: int, R: Array, rule: str,  # noqa: N803
                      arithmetic: Arithmetic, channels: Any) -> Array:
-    x, y = (trace.activation(i)[channels] for i in (index - 1, index))
-    return R * _derivative(trace.network.layers[index], x, y).astype(arithmetic.dtype)
+    x = trace.activation(index - 1)[channels]
+    return R * _derivative(trace.network.layers[index], x).astype(arithmetic.dtype)
 
 
 def _back_softmax(trace: Activations, index: int, R: Array, rule: str,  # noqa: N803
                   arithmetic: Arithmetic, channels: Any) -> Array:
-    p = trace.activation(index).astype(np.float64)
+    p = _probabilities(trace.activation(index - 1))
     out: Array = p * (R - (p * R).sum(axis=1, keepdims=True))
     return out
 

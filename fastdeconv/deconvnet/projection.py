@@ -110,7 +110,7 @@ def deconvolve(
     values = _start_values(activation, chosen, start)
     chosen_backend: Any = get_backend(backend)
     walk = _Walk(trace, rule, chosen_backend, get_num_threads(num_threads))
-    out = np.zeros((len(chosen), *trace.x.shape), np.float32)
+    out = np.empty((len(chosen), *trace.x.shape), np.float32)
     size = walk.features_at_once(index)
     for part in (slice(at, at + size) for at in range(0, len(chosen), size)):
         walk.project(index, chosen[part], values[part], out[part])
@@ -222,7 +222,7 @@ class _Walk:
     def project(
         self, index: int, features: NDArray[np.intp], values: Array, out: Array
     ) -> None:
-        """Project `values` (K, H, W) of layer `index` into `out` (K, C, H, W), zeros."""
+        """Project `values` (K, H, W) of layer `index` into `out` (K, C, H, W)."""
         R: Array = values.astype(self.arithmetic.dtype)[None]
         while index >= 0 and not mixes(self.net.layers[index], self.rule):
             R = self._layer(index, R, features)
@@ -254,7 +254,10 @@ class _Walk:
             segment = segment_below(self.net, index, self.rule, self.overlapping)
             if segment is None:
                 v = self.lanes.project(job, self.num_threads)
-                self._planes_down(index - 1, _to_planes(v, len(out)), out)
+                planes = np.empty((len(out), *self.shapes[index]), np.float32) if index else out
+                self.lanes.to_planes(v, planes, self.num_threads)
+                if index:
+                    self._planes_down(index - 1, planes, out)
                 return
             job = job._replace(post=self._post(segment))
             source, conv = self._source(index, segment), self._convolution(segment.conv)
@@ -348,8 +351,3 @@ class _Walk:
         cols += np.arange(w) * window.stride[1] - window.padding[1][0]
         picked: Array = values[np.arange(c)[:, None, None], rows, cols]
         return picked
-
-
-def _to_planes(v: Array, count: int) -> Array:
-    """A lane tensor (H, W, C, lanes) as (K, C, H, W)."""
-    return np.ascontiguousarray(v[..., :count].transpose(3, 2, 0, 1))

@@ -33,6 +33,7 @@ __all__ = [
     "Step",
     "first_lanes",
     "first_phases",
+    "first_room",
     "first_weight",
     "last_band",
     "pack_blocks",
@@ -120,7 +121,10 @@ class LaneBackend(Backend, Protocol):
         """Run a job; the result is a lane tensor."""
 
     def project_last(self, job: Last, out: FloatArray, num_threads: int) -> None:
-        """Run a job into planes `out` (K, C, H, W), which are zero."""
+        """Run a job into planes `out` (K, C, H, W); all of them are written."""
+
+    def to_planes(self, v: FloatArray, planes: FloatArray, num_threads: int) -> None:
+        """Copy a lane tensor's first features to `planes` (K, C, H, W)."""
 
 
 def pack_blocks(weight: FloatArray, groups: int, nc: int) -> FloatArray:
@@ -185,13 +189,21 @@ def padded_size(size: Pair, out_size: Pair, window: Window, pad: Pair) -> Pair:
     return rows, cols
 
 
+def first_room(job: First, phases: Phases, lanes: int) -> FloatArray:
+    """Zeros for the start of a `First` job (rows, columns, lanes), padded for every tap.
+
+    The values belong at (row, column) ``phases.pad``.
+    """
+    conv = job.conv
+    size = padded_size(job.values.shape[1:], conv.input_size, conv.window, phases.pad)
+    return aligned_zeros((*size, lanes))
+
+
 def first_lanes(job: First, phases: Phases, lanes: int) -> FloatArray:
-    """The start of a `First` job as (rows, columns, lanes), zero-padded for every tap."""
+    """The start of a `First` job (rows, columns, lanes), zero-padded for every tap."""
     count, h, w = job.values.shape
     top, left = phases.pad
-    u = aligned_zeros(
-        (*padded_size((h, w), job.conv.input_size, job.conv.window, phases.pad), lanes)
-    )
+    u = first_room(job, phases, lanes)
     u[top : top + h, left : left + w, :count] = job.values.transpose(1, 2, 0)
     return u
 
@@ -217,17 +229,17 @@ def last_band(reach: int, advance: int) -> int:
 
 def aligned_zeros(shape: tuple[int, ...]) -> FloatArray:
     """Zeros that start on a cache line."""
-    return _aligned(np.zeros, shape)
+    # Not np.zeros: numpy asks for huge pages for large np.empty arrays only, and without
+    # them page faults cost more than everything else done with a tensor.
+    zeros = aligned_empty(shape)
+    zeros.fill(0)
+    return zeros
 
 
 def aligned_empty(shape: tuple[int, ...]) -> FloatArray:
     """Uninitialised floats that start on a cache line."""
-    return _aligned(np.empty, shape)
-
-
-def _aligned(make: Any, shape: tuple[int, ...]) -> FloatArray:
     size = int(np.prod(shape))
-    raw = make(size + 16, np.float32)
+    raw = np.empty(size + 16, np.float32)
     skip = -raw.ctypes.data % 64 // 4
     view: FloatArray = raw[skip : skip + size].reshape(shape)
     return view

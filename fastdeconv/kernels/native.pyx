@@ -102,6 +102,7 @@ cdef extern from "fastdeconv.h" nogil:
     int fd_available(const fd_kernels **)
     void fd_planes_to_channels(const float *, int, int, int, float *, ptrdiff_t, ptrdiff_t,
                                int, int)
+    void fd_lanes_to_planes(const float *, int, int, int, int, int, float *, int, int)
     void fd_pool_planes(const float *, const fd_window *, int, int, int, int, float *, void *,
                         int, int, int)
     void fd_unpool_planes(const float *, const void *, int, const fd_window *, int, int, int,
@@ -393,6 +394,17 @@ def planes_to_channels(const float[:, :, ::1] planes, float[:, :, ::1] out, int 
     with nogil:
         fd_planes_to_channels(&planes[0, 0, 0], channels, h, w, target, out_row, out_col,
                               row0, row1)
+
+
+def lanes_to_planes(const float[:, :, :, ::1] lanes, float[:, :, :, ::1] planes, int row0,
+                    int row1):
+    """Rows of a lane tensor (H, W, C, KP) into (K, C, H, W) `planes`."""
+    cdef int h = <int>lanes.shape[0], w = <int>lanes.shape[1]
+    cdef int channels = <int>lanes.shape[2], kp = <int>lanes.shape[3]
+    cdef int features = <int>planes.shape[0]
+    with nogil:
+        fd_lanes_to_planes(&lanes[0, 0, 0, 0], h, w, channels, kp, features,
+                           &planes[0, 0, 0, 0], row0, row1)
 
 
 def pool_planes(const float[:, :, ::1] x, window, float[:, :, ::1] values, switches,

@@ -22,8 +22,8 @@ from .lanes import (
     Step,
     aligned_empty,
     aligned_zeros,
-    first_lanes,
     first_phases,
+    first_room,
     first_weight,
     last_band,
     pack_blocks,
@@ -209,7 +209,7 @@ class NativeBackend:
         return -(-count // unit) * unit
 
     def project(self, job: First | Step, num_threads: int) -> FloatArray:
-        kernel, lanes = _prepare(_table(), job)
+        kernel, lanes = _prepare(_table(), job, num_threads)
         h, w = job.conv.input_size
         out = aligned_empty((h, w, job.conv.input_channels, lanes))
         _run_rows(lambda a, b: kernel.rows(out, a, b), h, num_threads)
@@ -217,7 +217,7 @@ class NativeBackend:
 
     def project_last(self, job: Last, out: FloatArray, num_threads: int) -> None:
         table = _table()
-        above, lanes = _prepare(table, job.above)
+        above, lanes = _prepare(table, job.above, num_threads)
         nv = _vectors(table, lanes)
         weight = _cached(
             job.conv.cache, ("last", table.name, nv),
@@ -236,6 +236,12 @@ class NativeBackend:
         run_bands(bands, kernel.band, num_threads)
         if side is not None:
             run_bands(bands - 1, lambda i: kernel.seam(i + 1), num_threads)
+
+
+    def to_planes(self, v: FloatArray, planes: FloatArray, num_threads: int) -> None:
+        _run_rows(
+            lambda a, b: native.lanes_to_planes(v, planes, a, b), v.shape[0], num_threads
+        )
 
 
 BACKEND = NativeBackend()
@@ -412,12 +418,12 @@ def _vectors(table: Any, lanes: int) -> int:
     return max(n for n in range(1, table.max_nv + 1) if vectors % n == 0)
 
 
-def _prepare(table: Any, job: First | Step) -> tuple[Any, int]:
+def _prepare(table: Any, job: First | Step, num_threads: int) -> tuple[Any, int]:
     """The kernel object of a job, and the lanes of its result."""
     if isinstance(job, Step):
         return _step(table, job), job.v.shape[3]
     lanes = BACKEND.lanes(len(job.values))
-    return _first(table, job, lanes), lanes
+    return _first(table, job, lanes, num_threads), lanes
 
 
 def _step(table: Any, job: Step) -> Any:
@@ -433,10 +439,15 @@ def _step(table: Any, job: Step) -> Any:
     )
 
 
-def _first(table: Any, job: First, lanes: int) -> Any:
+def _first(table: Any, job: First, lanes: int, num_threads: int) -> Any:
     conv = job.conv
     phases = first_phases(conv.window)
-    u = first_lanes(job, phases, lanes)
+    u = first_room(job, phases, lanes)
+    values = np.ascontiguousarray(job.values, np.float32)
+    _run_rows(
+        lambda a, b: native.planes_to_channels(values, u, *phases.pad, a, b),
+        values.shape[1], num_threads,
+    )
     places = (np.array(phases.pad) - phases.back) @ np.array([u.shape[1] * lanes, lanes])
     return native.First(
         table, u, first_weight(job, lanes), phases.start,

@@ -435,7 +435,12 @@ class NumbaBackend:
 
     def project_last(self, job: Last, out: FloatArray, num_threads: int) -> None:
         """See `fastdeconv.kernels.lanes.LaneBackend`."""
+        out.fill(0)
         numba_lanes.project_last(job, out, num_threads)
+
+    def to_planes(self, v: FloatArray, planes: FloatArray, num_threads: int) -> None:
+        """See `fastdeconv.kernels.lanes.LaneBackend`."""
+        planes[:] = v[..., : len(planes)].transpose(3, 2, 0, 1)
 
 
 def _planes(array: NDArray[Any]) -> NDArray[Any]:

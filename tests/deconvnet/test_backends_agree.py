@@ -239,11 +239,11 @@ def overlapping() -> Draft:
 
 
 def with_gaps_between_windows() -> Draft:
-    return plain((5, 6), {"kernel_size": (2, 1), "stride": (3, 2), "dilation": (2, 1)})
+    return plain((5, 6, 5), {"kernel_size": (2, 1), "stride": (3, 2), "dilation": (2, 1)})
 
 
 def with_pools_of_more_than_256_places() -> Draft:
-    return plain((5, 6), {"kernel_size": (18, 19), "padding": (4, 5)})
+    return plain((5, 6, 4), {"kernel_size": (18, 19), "padding": (4, 5)}, (1, 90, 70))
 
 
 def of_three_input_channels() -> Draft:

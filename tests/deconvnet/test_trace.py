@@ -209,13 +209,13 @@ def test_unusual_chains_and_sizes_agree_with_the_reference(on, build, records, s
 def test_a_layer_that_does_not_exist_is_refused_with_those_that_do(net):
     trace = net.forward(noise((1, 13, 17)))
     for ask in (trace.__getitem__, trace.switches):
-        with pytest.raises(fd.ParameterError, match="pool3.*conv1, relu1, pool1, conv2"):
+        with pytest.raises(fd.ParameterError, match=r"pool3.*conv1, relu1, pool1, conv2"):
             ask("pool3")
 
 
 def test_only_max_pools_have_switches(net):
     trace = net.forward(noise((1, 13, 17)))
-    with pytest.raises(fd.ParameterError, match="'relu1' has no switches.*pool1, pool2"):
+    with pytest.raises(fd.ParameterError, match=r"'relu1' has no switches.*pool1, pool2"):
         trace.switches("relu1")
 
 

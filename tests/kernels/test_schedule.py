@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
 import threading
@@ -205,7 +206,7 @@ atexit.register(lambda: run_bands(9, lambda i: print(i), 3))
 def test_edges_cut_all_rows_into_bands_within_their_limits(rows, num_threads, smallest, more):
     largest = smallest + more
     edges = band_edges(rows, num_threads, smallest=smallest, largest=largest)
-    sizes = [b - a for a, b in zip(edges, edges[1:])]
+    sizes = [b - a for a, b in itertools.pairwise(edges)]
     assert edges[0] == 0 and edges[-1] == rows
     assert all(smallest <= size <= largest for size in sizes[:-1])
     assert 1 <= sizes[-1] <= largest
