@@ -29,7 +29,7 @@ from typing import Any, NamedTuple
 
 import numba
 import numpy as np
-from llvmlite import binding  # type: ignore[import-untyped, unused-ignore]
+from llvmlite import binding
 from numpy.typing import NDArray
 
 from .interface import FloatArray, Pair, Window
@@ -471,10 +471,10 @@ def _gather(step, out_y, out_x, group):
 
 @_kernel
 def _reached(place, window, axis, tap, size):
-    """The value that a tap carries to this place of the output; -1: none."""
+    """The value that a tap carries to this place of the output; negative: none."""
     n = place + window.padding[axis][0] - tap * window.dilation[axis]
     q, rest = divmod(n, window.stride[axis])
-    return q if n >= 0 and rest == 0 and q < size else -1
+    return q if rest == 0 and q < size else -1
 
 
 @_kernel

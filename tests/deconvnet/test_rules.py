@@ -238,6 +238,19 @@ def test_local_response_norm_passes_the_signal_except_under_gradient(build):
     assert mixed[1, 0].any() and mixed[1, 2].any() and not mixed[1, 3].any()
 
 
+@pytest.mark.parametrize("kind", ["tanh", "sigmoid", "softmax"])
+def test_derivatives_of_saturated_units_keep_their_digits(kind):
+    """In float32 tanh(9) is 1, and 1 - 1 * 1 would be no slope at all."""
+    net = fd.Network([{"type": kind, "name": "last"}], {}, (2, None, None))
+    x = np.array([[[9.0, -9.0, 20.0, 0.5]], [[0.0] * 4]])
+    trace = net.forward(x)
+    maps = fd.deconvolve(trace, "last", [0], rule="gradient", start=np.ones((1, 1, 4)))
+    # The softmax of two channels is the sigmoid of their difference.
+    logistic = 1 / ((1 + np.exp(x[0])) * (1 + np.exp(-x[0])))
+    wanted = 1 / np.cosh(x[0]) ** 2 if kind == "tanh" else logistic
+    np.testing.assert_allclose(maps[0, 0], wanted, rtol=1e-6)
+
+
 def test_overlapping_windows_add():
     net = fd.Network([max_pool(3, stride=1)], {}, (1, None, None))
     trace = net.forward([[[0, 0, 0, 0], [0, 0, 9, 0], [0, 0, 0, 0], [0, 0, 0, 0]]])
