@@ -357,3 +357,14 @@ def test_silent_features_give_exact_zeros() -> None:
         maps = case.maps(**implementation)
         assert not maps[silent].any()
         assert maps[[1, 3, 6]].any(axis=(1, 2, 3)).all()
+
+
+@pytest.mark.skipif("numba" not in fd.available_backends(), reason="without Numba")
+def test_the_size_of_numbas_vectors_does_not_change_a_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    from fastdeconv.kernels import numba_lanes
+
+    case = plain((9, 7, 40), {"kernel_size": 2}).case()
+    maps = case.maps(backend="numba")
+    monkeypatch.setattr(numba_lanes, "_vector_sizes", lambda: (16,))
+    assert numba_lanes.lanes(40) == 48
+    np.testing.assert_array_equal(case.maps(backend="numba"), maps)
