@@ -15,7 +15,8 @@ Native and Numba back ends share the geometry and packing in this module.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +32,7 @@ __all__ = [
     "Post",
     "Source",
     "Step",
+    "cached",
     "first_lanes",
     "first_phases",
     "first_room",
@@ -125,6 +127,17 @@ class LaneBackend(Backend, Protocol):
 
     def to_planes(self, v: FloatArray, planes: FloatArray, num_threads: int) -> None:
         """Copy a lane tensor's first features to `planes` (K, C, H, W)."""
+
+
+_Cached = TypeVar("_Cached")
+
+
+def cached(cache: dict[Any, Any], key: Any, make: Callable[[], _Cached]) -> _Cached:
+    """cache[key], made when missing; two threads may both make it, to the same bits."""
+    if key not in cache:
+        cache[key] = make()
+    value: _Cached = cache[key]
+    return value
 
 
 def pack_blocks(weight: FloatArray, groups: int, nc: int) -> FloatArray:

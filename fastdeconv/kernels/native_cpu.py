@@ -22,6 +22,7 @@ from .lanes import (
     Step,
     aligned_empty,
     aligned_zeros,
+    cached,
     first_phases,
     first_room,
     first_weight,
@@ -219,7 +220,7 @@ class NativeBackend:
         table = _table()
         above, lanes = _prepare(table, job.above, num_threads)
         nv = _vectors(table, lanes)
-        weight = _cached(
+        weight = cached(
             job.conv.cache, ("last", table.name, nv),
             lambda: pack_scatter(job.conv.weight, table.tile_nc(nv)),
         )
@@ -254,14 +255,6 @@ def _table() -> Any:
 def _run_rows(work: Any, rows: int, num_threads: int) -> None:
     edges = band_edges(rows, num_threads)
     run_bands(len(edges) - 1, lambda i: work(edges[i], edges[i + 1]), num_threads)
-
-
-def _cached(cache: dict[Any, Any], key: Any, make: Any) -> Any:
-    """cache[key], made when missing; two threads may both make it, to the same bits."""
-    value = cache.get(key)
-    if value is None:
-        value = cache[key] = make()
-    return value
 
 
 # ---- the forward pass: layout and packing ----
@@ -351,7 +344,7 @@ def _packed_forward(conv: ForwardConv, table: Any) -> tuple[Any, ...]:
 
     # The epilogue grows when a trace is asked for a layer inside a fused block.
     key = ("forward", table.name, conv.epilogue.affine1 is None, conv.epilogue.affine2 is None)
-    packed: tuple[Any, ...] = _cached(conv.cache, key, make)
+    packed: tuple[Any, ...] = cached(conv.cache, key, make)
     return packed
 
 
@@ -429,7 +422,7 @@ def _prepare(table: Any, job: First | Step, num_threads: int) -> tuple[Any, int]
 def _step(table: Any, job: Step) -> Any:
     conv, source = job.conv, job.source
     nv = _vectors(table, job.v.shape[3])
-    weight = _cached(
+    weight = cached(
         conv.cache, ("step", table.name, nv),
         lambda: pack_blocks(conv.weight, conv.groups, table.tile_nc(nv)),
     )

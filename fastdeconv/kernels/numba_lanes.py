@@ -41,6 +41,7 @@ from .lanes import (
     Step,
     aligned_empty,
     aligned_zeros,
+    cached,
     first_lanes,
     first_phases,
     first_weight,
@@ -254,7 +255,7 @@ def _step_work(job: Step) -> _StepWork:
     """A step's work, without scratch space."""
     conv, count = job.conv, job.v.shape[3]
     inner = conv.weight.shape[1]
-    weights = _cached(
+    weights = cached(
         conv.cache, "numba step", lambda: pack_blocks(conv.weight, conv.groups, inner)
     )
     return _StepWork(
@@ -285,7 +286,7 @@ def _last_work(job: Last, count: int) -> _LastWork:
     (kh, kw), (sh, sw), (dh, dw) = conv.window.kernel, conv.window.stride, conv.window.dilation
     (top, _), (left, _) = conv.window.padding
     pool, channels = source.pool, conv.input_channels
-    weights = _cached(
+    weights = cached(
         conv.cache, "numba last", lambda: pack_scatter(conv.weight, kh * kw * channels)
     )
     advance = pool.stride[0] * sh
@@ -307,14 +308,6 @@ def _places(source: Source) -> NDArray[np.int32]:
     if source.gate is not None:
         places[source.gate == 0] = -1
     return places
-
-
-def _cached(cache: dict[Any, Any], key: str, make: Callable[[], FloatArray]) -> FloatArray:
-    """cache[key], made when missing; two threads may both make it, to the same bits."""
-    if key not in cache:
-        cache[key] = make()
-    value: FloatArray = cache[key]
-    return value
 
 
 # ---- register tiles: the only code that depends on the size of a vector ----
