@@ -1,8 +1,8 @@
 """`python -m bench`: the same work by us and by PyTorch, in turn, in one process.
 
 Every contender's maps are compared with ours before anything is timed. Contenders then
-run in turn, round after round, so that a noisy machine disturbs all alike; a ratio is
-taken within a round, and the table gives its median and quartiles.
+run in turn, round after round with a pause between them, so that a noisy machine disturbs
+all alike; a ratio is taken within a round, and the table gives its median and quartiles.
 """
 
 from __future__ import annotations
@@ -88,6 +88,9 @@ def _interleave(contenders: dict[str, Work], rounds: int) -> dict[str, np.ndarra
         work()
     for _ in range(rounds):
         for name, work in contenders.items():
+            # PyTorch's idle threads go on spinning for a few milliseconds, on the
+            # processors of whoever comes next.
+            time.sleep(0.02)
             begin = time.perf_counter()
             work()
             times[name].append(time.perf_counter() - begin)

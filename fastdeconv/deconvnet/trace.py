@@ -16,7 +16,7 @@ from .layerwise import Arithmetic, affine_of, forward_layer
 from .plan import Block, forward_plan, layer_cache
 
 if TYPE_CHECKING:
-    from ..kernels.native_cpu import Channels
+    from ..kernels.native_cpu import Channels, ForwardBlock
 
 __all__ = ["Trace", "forward"]
 
@@ -195,28 +195,44 @@ class _FusedRunner(_Runner):
     def _run_fused(
         self, block: Block, value: Any, following: Block | None
     ) -> tuple[Channels, NDArray[Any] | None]:
-        from ..kernels.native_cpu import ForwardConv, to_channels
+        from ..kernels.native_cpu import to_channels
+
+        prepared = self._prepare(block, value.shape, following)
+        if isinstance(value, np.ndarray):
+            value = to_channels(value, prepared.window.padding, self.num_threads)
+        return self.backend.forward_block(value, prepared, self.num_threads)
+
+    def _prepare(self, block: Block, shape: Any, following: Block | None) -> ForwardBlock:
+        """What the kernel is told of a block; kept, as the next input often has the same size."""
+        cache = layer_cache(self.net, block.first)
+        key = block, shape, following
+        known, prepared = cache.get("forward block", (None, None))
+        if known != key:
+            prepared = self._make_prepared(block, shape, following)
+            cache["forward block"] = key, prepared
+        return prepared
+
+    def _make_prepared(self, block: Block, shape: Any, following: Block | None) -> ForwardBlock:
+        from ..kernels.native_cpu import ForwardBlock
 
         net, layer = self.net, self.net.layers[block.first]
         assert isinstance(layer, nn.Conv2d)
-        shape = value.shape
-        window = layer.window(shape[1:], net.arrays)
-        if isinstance(value, np.ndarray):
-            value = to_channels(value, window.padding, self.num_threads)
         out_shape: Any = layer.output_shape(shape, net.arrays)
-        conv = ForwardConv(
-            net.arrays[f"{layer.name}.weight"], net.arrays.get(f"{layer.name}.bias"),
-            window, layer.groups, out_shape[1:], self._epilogue(block),
-            layer_cache(net, block.first),
-        )
-        pool = None
+        pool, result = None, out_shape
         if block.pool is not None:
             pooling: Any = net.layers[block.pool]
-            pooled = pooling.output_shape(out_shape, net.arrays)
-            pool = pooling.window(out_shape[1:], net.arrays), pooled[1:]
-            out_shape = pooled
-        return self.backend.forward_block(
-            value, conv, pool, self._room(following, out_shape), self.num_threads
+            result = pooling.output_shape(out_shape, net.arrays)
+            pool = pooling.window(out_shape[1:], net.arrays), result[1:]
+        return ForwardBlock(
+            weight=net.arrays[f"{layer.name}.weight"],
+            bias=net.arrays.get(f"{layer.name}.bias"),
+            window=layer.window(shape[1:], net.arrays),
+            groups=layer.groups,
+            out_size=out_shape[1:],
+            epilogue=self._epilogue(block),
+            pool=pool,
+            room=self._room(following, result),
+            cache=layer_cache(net, block.first),
         )
 
     def _epilogue(self, block: Block) -> Any:

@@ -8,6 +8,7 @@ tests a border and nothing is copied between layers.
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,7 +22,6 @@ from .lanes import (
     Last,
     Step,
     aligned_empty,
-    aligned_zeros,
     cached,
     first_phases,
     first_room,
@@ -34,6 +34,12 @@ from .lanes import (
 from .schedule import band_edges, run_bands
 
 __all__ = ["BACKEND", "Channels", "NativeBackend"]
+
+_SPLIT = 16_000_000
+"""Multiply-adds worth a thread: some 0.15 ms."""
+
+_COPY = 64
+"""Multiply-adds in the time one value is copied to another layout."""
 
 _TABLES: dict[str, Any] = native.tables()
 
@@ -67,7 +73,7 @@ class Epilogue(NamedTuple):
     affine2: tuple[FloatArray, FloatArray] | None = None
 
 
-class ForwardConv(NamedTuple):
+class ForwardBlock(NamedTuple):
     """A convolution of the forward pass with what is fused into it."""
 
     weight: FloatArray
@@ -75,8 +81,14 @@ class ForwardConv(NamedTuple):
     window: Window
     groups: int
     out_size: Pair
+    """Of the convolution."""
     epilogue: Epilogue
+    pool: tuple[Window, Pair] | None
+    """The pool that follows, and its output size."""
+    room: Padding
+    """Zeros to leave around the result."""
     cache: dict[Any, Any]
+    """For packed weights; lives as long as the weights do."""
 
 
 class NativeBackend:
@@ -161,8 +173,7 @@ class NativeBackend:
     # ---- the forward pass ----
 
     def forward_block(
-        self, x: Channels, conv: ForwardConv, pool: tuple[Window, Pair] | None,
-        room: Padding, num_threads: int,
+        self, x: Channels, block: ForwardBlock, num_threads: int
     ) -> tuple[Channels, NDArray[Any] | None]:
         """Convolution, epilogue and pool in one pass.
 
@@ -170,35 +181,33 @@ class NativeBackend:
         ----------
         x : Channels
             With at least the convolution's padding around it.
-        pool : (window, output size) or None
-        room : padding
-            Zeros to leave around the result.
 
         Returns
         -------
         (activation, switches), switches (H, W, Cs) or None without a pool
         """
         table = _table()
-        channels = conv.weight.shape[0]
+        channels, window = block.weight.shape[0], block.window
         stored = -(-channels // table.width) * table.width
-        out = _room((channels, *(pool[1] if pool else conv.out_size)), stored, room)
+        size = block.pool[1] if block.pool else block.out_size
+        out = _room((channels, *size), stored, block.room)
         origin = out.offset(out.top, out.left)
         strides = out.buffer.shape[1] * stored, stored
-        packed, bias, affine1, affine2 = _packed_forward(conv, table)
-        (top, _), (left, _) = conv.window.padding
+        packed, bias, affine1, affine2 = _packed_forward(block, table)
+        (top, _), (left, _) = window.padding
         job = native.Conv(
             table, x.buffer, x.offset(x.top - top, x.left - left),
-            *_origin_steps(x, conv.window), _tap_offsets(x, conv.window),
-            conv.weight.shape[1], channels, conv.groups, packed, bias, *conv.out_size,
-            out.buffer, origin, *strides, 0, affine1, conv.epilogue.relu, affine2,
+            *_origin_steps(x, window), _tap_offsets(x, window),
+            block.weight.shape[1], channels, block.groups, packed, bias, *block.out_size,
+            out.buffer, origin, *strides, 0, affine1, block.epilogue.relu, affine2,
         )
-        if pool is None:
-            _run_rows(job.rows, conv.out_size[0], num_threads)
+        threads = _enough_threads(num_threads, block.weight.size * math.prod(block.out_size))
+        if block.pool is None:
+            _run_rows(job.rows, size[0], threads)
             return out, None
-        window, size = pool
-        switches = np.empty((*size, stored), switch_dtype(window.kernel))
-        job.pooled(window, *size, out.buffer, origin, *strides, switches)
-        _run_rows(job.pool_rows, size[0], num_threads)
+        switches = np.empty((*size, stored), switch_dtype(block.pool[0].kernel))
+        job.pooled(block.pool[0], *size, out.buffer, origin, *strides, switches)
+        _run_rows(job.pool_rows, size[0], threads)
         return out, switches
 
     # ---- the backward pass ----
@@ -213,7 +222,9 @@ class NativeBackend:
         kernel, lanes = _prepare(_table(), job, num_threads)
         h, w = job.conv.input_size
         out = aligned_empty((h, w, job.conv.input_channels, lanes))
-        _run_rows(lambda a, b: kernel.rows(out, a, b), h, num_threads)
+        values = job.values.size if isinstance(job, First) else job.v.size
+        threads = _enough_threads(num_threads, values * job.conv.weight[0].size)
+        _run_rows(lambda a, b: kernel.rows(out, a, b), h, threads)
         return out
 
     def project_last(self, job: Last, out: FloatArray, num_threads: int) -> None:
@@ -252,6 +263,11 @@ def _table() -> Any:
     return _TABLES[get_isa()]
 
 
+def _enough_threads(num_threads: int, multiply_adds: int) -> int:
+    """At most `num_threads`: a small job is done before another thread has woken up."""
+    return min(num_threads, 1 + multiply_adds // _SPLIT)
+
+
 def _run_rows(work: Any, rows: int, num_threads: int) -> None:
     edges = band_edges(rows, num_threads)
     run_bands(len(edges) - 1, lambda i: work(edges[i], edges[i + 1]), num_threads)
@@ -264,6 +280,7 @@ def to_channels(planes: FloatArray, padding: Padding, num_threads: int) -> Chann
     """A (C, H, W) array as `Channels` with this much padding."""
     c, h, w = planes.shape
     inside = _room((c, h, w), c, padding)
+    num_threads = _enough_threads(num_threads, planes.size * _COPY)
     _run_rows(
         lambda a, b: native.planes_to_channels(
             planes, inside.buffer, inside.top, inside.left, a, b
@@ -274,9 +291,12 @@ def to_channels(planes: FloatArray, padding: Padding, num_threads: int) -> Chann
 
 
 def _room(shape: tuple[int, int, int], stored: int, padding: Padding) -> Channels:
+    """Space for an activation; only the padding is set, to zero."""
     (top, bottom), (left, right) = padding
     _, h, w = shape
-    buffer = aligned_zeros((top + h + bottom, left + w + right, stored))
+    buffer = aligned_empty((top + h + bottom, left + w + right, stored))
+    buffer[:top] = buffer[top + h :] = 0
+    buffer[:, :left] = buffer[:, left + w :] = 0
     return Channels(buffer, top, left, shape)
 
 
@@ -328,7 +348,7 @@ def _pad_lanes(values: FloatArray | None, size: int, width: int) -> FloatArray:
     return out
 
 
-def _packed_forward(conv: ForwardConv, table: Any) -> tuple[Any, ...]:
+def _packed_forward(conv: ForwardBlock, table: Any) -> tuple[Any, ...]:
     def make() -> tuple[Any, ...]:
         size, width = conv.weight.shape[0], table.width
 

@@ -134,6 +134,7 @@ class Network:
             layer.check_arrays(self.arrays)
         self.input_shape = self._resolve_input(_declared_shape(input_shape))
         self._shapes = self._chain(self.input_shape)
+        self._latest_shapes: tuple[Shape | None, list[tuple[int, int, int]]] = (None, [])
         self.frontend = _as_frontend(frontend)
         self.name = _text("name", name)
         self.license = _text("license", license)
@@ -266,7 +267,12 @@ class Network:
                 f"the network takes an input of {shape_text(self.input_shape)}, "
                 f"found {shape_text(shape)}"
             )
-        return [(c or 0, h or 0, w or 0) for c, h, w in self._chain(shape)]
+        known, shapes = self._latest_shapes
+        if known != shape:
+            shapes = [(c or 0, h or 0, w or 0) for c, h, w in self._chain(shape)]
+            # Clips mostly have one size, and every pass over them asks.
+            self._latest_shapes = shape, shapes
+        return list(shapes)
 
     def layer_index(self, name: str) -> int:
         """Place of the layer called `name`, from 0.
