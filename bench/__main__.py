@@ -1,8 +1,9 @@
 """`python -m bench`: the same work by us and by PyTorch, in turn, in one process.
 
 Every contender's maps are compared with ours before anything is timed. Contenders then
-run in turn, round after round with a pause between them, so that a noisy machine disturbs
-all alike; a ratio is taken within a round, and the table gives its median and quartiles.
+run in turn, round after round, so that a noisy machine disturbs all alike; a turn lasts at
+least 50 ms, and the median of its runs counts. A ratio is taken within a round, and the
+table gives its median and quartiles.
 """
 
 from __future__ import annotations
@@ -88,13 +89,22 @@ def _interleave(contenders: dict[str, Work], rounds: int) -> dict[str, np.ndarra
         work()
     for _ in range(rounds):
         for name, work in contenders.items():
-            # PyTorch's idle threads go on spinning for a few milliseconds, on the
-            # processors of whoever comes next.
-            time.sleep(0.02)
-            begin = time.perf_counter()
-            work()
-            times[name].append(time.perf_counter() - begin)
+            times[name].append(_turn(work))
     return {name: np.array(t) for name, t in times.items()}
+
+
+def _turn(work: Work) -> float:
+    """Median time of a run within one turn of at least 50 ms.
+
+    A short run alone would tell who came before it: PyTorch's idle threads go on spinning
+    for some 5 ms, on the processors of whoever comes next.
+    """
+    times: list[float] = []
+    while sum(times) < 0.05:
+        begin = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - begin)
+    return float(np.median(times))
 
 
 def _configured(work: Work, settings: dict[str, str]) -> Work:

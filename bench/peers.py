@@ -107,7 +107,7 @@ class TorchTuned(_Torch):
     name = "PyTorch tuned"
     memory_format = torch.channels_last
 
-    def __init__(self, net: fd.Network, x: np.ndarray, chunk: int = 4) -> None:
+    def __init__(self, net: fd.Network, x: np.ndarray, chunk: int = 8) -> None:
         super().__init__(net, x)
         self.chunk = chunk
         self.flipped = [

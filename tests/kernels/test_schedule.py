@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import subprocess
 import sys
 import threading
@@ -105,6 +106,25 @@ def test_an_exception_in_the_caller_waits_for_the_helpers_bands():
     with pytest.raises(KeyboardInterrupt):
         run_bands(2, work, 2)
     assert len(finished) == 1
+
+
+@pytest.mark.skipif(
+    not hasattr(os, "sched_getaffinity") or len(os.sched_getaffinity(0)) < 2,
+    reason="needs two CPUs and a system that says which",
+)
+def test_helpers_keep_off_the_callers_cpu_and_leave_the_caller_alone():
+    allowed, seen = os.sched_getaffinity(0), {}
+    meeting = threading.Barrier(2, timeout=WAIT)
+
+    def work(i):
+        seen[threading.get_ident()] = os.sched_getaffinity(0)
+        meeting.wait()
+
+    run_bands(2, work, 2)
+    assert seen.pop(threading.get_ident()) == allowed == os.sched_getaffinity(0)
+    (helper,) = seen.values()
+    assert helper < allowed
+    assert len(helper) == len(allowed) - 1
 
 
 def test_calls_nest():
