@@ -74,7 +74,7 @@ typedef struct {
 /* max(0, x), x*scale[channel], max(0, x): each where asked for. */
 typedef struct {
     int relu_before;
-    const float *scale;
+    const float *scale;     /* padded to the vector width */
     int relu_after;
 } fd_post;
 
@@ -82,7 +82,9 @@ typedef struct {
 typedef struct {
     fd_source source;
     const float *v;         /* lanes (cells_h, cells_w, source.channels, kp) */
-    int kp, nv;             /* nv vectors of lanes at a time; divides kp / vector width */
+    int kp, nv;             /* nv vectors of lanes at a time; divides kp / vector width.
+                             * nv 0: kp features, fewer than half a vector's lanes, and
+                             * lane tensors are (h, w, kp, channels) */
     fd_window conv;
     int groups, cout;       /* cout: all channels of the result */
     const float *weight;    /* packed: see project.c */
@@ -94,8 +96,9 @@ typedef struct {
 typedef struct {
     const float *u;         /* (.., .., kp): padded with zeros for every tap in use */
     ptrdiff_t u_row;        /* elements between rows of u */
-    const float *weight;    /* (cout, taps, kp) */
+    const float *weight;    /* (cout, taps, kp); of few features (taps, kp, padded cout) */
     int kp, cout, ntaps_all;
+    int few;                /* kp features as in fd_step with nv 0 */
     /* phases (stride_h x stride_w), each a range of (offset in u, tap) */
     const int32_t *phase_start;
     const ptrdiff_t *phase_offset;

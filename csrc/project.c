@@ -16,9 +16,12 @@
  *         while it is in L1; the tensor between the two never exists. Bands of rows
  *         have a fixed height, sums of rows that two bands share are kept aside and
  *         added in `last_seam`.
- * Layout  V (h, w, channel, lane). W packed per group: for every block of NC
+ * Few     With fewer features than half a vector's lanes, output channels go into the
+ *         lanes instead, and features are broadcast: the same lists, the same sums.
+ * Layout  V (h, w, channel, lane); of few features V (h, w, feature, channel). W packed per group: for every block of NC
  *         output channels (the last may be smaller) [tap][input channel][NC].
- *         Last step: "output channels" are all (tap, channel) pairs.
+ *         Last step: "output channels" are all (tap, channel) pairs. Few: one block,
+ *         padded with zeros to whole vectors.
  * Mix     per entry, on AVX-512, 64 lanes: 4 loads, 6 broadcasts, 24 FMA, 4 prefetches.
  * Numbers float32, vf_fma in list order: taps row-major, channels innermost.
  *         Independent of threads, of the other lanes, and of the block a channel is in.
@@ -221,6 +224,115 @@ static void build_row(const fd_source *s, int y, row_lists *r) {
     }
 }
 
+/* ---- few features: output channels in the lanes ---- */
+
+#define MAX_FEW (VW / 2)
+#define FEW_VECTORS(K) ((K) <= 4 ? (FD_REGISTERS >= 32 ? 4 : 2) : 2)
+
+/* A product whose results go to out[feature][channel]. */
+typedef struct {
+    const float *v;
+    ptrdiff_t in_feature;  /* between features of V */
+    const float *w;
+    int width;             /* of a row of W, whole vectors */
+    float *out;
+    ptrdiff_t out_feature;
+    int channels;          /* results there are; the rest of the width is padding */
+    const fd_post *post;
+    int channel;           /* the first one's number, for post */
+} few_block;
+
+static void store_part(float *to, vf a, int count) {
+    if (count >= VW) {
+        vf_store(to, a);
+        return;
+    }
+    float lanes[VW];
+    vf_store(lanes, a);
+    for (int l = 0; l < count; l++) to[l] = lanes[l];
+}
+
+FD_INLINE vf post_channels(vf a, const fd_post *p, int channel) {
+    if (p->relu_before) a = vf_max(vf_zero(), a);
+    if (p->scale) a = vf_mul(a, vf_load(p->scale + channel));
+    if (p->relu_after) a = vf_max(vf_zero(), a);
+    return a;
+}
+
+/* Vectors first..first + J - 1 of channels, K features; both are constants. */
+FD_INLINE void few_product(const few_block *f, const entry *list, int n, int first,
+                           const int K, const int J) {
+    vf acc[MAX_FEW][4];
+    const float *w = f->w + first * VW;
+    FD_UNROLL
+    for (int k = 0; k < K; k++)
+        FD_UNROLL
+        for (int j = 0; j < J; j++) acc[k][j] = vf_zero();
+    for (int e = 0; e < n; e++) {
+        const float *a = f->v + list[e].v, *b = w + list[e].w * f->width;
+        vf y[4];
+        FD_UNROLL
+        for (int j = 0; j < J; j++) y[j] = vf_load(b + j * VW);
+        FD_UNROLL
+        for (int k = 0; k < K; k++) {
+            const vf x = vf_set1(a[k * f->in_feature]);
+            FD_UNROLL
+            for (int j = 0; j < J; j++) acc[k][j] = vf_fma(y[j], x, acc[k][j]);
+        }
+    }
+    FD_UNROLL
+    for (int j = 0; j < J; j++) {
+        const int channel = (first + j) * VW;
+        FD_UNROLL
+        for (int k = 0; k < K; k++)
+            store_part(f->out + k * f->out_feature + channel,
+                       post_channels(acc[k][j], f->post, f->channel + channel),
+                       f->channels - channel);
+    }
+}
+
+#define FEW_CASE(K, J) \
+    case J: few_product(f, list, n, first, K, J); break;
+#define FEW_FUNCTION(K)                                                          \
+    static void few_product_##K(const few_block *f, const entry *list, int n) {  \
+        const int vectors = f->width / VW, most = FEW_VECTORS(K);                \
+        for (int first = 0; first < vectors; first += most)                      \
+            switch (vectors - first < most ? vectors - first : most) {           \
+                FEW_CASE(K, 1) FEW_CASE(K, 2) FEW_CASE(K, 3) FEW_CASE(K, 4)       \
+            }                                                                    \
+    }
+FEW_FUNCTION(1)
+FEW_FUNCTION(2)
+#if VW >= 8
+FEW_FUNCTION(3)
+FEW_FUNCTION(4)
+#endif
+#if VW >= 16
+FEW_FUNCTION(5)
+FEW_FUNCTION(6)
+FEW_FUNCTION(7)
+FEW_FUNCTION(8)
+#endif
+
+static void product_of_few(const few_block *f, const entry *list, int n, int features) {
+    switch (features) {
+        case 1: few_product_1(f, list, n); break;
+        case 2: few_product_2(f, list, n); break;
+#if VW >= 8
+        case 3: few_product_3(f, list, n); break;
+        case 4: few_product_4(f, list, n); break;
+#endif
+#if VW >= 16
+        case 5: few_product_5(f, list, n); break;
+        case 6: few_product_6(f, list, n); break;
+        case 7: few_product_7(f, list, n); break;
+        case 8: few_product_8(f, list, n); break;
+#endif
+    }
+}
+
+static int padded(int channels) { return (channels + VW - 1) / VW * VW; }
+
 /* ---- one step, pixel by pixel ---- */
 
 typedef struct {
@@ -272,6 +384,11 @@ static const row_lists *row_of(stepper *p, int y) {
     return r;
 }
 
+/* Where in V an active value's first feature is. */
+FD_INLINE size_t value_offset(const fd_step *s, active a) {
+    return s->nv ? (size_t)a.v * s->kp : (size_t)(a.v - a.c) * s->kp + a.c;
+}
+
 /* All entries of group g that reach output pixel (Y, X); returns how many. */
 static int gather(stepper *p, int Y, int X, int g) {
     const fd_step *s = p->s;
@@ -291,13 +408,13 @@ static int gather(stepper *p, int Y, int X, int g) {
             const int count = r->count[x];
             if (s->groups == 1) {
                 for (int e = 0; e < count; e++)
-                    list[n + e] = (entry){(size_t)item[e].v * s->kp, tap + item[e].c};
+                    list[n + e] = (entry){value_offset(s, item[e]), tap + item[e].c};
                 n += count;
                 continue;
             }
             for (int e = 0; e < count; e++)
                 if (item[e].c >= lo && item[e].c < hi)
-                    list[n++] = (entry){(size_t)item[e].v * s->kp, tap + item[e].c - lo};
+                    list[n++] = (entry){value_offset(s, item[e]), tap + item[e].c - lo};
         }
     }
     /* Prefetching looks past the end. */
@@ -305,8 +422,24 @@ static int gather(stepper *p, int Y, int X, int g) {
     return n;
 }
 
+static void step_pixel_few(stepper *p, int Y, int X, float *out) {
+    const fd_step *s = p->s;
+    const int couts = s->cout / s->groups, width = padded(couts);
+    const size_t rows = (size_t)s->conv.kh * s->conv.kw * (s->source.channels / s->groups);
+    for (int g = 0; g < s->groups; g++) {
+        const int n = gather(p, Y, X, g), channel = g * couts;
+        const few_block f = {s->v, s->source.channels, s->weight + g * rows * width, width,
+                             out + channel, s->cout, couts, &s->post, channel};
+        product_of_few(&f, p->list, n, s->kp);
+    }
+}
+
 static void step_pixel(stepper *p, int Y, int X, float *out) {
     const fd_step *s = p->s;
+    if (!s->nv) {
+        step_pixel_few(p, Y, X, out);
+        return;
+    }
     const int couts = s->cout / s->groups, nc = tile_nc[s->nv];
     const size_t rows = (size_t)s->conv.kh * s->conv.kw * (s->source.channels / s->groups);
     for (int g = 0; g < s->groups; g++) {
@@ -401,9 +534,33 @@ static int first_count(const fd_first *f, int X) {
     return left < FIRST_COLUMNS ? left : FIRST_COLUMNS;
 }
 
+/* One pixel of few features: the channels of all of them, [feature][channel]. */
+static void first_pixel_few(const fd_first *f, int Y, int X, float *out) {
+    const fd_window *k = &f->conv;
+    const int py = Y + k->top, px = X + k->left;
+    const int phase = py % k->sh * k->sw + px % k->sw, width = padded(f->cout);
+    const float *u = f->u + py / k->sh * f->u_row + (ptrdiff_t)(px / k->sw) * f->kp;
+    for (int i = 0; i < f->kp; i++)
+        for (int c = 0; c < width; c += VW) {
+            vf acc = vf_zero();
+            for (int t = f->phase_start[phase]; t < f->phase_start[phase + 1]; t++) {
+                const float *w = f->weight + ((size_t)f->phase_tap[t] * f->kp + i) * width + c;
+                acc = vf_fma(vf_load(w), vf_set1(u[f->phase_offset[t] + i]), acc);
+            }
+            store_part(out + (size_t)i * f->cout + c, post_channels(acc, &f->post, c),
+                       f->cout - c);
+        }
+}
+
 int FD_NAME(fd_first_rows)(const fd_first *f, float *out, int row0, int row1) {
     const ptrdiff_t pixel = (ptrdiff_t)f->cout * f->kp;
     const int stride = f->conv.sw;
+    if (f->few) {
+        for (int y = row0; y < row1; y++)
+            for (int x = 0; x < f->out_w; x++)
+                first_pixel_few(f, y, x, out + ((size_t)y * f->out_w + x) * pixel);
+        return 0;
+    }
     for (int y = row0; y < row1; y++)
         for (int phase = 0; phase < stride; phase++)
             for (int x = phase; x < f->out_w; x += FIRST_COLUMNS * stride)
@@ -423,6 +580,7 @@ typedef struct {
     entry *lists;         /* per window position, room for every channel */
     int *count;
     float **targets;      /* where each (tap, channel) of one position goes */
+    float *sums;          /* few features: theirs of one position, [feature][(tap, channel)] */
 } scatterer;
 
 void FD_NAME(fd_last_reach)(const fd_last *f, int *reach, int *advance, ptrdiff_t *row) {
@@ -441,6 +599,7 @@ static void scatterer_free(scatterer *p) {
     free(p->lists);
     free(p->count);
     free(p->targets);
+    free(p->sums);
 }
 
 static int scatterer_init(scatterer *p, const fd_last *f) {
@@ -453,7 +612,8 @@ static int scatterer_init(scatterer *p, const fd_last *f) {
     p->lists = malloc(sizeof(entry) * positions * ((size_t)s->channels + AHEAD));
     p->count = malloc(sizeof(int) * positions);
     p->targets = malloc(sizeof(float *) * f->conv.kh * f->conv.kw * f->cout);
-    if (p->ring && p->lists && p->count && p->targets) return 1;
+    p->sums = malloc(sizeof(float) * f->conv.kh * f->conv.kw * f->cout * f->kp);
+    if (p->ring && p->lists && p->count && p->targets && p->sums) return 1;
     scatterer_free(p);
     return 0;
 }
@@ -471,7 +631,8 @@ static void sort_channels(scatterer *p, size_t cell) {
     for (int c = 0; c < s->channels; c++) {
         if (s->gate && !s->gate[cell * s->channels + c]) continue;
         const uint32_t at = s->switches ? read_switch(s, cell, c) : 0;
-        p->lists[at * room + p->count[at]++] = (entry){(size_t)c * p->f->kp, (size_t)c};
+        p->lists[at * room + p->count[at]++] =
+            (entry){p->f->nv ? (size_t)c * p->f->kp : (size_t)c, (size_t)c};
     }
     for (int q = 0; q < positions; q++)
         for (int e = 0; e < AHEAD; e++)
@@ -495,6 +656,16 @@ static void find_targets(scatterer *p, int Y, int X, int i, int j) {
     }
 }
 
+static void scatter_few(scatterer *p, const entry *list, int n, const float *panel, int outs) {
+    static const fd_post nothing = {0};
+    const fd_last *f = p->f;
+    const few_block b = {panel, f->source.channels, f->weight, padded(outs), p->sums, outs,
+                         outs, &nothing, 0};
+    product_of_few(&b, list, n, f->kp);
+    for (int o = 0; o < outs; o++)
+        for (int k = 0; k < f->kp; k++) p->targets[o][k] += p->sums[k * outs + o];
+}
+
 /* Add one pixel's panel (channels x lanes) to the ring. */
 static void scatter(scatterer *p, int Y, int X, const float *panel) {
     const fd_last *f = p->f;
@@ -508,6 +679,10 @@ static void scatter(scatterer *p, int Y, int X, const float *panel) {
         const entry *list = p->lists + q * ((size_t)s->channels + AHEAD);
         if (!n) continue;
         find_targets(p, Y, X, q / kw, q % kw);
+        if (!f->nv) {
+            scatter_few(p, list, n, panel, outs);
+            continue;
+        }
         for (int k = 0; k < f->kp; k += f->nv * VW) {
             for (int o = 0; o < outs; o += nc) {
                 const ring_block to = {p->targets + o};
@@ -562,6 +737,13 @@ static void produce_row(scatterer *p, stepper *above, int Y, float *panel) {
     if (f->step) {
         for (int x = 0; x < columns; x++) {
             step_pixel(above, Y, x, panel);
+            scatter(p, Y, x, panel);
+        }
+        return;
+    }
+    if (f->first->few) {
+        for (int x = 0; x < columns; x++) {
+            first_pixel_few(f->first, Y, x, panel);
             scatter(p, Y, x, panel);
         }
         return;

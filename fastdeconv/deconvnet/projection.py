@@ -26,7 +26,6 @@ from ..kernels.lanes import (
     Post,
     Source,
     Step,
-    aligned_zeros,
 )
 from ..network import layers as nn
 from ..network.network import Network
@@ -291,11 +290,9 @@ class _Walk:
 
     def _dense(self, index: int, R: Array) -> Step:  # noqa: N803
         assert self.lanes is not None
-        count, channels, h, w = R.shape
-        v = aligned_zeros((h, w, channels, self.lanes.lanes(count)))
-        v[..., :count] = R.transpose(2, 3, 1, 0)
+        _, channels, h, w = R.shape
         source = Source(None, None, NO_POOL, (h, w), (h, w), channels)
-        return Step(v, source, self._convolution(index), Post())
+        return Step(self.lanes.from_planes(R), source, self._convolution(index), Post())
 
     def _post(self, segment: Segment) -> Post:
         scale = None
@@ -331,13 +328,20 @@ class _Walk:
     def _make_gate(self, segment: Segment) -> NDArray[np.uint8] | None:
         gate: Array | None = None
         for index in segment.gates:
-            active = self.trace.activation(index) > 0
-            if segment.pool is not None and index < segment.pool:
-                active = self._pooled(active, segment.pool)
+            active = self._active(index, segment.pool)
             gate = active if gate is None else gate & active
         if gate is None:
             return None
         return np.ascontiguousarray(gate.transpose(1, 2, 0)).view(np.uint8)
+
+    def _active(self, index: int, pool: int | None) -> Array:
+        """Where ReLU `index` was active, in the places of the tensor pooled by `pool`."""
+        if pool is None or index > pool:
+            return self.trace.activation(index) > 0
+        if all(isinstance(layer, nn.Dropout) for layer in self.net.layers[index + 1 : pool]):
+            # The pool kept the ReLU's own values, and those are at hand.
+            return self.trace.activation(pool) > 0
+        return self._pooled(self.trace.activation(index) > 0, pool)
 
     def _pooled(self, values: Array, pool: int) -> Array:
         """Planes at a pool's input, read where its switches point."""

@@ -97,9 +97,10 @@ class First(NamedTuple):
 
 
 class Step(NamedTuple):
-    """Transposed convolution of the unpooled lane tensor `v` (h, w, C, lanes)."""
+    """Transposed convolution of an unpooled lane tensor."""
 
-    v: FloatArray
+    v: Any
+    """A lane tensor as the back end that runs the job lays it out."""
     source: Source
     conv: Convolution
     post: Post
@@ -116,17 +117,17 @@ class Last(NamedTuple):
 class LaneBackend(Backend, Protocol):
     """A back end with the lane kernels."""
 
-    def lanes(self, count: int) -> int:
-        """Lanes of a tensor for `count` features: at least as many, in whole vectors."""
-
-    def project(self, job: First | Step, num_threads: int) -> FloatArray:
+    def project(self, job: First | Step, num_threads: int) -> Any:
         """Run a job; the result is a lane tensor."""
 
     def project_last(self, job: Last, out: FloatArray, num_threads: int) -> None:
         """Run a job into planes `out` (K, C, H, W); all of them are written."""
 
-    def to_planes(self, v: FloatArray, planes: FloatArray, num_threads: int) -> None:
-        """Copy a lane tensor's first features to `planes` (K, C, H, W)."""
+    def from_planes(self, planes: FloatArray) -> Any:
+        """(K, C, H, W) as a lane tensor."""
+
+    def to_planes(self, v: Any, planes: FloatArray, num_threads: int) -> None:
+        """Copy a lane tensor to `planes` (K, C, H, W)."""
 
 
 _Cached = TypeVar("_Cached")

@@ -67,7 +67,7 @@ cdef extern from "fastdeconv.h" nogil:
         const float *u
         ptrdiff_t u_row
         const float *weight
-        int kp, cout, ntaps_all
+        int kp, cout, ntaps_all, few
         const int32_t *phase_start
         const ptrdiff_t *phase_offset
         const int32_t *phase_tap
@@ -283,13 +283,13 @@ cdef class Step:
     cdef fd_step s
     cdef list keep
 
-    def __init__(self, Table table, v, int nv, source, window, int groups, int cout, weight,
+    def __init__(self, Table table, v, int kp, int nv, source, window, int groups, int cout, weight,
                  post, out_size):
         self.table = table
         self.keep = []
         self.s.source = _source(source, self.keep)
         self.s.v = _floats(v, self.keep)
-        self.s.kp, self.s.nv = v.shape[3], nv
+        self.s.kp, self.s.nv = kp, nv
         self.s.conv = _window(window)
         self.s.groups, self.s.cout = groups, cout
         self.s.weight = _floats(weight, self.keep)
@@ -310,7 +310,7 @@ cdef class First:
     cdef fd_first f
     cdef list keep
 
-    def __init__(self, Table table, u, weight, phase_start, phase_offset, phase_tap, window,
+    def __init__(self, Table table, u, weight, bint few, int cout, phase_start, phase_offset, phase_tap, window,
                  post, out_size):
         self.table = table
         self.keep = []
@@ -318,7 +318,8 @@ cdef class First:
         self.f.kp = u.shape[2]
         self.f.u_row = u.shape[1] * u.shape[2]
         self.f.weight = _floats(weight, self.keep)
-        self.f.cout, self.f.ntaps_all = weight.shape[0], weight.shape[1]
+        self.f.cout, self.f.few = cout, few
+        self.f.ntaps_all = window.kernel[0] * window.kernel[1]
         self.f.phase_start = <const int32_t *>_index(phase_start, self.keep)
         self.f.phase_offset = <const ptrdiff_t *>_index(phase_offset, self.keep)
         self.f.phase_tap = <const int32_t *>_index(phase_tap, self.keep)

@@ -20,8 +20,10 @@ from .interface import FloatArray, Padding, Pair, Window, switch_dtype
 from .lanes import (
     First,
     Last,
+    Post,
     Step,
     aligned_empty,
+    aligned_zeros,
     cached,
     first_phases,
     first_room,
@@ -40,6 +42,9 @@ _SPLIT = 16_000_000
 
 _COPY = 64
 """Multiply-adds in the time one value is copied to another layout."""
+
+_ALL = 1 << 31
+"""As a block size: everything in one block."""
 
 _TABLES: dict[str, Any] = native.tables()
 
@@ -71,6 +76,15 @@ class Epilogue(NamedTuple):
     affine1: tuple[FloatArray, FloatArray] | None = None
     relu: bool = False
     affine2: tuple[FloatArray, FloatArray] | None = None
+
+
+class Lanes(NamedTuple):
+    """A lane tensor."""
+
+    values: FloatArray
+    """(H, W, C, lanes), lanes in whole vectors; if few (H, W, lanes, C), one per feature"""
+    lanes: int
+    few: bool
 
 
 class ForwardBlock(NamedTuple):
@@ -140,7 +154,7 @@ class NativeBackend:
                     weight.shape[0] // groups, planes,
                 )
                 if job is not None:
-                    _run_rows(job.planes_rows, job_rows(out_size, window, phase), num_threads)
+                    _run_rows(job.planes_rows, _phase_rows(out_size, window, phase), num_threads)
         return out
 
     def max_pool2d(
@@ -212,32 +226,29 @@ class NativeBackend:
 
     # ---- the backward pass ----
 
-    def lanes(self, count: int) -> int:
-        width: int = _table().width
-        # Short vectors run in pairs.
-        unit = width if width >= 16 or count <= width else 2 * width
-        return -(-count // unit) * unit
-
-    def project(self, job: First | Step, num_threads: int) -> FloatArray:
-        kernel, lanes = _prepare(_table(), job, num_threads)
+    def project(self, job: First | Step, num_threads: int) -> Lanes:
+        table = _table()
+        kernel, lanes, few = _prepare(table, job, num_threads)
         h, w = job.conv.input_size
-        out = aligned_empty((h, w, job.conv.input_channels, lanes))
-        values = job.values.size if isinstance(job, First) else job.v.size
+        channels = job.conv.input_channels
+        out = aligned_empty((h, w, lanes, channels) if few else (h, w, channels, lanes))
+        values = job.values.size if isinstance(job, First) else job.v.values.size
         threads = _enough_threads(num_threads, values * job.conv.weight[0].size)
         _run_rows(lambda a, b: kernel.rows(out, a, b), h, threads)
-        return out
+        return Lanes(out, lanes, few)
 
     def project_last(self, job: Last, out: FloatArray, num_threads: int) -> None:
-        table = _table()
-        above, lanes = _prepare(table, job.above, num_threads)
-        nv = _vectors(table, lanes)
+        table, conv = _table(), job.conv
+        above, lanes, few = _prepare(table, job.above, num_threads)
+        nv = 0 if few else _vectors(table, lanes)
         weight = cached(
-            job.conv.cache, ("last", table.name, nv),
-            lambda: pack_scatter(job.conv.weight, table.tile_nc(nv)),
+            conv.cache, ("last", table.name, nv),
+            lambda: _pad_last(pack_scatter(conv.weight, _ALL).reshape(len(conv.weight), -1),
+                              table.width) if few
+            else pack_scatter(conv.weight, table.tile_nc(nv)),
         )
         kernel = native.Last(
-            table, above, nv, job.source, job.conv.window, job.conv.input_channels, weight,
-            out, 0,
+            table, above, nv, job.source, conv.window, conv.input_channels, weight, out, 0
         )
         reach, advance, row = kernel.reach()
         band = last_band(reach, advance)
@@ -249,10 +260,22 @@ class NativeBackend:
         if side is not None:
             run_bands(bands - 1, lambda i: kernel.seam(i + 1), num_threads)
 
+    def from_planes(self, planes: FloatArray) -> Lanes:
+        count, channels, h, w = planes.shape
+        lanes, few = _lanes(_table(), count)
+        if few:
+            return Lanes(np.ascontiguousarray(planes.transpose(2, 3, 0, 1)), lanes, few)
+        values = aligned_zeros((h, w, channels, lanes))
+        values[..., :count] = planes.transpose(2, 3, 1, 0)
+        return Lanes(values, lanes, few)
 
-    def to_planes(self, v: FloatArray, planes: FloatArray, num_threads: int) -> None:
+    def to_planes(self, v: Lanes, planes: FloatArray, num_threads: int) -> None:
+        if v.few:
+            planes[:] = v.values.transpose(2, 3, 0, 1)
+            return
         _run_rows(
-            lambda a, b: native.lanes_to_planes(v, planes, a, b), v.shape[0], num_threads
+            lambda a, b: native.lanes_to_planes(v.values, planes, a, b),
+            v.values.shape[0], num_threads,
         )
 
 
@@ -393,7 +416,7 @@ def _phase_start(phase: int, window: Window) -> Pair:
     )
 
 
-def job_rows(out_size: Pair, window: Window, phase: int) -> int:
+def _phase_rows(out_size: Pair, window: Window, phase: int) -> int:
     """Output rows of a phase."""
     return -(-(out_size[0] - _phase_start(phase, window)[0]) // window.stride[0])
 
@@ -405,7 +428,7 @@ def _phase_job(
     """The convolution that computes one phase of the output; None when it has no pixels."""
     channels, h, w = planes.shape
     y0, x0 = _phase_start(phase, window)
-    rows = job_rows((h, w), window, phase)
+    rows = _phase_rows((h, w), window, phase)
     cols = -(-(w - x0) // window.stride[1])
     if rows < 1 or cols < 1:
         return None
@@ -425,45 +448,71 @@ def _phase_job(
 # ---- the backward pass: packing ----
 
 
+def _lanes(table: Any, count: int) -> tuple[int, bool]:
+    """Lanes for `count` features, and whether they are few.
+
+    Few features would leave most lanes of their vectors empty; they are kept apart, and
+    the kernels put output channels into the lanes.
+    """
+    width: int = table.width
+    if count <= width // 2:
+        return count, True
+    # Short vectors run in pairs.
+    unit = width if width >= 16 or count <= width else 2 * width
+    return -(-count // unit) * unit, False
+
+
 def _vectors(table: Any, lanes: int) -> int:
     """Vectors of lanes a product works on at a time: the most that divide the tensor."""
     vectors = lanes // table.width
     return max(n for n in range(1, table.max_nv + 1) if vectors % n == 0)
 
 
-def _prepare(table: Any, job: First | Step, num_threads: int) -> tuple[Any, int]:
-    """The kernel object of a job, and the lanes of its result."""
+def _prepare(table: Any, job: First | Step, num_threads: int) -> tuple[Any, int, bool]:
+    """The kernel object of a job, the lanes of its result, and whether they are few."""
+    post = job.post
+    if post.scale is not None:
+        # Groups that end within a vector read on.
+        padding = (0, 2 * table.width - len(post.scale) % table.width)
+        post = post._replace(scale=np.pad(post.scale, padding))
     if isinstance(job, Step):
-        return _step(table, job), job.v.shape[3]
-    lanes = BACKEND.lanes(len(job.values))
-    return _first(table, job, lanes, num_threads), lanes
+        return _step(table, job, post), job.v.lanes, job.v.few
+    lanes, few = _lanes(table, len(job.values))
+    return _first(table, job, post, lanes, few, num_threads), lanes, few
 
 
-def _step(table: Any, job: Step) -> Any:
+def _step(table: Any, job: Step, post: Post) -> Any:
     conv, source = job.conv, job.source
-    nv = _vectors(table, job.v.shape[3])
+    nv = 0 if job.v.few else _vectors(table, job.v.lanes)
     weight = cached(
         conv.cache, ("step", table.name, nv),
-        lambda: pack_blocks(conv.weight, conv.groups, table.tile_nc(nv)),
+        lambda: pack_blocks(conv.weight, conv.groups, table.tile_nc(nv)) if nv
+        else _pad_last(pack_blocks(conv.weight, conv.groups, _ALL)
+                       .reshape(-1, conv.weight.shape[1]), table.width),
     )
     return native.Step(
-        table, job.v, nv, source, conv.window, conv.groups, conv.input_channels, weight,
-        job.post, conv.input_size,
+        table, job.v.values, job.v.lanes, nv, source, conv.window, conv.groups,
+        conv.input_channels, weight, post, conv.input_size,
     )
 
 
-def _first(table: Any, job: First, lanes: int, num_threads: int) -> Any:
+def _first(
+    table: Any, job: First, post: Post, lanes: int, few: bool, num_threads: int
+) -> Any:
     conv = job.conv
     phases = first_phases(conv.window)
     u = first_room(job, phases, lanes)
     values = np.ascontiguousarray(job.values, np.float32)
     _run_rows(
         lambda a, b: native.planes_to_channels(values, u, *phases.pad, a, b),
-        values.shape[1], num_threads,
+        values.shape[1], _enough_threads(num_threads, values.size * _COPY),
     )
     places = (np.array(phases.pad) - phases.back) @ np.array([u.shape[1] * lanes, lanes])
+    weight = first_weight(job, lanes)
+    if few:
+        weight = np.ascontiguousarray(_pad_last(weight.transpose(1, 2, 0), table.width))
     return native.First(
-        table, u, first_weight(job, lanes), phases.start,
-        np.ascontiguousarray(places, np.intp), phases.tap, conv.window, job.post,
+        table, u, weight, few, conv.input_channels, phases.start,
+        np.ascontiguousarray(places, np.intp), phases.tap, conv.window, post,
         conv.input_size,
     )

@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 
 from . import numba_lanes
 from .interface import FloatArray, Pair, Window, switch_dtype
-from .lanes import First, Last, Step
+from .lanes import First, Last, Step, aligned_zeros
 from .schedule import run_bands
 
 __all__ = ["BACKEND", "NumbaBackend"]
@@ -425,10 +425,6 @@ class NumbaBackend:
         _run_planes(len(targets), work, num_threads)
         return out
 
-    def lanes(self, count: int) -> int:
-        """See `fastdeconv.kernels.lanes.LaneBackend`."""
-        return numba_lanes.lanes(count)
-
     def project(self, job: First | Step, num_threads: int) -> FloatArray:
         """See `fastdeconv.kernels.lanes.LaneBackend`."""
         return numba_lanes.project(job, num_threads)
@@ -437,6 +433,13 @@ class NumbaBackend:
         """See `fastdeconv.kernels.lanes.LaneBackend`."""
         out.fill(0)
         numba_lanes.project_last(job, out, num_threads)
+
+    def from_planes(self, planes: FloatArray) -> FloatArray:
+        """See `fastdeconv.kernels.lanes.LaneBackend`."""
+        count, channels, h, w = planes.shape
+        v = aligned_zeros((h, w, channels, numba_lanes.lanes(count)))
+        v[..., :count] = planes.transpose(2, 3, 1, 0)
+        return v
 
     def to_planes(self, v: FloatArray, planes: FloatArray, num_threads: int) -> None:
         """See `fastdeconv.kernels.lanes.LaneBackend`."""
