@@ -39,11 +39,6 @@ typedef struct {
 /* The V rows of an entry come from anywhere: fetch those of the 8th entry ahead. */
 #define AHEAD 8
 
-typedef struct {
-    uint32_t v; /* row of V: cell * channels + channel */
-    uint32_t c; /* channel */
-} active;
-
 /* ---- the gathered product ---- */
 
 #define MAX_NC 12
@@ -178,16 +173,16 @@ static uint32_t read_switch(const fd_source *s, size_t cell, int c) {
 typedef struct {
     int y;          /* the row held, or -1 */
     int *count;     /* per pixel */
-    active *items;  /* per pixel, room for every channel; by channel, ascending */
+    entry *items;   /* per pixel, room for every channel, ascending; w is the channel */
 } row_lists;
 
-static void push_cell(const fd_source *s, size_t cell, row_lists *r, int x) {
-    active *item = r->items + (size_t)x * s->channels;
-    for (int c = 0; c < s->channels; c++) {
-        const uint32_t v = (uint32_t)(cell * s->channels + c);
-        if (s->gate && !s->gate[v]) continue;
-        item[r->count[x]++] = (active){v, (uint32_t)c};
-    }
+/* Channel c of a cell goes to pixel x of the row. Of `kp` lanes a channel's values lie
+ * together; of few features (nv 0) a feature's. */
+static void push(const fd_source *s, size_t cell, int c, int kp, int nv, row_lists *r, int x) {
+    const size_t row = cell * s->channels;
+    if (s->gate && !s->gate[row + c]) return;
+    r->items[(size_t)x * s->channels + r->count[x]++] =
+        (entry){nv ? (row + c) * kp : row * kp + c, (size_t)c};
 }
 
 /* The window row that covers row y, and y's place in it; 0 when none does. */
@@ -199,27 +194,25 @@ static int covering(int y, int pad, int stride, int dilation, int kernel, int wi
     return *window < windows && offset % dilation == 0 && *place < kernel;
 }
 
-static void build_row(const fd_source *s, int y, row_lists *r) {
+static void build_row(const fd_source *s, int y, int kp, int nv, row_lists *r) {
+    const fd_window *k = &s->pool;
+    int cy, i;
     r->y = y;
     memset(r->count, 0, sizeof(int) * s->w);
     if (!s->switches) {
-        for (int x = 0; x < s->w; x++) push_cell(s, (size_t)y * s->w + x, r, x);
+        for (int x = 0; x < s->w; x++)
+            for (int c = 0; c < s->channels; c++)
+                push(s, (size_t)y * s->w + x, c, kp, nv, r, x);
         return;
     }
-    const fd_window *k = &s->pool;
-    int cy, i;
     if (!covering(y, k->top, k->sh, k->dh, k->kh, s->cells_h, &cy, &i)) return;
+    const uint32_t lo = (uint32_t)(i * k->kw), hi = lo + (uint32_t)k->kw;
     for (int cx = 0; cx < s->cells_w; cx++) {
         const size_t cell = (size_t)cy * s->cells_w + cx;
-        const uint32_t lo = (uint32_t)(i * k->kw), hi = lo + (uint32_t)k->kw;
         const int x0 = cx * k->sw - k->left;
         for (int c = 0; c < s->channels; c++) {
             const uint32_t p = read_switch(s, cell, c);
-            if (p < lo || p >= hi) continue;
-            const uint32_t v = (uint32_t)(cell * s->channels + c);
-            if (s->gate && !s->gate[v]) continue;
-            const int x = x0 + (int)(p - lo) * k->dw;
-            r->items[(size_t)x * s->channels + r->count[x]++] = (active){v, (uint32_t)c};
+            if (p >= lo && p < hi) push(s, cell, c, kp, nv, r, x0 + (int)(p - lo) * k->dw);
         }
     }
 }
@@ -364,7 +357,7 @@ static int stepper_init(stepper *p, const fd_step *s) {
     for (int i = 0; ok && i < p->reach; i++) {
         p->rows[i].y = -1;
         p->rows[i].count = malloc(sizeof(int) * f->w);
-        p->rows[i].items = malloc(sizeof(active) * f->w * f->channels);
+        p->rows[i].items = malloc(sizeof(entry) * f->w * f->channels);
         ok = p->rows[i].count && p->rows[i].items;
     }
     if (!ok) stepper_free(p);
@@ -380,13 +373,13 @@ static int reached(int p, int pad, int t, int dilation, int stride, int size, in
 
 static const row_lists *row_of(stepper *p, int y) {
     row_lists *r = p->rows + y % p->reach;
-    if (r->y != y) build_row(&p->s->source, y, r);
+    if (r->y != y) build_row(&p->s->source, y, p->s->kp, p->s->nv, r);
     return r;
 }
 
-/* Where in V an active value's first feature is. */
-FD_INLINE size_t value_offset(const fd_step *s, active a) {
-    return s->nv ? (size_t)a.v * s->kp : (size_t)(a.v - a.c) * s->kp + a.c;
+/* Entries of one tap: their rows of W follow one another from `row` on. */
+static void append(entry *restrict to, const entry *restrict from, int n, size_t row) {
+    for (int e = 0; e < n; e++) to[e] = (entry){from[e].v, from[e].w + row};
 }
 
 /* All entries of group g that reach output pixel (Y, X); returns how many. */
@@ -403,18 +396,17 @@ static int gather(stepper *p, int Y, int X, int g) {
         const row_lists *r = row_of(p, y);
         for (int j = 0; j < k->kw; j++) {
             if (!reached(X, k->left, j, k->dw, k->sw, s->source.w, &x)) continue;
-            const active *item = r->items + (size_t)x * s->source.channels;
+            const entry *item = r->items + (size_t)x * s->source.channels;
             const size_t tap = (size_t)(i * k->kw + j) * channels;
             const int count = r->count[x];
             if (s->groups == 1) {
-                for (int e = 0; e < count; e++)
-                    list[n + e] = (entry){value_offset(s, item[e]), tap + item[e].c};
+                append(list + n, item, count, tap);
                 n += count;
                 continue;
             }
             for (int e = 0; e < count; e++)
-                if (item[e].c >= lo && item[e].c < hi)
-                    list[n++] = (entry){value_offset(s, item[e]), tap + item[e].c - lo};
+                if (item[e].w >= lo && item[e].w < hi)
+                    list[n++] = (entry){item[e].v, item[e].w - lo + tap};
         }
     }
     /* Prefetching looks past the end. */
