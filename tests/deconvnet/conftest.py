@@ -1,8 +1,8 @@
-"""Networks with random weights, for every test of this room."""
+"""Every back end, and networks with random weights, for every test of this room."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,24 @@ import fastdeconv
 from fastdeconv.network.layers import layer_from_record
 
 Build = Callable[..., fastdeconv.Network]
+
+IMPLEMENTATIONS = [
+    {"backend": "native", "isa": isa} for isa in fastdeconv.available_isas()
+] + [{"backend": name} for name in fastdeconv.available_backends() if name != "native"]
+
+
+@pytest.fixture(scope="session")
+def implementations() -> list[dict[str, str]]:
+    """Settings for every back end and instruction set."""
+    return IMPLEMENTATIONS
+
+
+@pytest.fixture(params=IMPLEMENTATIONS, ids=lambda i: "-".join(i.values()))
+def on(request: pytest.FixtureRequest) -> Iterator[dict[str, str]]:
+    """Every back end and instruction set in turn."""
+    with fastdeconv.config(**request.param):
+        yield request.param
+
 
 WEIGHTLESS = {"out", "kernel"}
 

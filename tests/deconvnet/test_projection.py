@@ -17,21 +17,9 @@ from scipy.signal import convolve2d
 
 import fastdeconv as fd
 
-IMPLEMENTATIONS = [{"backend": "native", "isa": isa} for isa in fd.available_isas()] + [
-    {"backend": name} for name in fd.available_backends() if name != "native"
-]
-IDS = ["-".join(i.values()) for i in IMPLEMENTATIONS]
-
 CONV = {"type": "conv2d", "padding": "same", "bias": False}
 RELU = {"type": "relu"}
 POOL = {"type": "max_pool2d", "kernel_size": 2}
-
-
-@pytest.fixture(params=IMPLEMENTATIONS, ids=IDS)
-def on(request: pytest.FixtureRequest) -> Any:
-    """Every back end and instruction set in turn."""
-    with fd.config(**request.param):
-        yield request.param
 
 
 def noise(shape: tuple[int, ...], seed: int = 1) -> np.ndarray:
@@ -140,12 +128,12 @@ def loop_deconv(passed: Any, weights: Any, feature: int, rule: str) -> np.ndarra
     kernels=st.tuples(*[st.sampled_from([1, 3])] * 4),
     seed=st.integers(0, 99),
 )
-def test_two_blocks_equal_explicit_loops_exactly(size, channels, kernels, seed):
+def test_two_blocks_equal_explicit_loops_exactly(implementations, size, channels, kernels, seed):
     one = whole((channels[1], channels[0], *kernels[:2]), seed)
     two = whole((channels[2], channels[1], *kernels[2:]), seed + 1)
     x = whole((channels[0], *size), seed + 2)
     net, passed = blocks(one, two), loop_forward(x, [one, two])
-    for implementation in IMPLEMENTATIONS:
+    for implementation in implementations:
         with fd.config(**implementation):
             trace = net.forward(x)
             for i, (rectified, pooled, switches) in enumerate(passed):

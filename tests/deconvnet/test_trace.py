@@ -10,24 +10,12 @@ import pytest
 
 import fastdeconv as fd
 
-IMPLEMENTATIONS = [{"backend": "native", "isa": isa} for isa in fd.available_isas()] + [
-    {"backend": name} for name in fd.available_backends() if name != "native"
-]
-IDS = ["-".join(i.values()) for i in IMPLEMENTATIONS]
-
 CONV = {"type": "conv2d", "out": 5, "kernel": (3, 3), "padding": "same"}
 RELU = {"type": "relu"}
 POOL = {"type": "max_pool2d", "kernel_size": 2}
 NORM = {"type": "batch_norm2d"}
 AFFINE = {"type": "affine"}
 DROPOUT = {"type": "dropout"}
-
-
-@pytest.fixture(params=IMPLEMENTATIONS, ids=IDS)
-def on(request: pytest.FixtureRequest) -> Any:
-    """Every back end and instruction set in turn."""
-    with fd.config(**request.param):
-        yield request.param
 
 
 @pytest.fixture
