@@ -242,7 +242,7 @@ def _progress_bar(label: str, *, show: bool) -> Iterator[tuple[Progress | None, 
 
 def _closing_line(explanation: Explanation, folder: Path) -> str:
     rows = explanation.table
-    count = f"{len(rows)} features of {len(explanation.maps)} layers"
+    count = f"{_count(len(rows), 'feature')} of {_count(len(explanation.maps), 'layer')}"
     loud = [row for row in rows if row["energy"] > 0]
     if not loud:
         return f"{folder}: {count}, all of them silent."
@@ -250,6 +250,10 @@ def _closing_line(explanation: Explanation, folder: Path) -> str:
     best = max((row for row in loud if row["layer"] == deepest), key=lambda row: row["energy"])
     first = folder / explanation.layer_folders()[deepest] / f"feature_{best['feature']}.wav"
     return f"{folder}: {count}. Listen first to {first} beside original.wav."
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _one_line(net: Network) -> str:

@@ -345,7 +345,7 @@ def test_the_demo_runs_as_a_module_without_a_bar_in_a_pipe(out):
         [sys.executable, "-m", "fastdeconv", *arguments], capture_output=True, text=True, check=True
     )
     assert done.stderr == ""
-    assert done.stdout.startswith(f"{out / 'demo'}: 4 features of 1 layers")
+    assert done.stdout.startswith(f"{out / 'demo'}: 4 features of 1 layer")
     assert folders(out) == ["demo"]
     assert len(os.listdir(out / "demo" / "pool1")) == 8
     about = soundfile.info(out / "demo" / "pool1" / "feature_3.wav")
