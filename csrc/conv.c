@@ -155,8 +155,6 @@ int FD_NAME(fd_conv_rows)(const fd_conv *c, int row0, int row1) {
     return 0;
 }
 
-static int padded(int channels) { return (channels + VW - 1) / VW * VW; }
-
 /* As conv_rows, but out is planes: out_row and out_col are strides within a plane. */
 int FD_NAME(fd_conv_planes_rows)(const fd_conv *c, int row0, int row1) {
     const int channels = padded(c->cout);

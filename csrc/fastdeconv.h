@@ -74,7 +74,7 @@ typedef struct {
 /* max(0, x), x*scale[channel], max(0, x): each where asked for. */
 typedef struct {
     int relu_before;
-    const float *scale;     /* padded to the vector width */
+    const float *scale;     /* can be read for a vector past its end */
     int relu_after;
 } fd_post;
 
@@ -83,7 +83,7 @@ typedef struct {
     fd_source source;
     const float *v;         /* lanes (cells_h, cells_w, source.channels, kp) */
     int kp, nv;             /* nv vectors of lanes at a time; divides kp / vector width.
-                             * nv 0: kp features, fewer than half a vector's lanes, and
+                             * nv 0: kp features, at most half a vector of them, and
                              * lane tensors are (h, w, kp, channels) */
     fd_window conv;
     int groups, cout;       /* cout: all channels of the result */

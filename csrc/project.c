@@ -16,12 +16,12 @@
  *         while it is in L1; the tensor between the two never exists. Bands of rows
  *         have a fixed height, sums of rows that two bands share are kept aside and
  *         added in `last_seam`.
- * Few     With fewer features than half a vector's lanes, output channels go into the
- *         lanes instead, and features are broadcast: the same lists, the same sums.
- * Layout  V (h, w, channel, lane); of few features V (h, w, feature, channel). W packed per group: for every block of NC
- *         output channels (the last may be smaller) [tap][input channel][NC].
- *         Last step: "output channels" are all (tap, channel) pairs. Few: one block,
- *         padded with zeros to whole vectors.
+ * Few     Features that fill at most half a vector stay out of the lanes: output channels
+ *         go there, and features are broadcast. The same lists, the same sums.
+ * Layout  V (h, w, channel, lane); of few features (h, w, feature, channel). W packed per
+ *         group: for every block of NC output channels (the last may be smaller)
+ *         [tap][input channel][NC]. Last step: "output channels" are all (tap, channel)
+ *         pairs. Few: one block, padded with zeros to whole vectors.
  * Mix     per entry, on AVX-512, 64 lanes: 4 loads, 6 broadcasts, 24 FMA, 4 prefetches.
  * Numbers float32, vf_fma in list order: taps row-major, channels innermost.
  *         Independent of threads, of the other lanes, and of the block a channel is in.
@@ -68,9 +68,13 @@ FD_INLINE void product(const entry *list, int n, const float *v, const float *w,
     }
 }
 
-FD_INLINE vf post(vf a, const fd_post *p, int channel) {
+/* fd_post with one channel in all lanes, or a channel in each from `channel` on. */
+FD_INLINE vf post(vf a, const fd_post *p, int channel, const int one_channel) {
     if (p->relu_before) a = vf_max(vf_zero(), a);
-    if (p->scale) a = vf_mul(a, vf_set1(p->scale[channel]));
+    if (p->scale) {
+        const float *scale = p->scale + channel;
+        a = vf_mul(a, one_channel ? vf_set1(*scale) : vf_load(scale));
+    }
     if (p->relu_after) a = vf_max(vf_zero(), a);
     return a;
 }
@@ -97,7 +101,7 @@ FD_INLINE void product_to_panel(const entry *list, int n, const float *v, const 
         FD_UNROLL
         for (int j = 0; j < NV; j++)
             vf_store(to->out + i * to->stride + j * VW,
-                     post(acc[i][j], to->post, to->channel + i));
+                     post(acc[i][j], to->post, to->channel + i, 1));
 }
 
 FD_INLINE void product_to_ring(const entry *list, int n, const float *v, const float *w,
@@ -220,7 +224,7 @@ static void build_row(const fd_source *s, int y, int kp, int nv, row_lists *r) {
 /* ---- few features: output channels in the lanes ---- */
 
 #define MAX_FEW (VW / 2)
-#define FEW_VECTORS(K) ((K) <= 4 ? (FD_REGISTERS >= 32 ? 4 : 2) : 2)
+#define FEW_VECTORS(K) ((K) <= 4 && FD_REGISTERS >= 32 ? 4 : 2)
 
 /* A product whose results go to out[feature][channel]. */
 typedef struct {
@@ -243,13 +247,6 @@ static void store_part(float *to, vf a, int count) {
     float lanes[VW];
     vf_store(lanes, a);
     for (int l = 0; l < count; l++) to[l] = lanes[l];
-}
-
-FD_INLINE vf post_channels(vf a, const fd_post *p, int channel) {
-    if (p->relu_before) a = vf_max(vf_zero(), a);
-    if (p->scale) a = vf_mul(a, vf_load(p->scale + channel));
-    if (p->relu_after) a = vf_max(vf_zero(), a);
-    return a;
 }
 
 /* Vectors first..first + J - 1 of channels, K features; both are constants. */
@@ -279,7 +276,7 @@ FD_INLINE void few_product(const few_block *f, const entry *list, int n, int fir
         FD_UNROLL
         for (int k = 0; k < K; k++)
             store_part(f->out + k * f->out_feature + channel,
-                       post_channels(acc[k][j], f->post, f->channel + channel),
+                       post(acc[k][j], f->post, f->channel + channel, 0),
                        f->channels - channel);
     }
 }
@@ -323,8 +320,6 @@ static void product_of_few(const few_block *f, const entry *list, int n, int fea
 #endif
     }
 }
-
-static int padded(int channels) { return (channels + VW - 1) / VW * VW; }
 
 /* ---- one step, pixel by pixel ---- */
 
@@ -491,7 +486,7 @@ FD_INLINE void first_tile(const fd_first *f, const ptrdiff_t *offset, const int3
             FD_UNROLL
             for (int x = 0; x < T; x++)
                 vf_store(out + x * out_col + (size_t)i * f->kp + k,
-                         post(acc[i][x], &f->post, channel + i));
+                         post(acc[i][x], &f->post, channel + i, 1));
     }
 }
 
@@ -539,7 +534,7 @@ static void first_pixel_few(const fd_first *f, int Y, int X, float *out) {
                 const float *w = f->weight + ((size_t)f->phase_tap[t] * f->kp + i) * width + c;
                 acc = vf_fma(vf_load(w), vf_set1(u[f->phase_offset[t] + i]), acc);
             }
-            store_part(out + (size_t)i * f->cout + c, post_channels(acc, &f->post, c),
+            store_part(out + (size_t)i * f->cout + c, post(acc, &f->post, c, 0),
                        f->cout - c);
         }
 }

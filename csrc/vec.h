@@ -117,6 +117,9 @@ FD_INLINE vf vf_select(vm m, vf a, vf b) { return vbslq_f32(m, a, b); }
 #error "fastdeconv needs SSE2 or 64-bit NEON"
 #endif
 
+/* `channels`, rounded up to whole vectors. */
+FD_INLINE int padded(int channels) { return (channels + VW - 1) / VW * VW; }
+
 FD_INLINE vf vf_from_bits(uint32_t bits) {
     float x;
     memcpy(&x, &bits, sizeof x);

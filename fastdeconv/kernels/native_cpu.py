@@ -43,9 +43,6 @@ _SPLIT = 16_000_000
 _COPY = 64
 """Multiply-adds in the time one value is copied to another layout."""
 
-_ALL = 1 << 31
-"""As a block size: everything in one block."""
-
 _TABLES: dict[str, Any] = native.tables()
 
 
@@ -243,9 +240,7 @@ class NativeBackend:
         nv = 0 if few else _vectors(table, lanes)
         weight = cached(
             conv.cache, ("last", table.name, nv),
-            lambda: _pad_last(pack_scatter(conv.weight, _ALL).reshape(len(conv.weight), -1),
-                              table.width) if few
-            else pack_scatter(conv.weight, table.tile_nc(nv)),
+            lambda: _pack_last(conv.weight, table, nv),
         )
         kernel = native.Last(
             table, above, nv, job.source, conv.window, conv.input_channels, weight, out, 0
@@ -486,14 +481,28 @@ def _step(table: Any, job: Step, post: Post) -> Any:
     nv = 0 if job.v.few else _vectors(table, job.v.lanes)
     weight = cached(
         conv.cache, ("step", table.name, nv),
-        lambda: pack_blocks(conv.weight, conv.groups, table.tile_nc(nv)) if nv
-        else _pad_last(pack_blocks(conv.weight, conv.groups, _ALL)
-                       .reshape(-1, conv.weight.shape[1]), table.width),
+        lambda: _pack_step(conv.weight, conv.groups, table, nv),
     )
     return native.Step(
         table, job.v.values, job.v.lanes, nv, source, conv.window, conv.groups,
         conv.input_channels, weight, post, conv.input_size,
     )
+
+
+def _pack_step(weight: FloatArray, groups: int, table: Any, nv: int) -> FloatArray:
+    """Weights of a `Step` as csrc/project.c wants them; nv 0 for few features."""
+    if nv:
+        return pack_blocks(weight, groups, table.tile_nc(nv))
+    inner = weight.shape[1]
+    return _pad_last(pack_blocks(weight, groups, inner).reshape(-1, inner), table.width)
+
+
+def _pack_last(weight: FloatArray, table: Any, nv: int) -> FloatArray:
+    """Weights of a `Last` as csrc/project.c wants them; nv 0 for few features."""
+    if nv:
+        return pack_scatter(weight, table.tile_nc(nv))
+    pairs = weight[0].size
+    return _pad_last(pack_scatter(weight, pairs).reshape(-1, pairs), table.width)
 
 
 def _first(
