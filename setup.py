@@ -12,14 +12,15 @@ FASTDECONV_SANITIZE=1        AddressSanitizer and UndefinedBehaviorSanitizer (fo
 import os
 import platform
 import sys
+from glob import glob
 from pathlib import Path
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 ONCE = ["csrc/runtime.c", "csrc/planar.c"]
-PER_ISA = ["csrc/conv.c", "csrc/project.c", "csrc/table.c"]
-HEADERS = ["csrc/fastdeconv.h", "csrc/layout.h", "csrc/units.h", "csrc/vec.h"]
+PER_ISA = ["csrc/conv.c", "csrc/layout.c", "csrc/project.c", "csrc/table.c"]
+HEADERS = sorted(glob("csrc/*.h"))
 X86 = {
     "baseline": ["-march=x86-64"],
     "avx2": ["-march=x86-64-v3"],

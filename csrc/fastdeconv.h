@@ -58,18 +58,23 @@ typedef struct {
     int switch_bytes;       /* 1, 2 or 4 */
 } fd_pool;
 
-/* Where the values of an unpooled lane tensor come from: a pooled one and the
- * switches that all features share, or (switches NULL) the tensor itself.
- * Windows must not overlap. */
+/* Lists are copied this many elements at a time, and at least twice as many. */
+#define FD_COPY 16
+#define FD_LIST_ROOM (2 * FD_COPY)
+
+/* Where the values of an unpooled lane tensor come from: the cells of a pooled one, sorted
+ * by the switches that all features share (see fd_sort_cells). A tensor that is not pooled
+ * has windows of one place. Windows must not overlap. */
 typedef struct {
-    const void *switches;
-    int switch_bytes;
-    ptrdiff_t switch_cell;  /* elements per cell */
-    const uint8_t *gate;    /* (cells_h, cells_w, channels): 0 leaves a value out; or NULL */
+    const int32_t *order;   /* per cell: its channels by place, ascending within a place;
+                             * FD_LIST_ROOM more can be read */
+    const int32_t *first;   /* per cell: where in order each place begins, and the end */
+    ptrdiff_t order_cell, first_cell; /* elements per cell; 0 when all cells are alike */
     fd_window pool;
     int cells_h, cells_w;
     int h, w, channels;     /* of the unpooled tensor */
 } fd_source;
+
 
 /* max(0, x), x*scale[channel], max(0, x): each where asked for. */
 typedef struct {
@@ -134,6 +139,11 @@ typedef struct {
     int (*conv_planes_rows)(const fd_conv *, int row0, int row1);
     int (*step_rows)(const fd_step *, float *out, int row0, int row1);
     int (*first_rows)(const fd_first *, float *out, int row0, int row1);
+    /* Rows of (C, H, W) planes into channels last, and of lanes into (K, C, H, W) planes. */
+    void (*planes_to_channels)(const float *planes, int channels, int h, int w, float *out,
+                               ptrdiff_t out_row, ptrdiff_t out_col, int row0, int row1);
+    void (*lanes_to_planes)(const float *lanes, int h, int w, int channels, int kp,
+                            int features, float *planes, int row0, int row1);
     /* Output rows one cell row reaches, by how many rows the next one starts further
      * down, and the elements of one row of sums. */
     void (*last_reach)(const fd_last *, int *reach, int *advance, ptrdiff_t *row);
@@ -145,10 +155,16 @@ typedef struct {
 int fd_available(const fd_kernels **tables);
 
 /* ---- the same for every instruction set (planar.c) ---- */
-void fd_planes_to_channels(const float *planes, int channels, int h, int w,
-                           float *out, ptrdiff_t out_row, ptrdiff_t out_col, int row0, int row1);
-void fd_lanes_to_planes(const float *lanes, int h, int w, int channels, int kp, int features,
-                        float *planes, int row0, int row1);
+/* Cells cell0..cell1-1: their channels by the place (0 <= switch < places) they point to, less
+ * those whose gate is 0. switches (cells, switch_cell); NULL: all at place 0. gate (cells,
+ * channels) or NULL. order (cells, channels), first (cells, places + 1). */
+void fd_sort_cells(const void *switches, int switch_bytes, ptrdiff_t switch_cell,
+                   const uint8_t *gate, int channels, int places, int32_t *order,
+                   int32_t *first, int cell0, int cell1);
+/* The same lists (strides as in fd_source) less what is 0 in v (cells, channels). */
+void fd_filter_cells(const int32_t *order, const int32_t *first, ptrdiff_t order_cell,
+                     ptrdiff_t first_cell, const float *v, int channels, int places,
+                     int32_t *new_order, int32_t *new_first, int cell0, int cell1);
 void fd_pool_planes(const float *x, const fd_window *, int in_h, int in_w, int out_h, int out_w,
                     float *values, void *switches, int switch_bytes, int plane0, int plane1);
 void fd_unpool_planes(const float *values, const void *switches, int switch_bytes,

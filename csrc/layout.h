@@ -4,18 +4,31 @@
 
 #include <stddef.h>
 
+#include "vec.h"
+
 /* to[c][r] = from[r][c] for r < rows, c < cols; both have their own row stride.
- * Square blocks: a block's lines of both sides stay in L1 together. */
+ *
+ * Squares of VW x VW in registers. The last square of a side that is no multiple of VW lies
+ * over its neighbour; only a side shorter than VW goes element by element. */
 static inline void fd_transpose(const float *from, ptrdiff_t from_row, float *to,
                                 ptrdiff_t to_row, int rows, int cols) {
-    enum { BLOCK = 16 };
-    for (int r0 = 0; r0 < rows; r0 += BLOCK)
-        for (int c0 = 0; c0 < cols; c0 += BLOCK) {
-            const int r1 = r0 + BLOCK < rows ? r0 + BLOCK : rows;
-            const int c1 = c0 + BLOCK < cols ? c0 + BLOCK : cols;
-            for (int c = c0; c < c1; c++)
-                for (int r = r0; r < r1; r++) to[c * to_row + r] = from[r * from_row + c];
+    if (rows < VW || cols < VW) {
+        for (int c = 0; c < cols; c++)
+            for (int r = 0; r < rows; r++) to[c * to_row + r] = from[r * from_row + c];
+        return;
+    }
+    for (int r0 = 0; r0 < rows; r0 += VW) {
+        const int r = r0 + VW <= rows ? r0 : rows - VW;
+        for (int c0 = 0; c0 < cols; c0 += VW) {
+            const int c = c0 + VW <= cols ? c0 : cols - VW;
+            vf x[VW];
+            FD_UNROLL
+            for (int i = 0; i < VW; i++) x[i] = vf_load(from + (r + i) * from_row + c);
+            vf_transpose(x);
+            FD_UNROLL
+            for (int i = 0; i < VW; i++) vf_store(to + (c + i) * to_row + r, x[i]);
         }
+    }
 }
 
 #endif

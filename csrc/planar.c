@@ -1,5 +1,5 @@
-/* Work on planes that no vector unit speeds up: layout changes, general max
- * pooling and its adjoint. Compiled once, for the baseline.
+/* Work that no vector unit speeds up: general max pooling of planes, its adjoint, and
+ * sorting by switches. Compiled once, for the baseline.
  *
  * Numbers  no arithmetic but the sums of overlapping windows in unpooling, added
  *          in the windows' row-major order.
@@ -8,23 +8,6 @@
 #include <string.h>
 
 #include "fastdeconv.h"
-#include "layout.h"
-
-void fd_planes_to_channels(const float *planes, int channels, int h, int w, float *out,
-                           ptrdiff_t out_row, ptrdiff_t out_col, int row0, int row1) {
-    for (int y = row0; y < row1; y++)
-        fd_transpose(planes + (size_t)y * w, (ptrdiff_t)h * w, out + y * out_row, out_col,
-                     channels, w);
-}
-
-void fd_lanes_to_planes(const float *lanes, int h, int w, int channels, int kp, int features,
-                        float *planes, int row0, int row1) {
-    const ptrdiff_t pixel = (ptrdiff_t)channels * kp, plane = (ptrdiff_t)h * w;
-    for (int y = row0; y < row1; y++)
-        for (int c = 0; c < channels; c++)
-            fd_transpose(lanes + (size_t)y * w * pixel + (size_t)c * kp, pixel,
-                         planes + c * plane + (size_t)y * w, channels * plane, w, features);
-}
 
 /* The kernel positions i, lo <= i < hi, whose place start + i * dilation lies in [0, n). */
 static void valid_range(int start, int kernel, int dilation, int n, int *lo, int *hi) {
@@ -102,5 +85,52 @@ void fd_unpool_planes(const float *values, const void *switches, int switch_byte
                 const int col = c * k->sw - k->left + s % k->kw * k->dw;
                 plane[(size_t)row * out_w + col] += values[at];
             }
+    }
+}
+
+void fd_sort_cells(const void *switches, int switch_bytes, ptrdiff_t switch_cell,
+                   const uint8_t *gate, int channels, int places, int32_t *order,
+                   int32_t *first, int cell0, int cell1) {
+    for (int cell = cell0; cell < cell1; cell++) {
+        const size_t row = (size_t)cell * channels;
+        int32_t *to = order + row, *count = first + (size_t)cell * (places + 1);
+        memset(count, 0, sizeof *count * (places + 1));
+        for (int pass = 0; pass < 2; pass++) {
+            for (int c = 0; c < channels; c++) {
+                if (gate && !gate[row + c]) continue;
+                const uint32_t place =
+                    switches ? get_switch(switches, switch_bytes, cell * switch_cell + c) : 0;
+                if (pass)
+                    to[count[place]++] = c;
+                else
+                    count[place + 1]++;
+            }
+            /* After the first pass starts of the places, after the second their ends. */
+            if (!pass)
+                for (int p = 0; p < places; p++) count[p + 1] += count[p];
+        }
+        memmove(count + 1, count, sizeof *count * places);
+        count[0] = 0;
+    }
+}
+
+void fd_filter_cells(const int32_t *order, const int32_t *first, ptrdiff_t order_cell,
+                     ptrdiff_t first_cell, const float *v, int channels, int places,
+                     int32_t *new_order, int32_t *new_first, int cell0, int cell1) {
+    for (int cell = cell0; cell < cell1; cell++) {
+        const float *value = v + (size_t)cell * channels;
+        const int32_t *from = order + cell * order_cell, *begin = first + cell * first_cell;
+        int32_t *to = new_order + (size_t)cell * channels;
+        int32_t *new_begin = new_first + (size_t)cell * (places + 1);
+        int n = 0;
+        for (int p = 0; p < places; p++) {
+            new_begin[p] = n;
+            /* No branch: which values are 0 cannot be predicted. */
+            for (int e = begin[p]; e < begin[p + 1]; e++) {
+                to[n] = from[e];
+                n += value[from[e]] != 0;
+            }
+        }
+        new_begin[places] = n;
     }
 }

@@ -9,11 +9,19 @@ int FD_NAME(fd_conv_rows)(const fd_conv *, int row0, int row1);
 int FD_NAME(fd_conv_pool_rows)(const fd_conv *, const fd_pool *, int row0, int row1);
 int FD_NAME(fd_conv_planes_rows)(const fd_conv *, int row0, int row1);
 
+void FD_NAME(fd_planes_to_channels)(const float *planes, int channels, int h, int w, float *out,
+                                    ptrdiff_t out_row, ptrdiff_t out_col, int row0, int row1);
+void FD_NAME(fd_lanes_to_planes)(const float *lanes, int h, int w, int channels, int kp,
+                                 int features, float *planes, int row0, int row1);
+
 int FD_NAME(fd_step_rows)(const fd_step *, float *out, int row0, int row1);
 int FD_NAME(fd_first_rows)(const fd_first *, float *out, int row0, int row1);
 void FD_NAME(fd_last_reach)(const fd_last *, int *reach, int *advance, ptrdiff_t *row);
 int FD_NAME(fd_last_band)(const fd_last *, int band);
 int FD_NAME(fd_last_seam)(const fd_last *, int band);
+
+/* The gathered product fetches what the entry this many further on reads. */
+#define AHEAD 8
 
 /* Output channels the gathered product works on at a time, by vectors of lanes. */
 #if VW == 16

@@ -7,6 +7,7 @@
  *   FD_NAME(x)    x with the instruction set's suffix, for external names
  *   vf_fma(a,b,c) a*b+c: one rounding on avx512, avx2 and neon, two on baseline
  *   vf_max(a,b)   maxps: b when either is NaN (so vf_max(0, x) keeps a NaN)
+ *   vf_transpose(x)  x[0..VW-1] as the rows of a square: rows become columns
  *   vm            a comparison's result; vf_select(m, a, b) takes a where m holds,
  *                 bit by bit, so it also moves integers kept in a vf
  *
@@ -49,6 +50,31 @@ FD_INLINE vm vm_greater_or_nan(vf a, vf b) { return _mm512_cmp_ps_mask(a, b, _CM
 FD_INLINE vm vm_is_number(vf a) { return _mm512_cmp_ps_mask(a, a, _CMP_ORD_Q); }
 FD_INLINE vm vm_and(vm a, vm b) { return (vm)(a & b); }
 FD_INLINE vf vf_select(vm m, vf a, vf b) { return _mm512_mask_mov_ps(b, m, a); }
+FD_INLINE void vf_transpose(vf x[VW]) {
+    vf t[VW];
+    /* 4x4 squares within the quarters of four rows, then the quarters. */
+    FD_UNROLL
+    for (int i = 0; i < VW; i += 4) {
+        const vf a = _mm512_unpacklo_ps(x[i], x[i + 1]), b = _mm512_unpackhi_ps(x[i], x[i + 1]);
+        const vf c = _mm512_unpacklo_ps(x[i + 2], x[i + 3]);
+        const vf d = _mm512_unpackhi_ps(x[i + 2], x[i + 3]);
+        t[i] = (vf)_mm512_unpacklo_pd((__m512d)a, (__m512d)c);
+        t[i + 1] = (vf)_mm512_unpackhi_pd((__m512d)a, (__m512d)c);
+        t[i + 2] = (vf)_mm512_unpacklo_pd((__m512d)b, (__m512d)d);
+        t[i + 3] = (vf)_mm512_unpackhi_pd((__m512d)b, (__m512d)d);
+    }
+    FD_UNROLL
+    for (int i = 0; i < 4; i++) {
+        const vf a = _mm512_shuffle_f32x4(t[i], t[i + 4], 0x44);
+        const vf b = _mm512_shuffle_f32x4(t[i], t[i + 4], 0xee);
+        const vf c = _mm512_shuffle_f32x4(t[i + 8], t[i + 12], 0x44);
+        const vf d = _mm512_shuffle_f32x4(t[i + 8], t[i + 12], 0xee);
+        x[i] = _mm512_shuffle_f32x4(a, c, 0x88);
+        x[i + 4] = _mm512_shuffle_f32x4(a, c, 0xdd);
+        x[i + 8] = _mm512_shuffle_f32x4(b, d, 0x88);
+        x[i + 12] = _mm512_shuffle_f32x4(b, d, 0xdd);
+    }
+}
 
 #elif defined(__AVX2__) && defined(__FMA__)
 
@@ -69,6 +95,24 @@ FD_INLINE vm vm_greater_or_nan(vf a, vf b) { return _mm256_cmp_ps(a, b, _CMP_NLE
 FD_INLINE vm vm_is_number(vf a) { return _mm256_cmp_ps(a, a, _CMP_ORD_Q); }
 FD_INLINE vm vm_and(vm a, vm b) { return _mm256_and_ps(a, b); }
 FD_INLINE vf vf_select(vm m, vf a, vf b) { return _mm256_blendv_ps(b, a, m); }
+FD_INLINE void vf_transpose(vf x[VW]) {
+    vf t[VW];
+    FD_UNROLL
+    for (int i = 0; i < VW; i += 4) {
+        const vf a = _mm256_unpacklo_ps(x[i], x[i + 1]), b = _mm256_unpackhi_ps(x[i], x[i + 1]);
+        const vf c = _mm256_unpacklo_ps(x[i + 2], x[i + 3]);
+        const vf d = _mm256_unpackhi_ps(x[i + 2], x[i + 3]);
+        t[i] = _mm256_shuffle_ps(a, c, 0x44);
+        t[i + 1] = _mm256_shuffle_ps(a, c, 0xee);
+        t[i + 2] = _mm256_shuffle_ps(b, d, 0x44);
+        t[i + 3] = _mm256_shuffle_ps(b, d, 0xee);
+    }
+    FD_UNROLL
+    for (int i = 0; i < 4; i++) {
+        x[i] = _mm256_permute2f128_ps(t[i], t[i + 4], 0x20);
+        x[i + 4] = _mm256_permute2f128_ps(t[i], t[i + 4], 0x31);
+    }
+}
 
 #elif defined(__SSE2__)
 
@@ -91,6 +135,7 @@ FD_INLINE vm vm_and(vm a, vm b) { return _mm_and_ps(a, b); }
 FD_INLINE vf vf_select(vm m, vf a, vf b) {
     return _mm_or_ps(_mm_and_ps(m, a), _mm_andnot_ps(m, b));
 }
+FD_INLINE void vf_transpose(vf x[VW]) { _MM_TRANSPOSE4_PS(x[0], x[1], x[2], x[3]); }
 
 #elif defined(__ARM_NEON) && defined(__aarch64__)
 
@@ -112,6 +157,13 @@ FD_INLINE vm vm_greater_or_nan(vf a, vf b) { return vmvnq_u32(vcleq_f32(a, b)); 
 FD_INLINE vm vm_is_number(vf a) { return vceqq_f32(a, a); }
 FD_INLINE vm vm_and(vm a, vm b) { return vandq_u32(a, b); }
 FD_INLINE vf vf_select(vm m, vf a, vf b) { return vbslq_f32(m, a, b); }
+FD_INLINE void vf_transpose(vf x[VW]) {
+    const float32x4x2_t a = vtrnq_f32(x[0], x[1]), b = vtrnq_f32(x[2], x[3]);
+    x[0] = vcombine_f32(vget_low_f32(a.val[0]), vget_low_f32(b.val[0]));
+    x[1] = vcombine_f32(vget_low_f32(a.val[1]), vget_low_f32(b.val[1]));
+    x[2] = vcombine_f32(vget_high_f32(a.val[0]), vget_high_f32(b.val[0]));
+    x[3] = vcombine_f32(vget_high_f32(a.val[1]), vget_high_f32(b.val[1]));
+}
 
 #else
 #error "fastdeconv needs SSE2 or 64-bit NEON"

@@ -26,6 +26,7 @@ from ..kernels.lanes import (
     Post,
     Source,
     Step,
+    cached,
 )
 from ..network import layers as nn
 from ..network.network import Network
@@ -194,7 +195,6 @@ class _Walk:
             if isinstance(layer, nn.MaxPool2d)
             and layer.window(self.shapes[i][1:], self.net.arrays).overlapping
         }
-        self._gates: dict[tuple[int, ...], NDArray[np.uint8] | None] = {}
 
     def features_at_once(self, index: int) -> int:
         """Features of layer `index` whose projections fit in bounded memory."""
@@ -291,7 +291,7 @@ class _Walk:
     def _dense(self, index: int, R: Array) -> Step:  # noqa: N803
         assert self.lanes is not None
         _, channels, h, w = R.shape
-        source = Source(None, None, NO_POOL, (h, w), (h, w), channels)
+        source = Source(None, None, NO_POOL, (h, w), (h, w), channels, {})
         return Step(self.lanes.from_planes(R), source, self._convolution(index), Post())
 
     def _post(self, segment: Segment) -> Post:
@@ -314,18 +314,12 @@ class _Walk:
             layer: Any = self.net.layers[segment.pool]
             pool = layer.window(self.shapes[segment.pool][1:], self.net.arrays)
             switches = self.trace.switch_cells(segment.pool)
-        return Source(
-            switches, self._gate(segment), pool, (cells[0], cells[1]), size, channels
-        )
+        cache = self.trace.derived(("source", index, segment.pool, segment.gates))
+        gate = cached(cache, "gate", lambda: self._gate(segment))
+        return Source(switches, gate, pool, (cells[0], cells[1]), size, channels, cache)
 
     def _gate(self, segment: Segment) -> NDArray[np.uint8] | None:
         """1 where every gating ReLU was active, in the places of the pooled tensor."""
-        key = (*segment.gates, -1 if segment.pool is None else segment.pool)
-        if key not in self._gates:
-            self._gates[key] = self._make_gate(segment)
-        return self._gates[key]
-
-    def _make_gate(self, segment: Segment) -> NDArray[np.uint8] | None:
         gate: Array | None = None
         for index in segment.gates:
             active = self._active(index, segment.pool)

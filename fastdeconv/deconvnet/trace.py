@@ -44,6 +44,7 @@ class Trace:
         self._kept: dict[int, Any] = {-1: x}
         self._switches: dict[int, NDArray[Any]] = {}
         self._planes: dict[int, NDArray[Any]] = {}
+        self._derived: dict[Any, dict[Any, Any]] = {}
         self._blocks = forward_plan(network)
         value: Any = x
         for block, following in zip(self._blocks, [*self._blocks[1:], None]):
@@ -114,6 +115,10 @@ class Trace:
         """Switches of max pool `index` as planes (C, H, W)."""
         channels = self.activation(index).shape[0]
         return np.ascontiguousarray(self._switches[index][:, :, :channels].transpose(2, 0, 1))
+
+    def derived(self, key: Any) -> dict[Any, Any]:
+        """Where to keep what the way back derives from this trace, for the next time."""
+        return self._derived.setdefault(key, {})
 
     def _recompute(self, index: int) -> Any:
         block = next(b for b in self._blocks if b.first <= index <= b.last)

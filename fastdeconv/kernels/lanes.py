@@ -77,6 +77,8 @@ class Source(NamedTuple):
     size: Pair
     """Size of the unpooled tensor."""
     channels: int
+    cache: dict[Any, Any]
+    """For what a back end derives from switches and gate; lives as long as they do."""
 
 
 class Post(NamedTuple):

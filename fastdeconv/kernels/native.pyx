@@ -41,10 +41,9 @@ cdef extern from "fastdeconv.h" nogil:
         int switch_bytes
 
     ctypedef struct fd_source:
-        const void *switches
-        int switch_bytes
-        ptrdiff_t switch_cell
-        const uint8_t *gate
+        const int32_t *order
+        const int32_t *first
+        ptrdiff_t order_cell, first_cell
         fd_window pool
         int cells_h, cells_w, h, w, channels
 
@@ -95,14 +94,20 @@ cdef extern from "fastdeconv.h" nogil:
         int (*conv_planes_rows)(const fd_conv *, int, int) noexcept nogil
         int (*step_rows)(const fd_step *, float *, int, int) noexcept nogil
         int (*first_rows)(const fd_first *, float *, int, int) noexcept nogil
+        void (*planes_to_channels)(const float *, int, int, int, float *, ptrdiff_t, ptrdiff_t,
+                                   int, int) noexcept nogil
+        void (*lanes_to_planes)(const float *, int, int, int, int, int, float *, int,
+                                int) noexcept nogil
         void (*last_reach)(const fd_last *, int *, int *, ptrdiff_t *) noexcept nogil
         int (*last_band)(const fd_last *, int) noexcept nogil
         int (*last_seam)(const fd_last *, int) noexcept nogil
 
     int fd_available(const fd_kernels **)
-    void fd_planes_to_channels(const float *, int, int, int, float *, ptrdiff_t, ptrdiff_t,
-                               int, int)
-    void fd_lanes_to_planes(const float *, int, int, int, int, int, float *, int, int)
+    enum: FD_LIST_ROOM
+    void fd_sort_cells(const void *, int, ptrdiff_t, const uint8_t *, int, int, int32_t *,
+                       int32_t *, int, int)
+    void fd_filter_cells(const int32_t *, const int32_t *, ptrdiff_t, ptrdiff_t, const float *,
+                         int, int, int32_t *, int32_t *, int, int)
     void fd_pool_planes(const float *, const fd_window *, int, int, int, int, float *, void *,
                         int, int, int)
     void fd_unpool_planes(const float *, const void *, int, const fd_window *, int, int, int,
@@ -251,21 +256,21 @@ cdef class Conv:
         _check(status)
 
 
-cdef fd_source _source(source, list keep):
+cdef _cell_strides(first, channels):
+    """(order_cell, first_cell) of fd_source: without switches one cell's lists serve all."""
+    return (channels, first.shape[1]) if first.ndim > 1 else (0, 0)
+
+
+cdef fd_source _source(source, cells, list keep):
     cdef fd_source s
-    s.switches = NULL
-    s.gate = NULL
-    s.switch_bytes, s.switch_cell = 1, 0
+    order, first = cells
+    s.order = <const int32_t *>_index(order, keep)
+    s.first = <const int32_t *>_index(first, keep)
+    s.order_cell, s.first_cell = _cell_strides(first, source.channels)
     s.cells_h, s.cells_w = source.cells
     s.h, s.w = source.size
     s.channels = source.channels
     s.pool = _window(source.pool)
-    if source.switches is not None:
-        s.switches = _bytes(source.switches, keep)
-        s.switch_bytes = source.switches.itemsize
-        s.switch_cell = source.switches.shape[2]
-    if source.gate is not None:
-        s.gate = <const uint8_t *>_bytes(source.gate, keep)
     return s
 
 
@@ -283,11 +288,11 @@ cdef class Step:
     cdef fd_step s
     cdef list keep
 
-    def __init__(self, Table table, v, int kp, int nv, source, window, int groups, int cout, weight,
-                 post, out_size):
+    def __init__(self, Table table, v, int kp, int nv, source, cells, window, int groups,
+                 int cout, weight, post, out_size):
         self.table = table
         self.keep = []
-        self.s.source = _source(source, self.keep)
+        self.s.source = _source(source, cells, self.keep)
         self.s.v = _floats(v, self.keep)
         self.s.kp, self.s.nv = kp, nv
         self.s.conv = _window(window)
@@ -341,8 +346,8 @@ cdef class Last:
     cdef fd_last f
     cdef list keep
 
-    def __init__(self, Table table, above, int nv, source, window, int cout, weight, out,
-                 int band):
+    def __init__(self, Table table, above, int nv, source, cells, window, int cout, weight,
+                 out, int band):
         self.table = table
         self.keep = [above]
         if isinstance(above, Step):
@@ -352,7 +357,7 @@ cdef class Last:
             self.f.first = &(<First>above).f
             self.f.kp = (<First>above).f.kp
         self.f.nv = nv
-        self.f.source = _source(source, self.keep)
+        self.f.source = _source(source, cells, self.keep)
         self.f.conv = _window(window)
         self.f.cout = cout
         self.f.weight = _floats(weight, self.keep)
@@ -386,25 +391,60 @@ cdef class Last:
         _check(status)
 
 
-def planes_to_channels(const float[:, :, ::1] planes, float[:, :, ::1] out, int row, int col,
+LIST_ROOM = FD_LIST_ROOM
+
+
+def sort_cells(switches, gate, int channels, int places, int32_t[::1] order,
+               int32_t[:, ::1] first, int cell0, int cell1):
+    """Sort the channels of cells cell0..cell1 by place (see fd_sort_cells)."""
+    cdef list keep = []
+    cdef const void *s = NULL
+    cdef const uint8_t *g = NULL
+    cdef int nbytes = 1
+    cdef ptrdiff_t switch_cell = 0
+    if switches is not None:
+        s = _bytes(switches, keep)
+        nbytes, switch_cell = switches.itemsize, switches.shape[2]
+    if gate is not None:
+        g = <const uint8_t *>_bytes(gate, keep)
+    with nogil:
+        fd_sort_cells(s, nbytes, switch_cell, g, channels, places, &order[0], &first[0, 0],
+                      cell0, cell1)
+
+
+def filter_cells(order, first, const float[:, :, :, ::1] v, int32_t[::1] new_order,
+                 int32_t[:, ::1] new_first, int cell0, int cell1):
+    """The lists of cells cell0..cell1 less what is 0 in a lone feature's v (H, W, 1, C)."""
+    cdef list keep = []
+    cdef const int32_t *from_order = <const int32_t *>_index(order, keep)
+    cdef const int32_t *from_first = <const int32_t *>_index(first, keep)
+    cdef ptrdiff_t order_cell, first_cell
+    cdef int channels = <int>v.shape[3], places = <int>new_first.shape[1] - 1
+    order_cell, first_cell = _cell_strides(first, channels)
+    with nogil:
+        fd_filter_cells(from_order, from_first, order_cell, first_cell, &v[0, 0, 0, 0],
+                        channels, places, &new_order[0], &new_first[0, 0], cell0, cell1)
+
+
+def planes_to_channels(Table table, const float[:, :, ::1] planes, float[:, :, ::1] out, int row, int col,
                        int row0, int row1):
     """Rows of (C, H, W) `planes` into (H', W', C) `out`, shifted by (row, col)."""
     cdef int channels = <int>planes.shape[0], h = <int>planes.shape[1], w = <int>planes.shape[2]
     cdef ptrdiff_t out_row = out.shape[1] * out.shape[2], out_col = out.shape[2]
     cdef float *target = &out[row, col, 0]
     with nogil:
-        fd_planes_to_channels(&planes[0, 0, 0], channels, h, w, target, out_row, out_col,
+        table.k.planes_to_channels(&planes[0, 0, 0], channels, h, w, target, out_row, out_col,
                               row0, row1)
 
 
-def lanes_to_planes(const float[:, :, :, ::1] lanes, float[:, :, :, ::1] planes, int row0,
+def lanes_to_planes(Table table, const float[:, :, :, ::1] lanes, float[:, :, :, ::1] planes, int row0,
                     int row1):
     """Rows of a lane tensor (H, W, C, KP) into (K, C, H, W) `planes`."""
     cdef int h = <int>lanes.shape[0], w = <int>lanes.shape[1]
     cdef int channels = <int>lanes.shape[2], kp = <int>lanes.shape[3]
     cdef int features = <int>planes.shape[0]
     with nogil:
-        fd_lanes_to_planes(&lanes[0, 0, 0, 0], h, w, channels, kp, features,
+        table.k.lanes_to_planes(&lanes[0, 0, 0, 0], h, w, channels, kp, features,
                            &planes[0, 0, 0, 0], row0, row1)
 
 

@@ -21,6 +21,7 @@ from .lanes import (
     First,
     Last,
     Post,
+    Source,
     Step,
     aligned_empty,
     aligned_zeros,
@@ -243,7 +244,7 @@ class NativeBackend:
             lambda: _pack_last(conv.weight, table, nv),
         )
         kernel = native.Last(
-            table, above, nv, job.source, conv.window, conv.input_channels, weight, out, 0
+            table, above, nv, job.source, _cells(job.source, num_threads), conv.window, conv.input_channels, weight, out, 0
         )
         reach, advance, row = kernel.reach()
         band = last_band(reach, advance)
@@ -268,8 +269,9 @@ class NativeBackend:
         if v.few:
             planes[:] = v.values.transpose(2, 3, 0, 1)
             return
+        table = _table()
         _run_rows(
-            lambda a, b: native.lanes_to_planes(v.values, planes, a, b),
+            lambda a, b: native.lanes_to_planes(table, v.values, planes, a, b),
             v.values.shape[0], num_threads,
         )
 
@@ -286,8 +288,8 @@ def _enough_threads(num_threads: int, multiply_adds: int) -> int:
     return min(num_threads, 1 + multiply_adds // _SPLIT)
 
 
-def _run_rows(work: Any, rows: int, num_threads: int) -> None:
-    edges = band_edges(rows, num_threads)
+def _run_rows(work: Any, rows: int, num_threads: int, *, largest: int = 8) -> None:
+    edges = band_edges(rows, num_threads, largest=largest)
     run_bands(len(edges) - 1, lambda i: work(edges[i], edges[i + 1]), num_threads)
 
 
@@ -297,11 +299,11 @@ def _run_rows(work: Any, rows: int, num_threads: int) -> None:
 def to_channels(planes: FloatArray, padding: Padding, num_threads: int) -> Channels:
     """A (C, H, W) array as `Channels` with this much padding."""
     c, h, w = planes.shape
-    inside = _room((c, h, w), c, padding)
+    table, inside = _table(), _room((c, h, w), c, padding)
     num_threads = _enough_threads(num_threads, planes.size * _COPY)
     _run_rows(
         lambda a, b: native.planes_to_channels(
-            planes, inside.buffer, inside.top, inside.left, a, b
+            table, planes, inside.buffer, inside.top, inside.left, a, b
         ),
         h, num_threads,
     )
@@ -471,22 +473,68 @@ def _prepare(table: Any, job: First | Step, num_threads: int) -> tuple[Any, int,
         padding = (0, 2 * table.width - len(post.scale) % table.width)
         post = post._replace(scale=np.pad(post.scale, padding))
     if isinstance(job, Step):
-        return _step(table, job, post), job.v.lanes, job.v.few
+        return _step(table, job, post, num_threads), job.v.lanes, job.v.few
     lanes, few = _lanes(table, len(job.values))
     return _first(table, job, post, lanes, few, num_threads), lanes, few
 
 
-def _step(table: Any, job: Step, post: Post) -> Any:
+def _step(table: Any, job: Step, post: Post, num_threads: int) -> Any:
     conv, source = job.conv, job.source
     nv = 0 if job.v.few else _vectors(table, job.v.lanes)
+    cells = _cells(source, num_threads)
+    if job.v.few and job.v.lanes == 1:
+        cells = _without_zeros(cells, job.v.values, source, num_threads)
     weight = cached(
         conv.cache, ("step", table.name, nv),
         lambda: _pack_step(conv.weight, conv.groups, table, nv),
     )
     return native.Step(
-        table, job.v.values, job.v.lanes, nv, source, conv.window, conv.groups,
-        conv.input_channels, weight, post, conv.input_size,
+        table, job.v.values, job.v.lanes, nv, source, cells, conv.window, conv.groups, conv.input_channels, weight, post, conv.input_size,
     )
+
+
+def _cells(source: Source, num_threads: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """(order, first) of a source's cells, see fd_source; `first` is 1-D if all are alike."""
+    return cached(source.cache, "cells", lambda: _sort_cells(source, num_threads))
+
+
+def _sort_cells(
+    source: Source, num_threads: int
+) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    channels, (kh, kw) = source.channels, source.pool.kernel
+    if source.switches is None and source.gate is None:
+        return (
+            np.arange(channels + native.LIST_ROOM, dtype=np.int32),
+            np.array([0, channels], np.int32),
+        )
+    order, first = _empty_cells(source)
+    _run_rows(
+        lambda a, b: native.sort_cells(
+            source.switches, source.gate, channels, kh * kw, order, first, a, b
+        ),
+        len(first), _enough_threads(num_threads, order.size * _COPY), largest=256,
+    )
+    return order, first
+
+
+def _empty_cells(source: Source) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    cells, places = math.prod(source.cells), math.prod(source.pool.kernel)
+    # The room at the end is read, not used.
+    order = np.zeros(cells * source.channels + native.LIST_ROOM, np.int32)
+    return order, np.empty((cells, places + 1), np.int32)
+
+
+def _without_zeros(
+    cells: tuple[NDArray[np.int32], NDArray[np.int32]], v: FloatArray, source: Source,
+    num_threads: int,
+) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """The cells of a lone feature (H, W, 1, C): adding what is 0 changes nothing."""
+    order, first = _empty_cells(source)
+    _run_rows(
+        lambda a, b: native.filter_cells(*cells, v, order, first, a, b),
+        len(first), _enough_threads(num_threads, v.size * _COPY), largest=256,
+    )
+    return order, first
 
 
 def _pack_step(weight: FloatArray, groups: int, table: Any, nv: int) -> FloatArray:
@@ -513,7 +561,7 @@ def _first(
     u = first_room(job, phases, lanes)
     values = np.ascontiguousarray(job.values, np.float32)
     _run_rows(
-        lambda a, b: native.planes_to_channels(values, u, *phases.pad, a, b),
+        lambda a, b: native.planes_to_channels(table, values, u, *phases.pad, a, b),
         values.shape[1], _enough_threads(num_threads, values.size * _COPY),
     )
     places = (np.array(phases.pad) - phases.back) @ np.array([u.shape[1] * lanes, lanes])

@@ -1,0 +1,115 @@
+/* Few features: output channels in the lanes, features broadcast.
+ *
+ * Features that fill at most half a vector would leave most lanes empty. The same lists, the
+ * same sums in the same order, so the same bits as in product.h.
+ * Mix     per entry, on AVX-512, one feature: 4 loads, 1 broadcast, 4 FMA, 4 prefetches: bound
+ *         by reading weights from L2. Behind a ReLU most values of a lone feature are 0, and
+ *         the lists are made without them (fd_filter_cells).
+ */
+#ifndef FD_FEW_H
+#define FD_FEW_H
+
+#include "product.h"
+
+#define MAX_FEW (VW / 2)
+#define FEW_VECTORS(K) ((K) <= 4 && FD_REGISTERS >= 32 ? 4 : 2)
+
+/* A product whose results go to out[feature][channel]. */
+typedef struct {
+    const float *v;
+    ptrdiff_t in_feature;  /* between features of V */
+    const float *w;
+    int width;             /* of a row of W, whole vectors */
+    float *out;
+    ptrdiff_t out_feature;
+    int channels;          /* results there are; the rest of the width is padding */
+    const fd_post *post;
+    int channel;           /* the first one's number, for post */
+} few_block;
+
+static void store_part(float *to, vf a, int count) {
+    if (count >= VW) {
+        vf_store(to, a);
+        return;
+    }
+    float lanes[VW];
+    vf_store(lanes, a);
+    for (int l = 0; l < count; l++) to[l] = lanes[l];
+}
+
+/* Vectors first..first + J - 1 of channels, K features; both are constants. */
+FD_INLINE void few_product(const few_block *f, const entry *list, int n, int first,
+                           const int K, const int J) {
+    vf acc[MAX_FEW][4];
+    const float *w = f->w + first * VW;
+    FD_UNROLL
+    for (int k = 0; k < K; k++)
+        FD_UNROLL
+        for (int j = 0; j < J; j++) acc[k][j] = vf_zero();
+    for (int e = 0; e < n; e++) {
+        const float *a = f->v + entry_v(list[e]), *b = w + entry_w(list[e]) * f->width;
+        const float *next = w + entry_w(list[e + AHEAD]) * f->width;
+        FD_UNROLL
+        for (int j = 0; j < J; j++) __builtin_prefetch(next + j * VW);
+        vf y[4];
+        FD_UNROLL
+        for (int j = 0; j < J; j++) y[j] = vf_load(b + j * VW);
+        FD_UNROLL
+        for (int k = 0; k < K; k++) {
+            const vf x = vf_set1(a[k * f->in_feature]);
+            FD_UNROLL
+            for (int j = 0; j < J; j++) acc[k][j] = vf_fma(y[j], x, acc[k][j]);
+        }
+    }
+    FD_UNROLL
+    for (int j = 0; j < J; j++) {
+        const int channel = (first + j) * VW;
+        FD_UNROLL
+        for (int k = 0; k < K; k++)
+            store_part(f->out + k * f->out_feature + channel,
+                       post(acc[k][j], f->post, f->channel + channel, 0),
+                       f->channels - channel);
+    }
+}
+
+#define FEW_CASE(K, J) \
+    case J: few_product(f, list, n, first, K, J); break;
+#define FEW_FUNCTION(K)                                                          \
+    static void few_product_##K(const few_block *f, const entry *list, int n) {  \
+        const int vectors = f->width / VW, most = FEW_VECTORS(K);                \
+        for (int first = 0; first < vectors; first += most)                      \
+            switch (vectors - first < most ? vectors - first : most) {           \
+                FEW_CASE(K, 1) FEW_CASE(K, 2) FEW_CASE(K, 3) FEW_CASE(K, 4)       \
+            }                                                                    \
+    }
+FEW_FUNCTION(1)
+FEW_FUNCTION(2)
+#if VW >= 8
+FEW_FUNCTION(3)
+FEW_FUNCTION(4)
+#endif
+#if VW >= 16
+FEW_FUNCTION(5)
+FEW_FUNCTION(6)
+FEW_FUNCTION(7)
+FEW_FUNCTION(8)
+#endif
+
+static void product_of_few(const few_block *f, const entry *list, int n, int features) {
+    switch (features) {
+        case 1: few_product_1(f, list, n); break;
+        case 2: few_product_2(f, list, n); break;
+#if VW >= 8
+        case 3: few_product_3(f, list, n); break;
+        case 4: few_product_4(f, list, n); break;
+#endif
+#if VW >= 16
+        case 5: few_product_5(f, list, n); break;
+        case 6: few_product_6(f, list, n); break;
+        case 7: few_product_7(f, list, n); break;
+        case 8: few_product_8(f, list, n); break;
+#endif
+    }
+}
+
+#endif

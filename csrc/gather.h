@@ -1,0 +1,172 @@
+/* Lists of what reaches an output pixel.
+ *
+ * What    Going back through [pool, convolution], every cell of the pooled tensor has one
+ *         value per channel, at the place its switch names. `fd_sort_cells` has sorted the
+ *         channels of every cell by place. For an output pixel of the transposed convolution
+ *         and each tap of its kernel there is at most one such place; the pixel's list is what
+ *         they hold, tap after tap.
+ * Cost    A tap's entries are copied FD_COPY at a time without asking how many there are, twice
+ *         over at least: a loop that ends after one round or two is mispredicted half of the
+ *         time, which costs more than the copies.
+ */
+#ifndef FD_GATHER_H
+#define FD_GATHER_H
+
+#include <stdlib.h>
+
+#include "units.h"
+
+/* Lower half: row of V (cell, channel), or of few features its element for the first one.
+ * Upper half: row of the packed weights (tap, channel). One number, so that one addition
+ * moves both. */
+typedef uint64_t entry;
+
+FD_INLINE entry make_entry(uint32_t v, uint32_t w) { return (entry)w << 32 | v; }
+FD_INLINE size_t entry_v(entry e) { return (uint32_t)e; }
+FD_INLINE size_t entry_w(entry e) { return (size_t)(e >> 32); }
+
+/* Where one row or column of the unpooled tensor comes from. */
+typedef struct {
+    int cell;  /* -1: nowhere */
+    int place; /* within the window */
+} origin;
+
+typedef struct {
+    const fd_step *s;
+    entry *list;
+    entry *split;    /* groups: the list, sorted by group */
+    int *bounds;     /* groups + 1: where each one's begins in split */
+    origin *columns; /* per output column and kernel column */
+    origin *rows;    /* per kernel row, of output row Y */
+    int Y;
+} gatherer;
+
+/* Where place p of the unpooled tensor's axis comes from. */
+static origin covering(int p, int pad, int stride, int dilation, int kernel, int cells) {
+    const int cell = (p + pad) / stride, offset = p + pad - cell * stride;
+    const origin o = {cell, offset / dilation};
+    if (cell < cells && offset % dilation == 0 && o.place < kernel) return o;
+    return (origin){-1, 0};
+}
+
+/* What tap t takes to output place q: its origin. */
+static origin reaching(int q, int pad, int t, int dilation, int stride, int size, int pool_pad,
+                       int pool_stride, int pool_dilation, int pool_kernel, int cells) {
+    const int n = q + pad - t * dilation;
+    if (n < 0 || n % stride || n / stride >= size) return (origin){-1, 0};
+    return covering(n / stride, pool_pad, pool_stride, pool_dilation, pool_kernel, cells);
+}
+
+static void gatherer_free(gatherer *p) {
+    free(p->list);
+    free(p->split);
+    free(p->bounds);
+    free(p->columns);
+    free(p->rows);
+}
+
+static int gatherer_init(gatherer *p, const fd_step *s) {
+    const fd_source *f = &s->source;
+    const fd_window *k = &s->conv, *pool = &f->pool;
+    const size_t most = (size_t)k->kh * k->kw * f->channels + FD_LIST_ROOM;
+    p->s = s;
+    p->Y = -1;
+    p->list = malloc(sizeof(entry) * most);
+    p->split = malloc(sizeof(entry) * most);
+    p->bounds = malloc(sizeof(int) * (s->groups + 1));
+    p->columns = malloc(sizeof(origin) * s->out_w * k->kw);
+    p->rows = malloc(sizeof(origin) * k->kh);
+    if (!p->list || !p->split || !p->bounds || !p->columns || !p->rows) {
+        gatherer_free(p);
+        return 0;
+    }
+    for (int X = 0; X < s->out_w; X++)
+        for (int j = 0; j < k->kw; j++)
+            p->columns[X * k->kw + j] =
+                reaching(X, k->left, j, k->dw, k->sw, f->w, pool->left, pool->sw, pool->dw,
+                         pool->kw, f->cells_w);
+    return 1;
+}
+
+static void find_rows(gatherer *p, int Y) {
+    const fd_step *s = p->s;
+    const fd_source *f = &s->source;
+    const fd_window *k = &s->conv, *pool = &f->pool;
+    p->Y = Y;
+    for (int i = 0; i < k->kh; i++)
+        p->rows[i] = reaching(Y, k->top, i, k->dh, k->sh, f->h, pool->top, pool->sh, pool->dh,
+                              pool->kh, f->cells_h);
+}
+
+FD_INLINE void copy_entries(entry *restrict to, const int32_t *restrict from, entry first) {
+    for (int i = 0; i < FD_COPY; i++) {
+        const uint32_t c = (uint32_t)from[i];
+        to[i] = first + make_entry(c, c);
+    }
+}
+
+/* Channels of one place as entries: `first` is channel 0's. */
+FD_INLINE void append(entry *to, const int32_t *from, int n, entry first) {
+    int e = 0;
+    do {
+        copy_entries(to + e, from + e, first);
+        e += FD_COPY;
+    } while (e < FD_LIST_ROOM || e < n);
+}
+
+/* The channels at one place of a cell. */
+FD_INLINE const int32_t *at_place(const fd_source *f, size_t cell, int place, int *n) {
+    const int32_t *first = f->first + cell * f->first_cell + place;
+    *n = first[1] - first[0];
+    return f->order + cell * f->order_cell + first[0];
+}
+
+/* All entries that reach output pixel (Y, X), of every group; returns how many. */
+static int gather(gatherer *p, int Y, int X) {
+    const fd_step *s = p->s;
+    const fd_source *f = &s->source;
+    const size_t cell_rows = (size_t)f->channels * (s->nv ? 1 : s->kp);
+    const origin *columns = p->columns + X * s->conv.kw;
+    int n = 0;
+    if (p->Y != Y) find_rows(p, Y);
+    for (int i = 0; i < s->conv.kh; i++) {
+        const origin row = p->rows[i];
+        if (row.cell < 0) continue;
+        for (int j = 0; j < s->conv.kw; j++) {
+            const origin column = columns[j];
+            if (column.cell < 0) continue;
+            const size_t cell = (size_t)row.cell * f->cells_w + column.cell;
+            int count;
+            const int32_t *from =
+                at_place(f, cell, row.place * f->pool.kw + column.place, &count);
+            append(p->list + n, from, count,
+                   make_entry((uint32_t)(cell * cell_rows),
+                              (uint32_t)((i * s->conv.kw + j) * f->channels)));
+            n += count;
+        }
+    }
+    return n;
+}
+
+/* Sort the list of n entries by group into p->split; w becomes the row of the group's weights. */
+static void split_groups(gatherer *p, int n) {
+    const fd_step *s = p->s;
+    const uint32_t all = (uint32_t)s->source.channels, channels = all / (uint32_t)s->groups;
+    memset(p->bounds, 0, sizeof(int) * (s->groups + 1));
+    for (int e = 0; e < n; e++) p->bounds[entry_w(p->list[e]) % all / channels + 1]++;
+    for (int g = 0; g < s->groups; g++) p->bounds[g + 1] += p->bounds[g];
+    for (int e = 0; e < n; e++) {
+        const uint32_t w = (uint32_t)entry_w(p->list[e]), tap = w / all, c = w % all;
+        p->split[p->bounds[c / channels]++] =
+            make_entry((uint32_t)entry_v(p->list[e]), tap * channels + c % channels);
+    }
+    memmove(p->bounds + 1, p->bounds, sizeof(int) * s->groups);
+    p->bounds[0] = 0;
+}
+
+/* Prefetching reads beyond the end of a list. */
+FD_INLINE void end_list(entry *list, int n) {
+    for (int e = 0; e < AHEAD; e++) list[n + e] = n ? list[n - 1] : 0;
+}
+
+#endif
