@@ -93,6 +93,7 @@ typedef struct {
     fd_window conv;
     int groups, cout;       /* cout: all channels of the result */
     const float *weight;    /* packed: see project.c */
+    const uint32_t *bf16;   /* the weights for bfloat16 (bf16.h), or NULL: float32 */
     fd_post post;
     int out_h, out_w;
 } fd_step;
@@ -133,6 +134,7 @@ typedef struct {
     int width;              /* floats in a vector */
     int max_nv;             /* most vectors of lanes at a time */
     int tile_nc[8];         /* output channels at a time, by nv */
+    int (*has_bf16)(void);  /* whether fd_step.bf16 may be set on this CPU */
 
     int (*conv_rows)(const fd_conv *, int row0, int row1);
     int (*conv_pool_rows)(const fd_conv *, const fd_pool *, int row0, int row1);

@@ -12,8 +12,6 @@
 #ifndef FD_GATHER_H
 #define FD_GATHER_H
 
-#include <stdlib.h>
-
 #include "units.h"
 
 /* Lower half: row of V (cell, channel), or of few features its element for the first one.
@@ -39,6 +37,7 @@ typedef struct {
     origin *columns; /* per output column and kernel column */
     origin *rows;    /* per kernel row, of output row Y */
     int Y;
+    float *scratch;  /* of the product, if it wants any */
 } gatherer;
 
 /* Where place p of the unpooled tensor's axis comes from. */
@@ -63,9 +62,10 @@ static void gatherer_free(gatherer *p) {
     free(p->bounds);
     free(p->columns);
     free(p->rows);
+    free(p->scratch);
 }
 
-static int gatherer_init(gatherer *p, const fd_step *s) {
+static int gatherer_init(gatherer *p, const fd_step *s, size_t scratch) {
     const fd_source *f = &s->source;
     const fd_window *k = &s->conv, *pool = &f->pool;
     const size_t most = (size_t)k->kh * k->kw * f->channels + FD_LIST_ROOM;
@@ -76,7 +76,8 @@ static int gatherer_init(gatherer *p, const fd_step *s) {
     p->bounds = malloc(sizeof(int) * (s->groups + 1));
     p->columns = malloc(sizeof(origin) * s->out_w * k->kw);
     p->rows = malloc(sizeof(origin) * k->kh);
-    if (!p->list || !p->split || !p->bounds || !p->columns || !p->rows) {
+    p->scratch = fd_scratch(scratch);
+    if (!p->list || !p->split || !p->bounds || !p->columns || !p->rows || !p->scratch) {
         gatherer_free(p);
         return 0;
     }
@@ -166,7 +167,7 @@ static void split_groups(gatherer *p, int n) {
 
 /* Prefetching reads beyond the end of a list. */
 FD_INLINE void end_list(entry *list, int n) {
-    for (int e = 0; e < AHEAD; e++) list[n + e] = n ? list[n - 1] : 0;
+    for (int e = 0; e <= AHEAD; e++) list[n + e] = n ? list[n - 1] : 0;
 }
 
 #endif

@@ -101,22 +101,22 @@ FD_INLINE void product_to_ring(const entry *list, int n, const lane_rows *v, con
 #define CASES_8(F, NV) CASES_6(F, NV) CASE(F, 7, NV) CASE(F, 8, NV)
 #define CASES_12(F, NV) \
     CASES_8(F, NV) CASE(F, 9, NV) CASE(F, 10, NV) CASE(F, 11, NV) CASE(F, 12, NV)
-#define BLOCK_FUNCTION(F, TO, NV, CASES)                                                   \
-    static void F##_##NV(const entry *list, int count, const lane_rows *v, const float *w, \
+#define BLOCK_FUNCTION(F, TO, ATTRIBUTE, NV, CASES)                                        \
+    ATTRIBUTE static void F##_##NV(const entry *list, int count, const lane_rows *v, const float *w, \
                          const TO *to, int nc) {                                           \
         switch (nc) {                                                                      \
             CASES(F, NV)                                                                   \
         }                                                                                  \
     }
-#define BLOCK_FUNCTIONS(F, TO)        \
-    BLOCK_FUNCTION(F, TO, 1, CASES_12) \
-    BLOCK_FUNCTION_2(F, TO)
+#define BLOCK_FUNCTIONS(F, TO, ATTRIBUTE)        \
+    BLOCK_FUNCTION(F, TO, ATTRIBUTE, 1, CASES_12) \
+    BLOCK_FUNCTION_2(F, TO, ATTRIBUTE)
 
 #if FD_MAX_NV == 4
-#define BLOCK_FUNCTION_2(F, TO)        \
-    BLOCK_FUNCTION(F, TO, 2, CASES_12) \
-    BLOCK_FUNCTION(F, TO, 3, CASES_8)  \
-    BLOCK_FUNCTION(F, TO, 4, CASES_6)
+#define BLOCK_FUNCTION_2(F, TO, ATTRIBUTE)        \
+    BLOCK_FUNCTION(F, TO, ATTRIBUTE, 2, CASES_12) \
+    BLOCK_FUNCTION(F, TO, ATTRIBUTE, 3, CASES_8)  \
+    BLOCK_FUNCTION(F, TO, ATTRIBUTE, 4, CASES_6)
 #define CALL_BLOCK(F, nv, ...)                 \
     do {                                       \
         switch (nv) {                          \
@@ -127,7 +127,7 @@ FD_INLINE void product_to_ring(const entry *list, int n, const lane_rows *v, con
         }                                      \
     } while (0)
 #else
-#define BLOCK_FUNCTION_2(F, TO) BLOCK_FUNCTION(F, TO, 2, CASES_6)
+#define BLOCK_FUNCTION_2(F, TO, ATTRIBUTE) BLOCK_FUNCTION(F, TO, ATTRIBUTE, 2, CASES_6)
 #define CALL_BLOCK(F, nv, ...)                 \
     do {                                       \
         switch (nv) {                          \
@@ -137,8 +137,8 @@ FD_INLINE void product_to_ring(const entry *list, int n, const lane_rows *v, con
     } while (0)
 #endif
 
-BLOCK_FUNCTIONS(product_to_panel, panel_block)
-BLOCK_FUNCTIONS(product_to_ring, ring_block)
+BLOCK_FUNCTIONS(product_to_panel, panel_block, )
+BLOCK_FUNCTIONS(product_to_ring, ring_block, )
 
 static const int tile_nc[8] = FD_TILES;
 

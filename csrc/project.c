@@ -25,6 +25,7 @@
  * Numbers float32, vf_fma in list order: taps row-major, channels innermost.
  *         Independent of threads, of the other lanes, and of the block a channel is in.
  */
+#include "bf16.h"
 #include "few.h"
 #include "layout.h"
 
@@ -53,9 +54,34 @@ static void step_group(const fd_step *s, const entry *list, int n, int g, float 
     }
 }
 
+/* Whether this CPU multiplies bfloat16. */
+int FD_NAME(fd_has_bf16)(void) {
+#if FD_HAS_BF16
+    return __builtin_cpu_supports("avx512bf16") != 0;
+#else
+    return 0;
+#endif
+}
+
+/* Floats of scratch step_pixel needs. */
+static size_t step_room(const fd_step *s) {
+#if FD_HAS_BF16
+    if (s->bf16) return bf16_room(s);
+#endif
+    (void)s;
+    return 0;
+}
+
 static void step_pixel(gatherer *p, int Y, int X, float *out) {
     const fd_step *s = p->s;
     const int n = gather(p, Y, X);
+#if FD_HAS_BF16
+    if (s->bf16) {
+        end_list(p->list, n);
+        step_pixel_bf16(s, p->list, n, p->scratch, out);
+        return;
+    }
+#endif
     if (s->groups > 1) split_groups(p, n);
     end_list(s->groups > 1 ? p->split : p->list, n);
     for (int g = 0; g < s->groups; g++) {
@@ -70,7 +96,7 @@ static void step_pixel(gatherer *p, int Y, int X, float *out) {
 
 int FD_NAME(fd_step_rows)(const fd_step *s, float *out, int row0, int row1) {
     gatherer p;
-    if (!gatherer_init(&p, s)) return -1;
+    if (!gatherer_init(&p, s, step_room(s))) return -1;
     for (int y = row0; y < row1; y++)
         for (int x = 0; x < s->out_w; x++)
             step_pixel(&p, y, x, out + ((size_t)y * s->out_w + x) * s->cout * s->kp);
@@ -230,14 +256,17 @@ static int scatterer_init(scatterer *p, const fd_last *f) {
     p->f = f;
     FD_NAME(fd_last_reach)(f, &p->reach, &p->advance, &p->row);
     p->margin = f->conv.left;
-    p->ring = calloc((size_t)p->reach * p->row, sizeof(float));
+    p->ring = fd_scratch((size_t)p->reach * p->row);
     p->rows = malloc(sizeof(float *) * p->reach);
     p->list = malloc(sizeof(entry) * ((size_t)f->source.channels + FD_LIST_ROOM));
     p->targets = malloc(sizeof(float *) * f->conv.kh * f->conv.kw * f->cout);
     p->sums = malloc(sizeof(float) * f->conv.kh * f->conv.kw * f->cout * f->kp);
-    if (p->ring && p->rows && p->list && p->targets && p->sums) return 1;
-    scatterer_free(p);
-    return 0;
+    if (!p->ring || !p->rows || !p->list || !p->targets || !p->sums) {
+        scatterer_free(p);
+        return 0;
+    }
+    memset(p->ring, 0, sizeof(float) * p->reach * p->row);
+    return 1;
 }
 
 static float *ring_row(const scatterer *p, int cell_row, int i) {
@@ -374,8 +403,8 @@ int FD_NAME(fd_last_band)(const fd_last *f, int band) {
     scatterer p;
     gatherer above = {0};
     if (!scatterer_init(&p, f)) return -1;
-    float *panel = malloc(sizeof(float) * FIRST_COLUMNS * f->source.channels * f->kp);
-    const int ok = panel && (!f->step || gatherer_init(&above, f->step));
+    float *panel = fd_scratch((size_t)FIRST_COLUMNS * f->source.channels * f->kp);
+    const int ok = panel && (!f->step || gatherer_init(&above, f->step, step_room(f->step)));
     for (int y = row0; ok && y < row1; y++) {
         produce_row(&p, &above, y, panel);
         retire_rows(&p, band, y, 0, p.advance);

@@ -15,6 +15,7 @@ const fd_kernels FD_NAME(fd_table) = {
     .conv_planes_rows = FD_NAME(fd_conv_planes_rows),
     .planes_to_channels = FD_NAME(fd_planes_to_channels),
     .lanes_to_planes = FD_NAME(fd_lanes_to_planes),
+    .has_bf16 = FD_NAME(fd_has_bf16),
     .step_rows = FD_NAME(fd_step_rows),
     .first_rows = FD_NAME(fd_first_rows),
     .last_reach = FD_NAME(fd_last_reach),

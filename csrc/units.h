@@ -2,8 +2,15 @@
 #ifndef FD_UNITS_H
 #define FD_UNITS_H
 
+#include <stdlib.h>
+
 #include "fastdeconv.h"
 #include "vec.h"
+
+/* Scratch that starts on a cache line: what malloc returns makes every wide load touch two. */
+static inline float *fd_scratch(size_t floats) {
+    return aligned_alloc(64, (floats * sizeof(float) + 64) / 64 * 64);
+}
 
 int FD_NAME(fd_conv_rows)(const fd_conv *, int row0, int row1);
 int FD_NAME(fd_conv_pool_rows)(const fd_conv *, const fd_pool *, int row0, int row1);
@@ -14,6 +21,7 @@ void FD_NAME(fd_planes_to_channels)(const float *planes, int channels, int h, in
 void FD_NAME(fd_lanes_to_planes)(const float *lanes, int h, int w, int channels, int kp,
                                  int features, float *planes, int row0, int row1);
 
+int FD_NAME(fd_has_bf16)(void);
 int FD_NAME(fd_step_rows)(const fd_step *, float *out, int row0, int row1);
 int FD_NAME(fd_first_rows)(const fd_first *, float *out, int row0, int row1);
 void FD_NAME(fd_last_reach)(const fd_last *, int *reach, int *advance, ptrdiff_t *row);

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..errors import ParameterError, enough_memory
+from ..errors import BackendError, ParameterError, enough_memory
 from ..kernels.dispatch import get_backend, get_num_threads
 from ..kernels.lanes import (
     NO_POOL,
@@ -58,6 +58,7 @@ def deconvolve(
     rule: Literal["deconvnet", "guided", "gradient"] = "deconvnet",
     start: Literal["map", "max"] | ArrayLike = "map",
     *,
+    precision: Literal["float32", "bf16"] = "float32",
     backend: str | None = None,
     num_threads: int | None = None,
 ) -> NDArray[np.float32]:
@@ -87,6 +88,10 @@ def deconvolve(
     start : {"map", "max"} or array, shape (K, H, W)
         The feature's whole activation map; its strongest unit alone (the first in
         row-major order); or your own values at the layer's output.
+    precision : {"float32", "bf16"}
+        ``"bf16"`` rounds what is multiplied to bfloat16 (8 bits) and adds in float32: about
+        1.5 times as fast, with an error of up to 3e-3 of a map's maximum. For listening,
+        not for comparing numbers. It needs the native back end and a CPU with AVX512_BF16.
     backend, num_threads
         See `fastdeconv.config`.
 
@@ -99,7 +104,9 @@ def deconvolve(
     Raises
     ------
     ParameterError
-        If layer, feature, rule or start do not exist or do not fit.
+        If layer, feature, rule, start or precision do not exist or do not fit.
+    BackendError
+        If the back end, or this CPU, cannot multiply in bfloat16.
     """
     net = trace.network
     if rule not in RULES:
@@ -109,12 +116,24 @@ def deconvolve(
     chosen = _resolve_features(layer, activation.shape[0], features)
     values = _start_values(activation, chosen, start)
     chosen_backend: Any = get_backend(backend)
-    walk = _Walk(trace, rule, chosen_backend, get_num_threads(num_threads))
+    bf16 = _wants_bf16(precision, chosen_backend)
+    walk = _Walk(trace, rule, chosen_backend, get_num_threads(num_threads), bf16)
     out = np.empty((len(chosen), *trace.x.shape), np.float32)
     size = walk.features_at_once(index)
     for part in (slice(at, at + size) for at in range(0, len(chosen), size)):
         walk.project(index, chosen[part], values[part], out[part])
     return out
+
+
+def _wants_bf16(precision: str, backend: Any) -> bool:
+    if precision not in ("float32", "bf16"):
+        raise ParameterError(f"precision must be 'float32' or 'bf16', found {precision!r}")
+    if precision == "bf16" and not (hasattr(backend, "has_bf16") and backend.has_bf16()):
+        raise BackendError(
+            "precision 'bf16' needs the native back end on a CPU with AVX512_BF16 "
+            f"(instruction set avx512); this is back end {backend.name!r}"
+        )
+    return precision == "bf16"
 
 
 def _resolve_layer(
@@ -183,7 +202,10 @@ def _start_values(activation: Array, features: NDArray[np.intp], start: Any) -> 
 class _Walk:
     """The way down a network for one trace, rule and back end."""
 
-    def __init__(self, trace: Trace, rule: str, backend: Any, num_threads: int) -> None:
+    def __init__(
+        self, trace: Trace, rule: str, backend: Any, num_threads: int, bf16: bool
+    ) -> None:
+        self.bf16 = bf16
         self.trace, self.rule, self.num_threads = trace, rule, num_threads
         self.net = trace.network
         self.arithmetic = Arithmetic(backend, num_threads)
@@ -264,7 +286,7 @@ class _Walk:
                 self.lanes.project_last(Last(job, source, conv), out, self.num_threads)
                 return
             v = self.lanes.project(job, self.num_threads)
-            job, index = Step(v, source, conv, Post()), segment.conv
+            job, index = Step(v, source, conv, Post(), self.bf16), segment.conv
 
     # ---- jobs ----
 
@@ -286,13 +308,14 @@ class _Walk:
         )
 
     def _first(self, index: int, values: Array, features: NDArray[np.intp]) -> First:
-        return First(values, features, self._convolution(index), Post())
+        return First(values, features, self._convolution(index), Post(), self.bf16)
 
     def _dense(self, index: int, R: Array) -> Step:  # noqa: N803
         assert self.lanes is not None
         _, channels, h, w = R.shape
         source = Source(None, None, NO_POOL, (h, w), (h, w), channels, {})
-        return Step(self.lanes.from_planes(R), source, self._convolution(index), Post())
+        v = self.lanes.from_planes(R, self.bf16)
+        return Step(v, source, self._convolution(index), Post(), self.bf16)
 
     def _post(self, segment: Segment) -> Post:
         scale = None

@@ -96,6 +96,8 @@ class First(NamedTuple):
     features: NDArray[np.intp]
     conv: Convolution
     post: Post
+    bf16: bool
+    """Whether `Step` jobs that follow multiply in bfloat16; this one never does."""
 
 
 class Step(NamedTuple):
@@ -106,6 +108,8 @@ class Step(NamedTuple):
     source: Source
     conv: Convolution
     post: Post
+    bf16: bool
+    """Operands rounded to bfloat16, sums in float32; only where `has_bf16` says so."""
 
 
 class Last(NamedTuple):
@@ -119,14 +123,17 @@ class Last(NamedTuple):
 class LaneBackend(Backend, Protocol):
     """A back end with the lane kernels."""
 
+    def has_bf16(self) -> bool:
+        """Whether jobs may ask for bfloat16 here and now."""
+
     def project(self, job: First | Step, num_threads: int) -> Any:
         """Run a job; the result is a lane tensor."""
 
     def project_last(self, job: Last, out: FloatArray, num_threads: int) -> None:
         """Run a job into planes `out` (K, C, H, W); all of them are written."""
 
-    def from_planes(self, planes: FloatArray) -> Any:
-        """(K, C, H, W) as a lane tensor."""
+    def from_planes(self, planes: FloatArray, bf16: bool) -> Any:
+        """(K, C, H, W) as a lane tensor, for jobs in bfloat16 or not."""
 
     def to_planes(self, v: Any, planes: FloatArray, num_threads: int) -> None:
         """Copy a lane tensor to `planes` (K, C, H, W)."""

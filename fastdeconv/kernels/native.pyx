@@ -6,7 +6,7 @@ and may be called from many threads at once on disjoint ranges.
 No shapes are checked here: `native_cpu` is the only caller.
 """
 
-from libc.stdint cimport int32_t, uint8_t, uintptr_t
+from libc.stdint cimport int32_t, uint8_t, uint32_t, uintptr_t
 
 
 cdef extern from "fastdeconv.h" nogil:
@@ -59,6 +59,7 @@ cdef extern from "fastdeconv.h" nogil:
         fd_window conv
         int groups, cout
         const float *weight
+        const uint32_t *bf16
         fd_post post
         int out_h, out_w
 
@@ -89,6 +90,7 @@ cdef extern from "fastdeconv.h" nogil:
         const char *name
         int width, max_nv
         int tile_nc[8]
+        int (*has_bf16)() noexcept nogil
         int (*conv_rows)(const fd_conv *, int, int) noexcept nogil
         int (*conv_pool_rows)(const fd_conv *, const fd_pool *, int, int) noexcept nogil
         int (*conv_planes_rows)(const fd_conv *, int, int) noexcept nogil
@@ -171,6 +173,11 @@ cdef class Table:
     def max_nv(self):
         """Most vectors of lanes a gathered product works on at a time."""
         return self.k.max_nv
+
+    @property
+    def has_bf16(self):
+        """Whether steps can multiply in bfloat16 on this CPU."""
+        return self.k.has_bf16() != 0
 
     def tile_nc(self, int nv):
         """Output channels a gathered product works on at a time."""
@@ -289,7 +296,7 @@ cdef class Step:
     cdef list keep
 
     def __init__(self, Table table, v, int kp, int nv, source, cells, window, int groups,
-                 int cout, weight, post, out_size):
+                 int cout, weight, bf16, post, out_size):
         self.table = table
         self.keep = []
         self.s.source = _source(source, cells, self.keep)
@@ -298,6 +305,7 @@ cdef class Step:
         self.s.conv = _window(window)
         self.s.groups, self.s.cout = groups, cout
         self.s.weight = _floats(weight, self.keep)
+        self.s.bf16 = NULL if bf16 is None else <const uint32_t *>_index(bf16, self.keep)
         self.s.post = _post(post, self.keep)
         self.s.out_h, self.s.out_w = out_size
 

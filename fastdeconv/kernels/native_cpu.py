@@ -224,6 +224,10 @@ class NativeBackend:
 
     # ---- the backward pass ----
 
+    def has_bf16(self) -> bool:
+        result: bool = _table().has_bf16
+        return result
+
     def project(self, job: First | Step, num_threads: int) -> Lanes:
         table = _table()
         kernel, lanes, few = _prepare(table, job, num_threads)
@@ -256,9 +260,9 @@ class NativeBackend:
         if side is not None:
             run_bands(bands - 1, lambda i: kernel.seam(i + 1), num_threads)
 
-    def from_planes(self, planes: FloatArray) -> Lanes:
+    def from_planes(self, planes: FloatArray, bf16: bool) -> Lanes:
         count, channels, h, w = planes.shape
-        lanes, few = _lanes(_table(), count)
+        lanes, few = _lanes(_table(), count, bf16)
         if few:
             return Lanes(np.ascontiguousarray(planes.transpose(2, 3, 0, 1)), lanes, few)
         values = aligned_zeros((h, w, channels, lanes))
@@ -445,14 +449,15 @@ def _phase_job(
 # ---- the backward pass: packing ----
 
 
-def _lanes(table: Any, count: int) -> tuple[int, bool]:
+def _lanes(table: Any, count: int, bf16: bool) -> tuple[int, bool]:
     """Lanes for `count` features, and whether they are few.
 
     Few features would leave most lanes of their vectors empty; they are kept apart, and
-    the kernels put output channels into the lanes.
+    the kernels put output channels into the lanes. In bfloat16 none are few: the bits of a
+    feature must not depend on how many others share its call.
     """
     width: int = table.width
-    if count <= width // 2:
+    if count <= width // 2 and not bf16:
         return count, True
     # Short vectors run in pairs.
     unit = width if width >= 16 or count <= width else 2 * width
@@ -474,7 +479,7 @@ def _prepare(table: Any, job: First | Step, num_threads: int) -> tuple[Any, int,
         post = post._replace(scale=np.pad(post.scale, padding))
     if isinstance(job, Step):
         return _step(table, job, post, num_threads), job.v.lanes, job.v.few
-    lanes, few = _lanes(table, len(job.values))
+    lanes, few = _lanes(table, len(job.values), job.bf16)
     return _first(table, job, post, lanes, few, num_threads), lanes, few
 
 
@@ -488,8 +493,12 @@ def _step(table: Any, job: Step, post: Post, num_threads: int) -> Any:
         conv.cache, ("step", table.name, nv),
         lambda: _pack_step(conv.weight, conv.groups, table, nv),
     )
+    bf16 = None
+    if job.bf16 and conv.groups == 1:
+        bf16 = cached(conv.cache, "bf16", lambda: _pack_bf16(conv.weight, table.width))
     return native.Step(
-        table, job.v.values, job.v.lanes, nv, source, cells, conv.window, conv.groups, conv.input_channels, weight, post, conv.input_size,
+        table, job.v.values, job.v.lanes, nv, source, cells, conv.window, conv.groups,
+        conv.input_channels, weight, bf16, post, conv.input_size,
     )
 
 
@@ -543,6 +552,16 @@ def _pack_step(weight: FloatArray, groups: int, table: Any, nv: int) -> FloatArr
         return pack_blocks(weight, groups, table.tile_nc(nv))
     inner = weight.shape[1]
     return _pad_last(pack_blocks(weight, groups, inner).reshape(-1, inner), table.width)
+
+
+def _pack_bf16(weight: FloatArray, width: int) -> NDArray[np.uint32]:
+    """Weights (O, C, kh, kw) as csrc/bf16.h wants them: (taps * O, 2, C), C in whole vectors."""
+    out, inner = weight.shape[:2]
+    rows = _pad_last(weight.reshape(out, inner, -1).transpose(2, 0, 1), width)
+    bits = np.ascontiguousarray(rows).view(np.uint32).reshape(-1, rows.shape[2])
+    # To nearest, ties to even.
+    rounded = (bits + (0x7FFF + (bits >> 16 & 1))) >> 16
+    return np.stack([rounded, rounded << 16], axis=1).astype(np.uint32)
 
 
 def _pack_last(weight: FloatArray, table: Any, nv: int) -> FloatArray:

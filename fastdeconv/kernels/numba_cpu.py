@@ -425,6 +425,10 @@ class NumbaBackend:
         _run_planes(len(targets), work, num_threads)
         return out
 
+    def has_bf16(self) -> bool:
+        """See `fastdeconv.kernels.lanes.LaneBackend`."""
+        return False
+
     def project(self, job: First | Step, num_threads: int) -> FloatArray:
         """See `fastdeconv.kernels.lanes.LaneBackend`."""
         return numba_lanes.project(job, num_threads)
@@ -434,7 +438,7 @@ class NumbaBackend:
         out.fill(0)
         numba_lanes.project_last(job, out, num_threads)
 
-    def from_planes(self, planes: FloatArray) -> FloatArray:
+    def from_planes(self, planes: FloatArray, bf16: bool) -> FloatArray:
         """See `fastdeconv.kernels.lanes.LaneBackend`."""
         count, channels, h, w = planes.shape
         v = aligned_zeros((h, w, channels, numba_lanes.lanes(count)))
