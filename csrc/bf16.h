@@ -4,10 +4,11 @@
  *         rounded to 8 bits of precision on their way there.
  * Layout  The pixel's entries are packed in pairs, low and high half of a 32-bit lane, into two
  *         panels: V (pair, lane) and W (pair, channel), FD_PAIRS of them at a time so that both
- *         stay in L1 and L2. W comes from a table that holds every weight in the lower half of
- *         one number and in the upper half of another: (row, 2, channel).
+ *         stay in L1 and L2. W comes from a table (row, channel), 32 channels after 32, in the
+ *         order that unpacking 16-bit halves turns into the natural one.
  * Mix     per pair, 64 lanes: packing 8 loads, 4 conversions, 4 permutations, 4 stores of V and
- *         8 loads, 4 or, 4 stores of W; then per 6 channels 4 loads, 6 broadcasts, 24 VDPBF16PS.
+ *         4 loads, 4 unpacks, 4 stores of W; then per 6 channels 4 loads, 6 broadcasts,
+ *         24 VDPBF16PS.
  * Numbers V and W round to nearest even, products are exact, VDPBF16PS adds the two of a pair
  *         and then the sum, flushing denormals. Relative to a map's maximum the error stays
  *         below 3e-3 (5 layers; see the tests). Independent of threads and other lanes.
@@ -88,26 +89,35 @@ FD_BF16_TARGET static void pack_v(const entry *list, int n, const lane_rows *row
 }
 
 /* Pairs of W rows, interleaved. */
-static void pack_w(const entry *list, int n, const uint32_t *table, int channels, float *panel) {
+static void pack_w(const entry *list, int n, const uint16_t *table, int channels, float *panel) {
     for (int e = 0; e < n; e += 2) {
-        const uint32_t *a = table + entry_w(list[e]) * 2 * channels;
-        const uint32_t *b = table + (entry_w(list[e + 1 < n ? e + 1 : e]) * 2 + 1) * channels;
-        for (int c = 0; c < channels; c += VW, panel += VW) {
-            const __m512i low = _mm512_loadu_si512(a + c), high = _mm512_loadu_si512(b + c);
-            vf_store(panel, (vf)_mm512_or_si512(low, high));
+        const uint16_t *a = table + entry_w(list[e]) * channels;
+        const uint16_t *b = e + 1 < n ? table + entry_w(list[e + 1]) * channels : NULL;
+        const uint16_t *next = table + entry_w(list[e + AHEAD]) * channels;
+        const uint16_t *after = table + entry_w(list[e + 1 + AHEAD]) * channels;
+        for (int c = 0; c < channels; c += 2 * VW, panel += 2 * VW) {
+            __builtin_prefetch(next + c);
+            __builtin_prefetch(after + c);
+            const __m512i x = _mm512_loadu_si512(a + c);
+            const __m512i y = b ? _mm512_loadu_si512(b + c) : _mm512_setzero_si512();
+            vf_store(panel, (vf)_mm512_unpacklo_epi16(x, y));
+            vf_store(panel + VW, (vf)_mm512_unpackhi_epi16(x, y));
         }
     }
 }
 
+/* Channels of a row of the table and of its panel. */
+FD_INLINE int bf16_width(int channels) { return (channels + 2 * VW - 1) / (2 * VW) * (2 * VW); }
+
 /* Floats of scratch the pixels of a step need. */
 static size_t bf16_room(const fd_step *s) {
-    return FD_PAIRS * ((size_t)s->nv * VW + padded(s->cout));
+    return FD_PAIRS * ((size_t)s->nv * VW + bf16_width(s->cout));
 }
 
 /* All channels of one pixel, whose list has n entries, into `out`. */
 static void step_pixel_bf16(const fd_step *s, const entry *list, int n, float *scratch,
                             float *out) {
-    const int lanes = s->nv * VW, nc = tile_nc[s->nv], w_stride = padded(s->cout);
+    const int lanes = s->nv * VW, nc = tile_nc[s->nv], w_stride = bf16_width(s->cout);
     float *w_panel = scratch + FD_PAIRS * lanes;
     int at = 0;
     do { /* once for an empty list, too */

@@ -93,7 +93,7 @@ typedef struct {
     fd_window conv;
     int groups, cout;       /* cout: all channels of the result */
     const float *weight;    /* packed: see project.c */
-    const uint32_t *bf16;   /* the weights for bfloat16 (bf16.h), or NULL: float32 */
+    const uint16_t *bf16;   /* the weights for bfloat16 (bf16.h), or NULL: float32 */
     fd_post post;
     int out_h, out_w;
 } fd_step;

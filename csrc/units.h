@@ -29,7 +29,7 @@ int FD_NAME(fd_last_band)(const fd_last *, int band);
 int FD_NAME(fd_last_seam)(const fd_last *, int band);
 
 /* The gathered product fetches what the entry this many further on reads. */
-#define AHEAD 8
+#define AHEAD 16
 
 /* Output channels the gathered product works on at a time, by vectors of lanes. */
 #if VW == 16

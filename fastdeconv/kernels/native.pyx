@@ -6,7 +6,7 @@ and may be called from many threads at once on disjoint ranges.
 No shapes are checked here: `native_cpu` is the only caller.
 """
 
-from libc.stdint cimport int32_t, uint8_t, uint32_t, uintptr_t
+from libc.stdint cimport int32_t, uint8_t, uint16_t, uintptr_t
 
 
 cdef extern from "fastdeconv.h" nogil:
@@ -59,7 +59,7 @@ cdef extern from "fastdeconv.h" nogil:
         fd_window conv
         int groups, cout
         const float *weight
-        const uint32_t *bf16
+        const uint16_t *bf16
         fd_post post
         int out_h, out_w
 
@@ -305,7 +305,7 @@ cdef class Step:
         self.s.conv = _window(window)
         self.s.groups, self.s.cout = groups, cout
         self.s.weight = _floats(weight, self.keep)
-        self.s.bf16 = NULL if bf16 is None else <const uint32_t *>_index(bf16, self.keep)
+        self.s.bf16 = NULL if bf16 is None else <const uint16_t *>_index(bf16, self.keep)
         self.s.post = _post(post, self.keep)
         self.s.out_h, self.s.out_w = out_size
 

@@ -495,7 +495,7 @@ def _step(table: Any, job: Step, post: Post, num_threads: int) -> Any:
     )
     bf16 = None
     if job.bf16 and conv.groups == 1:
-        bf16 = cached(conv.cache, "bf16", lambda: _pack_bf16(conv.weight, table.width))
+        bf16 = cached(conv.cache, "bf16", lambda: _pack_bf16(conv.weight))
     return native.Step(
         table, job.v.values, job.v.lanes, nv, source, cells, conv.window, conv.groups,
         conv.input_channels, weight, bf16, post, conv.input_size,
@@ -554,14 +554,17 @@ def _pack_step(weight: FloatArray, groups: int, table: Any, nv: int) -> FloatArr
     return _pad_last(pack_blocks(weight, groups, inner).reshape(-1, inner), table.width)
 
 
-def _pack_bf16(weight: FloatArray, width: int) -> NDArray[np.uint32]:
-    """Weights (O, C, kh, kw) as csrc/bf16.h wants them: (taps * O, 2, C), C in whole vectors."""
+def _pack_bf16(weight: FloatArray) -> NDArray[np.uint16]:
+    """Weights (O, C, kh, kw) as csrc/bf16.h wants them: (taps * O, C in groups of 32)."""
     out, inner = weight.shape[:2]
-    rows = _pad_last(weight.reshape(out, inner, -1).transpose(2, 0, 1), width)
-    bits = np.ascontiguousarray(rows).view(np.uint32).reshape(-1, rows.shape[2])
+    rows = _pad_last(weight.reshape(out, inner, -1).transpose(2, 0, 1), 32)
+    bits = np.ascontiguousarray(rows).view(np.uint32)
     # To nearest, ties to even.
-    rounded = (bits + (0x7FFF + (bits >> 16 & 1))) >> 16
-    return np.stack([rounded, rounded << 16], axis=1).astype(np.uint32)
+    rounded = ((bits + (0x7FFF + (bits >> 16 & 1))) >> 16).astype(np.uint16)
+    # Unpacking takes four numbers of every eight for the lower 16 channels, and four for the
+    # upper ones.
+    halves = rounded.reshape(-1, 2, 4, 4)
+    return np.ascontiguousarray(halves.swapaxes(1, 2)).reshape(-1, rows.shape[2])
 
 
 def _pack_last(weight: FloatArray, table: Any, nv: int) -> FloatArray:
