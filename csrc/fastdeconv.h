@@ -70,6 +70,7 @@ typedef struct {
                              * FD_LIST_ROOM more can be read */
     const int32_t *first;   /* per cell: where in order each place begins, and the end */
     ptrdiff_t order_cell, first_cell; /* elements per cell; 0 when all cells are alike */
+    ptrdiff_t list_row;     /* cells between rows of the two: V may be a part of the whole map */
     fd_window pool;
     int cells_h, cells_w;
     int h, w, channels;     /* of the unpooled tensor */
@@ -124,8 +125,11 @@ typedef struct {
     int kp, nv, cout;       /* cout: channels of the network's input */
     int features;           /* lanes in use */
     int out_h, out_w;
-    float *out;             /* planes (features, cout, out_h, out_w) */
+    float *out;             /* planes (features, cout, out_h, out_w), of a part of the whole */
+    ptrdiff_t out_feature, out_plane, out_row;
     int band;               /* cell rows of one band */
+    int skip;               /* rows of the first band that are not there: bands lie where they
+                             * lie in the whole map, so that sums are the same */
     float *side;            /* (bands, 2, overlap rows, row) sums shared between bands */
 } fd_last;
 
@@ -163,10 +167,10 @@ int fd_available(const fd_kernels **tables);
 void fd_sort_cells(const void *switches, int switch_bytes, ptrdiff_t switch_cell,
                    const uint8_t *gate, int channels, int places, int32_t *order,
                    int32_t *first, int cell0, int cell1);
-/* The same lists (strides as in fd_source) less what is 0 in v (cells, channels). */
-void fd_filter_cells(const int32_t *order, const int32_t *first, ptrdiff_t order_cell,
-                     ptrdiff_t first_cell, const float *v, int channels, int places,
-                     int32_t *new_order, int32_t *new_first, int cell0, int cell1);
+/* Rows row0..row1-1 of the source's cells less what is 0 in v (cells, channels), into order
+ * (cells, channels) and first (cells, places + 1). */
+void fd_filter_cells(const fd_source *, const float *v, int32_t *order, int32_t *first,
+                     int row0, int row1);
 void fd_pool_planes(const float *x, const fd_window *, int in_h, int in_w, int out_h, int out_w,
                     float *values, void *switches, int switch_bytes, int plane0, int plane1);
 void fd_unpool_planes(const float *values, const void *switches, int switch_bytes,

@@ -116,7 +116,8 @@ FD_INLINE void append(entry *to, const int32_t *from, int n, entry first) {
 }
 
 /* The channels at one place of a cell. */
-FD_INLINE const int32_t *at_place(const fd_source *f, size_t cell, int place, int *n) {
+FD_INLINE const int32_t *at_place(const fd_source *f, int row, int column, int place, int *n) {
+    const size_t cell = row * f->list_row + column;
     const int32_t *first = f->first + cell * f->first_cell + place;
     *n = first[1] - first[0];
     return f->order + cell * f->order_cell + first[0];
@@ -138,8 +139,8 @@ static int gather(gatherer *p, int Y, int X) {
             if (column.cell < 0) continue;
             const size_t cell = (size_t)row.cell * f->cells_w + column.cell;
             int count;
-            const int32_t *from =
-                at_place(f, cell, row.place * f->pool.kw + column.place, &count);
+            const int32_t *from = at_place(f, row.cell, column.cell,
+                                           row.place * f->pool.kw + column.place, &count);
             append(p->list + n, from, count,
                    make_entry((uint32_t)(cell * cell_rows),
                               (uint32_t)((i * s->conv.kw + j) * f->channels)));

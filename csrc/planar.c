@@ -114,23 +114,25 @@ void fd_sort_cells(const void *switches, int switch_bytes, ptrdiff_t switch_cell
     }
 }
 
-void fd_filter_cells(const int32_t *order, const int32_t *first, ptrdiff_t order_cell,
-                     ptrdiff_t first_cell, const float *v, int channels, int places,
-                     int32_t *new_order, int32_t *new_first, int cell0, int cell1) {
-    for (int cell = cell0; cell < cell1; cell++) {
-        const float *value = v + (size_t)cell * channels;
-        const int32_t *from = order + cell * order_cell, *begin = first + cell * first_cell;
-        int32_t *to = new_order + (size_t)cell * channels;
-        int32_t *new_begin = new_first + (size_t)cell * (places + 1);
-        int n = 0;
-        for (int p = 0; p < places; p++) {
-            new_begin[p] = n;
-            /* No branch: which values are 0 cannot be predicted. */
-            for (int e = begin[p]; e < begin[p + 1]; e++) {
-                to[n] = from[e];
-                n += value[from[e]] != 0;
+void fd_filter_cells(const fd_source *s, const float *v, int32_t *order, int32_t *first,
+                     int row0, int row1) {
+    const int places = s->pool.kh * s->pool.kw;
+    for (int y = row0; y < row1; y++)
+        for (int x = 0; x < s->cells_w; x++) {
+            const size_t cell = (size_t)y * s->cells_w + x, whole = y * s->list_row + x;
+            const float *value = v + cell * s->channels;
+            const int32_t *from = s->order + whole * s->order_cell;
+            const int32_t *begin = s->first + whole * s->first_cell;
+            int32_t *to = order + cell * s->channels, *new_begin = first + cell * (places + 1);
+            int n = 0;
+            for (int p = 0; p < places; p++) {
+                new_begin[p] = n;
+                /* No branch: which values are 0 cannot be predicted. */
+                for (int e = begin[p]; e < begin[p + 1]; e++) {
+                    to[n] = from[e];
+                    n += value[from[e]] != 0;
+                }
             }
+            new_begin[places] = n;
         }
-        new_begin[places] = n;
-    }
 }

@@ -322,7 +322,7 @@ static void scatter(scatterer *p, int Y, int X, const float *panel) {
     const int outs = f->conv.kh * f->conv.kw * f->cout;
     for (int q = 0; q < places; q++) {
         int n;
-        const int32_t *from = at_place(s, (size_t)Y * s->cells_w + X, q, &n);
+        const int32_t *from = at_place(s, Y, X, q, &n);
         if (!n) continue;
         append(p->list, from, n, 0);
         end_list(p->list, n);
@@ -338,17 +338,20 @@ static void scatter(scatterer *p, int Y, int X, const float *panel) {
 static void flush_row(const fd_last *f, const float *row, int margin, int y) {
     if (y < 0 || y >= f->out_h) return;
     const ptrdiff_t pixel = (ptrdiff_t)f->cout * f->kp;
-    const ptrdiff_t plane = (ptrdiff_t)f->out_h * f->out_w;
     row += margin * pixel;
     for (int c = 0; c < f->cout; c++)
-        fd_transpose(row + (size_t)c * f->kp, pixel, f->out + c * plane + (size_t)y * f->out_w,
-                     f->cout * plane, f->out_w, f->features);
+        fd_transpose(row + (size_t)c * f->kp, pixel,
+                     f->out + c * f->out_plane + y * f->out_row, f->out_feature, f->out_w,
+                     f->features);
 }
 
 /* Output row of the first row that cell row Y reaches. */
 static int base_row(const fd_last *f, int Y) {
     return (Y * f->source.pool.sh - f->source.pool.top) * f->conv.sh - f->conv.top;
 }
+
+/* First cell row of a band. */
+static int band_row(const fd_last *f, int band) { return band ? band * f->band - f->skip : 0; }
 
 static float *side_row(const scatterer *p, int band, int bottom, int i) {
     const int shared = p->reach - p->advance;
@@ -358,7 +361,7 @@ static float *side_row(const scatterer *p, int band, int bottom, int i) {
 /* Rows first..last-1 of cell row Y's reach are complete as far as this band goes. */
 static void retire_rows(scatterer *p, int band, int Y, int first, int last) {
     const fd_last *f = p->f;
-    const int shared = p->reach - p->advance, offset = (Y - band * f->band) * p->advance;
+    const int shared = p->reach - p->advance, offset = (Y - band_row(f, band)) * p->advance;
     for (int i = first; i < last; i++) {
         float *row = ring_row(p, Y, i);
         if (band > 0 && offset + i < shared)
@@ -398,8 +401,8 @@ static void produce_row(scatterer *p, gatherer *above, int Y, float *panel) {
 }
 
 int FD_NAME(fd_last_band)(const fd_last *f, int band) {
-    const int cells = f->source.cells_h, row0 = band * f->band;
-    const int row1 = row0 + f->band < cells ? row0 + f->band : cells;
+    const int cells = f->source.cells_h, row0 = band_row(f, band), next = band_row(f, band + 1);
+    const int row1 = next < cells ? next : cells;
     scatterer p;
     gatherer above = {0};
     if (!scatterer_init(&p, f)) return -1;
@@ -432,7 +435,7 @@ int FD_NAME(fd_last_seam)(const fd_last *f, int band) {
         float *sum = side_row(&p, band, 0, i);
         const float *upper = side_row(&p, band - 1, 1, i);
         for (ptrdiff_t j = 0; j < p.row; j++) sum[j] += upper[j];
-        flush_row(f, sum, f->conv.left, base_row(f, band * f->band) + i);
+        flush_row(f, sum, f->conv.left, base_row(f, band_row(f, band)) + i);
     }
     return 0;
 }

@@ -9,14 +9,16 @@ single map, handled layer by layer; from there on, back ends with lane kernels (
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..errors import BackendError, ParameterError, enough_memory
 from ..kernels.dispatch import get_backend, get_num_threads
+from ..kernels.interface import Pair, Window
 from ..kernels.lanes import (
     NO_POOL,
     Convolution,
@@ -32,6 +34,7 @@ from ..network import layers as nn
 from ..network.network import Network
 from .layerwise import RULES, Arithmetic, affine_of, backward_layer, mixes
 from .plan import Segment, layer_cache, segment_below
+from .region import Part, Region, covering_cells, reached_by, within
 from .trace import Trace, as_array
 
 __all__ = ["deconvolve"]
@@ -44,8 +47,13 @@ _CLASS_DIGITS = 9
 _LANES = 64
 """Most features in one pass."""
 _FEW_LANES = 16
-_LANE_BYTES = 1 << 27
-"""Two consecutive lane tensors stay below this where fewer lanes can manage it."""
+"""Lanes come in this many."""
+_LANE_BYTES = 1 << 26
+"""Two consecutive lane tensors stay below this; longer clips are projected in pieces."""
+_LEAST_COLUMNS = 128
+"""Input columns of such a piece: pieces overlap by what a few of them reach."""
+_PIECE_WORK = 2e7
+"""What it costs to look after a piece, as multiply-adds: some 0.2 ms."""
 _PLANE_BYTES = 1 << 28
 """The same for features that are projected layer by layer."""
 
@@ -119,9 +127,8 @@ def deconvolve(
     bf16 = _wants_bf16(precision, chosen_backend)
     walk = _Walk(trace, rule, chosen_backend, get_num_threads(num_threads), bf16)
     out = np.empty((len(chosen), *trace.x.shape), np.float32)
-    size = walk.features_at_once(index)
-    for part in (slice(at, at + size) for at in range(0, len(chosen), size)):
-        walk.project(index, chosen[part], values[part], out[part])
+    sparse = not (isinstance(start, str) and start == "map")
+    walk.project(index, chosen, values, out, sparse)
     return out
 
 
@@ -199,14 +206,43 @@ def _start_values(activation: Array, features: NDArray[np.intp], start: Any) -> 
     return array.astype(maps.dtype)
 
 
+class _Link(NamedTuple):
+    """A convolution on the way down, and the segment that leads to it from the one above."""
+
+    conv: int
+    segment: Segment | None
+
+
+def _boxes(maps: Array) -> dict[Region, list[int]]:
+    """Which of the maps (K, H, W), none of them silent, are zero outside the same rectangle."""
+    there = maps != 0
+    sides = []
+    for axis in (2, 1):
+        some = there.any(axis=axis)
+        sides.append((some.argmax(axis=1), some.shape[1] - some[:, ::-1].argmax(axis=1)))
+    boxes: dict[Region, list[int]] = {}
+    for k, (top, bottom, left, right) in enumerate(zip(*sides[0], *sides[1])):
+        box = Region((int(top), int(bottom)), (int(left), int(right)))
+        boxes.setdefault(box, []).append(k)
+    return boxes
+
+
+class _Piece(NamedTuple):
+    """Features that are projected together, and what of every convolution that takes."""
+
+    chosen: list[int]
+    parts: list[Part]
+    alone: bool
+    """The rest of their maps is zero."""
+
+
 class _Walk:
     """The way down a network for one trace, rule and back end."""
 
     def __init__(
         self, trace: Trace, rule: str, backend: Any, num_threads: int, bf16: bool
     ) -> None:
-        self.bf16 = bf16
-        self.trace, self.rule, self.num_threads = trace, rule, num_threads
+        self.trace, self.rule, self.num_threads, self.bf16 = trace, rule, num_threads, bf16
         self.net = trace.network
         self.arithmetic = Arithmetic(backend, num_threads)
         self.lanes: LaneBackend | None = backend if hasattr(backend, "project_last") else None
@@ -214,108 +250,263 @@ class _Walk:
         self.overlapping = {
             i
             for i, layer in enumerate(self.net.layers)
-            if isinstance(layer, nn.MaxPool2d)
-            and layer.window(self.shapes[i][1:], self.net.arrays).overlapping
+            if isinstance(layer, nn.MaxPool2d) and self.window(i).overlapping
         }
 
-    def features_at_once(self, index: int) -> int:
-        """Features of layer `index` whose projections fit in bounded memory."""
-        sizes = [int(np.prod(s)) for s in self.shapes[: index + 2]]
-        if self.lanes is None:
-            return max(1, _PLANE_BYTES // (2 * self.arithmetic.dtype().itemsize * max(sizes)))
-        tensors = [*self._lane_tensors(index), 0, 0]
-        pairs = max(a + b for a, b in itertools.pairwise(tensors))
-        fits = _LANE_BYTES // (4 * max(pairs, 1))
-        return max(_FEW_LANES, min(_LANES, fits // _FEW_LANES * _FEW_LANES))
-
-    def _lane_tensors(self, index: int) -> Iterator[int]:
-        """Floats per feature of every lane tensor between layer `index` and the input."""
-        convs = [i for i in range(index + 1) if isinstance(self.net.layers[i], nn.Conv2d)]
-        # The lowest convolution's input is the result, and the tensor above it stays in
-        # cache where the two lowest steps are fused.
-        for conv in reversed(convs[1:]):
-            below = segment_below(self.net, conv, self.rule, self.overlapping)
-            if below is None:
-                yield max(int(np.prod(s)) for s in self.shapes[: conv + 1])
-            elif below.conv != convs[0] or self._groups(below.conv) > 1:
-                yield int(np.prod(self.shapes[conv]))
-
     def project(
-        self, index: int, features: NDArray[np.intp], values: Array, out: Array
+        self, index: int, features: NDArray[np.intp], values: Array, out: Array, sparse: bool
     ) -> None:
-        """Project `values` (K, H, W) of layer `index` into `out` (K, C, H, W)."""
-        R: Array = values.astype(self.arithmetic.dtype)[None]
+        """Project `values` (K, H, W) of layer `index` into `out` (K, C, H, W).
+
+        `sparse`: it may pay to look where they are zero.
+        """
+        sounding = values.any(axis=(1, 2))
+        out[~sounding] = 0
+        rows = np.flatnonzero(sounding)
+        features = features[rows]
+        R: Array = values[rows].astype(self.arithmetic.dtype)[None]
         while index >= 0 and not mixes(self.net.layers[index], self.rule):
             R = self._layer(index, R, features)
             index -= 1
-        if index >= 0 and self.lanes and isinstance(self.net.layers[index], nn.Conv2d):
-            self._lanes_down(index, self._first(index, R[0], features), out)
+        maps = R[0]
+        chain = self._chain(index)
+        if chain and chain[-1].conv == 0:
+            for piece in self._pieces(index, chain, maps, sparse):
+                self._project_piece(chain, piece, features, maps, rows, out)
             return
-        spread = np.zeros((len(features), *self.shapes[index + 1]), R.dtype)
-        spread[np.arange(len(features)), features] = R[0]
-        self._planes_down(index, spread, out)
+        size = self._features_at_once(index)
+        for some in (slice(at, at + size) for at in range(0, len(rows), size)):
+            out[rows[some]] = self._project_whole(index, chain, features[some], maps[some])
+
+    # ---- whole planes, wherever something is no work for lanes ----
 
     def _layer(self, index: int, R: Array, channels: Any = slice(None)) -> Array:  # noqa: N803
         return backward_layer(self.trace, index, R, self.rule, self.arithmetic, channels)
 
-    def _planes_down(self, index: int, R: Array, out: Array) -> None:  # noqa: N803
+    def _project_whole(
+        self, index: int, chain: list[_Link], features: NDArray[np.intp], maps: Array
+    ) -> Array:
+        """Projections (K, C, H, W) of maps at the output of layer `index`."""
+        if chain:
+            job = self._first(index, maps, features, self._whole(index))
+            return self._planes_down(*self._lanes_down(job, chain, len(maps)))
+        spread = np.zeros((len(features), *self.shapes[index + 1]), maps.dtype)
+        spread[np.arange(len(features)), features] = maps
+        return self._planes_down(index, spread)
+
+    def _planes_down(self, index: int, R: Array) -> Array:  # noqa: N803
         """From projections (K, C, H, W) at the output of layer `index` to the input."""
         while index >= 0:
-            if self.lanes and isinstance(self.net.layers[index], nn.Conv2d):
-                self._lanes_down(index, self._dense(index, R), out)
-                return
-            R = self._layer(index, R)
-            index -= 1
-        out[:] = R
+            chain = self._chain(index)
+            if chain:
+                index, R = self._lanes_down(self._dense(index, R), chain, len(R))
+            else:
+                R = self._layer(index, R)
+                index -= 1
+        return R
 
-    def _lanes_down(self, index: int, job: First | Step, out: Array) -> None:
-        """From a job for convolution `index` to the input."""
-        assert self.lanes is not None
+    def _lanes_down(
+        self, job: First | Step, chain: list[_Link], count: int
+    ) -> tuple[int, Array]:
+        """Run a whole chain; (the layer at whose output it ends, projections there)."""
+        end = chain[-1].conv
+        planes = np.empty((count, *self.shapes[end]), np.float32)
+        self._run_chain(job, chain, [self._whole(link.conv) for link in chain], planes)
+        return end - 1, planes
+
+    def _features_at_once(self, index: int) -> int:
+        """Features of layer `index` whose projections fit in bounded memory."""
+        sizes = [int(np.prod(s)) for s in self.shapes[: index + 2]]
+        if self.lanes is None:
+            return max(1, _PLANE_BYTES // (2 * self.arithmetic.dtype().itemsize * max(sizes)))
+        fits = _LANE_BYTES // (2 * 4 * max(sizes))
+        return max(_FEW_LANES, min(_LANES, fits // _FEW_LANES * _FEW_LANES))
+
+    # ---- lanes all the way, in pieces or only where a start reaches ----
+
+    def _chain(self, index: int) -> list[_Link]:
+        """The convolutions that lanes take from layer `index` down, without a gap."""
+        if index < 0 or self.lanes is None or not isinstance(self.net.layers[index], nn.Conv2d):
+            return []
+        chain = [_Link(index, None)]
         while True:
-            segment = segment_below(self.net, index, self.rule, self.overlapping)
+            segment = segment_below(self.net, chain[-1].conv, self.rule, self.overlapping)
             if segment is None:
-                v = self.lanes.project(job, self.num_threads)
-                planes = np.empty((len(out), *self.shapes[index]), np.float32) if index else out
-                self.lanes.to_planes(v, planes, self.num_threads)
-                if index:
-                    self._planes_down(index - 1, planes, out)
-                return
+                return chain
+            chain.append(_Link(segment.conv, segment))
+
+    def window(self, index: int) -> Window:
+        """The window of a convolution or pool."""
+        layer: Any = self.net.layers[index]
+        window: Window = layer.window(self.shapes[index][1:], self.net.arrays)
+        return window
+
+    def _size(self, index: int) -> Pair:
+        """Of the map at the output of a layer; -1 is the input."""
+        _, h, w = self.shapes[index + 1]
+        return h, w
+
+    def _whole(self, index: int) -> Part:
+        """All of convolution `index`."""
+        return Part(Region.of(self._size(index)), Region.of(self._size(index - 1)))
+
+    def _parts_below(self, chain: list[_Link], start: Region) -> list[Part]:
+        """What is reached from `start` at the output of the chain's first convolution."""
+        parts: list[Part] = []
+        for conv, segment in chain:
+            output = self._unpooled(segment, parts[-1].input) if segment else start
+            reached = reached_by(self.window(conv), output, self._size(conv - 1))
+            parts.append(Part(output, reached))
+        return parts
+
+    def _parts_above(self, chain: list[_Link], inputs: Region) -> list[Part]:
+        """What these input places need of every convolution in the chain."""
+        parts: list[Part] = []
+        for conv, segment in reversed(chain):
+            cells = covering_cells(self.window(conv), inputs, self._size(conv))
+            output = cells
+            if segment:
+                if segment.pool is not None:
+                    pool = self.window(segment.pool)
+                    cells = covering_cells(pool, cells, self._size(segment.pool))
+                output = self._unpooled(segment, cells)
+            parts.append(Part(output, inputs))
+            inputs = cells
+        return parts[::-1]
+
+    def _unpooled(self, segment: Segment, cells: Region) -> Region:
+        """What cells of the tensor above a segment become at its lower end."""
+        if segment.pool is None:
+            return cells
+        return reached_by(self.window(segment.pool), cells, self._size(segment.pool - 1))
+
+    def _pieces(
+        self, index: int, chain: list[_Link], maps: Array, sparse: bool
+    ) -> Iterator[_Piece]:
+        """Which features go together, and the parts of the layers they are computed on."""
+        rest = list(range(len(maps)))
+        whole = [self._whole(link.conv) for link in chain]
+        if sparse:
+            rest = []
+            for box, group in _boxes(maps).items():
+                parts = self._parts_below(chain, box)
+                if self._pays(chain, parts, whole, len(group)):
+                    for at in range(0, len(group), _LANES):
+                        yield _Piece(group[at : at + _LANES], parts, alone=True)
+                else:
+                    rest += group
+            rest.sort()
+        height, width = self._size(-1)
+        step = max(_LEAST_COLUMNS, _LANE_BYTES * width // max(1, self._lane_bytes(chain)))
+        for at in range(0, len(rest), _LANES):
+            for column in range(0, width, step):
+                inputs = Region((0, height), (column, min(width, column + step)))
+                yield _Piece(rest[at : at + _LANES], self._parts_above(chain, inputs), False)
+
+    def _pays(
+        self, chain: list[_Link], parts: list[Part], whole: list[Part], count: int
+    ) -> bool:
+        """Whether `count` features are cheaper on these parts than among others on the whole."""
+        alone, together = self._work(chain, parts), self._work(chain, whole)
+        # Measured on 64 channels: one feature alone does the work of 4 in full lanes, 8 of 12.
+        in_lanes = 3 + 1.1 * count if count <= 8 else -(-count // _FEW_LANES) * _FEW_LANES
+        return alone * in_lanes + _PIECE_WORK < together * count
+
+    def _work(self, chain: list[_Link], parts: list[Part]) -> float:
+        """Multiply-adds of one feature."""
+        work = 0.0
+        for (conv, segment), part in zip(chain, parts):
+            layer: Any = self.net.layers[conv]
+            weight = self.net.arrays[f"{layer.name}.weight"]
+            channels = len(weight) if segment else 1
+            each = channels * weight[0].size
+            if segment is not None and segment.pool is not None:
+                each /= math.prod(self.window(segment.pool).stride)
+            work += math.prod(part.input.size) * each
+        return work
+
+    def _lane_bytes(self, chain: list[_Link]) -> int:
+        """Bytes of the largest two lane tensors that exist at a time."""
+        sizes = [int(np.prod(self.shapes[link.conv])) for link in chain]
+        if self._fused(chain):
+            # The last one is the result, and the one above it stays in cache.
+            sizes = sizes[:-2]
+        pairs = max((a + b for a, b in itertools.pairwise([0, *sizes])), default=0)
+        return 4 * _LANES * pairs
+
+    def _fused(self, chain: list[_Link]) -> bool:
+        """Whether the chain ends in a `Last` job."""
+        layer: Any = self.net.layers[chain[-1].conv]
+        return chain[-1].conv == 0 and len(chain) > 1 and layer.groups == 1
+
+    def _project_piece(
+        self, chain: list[_Link], piece: _Piece, features: NDArray[np.intp], maps: Array,
+        rows: NDArray[np.intp], out: Array,
+    ) -> None:
+        """Project a piece's features, of which map k belongs into out[rows[k]]."""
+        to, parts = rows[piece.chosen], piece.parts
+        if piece.alone:
+            out[to] = 0
+        values = maps[piece.chosen][(slice(None), *parts[0].output.slices)]
+        job = self._first(chain[0].conv, values, features[piece.chosen], parts[0])
+        place = slice(None), *parts[-1].input.slices
+        if to[-1] - to[0] + 1 == len(to):
+            result = out[to[0] : to[-1] + 1][(slice(None), *place)]
+            self._run_chain(job, chain, parts, result)
+            return
+        result = np.empty((len(to), out.shape[1], *parts[-1].input.size), np.float32)
+        self._run_chain(job, chain, parts, result)
+        out[(to, *place)] = result
+
+    def _run_chain(
+        self, job: First | Step, chain: list[_Link], parts: list[Part], out: Array
+    ) -> None:
+        """From a job for the chain's first convolution to planes at the input of its last."""
+        assert self.lanes is not None
+        for (conv, segment), above, part in zip(chain[1:], parts, parts[1:]):
+            assert segment is not None
             job = job._replace(post=self._post(segment))
-            source, conv = self._source(index, segment), self._convolution(segment.conv)
-            if segment.conv == 0 and conv.groups == 1:
-                self.lanes.project_last(Last(job, source, conv), out, self.num_threads)
+            source, convolution = self._source(segment, above, part), self._convolution(conv, part)
+            if conv == chain[-1].conv and self._fused(chain):
+                self.lanes.project_last(Last(job, source, convolution), out, self.num_threads)
+                self._release(job)
                 return
             v = self.lanes.project(job, self.num_threads)
-            job, index = Step(v, source, conv, Post(), self.bf16), segment.conv
+            self._release(job)
+            job = Step(v, source, convolution, Post(), self.bf16)
+        v = self.lanes.project(job, self.num_threads)
+        self._release(job)
+        self.lanes.to_planes(v, out, self.num_threads)
+        self.lanes.release(v)
+
+    def _release(self, job: First | Step) -> None:
+        if isinstance(job, Step) and self.lanes is not None:
+            self.lanes.release(job.v)
 
     # ---- jobs ----
 
-    def _groups(self, index: int) -> int:
-        layer = self.net.layers[index]
-        assert isinstance(layer, nn.Conv2d)
-        return layer.groups
-
-    def _convolution(self, index: int) -> Convolution:
-        layer = self.net.layers[index]
-        assert isinstance(layer, nn.Conv2d)
-        size = self.shapes[index][1:]
+    def _convolution(self, index: int, part: Part) -> Convolution:
+        layer: Any = self.net.layers[index]
         return Convolution(
             self.net.arrays[f"{layer.name}.weight"],
-            layer.window(size, self.net.arrays),
+            within(self.window(index), part.input, part.output),
             layer.groups,
-            size,
+            part.input.size,
             layer_cache(self.net, index),
         )
 
-    def _first(self, index: int, values: Array, features: NDArray[np.intp]) -> First:
-        return First(values, features, self._convolution(index), Post(), self.bf16)
+    def _first(
+        self, index: int, values: Array, features: NDArray[np.intp], part: Part
+    ) -> First:
+        return First(values, features, self._convolution(index, part), Post(), self.bf16)
 
     def _dense(self, index: int, R: Array) -> Step:  # noqa: N803
         assert self.lanes is not None
         _, channels, h, w = R.shape
-        source = Source(None, None, NO_POOL, (h, w), (h, w), channels, {})
+        source = Source(None, None, NO_POOL, (0, 0), (h, w), (h, w), channels, {})
         v = self.lanes.from_planes(R, self.bf16)
-        return Step(v, source, self._convolution(index), Post(), self.bf16)
+        conv = self._convolution(index, self._whole(index))
+        return Step(v, source, conv, Post(), self.bf16)
 
     def _post(self, segment: Segment) -> Post:
         scale = None
@@ -328,18 +519,19 @@ class _Walk:
             segment.relu_after,
         )
 
-    def _source(self, index: int, segment: Segment) -> Source:
-        """What the convolution below `index` is fed from: the lane tensor at `index`'s input."""
-        channels, *cells = self.shapes[index]
-        size = self.shapes[segment.conv + 1][1:]
+    def _source(self, segment: Segment, above: Part, below: Part) -> Source:
+        """What the convolution below a segment is fed from: the tensor above the segment."""
+        cells, unpooled = above.input, below.output
         pool, switches = NO_POOL, None
         if segment.pool is not None:
-            layer: Any = self.net.layers[segment.pool]
-            pool = layer.window(self.shapes[segment.pool][1:], self.net.arrays)
+            pool = self.window(segment.pool)
             switches = self.trace.switch_cells(segment.pool)
-        cache = self.trace.derived(("source", index, segment.pool, segment.gates))
+        cache = self.trace.derived(("source", segment.conv, segment.pool, segment.gates))
         gate = cached(cache, "gate", lambda: self._gate(segment))
-        return Source(switches, gate, pool, (cells[0], cells[1]), size, channels, cache)
+        return Source(
+            switches, gate, within(pool, unpooled, cells), cells.begin, cells.size,
+            unpooled.size, self.shapes[segment.conv + 1][0], cache,
+        )
 
     def _gate(self, segment: Segment) -> NDArray[np.uint8] | None:
         """1 where every gating ReLU was active, in the places of the pooled tensor."""
@@ -362,8 +554,7 @@ class _Walk:
 
     def _pooled(self, values: Array, pool: int) -> Array:
         """Planes at a pool's input, read where its switches point."""
-        layer: Any = self.net.layers[pool]
-        window = layer.window(self.shapes[pool][1:], self.net.arrays)
+        window = self.window(pool)
         switches = self.trace.switch_planes(pool).astype(np.intp)
         c, h, w = switches.shape
         rows = switches // window.kernel[1] * window.dilation[0]

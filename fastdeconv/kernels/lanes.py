@@ -65,13 +65,19 @@ class Convolution(NamedTuple):
 
 
 class Source(NamedTuple):
-    """Where the values of an unpooled tensor come from; windows do not overlap."""
+    """Where the values of an unpooled tensor come from; windows do not overlap.
+
+    Lane tensor and unpooled tensor may be parts of the whole ones: `origin` says where the
+    lane tensor begins, and `pool` has its padding counted from there.
+    """
 
     switches: NDArray[Any] | None
-    """(h, w, Cs >= channels) of the pool, or None: the lane tensor is not pooled."""
+    """(H, W, Cs >= channels) of the whole pool, or None: the lane tensor is not pooled."""
     gate: NDArray[np.uint8] | None
-    """(h, w, channels) of the lane tensor: 0 leaves a value out for every feature."""
+    """(H, W, channels) of the whole tensor: 0 leaves a value out for every feature."""
     pool: Window
+    origin: Pair
+    """Row and column of the whole tensor where the lane tensor begins."""
     cells: Pair
     """Size of the lane tensor."""
     size: Pair
@@ -130,7 +136,10 @@ class LaneBackend(Backend, Protocol):
         """Run a job; the result is a lane tensor."""
 
     def project_last(self, job: Last, out: FloatArray, num_threads: int) -> None:
-        """Run a job into planes `out` (K, C, H, W); all of them are written."""
+        """Run a job into planes `out` (K, C, H, W), contiguous rows; all are written."""
+
+    def release(self, v: Any) -> None:
+        """Nobody uses this lane tensor any more."""
 
     def from_planes(self, planes: FloatArray, bf16: bool) -> Any:
         """(K, C, H, W) as a lane tensor, for jobs in bfloat16 or not."""

@@ -43,7 +43,7 @@ cdef extern from "fastdeconv.h" nogil:
     ctypedef struct fd_source:
         const int32_t *order
         const int32_t *first
-        ptrdiff_t order_cell, first_cell
+        ptrdiff_t order_cell, first_cell, list_row
         fd_window pool
         int cells_h, cells_w, h, w, channels
 
@@ -83,7 +83,8 @@ cdef extern from "fastdeconv.h" nogil:
         fd_window conv
         int kp, nv, cout, features, out_h, out_w
         float *out
-        int band
+        ptrdiff_t out_feature, out_plane, out_row
+        int band, skip
         float *side
 
     ctypedef struct fd_kernels:
@@ -108,8 +109,7 @@ cdef extern from "fastdeconv.h" nogil:
     enum: FD_LIST_ROOM
     void fd_sort_cells(const void *, int, ptrdiff_t, const uint8_t *, int, int, int32_t *,
                        int32_t *, int, int)
-    void fd_filter_cells(const int32_t *, const int32_t *, ptrdiff_t, ptrdiff_t, const float *,
-                         int, int, int32_t *, int32_t *, int, int)
+    void fd_filter_cells(const fd_source *, const float *, int32_t *, int32_t *, int, int)
     void fd_pool_planes(const float *, const fd_window *, int, int, int, int, float *, void *,
                         int, int, int)
     void fd_unpool_planes(const float *, const void *, int, const fd_window *, int, int, int,
@@ -263,17 +263,18 @@ cdef class Conv:
         _check(status)
 
 
-cdef _cell_strides(first, channels):
-    """(order_cell, first_cell) of fd_source: without switches one cell's lists serve all."""
-    return (channels, first.shape[1]) if first.ndim > 1 else (0, 0)
-
-
 cdef fd_source _source(source, cells, list keep):
+    """`cells`: the lists, and in which row and column of them the source's first cell is."""
     cdef fd_source s
-    order, first = cells
+    cdef ptrdiff_t row, column
+    order, first, (row, column) = cells
     s.order = <const int32_t *>_index(order, keep)
     s.first = <const int32_t *>_index(first, keep)
-    s.order_cell, s.first_cell = _cell_strides(first, source.channels)
+    s.order_cell, s.first_cell, s.list_row = 0, 0, 0
+    if first.ndim > 1:
+        s.order_cell, s.first_cell, s.list_row = source.channels, first.shape[2], first.shape[1]
+        s.order += (row * s.list_row + column) * s.order_cell
+        s.first += (row * s.list_row + column) * s.first_cell
     s.cells_h, s.cells_w = source.cells
     s.h, s.w = source.size
     s.channels = source.channels
@@ -355,7 +356,7 @@ cdef class Last:
     cdef list keep
 
     def __init__(self, Table table, above, int nv, source, cells, window, int cout, weight,
-                 out, int band):
+                 out):
         self.table = table
         self.keep = [above]
         if isinstance(above, Step):
@@ -371,8 +372,11 @@ cdef class Last:
         self.f.weight = _floats(weight, self.keep)
         self.f.features = out.shape[0]
         self.f.out_h, self.f.out_w = out.shape[2], out.shape[3]
-        self.f.out = _writable(out, self.keep)
-        self.f.band = band
+        self.f.out = <float *><uintptr_t>out.ctypes.data
+        self.f.out_feature, self.f.out_plane, self.f.out_row = (
+            step // 4 for step in out.strides[:3]
+        )
+        self.keep.append(out)
 
     def reach(self):
         """(rows one cell row reaches, rows to the next one, elements of a row of sums)."""
@@ -381,8 +385,8 @@ cdef class Last:
         self.table.k.last_reach(&self.f, &reach, &advance, &row)
         return reach, advance, row
 
-    def set_bands(self, int band, side):
-        self.f.band = band
+    def set_bands(self, int band, int skip, side):
+        self.f.band, self.f.skip = band, skip
         if side is not None:
             self.f.side = _writable(side, self.keep)
 
@@ -403,7 +407,7 @@ LIST_ROOM = FD_LIST_ROOM
 
 
 def sort_cells(switches, gate, int channels, int places, int32_t[::1] order,
-               int32_t[:, ::1] first, int cell0, int cell1):
+               int32_t[:, :, ::1] first, int cell0, int cell1):
     """Sort the channels of cells cell0..cell1 by place (see fd_sort_cells)."""
     cdef list keep = []
     cdef const void *s = NULL
@@ -416,22 +420,17 @@ def sort_cells(switches, gate, int channels, int places, int32_t[::1] order,
     if gate is not None:
         g = <const uint8_t *>_bytes(gate, keep)
     with nogil:
-        fd_sort_cells(s, nbytes, switch_cell, g, channels, places, &order[0], &first[0, 0],
+        fd_sort_cells(s, nbytes, switch_cell, g, channels, places, &order[0], &first[0, 0, 0],
                       cell0, cell1)
 
 
-def filter_cells(order, first, const float[:, :, :, ::1] v, int32_t[::1] new_order,
-                 int32_t[:, ::1] new_first, int cell0, int cell1):
-    """The lists of cells cell0..cell1 less what is 0 in a lone feature's v (H, W, 1, C)."""
+def filter_cells(source, cells, const float[:, :, :, ::1] v, int32_t[::1] order,
+                 int32_t[:, :, ::1] first, int row0, int row1):
+    """Rows row0..row1 of a source's cells less what is 0 in a lone feature's v (H, W, 1, C)."""
     cdef list keep = []
-    cdef const int32_t *from_order = <const int32_t *>_index(order, keep)
-    cdef const int32_t *from_first = <const int32_t *>_index(first, keep)
-    cdef ptrdiff_t order_cell, first_cell
-    cdef int channels = <int>v.shape[3], places = <int>new_first.shape[1] - 1
-    order_cell, first_cell = _cell_strides(first, channels)
+    cdef fd_source s = _source(source, cells, keep)
     with nogil:
-        fd_filter_cells(from_order, from_first, order_cell, first_cell, &v[0, 0, 0, 0],
-                        channels, places, &new_order[0], &new_first[0, 0], cell0, cell1)
+        fd_filter_cells(&s, &v[0, 0, 0, 0], &order[0], &first[0, 0, 0], row0, row1)
 
 
 def planes_to_channels(Table table, const float[:, :, ::1] planes, float[:, :, ::1] out, int row, int col,

@@ -9,6 +9,7 @@ tests a border and nothing is copied between layers.
 from __future__ import annotations
 
 import math
+import threading
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -233,7 +234,7 @@ class NativeBackend:
         kernel, lanes, few = _prepare(table, job, num_threads)
         h, w = job.conv.input_size
         channels = job.conv.input_channels
-        out = aligned_empty((h, w, lanes, channels) if few else (h, w, channels, lanes))
+        out = _scratch.take((h, w, lanes, channels) if few else (h, w, channels, lanes))
         values = job.values.size if isinstance(job, First) else job.v.values.size
         threads = _enough_threads(num_threads, values * job.conv.weight[0].size)
         _run_rows(lambda a, b: kernel.rows(out, a, b), h, threads)
@@ -248,14 +249,16 @@ class NativeBackend:
             lambda: _pack_last(conv.weight, table, nv),
         )
         kernel = native.Last(
-            table, above, nv, job.source, _cells(job.source, num_threads), conv.window, conv.input_channels, weight, out, 0
+            table, above, nv, job.source, _cells(job.source, num_threads),
+            conv.window, conv.input_channels, weight, out,
         )
         reach, advance, row = kernel.reach()
         band = last_band(reach, advance)
-        bands = -(-job.source.cells[0] // band)
+        skip = job.source.origin[0] % band
+        bands = -(-(job.source.cells[0] + skip) // band)
         shared = reach - advance
         side = aligned_empty((bands, 2, shared, row)) if bands > 1 and shared else None
-        kernel.set_bands(band, side)
+        kernel.set_bands(band, skip, side)
         run_bands(bands, kernel.band, num_threads)
         if side is not None:
             run_bands(bands - 1, lambda i: kernel.seam(i + 1), num_threads)
@@ -269,18 +272,59 @@ class NativeBackend:
         values[..., :count] = planes.transpose(2, 3, 1, 0)
         return Lanes(values, lanes, few)
 
+    def release(self, v: Lanes) -> None:
+        _scratch.give(v.values)
+
     def to_planes(self, v: Lanes, planes: FloatArray, num_threads: int) -> None:
         if v.few:
             planes[:] = v.values.transpose(2, 3, 0, 1)
             return
         table = _table()
+        whole = planes if planes.flags.c_contiguous else np.empty(planes.shape, np.float32)
         _run_rows(
-            lambda a, b: native.lanes_to_planes(table, v.values, planes, a, b),
+            lambda a, b: native.lanes_to_planes(table, v.values, whole, a, b),
             v.values.shape[0], num_threads,
         )
+        if whole is not planes:
+            planes[:] = whole
 
 
 BACKEND = NativeBackend()
+
+
+class _Scratch:
+    """Lane tensors that are done with, kept for the next ones.
+
+    Memory fresh from the system comes as page faults: 10 to 20 ms of the 90 that the 64
+    features of a deepest layer take.
+    """
+
+    _MOST = 1 << 26
+    """Bytes kept for good, at most."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._free: list[FloatArray] = []
+
+    def take(self, shape: tuple[int, ...]) -> FloatArray:
+        size = math.prod(shape)
+        with self._lock:
+            fitting = [i for i, a in enumerate(self._free) if size <= a.size <= 2 * size]
+            best = min(fitting, key=lambda i: self._free[i].size, default=None)
+            flat = None if best is None else self._free.pop(best)
+        if flat is None:
+            flat = aligned_empty((size,))
+        return flat[:size].reshape(shape)
+
+    def give(self, tensor: FloatArray) -> None:
+        """Nobody uses the tensor any more."""
+        with self._lock:
+            self._free.append(tensor.reshape(-1))
+            while sum(a.nbytes for a in self._free) > self._MOST:
+                self._free.pop(0)
+
+
+_scratch = _Scratch()
 
 
 def _table() -> Any:
@@ -488,7 +532,7 @@ def _step(table: Any, job: Step, post: Post, num_threads: int) -> Any:
     nv = 0 if job.v.few else _vectors(table, job.v.lanes)
     cells = _cells(source, num_threads)
     if job.v.few and job.v.lanes == 1:
-        cells = _without_zeros(cells, job.v.values, source, num_threads)
+        cells = _without_zeros(source, cells, job.v.values, num_threads)
     weight = cached(
         conv.cache, ("step", table.name, nv),
         lambda: _pack_step(conv.weight, conv.groups, table, nv),
@@ -502,48 +546,54 @@ def _step(table: Any, job: Step, post: Post, num_threads: int) -> Any:
     )
 
 
-def _cells(source: Source, num_threads: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """(order, first) of a source's cells, see fd_source; `first` is 1-D if all are alike."""
-    return cached(source.cache, "cells", lambda: _sort_cells(source, num_threads))
+_Cells = tuple[NDArray[np.int32], NDArray[np.int32], Pair]
+"""(order, first) of fd_source, and the row and column in them where a source begins."""
+
+
+def _cells(source: Source, num_threads: int) -> _Cells:
+    order, first = cached(source.cache, "cells", lambda: _sort_cells(source, num_threads))
+    return order, first, source.origin
 
 
 def _sort_cells(
     source: Source, num_threads: int
 ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """The cells of the whole map, whatever part of it the source is."""
+    whole = source.switches if source.gate is None else source.gate
     channels, (kh, kw) = source.channels, source.pool.kernel
-    if source.switches is None and source.gate is None:
+    if whole is None:
         return (
             np.arange(channels + native.LIST_ROOM, dtype=np.int32),
             np.array([0, channels], np.int32),
         )
-    order, first = _empty_cells(source)
+    order, first = _empty_cells(whole.shape[:2], channels, kh * kw)
     _run_rows(
         lambda a, b: native.sort_cells(
             source.switches, source.gate, channels, kh * kw, order, first, a, b
         ),
-        len(first), _enough_threads(num_threads, order.size * _COPY), largest=256,
+        math.prod(whole.shape[:2]), _enough_threads(num_threads, order.size * _COPY),
+        largest=256,
     )
     return order, first
 
 
-def _empty_cells(source: Source) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    cells, places = math.prod(source.cells), math.prod(source.pool.kernel)
-    # The room at the end is read, not used.
-    order = np.zeros(cells * source.channels + native.LIST_ROOM, np.int32)
-    return order, np.empty((cells, places + 1), np.int32)
-
-
-def _without_zeros(
-    cells: tuple[NDArray[np.int32], NDArray[np.int32]], v: FloatArray, source: Source,
-    num_threads: int,
+def _empty_cells(
+    size: Pair, channels: int, places: int
 ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    # The room at the end is read, not used.
+    order = np.zeros(math.prod(size) * channels + native.LIST_ROOM, np.int32)
+    return order, np.empty((*size, places + 1), np.int32)
+
+
+def _without_zeros(source: Source, cells: _Cells, v: FloatArray, num_threads: int) -> _Cells:
     """The cells of a lone feature (H, W, 1, C): adding what is 0 changes nothing."""
-    order, first = _empty_cells(source)
+    places = math.prod(source.pool.kernel)
+    order, first = _empty_cells(source.cells, source.channels, places)
     _run_rows(
-        lambda a, b: native.filter_cells(*cells, v, order, first, a, b),
-        len(first), _enough_threads(num_threads, v.size * _COPY), largest=256,
+        lambda a, b: native.filter_cells(source, cells, v, order, first, a, b),
+        source.cells[0], _enough_threads(num_threads, v.size * _COPY),
     )
-    return order, first
+    return order, first, (0, 0)
 
 
 def _pack_step(weight: FloatArray, groups: int, table: Any, nv: int) -> FloatArray:

@@ -438,6 +438,9 @@ class NumbaBackend:
         out.fill(0)
         numba_lanes.project_last(job, out, num_threads)
 
+    def release(self, v: FloatArray) -> None:
+        """See `fastdeconv.kernels.lanes.LaneBackend`."""
+
     def from_planes(self, planes: FloatArray, bf16: bool) -> FloatArray:
         """See `fastdeconv.kernels.lanes.LaneBackend`."""
         count, channels, h, w = planes.shape

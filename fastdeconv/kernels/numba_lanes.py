@@ -91,18 +91,20 @@ def project_last(job: Last, out: FloatArray, num_threads: int) -> None:
     above = _above(job.above)
     last = _last_work(job, above.lanes)
     height = last_band(last.reach, last.advance)
-    cells = job.source.cells[0]
-    bands = -(-cells // height)
+    # Bands lie where they lie in the whole map, so that sums are the same.
+    cells, skip = job.source.cells[0], job.source.origin[0] % height
+    edges = [0, *range(height - skip, cells, height), cells]
+    bands = len(edges) - 1
     shared = last.reach - last.advance
     # The first rows of every band and the last ones, where its neighbours add to them.
     side = aligned_empty((bands, 2, shared, last.row))
 
     def work(i: int) -> None:
-        rows = min(height, cells - i * height)
+        rows = edges[i + 1] - edges[i]
         sums = aligned_zeros(((rows - 1) * last.advance + last.reach, last.row))
         _scatter_rows(
             above.produce, above.tile, above.fresh(), _products(_vector(above.lanes)),
-            last, i * height, rows, sums.reshape(-1),
+            last, edges[i], rows, sums.reshape(-1),
         )
         first, stop = 0, len(sums)
         if i > 0:
@@ -111,10 +113,10 @@ def project_last(job: Last, out: FloatArray, num_threads: int) -> None:
         if i < bands - 1:
             stop -= shared
             side[i, 1] = sums[stop:]
-        _flush(last, sums[first:stop], i * height * last.advance + first, out)
+        _flush(last, sums[first:stop], edges[i] * last.advance + first, out)
 
     def seam(i: int) -> None:
-        _flush(last, side[i, 1] + side[i + 1, 0], (i + 1) * height * last.advance, out)
+        _flush(last, side[i, 1] + side[i + 1, 0], edges[i + 1] * last.advance, out)
 
     run_bands(bands, work, num_threads)
     if shared:
@@ -301,12 +303,14 @@ def _last_work(job: Last, count: int) -> _LastWork:
 
 
 def _places(source: Source) -> NDArray[np.int32]:
+    (row, column), (h, w) = source.origin, source.cells
+    part = slice(row, row + h), slice(column, column + w)
     if source.switches is None:
-        places = np.zeros((*source.cells, source.channels), np.int32)
+        places = np.zeros((h, w, source.channels), np.int32)
     else:
-        places = source.switches[:, :, : source.channels].astype(np.int32)
+        places = source.switches[part][:, :, : source.channels].astype(np.int32)
     if source.gate is not None:
-        places[source.gate == 0] = -1
+        places[source.gate[part] == 0] = -1
     return places
 
 
