@@ -29,7 +29,7 @@ SECTIONS = {
     "footprint": footprint.footprint,
     "growth": growth.growth,
 }
-NOT_WHEN_QUICK = ("growth",)
+NOT_WHEN_QUICK = ("layers", "avx2", "growth")
 
 
 def main() -> int:
@@ -39,7 +39,7 @@ def main() -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--quick", action="store_true",
-                        help="about 2 minutes: 3 rounds, no plots, none of the slow peers")
+                        help="about 2 minutes: 3 rounds, fewer sections, cases and peers")
     parser.add_argument("--only", choices=SECTIONS, action="append", help="may be repeated")
     parser.add_argument("--rounds", type=int, help="default 9; with --quick 3")
     parser.add_argument("--threads", type=int, default=machine.usable_cpus())

@@ -50,6 +50,8 @@ class Report:
 
     def how_used(self) -> None:
         """The closing section."""
+        if not self.used and not self.left_out:
+            return
         self.heading("How each was used, and how far it is from us")
         for work, lines in self.used.items():
             self.paragraph(f"**{work}**")

@@ -19,6 +19,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812  (everyone's name for it)
 
+import fastdeconv as fd
+
 from ..measure import Contender
 from ..stages import Given, Stage, places
 from ..workload import Work
@@ -274,43 +276,53 @@ def tuned(
 ) -> TorchTuned:
     """`TorchTuned` with its fastest settings for this work, one setting after another."""
     def seconds(settings: Settings) -> float:
-        count = min(len(features), 2 * max(settings.chunk, 8))
-        peer = TorchTuned(
-            stages, given, features[:count], values[:count], rule, settings, dtype
-        )
+        """Per feature, of as few as show it."""
+        few = slice(0, max(settings.chunk, 8))
+        peer = TorchTuned(stages, given, features[few], values[few], rule, settings, dtype)
         peer.project()
         times = []
         for _ in range(2):
             begin = time.perf_counter()
             peer.project()
-            times.append((time.perf_counter() - begin) / count)
+            times.append((time.perf_counter() - begin) / len(peer.start))
+            if times[-1] > 1.2 * least:
+                break
         return min(times)
 
+    least = float("inf")
     best = Settings(chunk=min(8, len(features)))
-    least = seconds(best)
-    for change in _changes(len(features), len(stages)):
+    for change in ({}, *_changes(len(features), len(stages))):
         trial = best._replace(**change)
-        if trial != best and (took := seconds(trial)) < least:
-            best, least = trial, took
+        if not change or trial != best:
+            took = seconds(trial)
+            if took < least:
+                best, least = trial, took
     return TorchTuned(stages, given, features, values, rule, best, dtype)
 
 
 def project(work: Work, depth: int) -> Iterator[Contender]:
-    """All features of stage `depth`; and in bfloat16."""
+    """All features of stage `depth`; of the last stage in bfloat16, too."""
     peer = tuned_for(work, depth)
     yield Contender("PyTorch tuned", peer.project, str(peer.settings))
-    half = tuned_for(work, depth, torch.bfloat16)
-    yield Contender(
-        "PyTorch tuned, bf16", half.project, f"all in bfloat16; {half.settings}",
-        tolerance=BFLOAT16,
-    )
+    if depth == len(work.stages):
+        half = tuned_for(work, depth, torch.bfloat16)
+        yield Contender(
+            "PyTorch tuned, bf16", half.project, f"all in bfloat16; {half.settings}",
+            tolerance=BFLOAT16,
+        )
+
+
+_known: dict[tuple[fd.Network, int, torch.dtype], TorchTuned] = {}
 
 
 def tuned_for(work: Work, depth: int, dtype: torch.dtype = torch.float32) -> TorchTuned:
-    """`tuned` for all features of stage `depth`, from their whole maps."""
-    values = work.given[depth - 1].activation
-    stages, given = work.stages[:depth], work.given[:depth]
-    return tuned(stages, given, np.arange(len(values)), values, dtype=dtype)
+    """`tuned` for all features of stage `depth`, from their whole maps; searched once."""
+    key = work.network, depth, dtype
+    if key not in _known:
+        values = work.given[depth - 1].activation
+        stages, given = work.stages[:depth], work.given[:depth]
+        _known[key] = tuned(stages, given, np.arange(len(values)), values, dtype=dtype)
+    return _known[key]
 
 
 def _changes(features: int, depth: int) -> Iterator[dict[str, int | bool]]:
