@@ -22,6 +22,9 @@ from .measure import ROOT, Contender, Times, interleave
 from .report import markdown_table, number, spread
 
 SLOWER = 1.05
+TURNS = 3
+"""of everything, in each process"""
+HERE = "working tree"
 SHAPES = (
     "16 channels", "kernel 5x5, 2 s", "kernel 1x9", "pool 4x4", "pool 3x3 stride 2, 20 features",
     "1 feature", "8 features", "tiny map, 16 x 16", 'rule "guided"', 'start "max"',
@@ -34,27 +37,30 @@ def compare(revision: str, rounds: int, threads: int) -> int:
     with _checked_out(revision) as tree:
         for where in (tree, ROOT):
             _build(where)
-        _run(tree, threads), _run(ROOT, threads)  # warm the file cache
-        runs = [
-            [_run(where, threads) for where in ((tree, ROOT) if i % 2 else (ROOT, tree))][
-                :: 1 if i % 2 else -1
-            ]
-            for i in range(rounds)
-        ]
+        sides = [tree, ROOT]
+        for side in sides:
+            _run(side, threads)  # brings its files into memory
+        runs: dict[Path, list[dict[str, float]]] = {side: [] for side in sides}
+        for _ in range(rounds):
+            for side in sides:
+                runs[side].append(_run(side, threads))
+            sides.reverse()
+        before, after = runs[tree], runs[ROOT]
     rows, slower = [], []
-    for name in runs[0][0]:
+    for name in before[0]:
         times = Times({
-            side: np.array([run[i][name] for run in runs]) for i, side in enumerate("01")
+            revision: np.array([run[name] for run in before]),
+            HERE: np.array([run[name] for run in after]),
         })
-        ratio = times.ratio("1", "0")
+        ratio = times.ratio(HERE, revision)
         if ratio.middle > SLOWER and ratio.low > 1:
             slower.append(name)
         rows.append((
-            name, number(times.spread("0").middle), number(times.spread("1").middle),
+            name, number(times.spread(revision).middle), number(times.spread(HERE).middle),
             spread(ratio), "slower" if name in slower else "",
         ))
     print(markdown_table(
-        ("", f"{revision} ms", "working tree ms", "ratio [quartiles]", ""), rows
+        ("", f"{revision} ms", f"{HERE} ms", "ratio [quartiles]", ""), rows
     ))
     print(f"\n{len(slower)} of {len(rows)} slower by more than {SLOWER - 1:.0%}")
     return 1 if slower else 0
@@ -111,12 +117,12 @@ def _run(tree: Path, threads: int) -> dict[str, float]:
 
 
 def child(threads: int) -> None:
-    """Time everything once in this process and print it as JSON."""
+    """Time everything in this process and print the medians as JSON."""
     import fastdeconv as fd
 
     with fd.config(num_threads=threads):
-        times = interleave(list(_contenders()), 1)
-    print(json.dumps({name: float(t[0]) for name, t in times.items()}))
+        times = interleave(_contenders(), TURNS)
+    print(json.dumps({name: float(np.median(t)) for name, t in times.items()}))
 
 
 def _contenders() -> Iterator[Contender]:
@@ -130,7 +136,7 @@ def _contenders() -> Iterator[Contender]:
         yield Contender(f"layer {depth}", next(ours.project(work, depth)).work)
     for features in (1, 8, 20):
         yield Contender(
-            f"layer 5, {features} features",
+            f"layer 5, {features} feature{'s' * (features > 1)}",
             lambda n=features: fd.deconvolve(work.trace, "pool5", range(n)),
         )
     for case in sweep.CASES:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -34,6 +35,8 @@ class Plot(NamedTuple):
     work: Callable[[float], Work]
     features: Callable[[float], int]
     peer_up_to: float
+    power: int = 1
+    """of x that the amount of work is in proportion to"""
 
 
 def growth(report: Report, options: Options) -> None:
@@ -47,13 +50,14 @@ def growth(report: Report, options: Options) -> None:
     rounds = max(3, options.rounds // 3)
     options.plots.mkdir(parents=True, exist_ok=True)
     for plot in _PLOTS:
-        _draw(options.plots / plot.file, plot.title, plot.xlabel, _measure(plot, rounds))
+        lines = _measure(plot, rounds)
+        _draw(options.plots / plot.file, plot.title, plot.xlabel, lines, plot.power)
     threads = _threads(options.threads, rounds)
-    _draw(options.plots / "threads.svg", "64 features of layer 5", "threads", threads)
+    _draw(options.plots / "threads.svg", "64 features of layer 5", "threads", threads, -1)
     report.paragraph(
         f"Medians of {rounds} rounds, the band from the fastest to the slowest round; dashed "
-        "grey: in proportion. PyTorch tuned with its fastest settings for each point, where it "
-        "takes a few seconds at most."
+        "grey: in proportion to the work, or to the threads. PyTorch tuned with its fastest "
+        "settings for each point, where that takes a few seconds at most."
     )
     names = [*(plot.file for plot in _PLOTS), "threads.svg"]
     report.paragraph("\n".join(f"![{n.removesuffix('.svg')}](plots/{n})" for n in names))
@@ -75,11 +79,11 @@ def _of_channels(channels: float) -> Work:
 
 _PLOTS = [
     Plot("features.svg", "Layer 5, 4 s, 64 channels", "features", (1, 2, 4, 8, 16, 32, 64, 128),
-         _wide_top, int, 128),
+         _wide_top, int, 64),
     Plot("clip.svg", "16 features of layer 5, 64 channels", "length of the clip in s",
          (2, 4, 8, 15, 30, 60, 120, 180), _of_seconds, lambda _: 16, 30),
     Plot("channels.svg", "16 features of layer 5, 4 s", "channels of every layer",
-         (16, 32, 64, 128, 256), _of_channels, lambda _: 16, 256),
+         (16, 32, 64, 128, 256), _of_channels, lambda _: 16, 128, power=2),
 ]
 
 
@@ -137,7 +141,7 @@ def _on_threads(contender: Contender, count: int, rounds: int) -> Times:
 _STYLES = {ours.NAME: ("#0072B2", "o"), "PyTorch tuned": ("#D55E00", "s")}
 
 
-def _draw(path: object, title: str, xlabel: str, lines: list[Line]) -> None:
+def _draw(path: Path, title: str, xlabel: str, lines: list[Line], power: int) -> None:
     import matplotlib
 
     matplotlib.use("svg")
@@ -152,15 +156,13 @@ def _draw(path: object, title: str, xlabel: str, lines: list[Line]) -> None:
         middle = np.median(times, axis=1)
         axes.fill_between(line.at, times.min(1), times.max(1), color=colour, alpha=0.2, lw=0)
         axes.plot(line.at, middle, color=colour, marker=marker, ms=4, lw=1.2, label=line.name)
-        slope = np.array(line.at) / line.at[-1]
-        if xlabel == "threads":
-            slope = 1 / (np.array(line.at) / line.at[0])
-            axes.plot(line.at, middle[0] * slope, color="0.6", ls="--", lw=0.8)
-        else:
-            axes.plot(line.at, middle[-1] * slope, color="0.6", ls="--", lw=0.8)
+        anchor = -1 if power > 0 else 0
+        proportional = middle[anchor] * (np.array(line.at) / line.at[anchor]) ** power
+        axes.plot(line.at, proportional, color="0.6", ls="--", lw=0.8)
     axes.set(xscale="log", yscale="log", title=title, xlabel=xlabel, ylabel="time in ms")
     ticks = sorted({place for line in lines for place in line.at})
     axes.set_xticks(ticks, [f"{t:g}" for t in ticks])
+    axes.yaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 2, 5)))
     axes.minorticks_off()
     axes.yaxis.set_major_formatter(matplotlib.ticker.FormatStrFormatter("%g"))
     axes.grid(alpha=0.3, lw=0.5)

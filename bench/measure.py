@@ -84,10 +84,12 @@ def interleave(contenders: Iterable[Contender], rounds: int) -> Times:
 
 def _turn(work: Callable[[], object]) -> float:
     runs: list[float] = []
-    while sum(runs) < TURN:
+    total = 0.0
+    while total < TURN:
         begin = time.perf_counter()
         work()
         runs.append(time.perf_counter() - begin)
+        total += runs[-1]
     return float(np.median(runs))
 
 
