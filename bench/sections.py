@@ -226,7 +226,7 @@ def _peak_tasks(work: Work) -> list[_PeakTask]:
             Contender(f"forward, {isa}", algorithm.work, around=around), isa,
             forward_operations(work.stages),
         ))
-        for depth in (1, 2, DEPTH):
+        for depth in (2, DEPTH):  # at layer 1 memory is the limit
             needed = projection_operations(work.stages[:depth], work.given, everything)
             tasks.append(_PeakTask(
                 Contender(f"layer {depth}, {isa}", next(ours.project(work, depth)).work,
