@@ -12,7 +12,7 @@ from ..measure import Contender
 from ..workload import Work
 from . import UnavailableError
 from .torch_forward import Forward, read
-from .torch_tuned import tuned_for
+from .torch_tuned import TorchTuned, tuned_for
 
 
 def forward(work: Work) -> Iterator[Contender]:
@@ -32,8 +32,14 @@ def forward(work: Work) -> Iterator[Contender]:
 
 def project(work: Work, depth: int) -> Iterator[Contender]:
     """The tuned projection of a chunk of features."""
-    tuned = tuned_for(work, depth)
-    count, size = len(tuned.start), tuned.settings.chunk
+    values = work.given[depth - 1].activation
+    count = len(values)
+    settings = tuned_for(work, depth).settings
+    # One of its own: buffers made under inference_mode may not be written to elsewhere.
+    tuned = TorchTuned(
+        work.stages[:depth], work.given[:depth], np.arange(count), values, settings=settings
+    )
+    size = settings.chunk
     features = torch.arange(count)
     compiled = _compiled(tuned.chunk, features[:size], tuned.start[:size])
 

@@ -40,7 +40,7 @@ class Settings(NamedTuple):
 
     def __str__(self) -> str:
         return (
-            f"{self.chunk} features at a time, "
+            f"{self.chunk} feature{'s' * (self.chunk > 1)} at a time, "
             f"{'channels_last' if self.channels_last else 'contiguous'}, "
             f"{'conv_transpose2d' if self.transposed else 'conv2d'}, last step as "
             f"{'matmul + fold' if self.fold else 'a convolution'}"
