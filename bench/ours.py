@@ -1,0 +1,93 @@
+"""fastdeconv as a contender: every back end, instruction set, algorithm and precision here."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from typing import Any
+
+import fastdeconv as fd
+
+from .measure import Contender
+from .peers import BFLOAT16
+from .workload import Work
+
+NAME = "fastdeconv"
+"""The contender that others are compared with: all defaults."""
+
+
+def variants() -> dict[str, dict[str, str]]:
+    """Settings other than the default: instruction sets, then back ends."""
+    sets = {f"{NAME}, {isa}": {"backend": "native", "isa": isa} for isa in fd.available_isas()[1:]}
+    others = {
+        f"{NAME}, {name}": {"backend": name}
+        for name in fd.available_backends()
+        if name not in ("native", "reference")
+    }
+    return sets | others
+
+
+def default() -> str:
+    """What the default is here."""
+    isas = fd.available_isas()
+    return f"native, {isas[0]}" if isas else fd.available_backends()[0]
+
+
+def settings(**chosen: Any) -> Callable[[], AbstractContextManager[None]]:
+    """`fd.config` to be entered for a turn."""
+    return lambda: fd.config(**chosen)
+
+
+def _text(chosen: dict[str, str]) -> str:
+    return f"fd.config({', '.join(f'{key}={value!r}' for key, value in chosen.items())})"
+
+
+def forward(work: Work) -> Iterator[Contender]:
+    """The default, every algorithm of the default back end, the other variants."""
+    def run(**options: str) -> Callable[[], object]:
+        return lambda: work.network.forward(work.x, **options)
+
+    yield Contender(NAME, run(), f"net.forward(x), {default()}")
+    if "algorithm" in inspect.signature(work.network.forward).parameters:
+        for algorithm in ("direct", "winograd"):
+            yield Contender(
+                f"{NAME}, {algorithm}", run(algorithm=algorithm), f"algorithm={algorithm!r}"
+            )
+    for name, chosen in variants().items():
+        yield Contender(name, run(), _text(chosen), around=settings(**chosen))
+
+
+def project(work: Work, depth: int) -> Iterator[Contender]:
+    """The default, bf16 where there is one, the other variants."""
+    layer = work.stages[depth - 1].top
+    yield Contender(
+        NAME, lambda: fd.deconvolve(work.trace, layer), f"fd.deconvolve(trace, layer), {default()}"
+    )
+    if has_bf16(work):
+        yield bf16(work, depth)
+    for name, chosen in variants().items():
+        yield Contender(
+            name, lambda: fd.deconvolve(work.trace, layer), _text(chosen),
+            around=settings(**chosen),
+        )
+
+
+def bf16(work: Work, depth: int) -> Contender:
+    """With products of bfloat16."""
+    layer = work.stages[depth - 1].top
+    return Contender(
+        f"{NAME}, bf16", lambda: fd.deconvolve(work.trace, layer, precision="bf16"),
+        'precision="bf16"', tolerance=BFLOAT16,
+    )
+
+
+def has_bf16(work: Work) -> bool:
+    """Whether this version, build and CPU offer it."""
+    if "precision" not in inspect.signature(fd.deconvolve).parameters:
+        return False
+    try:
+        bf16(work, 1).work()
+    except fd.FastdeconvError:
+        return False
+    return True

@@ -1,0 +1,50 @@
+"""Tables and spreads of the benchmark."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+
+from bench.measure import Contender, Spread, Times, interleave
+from bench.report import Report, markdown_table, number, spread, times_table
+
+
+def test_columns_line_up():
+    assert markdown_table(("", "ms"), [("a", "1"), ("longer", "12.5")]).splitlines() == [
+        "|        |   ms |",
+        "|--------|-----:|",
+        "| a      |    1 |",
+        "| longer | 12.5 |",
+    ]
+
+
+@pytest.mark.parametrize(
+    "value, text", [(0.1234, "0.12"), (1.5, "1.50"), (12.34, "12.3"), (123.4, "123")]
+)
+def test_three_digits(value, text):
+    assert number(value) == text
+
+
+def test_ratios_are_taken_within_a_round():
+    times = Times({"us": np.array([1.0, 2.0, 4.0]), "them": np.array([3.0, 6.0, 12.0])})
+    assert times.ratio("them", "us") == Spread(3, 3, 3)
+    assert spread(times.spread("us")) == "2000 [1500 .. 3000]"
+
+
+def test_a_share_of_the_work_counts_for_all_of_it():
+    slow = Contender("slow", lambda: time.sleep(1e-3), whole=1000)
+    fast = Contender("fast", lambda: time.sleep(1e-3))
+    times = interleave([slow, fast], rounds=2)
+    assert (times["slow"] > times["fast"]).all()
+
+
+def test_extrapolated_times_are_marked(tmp_path):
+    report = Report()
+    times = Times({"us": np.array([1.0]), "them": np.array([2.0])})
+    times_table(report, times, "us", [Contender("us", int), Contender("them", int, whole=64)])
+    report.write(tmp_path / "folder" / "RESULTS.md")
+    lines = (tmp_path / "folder" / "RESULTS.md").read_text(encoding="utf-8").splitlines()
+    assert lines[2].split("|")[1].strip() == "us"
+    assert lines[3].split("|")[1].strip() == "them ~"
