@@ -133,6 +133,22 @@ typedef struct {
     float *side;            /* (bands, 2, overlap rows, row) sums shared between bands */
 } fd_last;
 
+/* Features of one map each through one transposed convolution (single.c). */
+typedef struct {
+    const float *values;    /* (features, cells_h, cells_w) */
+    const void *switches;   /* planes (channels, cells_h, cells_w), or NULL: not pooled */
+    int switch_bytes;
+    const int32_t *features; /* the channel of each feature ... */
+    const int32_t *rows;     /* ... and where in out it belongs */
+    fd_window pool;
+    int cells_h, cells_w;
+    const float *weight;    /* (features, cout, kh, kw) */
+    fd_window conv;         /* stride 1 */
+    int cout, out_h, out_w;
+    float *out;
+    ptrdiff_t out_feature, out_plane, out_row;
+} fd_single;
+
 typedef struct {
     const char *name;
     int width;              /* floats in a vector */
@@ -155,7 +171,14 @@ typedef struct {
     void (*last_reach)(const fd_last *, int *reach, int *advance, ptrdiff_t *row);
     int (*last_band)(const fd_last *, int band);
     int (*last_seam)(const fd_last *, int band);
+    int (*single_features)(const fd_single *, int k0, int k1);
 } fd_kernels;
+
+static inline uint32_t fd_switch(const void *switches, int bytes, size_t at) {
+    if (bytes == 1) return ((const uint8_t *)switches)[at];
+    if (bytes == 2) return ((const uint16_t *)switches)[at];
+    return ((const uint32_t *)switches)[at];
+}
 
 /* Tables this CPU can run, best first; at most 4. */
 int fd_available(const fd_kernels **tables);

@@ -25,12 +25,6 @@ static void put_switch(void *switches, int bytes, size_t at, uint32_t index) {
         ((uint32_t *)switches)[at] = index;
 }
 
-static uint32_t get_switch(const void *switches, int bytes, size_t at) {
-    if (bytes == 1) return ((const uint8_t *)switches)[at];
-    if (bytes == 2) return ((const uint16_t *)switches)[at];
-    return ((const uint32_t *)switches)[at];
-}
-
 /* First maximum in row-major order; the first NaN before it. */
 static float window_max(const float *plane, int w, const fd_window *k, int y0, int x0, int ilo,
                         int ihi, int jlo, int jhi, uint32_t *index) {
@@ -80,7 +74,7 @@ void fd_unpool_planes(const float *values, const void *switches, int switch_byte
         memset(plane, 0, sizeof(float) * out_h * out_w);
         for (int y = 0; y < in_h; y++)
             for (int c = 0; c < in_w; c++, at++) {
-                const int s = (int)get_switch(switches, switch_bytes, at);
+                const int s = (int)fd_switch(switches, switch_bytes, at);
                 const int row = y * k->sh - k->top + s / k->kw * k->dh;
                 const int col = c * k->sw - k->left + s % k->kw * k->dw;
                 plane[(size_t)row * out_w + col] += values[at];
@@ -99,7 +93,7 @@ void fd_sort_cells(const void *switches, int switch_bytes, ptrdiff_t switch_cell
             for (int c = 0; c < channels; c++) {
                 if (gate && !gate[row + c]) continue;
                 const uint32_t place =
-                    switches ? get_switch(switches, switch_bytes, cell * switch_cell + c) : 0;
+                    switches ? fd_switch(switches, switch_bytes, cell * switch_cell + c) : 0;
                 if (pass)
                     to[count[place]++] = c;
                 else

@@ -21,4 +21,5 @@ const fd_kernels FD_NAME(fd_table) = {
     .last_reach = FD_NAME(fd_last_reach),
     .last_band = FD_NAME(fd_last_band),
     .last_seam = FD_NAME(fd_last_seam),
+    .single_features = FD_NAME(fd_single_features),
 };

@@ -28,6 +28,8 @@ void FD_NAME(fd_last_reach)(const fd_last *, int *reach, int *advance, ptrdiff_t
 int FD_NAME(fd_last_band)(const fd_last *, int band);
 int FD_NAME(fd_last_seam)(const fd_last *, int band);
 
+int FD_NAME(fd_single_features)(const fd_single *, int k0, int k1);
+
 /* The gathered product fetches what the entry this many further on reads. */
 #define AHEAD 16
 

@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 from ..network import layers as nn
 from ..network.network import Network
 
-__all__ = ["Block", "Segment", "forward_plan", "layer_cache", "segment_below"]
+__all__ = ["AFFINE", "Block", "Segment", "forward_plan", "layer_cache", "segment_below"]
 
-_AFFINE = (nn.BatchNorm2d, nn.Affine)
+AFFINE = (nn.BatchNorm2d, nn.Affine)
 
 
 class Block(NamedTuple):
@@ -58,7 +58,7 @@ def forward_plan(net: Network) -> list[Block]:
 def _fuse(net: Network, conv: int) -> Block:
     """Convolution, then [scale][ReLU][scale][max pool], each where it comes next."""
     slots: list[tuple[str, Any]] = [
-        ("affine1", _AFFINE), ("relu", nn.ReLU), ("affine2", _AFFINE), ("pool", nn.MaxPool2d),
+        ("affine1", AFFINE), ("relu", nn.ReLU), ("affine2", AFFINE), ("pool", nn.MaxPool2d),
     ]
     parts: dict[str, Any] = {}
     last = conv
@@ -114,7 +114,7 @@ def segment_below(net: Network, conv: int, rule: str, overlapping: set[int]) -> 
                 steps.append("relu")
             if rule != "deconvnet":
                 gates.append(index)
-        elif isinstance(layer, _AFFINE):
+        elif isinstance(layer, AFFINE):
             steps.append("scale")
             scales.append(index)
         elif isinstance(layer, nn.MaxPool2d):

@@ -26,6 +26,7 @@ from ..kernels.lanes import (
     LaneBackend,
     Last,
     Post,
+    Single,
     Source,
     Step,
     cached,
@@ -33,7 +34,7 @@ from ..kernels.lanes import (
 from ..network import layers as nn
 from ..network.network import Network
 from .layerwise import RULES, Arithmetic, affine_of, backward_layer, mixes
-from .plan import Segment, layer_cache, segment_below
+from .plan import AFFINE, Segment, layer_cache, segment_below
 from .region import Part, Region, covering_cells, reached_by, within
 from .trace import Trace, as_array
 
@@ -181,7 +182,8 @@ def _resolve_features(layer: str, count: int, features: Sequence[int] | None) ->
 
 def _start_values(activation: Array, features: NDArray[np.intp], start: Any) -> Array:
     """(K, H, W): the values each feature starts from."""
-    maps = activation[features]
+    everything = len(features) == len(activation) and bool((np.diff(features) == 1).all())
+    maps = activation if everything else activation[features]
     if isinstance(start, str):
         if start == "map":
             return maps
@@ -263,12 +265,17 @@ class _Walk:
         sounding = values.any(axis=(1, 2))
         out[~sounding] = 0
         rows = np.flatnonzero(sounding)
-        features = features[rows]
-        R: Array = values[rows].astype(self.arithmetic.dtype)[None]
-        while index >= 0 and not mixes(self.net.layers[index], self.rule):
-            R = self._layer(index, R, features)
-            index -= 1
-        maps = R[0]
+        if not len(rows):
+            return
+        if len(rows) < len(values):
+            features, values = features[rows], values[rows]
+        maps = values.astype(self.arithmetic.dtype, copy=False)
+        index, maps, pool = self._down_to_mixing(index, maps, features)
+        if self._is_single(index):
+            self._project_single(index, pool, features, maps, rows, out)
+            return
+        if pool is not None:
+            maps = self._layer(pool, maps[None], features)[0]
         chain = self._chain(index)
         if chain and chain[-1].conv == 0:
             for piece in self._pieces(index, chain, maps, sparse):
@@ -277,6 +284,66 @@ class _Walk:
         size = self._features_at_once(index)
         for some in (slice(at, at + size) for at in range(0, len(rows), size)):
             out[rows[some]] = self._project_whole(index, chain, features[some], maps[some])
+
+    def _down_to_mixing(
+        self, index: int, maps: Array, features: NDArray[np.intp]
+    ) -> tuple[int, Array, int | None]:
+        """Maps (K, H, W), one a feature, down to the layer that first mixes channels.
+
+        Returns
+        -------
+        (that layer, the maps at its output or, of a max pool that is left to do, at the
+        pool's, the pool)
+        """
+        pool = None
+        R = maps[None]
+        while index >= 0 and not mixes(self.net.layers[index], self.rule):
+            layer = self.net.layers[index]
+            if pool is None and isinstance(layer, nn.MaxPool2d) and index not in self.overlapping:
+                # Every value goes to one place: what follows is done while there are few.
+                pool = index
+            elif pool is not None and isinstance(layer, nn.ReLU):
+                R = self._pooled_relu(index, pool, R, features)
+            elif pool is not None and not isinstance(layer, (nn.Dropout, *AFFINE)):
+                R, pool = self._layer(pool, R, features), None
+                continue
+            else:
+                R = self._layer(index, R, features)
+            index -= 1
+        return index, R[0], pool
+
+    def _pooled_relu(
+        self, index: int, pool: int, R: Array, features: NDArray[np.intp]  # noqa: N803
+    ) -> Array:
+        """ReLU `index` at the places of the map that `pool` made."""
+        if self.rule != "gradient":
+            R = np.maximum(R, 0)
+        if self.rule != "deconvnet":
+            R = np.where(self._active(index, pool)[features], R, 0)
+        return R
+
+    def _is_single(self, index: int) -> bool:
+        """Whether layer `index` is a convolution that `project_single` takes to the input."""
+        layer: Any = self.net.layers[index]
+        return (
+            index == 0
+            and isinstance(layer, nn.Conv2d)
+            and layer.groups == 1
+            and self.window(0).stride == (1, 1)
+            and hasattr(self.lanes, "project_single")
+        )
+
+    def _project_single(
+        self, index: int, pool: int | None, features: NDArray[np.intp], maps: Array,
+        rows: NDArray[np.intp], out: Array,
+    ) -> None:
+        backend: Any = self.lanes
+        switches, window = None, NO_POOL
+        if pool is not None:
+            switches, window = self.trace.switch_planes(pool), self.window(pool)
+        conv = self._convolution(index, self._whole(index))
+        job = Single(maps, features, rows, switches, window, conv)
+        backend.project_single(job, out, self.num_threads)
 
     # ---- whole planes, wherever something is no work for lanes ----
 

@@ -113,8 +113,12 @@ class Trace:
 
     def switch_planes(self, index: int) -> NDArray[Any]:
         """Switches of max pool `index` as planes (C, H, W)."""
-        channels = self.activation(index).shape[0]
-        return np.ascontiguousarray(self._switches[index][:, :, :channels].transpose(2, 0, 1))
+        kept = self.derived(("switch planes", index))
+        if "planes" not in kept:
+            cells = self._switches[index][:, :, : self.activation(index).shape[0]]
+            kept["planes"] = np.ascontiguousarray(cells.transpose(2, 0, 1))
+        planes: NDArray[Any] = kept["planes"]
+        return planes
 
     def derived(self, key: Any) -> dict[Any, Any]:
         """Where to keep what the way back derives from this trace, for the next time."""

@@ -30,6 +30,7 @@ __all__ = [
     "Last",
     "Phases",
     "Post",
+    "Single",
     "Source",
     "Step",
     "cached",
@@ -123,6 +124,23 @@ class Last(NamedTuple):
 
     above: First | Step
     source: Source
+    conv: Convolution
+
+
+class Single(NamedTuple):
+    """Transposed convolution to the input of `values` (K, H, W), map k of features[k].
+
+    Back ends may do it without lanes (``project_single``); stride 1, one group.
+    """
+
+    values: FloatArray
+    """At the output of the pool, if there is one."""
+    features: NDArray[np.intp]
+    rows: NDArray[np.intp]
+    """Where in the result each map belongs."""
+    switches: NDArray[Any] | None
+    """Planes (C, H, W) of the pool; its windows may overlap."""
+    pool: Window
     conv: Convolution
 
 

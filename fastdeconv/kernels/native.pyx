@@ -87,6 +87,20 @@ cdef extern from "fastdeconv.h" nogil:
         int band, skip
         float *side
 
+    ctypedef struct fd_single:
+        const float *values
+        const void *switches
+        int switch_bytes
+        const int32_t *features
+        const int32_t *rows
+        fd_window pool
+        int cells_h, cells_w
+        const float *weight
+        fd_window conv
+        int cout, out_h, out_w
+        float *out
+        ptrdiff_t out_feature, out_plane, out_row
+
     ctypedef struct fd_kernels:
         const char *name
         int width, max_nv
@@ -104,6 +118,7 @@ cdef extern from "fastdeconv.h" nogil:
         void (*last_reach)(const fd_last *, int *, int *, ptrdiff_t *) noexcept nogil
         int (*last_band)(const fd_last *, int) noexcept nogil
         int (*last_seam)(const fd_last *, int) noexcept nogil
+        int (*single_features)(const fd_single *, int, int) noexcept nogil
 
     int fd_available(const fd_kernels **)
     enum: FD_LIST_ROOM
@@ -400,6 +415,40 @@ cdef class Last:
         cdef int status
         with nogil:
             status = self.table.k.last_seam(&self.f, i)
+        _check(status)
+
+
+cdef class Single:
+    """Features of one map each through one transposed convolution (see fd_single)."""
+
+    cdef Table table
+    cdef fd_single s
+    cdef list keep
+
+    def __init__(self, Table table, values, switches, features, rows, pool, weight, window,
+                 out):
+        self.table = table
+        self.keep = [out]
+        self.s.values = _floats(values, self.keep)
+        self.s.switches, self.s.switch_bytes = NULL, 1
+        if switches is not None:
+            self.s.switches = _bytes(switches, self.keep)
+            self.s.switch_bytes = switches.itemsize
+        self.s.features = <const int32_t *>_index(features, self.keep)
+        self.s.rows = <const int32_t *>_index(rows, self.keep)
+        self.s.pool, self.s.conv = _window(pool), _window(window)
+        self.s.cells_h, self.s.cells_w = values.shape[1:]
+        self.s.weight = _floats(weight, self.keep)
+        self.s.cout, self.s.out_h, self.s.out_w = out.shape[1:]
+        self.s.out = <float *><uintptr_t>out.ctypes.data
+        self.s.out_feature, self.s.out_plane, self.s.out_row = (
+            step // 4 for step in out.strides[:3]
+        )
+
+    def features(self, int k0, int k1):
+        cdef int status
+        with nogil:
+            status = self.table.k.single_features(&self.s, k0, k1)
         _check(status)
 
 

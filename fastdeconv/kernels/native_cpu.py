@@ -22,6 +22,7 @@ from .lanes import (
     First,
     Last,
     Post,
+    Single,
     Source,
     Step,
     aligned_empty,
@@ -271,6 +272,15 @@ class NativeBackend:
         values = aligned_zeros((h, w, channels, lanes))
         values[..., :count] = planes.transpose(2, 3, 1, 0)
         return Lanes(values, lanes, few)
+
+    def project_single(self, job: Single, out: FloatArray, num_threads: int) -> None:
+        """Run a job into planes `out` (K, C, H, W)."""
+        kernel = native.Single(
+            _table(), np.ascontiguousarray(job.values, np.float32), job.switches,
+            job.features.astype(np.int32), job.rows.astype(np.int32), job.pool,
+            np.ascontiguousarray(job.conv.weight[job.features]), job.conv.window, out,
+        )
+        _run_rows(kernel.features, len(job.rows), num_threads)
 
     def release(self, v: Lanes) -> None:
         _scratch.give(v.values)
