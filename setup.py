@@ -19,7 +19,9 @@ from setuptools.command.build_ext import build_ext
 
 ONCE = ["csrc/runtime.c", "csrc/planar.c"]
 PER_ISA = ["csrc/conv.c", "csrc/project.c", "csrc/table.c"]
-HEADERS = ["csrc/fastdeconv.h", "csrc/layout.h", "csrc/units.h", "csrc/vec.h"]
+HEADERS = [
+    "csrc/fastdeconv.h", "csrc/layout.h", "csrc/units.h", "csrc/vec.h", "csrc/windows.h",
+]
 X86 = {
     "baseline": ["-march=x86-64"],
     "avx2": ["-march=x86-64-v3"],
