@@ -18,7 +18,7 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 ONCE = ["csrc/runtime.c", "csrc/planar.c"]
-PER_ISA = ["csrc/conv.c", "csrc/project.c", "csrc/table.c"]
+PER_ISA = ["csrc/conv.c", "csrc/winograd.c", "csrc/project.c", "csrc/table.c"]
 HEADERS = [
     "csrc/fastdeconv.h", "csrc/layout.h", "csrc/units.h", "csrc/vec.h", "csrc/windows.h",
 ]

@@ -58,6 +58,13 @@ typedef struct {
     int switch_bytes;       /* 1, 2 or 4 */
 } fd_pool;
 
+/* Winograd's algorithm instead, for 3x3 taps and plain 2x2 pools: see winograd.c. */
+typedef struct {
+    int tile;               /* pixels along a tile's side: 2 or 4 */
+    const float *weight;    /* packed */
+    const float *slope, *base; /* of a channel's error; padded like the bias; tile 2 only */
+} fd_winograd;
+
 /* Where the values of an unpooled lane tensor come from: a pooled one and the
  * switches that all features share, or (switches NULL) the tensor itself.
  * Windows must not overlap. */
@@ -132,6 +139,9 @@ typedef struct {
     int (*conv_rows)(const fd_conv *, int row0, int row1);
     int (*conv_pool_rows)(const fd_conv *, const fd_pool *, int row0, int row1);
     int (*conv_planes_rows)(const fd_conv *, int row0, int row1);
+    /* Rows of tiles: one row of the pool each, or with tile 4 two. */
+    int (*winograd_rows)(const fd_conv *, const fd_pool *, const fd_winograd *, int row0,
+                         int row1);
     int (*step_rows)(const fd_step *, float *out, int row0, int row1);
     int (*first_rows)(const fd_first *, float *out, int row0, int row1);
     /* Output rows one cell row reaches, by how many rows the next one starts further

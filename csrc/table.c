@@ -13,6 +13,7 @@ const fd_kernels FD_NAME(fd_table) = {
     .conv_rows = FD_NAME(fd_conv_rows),
     .conv_pool_rows = FD_NAME(fd_conv_pool_rows),
     .conv_planes_rows = FD_NAME(fd_conv_planes_rows),
+    .winograd_rows = FD_NAME(fd_winograd_rows),
     .step_rows = FD_NAME(fd_step_rows),
     .first_rows = FD_NAME(fd_first_rows),
     .last_reach = FD_NAME(fd_last_reach),

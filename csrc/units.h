@@ -8,6 +8,8 @@
 int FD_NAME(fd_conv_rows)(const fd_conv *, int row0, int row1);
 int FD_NAME(fd_conv_pool_rows)(const fd_conv *, const fd_pool *, int row0, int row1);
 int FD_NAME(fd_conv_planes_rows)(const fd_conv *, int row0, int row1);
+int FD_NAME(fd_winograd_rows)(const fd_conv *, const fd_pool *, const fd_winograd *, int row0,
+                              int row1);
 
 int FD_NAME(fd_step_rows)(const fd_step *, float *out, int row0, int row1);
 int FD_NAME(fd_first_rows)(const fd_first *, float *out, int row0, int row1);

@@ -40,6 +40,12 @@ cdef extern from "fastdeconv.h" nogil:
         void *switches
         int switch_bytes
 
+    ctypedef struct fd_winograd:
+        int tile
+        const float *weight
+        const float *slope
+        const float *base
+
     ctypedef struct fd_source:
         const void *switches
         int switch_bytes
@@ -93,6 +99,8 @@ cdef extern from "fastdeconv.h" nogil:
         int (*conv_rows)(const fd_conv *, int, int) noexcept nogil
         int (*conv_pool_rows)(const fd_conv *, const fd_pool *, int, int) noexcept nogil
         int (*conv_planes_rows)(const fd_conv *, int, int) noexcept nogil
+        int (*winograd_rows)(const fd_conv *, const fd_pool *, const fd_winograd *, int,
+                             int) noexcept nogil
         int (*step_rows)(const fd_step *, float *, int, int) noexcept nogil
         int (*first_rows)(const fd_first *, float *, int, int) noexcept nogil
         void (*last_reach)(const fd_last *, int *, int *, ptrdiff_t *) noexcept nogil
@@ -191,6 +199,7 @@ cdef class Conv:
     cdef Table table
     cdef fd_conv c
     cdef fd_pool p
+    cdef fd_winograd w
     cdef list keep
 
     def __init__(self, Table table, x, ptrdiff_t x_offset, ptrdiff_t in_row, ptrdiff_t in_col,
@@ -232,6 +241,15 @@ cdef class Conv:
         self.p.switch_bytes = switches.itemsize
         return self
 
+    def winograd(self, int tile, weight, slope, base):
+        """Compute it by Winograd's algorithm; `slope` and `base` with tile 2 only."""
+        self.w.tile = tile
+        self.w.weight = _floats(weight, self.keep)
+        if tile == 2:
+            self.w.slope = _floats(slope, self.keep)
+            self.w.base = _floats(base, self.keep)
+        return self
+
     def rows(self, int row0, int row1):
         cdef int status
         with nogil:
@@ -242,6 +260,12 @@ cdef class Conv:
         cdef int status
         with nogil:
             status = self.table.k.conv_pool_rows(&self.c, &self.p, row0, row1)
+        _check(status)
+
+    def winograd_rows(self, int row0, int row1):
+        cdef int status
+        with nogil:
+            status = self.table.k.winograd_rows(&self.c, &self.p, &self.w, row0, row1)
         _check(status)
 
     def planes_rows(self, int row0, int row1):
