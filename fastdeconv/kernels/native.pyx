@@ -6,7 +6,14 @@ and may be called from many threads at once on disjoint ranges.
 No shapes are checked here: `native_cpu` is the only caller.
 """
 
-from libc.stdint cimport int32_t, uint8_t, uintptr_t
+from cpython.buffer cimport (
+    PyBUF_C_CONTIGUOUS,
+    PyBUF_SIMPLE,
+    PyBUF_WRITABLE,
+    PyBuffer_Release,
+    PyObject_GetBuffer,
+)
+from libc.stdint cimport int32_t, uint8_t
 
 
 cdef extern from "fastdeconv.h" nogil:
@@ -117,28 +124,30 @@ cdef extern from "fastdeconv.h" nogil:
                           int, float *, int, int)
 
 
-cdef const float *_floats(array, list keep) except? NULL:
-    """Address of a C-contiguous float32 array; it is kept alive in `keep`."""
-    cdef const float[::1] view = array.reshape(-1)
+cdef void *_address(array, int flags, list keep) except? NULL:
+    """Address of a C-contiguous array; it is kept alive in `keep`."""
+    # Not a typed memoryview: to make one takes longer than some kernels run.
+    cdef Py_buffer view
+    PyObject_GetBuffer(array, &view, flags | PyBUF_C_CONTIGUOUS)
     keep.append(array)
-    return &view[0]
+    PyBuffer_Release(&view)
+    return view.buf
+
+
+cdef const float *_floats(array, list keep) except? NULL:
+    return <const float *>_address(array, PyBUF_SIMPLE, keep)
 
 
 cdef float *_writable(array, list keep) except? NULL:
-    cdef float[::1] view = array.reshape(-1)
-    keep.append(array)
-    return &view[0]
+    return <float *>_address(array, PyBUF_WRITABLE, keep)
 
 
 cdef const void *_bytes(array, list keep) except? NULL:
-    cdef const uint8_t[::1] view = array.reshape(-1).view("u1")
-    keep.append(array)
-    return &view[0]
+    return _address(array, PyBUF_SIMPLE, keep)
 
 
 cdef const void *_index(array, list keep) except? NULL:
-    keep.append(array)
-    return <const void *><uintptr_t>array.ctypes.data
+    return _address(array, PyBUF_SIMPLE, keep)
 
 
 cdef fd_window _window(window):

@@ -8,6 +8,7 @@ tests a border and nothing is copied between layers.
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any, NamedTuple
 
@@ -229,7 +230,7 @@ class NativeBackend:
         job.pooled(block.pool[0], *size, out.buffer, origin, *strides, switches)
         tile = _winograd_tile(x, block, algorithm, table)
         if tile:
-            job.winograd(tile, *_packed_winograd(block, tile, table))
+            job.winograd(tile, *_packed_winograd(block, tile, table)[:3])
             _run_rows(job.winograd_rows, -(-size[0] * 2 // tile), threads)
         else:
             _run_rows(job.pool_rows, size[0], threads)
@@ -340,9 +341,15 @@ def _origin_steps(x: Channels, window: Window) -> Pair:
 
 def _tap_offsets(x: Channels, window: Window) -> NDArray[np.intp]:
     """Offset of every tap, row-major, from an output's first one."""
-    stored = x.buffer.shape[2]
-    rows = np.arange(window.kernel[0]) * (window.dilation[0] * x.buffer.shape[1] * stored)
-    cols = np.arange(window.kernel[1]) * (window.dilation[1] * stored)
+    _, width, stored = x.buffer.shape
+    return _kernel_offsets(
+        window.kernel, (window.dilation[0] * width * stored, window.dilation[1] * stored)
+    )
+
+
+@functools.lru_cache(maxsize=64)
+def _kernel_offsets(kernel: Pair, steps: Pair) -> NDArray[np.intp]:
+    rows, cols = (np.arange(n) * step for n, step in zip(kernel, steps))
     return np.add.outer(rows, cols).ravel().astype(np.intp)
 
 
@@ -420,25 +427,25 @@ def _winograd_tile(x: Channels, block: ForwardBlock, algorithm: str, table: Any)
         return 0
     if algorithm == "winograd":
         return 4
-    slope = _packed_winograd(block, 2, table)[1]
-    return 2 if slope.max() < _LARGEST_SLOPE else 0
+    return 2 if _packed_winograd(block, 2, table)[3] else 0
 
 
-def _packed_winograd(block: ForwardBlock, tile: int, table: Any) -> tuple[FloatArray, ...]:
-    """Filters, and the bounds of the error: slope and base by channel."""
+def _packed_winograd(block: ForwardBlock, tile: int, table: Any) -> tuple[Any, ...]:
+    """Filters, the bounds of the error (slope and base by channel), and if they are of use."""
 
-    def make() -> tuple[FloatArray, ...]:
+    def make() -> tuple[Any, ...]:
         size = len(block.weight)
         filters = transform_filters(block.weight, tile)
         bounds = error_bound(block.weight, block.bias, block.epilogue.affine1)
         with np.errstate(over="ignore"):
             lanes = [_pad_lanes(bound, size, table.width) for bound in bounds]
         lanes[1][size:] = -1  # no channel, no doubt
-        return _pack_forward(filters, 1, table.width), lanes[0], lanes[1]
+        usable = bool(lanes[0].max() < _LARGEST_SLOPE)
+        return _pack_forward(filters, 1, table.width), *lanes, usable
 
     # Kept apart by affine1 as in _packed_forward.
     key = ("winograd", table.name, tile, block.epilogue.affine1 is None)
-    packed: tuple[FloatArray, ...] = cached(block.cache, key, make)
+    packed: tuple[Any, ...] = cached(block.cache, key, make)
     return packed
 
 
