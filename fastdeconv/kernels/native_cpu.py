@@ -435,10 +435,10 @@ def _packed_winograd(block: ForwardBlock, tile: int, table: Any) -> tuple[Any, .
 
     def make() -> tuple[Any, ...]:
         size = len(block.weight)
-        filters = transform_filters(block.weight, tile)
-        bounds = error_bound(block.weight, block.bias, block.epilogue.affine1)
         with np.errstate(over="ignore"):
-            lanes = [_pad_lanes(bound, size, table.width) for bound in bounds]
+            filters = transform_filters(block.weight, tile).astype(np.float32)
+        bounds = error_bound(block.weight, block.bias, block.epilogue.affine1)
+        lanes = [_pad_lanes(bound, size, table.width) for bound in bounds]
         lanes[1][size:] = -1  # no channel, no doubt
         usable = bool(lanes[0].max() < _LARGEST_SLOPE)
         return _pack_forward(filters, 1, table.width), *lanes, usable

@@ -43,8 +43,8 @@ def transform_filters(weight: FloatArray, tile: int) -> NDArray[np.float64]:
 
 def error_bound(
     weight: FloatArray, bias: FloatArray | None, affine: Any
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """(slope, base) of every output channel.
+) -> tuple[FloatArray, FloatArray]:
+    """(slope, base) of every output channel; infinite where float32 ends.
 
     The sums of F(2 x 2, 3 x 3) and the direct ones, bias, scale and shift included, differ
     by less than slope * (Euclidean norm of the input of a pixel) + base. csrc/winograd.c has
@@ -75,7 +75,8 @@ def error_bound(
     base = scale * (terms + 9) * offset + 4 * shift
     slack = _SLACK / (1 - 2 * terms * _UNIT) * _UNIT
     empty = norm == 0
-    return (
-        np.where(empty, 0, slope * slack + _UNDERFLOW),
-        np.where(empty, -1, base * slack + _UNDERFLOW),
-    )
+    with np.errstate(over="ignore"):
+        return (
+            np.where(empty, 0, slope * slack + _UNDERFLOW).astype(np.float32),
+            np.where(empty, -1, base * slack + _UNDERFLOW).astype(np.float32),
+        )
