@@ -92,7 +92,7 @@ setup(
             "fastdeconv.kernels.native",
             ["fastdeconv/kernels/native.pyx", *ONCE],
             include_dirs=["csrc"],
-            depends=HEADERS,
+            depends=[*HEADERS, *PER_ISA],
         )
     ],
     cmdclass={"build_ext": BuildKernels},

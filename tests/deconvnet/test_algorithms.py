@@ -69,6 +69,7 @@ INPUTS = {
     "decibels": lambda: decibels(clip()),
     "decibels with passages": lambda: passages(decibels(clip()), decibels(clip()).min()),
     "tones": tones,
+    "nearly flat": lambda: 1 + 1e-6 * noise((1, 66, 83)),
     "period 2": lambda: np.tile(noise((1, 1, 2)), (1, 64, 40)),
     "period 3": lambda: np.tile(noise((1, 3, 3)), (1, 22, 30)),
     "checks": lambda: np.tile(noise((1, 4, 4)), (1, 16, 16)),
@@ -106,7 +107,7 @@ def test_every_switch_is_that_of_the_direct_sums_of_the_same_input(on, build, na
 
 
 @pytest.mark.parametrize(
-    "name", [n for n in INPUTS if n not in ("noise", "clip", "period 3")]
+    "name", [n for n in INPUTS if n not in ("noise", "clip", "nearly flat", "period 3")]
 )
 def test_exact_ties_of_the_whole_network_stay_where_they_are(on, build, name):
     net, x = five_layers(build), INPUTS[name]()
@@ -115,6 +116,20 @@ def test_exact_ties_of_the_whole_network_stay_where_they_are(on, build, name):
         tied = ties(direct, pool)
         assert tied.any() or name in ("period 2", "checks")
         np.testing.assert_array_equal(auto.switches(pool)[tied], direct.switches(pool)[tied])
+
+
+@pytest.mark.parametrize("rotate", [False, True], ids=["in time", "in frequency"])
+def test_steady_input_keeps_its_ties_up_to_its_edge_wherever_that_lies(on, build, rotate):
+    net = five_layers(build)
+    for edge in range(33, 49):
+        x = np.broadcast_to(noise((1, 64, 1)), (1, 64, 64)).copy()
+        x[:, :, edge:] = noise((1, 64, 64 - edge), 2)
+        if rotate:
+            x = np.ascontiguousarray(x.transpose(0, 2, 1))
+        auto, direct = net.forward(x), net.forward(x, algorithm="direct")
+        for pool in net.pooling_layers:
+            tied = ties(direct, pool)
+            np.testing.assert_array_equal(auto.switches(pool)[tied], direct.switches(pool)[tied])
 
 
 def test_the_bundled_network_on_its_clip(on):
