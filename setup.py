@@ -21,6 +21,7 @@ from setuptools.command.build_ext import build_ext
 ONCE = ["csrc/runtime.c", "csrc/planar.c"]
 PER_ISA = [
     "csrc/conv.c", "csrc/layout.c", "csrc/project.c", "csrc/single.c", "csrc/table.c",
+    "csrc/winograd.c",
 ]
 HEADERS = sorted(glob("csrc/*.h"))
 X86 = {
@@ -93,7 +94,7 @@ setup(
             "fastdeconv.kernels.native",
             ["fastdeconv/kernels/native.pyx", *ONCE],
             include_dirs=["csrc"],
-            depends=HEADERS,
+            depends=[*HEADERS, *PER_ISA],
         )
     ],
     cmdclass={"build_ext": BuildKernels},

@@ -16,20 +16,13 @@
  */
 #include <stdlib.h>
 
-#include "units.h"
+#include "windows.h"
 
 #if FD_REGISTERS >= 32
 #define TILE 12
 #else
 #define TILE 6
 #endif
-
-FD_INLINE vf finish(vf a, const fd_epilogue *e, int channel) {
-    if (e->scale1) a = vf_fma(a, vf_load(e->scale1 + channel), vf_load(e->shift1 + channel));
-    if (e->relu) a = vf_max(vf_zero(), a);
-    if (e->scale2) a = vf_fma(a, vf_load(e->scale2 + channel), vf_load(e->shift2 + channel));
-    return a;
-}
 
 /* T columns x NV vectors of channels; T and NV are constants after inlining. */
 FD_INLINE void conv_tile(const fd_conv *c, const float *origin, const float *w, int channel,
@@ -173,12 +166,6 @@ int FD_NAME(fd_conv_planes_rows)(const fd_conv *c, int row0, int row1) {
 
 /* ---- max pooling of convolution rows that are still in cache ---- */
 
-FD_INLINE void take(vf a, uint32_t index, vf *best, vf *at) {
-    const vm wins = vm_and(vm_greater_or_nan(a, *best), vm_is_number(*best));
-    *best = vf_select(wins, a, *best);
-    *at = vf_select(wins, vf_from_bits(index), *at);
-}
-
 static void store_switches(void *switches, int bytes, size_t at, vf index) {
     float lanes[VW];
     uint32_t bits[VW];
@@ -199,32 +186,20 @@ static void pool_row(const fd_pool *p, float *const *rows, int y) {
         const int x0 = x * k->sw - k->left;
         const size_t cell = ((size_t)y * p->out_w + x) * p->channels;
         float *out = p->out + y * p->out_row + x * p->out_col;
-        const int plain = k->kh == 2 && k->kw == 2 && k->dw == 1 && rows[0] && rows[1] &&
-                          x0 >= 0 && x0 + 1 < p->in_w;
         for (int c = 0; c < p->channels; c += VW) {
-            vf best, at = vf_from_bits(0);
-            if (plain) {
-                const float *a = rows[0] + (size_t)x0 * p->channels + c;
-                const float *b = rows[1] + (size_t)x0 * p->channels + c;
-                best = vf_load(a);
-                take(vf_load(a + p->channels), 1, &best, &at);
-                take(vf_load(b), 2, &best, &at);
-                take(vf_load(b + p->channels), 3, &best, &at);
-            } else {
-                int seen = 0;
-                best = vf_zero();
-                for (int i = 0; i < k->kh; i++) {
-                    if (!rows[i]) continue;
-                    for (int j = 0; j < k->kw; j++) {
-                        const int col = x0 + j * k->dw;
-                        if (col < 0 || col >= p->in_w) continue;
-                        const vf a = vf_load(rows[i] + (size_t)col * p->channels + c);
-                        const uint32_t index = (uint32_t)(i * k->kw + j);
-                        if (seen)
-                            take(a, index, &best, &at);
-                        else
-                            best = a, at = vf_from_bits(index), seen = 1;
-                    }
+            vf best = vf_zero(), at = vf_zero();
+            int seen = 0;
+            for (int i = 0; i < k->kh; i++) {
+                if (!rows[i]) continue;
+                for (int j = 0; j < k->kw; j++) {
+                    const int col = x0 + j * k->dw;
+                    if (col < 0 || col >= p->in_w) continue;
+                    const vf a = vf_load(rows[i] + (size_t)col * p->channels + c);
+                    const uint32_t index = (uint32_t)(i * k->kw + j);
+                    if (seen)
+                        take(a, index, &best, &at);
+                    else
+                        best = a, at = vf_from_bits(index), seen = 1;
                 }
             }
             vf_store(out + c, best);
@@ -233,8 +208,17 @@ static void pool_row(const fd_pool *p, float *const *rows, int y) {
     }
 }
 
-/* Rows row0..row1 of the pool; convolution rows wait in a ring as long as they are needed. */
-int FD_NAME(fd_conv_pool_rows)(const fd_conv *c, const fd_pool *p, int row0, int row1) {
+static void pool_plain_row(const fd_conv *c, const fd_pool *p, int y) {
+    window k[WINDOWS];
+    for (int x = 0; x < p->out_w; x += WINDOWS) {
+        const int n = p->out_w - x < WINDOWS ? p->out_w - x : WINDOWS;
+        for (int i = 0; i < n; i++) k[i] = window_at(c, p, y, x + i);
+        direct_windows(c, k, n);
+    }
+}
+
+/* Convolution rows wait in a ring as long as they are needed. */
+static int pool_any_rows(const fd_conv *c, const fd_pool *p, int row0, int row1) {
     const fd_window *k = &p->window;
     const int extent = (k->kh - 1) * k->dh + 1;
     const size_t row_size = (size_t)p->in_w * p->channels;
@@ -262,4 +246,10 @@ int FD_NAME(fd_conv_pool_rows)(const fd_conv *c, const fd_pool *p, int row0, int
     free(held);
     free(rows);
     return ok ? 0 : -1;
+}
+
+int FD_NAME(fd_conv_pool_rows)(const fd_conv *c, const fd_pool *p, int row0, int row1) {
+    if (!plain_windows(c, p)) return pool_any_rows(c, p, row0, row1);
+    for (int y = row0; y < row1; y++) pool_plain_row(c, p, y);
+    return 0;
 }

@@ -58,6 +58,13 @@ typedef struct {
     int switch_bytes;       /* 1, 2 or 4 */
 } fd_pool;
 
+/* Winograd's algorithm instead, for 3x3 taps and plain 2x2 pools: see winograd.c. */
+typedef struct {
+    int tile;               /* pixels along a tile's side: 2 or 4 */
+    const float *weight;    /* packed */
+    const float *slope, *base; /* of a channel's error; padded like the bias; tile 2 only */
+} fd_winograd;
+
 /* Lists are copied this many elements at a time, and at least twice as many. */
 #define FD_COPY 16
 #define FD_LIST_ROOM (2 * FD_COPY)
@@ -159,6 +166,9 @@ typedef struct {
     int (*conv_rows)(const fd_conv *, int row0, int row1);
     int (*conv_pool_rows)(const fd_conv *, const fd_pool *, int row0, int row1);
     int (*conv_planes_rows)(const fd_conv *, int row0, int row1);
+    /* Rows of tiles: one row of the pool each, or with tile 4 two. */
+    int (*winograd_rows)(const fd_conv *, const fd_pool *, const fd_winograd *, int row0,
+                         int row1);
     int (*step_rows)(const fd_step *, float *out, int row0, int row1);
     int (*first_rows)(const fd_first *, float *out, int row0, int row1);
     /* Rows of (C, H, W) planes into channels last, and of lanes into (K, C, H, W) planes. */

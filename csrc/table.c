@@ -13,6 +13,7 @@ const fd_kernels FD_NAME(fd_table) = {
     .conv_rows = FD_NAME(fd_conv_rows),
     .conv_pool_rows = FD_NAME(fd_conv_pool_rows),
     .conv_planes_rows = FD_NAME(fd_conv_planes_rows),
+    .winograd_rows = FD_NAME(fd_winograd_rows),
     .planes_to_channels = FD_NAME(fd_planes_to_channels),
     .lanes_to_planes = FD_NAME(fd_lanes_to_planes),
     .has_bf16 = FD_NAME(fd_has_bf16),

@@ -15,6 +15,8 @@ static inline float *fd_scratch(size_t floats) {
 int FD_NAME(fd_conv_rows)(const fd_conv *, int row0, int row1);
 int FD_NAME(fd_conv_pool_rows)(const fd_conv *, const fd_pool *, int row0, int row1);
 int FD_NAME(fd_conv_planes_rows)(const fd_conv *, int row0, int row1);
+int FD_NAME(fd_winograd_rows)(const fd_conv *, const fd_pool *, const fd_winograd *, int row0,
+                              int row1);
 
 void FD_NAME(fd_planes_to_channels)(const float *planes, int channels, int h, int w, float *out,
                                     ptrdiff_t out_row, ptrdiff_t out_col, int row0, int row1);

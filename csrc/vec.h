@@ -10,6 +10,7 @@
  *   vf_transpose(x)  x[0..VW-1] as the rows of a square: rows become columns
  *   vm            a comparison's result; vf_select(m, a, b) takes a where m holds,
  *                 bit by bit, so it also moves integers kept in a vf
+ *   vf_store_bytes  the low byte of every lane's bits
  *
  * Contraction is switched off in the build: a fused multiply-add happens where
  * vf_fma is written and nowhere else, the same in every variant of a kernel.
@@ -25,6 +26,8 @@
 #define FD_NAME(x) FD_CAT(x, FD_ISA)
 
 #define FD_INLINE static inline __attribute__((always_inline))
+#define FD_NOINLINE __attribute__((noinline))
+#define FD_ALIGNED __attribute__((aligned(64)))
 #if defined(__clang__)
 #define FD_UNROLL _Pragma("clang loop unroll(full)")
 #else
@@ -44,11 +47,18 @@ FD_INLINE vf vf_set1(float x) { return _mm512_set1_ps(x); }
 FD_INLINE vf vf_zero(void) { return _mm512_setzero_ps(); }
 FD_INLINE vf vf_fma(vf a, vf b, vf c) { return _mm512_fmadd_ps(a, b, c); }
 FD_INLINE vf vf_add(vf a, vf b) { return _mm512_add_ps(a, b); }
+FD_INLINE vf vf_sub(vf a, vf b) { return _mm512_sub_ps(a, b); }
 FD_INLINE vf vf_mul(vf a, vf b) { return _mm512_mul_ps(a, b); }
 FD_INLINE vf vf_max(vf a, vf b) { return _mm512_max_ps(a, b); }
+FD_INLINE vf vf_min(vf a, vf b) { return _mm512_min_ps(a, b); }
+FD_INLINE vm vm_greater(vf a, vf b) { return _mm512_cmp_ps_mask(a, b, _CMP_GT_OQ); }
+FD_INLINE vm vm_differ(vf a, vf b) { return _mm512_cmp_ps_mask(a, b, _CMP_NEQ_UQ); }
 FD_INLINE vm vm_greater_or_nan(vf a, vf b) { return _mm512_cmp_ps_mask(a, b, _CMP_NLE_UQ); }
 FD_INLINE vm vm_is_number(vf a) { return _mm512_cmp_ps_mask(a, a, _CMP_ORD_Q); }
 FD_INLINE vm vm_and(vm a, vm b) { return (vm)(a & b); }
+FD_INLINE vm vm_or(vm a, vm b) { return (vm)(a | b); }
+FD_INLINE int vm_any(vm a) { return a != 0; }
+FD_INLINE int vm_all(vm a) { return a == 0xffff; }
 FD_INLINE vf vf_select(vm m, vf a, vf b) { return _mm512_mask_mov_ps(b, m, a); }
 FD_INLINE void vf_transpose(vf x[VW]) {
     vf t[VW];
@@ -75,6 +85,9 @@ FD_INLINE void vf_transpose(vf x[VW]) {
         x[i + 12] = _mm512_shuffle_f32x4(b, d, 0xdd);
     }
 }
+FD_INLINE void vf_store_bytes(uint8_t *p, vf a) {
+    _mm_storeu_si128((__m128i *)p, _mm512_cvtepi32_epi8(_mm512_castps_si512(a)));
+}
 
 #elif defined(__AVX2__) && defined(__FMA__)
 
@@ -89,11 +102,18 @@ FD_INLINE vf vf_set1(float x) { return _mm256_set1_ps(x); }
 FD_INLINE vf vf_zero(void) { return _mm256_setzero_ps(); }
 FD_INLINE vf vf_fma(vf a, vf b, vf c) { return _mm256_fmadd_ps(a, b, c); }
 FD_INLINE vf vf_add(vf a, vf b) { return _mm256_add_ps(a, b); }
+FD_INLINE vf vf_sub(vf a, vf b) { return _mm256_sub_ps(a, b); }
 FD_INLINE vf vf_mul(vf a, vf b) { return _mm256_mul_ps(a, b); }
 FD_INLINE vf vf_max(vf a, vf b) { return _mm256_max_ps(a, b); }
+FD_INLINE vf vf_min(vf a, vf b) { return _mm256_min_ps(a, b); }
+FD_INLINE vm vm_greater(vf a, vf b) { return _mm256_cmp_ps(a, b, _CMP_GT_OQ); }
+FD_INLINE vm vm_differ(vf a, vf b) { return _mm256_cmp_ps(a, b, _CMP_NEQ_UQ); }
 FD_INLINE vm vm_greater_or_nan(vf a, vf b) { return _mm256_cmp_ps(a, b, _CMP_NLE_UQ); }
 FD_INLINE vm vm_is_number(vf a) { return _mm256_cmp_ps(a, a, _CMP_ORD_Q); }
 FD_INLINE vm vm_and(vm a, vm b) { return _mm256_and_ps(a, b); }
+FD_INLINE vm vm_or(vm a, vm b) { return _mm256_or_ps(a, b); }
+FD_INLINE int vm_any(vm a) { return _mm256_movemask_ps(a) != 0; }
+FD_INLINE int vm_all(vm a) { return _mm256_movemask_ps(a) == 0xff; }
 FD_INLINE vf vf_select(vm m, vf a, vf b) { return _mm256_blendv_ps(b, a, m); }
 FD_INLINE void vf_transpose(vf x[VW]) {
     vf t[VW];
@@ -113,6 +133,12 @@ FD_INLINE void vf_transpose(vf x[VW]) {
         x[i + 4] = _mm256_permute2f128_ps(t[i], t[i + 4], 0x31);
     }
 }
+FD_INLINE void vf_store_bytes(uint8_t *p, vf a) {
+    const __m256i bits = _mm256_castps_si256(a);
+    const __m128i words = _mm_packs_epi32(_mm256_castsi256_si128(bits),
+                                          _mm256_extracti128_si256(bits, 1));
+    _mm_storel_epi64((__m128i *)p, _mm_packus_epi16(words, words));
+}
 
 #elif defined(__SSE2__)
 
@@ -127,15 +153,27 @@ FD_INLINE vf vf_set1(float x) { return _mm_set1_ps(x); }
 FD_INLINE vf vf_zero(void) { return _mm_setzero_ps(); }
 FD_INLINE vf vf_fma(vf a, vf b, vf c) { return _mm_add_ps(_mm_mul_ps(a, b), c); }
 FD_INLINE vf vf_add(vf a, vf b) { return _mm_add_ps(a, b); }
+FD_INLINE vf vf_sub(vf a, vf b) { return _mm_sub_ps(a, b); }
 FD_INLINE vf vf_mul(vf a, vf b) { return _mm_mul_ps(a, b); }
 FD_INLINE vf vf_max(vf a, vf b) { return _mm_max_ps(a, b); }
+FD_INLINE vf vf_min(vf a, vf b) { return _mm_min_ps(a, b); }
+FD_INLINE vm vm_greater(vf a, vf b) { return _mm_cmpgt_ps(a, b); }
+FD_INLINE vm vm_differ(vf a, vf b) { return _mm_cmpneq_ps(a, b); }
 FD_INLINE vm vm_greater_or_nan(vf a, vf b) { return _mm_cmpnle_ps(a, b); }
 FD_INLINE vm vm_is_number(vf a) { return _mm_cmpord_ps(a, a); }
 FD_INLINE vm vm_and(vm a, vm b) { return _mm_and_ps(a, b); }
+FD_INLINE vm vm_or(vm a, vm b) { return _mm_or_ps(a, b); }
+FD_INLINE int vm_any(vm a) { return _mm_movemask_ps(a) != 0; }
+FD_INLINE int vm_all(vm a) { return _mm_movemask_ps(a) == 0xf; }
 FD_INLINE vf vf_select(vm m, vf a, vf b) {
     return _mm_or_ps(_mm_and_ps(m, a), _mm_andnot_ps(m, b));
 }
 FD_INLINE void vf_transpose(vf x[VW]) { _MM_TRANSPOSE4_PS(x[0], x[1], x[2], x[3]); }
+FD_INLINE void vf_store_bytes(uint8_t *p, vf a) {
+    const __m128i bits = _mm_castps_si128(a), words = _mm_packs_epi32(bits, bits);
+    const int bytes = _mm_cvtsi128_si32(_mm_packus_epi16(words, words));
+    memcpy(p, &bytes, VW);
+}
 
 #elif defined(__ARM_NEON) && defined(__aarch64__)
 
@@ -150,12 +188,19 @@ FD_INLINE vf vf_set1(float x) { return vdupq_n_f32(x); }
 FD_INLINE vf vf_zero(void) { return vdupq_n_f32(0.0f); }
 FD_INLINE vf vf_fma(vf a, vf b, vf c) { return vfmaq_f32(c, a, b); }
 FD_INLINE vf vf_add(vf a, vf b) { return vaddq_f32(a, b); }
+FD_INLINE vf vf_sub(vf a, vf b) { return vsubq_f32(a, b); }
 FD_INLINE vf vf_mul(vf a, vf b) { return vmulq_f32(a, b); }
 /* fmax would return NaN for either operand: the same as maxps for vf_max(0, x). */
 FD_INLINE vf vf_max(vf a, vf b) { return vmaxq_f32(a, b); }
+FD_INLINE vf vf_min(vf a, vf b) { return vminq_f32(a, b); }
+FD_INLINE vm vm_greater(vf a, vf b) { return vcgtq_f32(a, b); }
+FD_INLINE vm vm_differ(vf a, vf b) { return vmvnq_u32(vceqq_f32(a, b)); }
 FD_INLINE vm vm_greater_or_nan(vf a, vf b) { return vmvnq_u32(vcleq_f32(a, b)); }
 FD_INLINE vm vm_is_number(vf a) { return vceqq_f32(a, a); }
 FD_INLINE vm vm_and(vm a, vm b) { return vandq_u32(a, b); }
+FD_INLINE vm vm_or(vm a, vm b) { return vorrq_u32(a, b); }
+FD_INLINE int vm_any(vm a) { return vmaxvq_u32(a) != 0; }
+FD_INLINE int vm_all(vm a) { return vminvq_u32(a) != 0; }
 FD_INLINE vf vf_select(vm m, vf a, vf b) { return vbslq_f32(m, a, b); }
 FD_INLINE void vf_transpose(vf x[VW]) {
     const float32x4x2_t a = vtrnq_f32(x[0], x[1]), b = vtrnq_f32(x[2], x[3]);
@@ -163,6 +208,11 @@ FD_INLINE void vf_transpose(vf x[VW]) {
     x[1] = vcombine_f32(vget_low_f32(a.val[1]), vget_low_f32(b.val[1]));
     x[2] = vcombine_f32(vget_high_f32(a.val[0]), vget_high_f32(b.val[0]));
     x[3] = vcombine_f32(vget_high_f32(a.val[1]), vget_high_f32(b.val[1]));
+}
+FD_INLINE void vf_store_bytes(uint8_t *p, vf a) {
+    const uint16x4_t words = vmovn_u32(vreinterpretq_u32_f32(a));
+    const uint8x8_t bytes = vmovn_u16(vcombine_u16(words, words));
+    vst1_lane_u32((uint32_t *)p, vreinterpret_u32_u8(bytes), 0);
 }
 
 #else

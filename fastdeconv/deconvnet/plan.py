@@ -11,6 +11,7 @@ from __future__ import annotations
 import weakref
 from typing import Any, NamedTuple
 
+from ..kernels.lanes import cached
 from ..network import layers as nn
 from ..network.network import Network
 
@@ -47,6 +48,11 @@ class Block(NamedTuple):
 
 def forward_plan(net: Network) -> list[Block]:
     """The network as blocks; a layer that fuses with nothing is a block of its own."""
+    blocks: list[Block] = cached(layer_cache(net, -1), "forward plan", lambda: _plan(net))
+    return blocks
+
+
+def _plan(net: Network) -> list[Block]:
     blocks, at = [], 0
     while at < len(net.layers):
         block = _fuse(net, at) if isinstance(net.layers[at], nn.Conv2d) else Block(at, at)
@@ -149,5 +155,8 @@ _caches = weakref.WeakKeyDictionary()
 
 
 def layer_cache(net: Network, index: int) -> dict[Any, Any]:
-    """Where back ends keep packed weights of a layer for as long as the network lives."""
+    """Where back ends keep packed weights of a layer for as long as the network lives.
+
+    Index -1 is for what is of the whole network.
+    """
     return _caches.setdefault(net, {}).setdefault(index, {})

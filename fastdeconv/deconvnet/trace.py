@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Trace", "forward"]
 
+ALGORITHMS = ("auto", "direct", "winograd")
+
 _NO_PADDING: Padding = ((0, 0), (0, 0))
 
 
@@ -27,8 +29,9 @@ class Trace:
     """A clip's way through a network; made by `Network.forward`.
 
     ``trace["pool3"]`` is the output of that layer. Only the outputs of fused blocks
-    (convolution to pool) are kept; other layers are computed when asked for, to the
-    same bits.
+    (convolution to pool) are kept; other layers are computed when asked for, directly
+    whatever the algorithm: what a block by Winograd's algorithm has pooled may differ
+    from them by rounding, by "auto" never in which value is largest or positive.
 
     Attributes
     ----------
@@ -130,8 +133,12 @@ class Trace:
 
 
 @enough_memory("the activations of this input: take a shorter clip")
-def forward(net: Network, x: ArrayLike) -> Trace:
+def forward(net: Network, x: ArrayLike, algorithm: str) -> Trace:
     """Run `net` on one input; see `Network.forward`."""
+    if algorithm not in ALGORITHMS:
+        raise ParameterError(
+            f"algorithm must be one of {', '.join(ALGORITHMS)}, found {nn.shown(algorithm)}"
+        )
     array = as_array(x, "x")
     if array.dtype.kind not in "fiub" or array.ndim != 3:
         raise ParameterError(
@@ -145,7 +152,7 @@ def forward(net: Network, x: ArrayLike) -> Trace:
         raise ParameterError("x has NaN or infinite values (as float32)")
     backend, threads = get_backend(), get_num_threads()
     if hasattr(backend, "forward_block"):
-        return Trace(net, array, _FusedRunner(net, backend, threads))
+        return Trace(net, array, _FusedRunner(net, backend, threads, algorithm))
     return Trace(net, array, _Runner(net, backend, threads))
 
 
@@ -190,9 +197,9 @@ class _Runner:
 class _FusedRunner(_Runner):
     """Runs a convolution's block as one kernel; values are `Channels` or planes."""
 
-    def __init__(self, net: Network, backend: Any, num_threads: int) -> None:
+    def __init__(self, net: Network, backend: Any, num_threads: int, algorithm: str) -> None:
         super().__init__(net, backend, num_threads)
-        self.backend = backend
+        self.backend, self.algorithm = backend, algorithm
 
     def run(
         self, block: Block, value: Any, following: Block | None
@@ -209,7 +216,7 @@ class _FusedRunner(_Runner):
         prepared = self._prepare(block, value.shape, following)
         if isinstance(value, np.ndarray):
             value = to_channels(value, prepared.window.padding, self.num_threads)
-        return self.backend.forward_block(value, prepared, self.num_threads)
+        return self.backend.forward_block(value, prepared, self.algorithm, self.num_threads)
 
     def _prepare(self, block: Block, shape: Any, following: Block | None) -> ForwardBlock:
         """What the kernel is told of a block; kept, as the next input often has the same size."""

@@ -15,6 +15,7 @@ Native and Numba back ends share the geometry and packing in this module.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol, TypeVar
 
@@ -288,8 +289,8 @@ def aligned_zeros(shape: tuple[int, ...]) -> FloatArray:
 
 def aligned_empty(shape: tuple[int, ...]) -> FloatArray:
     """Uninitialised floats that start on a cache line."""
-    size = int(np.prod(shape))
+    size = math.prod(shape)
     raw = np.empty(size + 16, np.float32)
-    skip = -raw.ctypes.data % 64 // 4
+    skip = -raw.__array_interface__["data"][0] % 64 // 4
     view: FloatArray = raw[skip : skip + size].reshape(shape)
     return view

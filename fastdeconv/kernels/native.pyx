@@ -6,6 +6,13 @@ and may be called from many threads at once on disjoint ranges.
 No shapes are checked here: `native_cpu` is the only caller.
 """
 
+from cpython.buffer cimport (
+    PyBUF_C_CONTIGUOUS,
+    PyBUF_SIMPLE,
+    PyBUF_WRITABLE,
+    PyBuffer_Release,
+    PyObject_GetBuffer,
+)
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uintptr_t
 
 
@@ -39,6 +46,12 @@ cdef extern from "fastdeconv.h" nogil:
         ptrdiff_t out_row, out_col
         void *switches
         int switch_bytes
+
+    ctypedef struct fd_winograd:
+        int tile
+        const float *weight
+        const float *slope
+        const float *base
 
     ctypedef struct fd_source:
         const int32_t *order
@@ -109,6 +122,8 @@ cdef extern from "fastdeconv.h" nogil:
         int (*conv_rows)(const fd_conv *, int, int) noexcept nogil
         int (*conv_pool_rows)(const fd_conv *, const fd_pool *, int, int) noexcept nogil
         int (*conv_planes_rows)(const fd_conv *, int, int) noexcept nogil
+        int (*winograd_rows)(const fd_conv *, const fd_pool *, const fd_winograd *, int,
+                             int) noexcept nogil
         int (*step_rows)(const fd_step *, float *, int, int) noexcept nogil
         int (*first_rows)(const fd_first *, float *, int, int) noexcept nogil
         void (*planes_to_channels)(const float *, int, int, int, float *, ptrdiff_t, ptrdiff_t,
@@ -131,28 +146,30 @@ cdef extern from "fastdeconv.h" nogil:
                           int, float *, int, int)
 
 
-cdef const float *_floats(array, list keep) except? NULL:
-    """Address of a C-contiguous float32 array; it is kept alive in `keep`."""
-    cdef const float[::1] view = array.reshape(-1)
+cdef void *_address(array, int flags, list keep) except? NULL:
+    """Address of a C-contiguous array; it is kept alive in `keep`."""
+    # Not a typed memoryview: to make one takes longer than some kernels run.
+    cdef Py_buffer view
+    PyObject_GetBuffer(array, &view, flags | PyBUF_C_CONTIGUOUS)
     keep.append(array)
-    return &view[0]
+    PyBuffer_Release(&view)
+    return view.buf
+
+
+cdef const float *_floats(array, list keep) except? NULL:
+    return <const float *>_address(array, PyBUF_SIMPLE, keep)
 
 
 cdef float *_writable(array, list keep) except? NULL:
-    cdef float[::1] view = array.reshape(-1)
-    keep.append(array)
-    return &view[0]
+    return <float *>_address(array, PyBUF_WRITABLE, keep)
 
 
 cdef const void *_bytes(array, list keep) except? NULL:
-    cdef const uint8_t[::1] view = array.reshape(-1).view("u1")
-    keep.append(array)
-    return &view[0]
+    return _address(array, PyBUF_SIMPLE, keep)
 
 
 cdef const void *_index(array, list keep) except? NULL:
-    keep.append(array)
-    return <const void *><uintptr_t>array.ctypes.data
+    return _address(array, PyBUF_SIMPLE, keep)
 
 
 cdef fd_window _window(window):
@@ -218,6 +235,7 @@ cdef class Conv:
     cdef Table table
     cdef fd_conv c
     cdef fd_pool p
+    cdef fd_winograd w
     cdef list keep
 
     def __init__(self, Table table, x, ptrdiff_t x_offset, ptrdiff_t in_row, ptrdiff_t in_col,
@@ -259,6 +277,15 @@ cdef class Conv:
         self.p.switch_bytes = switches.itemsize
         return self
 
+    def winograd(self, int tile, weight, slope, base):
+        """Compute it by Winograd's algorithm; `slope` and `base` with tile 2 only."""
+        self.w.tile = tile
+        self.w.weight = _floats(weight, self.keep)
+        if tile == 2:
+            self.w.slope = _floats(slope, self.keep)
+            self.w.base = _floats(base, self.keep)
+        return self
+
     def rows(self, int row0, int row1):
         cdef int status
         with nogil:
@@ -269,6 +296,12 @@ cdef class Conv:
         cdef int status
         with nogil:
             status = self.table.k.conv_pool_rows(&self.c, &self.p, row0, row1)
+        _check(status)
+
+    def winograd_rows(self, int row0, int row1):
+        cdef int status
+        with nogil:
+            status = self.table.k.winograd_rows(&self.c, &self.p, &self.w, row0, row1)
         _check(status)
 
     def planes_rows(self, int row0, int row1):

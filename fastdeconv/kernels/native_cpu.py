@@ -8,6 +8,7 @@ tests a border and nothing is copied between layers.
 
 from __future__ import annotations
 
+import functools
 import math
 import threading
 from typing import Any, NamedTuple
@@ -37,6 +38,7 @@ from .lanes import (
     padded_size,
 )
 from .schedule import band_edges, run_bands
+from .winograd import error_bound, transform_filters
 
 __all__ = ["BACKEND", "Channels", "NativeBackend"]
 
@@ -45,6 +47,12 @@ _SPLIT = 16_000_000
 
 _COPY = 64
 """Multiply-adds in the time one value is copied to another layout."""
+
+_WINOGRAD_INPUTS = 8
+"""Input channels from which on Winograd's algorithm is faster."""
+
+_LARGEST_SLOPE = 1e15
+"""Of an error bound: beyond it, and inputs as large, sums might overflow on the way."""
 
 _TABLES: dict[str, Any] = native.tables()
 
@@ -187,7 +195,7 @@ class NativeBackend:
     # ---- the forward pass ----
 
     def forward_block(
-        self, x: Channels, block: ForwardBlock, num_threads: int
+        self, x: Channels, block: ForwardBlock, algorithm: str, num_threads: int
     ) -> tuple[Channels, NDArray[Any] | None]:
         """Convolution, epilogue and pool in one pass.
 
@@ -195,6 +203,8 @@ class NativeBackend:
         ----------
         x : Channels
             With at least the convolution's padding around it.
+        algorithm : {"auto", "direct", "winograd"}
+            As `Network.forward` has it.
 
         Returns
         -------
@@ -221,7 +231,12 @@ class NativeBackend:
             return out, None
         switches = np.empty((*size, stored), switch_dtype(block.pool[0].kernel))
         job.pooled(block.pool[0], *size, out.buffer, origin, *strides, switches)
-        _run_rows(job.pool_rows, size[0], threads)
+        tile = _winograd_tile(x, block, algorithm, table)
+        if tile:
+            job.winograd(tile, *_packed_winograd(block, tile, table)[:3])
+            _run_rows(job.winograd_rows, -(-size[0] * 2 // tile), threads)
+        else:
+            _run_rows(job.pool_rows, size[0], threads)
         return out, switches
 
     # ---- the backward pass ----
@@ -386,9 +401,15 @@ def _origin_steps(x: Channels, window: Window) -> Pair:
 
 def _tap_offsets(x: Channels, window: Window) -> NDArray[np.intp]:
     """Offset of every tap, row-major, from an output's first one."""
-    stored = x.buffer.shape[2]
-    rows = np.arange(window.kernel[0]) * (window.dilation[0] * x.buffer.shape[1] * stored)
-    cols = np.arange(window.kernel[1]) * (window.dilation[1] * stored)
+    _, width, stored = x.buffer.shape
+    return _kernel_offsets(
+        window.kernel, (window.dilation[0] * width * stored, window.dilation[1] * stored)
+    )
+
+
+@functools.lru_cache(maxsize=64)
+def _kernel_offsets(kernel: Pair, steps: Pair) -> NDArray[np.intp]:
+    rows, cols = (np.arange(n) * step for n, step in zip(kernel, steps))
     return np.add.outer(rows, cols).ravel().astype(np.intp)
 
 
@@ -443,6 +464,48 @@ def _packed_forward(conv: ForwardBlock, table: Any) -> tuple[Any, ...]:
     # The epilogue grows when a trace is asked for a layer inside a fused block.
     key = ("forward", table.name, conv.epilogue.affine1 is None, conv.epilogue.affine2 is None)
     packed: tuple[Any, ...] = cached(conv.cache, key, make)
+    return packed
+
+
+_PLAIN_POOL = Window((2, 2), (2, 2), (1, 1), ((0, 0), (0, 0)))
+
+
+def _winograd_tile(x: Channels, block: ForwardBlock, algorithm: str, table: Any) -> int:
+    """The tile of Winograd's algorithm for this block, 0 where it is not for it."""
+    window, conv_size = block.window, block.out_size
+    if (
+        algorithm == "direct"
+        or block.pool is None
+        or block.pool[0] != _PLAIN_POOL
+        or any(2 * n > m for n, m in zip(block.pool[1], conv_size))  # ceil mode
+        or (window.kernel, window.stride, window.dilation) != ((3, 3), (1, 1), (1, 1))
+        or block.groups != 1
+        or block.epilogue.affine2 is not None
+        or block.weight.shape[1] < _WINOGRAD_INPUTS
+        or x.buffer.shape[2] % table.width  # transforms work on whole vectors
+    ):
+        return 0
+    if algorithm == "winograd":
+        return 4
+    return 2 if _packed_winograd(block, 2, table)[3] else 0
+
+
+def _packed_winograd(block: ForwardBlock, tile: int, table: Any) -> tuple[Any, ...]:
+    """Filters, the bounds of the error (slope and base by channel), and if they are of use."""
+
+    def make() -> tuple[Any, ...]:
+        size = len(block.weight)
+        with np.errstate(over="ignore"):
+            filters = transform_filters(block.weight, tile).astype(np.float32)
+        bounds = error_bound(block.weight, block.bias, block.epilogue.affine1)
+        lanes = [_pad_lanes(bound, size, table.width) for bound in bounds]
+        lanes[1][size:] = -1  # no channel, no doubt
+        usable = bool(lanes[0].max() < _LARGEST_SLOPE)
+        return _pack_forward(filters, 1, table.width), *lanes, usable
+
+    # Kept apart by affine1 as in _packed_forward.
+    key = ("winograd", table.name, tile, block.epilogue.affine1 is None)
+    packed: tuple[Any, ...] = cached(block.cache, key, make)
     return packed
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -216,7 +216,9 @@ class Network:
 
         write_archive(self, path)
 
-    def forward(self, x: ArrayLike) -> Trace:
+    def forward(
+        self, x: ArrayLike, *, algorithm: Literal["auto", "direct", "winograd"] = "auto"
+    ) -> Trace:
         """Run the network on one input and keep what the way back needs.
 
         Parameters
@@ -224,6 +226,21 @@ class Network:
         x : array, shape (C, H, W)
             float32, or anything real that converts; finite. The shape must be
             one that `shapes` accepts.
+        algorithm : {"auto", "direct", "winograd"}
+            For 3 x 3 convolutions that a 2 x 2 max pool follows, at most a batch norm
+            and a ReLU between them; everything else, and every back end but the native
+            one, is direct.
+
+            ``"direct"`` sums products in one fixed order.
+
+            ``"auto"`` saves half of them (Winograd's F(2 x 2, 3 x 3)) wherever that
+            cannot change a switch: every maximum is where the direct sums of the same
+            layer input have it, and flat input (silence, padding) keeps its exact ties,
+            of which the first wins.
+
+            ``"winograd"`` saves most (F(4 x 4, 3 x 3)) and takes no such care: where
+            values are equal or nearly so, rounding picks the maximum, and maps of flat
+            input can change by much more than rounding.
 
         Returns
         -------
@@ -234,12 +251,13 @@ class Network:
         Raises
         ------
         ParameterError
-            If the network cannot take `x`, or `x` holds NaN or Inf.
+            If the network cannot take `x`, `x` holds NaN or Inf, or there is no such
+            algorithm.
         """
         # Here, because the arithmetic imports this module.
         from ..deconvnet.trace import forward
 
-        return forward(self, x)
+        return forward(self, x, algorithm)
 
     def shapes(self, input_shape: Sequence[int]) -> list[tuple[int, int, int]]:
         """Output shape of every layer for an input of a given shape.

@@ -1,0 +1,151 @@
+/* The direct kernel for 2 x 2 pool windows: sums of whole windows in registers, pooled
+ * before anything is stored. Shared by conv.c and winograd.c, which must agree bit by bit.
+ *
+ * Mix     three windows and two vectors of channels, per tap and input, on AVX-512:
+ *         2 loads, 12 broadcasts, 24 FMA.
+ * Numbers as conv.c.
+ */
+#ifndef FD_WINDOWS_H
+#define FD_WINDOWS_H
+
+#include "units.h"
+
+/* Windows at a time: accumulators for 4 pixels x 2 vectors each must fit in registers. */
+#if FD_REGISTERS >= 32
+#define WINDOWS 3
+#else
+#define WINDOWS 1
+#endif
+
+/* What one pool window reads and writes, at channel 0. */
+typedef struct {
+    const float *in;
+    float *out;
+    uint8_t *switches;
+} window;
+
+FD_INLINE window window_at(const fd_conv *c, const fd_pool *p, int y, int x) {
+    const size_t cell = (size_t)y * p->out_w + x;
+    return (window){
+        c->in + 2 * (y * c->in_row + x * c->in_col),
+        p->out + y * p->out_row + x * p->out_col,
+        (uint8_t *)p->switches + cell * p->channels,
+    };
+}
+
+FD_INLINE vf finish(vf a, const fd_epilogue *e, int channel) {
+    if (e->scale1) a = vf_fma(a, vf_load(e->scale1 + channel), vf_load(e->shift1 + channel));
+    if (e->relu) a = vf_max(vf_zero(), a);
+    if (e->scale2) a = vf_fma(a, vf_load(e->scale2 + channel), vf_load(e->shift2 + channel));
+    return a;
+}
+
+/* The first maximum wins, and the first NaN over every number. */
+FD_INLINE void take(vf a, uint32_t index, vf *best, vf *at) {
+    const vm wins = vm_and(vm_greater_or_nan(a, *best), vm_is_number(*best));
+    *best = vf_select(wins, a, *best);
+    *at = vf_select(wins, vf_from_bits(index), *at);
+}
+
+/* N windows x NV vectors of channels (constants after inlining); w_step floats lie between
+ * the weights of one input and the next. sums: [window][pixel][vector]. */
+FD_INLINE void sum_tile(const fd_conv *c, const window *k, const float *w, ptrdiff_t w_step,
+                        int channel, float *sums, const int N, const int NV) {
+    vf acc[4 * WINDOWS][2];
+    const ptrdiff_t col = c->in_col;
+    FD_UNROLL
+    for (int x = 0; x < 4 * N; x++)
+        FD_UNROLL
+        for (int j = 0; j < NV; j++) acc[x][j] = vf_load(c->bias + channel + j * VW);
+    for (int t = 0; t < c->ntaps; t++) {
+        const float *p[2 * WINDOWS];
+        FD_UNROLL
+        for (int r = 0; r < 2 * N; r++) p[r] = k[r / 2].in + c->taps[t] + r % 2 * c->in_row;
+        for (int i = 0; i < c->cin; i++, w += w_step) {
+            vf b[2];
+            FD_UNROLL
+            for (int j = 0; j < NV; j++) b[j] = vf_load(w + j * VW);
+            FD_UNROLL
+            for (int x = 0; x < 4 * N; x++) {
+                const vf v = vf_set1(p[x / 2][x % 2 * col + i]);
+                FD_UNROLL
+                for (int j = 0; j < NV; j++) acc[x][j] = vf_fma(v, b[j], acc[x][j]);
+            }
+        }
+    }
+    FD_UNROLL
+    for (int x = 0; x < 4 * N; x++)
+        FD_UNROLL
+        for (int j = 0; j < NV; j++) vf_store(sums + (x * NV + j) * VW, acc[x][j]);
+}
+
+/* One vector of a window; its four pixels lie `step` floats apart in sums. */
+FD_INLINE void pool_sums(const fd_conv *c, const window *k, const float *sums, ptrdiff_t step,
+                         int channel) {
+    vf best = finish(vf_load(sums), &c->epilogue, channel), index = vf_zero();
+    FD_UNROLL
+    for (int x = 1; x < 4; x++)
+        take(finish(vf_load(sums + x * step), &c->epilogue, channel), (uint32_t)x, &best, &index);
+    vf_store(k->out + channel, best);
+    vf_store_bytes(k->switches + channel, index);
+}
+
+/* A function of its own for every size, and sums that go through memory: inlined into what
+ * follows, the accumulators do not stay in registers. */
+#define SUM_WINDOWS(N, NV)                                                                     \
+    static FD_NOINLINE void sum_windows_##N##_##NV(const fd_conv *c, const window *k,          \
+                                                   const float *w, ptrdiff_t w_step,           \
+                                                   int channel) {                              \
+        float sums[4 * N * NV * VW] FD_ALIGNED;                                                \
+        sum_tile(c, k, w, w_step, channel, sums, N, NV);                                       \
+        for (int n = 0; n < N; n++)                                                            \
+            for (int j = 0; j < NV; j++)                                                       \
+                pool_sums(c, k + n, sums + (4 * n * NV + j) * VW, NV * VW, channel + j * VW);  \
+    }
+SUM_WINDOWS(1, 1)
+SUM_WINDOWS(1, 2)
+#if WINDOWS == 3
+SUM_WINDOWS(2, 1)
+SUM_WINDOWS(2, 2)
+SUM_WINDOWS(3, 1)
+SUM_WINDOWS(3, 2)
+#endif
+
+#define SUM_ALL_CHANNELS(N)                                                                    \
+    static void sum_all_channels_##N(const fd_conv *c, const window *k) {                      \
+        const int vectors = (c->cout + VW - 1) / VW;                                           \
+        const size_t vector = (size_t)c->ntaps * c->cin * VW;                                  \
+        const float *w = c->weight;                                                            \
+        int v = 0;                                                                             \
+        for (; v + 2 <= vectors; v += 2, w += 2 * vector)                                      \
+            sum_windows_##N##_2(c, k, w, 2 * VW, v * VW);                                      \
+        if (v < vectors) sum_windows_##N##_1(c, k, w, VW, v * VW);                             \
+    }
+SUM_ALL_CHANNELS(1)
+#if WINDOWS == 3
+SUM_ALL_CHANNELS(2)
+SUM_ALL_CHANNELS(3)
+#endif
+
+/* All channels of up to WINDOWS windows; groups 1. */
+static void direct_windows(const fd_conv *c, const window *k, int n) {
+#if WINDOWS == 3
+    if (n == 3)
+        sum_all_channels_3(c, k);
+    else if (n == 2)
+        sum_all_channels_2(c, k);
+    else
+#endif
+    if (n == 1)
+        sum_all_channels_1(c, k);
+}
+
+/* Whether pool windows are 2 x 2, side by side and never over an edge. */
+FD_INLINE int plain_windows(const fd_conv *c, const fd_pool *p) {
+    const fd_window *k = &p->window;
+    return c->groups == 1 && k->kh == 2 && k->kw == 2 && k->sh == 2 && k->sw == 2 &&
+           k->dh == 1 && k->dw == 1 && k->top == 0 && k->left == 0 &&
+           2 * p->out_h <= p->in_h && 2 * p->out_w <= p->in_w;
+}
+
+#endif

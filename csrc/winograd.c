@@ -1,0 +1,378 @@
+/* Winograd's algorithm for a 3x3 convolution that a 2x2 pool follows, with the pool and
+ * what is between them fused in.
+ *
+ * What    As fd_conv_pool_rows, with fewer products. Tile 2, F(2x2, 3x3): a tile is one pool
+ *         window, 16 products for the direct kernel's 36. Tile 4, F(4x4, 3x3): four windows,
+ *         36 products for 144.
+ * Layout  Channels as in conv.c. A batch of tiles is transformed to v[place][tile][input];
+ *         for every block of output channels a product per place gives
+ *         m[place][tile][lane], which stays in L1 until it is transformed back, checked
+ *         and pooled. Packed weights as in conv.c, with the places (4 x 4 or 6 x 6) of the
+ *         transformed filters for taps.
+ * Mix     per place and input, on AVX-512: 2 loads, 12 broadcasts, 24 FMA.
+ * Numbers float32. Tile 4 rounds differently at different places of a tile: ties of flat
+ *         input break at random, and nothing is done about it. Tile 2 gives
+ *         - the switches of the direct kernel, all of them, for the same input;
+ *         - its very bits where the middle of a window's input does not change along a row
+ *           or along a column, and wherever the order within a window is in doubt;
+ *         - equal bits to windows with equal input, wherever they lie.
+ *         So what is flat stays flat, and a tie of equal patches stays a tie.
+ *
+ * Doubt   Let x be the input of an output pixel (9 taps x cin), w its filter, u = 2^-24. A
+ *         product rounds in every partial sum it is part of. Direct: |error| <= u sum_k
+ *         (n - k + 2) |w_k| |x_k| with n = 9 cin, k counting in summation order. Winograd:
+ *         with U the transformed filter, product i of place q errs by at most
+ *         u (cin - i + 10) |U_qi| |V|_qi, where |V| sums the absolute inputs that make up V:
+ *         its place in the sum, one rounding of U, two of V, four of the way back, one of
+ *         the bias. Both are linear in |x|, so with a_k the sum of the coefficients of
+ *         |x_k|, Cauchy and Schwarz give |winograd - direct| <= u ||a|| ||x||. ||a|| is
+ *         known when weights are packed; the largest ||x|| of a window's four pixels is
+ *         summed while its input is transformed. Scale, shift and bias add their own
+ *         roundings: error = slope[channel] ||x|| + base[channel].
+ *         Two sums further apart than twice that have the order they have in the direct
+ *         kernel. Any other window is summed again, directly, a vector of channels at a
+ *         time. NaN, infinities and whatever might overflow make the error infinite.
+ */
+#include <math.h>
+#include <stdlib.h>
+
+#include "windows.h"
+
+#if FD_REGISTERS >= 32
+#define BATCH 12
+#else
+#define BATCH 6
+#endif
+#define MAX_SIDE 6 /* places along a side of a tile */
+
+/* Squares lost to underflow, and norms whose products might overflow. */
+#define TINY 0x1p-130f
+#define HUGE_NORM 1e15f
+
+typedef struct {
+    const fd_conv *c;
+    const fd_pool *p;
+    const fd_winograd *w;
+    int depth;          /* input channels in whole vectors */
+    float *v, *m;
+    int n;
+    struct {
+        int y, x;       /* first pool window */
+        float norm;
+    } tiles[BATCH];
+} batch;
+
+/* ---- transforms: P = M + 2 values in, P out; back P in, M out ---- */
+
+FD_INLINE void transform(const vf *d, vf *o, const int M) {
+    if (M == 2) {
+        o[0] = vf_sub(d[0], d[2]);
+        o[1] = vf_add(d[1], d[2]);
+        o[2] = vf_sub(d[2], d[1]);
+        o[3] = vf_sub(d[1], d[3]);
+        return;
+    }
+    const vf four = vf_set1(4), five = vf_set1(-5), two = vf_set1(2), minus4 = vf_set1(-4);
+    const vf a = vf_fma(minus4, d[2], d[4]), b = vf_fma(minus4, d[1], d[3]);
+    const vf e = vf_sub(d[4], d[2]), f = vf_mul(two, vf_sub(d[3], d[1]));
+    o[0] = vf_fma(five, d[2], vf_fma(four, d[0], d[4]));
+    o[1] = vf_add(a, b);
+    o[2] = vf_sub(a, b);
+    o[3] = vf_add(e, f);
+    o[4] = vf_sub(e, f);
+    o[5] = vf_fma(five, d[3], vf_fma(four, d[1], d[5]));
+}
+
+FD_INLINE void transform_back(const vf *m, vf *o, const int M) {
+    if (M == 2) {
+        o[0] = vf_add(vf_add(m[0], m[1]), m[2]);
+        o[1] = vf_sub(vf_sub(m[1], m[2]), m[3]);
+        return;
+    }
+    const vf a = vf_add(m[1], m[2]), b = vf_sub(m[1], m[2]);
+    const vf e = vf_add(m[3], m[4]), f = vf_sub(m[3], m[4]);
+    o[0] = vf_add(vf_add(m[0], a), e);
+    o[1] = vf_fma(vf_set1(2), f, b);
+    o[2] = vf_fma(vf_set1(4), e, a);
+    o[3] = vf_add(vf_fma(vf_set1(8), f, b), m[5]);
+}
+
+static float lane_sum(vf a) {
+    float lanes[VW];
+    vf_store(lanes, a);
+    for (int n = VW / 2; n; n /= 2)
+        for (int l = 0; l < n; l++) lanes[l] += lanes[l + n];
+    return lanes[0];
+}
+
+/* The largest norm of four pixels' inputs, from sums of squares over the first, the middle
+ * two and the last of its rows and columns. */
+static float window_norm(vf square[3][3]) {
+    float largest = 0, all = 0;
+    for (int y = 0; y < 3; y += 2)
+        for (int x = 0; x < 3; x += 2) {
+            const vf middle = vf_add(square[1][1], square[y][1]);
+            const float sum = lane_sum(vf_add(vf_add(square[1][x], square[y][x]), middle));
+            all += sum;
+            if (sum > largest) largest = sum;
+        }
+    const float norm = sqrtf(largest + TINY);
+    return all < HUGE_NORM * HUGE_NORM && norm < HUGE_NORM ? norm : INFINITY;
+}
+
+/* Input of tile t to b->v. */
+FD_INLINE void transform_tile(batch *b, int t, const int M) {
+    const fd_conv *c = b->c;
+    const int P = M + 2, y0 = 2 * b->tiles[t].y, x0 = 2 * b->tiles[t].x;
+    const float *in = c->in + y0 * c->in_row + x0 * c->in_col;
+    ptrdiff_t row[MAX_SIDE], col[MAX_SIDE];
+    /* Beyond the last window anything will do that is there to be read. */
+    const int last_row = 2 * b->p->out_h + 1 - y0, last_col = 2 * b->p->out_w + 1 - x0;
+    FD_UNROLL
+    for (int i = 0; i < P; i++) {
+        row[i] = (i < 4 || i <= last_row ? i : last_row) * c->in_row;
+        col[i] = (i < 4 || i <= last_col ? i : last_col) * c->in_col;
+    }
+    vf square[3][3];
+    FD_UNROLL
+    for (int i = 0; i < 9; i++) square[i / 3][i % 3] = vf_zero();
+    const size_t place = (size_t)BATCH * b->depth;
+    float *v = b->v + (size_t)t * b->depth;
+    for (int i = 0; i < b->depth; i += VW) {
+        vf half[MAX_SIDE][MAX_SIDE], d[MAX_SIDE], o[MAX_SIDE];
+        FD_UNROLL
+        for (int x = 0; x < P; x++) {
+            FD_UNROLL
+            for (int y = 0; y < P; y++) {
+                d[y] = vf_load(in + row[y] + col[x] + i);
+                if (M == 2) {
+                    vf *s = &square[(y + 1) / 2][(x + 1) / 2];
+                    *s = vf_fma(d[y], d[y], *s);
+                }
+            }
+            transform(d, o, M);
+            FD_UNROLL
+            for (int y = 0; y < P; y++) half[y][x] = o[y];
+        }
+        FD_UNROLL
+        for (int y = 0; y < P; y++) {
+            transform(half[y], o, M);
+            FD_UNROLL
+            for (int x = 0; x < P; x++) vf_store(v + (y * P + x) * place + i, o[x]);
+        }
+    }
+    if (M == 2) b->tiles[t].norm = window_norm(square);
+}
+
+/* ---- products ---- */
+
+/* T tiles x NV vectors of channels at one place; T a multiple of three. */
+FD_INLINE void product_tile(const float *v, ptrdiff_t step, const float *w, int cin, float *m,
+                            const int T, const int NV) {
+    vf acc[BATCH][2];
+    const float *p[BATCH / 3];
+    FD_UNROLL
+    for (int q = 0; q < T / 3; q++) p[q] = v + 3 * q * step;
+    FD_UNROLL
+    for (int x = 0; x < T; x++)
+        FD_UNROLL
+        for (int j = 0; j < NV; j++) acc[x][j] = vf_zero();
+    for (int i = 0; i < cin; i++, w += NV * VW) {
+        vf u[2];
+        FD_UNROLL
+        for (int j = 0; j < NV; j++) u[j] = vf_load(w + j * VW);
+        FD_UNROLL
+        for (int x = 0; x < T; x++) {
+            const vf a = vf_set1(p[x / 3][(x % 3) * step + i]);
+            FD_UNROLL
+            for (int j = 0; j < NV; j++) acc[x][j] = vf_fma(a, u[j], acc[x][j]);
+        }
+    }
+    FD_UNROLL
+    for (int x = 0; x < T; x++)
+        FD_UNROLL
+        for (int j = 0; j < NV; j++) vf_store(m + (x * NV + j) * VW, acc[x][j]);
+}
+
+#define PRODUCT(T, NV)                                                                    \
+    static FD_NOINLINE void product_##T##_##NV(const float *v, ptrdiff_t step,            \
+                                               const float *w, int cin, float *m) {       \
+        product_tile(v, step, w, cin, m, T, NV);                                          \
+    }
+PRODUCT(3, 1) PRODUCT(3, 2) PRODUCT(6, 1) PRODUCT(6, 2)
+#if BATCH == 12
+PRODUCT(9, 1) PRODUCT(9, 2) PRODUCT(12, 1) PRODUCT(12, 2)
+#endif
+
+typedef void product(const float *v, ptrdiff_t step, const float *w, int cin, float *m);
+
+/* For n tiles, or a few more: what the scratch space holds beyond them does no harm. */
+static product *product_for(int n, int nv) {
+    static product *const sizes[][2] = {
+        {product_3_1, product_3_2}, {product_6_1, product_6_2},
+#if BATCH == 12
+        {product_9_1, product_9_2}, {product_12_1, product_12_2},
+#endif
+    };
+    return sizes[(n - 1) / 3][nv - 1];
+}
+
+/* ---- back to pixels, and what follows ---- */
+
+FD_INLINE vf linear_part(vf a, const fd_conv *c, int channel) {
+    const fd_epilogue *e = &c->epilogue;
+    a = vf_add(a, vf_load(c->bias + channel));
+    if (e->scale1) a = vf_fma(a, vf_load(e->scale1 + channel), vf_load(e->shift1 + channel));
+    return a;
+}
+
+/* The maximum of a window, stored; in *sure where the direct kernel has it in the same place. */
+FD_INLINE void pool_window(const fd_conv *c, const window *k, vf a, vf b, vf d, vf e, vf error,
+                           int channel, vm *sure) {
+    const vf top = vf_max(a, b), bottom = vf_max(d, e);
+    vf best = vf_max(top, bottom);
+    vf second = vf_max(vf_min(top, bottom), vf_max(vf_min(a, b), vf_min(d, e)));
+    vf index = vf_select(vm_greater(bottom, top),
+                         vf_select(vm_greater(e, d), vf_from_bits(3), vf_from_bits(2)),
+                         vf_select(vm_greater(b, a), vf_from_bits(1), vf_zero()));
+    vm zero = vm_greater(vf_zero(), vf_zero());
+    if (c->epilogue.relu) {
+        const vf below = vf_sub(vf_zero(), error);
+        zero = vm_greater(below, best);
+        second = vf_max(second, below);
+        index = vf_select(zero, vf_zero(), index);
+    }
+    *sure = vm_or(zero, vm_greater(vf_sub(best, second), vf_add(error, error)));
+    if (c->epilogue.relu) best = vf_max(vf_zero(), best);
+    vf_store(k->out + channel, best);
+    vf_store_bytes(k->switches + channel, index);
+}
+
+static void sum_again(const fd_conv *c, const window *k, int channel) {
+    const int v = channel / VW, vectors = (c->cout + VW - 1) / VW;
+    const size_t vector = (size_t)c->ntaps * c->cin * VW;
+    const int nv = (v | 1) < vectors ? 2 : 1;
+    sum_windows_1_1(c, k, c->weight + (v & ~1) * vector + (v & 1) * VW, nv * VW, channel);
+}
+
+/* One vector of channels of tile t; places lie `step` floats apart in m. */
+FD_INLINE void finish_tile(const batch *b, int t, const float *m, size_t step, int channel,
+                           const int M) {
+    const fd_conv *c = b->c;
+    const fd_pool *p = b->p;
+    const int P = M + 2;
+    vf half[MAX_SIDE][MAX_SIDE], pixel[MAX_SIDE][MAX_SIDE];
+    FD_UNROLL
+    for (int y = 0; y < P; y++) {
+        vf in[MAX_SIDE], out[MAX_SIDE];
+        FD_UNROLL
+        for (int x = 0; x < P; x++) in[x] = vf_load(m + (y * P + x) * step);
+        transform_back(in, out, M);
+        FD_UNROLL
+        for (int x = 0; x < M; x++) half[x][y] = out[x];
+    }
+    FD_UNROLL
+    for (int x = 0; x < M; x++) {
+        vf out[MAX_SIDE];
+        transform_back(half[x], out, M);
+        FD_UNROLL
+        for (int y = 0; y < M; y++) pixel[y][x] = linear_part(out[y], c, channel);
+    }
+    const int y0 = b->tiles[t].y, x0 = b->tiles[t].x;
+    vf error = vf_zero();
+    if (M == 2)
+        error = vf_fma(vf_set1(b->tiles[t].norm), vf_load(b->w->slope + channel),
+                       vf_load(b->w->base + channel));
+    FD_UNROLL
+    for (int y = 0; y < M; y += 2)
+        FD_UNROLL
+        for (int x = 0; x < M; x += 2) {
+            if (M > 2 && (y0 + y / 2 >= p->out_h || x0 + x / 2 >= p->out_w)) continue;
+            const window k = window_at(c, p, y0 + y / 2, x0 + x / 2);
+            vm sure;
+            pool_window(c, &k, pixel[y][x], pixel[y][x + 1], pixel[y + 1][x],
+                        pixel[y + 1][x + 1], error, channel, &sure);
+            if (M == 2 && !vm_all(sure)) sum_again(c, &k, channel);
+        }
+}
+
+FD_INLINE void run_batch(batch *b, const int M) {
+    const int places = (M + 2) * (M + 2), cin = b->c->cin;
+    const int vectors = (b->c->cout + VW - 1) / VW;
+    const float *w = b->w->weight;
+    for (int t = 0; t < b->n; t++) transform_tile(b, t, M);
+    for (int v = 0; v < vectors; v += 2) {
+        const int nv = vectors - v >= 2 ? 2 : 1;
+        product *const multiply = product_for(b->n, nv);
+        const size_t step = (size_t)BATCH * nv * VW;
+        for (int q = 0; q < places; q++, w += (size_t)cin * nv * VW)
+            multiply(b->v + (size_t)q * BATCH * b->depth, b->depth, w, cin, b->m + q * step);
+        for (int t = 0; t < b->n; t++)
+            for (int j = 0; j < nv; j++)
+                finish_tile(b, t, b->m + (t * nv + j) * VW, step, (v + j) * VW, M);
+    }
+    b->n = 0;
+}
+
+/* ---- rows of tiles ---- */
+
+/* Whether the middle four of a window's inputs do not change along a row or along a column:
+ * so it is wherever a patch of 3 x 3 does not. */
+static int flat(const fd_conv *c, const float *in, int depth) {
+    const float *a = in + c->in_row + c->in_col, *d = a + c->in_row;
+    int along_row = 0, along_col = 0;
+    for (int i = 0; i < depth; i += VW) {
+        const vf a0 = vf_load(a + i), a1 = vf_load(a + i + c->in_col);
+        const vf d0 = vf_load(d + i), d1 = vf_load(d + i + c->in_col);
+        along_row |= vm_any(vm_or(vm_differ(a0, a1), vm_differ(d0, d1)));
+        along_col |= vm_any(vm_or(vm_differ(a0, d0), vm_differ(a1, d1)));
+        if (along_row && along_col) return 0;
+    }
+    return 1;
+}
+
+static void rows_of_2(batch *b, int row0, int row1) {
+    window direct[WINDOWS];
+    int n = 0;
+    for (int y = row0; y < row1; y++)
+        for (int x = 0; x < b->p->out_w; x++) {
+            const window k = window_at(b->c, b->p, y, x);
+            if (flat(b->c, k.in, b->depth)) {
+                direct[n++] = k;
+                if (n < WINDOWS) continue;
+                direct_windows(b->c, direct, n);
+                n = 0;
+            } else {
+                b->tiles[b->n].y = y, b->tiles[b->n].x = x;
+                if (++b->n == BATCH) run_batch(b, 2);
+            }
+        }
+    direct_windows(b->c, direct, n);
+    if (b->n) run_batch(b, 2);
+}
+
+static void rows_of_4(batch *b, int row0, int row1) {
+    for (int y = row0; y < row1; y++)
+        for (int x = 0; x < b->p->out_w; x += 2) {
+            b->tiles[b->n].y = 2 * y, b->tiles[b->n].x = x;
+            if (++b->n == BATCH) run_batch(b, 4);
+        }
+    if (b->n) run_batch(b, 4);
+}
+
+/* Rows of tiles row0 <= row < row1. */
+int FD_NAME(fd_winograd_rows)(const fd_conv *c, const fd_pool *p, const fd_winograd *w,
+                              int row0, int row1) {
+    const int places = (w->tile + 2) * (w->tile + 2), depth = padded(c->cin);
+    const size_t v = (size_t)places * BATCH * depth, m = (size_t)places * BATCH * 2 * VW;
+    float *scratch = aligned_alloc(64, sizeof(float) * (v + m));
+    if (!scratch) return -1;
+    memset(scratch, 0, sizeof(float) * v);
+    batch b = {.c = c, .p = p, .w = w, .depth = depth, .v = scratch, .m = scratch + v};
+    if (w->tile == 2)
+        rows_of_2(&b, row0, row1);
+    else
+        rows_of_4(&b, row0, row1);
+    free(scratch);
+    return 0;
+}
