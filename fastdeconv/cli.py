@@ -80,6 +80,8 @@ class _Song(NamedTuple):
               help="The map masks the clip's spectrogram, or only borrows its phase.")
 @click.option("--offset", type=click.FloatRange(min=0), default=0.0, metavar="SECONDS",
               help="Skip the beginning of each song.")
+@click.option("--precision", type=click.Choice(["float32", "bf16"]), default="float32",
+              show_default=True, help="bf16: faster, with errors of some thousandths.")
 @click.option("--backend", metavar="NAME",
               help="native, numba or reference.  [default: the best there is]")
 @click.option("--isa", metavar="NAME",

@@ -72,6 +72,7 @@ def explain(
     mode: Literal["mask", "phase"] = "mask",
     *,
     offset: float = 0.0,
+    precision: Literal["float32", "bf16"] = "float32",
     backend: str | None = None,
     num_threads: int | None = None,
     progress: Progress | None = None,
@@ -102,6 +103,8 @@ def explain(
         How a map becomes sound, see `auralise`.
     offset : float
         Seconds of the file to skip.
+    precision : {"float32", "bf16"}
+        ``"bf16"`` is faster and less exact, see `deconvolve`.
     backend : {"native", "numba", "reference"}, optional
     num_threads : int, optional
         The number of threads never changes a bit of the result.
@@ -122,7 +125,7 @@ def explain(
     ArchiveError
         If the archive of the network is damaged.
     BackendError
-        If the back end is not available.
+        If the back end, or bfloat16 on it, is not available.
     FileNotFoundError
         If there is no such sound file or archive.
 
@@ -149,7 +152,9 @@ def explain(
     with config(backend=backend, num_threads=num_threads):
         clip = _open_clip(source, network, offset)
         with enough_memory(_MEMORY_ADVICE):
-            numbers, maps = _project(network, clip, chosen, rule, start, progress)
+            numbers, maps = _project(
+                network, clip, chosen, progress, rule=rule, start=start, precision=precision
+            )
         backend_name = get_backend().name
         computation = {
             "backend": backend_name,
@@ -168,6 +173,7 @@ def explain(
             "start": start if isinstance(start, str) else "array",
             "mode": mode,
             "offset": float(offset),
+            "precision": precision,
         },
         computation=computation,
     )
@@ -550,9 +556,8 @@ def _project(
     network: Network,
     clip: Clip,
     chosen: Mapping[str, list[int] | None],
-    rule: Any,
-    start: Any,
     progress: Progress | None,
+    **how: Any,
 ) -> tuple[dict[str, list[int]], dict[str, FloatArray]]:
     """Feature numbers and maps of each layer."""
     from .deconvnet.projection import deconvolve
@@ -566,7 +571,7 @@ def _project(
     done, total = 0, sum(map(len, numbers.values()))
     maps = {}
     for layer, wanted in numbers.items():
-        maps[layer] = deconvolve(trace, layer, features=wanted, rule=rule, start=start)
+        maps[layer] = deconvolve(trace, layer, features=wanted, **how)
         done += len(wanted)
         if progress is not None:
             progress(layer, done, total)

@@ -87,7 +87,7 @@ def test_options_reach_the_result(tmp_path, network, out):
     assert (result.exit_code, result.output) == (0, "")
     manifest = json.loads((out / "song" / "manifest.json").read_text(encoding="utf-8"))
     assert manifest["parameters"] == {
-        "rule": "guided", "start": "max", "mode": "phase", "offset": 0.01,
+        "rule": "guided", "start": "max", "mode": "phase", "offset": 0.01, "precision": "float32",
     }
     assert (manifest["computation"]["backend"], manifest["computation"]["threads"]) == (
         "reference", 1,

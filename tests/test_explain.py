@@ -322,7 +322,7 @@ def test_the_manifest_says_how_it_was_made(tmp_path, song):
     assert (manifest["song"], manifest["source"]) == ("song", "song.wav")
     assert manifest["network"]["name"] == "tiny"
     assert manifest["parameters"] == {
-        "rule": "guided", "start": "max", "mode": "phase", "offset": 0.0,
+        "rule": "guided", "start": "max", "mode": "phase", "offset": 0.0, "precision": "float32",
     }
     assert manifest["computation"] == {
         "backend": "reference", "instruction_set": None, "threads": 2,

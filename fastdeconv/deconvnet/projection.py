@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..errors import BackendError, ParameterError, enough_memory
-from ..kernels.dispatch import get_backend, get_num_threads
+from ..kernels.dispatch import get_backend, get_num_threads, has_bf16
 from ..kernels.interface import Pair, Window
 from ..kernels.lanes import (
     NO_POOL,
@@ -136,7 +136,7 @@ def deconvolve(
 def _wants_bf16(precision: str, backend: Any) -> bool:
     if precision not in ("float32", "bf16"):
         raise ParameterError(f"precision must be 'float32' or 'bf16', found {precision!r}")
-    if precision == "bf16" and not (hasattr(backend, "has_bf16") and backend.has_bf16()):
+    if precision == "bf16" and not has_bf16(backend):
         raise BackendError(
             "precision 'bf16' needs the native back end on a CPU with AVX512_BF16 "
             f"(instruction set avx512); this is back end {backend.name!r}"

@@ -156,6 +156,7 @@ def describe_config() -> str:
     rows += [
         ("back end", f"{get_backend().name} (available: {', '.join(backends)})"),
         ("instruction set", f"{get_isa()} (available: {', '.join(isas)})" if isas else "none"),
+        ("bf16", "yes" if has_bf16(get_backend()) else "no"),
         ("threads", str(get_num_threads())),
     ]
     lines = [f"{key + ':':<17}{value}" for key, value in rows]
@@ -168,6 +169,11 @@ def describe_config() -> str:
             "    pip install --force-reinstall --no-cache-dir --no-deps fastdeconv",
         ]
     return "\n".join(lines)
+
+
+def has_bf16(backend: Any) -> bool:
+    """Whether ``precision="bf16"`` works on a back end, with the instruction set of now."""
+    return hasattr(backend, "has_bf16") and backend.has_bf16()
 
 
 def _version(distribution: str) -> str:
