@@ -457,7 +457,10 @@ class _Walk:
             rest = []
             for box, group in _boxes(maps).items():
                 parts = self._parts_below(chain, box)
-                if self._pays(chain, parts, whole, len(group)):
+                # A start that sees nothing but padding reaches no place: no part to compute.
+                if all(min(p.input.size) > 0 for p in parts) and self._pays(
+                    chain, parts, whole, len(group)
+                ):
                     for at in range(0, len(group), _LANES):
                         yield _Piece(group[at : at + _LANES], parts, alone=True)
                 else:

@@ -530,7 +530,9 @@ def _scatter_rows(produce, tile, above, products, last, row0, rows, sums):
     for y in range(row0, row0 + rows):
         start = (y - row0) * last.advance * last.row
         for phase in range(stride):
-            for x in range(phase, above.out_w, COLUMNS * stride):
+            # By the phase in the whole map, so that a part of it is summed in the same order.
+            begin = (phase - above.conv.padding[1][0]) % stride
+            for x in range(begin, above.out_w, COLUMNS * stride):
                 columns = min(COLUMNS, -(-(above.out_w - x) // stride))
                 produce(tile, above, y, x, columns, panels, np.int64(0), pixel)
                 for i in range(columns):

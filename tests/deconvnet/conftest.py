@@ -59,7 +59,7 @@ def _arrays(record: dict[str, Any], channels: int, rng: np.random.Generator) -> 
     return arrays
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def build() -> Build:
     """``build(records, (C, H, W), seed=0)``: a network with random weights.
 

@@ -128,6 +128,32 @@ def test_many_threads_on_one_trace_give_the_bits_of_one(on, net):
         assert all(callers.map(call, range(6)))
 
 
+def test_layers_and_counts_at_once_on_one_trace_give_the_bits_they_give_alone(on, net):
+    """Calls of every size take their memory from, and leave it to, one another."""
+    trace = net.forward(noise())
+    rng = np.random.default_rng(2)
+    calls = [
+        (layer, rng.integers(0, len(trace[layer]), count), rule, start)
+        for layer, count, rule, start in zip(
+            LAYERS * 6, (1, 70, 5, 20, 3, 33, 64, 8) * 4, RULES * 10, ("map", "map", "max") * 10
+        )
+    ]
+    alone = [fd.deconvolve(trace, *call).tobytes() for call in calls]
+    meeting = threading.Barrier(6, timeout=60)
+
+    def caller(i: int) -> list[int]:
+        """Every call, from another one on; the numbers of those with other bits."""
+        meeting.wait()
+        with fd.config(**on, num_threads=1 + i % 3):
+            order = [(5 * i + at) % len(calls) for at in range(len(calls))]
+            return [
+                at for at in order if fd.deconvolve(trace, *calls[at]).tobytes() != alone[at]
+            ]
+
+    with ThreadPoolExecutor(6) as callers:
+        assert list(callers.map(caller, range(6))) == [[]] * 6
+
+
 def test_deconvolving_inside_bands_of_work(net):
     from fastdeconv.kernels.schedule import run_bands
 
