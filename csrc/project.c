@@ -391,13 +391,14 @@ static void produce_row(scatterer *p, gatherer *above, int Y, float *panel) {
         return;
     }
     const ptrdiff_t pixel = (ptrdiff_t)f->first->cout * f->kp;
-    const int stride = f->first->conv.sw;
-    for (int phase = 0; phase < stride; phase++)
-        for (int x = phase; x < columns; x += FIRST_COLUMNS * stride) {
-            const int n = first_count(f->first, x);
-            first_columns(f->first, Y, x, n, panel, pixel);
-            for (int i = 0; i < n; i++) scatter(p, Y, x + i * stride, panel + i * pixel);
-        }
+    /* Of a strided convolution only every stride-th column shares its taps; sums want them in
+     * order, so those go one by one. */
+    const int most = f->first->conv.sw == 1 ? FIRST_COLUMNS : 1;
+    for (int x = 0; x < columns; x += most) {
+        const int n = columns - x < most ? columns - x : most;
+        first_columns(f->first, Y, x, n, panel, pixel);
+        for (int i = 0; i < n; i++) scatter(p, Y, x + i, panel + i * pixel);
+    }
 }
 
 int FD_NAME(fd_last_band)(const fd_last *f, int band) {

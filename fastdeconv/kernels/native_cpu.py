@@ -283,7 +283,8 @@ class NativeBackend:
         count, channels, h, w = planes.shape
         lanes, few = _lanes(_table(), count, bf16)
         if few:
-            return Lanes(np.ascontiguousarray(planes.transpose(2, 3, 0, 1)), lanes, few)
+            # A copy whatever the shape: it is released some time, the planes are not ours.
+            return Lanes(planes.transpose(2, 3, 0, 1).copy(order="C"), lanes, few)
         values = aligned_zeros((h, w, channels, lanes))
         values[..., :count] = planes.transpose(2, 3, 1, 0)
         return Lanes(values, lanes, few)
@@ -334,12 +335,9 @@ class _Scratch:
     def take(self, shape: tuple[int, ...]) -> FloatArray:
         size = math.prod(shape)
         with self._lock:
-            fitting = [i for i, a in enumerate(self._free) if size <= a.size <= 2 * size]
-            best = min(fitting, key=lambda i: self._free[i].size, default=None)
-            flat = None if best is None else self._free.pop(best)
-        if flat is None:
-            flat = aligned_empty((size,))
-        return flat[:size].reshape(shape)
+            same = next((i for i, a in enumerate(self._free) if a.size == size), None)
+            flat = None if same is None else self._free.pop(same)
+        return (aligned_empty((size,)) if flat is None else flat).reshape(shape)
 
     def give(self, tensor: FloatArray) -> None:
         """Nobody uses the tensor any more."""

@@ -103,14 +103,13 @@ def cases(draw: st.DrawFn) -> Case:
     channels = draw(st.sampled_from([1, 1, 2, 3]))
     shape = channels, draw(st.integers(6, 24)), draw(st.integers(8, 60))
     records: list[dict[str, Any]] = []
-    for block in range(draw(st.integers(1, 3))):
+    for _ in range(draw(st.integers(1, 3))):
         groups = draw(st.sampled_from([g for g in (1, 1, 1, 2, 3) if channels % g == 0]))
         channels = groups * draw(st.sampled_from([1, 2, 5, 9]))
         records.append({
             "type": "conv2d", "out": channels, "groups": groups,
             "kernel": (draw(st.integers(1, 5)), draw(st.integers(1, 5))),
-            # No stride in the columns above the first convolution: it has tests of its own.
-            "stride": draw(STRIDES) if block != 1 else (draw(st.integers(1, 2)), 1),
+            "stride": draw(STRIDES),
             "dilation": draw(DILATIONS), "padding": draw(PADDINGS),
         })
         if draw(st.integers(0, 2)) == 0:
@@ -154,16 +153,6 @@ def strided(build: Any) -> fd.Trace:
     return build(records, x.shape, 3).forward(x)
 
 
-@pytest.fixture
-def unordered(on: dict[str, str], request: pytest.FixtureRequest) -> None:
-    if on["backend"] == "native":
-        request.applymarker(pytest.mark.xfail(
-            reason="csrc/project.c: produce_row takes columns by their phase within the part, "
-            "those of few features from left to right"
-        ))
-
-
-@pytest.mark.usefixtures("unordered")
 def test_pieces_of_a_strided_convolution_give_the_bits_of_the_whole(on, build):
     trace = strided(build)
     whole = fd.deconvolve(trace, "l2")
@@ -171,7 +160,6 @@ def test_pieces_of_a_strided_convolution_give_the_bits_of_the_whole(on, build):
         np.testing.assert_array_equal(fd.deconvolve(trace, "l2"), whole)
 
 
-@pytest.mark.usefixtures("unordered")
 def test_one_feature_of_a_strided_convolution_gives_the_bits_it_gives_among_others(on, build):
     trace = strided(build)
     whole = fd.deconvolve(trace, "l2")
