@@ -19,7 +19,7 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 ONCE = ["csrc/runtime.c", "csrc/planar.c"]
-PER_ISA = ["csrc/conv.c", "csrc/layout.c", "csrc/project.c", "csrc/table.c"]
+PER_ISA = ["csrc/conv.c", "csrc/layout.c", "csrc/overlap.c", "csrc/project.c", "csrc/table.c"]
 HEADERS = sorted(glob("csrc/*.h"))
 X86 = {
     "baseline": ["-march=x86-64"],
