@@ -429,6 +429,8 @@ class _Walk:
         self, chain: list[_Link], parts: list[Part], whole: list[Part], count: int
     ) -> bool:
         """Whether `count` features are cheaper on these parts than among others on the whole."""
+        if any(min(part.input.size) < 1 for part in parts):
+            return False  # all in the padding of a convolution; kernels want at least one place
         alone, together = self._work(chain, parts), self._work(chain, whole)
         # Measured on 64 channels: one feature alone does the work of 4 in full lanes, 8 of 12.
         in_lanes = 3 + 1.1 * count if count <= 8 else -(-count // _FEW_LANES) * _FEW_LANES
