@@ -28,6 +28,7 @@ FD_INLINE size_t entry_w(entry e) { return (size_t)(e >> 32); }
 typedef struct {
     int cell;  /* -1: nowhere */
     int place; /* within the window */
+    int tap;   /* row or column of the convolution's kernel that takes it on */
 } origin;
 
 /* The pool's windows along one axis. */
@@ -52,13 +53,13 @@ typedef struct {
     float *scratch;  /* of the product, if it wants any */
 } gatherer;
 
-/* Where place p of the unpooled tensor's axis comes from, if from the window that starts `before`
- * windows before the last one. */
-static origin covering(int p, const pool_axis *a, int before) {
+/* Where place p of the unpooled tensor's axis comes from, if from the window `before` the last one
+ * that could. */
+static origin covering(int p, const pool_axis *a, int before, int tap) {
     const int cell = (p + a->pad) / a->stride - before, offset = p + a->pad - cell * a->stride;
-    const origin o = {cell, offset / a->dilation};
+    const origin o = {cell, offset / a->dilation, tap};
     if (cell >= 0 && cell < a->cells && offset % a->dilation == 0 && o.place < a->kernel) return o;
-    return (origin){-1, 0};
+    return (origin){-1, 0, tap};
 }
 
 /* What tap t takes to output place q: its origins, in the order of the windows. */
@@ -67,7 +68,7 @@ static void reaching(int q, int pad, int t, int dilation, int stride, int size, 
     const int n = q + pad - t * dilation;
     const int there = n >= 0 && n % stride == 0 && n / stride < size;
     for (int i = 0; i < a->windows; i++)
-        to[i] = there ? covering(n / stride, a, a->windows - 1 - i) : (origin){-1, 0};
+        to[i] = there ? covering(n / stride, a, a->windows - 1 - i, t) : (origin){-1, 0, t};
 }
 
 static void gatherer_free(gatherer *p) {
@@ -142,15 +143,14 @@ static int gather(gatherer *p, int Y, int X) {
     const fd_step *s = p->s;
     const fd_source *f = &s->source;
     const size_t cell_rows = (size_t)f->channels * (s->nv ? 1 : s->kp);
-    const int high = p->high.windows, wide = p->wide.windows, columns_of_taps = s->conv.kw * wide;
-    const origin *columns = p->columns + (size_t)X * columns_of_taps;
+    const int from_rows = s->conv.kh * p->high.windows, from_columns = s->conv.kw * p->wide.windows;
+    const origin *columns = p->columns + (size_t)X * from_columns;
     int n = 0;
     if (p->Y != Y) find_rows(p, Y);
-    for (int i = 0; i < s->conv.kh * high; i++) {
+    for (int i = 0; i < from_rows; i++) {
         const origin row = p->rows[i];
         if (row.cell < 0) continue;
-        const int tap = i / high * s->conv.kw;
-        for (int j = 0; j < columns_of_taps; j++) {
+        for (int j = 0; j < from_columns; j++) {
             const origin column = columns[j];
             if (column.cell < 0) continue;
             const size_t cell = (size_t)row.cell * f->cells_w + column.cell;
@@ -159,7 +159,7 @@ static int gather(gatherer *p, int Y, int X) {
                                            row.place * f->pool.kw + column.place, &count);
             append(p->list + n, from, count,
                    make_entry((uint32_t)(cell * cell_rows),
-                              (uint32_t)((tap + j / wide) * f->channels)));
+                              (uint32_t)((row.tap * s->conv.kw + column.tap) * f->channels)));
             n += count;
         }
     }

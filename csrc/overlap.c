@@ -13,61 +13,58 @@
  */
 #include "post.h"
 
-/* What cell (row, column) of the whole map holds for feature 0 of a channel; NULL outside V. */
-static const float *value_at(const fd_overlap *o, int row, int column, int channel) {
+/* What cell (row, column) of the whole map holds; NULL outside V. */
+static const float *pixel_at(const fd_overlap *o, int row, int column) {
     const int y = row - o->v_row, x = column - o->v_column;
     if (y < 0 || y >= o->v_h || x < 0 || x >= o->v_w) return NULL;
-    const size_t pixel = ((size_t)y * o->v_w + x) * o->source.channels * o->kp;
-    return o->v + pixel + (size_t)channel * (o->few ? 1 : o->kp);
+    return o->v + ((size_t)y * o->v_w + x) * o->source.channels * o->kp;
 }
 
-static void add(const fd_overlap *o, const float *a, const float *b, float *out) {
-    if (o->few) {
-        const int step = o->source.channels;
-        for (int k = 0; k < o->kp; k++) out[k * step] = a[k * step] + b[k * step];
-        return;
-    }
-    for (int k = 0; k < o->kp; k += VW) vf_store(out + k, vf_add(vf_load(a + k), vf_load(b + k)));
-}
-
-static void finish(const fd_overlap *o, const float *a, int channel, float *out) {
-    if (o->few) {
-        const int step = o->source.channels;
-        float lanes[VW] = {0};
-        for (int k = 0; k < o->kp; k++) lanes[k] = a[k * step];
-        vf_store(lanes, post(vf_load(lanes), &o->post, channel, 1));
-        for (int k = 0; k < o->kp; k++) out[k * step] = lanes[k];
-        return;
-    }
-    for (int k = 0; k < o->kp; k += VW)
-        vf_store(out + k, post(vf_load(a + k), &o->post, channel, 1));
-}
-
-static void zero(const fd_overlap *o, float *out) {
-    const int step = o->few ? o->source.channels : 1;
-    for (int k = 0; k < o->kp; k++) out[k * step] = 0;
-}
-
-/* Everything that cell (row, column) of the whole map leads. */
+/* Everything that cell (row, column) of the whole map leads: n channels. */
 static void overlap_cell(const fd_overlap *o, int row, int column, const int32_t *order, int n,
                          float *out) {
-    const ptrdiff_t whole = o->source.list_row, channels = o->source.channels;
-    const int32_t *next = o->next + (row * whole + column) * channels;
+    const int whole = (int)o->source.list_row, channels = o->source.channels, kp = o->kp;
+    const int32_t *next = o->next + (size_t)(row * whole + column) * channels;
+    const float *own = pixel_at(o, row, column);
     for (int e = 0; e < n; e++) {
         const int c = order[e];
-        float *to = out + (size_t)c * (o->few ? 1 : o->kp);
-        const float *sum = value_at(o, row, column, c);
-        if (!sum) {
-            zero(o, to);
-            sum = to;
-        }
-        for (int cell = next[c]; cell >= 0; cell = o->next[cell * channels + c]) {
-            const float *more = value_at(o, cell / (int)whole, cell % (int)whole, c);
+        float *to = out + (size_t)c * kp;
+        const float *sum = own ? own + (size_t)c * kp : memset(to, 0, sizeof(float) * kp);
+        for (int cell = next[c]; cell >= 0; cell = o->next[(size_t)cell * channels + c]) {
+            const float *more = pixel_at(o, cell / whole, cell % whole);
             if (!more) continue;
-            add(o, sum, more, to);
+            more += (size_t)c * kp;
+            for (int k = 0; k < kp; k += VW)
+                vf_store(to + k, vf_add(vf_load(sum + k), vf_load(more + k)));
             sum = to;
         }
-        finish(o, sum, c, to);
+        for (int k = 0; k < kp; k += VW) vf_store(to + k, post(vf_load(sum + k), &o->post, c, 1));
+    }
+}
+
+static float post_one(float a, const fd_post *p, int channel) {
+    if (p->relu_before) a = 0 > a ? 0 : a;
+    if (p->scale) a *= p->scale[channel];
+    return p->relu_after && 0 > a ? 0 : a;
+}
+
+/* The same of few features. */
+static void overlap_few(const fd_overlap *o, int row, int column, const int32_t *order, int n,
+                        float *out) {
+    const int whole = (int)o->source.list_row, channels = o->source.channels;
+    const int32_t *next = o->next + (size_t)(row * whole + column) * channels;
+    const float *own = pixel_at(o, row, column);
+    for (int e = 0; e < n; e++) {
+        const int c = order[e];
+        for (int k = 0; k < o->kp; k++) out[k * channels + c] = own ? own[k * channels + c] : 0;
+        for (int cell = next[c]; cell >= 0; cell = o->next[(size_t)cell * channels + c]) {
+            const float *more = pixel_at(o, cell / whole, cell % whole);
+            for (int k = 0; more && k < o->kp; k++) out[k * channels + c] += more[k * channels + c];
+        }
+        for (int k = 0; k < o->kp; k++) {
+            float *to = out + k * channels + c;
+            *to = post_one(*to, &o->post, c);
+        }
     }
 }
 
@@ -77,8 +74,9 @@ void FD_NAME(fd_overlap_rows)(const fd_overlap *o, int row0, int row1) {
     for (int y = row0; y < row1; y++)
         for (int x = 0; x < s->cells_w; x++) {
             const ptrdiff_t cell = y * s->list_row + x;
-            overlap_cell(o, o->row + y, o->column + x, s->order + cell * s->order_cell,
-                         s->first[cell * s->first_cell + s->pool.kh * s->pool.kw],
-                         o->out + ((size_t)y * s->cells_w + x) * pixel);
+            const int32_t *order = s->order + cell * s->order_cell;
+            const int n = s->first[cell * s->first_cell + s->pool.kh * s->pool.kw];
+            float *out = o->out + ((size_t)y * s->cells_w + x) * pixel;
+            (o->few ? overlap_few : overlap_cell)(o, o->row + y, o->column + x, order, n, out);
         }
 }
