@@ -71,7 +71,8 @@ typedef struct {
 
 /* Where the values of an unpooled lane tensor come from: the cells of a pooled one, sorted
  * by the switches that all features share (see fd_sort_cells). A tensor that is not pooled
- * has windows of one place. Windows must not overlap. */
+ * has windows of one place. Where windows overlap, the lists name one value for each place and
+ * channel that fd_overlap has summed. */
 typedef struct {
     const int32_t *order;   /* per cell: its channels by place, ascending within a place;
                              * FD_LIST_ROOM more can be read */
@@ -122,10 +123,27 @@ typedef struct {
     int out_h, out_w;
 } fd_first;
 
+/* What overlapping windows send to the same place, summed. Of the windows that send a channel to
+ * a place the first one leads: its value becomes the sum, the others are used up. */
+typedef struct {
+    fd_source source;       /* of the result; its lists name what leads */
+    const int32_t *next;    /* (all cells of the whole map, channels): the next cell that sends
+                             * to the same place, or -1 (see fd_link_cells) */
+    int row, column;        /* of the whole map, where the result begins */
+    const float *v;         /* a lane tensor */
+    int v_row, v_column;    /* of the whole map, where V begins; elsewhere it is 0 */
+    int v_h, v_w;
+    int kp, few;            /* few: kp features as in fd_step with nv 0 */
+    fd_post post;
+    float *out;             /* a lane tensor of source.cells; only what leads is written. May be V
+                             * if that has the same cells */
+} fd_overlap;
+
 /* The last transposed convolution, fed pixel by pixel by the step above it. */
 typedef struct {
-    const fd_step *step;    /* the one above: exactly one of these two */
+    const fd_step *step;    /* the one above, or the first one, or a lane tensor: exactly one */
     const fd_first *first;
+    const float *v;
     fd_source source;       /* of the last convolution; cells are the pixels above */
     const float *weight;    /* packed: see project.c */
     fd_window conv;
@@ -171,6 +189,7 @@ typedef struct {
                          int row1);
     int (*step_rows)(const fd_step *, float *out, int row0, int row1);
     int (*first_rows)(const fd_first *, float *out, int row0, int row1);
+    void (*overlap_rows)(const fd_overlap *, int row0, int row1);
     /* Rows of (C, H, W) planes into channels last, and of lanes into (K, C, H, W) planes. */
     void (*planes_to_channels)(const float *planes, int channels, int h, int w, float *out,
                                ptrdiff_t out_row, ptrdiff_t out_col, int row0, int row1);
@@ -200,6 +219,19 @@ int fd_available(const fd_kernels **tables);
 void fd_sort_cells(const void *switches, int switch_bytes, ptrdiff_t switch_cell,
                    const uint8_t *gate, int channels, int places, int32_t *order,
                    int32_t *first, int cell0, int cell1);
+/* The windows that share places with window 0 along one axis: for place p of it entries start[p]
+ * to start[p+1]-1, ascending: which window, and as which place it knows p. */
+typedef struct {
+    const int32_t *start, *window, *place;
+} fd_shared;
+
+/* Rows row0..row1-1 of cells (h, w) whose windows overlap, switches and gate as above: the next
+ * cell in row-major order that points to the same place (-1: none), and whether none did before.
+ * next, lead (cells, channels). */
+void fd_link_cells(const void *switches, int switch_bytes, ptrdiff_t switch_cell,
+                   const uint8_t *gate, int channels, int kernel_w, const fd_shared *high,
+                   const fd_shared *wide, int h, int w, int32_t *next, uint8_t *lead, int row0,
+                   int row1);
 /* Rows row0..row1-1 of the source's cells less what is 0 in v (cells, channels), into order
  * (cells, channels) and first (cells, places + 1). */
 void fd_filter_cells(const fd_source *, const float *v, int32_t *order, int32_t *first,

@@ -4,7 +4,8 @@
  *         value per channel, at the place its switch names. `fd_sort_cells` has sorted the
  *         channels of every cell by place. For an output pixel of the transposed convolution
  *         and each tap of its kernel there is at most one such place; the pixel's list is what
- *         they hold, tap after tap.
+ *         they hold, tap after tap. Where windows overlap a place belongs to several cells, of
+ *         which each holds other channels (overlap.c).
  * Cost    A tap's entries are copied FD_COPY at a time without asking how many there are, twice
  *         over at least: a loop that ends after one round or two is mispredicted half of the
  *         time, which costs more than the copies.
@@ -27,33 +28,47 @@ FD_INLINE size_t entry_w(entry e) { return (size_t)(e >> 32); }
 typedef struct {
     int cell;  /* -1: nowhere */
     int place; /* within the window */
+    int tap;   /* row or column of the convolution's kernel that takes it on */
 } origin;
+
+/* The pool's windows along one axis. */
+typedef struct {
+    int pad, stride, dilation, kernel, cells;
+    int windows; /* most that a place lies in */
+} pool_axis;
+
+FD_INLINE pool_axis make_axis(int pad, int stride, int dilation, int kernel, int cells) {
+    return (pool_axis){pad, stride, dilation, kernel, cells, (kernel - 1) * dilation / stride + 1};
+}
 
 typedef struct {
     const fd_step *s;
     entry *list;
     entry *split;    /* groups: the list, sorted by group */
     int *bounds;     /* groups + 1: where each one's begins in split */
-    origin *columns; /* per output column and kernel column */
-    origin *rows;    /* per kernel row, of output row Y */
+    pool_axis high, wide;
+    origin *columns; /* per output column, kernel column and window */
+    origin *rows;    /* per kernel row and window, of output row Y */
     int Y;
     float *scratch;  /* of the product, if it wants any */
 } gatherer;
 
-/* Where place p of the unpooled tensor's axis comes from. */
-static origin covering(int p, int pad, int stride, int dilation, int kernel, int cells) {
-    const int cell = (p + pad) / stride, offset = p + pad - cell * stride;
-    const origin o = {cell, offset / dilation};
-    if (cell < cells && offset % dilation == 0 && o.place < kernel) return o;
-    return (origin){-1, 0};
+/* Where place p of the unpooled tensor's axis comes from, if from the window `before` the last one
+ * that could. */
+static origin covering(int p, const pool_axis *a, int before, int tap) {
+    const int cell = (p + a->pad) / a->stride - before, offset = p + a->pad - cell * a->stride;
+    const origin o = {cell, offset / a->dilation, tap};
+    if (cell >= 0 && cell < a->cells && offset % a->dilation == 0 && o.place < a->kernel) return o;
+    return (origin){-1, 0, tap};
 }
 
-/* What tap t takes to output place q: its origin. */
-static origin reaching(int q, int pad, int t, int dilation, int stride, int size, int pool_pad,
-                       int pool_stride, int pool_dilation, int pool_kernel, int cells) {
+/* What tap t takes to output place q: its origins, in the order of the windows. */
+static void reaching(int q, int pad, int t, int dilation, int stride, int size, const pool_axis *a,
+                     origin *to) {
     const int n = q + pad - t * dilation;
-    if (n < 0 || n % stride || n / stride >= size) return (origin){-1, 0};
-    return covering(n / stride, pool_pad, pool_stride, pool_dilation, pool_kernel, cells);
+    const int there = n >= 0 && n % stride == 0 && n / stride < size;
+    for (int i = 0; i < a->windows; i++)
+        to[i] = there ? covering(n / stride, a, a->windows - 1 - i, t) : (origin){-1, 0, t};
 }
 
 static void gatherer_free(gatherer *p) {
@@ -74,8 +89,10 @@ static int gatherer_init(gatherer *p, const fd_step *s, size_t scratch) {
     p->list = malloc(sizeof(entry) * most);
     p->split = malloc(sizeof(entry) * most);
     p->bounds = malloc(sizeof(int) * (s->groups + 1));
-    p->columns = malloc(sizeof(origin) * s->out_w * k->kw);
-    p->rows = malloc(sizeof(origin) * k->kh);
+    p->high = make_axis(pool->top, pool->sh, pool->dh, pool->kh, f->cells_h);
+    p->wide = make_axis(pool->left, pool->sw, pool->dw, pool->kw, f->cells_w);
+    p->columns = malloc(sizeof(origin) * s->out_w * k->kw * p->wide.windows);
+    p->rows = malloc(sizeof(origin) * k->kh * p->high.windows);
     p->scratch = fd_scratch(scratch);
     if (!p->list || !p->split || !p->bounds || !p->columns || !p->rows || !p->scratch) {
         gatherer_free(p);
@@ -83,20 +100,18 @@ static int gatherer_init(gatherer *p, const fd_step *s, size_t scratch) {
     }
     for (int X = 0; X < s->out_w; X++)
         for (int j = 0; j < k->kw; j++)
-            p->columns[X * k->kw + j] =
-                reaching(X, k->left, j, k->dw, k->sw, f->w, pool->left, pool->sw, pool->dw,
-                         pool->kw, f->cells_w);
+            reaching(X, k->left, j, k->dw, k->sw, f->w, &p->wide,
+                     p->columns + ((size_t)X * k->kw + j) * p->wide.windows);
     return 1;
 }
 
 static void find_rows(gatherer *p, int Y) {
     const fd_step *s = p->s;
     const fd_source *f = &s->source;
-    const fd_window *k = &s->conv, *pool = &f->pool;
+    const fd_window *k = &s->conv;
     p->Y = Y;
     for (int i = 0; i < k->kh; i++)
-        p->rows[i] = reaching(Y, k->top, i, k->dh, k->sh, f->h, pool->top, pool->sh, pool->dh,
-                              pool->kh, f->cells_h);
+        reaching(Y, k->top, i, k->dh, k->sh, f->h, &p->high, p->rows + i * p->high.windows);
 }
 
 FD_INLINE void copy_entries(entry *restrict to, const int32_t *restrict from, entry first) {
@@ -128,13 +143,14 @@ static int gather(gatherer *p, int Y, int X) {
     const fd_step *s = p->s;
     const fd_source *f = &s->source;
     const size_t cell_rows = (size_t)f->channels * (s->nv ? 1 : s->kp);
-    const origin *columns = p->columns + X * s->conv.kw;
+    const int from_rows = s->conv.kh * p->high.windows, from_columns = s->conv.kw * p->wide.windows;
+    const origin *columns = p->columns + (size_t)X * from_columns;
     int n = 0;
     if (p->Y != Y) find_rows(p, Y);
-    for (int i = 0; i < s->conv.kh; i++) {
+    for (int i = 0; i < from_rows; i++) {
         const origin row = p->rows[i];
         if (row.cell < 0) continue;
-        for (int j = 0; j < s->conv.kw; j++) {
+        for (int j = 0; j < from_columns; j++) {
             const origin column = columns[j];
             if (column.cell < 0) continue;
             const size_t cell = (size_t)row.cell * f->cells_w + column.cell;
@@ -143,7 +159,7 @@ static int gather(gatherer *p, int Y, int X) {
                                            row.place * f->pool.kw + column.place, &count);
             append(p->list + n, from, count,
                    make_entry((uint32_t)(cell * cell_rows),
-                              (uint32_t)((i * s->conv.kw + j) * f->channels)));
+                              (uint32_t)((row.tap * s->conv.kw + column.tap) * f->channels)));
             n += count;
         }
     }

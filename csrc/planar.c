@@ -1,5 +1,5 @@
 /* Work that no vector unit speeds up: general max pooling of planes, its adjoint, and
- * sorting by switches. Compiled once, for the baseline.
+ * sorting and linking by switches. Compiled once, for the baseline.
  *
  * Numbers  no arithmetic but the sums of overlapping windows in unpooling, added
  *          in the windows' row-major order.
@@ -106,6 +106,55 @@ void fd_sort_cells(const void *switches, int switch_bytes, ptrdiff_t switch_cell
         memmove(count + 1, count, sizeof *count * places);
         count[0] = 0;
     }
+}
+
+typedef struct {
+    const void *switches;
+    int bytes;
+    ptrdiff_t cell;
+    const uint8_t *gate;
+    int channels, kernel_w;
+    const fd_shared *high, *wide;
+    int h, w;
+} linking;
+
+/* The next cell after (y, x) whose channel c points to the same place, or -1; *lead becomes 0
+ * when there is one before. */
+static int32_t next_cell(const linking *l, int y, int x, int c, uint8_t *lead) {
+    const uint32_t place =
+        fd_switch(l->switches, l->bytes, ((size_t)y * l->w + x) * l->cell + c);
+    const int i = (int)place / l->kernel_w, j = (int)place % l->kernel_w;
+    for (int a = l->high->start[i]; a < l->high->start[i + 1]; a++) {
+        const int row = y + l->high->window[a];
+        if (row < 0 || row >= l->h) continue;
+        for (int b = l->wide->start[j]; b < l->wide->start[j + 1]; b++) {
+            const int column = x + l->wide->window[b];
+            if (column < 0 || column >= l->w || (row == y && column == x)) continue;
+            const size_t other = (size_t)row * l->w + column;
+            const uint32_t same =
+                (uint32_t)(l->high->place[a] * l->kernel_w + l->wide->place[b]);
+            if (fd_switch(l->switches, l->bytes, other * l->cell + c) != same) continue;
+            if (l->gate && !l->gate[other * l->channels + c]) continue;
+            if (row > y || (row == y && column > x)) return (int32_t)other;
+            *lead = 0;
+        }
+    }
+    return -1;
+}
+
+void fd_link_cells(const void *switches, int switch_bytes, ptrdiff_t switch_cell,
+                   const uint8_t *gate, int channels, int kernel_w, const fd_shared *high,
+                   const fd_shared *wide, int h, int w, int32_t *next, uint8_t *lead, int row0,
+                   int row1) {
+    const linking l = {switches, switch_bytes, switch_cell, gate, channels,
+                       kernel_w, high,         wide,        h,    w};
+    for (int y = row0; y < row1; y++)
+        for (int x = 0; x < w; x++)
+            for (int c = 0; c < channels; c++) {
+                const size_t at = ((size_t)y * w + x) * channels + c;
+                lead[at] = gate ? gate[at] : 1;
+                next[at] = lead[at] ? next_cell(&l, y, x, c, lead + at) : -1;
+            }
 }
 
 void fd_filter_cells(const fd_source *s, const float *v, int32_t *order, int32_t *first,

@@ -9,6 +9,7 @@
 #define FD_PRODUCT_H
 
 #include "gather.h"
+#include "post.h"
 
 #define MAX_NC 12
 #define MAX_NV 4
@@ -43,17 +44,6 @@ FD_INLINE void product(const entry *list, int n, const lane_rows *rows, const fl
             for (int j = 0; j < NV; j++) acc[i][j] = vf_fma(y, x[j], acc[i][j]);
         }
     }
-}
-
-/* fd_post with one channel in all lanes, or a channel in each from `channel` on. */
-FD_INLINE vf post(vf a, const fd_post *p, int channel, const int one_channel) {
-    if (p->relu_before) a = vf_max(vf_zero(), a);
-    if (p->scale) {
-        const float *scale = p->scale + channel;
-        a = vf_mul(a, one_channel ? vf_set1(*scale) : vf_load(scale));
-    }
-    if (p->relu_after) a = vf_max(vf_zero(), a);
-    return a;
 }
 
 /* Where a block of results goes: a panel, with fd_post on the way ... */

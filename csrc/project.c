@@ -14,7 +14,8 @@
  *         pixel's panel (channels x lanes) is scattered into a ring of output rows
  *         while it is in cache; the tensor between the two never exists. Bands of rows
  *         have a fixed height, sums of rows that two bands share are kept aside and
- *         added in `last_seam`.
+ *         added in `last_seam`. Between the two a pool whose windows overlap (overlap.c) needs
+ *         all of the tensor; then it is read from memory.
  * Few     Features that fill at most half a vector stay out of the lanes (few.h).
  * Layout  V (h, w, channel, lane); of few features (h, w, feature, channel). W packed per
  *         group: for every block of NC output channels (the last may be smaller)
@@ -381,6 +382,12 @@ static void produce_row(scatterer *p, gatherer *above, int Y, float *panel) {
             step_pixel(above, Y, x, panel);
             scatter(p, Y, x, panel);
         }
+        return;
+    }
+    if (f->v) {
+        const size_t pixel = (size_t)f->source.channels * f->kp;
+        for (int x = 0; x < columns; x++)
+            scatter(p, Y, x, f->v + ((size_t)Y * columns + x) * pixel);
         return;
     }
     if (f->first->few) {

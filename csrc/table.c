@@ -19,6 +19,7 @@ const fd_kernels FD_NAME(fd_table) = {
     .has_bf16 = FD_NAME(fd_has_bf16),
     .step_rows = FD_NAME(fd_step_rows),
     .first_rows = FD_NAME(fd_first_rows),
+    .overlap_rows = FD_NAME(fd_overlap_rows),
     .last_reach = FD_NAME(fd_last_reach),
     .last_band = FD_NAME(fd_last_band),
     .last_seam = FD_NAME(fd_last_seam),

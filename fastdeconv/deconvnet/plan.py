@@ -3,7 +3,8 @@
 Forward, a convolution takes the batch norms, the ReLU and the max pool that follow
 it along (`Block`). Back, what lies between two convolutions becomes a `Segment`:
 a few operations on whole lane tensors, and the switches and gates that decide which
-values exist at all.
+values exist at all. Values of overlapping windows are added before the pool's own way
+down goes on; what follows then applies to sums.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ from ..kernels.lanes import cached
 from ..network import layers as nn
 from ..network.network import Network
 
-__all__ = ["AFFINE", "Block", "Segment", "forward_plan", "layer_cache", "segment_below"]
+__all__ = [
+    "AFFINE", "Block", "Order", "Segment", "forward_plan", "layer_cache", "segment_below",
+]
 
 AFFINE = (nn.BatchNorm2d, nn.Affine)
 
@@ -81,52 +84,65 @@ def _fuse(net: Network, conv: int) -> Block:
     return Block(conv, last, **parts)
 
 
+class Order(NamedTuple):
+    """Layers whose scale multiplies, and where the rectifier comes."""
+
+    scales: tuple[int, ...]
+    relu_before: bool
+    relu_after: bool
+
+
 class Segment(NamedTuple):
     """The way down from one convolution's input to the next one's output, as one step.
 
-    `scales` are layers whose scale multiplies, `relu_before` and `relu_after` say where
-    the rectifier comes; `gates` are ReLUs that let a value through only where their
-    activation was positive.
+    `gates` are ReLUs that let a value through only where their activation was positive.
     """
 
     conv: int
     """The next convolution."""
-    scales: tuple[int, ...]
-    relu_before: bool
-    relu_after: bool
+    order: Order
     gates: tuple[int, ...]
     pool: int | None
+    below: Order | None
+    """What follows a pool whose windows overlap: it applies to their sums."""
 
 
-def segment_below(net: Network, conv: int, rule: str, overlapping: set[int]) -> Segment | None:
+def segment_below(
+    net: Network, conv: int, rule: str, overlapping: set[int], adds: bool
+) -> Segment | None:
     """What lies between convolution `conv` and the one below it, if lane kernels can do it.
 
     None when there is no convolution below or something else is in between, which then
-    has to be done layer by layer. `overlapping` are the pools whose windows overlap.
+    has to be done layer by layer. `overlapping` are the pools whose windows overlap, which
+    only some lane kernels can add up (`adds`).
     """
-    steps: list[str] = []
-    scales: list[int] = []
+    steps: list[int] = []
+    above: list[int] | None = None
     gates: list[int] = []
     pool = None
     for index in range(conv - 1, -1, -1):
         layer = net.layers[index]
         if isinstance(layer, nn.Conv2d):
-            order = _post_order(steps)
-            if order is None:
-                return None
-            return Segment(index, tuple(scales), *order, tuple(gates), pool)
+            if above is None:
+                order, below = _order(net, steps), None
+            else:
+                order, below = _order(net, above), _order(net, steps)
+                if below is None:
+                    return None
+            return order and Segment(index, order, tuple(gates), pool, below)
         if isinstance(layer, nn.ReLU):
             if rule != "gradient":
-                steps.append("relu")
+                steps.append(index)
             if rule != "deconvnet":
                 gates.append(index)
         elif isinstance(layer, AFFINE):
-            steps.append("scale")
-            scales.append(index)
+            steps.append(index)
         elif isinstance(layer, nn.MaxPool2d):
-            if pool is not None or index in overlapping:
+            if pool is not None or (index in overlapping and not adds):
                 return None
-            # Every value goes to one place, so what follows a pool may precede it.
+            if index in overlapping:
+                above, steps = steps, []
+            # Else every value goes to one place, so what follows a pool may precede it.
             pool = index
         elif not (
             isinstance(layer, nn.Dropout)
@@ -136,9 +152,10 @@ def segment_below(net: Network, conv: int, rule: str, overlapping: set[int]) -> 
     return None
 
 
-def _post_order(steps: list[str]) -> tuple[bool, bool] | None:
-    """(ReLU before, ReLU after) the scales; None when there are more turns than that."""
-    turns = [s for i, s in enumerate(steps) if i == 0 or steps[i - 1] != s]
+def _order(net: Network, steps: list[int]) -> Order | None:
+    """ReLUs and scales as an `Order`; None when there are more turns than it has."""
+    kinds = ["relu" if isinstance(net.layers[i], nn.ReLU) else "scale" for i in steps]
+    turns = [s for i, s in enumerate(kinds) if i == 0 or kinds[i - 1] != s]
     orders = {
         (): (False, False),
         ("relu",): (False, True),
@@ -147,7 +164,9 @@ def _post_order(steps: list[str]) -> tuple[bool, bool] | None:
         ("scale", "relu"): (False, True),
         ("relu", "scale", "relu"): (True, True),
     }
-    return orders.get(tuple(turns))
+    relus = orders.get(tuple(turns))
+    scales = tuple(i for i, kind in zip(steps, kinds) if kind == "scale")
+    return relus and Order(scales, *relus)
 
 
 _caches: weakref.WeakKeyDictionary[Network, dict[int, dict[Any, Any]]]

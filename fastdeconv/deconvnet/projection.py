@@ -3,7 +3,7 @@
 Features are projected down together. Until the first convolution every feature is a
 single map, handled layer by layer; from there on, back ends with lane kernels (see
 `fastdeconv.kernels.lanes`) take one convolution per job, and whatever no job covers
-(overlapping pools, linear layers, other activations) is again done layer by layer.
+(linear layers, other activations) is again done layer by layer.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from ..kernels.lanes import (
     First,
     LaneBackend,
     Last,
+    Overlap,
     Post,
     Single,
     Source,
@@ -34,7 +35,7 @@ from ..kernels.lanes import (
 from ..network import layers as nn
 from ..network.network import Network
 from .layerwise import RULES, Arithmetic, affine_of, backward_layer, mixes
-from .plan import AFFINE, Segment, layer_cache, segment_below
+from .plan import AFFINE, Order, Segment, layer_cache, segment_below
 from .region import Part, Region, covering_cells, reached_by, within
 from .trace import Trace, as_array
 
@@ -280,7 +281,7 @@ class _Walk:
             maps = self._layer(pool, maps[None], features)[0]
         chain = self._chain(index)
         if chain and chain[-1].conv == 0:
-            for piece in self._pieces(index, chain, maps, sparse):
+            for piece in self._pieces(chain, maps, sparse):
                 self._project_piece(chain, piece, features, maps, rows, out)
             return
         size = self._features_at_once(index)
@@ -380,7 +381,7 @@ class _Walk:
         """Run a whole chain; (the layer at whose output it ends, projections there)."""
         end = chain[-1].conv
         planes = np.empty((count, *self.shapes[end]), np.float32)
-        self._run_chain(job, chain, [self._whole(link.conv) for link in chain], planes)
+        self._run_chain(job, chain, self._whole_parts(chain), planes)
         return end - 1, planes
 
     def _features_at_once(self, index: int) -> int:
@@ -399,7 +400,10 @@ class _Walk:
             return []
         chain = [_Link(index, None)]
         while True:
-            segment = segment_below(self.net, chain[-1].conv, self.rule, self.overlapping)
+            segment = segment_below(
+                self.net, chain[-1].conv, self.rule, self.overlapping,
+                adds=hasattr(self.lanes, "add_overlaps"),
+            )
             if segment is None:
                 return chain
             chain.append(_Link(segment.conv, segment))
@@ -415,31 +419,49 @@ class _Walk:
         _, h, w = self.shapes[index + 1]
         return h, w
 
-    def _whole(self, index: int) -> Part:
-        """All of convolution `index`."""
-        return Part(Region.of(self._size(index)), Region.of(self._size(index - 1)))
+    def _whole(self, index: int, cells: Region | None = None) -> Part:
+        """All of convolution `index`; `cells` where its output is unpooled from those."""
+        output = Region.of(self._size(index))
+        return Part(output, Region.of(self._size(index - 1)), cells or output)
+
+    def _whole_parts(self, chain: list[_Link]) -> list[Part]:
+        parts = [self._whole(chain[0].conv)]
+        for conv, _ in chain[1:]:
+            parts.append(self._whole(conv, parts[-1].input))
+        return parts
 
     def _parts_below(self, chain: list[_Link], start: Region) -> list[Part]:
         """What is reached from `start` at the output of the chain's first convolution."""
         parts: list[Part] = []
         for conv, segment in chain:
-            output = self._unpooled(segment, parts[-1].input) if segment else start
+            cells = output = start
+            if segment:
+                cells = self._cells_below(segment, parts[-1].input)
+                output = self._unpooled(segment, cells)
             reached = reached_by(self.window(conv), output, self._size(conv - 1))
-            parts.append(Part(output, reached))
+            parts.append(Part(output, reached, cells))
         return parts
+
+    def _cells_below(self, segment: Segment, above: Region) -> Region:
+        """What the tensor above a segment becomes before it is unpooled."""
+        if segment.pool is None or segment.below is None:
+            return above
+        # Sums are kept at the first window that points to a place, even if that sends nothing.
+        return covering_cells(
+            self.window(segment.pool), self._unpooled(segment, above), self._size(segment.pool)
+        )
 
     def _parts_above(self, chain: list[_Link], inputs: Region) -> list[Part]:
         """What these input places need of every convolution in the chain."""
         parts: list[Part] = []
         for conv, segment in reversed(chain):
-            cells = covering_cells(self.window(conv), inputs, self._size(conv))
-            output = cells
+            output = cells = covering_cells(self.window(conv), inputs, self._size(conv))
             if segment:
                 if segment.pool is not None:
                     pool = self.window(segment.pool)
                     cells = covering_cells(pool, cells, self._size(segment.pool))
                 output = self._unpooled(segment, cells)
-            parts.append(Part(output, inputs))
+            parts.append(Part(output, inputs, cells))
             inputs = cells
         return parts[::-1]
 
@@ -450,11 +472,11 @@ class _Walk:
         return reached_by(self.window(segment.pool), cells, self._size(segment.pool - 1))
 
     def _pieces(
-        self, index: int, chain: list[_Link], maps: Array, sparse: bool
+        self, chain: list[_Link], maps: Array, sparse: bool
     ) -> Iterator[_Piece]:
         """Which features go together, and the parts of the layers they are computed on."""
         rest = list(range(len(maps)))
-        whole = [self._whole(link.conv) for link in chain]
+        whole = self._whole_parts(chain)
         # In bfloat16 entries are rounded in pairs, and which pair up depends on the part.
         if sparse and not self.bf16:
             rest = []
@@ -501,13 +523,17 @@ class _Walk:
     def _lane_bytes(self, chain: list[_Link]) -> int:
         """Bytes of the largest two lane tensors that exist at a time."""
         sizes = [int(np.prod(self.shapes[link.conv])) for link in chain]
-        if self._fused(chain):
+        if self._scatters(chain):
             # The last one is the result, and the one above it stays in cache.
-            sizes = sizes[:-2]
+            sizes = sizes[: -1 if self._adds(chain[-1]) else -2]
         pairs = max((a + b for a, b in itertools.pairwise([0, *sizes])), default=0)
         return 4 * _LANES * pairs
 
-    def _fused(self, chain: list[_Link]) -> bool:
+    def _adds(self, link: _Link) -> bool:
+        """Whether the way to a convolution leads through an `Overlap` job."""
+        return link.segment is not None and link.segment.below is not None
+
+    def _scatters(self, chain: list[_Link]) -> bool:
         """Whether the chain ends in a `Last` job."""
         layer: Any = self.net.layers[chain[-1].conv]
         return chain[-1].conv == 0 and len(chain) > 1 and layer.groups == 1
@@ -538,19 +564,37 @@ class _Walk:
         assert self.lanes is not None
         for (conv, segment), above, part in zip(chain[1:], parts, parts[1:]):
             assert segment is not None
-            job = job._replace(post=self._post(segment))
-            source, convolution = self._source(segment, above, part), self._convolution(conv, part)
-            if conv == chain[-1].conv and self._fused(chain):
+            job = job._replace(post=self._post(segment.order))
+            source, convolution = self._source(segment, part), self._convolution(conv, part)
+            last = conv == chain[-1].conv and self._scatters(chain)
+            if last and segment.below is None:
                 self.lanes.project_last(Last(job, source, convolution), out, self.num_threads)
                 self._release(job)
                 return
-            v = self.lanes.project(job, self.num_threads)
-            self._release(job)
+            v = self._lanes_of(job)
+            if segment.below is not None:
+                v = self._add_overlaps(v, above.input, source, segment.below)
+            if last:
+                self.lanes.project_last(Last(v, source, convolution), out, self.num_threads)
+                self.lanes.release(v)
+                return
             job = Step(v, source, convolution, Post(), self.bf16)
-        v = self.lanes.project(job, self.num_threads)
-        self._release(job)
+        v = self._lanes_of(job)
         self.lanes.to_planes(v, out, self.num_threads)
         self.lanes.release(v)
+
+    def _lanes_of(self, job: First | Step) -> Any:
+        """The result of a job, whose own lane tensor nobody uses any more."""
+        assert self.lanes is not None
+        v = self.lanes.project(job, self.num_threads)
+        self._release(job)
+        return v
+
+    def _add_overlaps(self, v: Any, region: Region, source: Source, below: Order) -> Any:
+        """What becomes of the lane tensor `v` of a region before it is unpooled."""
+        lanes: Any = self.lanes
+        job = Overlap(v, region.begin, source, self._post(below))
+        return lanes.add_overlaps(job, self.num_threads)
 
     def _release(self, job: First | Step) -> None:
         if isinstance(job, Step) and self.lanes is not None:
@@ -581,20 +625,20 @@ class _Walk:
         conv = self._convolution(index, self._whole(index))
         return Step(v, source, conv, Post(), self.bf16)
 
-    def _post(self, segment: Segment) -> Post:
+    def _post(self, order: Order) -> Post:
         scale = None
-        for index in segment.scales:
+        for index in order.scales:
             factor = affine_of(self.net, index)[0]
             scale = factor if scale is None else scale * factor
         return Post(
-            segment.relu_before,
+            order.relu_before,
             None if scale is None else scale.astype(np.float32),
-            segment.relu_after,
+            order.relu_after,
         )
 
-    def _source(self, segment: Segment, above: Part, below: Part) -> Source:
+    def _source(self, segment: Segment, part: Part) -> Source:
         """What the convolution below a segment is fed from: the tensor above the segment."""
-        cells, unpooled = above.input, below.output
+        cells, unpooled = part.cells, part.output
         pool, switches = NO_POOL, None
         if segment.pool is not None:
             pool = self.window(segment.pool)

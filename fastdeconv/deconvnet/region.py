@@ -45,6 +45,8 @@ class Part(NamedTuple):
     """Its output, where projections come from."""
     input: Region
     """Its input, where they go to."""
+    cells: Region
+    """Of the lane tensor that becomes its output: the pooled places where there is a pool."""
 
 
 def reached_by(window: Window, output: Region, in_size: Pair) -> Region:

@@ -7,6 +7,8 @@ feature per vector lane in a *lane tensor* (H, W, C, lanes) and a back end that 
 
 `First`  the start (one channel per lane) through the first transposed convolution
 `Step`   unpool, then transposed convolution, for a lane tensor
+`Overlap`  before a `Step` or `Last` that unpools overlapping windows: sums what they
+         send to the same place
 `Last`   the transposed convolution to the network's input, fused with the `First`
          or `Step` above it so that the largest lane tensor never exists
 
@@ -29,8 +31,10 @@ __all__ = [
     "First",
     "LaneBackend",
     "Last",
+    "Overlap",
     "Phases",
     "Post",
+    "Shared",
     "Single",
     "Source",
     "Step",
@@ -41,6 +45,7 @@ __all__ = [
     "first_weight",
     "last_band",
     "pack_blocks",
+    "shared_windows",
 ]
 
 NO_POOL = Window((1, 1), (1, 1), (1, 1), ((0, 0), (0, 0)))
@@ -67,7 +72,9 @@ class Convolution(NamedTuple):
 
 
 class Source(NamedTuple):
-    """Where the values of an unpooled tensor come from; windows do not overlap.
+    """Where the values of an unpooled tensor come from.
+
+    Where windows overlap the lane tensor is what an `Overlap` job has made of it.
 
     Lane tensor and unpooled tensor may be parts of the whole ones: `origin` says where the
     lane tensor begins, and `pool` has its padding counted from there.
@@ -120,10 +127,23 @@ class Step(NamedTuple):
     """Operands rounded to bfloat16, sums in float32; only where `has_bf16` says so."""
 
 
+class Overlap(NamedTuple):
+    """Sums of what overlapping windows send to the same place, each where its first window is."""
+
+    v: Any
+    origin: Pair
+    """Row and column of the whole tensor where `v` begins; elsewhere it is zero."""
+    source: Source
+    """Of the result."""
+    post: Post
+    """What follows the sum."""
+
+
 class Last(NamedTuple):
     """Transposed convolution to the input, of what `above` would have produced."""
 
-    above: First | Step
+    above: First | Step | Any
+    """Or the lane tensor itself, after an `Overlap`."""
     source: Source
     conv: Convolution
 
@@ -146,7 +166,11 @@ class Single(NamedTuple):
 
 
 class LaneBackend(Backend, Protocol):
-    """A back end with the lane kernels."""
+    """A back end with the lane kernels.
+
+    One that has ``add_overlaps(job: Overlap, num_threads)``, too, takes pools whose windows
+    overlap; the result takes the place of ``job.v``, which nobody uses any more.
+    """
 
     def has_bf16(self) -> bool:
         """Whether jobs may ask for bfloat16 here and now."""
@@ -228,6 +252,35 @@ def first_phases(window: Window) -> Phases:
     pad = reach.max(axis=0, initial=0)
     return Phases(
         np.array(starts, np.int32), np.array(taps, np.int32), reach, (int(pad[0]), int(pad[1]))
+    )
+
+
+class Shared(NamedTuple):
+    """The windows that share places with window 0 along one axis.
+
+    Place p owns entries start[p]:start[p + 1] of `window` (which one, ascending, window 0 among
+    them) and `place` (as what it knows p).
+    """
+
+    start: NDArray[np.int32]
+    window: NDArray[np.int32]
+    place: NDArray[np.int32]
+
+
+def shared_windows(window: Window, axis: int) -> Shared:
+    """Which windows overlap along an axis, and where."""
+    kernel, stride, dilation = (side[axis] for side in window[:3])
+    most = (kernel - 1) * dilation // stride
+    start, found = [0], []
+    for p in range(kernel):
+        for other in range(-most, most + 1):
+            place, rest = divmod(p * dilation - other * stride, dilation)
+            if rest == 0 and 0 <= place < kernel:
+                found.append((other, place))
+        start.append(len(found))
+    windows, places = np.array(found, np.int32).T
+    return Shared(
+        np.array(start, np.int32), np.ascontiguousarray(windows), np.ascontiguousarray(places)
     )
 
 

@@ -88,9 +88,20 @@ cdef extern from "fastdeconv.h" nogil:
         fd_post post
         int out_h, out_w
 
+    ctypedef struct fd_overlap:
+        fd_source source
+        const int32_t *next
+        int row, column
+        const float *v
+        int v_row, v_column, v_h, v_w
+        int kp, few
+        fd_post post
+        float *out
+
     ctypedef struct fd_last:
         const fd_step *step
         const fd_first *first
+        const float *v
         fd_source source
         const float *weight
         fd_window conv
@@ -126,6 +137,7 @@ cdef extern from "fastdeconv.h" nogil:
                              int) noexcept nogil
         int (*step_rows)(const fd_step *, float *, int, int) noexcept nogil
         int (*first_rows)(const fd_first *, float *, int, int) noexcept nogil
+        void (*overlap_rows)(const fd_overlap *, int, int) noexcept nogil
         void (*planes_to_channels)(const float *, int, int, int, float *, ptrdiff_t, ptrdiff_t,
                                    int, int) noexcept nogil
         void (*lanes_to_planes)(const float *, int, int, int, int, int, float *, int,
@@ -139,6 +151,13 @@ cdef extern from "fastdeconv.h" nogil:
     enum: FD_LIST_ROOM
     void fd_sort_cells(const void *, int, ptrdiff_t, const uint8_t *, int, int, int32_t *,
                        int32_t *, int, int)
+    ctypedef struct fd_shared:
+        const int32_t *start
+        const int32_t *window
+        const int32_t *place
+
+    void fd_link_cells(const void *, int, ptrdiff_t, const uint8_t *, int, int, const fd_shared *,
+                       const fd_shared *, int, int, int32_t *, uint8_t *, int, int)
     void fd_filter_cells(const fd_source *, const float *, int32_t *, int32_t *, int, int)
     void fd_pool_planes(const float *, const fd_window *, int, int, int, int, float *, void *,
                         int, int, int)
@@ -396,24 +415,49 @@ cdef class First:
         _check(status)
 
 
+cdef class Overlap:
+    """Sums of what overlapping windows send to the same place (see fd_overlap)."""
+
+    cdef Table table
+    cdef fd_overlap o
+    cdef list keep
+
+    def __init__(self, Table table, v, int kp, bint few, v_origin, source, cells, next, post, out):
+        self.table = table
+        self.keep = []
+        self.o.source = _source(source, cells, self.keep)
+        self.o.next = <const int32_t *>_index(next, self.keep)
+        self.o.row, self.o.column = source.origin
+        self.o.v = _floats(v, self.keep)
+        self.o.v_row, self.o.v_column = v_origin
+        self.o.v_h, self.o.v_w = v.shape[:2]
+        self.o.kp, self.o.few = kp, few
+        self.o.post = _post(post, self.keep)
+        self.o.out = _writable(out, self.keep)
+
+    def rows(self, int row0, int row1):
+        with nogil:
+            self.table.k.overlap_rows(&self.o, row0, row1)
+
+
 cdef class Last:
-    """The last transposed convolution fused with the job above it (see fd_last)."""
+    """The last transposed convolution, of a lane tensor or fused with the job above (see fd_last)."""
 
     cdef Table table
     cdef fd_last f
     cdef list keep
 
-    def __init__(self, Table table, above, int nv, source, cells, window, int cout, weight,
-                 out):
+    def __init__(self, Table table, above, int kp, int nv, source, cells, window, int cout,
+                 weight, out):
         self.table = table
         self.keep = [above]
         if isinstance(above, Step):
             self.f.step = &(<Step>above).s
-            self.f.kp = (<Step>above).s.kp
-        else:
+        elif isinstance(above, First):
             self.f.first = &(<First>above).f
-            self.f.kp = (<First>above).f.kp
-        self.f.nv = nv
+        else:
+            self.f.v = _floats(above, self.keep)
+        self.f.kp, self.f.nv = kp, nv
         self.f.source = _source(source, cells, self.keep)
         self.f.conv = _window(window)
         self.f.cout = cout
@@ -504,6 +548,29 @@ def sort_cells(switches, gate, int channels, int places, int32_t[::1] order,
     with nogil:
         fd_sort_cells(s, nbytes, switch_cell, g, channels, places, &order[0], &first[0, 0, 0],
                       cell0, cell1)
+
+
+def link_cells(switches, gate, int channels, int kernel_w, high, wide, int32_t[:, :, ::1] next,
+               uint8_t[:, :, ::1] lead, int row0, int row1):
+    """Link the values of rows row0..row1 that go to the same place (see fd_link_cells)."""
+    cdef list keep = []
+    cdef const void *s = _bytes(switches, keep)
+    cdef int nbytes = switches.itemsize
+    cdef ptrdiff_t switch_cell = switches.shape[2]
+    cdef const uint8_t *g = NULL if gate is None else <const uint8_t *>_bytes(gate, keep)
+    cdef fd_shared a = _shared(high, keep), b = _shared(wide, keep)
+    cdef int h = <int>next.shape[0], w = <int>next.shape[1]
+    with nogil:
+        fd_link_cells(s, nbytes, switch_cell, g, channels, kernel_w, &a, &b, h, w,
+                      &next[0, 0, 0], &lead[0, 0, 0], row0, row1)
+
+
+cdef fd_shared _shared(axis, list keep):
+    cdef fd_shared s
+    s.start = <const int32_t *>_index(axis.start, keep)
+    s.window = <const int32_t *>_index(axis.window, keep)
+    s.place = <const int32_t *>_index(axis.place, keep)
+    return s
 
 
 def filter_cells(source, cells, const float[:, :, :, ::1] v, int32_t[::1] order,

@@ -22,6 +22,7 @@ from .interface import FloatArray, Padding, Pair, Window, switch_dtype
 from .lanes import (
     First,
     Last,
+    Overlap,
     Post,
     Single,
     Source,
@@ -36,6 +37,7 @@ from .lanes import (
     pack_blocks,
     pack_scatter,
     padded_size,
+    shared_windows,
 )
 from .schedule import band_edges, run_bands
 from .winograd import error_bound, transform_filters
@@ -256,16 +258,34 @@ class NativeBackend:
         _run_rows(lambda a, b: kernel.rows(out, a, b), h, threads)
         return Lanes(out, lanes, few)
 
+    def add_overlaps(self, job: Overlap, num_threads: int) -> Lanes:
+        table, v, source = _table(), job.v, job.source
+        whole_v = (job.origin, v.values.shape[:2]) == (source.origin, source.cells)
+        out = v.values if whole_v else _scratch.take((*source.cells, *v.values.shape[2:]))
+        kernel = native.Overlap(
+            table, v.values, v.lanes, v.few, job.origin, source, _cells(source, num_threads),
+            _links(source, num_threads)[0], _readable(table, job.post), out,
+        )
+        _run_rows(
+            kernel.rows, source.cells[0], _enough_threads(num_threads, out.size * _COPY)
+        )
+        if not whole_v:
+            self.release(v)
+        return Lanes(out, v.lanes, v.few)
+
     def project_last(self, job: Last, out: FloatArray, num_threads: int) -> None:
         table, conv = _table(), job.conv
-        above, lanes, few = _prepare(table, job.above, num_threads)
+        if isinstance(job.above, Lanes):
+            above, lanes, few = job.above
+        else:
+            above, lanes, few = _prepare(table, job.above, num_threads)
         nv = 0 if few else _vectors(table, lanes)
         weight = cached(
             conv.cache, ("last", table.name, nv),
             lambda: _pack_last(conv.weight, table, nv),
         )
         kernel = native.Last(
-            table, above, nv, job.source, _cells(job.source, num_threads),
+            table, above, lanes, nv, job.source, _cells(job.source, num_threads),
             conv.window, conv.input_channels, weight, out,
         )
         reach, advance, row = kernel.reach()
@@ -587,15 +607,19 @@ def _vectors(table: Any, lanes: int) -> int:
 
 def _prepare(table: Any, job: First | Step, num_threads: int) -> tuple[Any, int, bool]:
     """The kernel object of a job, the lanes of its result, and whether they are few."""
-    post = job.post
-    if post.scale is not None:
-        # Groups that end within a vector read on.
-        padding = (0, 2 * table.width - len(post.scale) % table.width)
-        post = post._replace(scale=np.pad(post.scale, padding))
+    post = _readable(table, job.post)
     if isinstance(job, Step):
         return _step(table, job, post, num_threads), job.v.lanes, job.v.few
     lanes, few = _lanes(table, len(job.values), job.bf16)
     return _first(table, job, post, lanes, few, num_threads), lanes, few
+
+
+def _readable(table: Any, post: Post) -> Post:
+    """`post` for kernels: groups that end within a vector read on."""
+    if post.scale is None:
+        return post
+    padding = (0, 2 * table.width - len(post.scale) % table.width)
+    return post._replace(scale=np.pad(post.scale, padding))
 
 
 def _step(table: Any, job: Step, post: Post, num_threads: int) -> Any:
@@ -630,7 +654,8 @@ def _sort_cells(
     source: Source, num_threads: int
 ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
     """The cells of the whole map, whatever part of it the source is."""
-    whole = source.switches if source.gate is None else source.gate
+    gate = _links(source, num_threads)[1] if source.pool.overlapping else source.gate
+    whole = source.switches if gate is None else gate
     channels, (kh, kw) = source.channels, source.pool.kernel
     if whole is None:
         return (
@@ -640,12 +665,39 @@ def _sort_cells(
     order, first = _empty_cells(whole.shape[:2], channels, kh * kw)
     _run_rows(
         lambda a, b: native.sort_cells(
-            source.switches, source.gate, channels, kh * kw, order, first, a, b
+            source.switches, gate, channels, kh * kw, order, first, a, b
         ),
         math.prod(whole.shape[:2]), _enough_threads(num_threads, order.size * _COPY),
         largest=256,
     )
     return order, first
+
+
+def _links(source: Source, num_threads: int) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
+    """Of overlapping windows: the next cell that sends a channel to the same place, and whether
+    none did before."""
+    links: tuple[NDArray[np.int32], NDArray[np.uint8]] = cached(
+        source.cache, "links", lambda: _link_cells(source, num_threads)
+    )
+    return links
+
+
+def _link_cells(
+    source: Source, num_threads: int
+) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
+    assert source.switches is not None
+    h, w = source.switches.shape[:2]
+    following = np.empty((h, w, source.channels), np.int32)
+    lead = np.empty(following.shape, np.uint8)
+    high, wide = (shared_windows(source.pool, axis) for axis in (0, 1))
+    _run_rows(
+        lambda a, b: native.link_cells(
+            source.switches, source.gate, source.channels, source.pool.kernel[1], high, wide,
+            following, lead, a, b,
+        ),
+        h, _enough_threads(num_threads, following.size * _COPY),
+    )
+    return following, lead
 
 
 def _empty_cells(

@@ -15,6 +15,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import fastdeconv as fd
+from fastdeconv.deconvnet import projection
 
 PROPERTY = settings(derandomize=True, deadline=None)
 
@@ -209,6 +210,21 @@ def test_a_feature_alone_gives_the_bits_it_gives_among_others(case: Case, data: 
         assert together.shape == (len(features), *case.trace.x.shape)
         for feature, among in zip(features, together):
             np.testing.assert_array_equal(case.maps([feature], **implementation)[0], among)
+
+
+@settings(PROPERTY, max_examples=60)
+@given(cases())
+def test_pieces_of_a_map_give_the_bits_of_the_whole(case: Case) -> None:
+    # Small maps are projected whole; here columns are few and features never too cheap.
+    for implementation in IMPLEMENTATIONS:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(projection, "_PIECE_WORK", np.inf)
+            whole = case.maps(**implementation)
+            patch.setattr(projection, "_LANE_BYTES", 1)
+            patch.setattr(projection, "_LEAST_COLUMNS", 3)
+            np.testing.assert_array_equal(case.maps(**implementation), whole)
+            patch.setattr(projection, "_PIECE_WORK", -np.inf)
+            np.testing.assert_array_equal(case.maps(**implementation), whole)
 
 
 # Networks of known kinds

@@ -251,6 +251,20 @@ def test_the_start_max_is_the_first_strongest_unit_alone(on, net):
     assert_same(found, fd.deconvolve(trace, "pool2", start=start), on)
 
 
+def test_a_strongest_unit_that_saw_nothing_but_padding_gives_zeros(on):
+    frame = {"type": "conv2d", "padding": 1, "bias": True}
+    arrays = {
+        "conv1.weight": noise((16, 1, 3, 3)), "conv1.bias": np.ones(16),
+        "conv2.weight": noise((16, 16, 3, 3)), "conv2.bias": np.ones(16),
+        # Strongest where it reads nothing.
+        "conv3.weight": np.full((16, 16, 1, 1), -1.0), "conv3.bias": np.ones(16),
+    }
+    net = fd.Network([frame, RELU, frame, RELU, frame], arrays, (1, None, None))
+    trace = net.forward(np.ones((1, 100, 100)))
+    assert not trace["conv3"].reshape(16, -1).argmax(axis=1).any()
+    assert not fd.deconvolve(trace, "conv3", start="max").any()
+
+
 def test_an_array_start_goes_with_the_features_in_their_order(on, net):
     trace = net.forward(noise((2, 12, 15)))
     start = noise((3, 3, 3), 9)

@@ -1,0 +1,82 @@
+/* The backward pass through pools whose windows overlap.
+ *
+ * What    Where windows overlap, several may have the same maximum; unpooled, their values add,
+ *         and only the sum is rectified. The unpooled tensor is not built for that: of the
+ *         windows that point to the same place the first one gets the sum, the others leave the
+ *         lists of what comes next (fd_link_cells finds them), and the result is a tensor of
+ *         pooled size again, which project.c unpools on the way like any other.
+ * Layout  V and result (h, w, channel, lane); of few features (h, w, feature, channel).
+ * Mix     per value and vector of lanes 1 load, 1 store and what `post` takes, per further window
+ *         2 loads, 1 add, 1 store: bound by memory. In place, it reads and writes what leads.
+ * Numbers float32, windows in row-major order. No value is written that another one reads, so
+ *         nothing depends on threads.
+ */
+#include "post.h"
+
+/* What cell (row, column) of the whole map holds; NULL outside V. */
+static const float *pixel_at(const fd_overlap *o, int row, int column) {
+    const int y = row - o->v_row, x = column - o->v_column;
+    if (y < 0 || y >= o->v_h || x < 0 || x >= o->v_w) return NULL;
+    return o->v + ((size_t)y * o->v_w + x) * o->source.channels * o->kp;
+}
+
+/* Everything that cell (row, column) of the whole map leads: n channels. */
+static void overlap_cell(const fd_overlap *o, int row, int column, const int32_t *order, int n,
+                         float *out) {
+    const int whole = (int)o->source.list_row, channels = o->source.channels, kp = o->kp;
+    const int32_t *next = o->next + (size_t)(row * whole + column) * channels;
+    const float *own = pixel_at(o, row, column);
+    for (int e = 0; e < n; e++) {
+        const int c = order[e];
+        float *to = out + (size_t)c * kp;
+        const float *sum = own ? own + (size_t)c * kp : memset(to, 0, sizeof(float) * kp);
+        for (int cell = next[c]; cell >= 0; cell = o->next[(size_t)cell * channels + c]) {
+            const float *more = pixel_at(o, cell / whole, cell % whole);
+            if (!more) continue;
+            more += (size_t)c * kp;
+            for (int k = 0; k < kp; k += VW)
+                vf_store(to + k, vf_add(vf_load(sum + k), vf_load(more + k)));
+            sum = to;
+        }
+        for (int k = 0; k < kp; k += VW) vf_store(to + k, post(vf_load(sum + k), &o->post, c, 1));
+    }
+}
+
+static float post_one(float a, const fd_post *p, int channel) {
+    if (p->relu_before) a = 0 > a ? 0 : a;
+    if (p->scale) a *= p->scale[channel];
+    return p->relu_after && 0 > a ? 0 : a;
+}
+
+/* The same of few features. */
+static void overlap_few(const fd_overlap *o, int row, int column, const int32_t *order, int n,
+                        float *out) {
+    const int whole = (int)o->source.list_row, channels = o->source.channels;
+    const int32_t *next = o->next + (size_t)(row * whole + column) * channels;
+    const float *own = pixel_at(o, row, column);
+    for (int e = 0; e < n; e++) {
+        const int c = order[e];
+        for (int k = 0; k < o->kp; k++) out[k * channels + c] = own ? own[k * channels + c] : 0;
+        for (int cell = next[c]; cell >= 0; cell = o->next[(size_t)cell * channels + c]) {
+            const float *more = pixel_at(o, cell / whole, cell % whole);
+            for (int k = 0; more && k < o->kp; k++) out[k * channels + c] += more[k * channels + c];
+        }
+        for (int k = 0; k < o->kp; k++) {
+            float *to = out + k * channels + c;
+            *to = post_one(*to, &o->post, c);
+        }
+    }
+}
+
+void FD_NAME(fd_overlap_rows)(const fd_overlap *o, int row0, int row1) {
+    const fd_source *s = &o->source;
+    const size_t pixel = (size_t)s->channels * o->kp;
+    for (int y = row0; y < row1; y++)
+        for (int x = 0; x < s->cells_w; x++) {
+            const ptrdiff_t cell = y * s->list_row + x;
+            const int32_t *order = s->order + cell * s->order_cell;
+            const int n = s->first[cell * s->first_cell + s->pool.kh * s->pool.kw];
+            float *out = o->out + ((size_t)y * s->cells_w + x) * pixel;
+            (o->few ? overlap_few : overlap_cell)(o, o->row + y, o->column + x, order, n, out);
+        }
+}
