@@ -211,7 +211,7 @@ def test_a_clip_long_enough_comes_in_pieces_unasked(build):
     ]
     trace = build(records, (1, 6, 1200)).forward(np.ones((1, 6, 1200)))
     walk = projection._Walk(trace, "deconvnet", fd.kernels.dispatch.get_backend(None), 1, False)
-    pieces = list(walk._pieces(4, walk._chain(4), trace["l4"], False))
+    pieces = list(walk._pieces(walk._chain(4), trace["l4"], False))
     assert len(pieces) > 1
     assert [p.parts[-1].input.cols[0] for p in pieces[1:]] == [
         p.parts[-1].input.cols[1] for p in pieces[:-1]

@@ -81,7 +81,7 @@ def cells(draw: st.DrawFn) -> tuple[Any, ...]:
     return switches, gate, size, channels, places
 
 
-@settings(PROPERTY, max_examples=100)
+@settings(PROPERTY, max_examples=25)
 @given(cells())
 def test_cells_are_sorted_by_place_and_then_by_channel(case: Any) -> None:
     switches, gate, size, channels, places = case
@@ -91,7 +91,7 @@ def test_cells_are_sorted_by_place_and_then_by_channel(case: Any) -> None:
     assert (order[len(order) - native.LIST_ROOM :] == UNTOUCHED).all()
 
 
-@settings(PROPERTY, max_examples=30)
+@settings(PROPERTY, max_examples=10)
 @given(cells(), st.data())
 def test_a_range_of_cells_leaves_all_others_alone(case: Any, data: st.DataObject) -> None:
     switches, gate, size, channels, places = case
@@ -109,7 +109,7 @@ def test_a_range_of_cells_leaves_all_others_alone(case: Any, data: st.DataObject
     assert listed(order[begin * channels :], part, channels) == sorted_cells(*case)[inside]
 
 
-@settings(PROPERTY, max_examples=100)
+@settings(PROPERTY, max_examples=25)
 @given(cells(), st.data())
 def test_a_lone_features_zeros_are_left_out_of_its_cells(case: Any, data: st.DataObject) -> None:
     """Of any part of the map; a negative zero is one, NaN is not."""
