@@ -14,7 +14,7 @@ import sys
 import time
 from pathlib import Path
 
-from . import compare, footprint, growth, machine, ours, sections, sweep
+from . import compare, footprint, growth, machine, ours, sections, sweep, ties
 from .measure import keep_freed_memory
 from .report import Report
 from .sections import Options
@@ -26,6 +26,7 @@ SECTIONS = {
     "avx2": sections.avx2,
     "peak": sections.peak,
     "sweep": sweep.sweep,
+    "ties": ties.ties,
     "footprint": footprint.footprint,
     "growth": growth.growth,
 }

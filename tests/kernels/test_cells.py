@@ -17,7 +17,8 @@ from fastdeconv.kernels.lanes import NO_POOL, Source
 if "native" not in fastdeconv.available_backends():
     pytest.skip("without the compiled extension", allow_module_level=True)
 
-from fastdeconv.kernels import native
+
+native = pytest.importorskip("fastdeconv.kernels.native")
 
 PROPERTY = settings(derandomize=True, deadline=None)
 TABLES = native.tables()
