@@ -486,17 +486,28 @@ class _Walk:
                 if all(min(p.input.size) > 0 for p in parts) and self._pays(
                     chain, parts, whole, len(group)
                 ):
-                    for at in range(0, len(group), _LANES):
-                        yield _Piece(group[at : at + _LANES], parts, alone=True)
+                    for some in self._together(group):
+                        yield _Piece(some, parts, alone=True)
                 else:
                     rest += group
             rest.sort()
         height, width = self._size(-1)
         step = max(_LEAST_COLUMNS, _LANE_BYTES * width // max(1, self._lane_bytes(chain)))
-        for at in range(0, len(rest), _LANES):
+        for some in self._together(rest):
             for column in range(0, width, step):
                 inputs = Region((0, height), (column, min(width, column + step)))
-                yield _Piece(rest[at : at + _LANES], self._parts_above(chain, inputs), False)
+                yield _Piece(some, self._parts_above(chain, inputs), alone=False)
+
+    def _together(self, features: list[int]) -> Iterator[list[int]]:
+        """As many features as share a pass."""
+        for at in range(0, len(features), _LANES):
+            some = features[at : at + _LANES]
+            left_over = len(some) % _FEW_LANES
+            if len(some) > left_over and 0 < left_over <= _FEW_LANES // 2 and not self.bf16:
+                # Padded to whole vectors they would cost more than by themselves.
+                yield some[:-left_over]
+                some = some[-left_over:]
+            yield some
 
     def _pays(
         self, chain: list[_Link], parts: list[Part], whole: list[Part], count: int
