@@ -28,7 +28,9 @@
 #define FD_INLINE static inline __attribute__((always_inline))
 #define FD_NOINLINE __attribute__((noinline))
 #define FD_ALIGNED __attribute__((aligned(64)))
-#if defined(__clang__)
+#if defined(__SANITIZE_ADDRESS__)
+#define FD_UNROLL /* with a check at every access, unrolled code takes minutes to compile */
+#elif defined(__clang__)
 #define FD_UNROLL _Pragma("clang loop unroll(full)")
 #else
 #define FD_UNROLL _Pragma("GCC unroll 32")
