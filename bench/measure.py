@@ -1,8 +1,9 @@
 """How anything here is timed: contenders take turns, round after round, in one process.
 
 A noisy machine disturbs all alike that way. A turn lasts at least 50 ms and the median of
-its runs counts, as a short run alone would tell who came before it: PyTorch's idle threads
-go on spinning for some 5 ms, on the processors of whoever comes next. Ratios are taken
+its runs but the first counts, as that one would tell who came before: PyTorch's idle threads
+go on spinning for some 5 ms, on the processors of whoever comes next, and what is in the
+caches is somebody else's. Ratios are taken
 within a round.
 """
 
@@ -83,23 +84,28 @@ def interleave(contenders: Iterable[Contender], rounds: int) -> Times:
 
 
 def _turn(work: Callable[[], object]) -> float:
-    runs: list[float] = []
-    total = 0.0
-    while total < TURN:
-        begin = time.perf_counter()
-        work()
-        runs.append(time.perf_counter() - begin)
-        total += runs[-1]
+    first = _seconds(work)
+    if first > 4 * TURN:
+        return first  # so long that what came before does not matter
+    runs = [_seconds(work)]
+    while sum(runs) < TURN:
+        runs.append(_seconds(work))
     return float(np.median(runs))
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    begin = time.perf_counter()
+    work()
+    return time.perf_counter() - begin
 
 
 def keep_freed_memory() -> None:
     """Let glibc keep freed memory, so that no contender pays for page faults again."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
-        trim_threshold, mmap_threshold, most = -1, -3, 1 << 30
-        mallopt(mmap_threshold, most)
-        mallopt(trim_threshold, most)
+        trim_threshold, mmap_threshold, never = -1, -3, -1
+        mallopt(mmap_threshold, 1 << 30)
+        mallopt(trim_threshold, never)
 
 
 def fresh_process(module: str, *arguments: object, **environment: str) -> Any:
