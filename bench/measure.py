@@ -3,8 +3,7 @@
 A noisy machine disturbs all alike that way. A turn lasts at least 50 ms and the median of
 its runs but the first counts, as that one would tell who came before: PyTorch's idle threads
 go on spinning for some 5 ms, on the processors of whoever comes next, and what is in the
-caches is somebody else's. Ratios are taken
-within a round.
+caches is somebody else's. Ratios are taken within a round.
 """
 
 from __future__ import annotations
