@@ -151,7 +151,7 @@ int FD_NAME(fd_conv_rows)(const fd_conv *c, int row0, int row1) {
 /* As conv_rows, but out is planes: out_row and out_col are strides within a plane. */
 int FD_NAME(fd_conv_planes_rows)(const fd_conv *c, int row0, int row1) {
     const int channels = padded(c->cout);
-    float *row = malloc(sizeof(float) * channels * c->cols);
+    float *row = fd_scratch((size_t)channels * c->cols);
     if (!row) return -1;
     for (int y = row0; y < row1; y++) {
         conv_row(c, y, row, channels);
@@ -222,7 +222,7 @@ static int pool_any_rows(const fd_conv *c, const fd_pool *p, int row0, int row1)
     const fd_window *k = &p->window;
     const int extent = (k->kh - 1) * k->dh + 1;
     const size_t row_size = (size_t)p->in_w * p->channels;
-    float *ring = malloc(sizeof(float) * row_size * extent);
+    float *ring = fd_scratch(row_size * extent);
     int *held = malloc(sizeof(int) * extent);
     float **rows = malloc(sizeof(float *) * k->kh);
     const int ok = ring && held && rows;

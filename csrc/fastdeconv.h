@@ -84,7 +84,6 @@ typedef struct {
     int h, w, channels;     /* of the unpooled tensor */
 } fd_source;
 
-
 /* max(0, x), x*scale[channel], max(0, x): each where asked for. */
 typedef struct {
     int relu_before;

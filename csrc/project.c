@@ -261,7 +261,7 @@ static int scatterer_init(scatterer *p, const fd_last *f) {
     p->rows = malloc(sizeof(float *) * p->reach);
     p->list = malloc(sizeof(entry) * ((size_t)f->source.channels + FD_LIST_ROOM));
     p->targets = malloc(sizeof(float *) * f->conv.kh * f->conv.kw * f->cout);
-    p->sums = malloc(sizeof(float) * f->conv.kh * f->conv.kw * f->cout * f->kp);
+    p->sums = fd_scratch((size_t)f->conv.kh * f->conv.kw * f->cout * f->kp);
     if (!p->ring || !p->rows || !p->list || !p->targets || !p->sums) {
         scatterer_free(p);
         return 0;

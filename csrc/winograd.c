@@ -365,7 +365,7 @@ int FD_NAME(fd_winograd_rows)(const fd_conv *c, const fd_pool *p, const fd_winog
                               int row0, int row1) {
     const int places = (w->tile + 2) * (w->tile + 2), depth = padded(c->cin);
     const size_t v = (size_t)places * BATCH * depth, m = (size_t)places * BATCH * 2 * VW;
-    float *scratch = aligned_alloc(64, sizeof(float) * (v + m));
+    float *scratch = fd_scratch(v + m);
     if (!scratch) return -1;
     memset(scratch, 0, sizeof(float) * v);
     batch b = {.c = c, .p = p, .w = w, .depth = depth, .v = scratch, .m = scratch + v};

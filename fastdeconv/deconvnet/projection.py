@@ -57,7 +57,7 @@ _LEAST_COLUMNS = 128
 _PIECE_WORK = 2e7
 """What it costs to look after a piece, as multiply-adds: some 0.2 ms."""
 _PLANE_BYTES = 1 << 28
-"""The same for features that are projected layer by layer."""
+"""As `_LANE_BYTES`, for the planes of features that are projected layer by layer."""
 
 
 @enough_memory("these maps: take a shorter clip or fewer features at a time")
@@ -275,7 +275,7 @@ class _Walk:
         maps = values.astype(self.arithmetic.dtype, copy=False)
         index, maps, pool = self._down_to_mixing(index, maps, features)
         if self._is_single(index):
-            self._project_single(index, pool, features, maps, rows, out)
+            self._project_single(pool, features, maps, rows, out)
             return
         if pool is not None:
             maps = self._layer(pool, maps[None], features)[0]
@@ -337,14 +337,15 @@ class _Walk:
         )
 
     def _project_single(
-        self, index: int, pool: int | None, features: NDArray[np.intp], maps: Array,
+        self, pool: int | None, features: NDArray[np.intp], maps: Array,
         rows: NDArray[np.intp], out: Array,
     ) -> None:
+        """Project maps at the output of convolution 0, or of the pool that is left to do."""
         backend: Any = self.lanes
         switches, window = None, NO_POOL
         if pool is not None:
             switches, window = self.trace.switch_planes(pool), self.window(pool)
-        conv = self._convolution(index, self._whole(index))
+        conv = self._convolution(0, self._whole(0))
         job = Single(maps, features, rows, switches, window, conv)
         backend.project_single(job, out, self.num_threads)
 
@@ -476,10 +477,9 @@ class _Walk:
     ) -> Iterator[_Piece]:
         """Which features go together, and the parts of the layers they are computed on."""
         rest = list(range(len(maps)))
-        whole = self._whole_parts(chain)
         # In bfloat16 entries are rounded in pairs, and which pair up depends on the part.
         if sparse and not self.bf16:
-            rest = []
+            rest, whole = [], self._whole_parts(chain)
             for box, group in _boxes(maps).items():
                 parts = self._parts_below(chain, box)
                 # A start that sees nothing but padding reaches no place: no part to compute.
@@ -515,7 +515,8 @@ class _Walk:
         """Whether `count` features are cheaper on these parts than among others on the whole."""
         alone, together = self._work(chain, parts), self._work(chain, whole)
         # Measured on 64 channels: one feature alone does the work of 4 in full lanes, 8 of 12.
-        in_lanes = 3 + 1.1 * count if count <= 8 else -(-count // _FEW_LANES) * _FEW_LANES
+        few = count <= _FEW_LANES // 2
+        in_lanes = 3 + 1.1 * count if few else -(-count // _FEW_LANES) * _FEW_LANES
         return alone * in_lanes + _PIECE_WORK < together * count
 
     def _work(self, chain: list[_Link], parts: list[Part]) -> float:
@@ -557,7 +558,8 @@ class _Walk:
         to, parts = rows[piece.chosen], piece.parts
         if piece.alone:
             out[to] = 0
-        values = maps[piece.chosen][(slice(None), *parts[0].output.slices)]
+        # Cut first: choosing copies, and a long clip has many pieces.
+        values = maps[(slice(None), *parts[0].output.slices)][piece.chosen]
         job = self._first(chain[0].conv, values, features[piece.chosen], parts[0])
         place = slice(None), *parts[-1].input.slices
         if to[-1] - to[0] + 1 == len(to):

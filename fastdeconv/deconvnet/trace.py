@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from ..errors import ParameterError, enough_memory
 from ..kernels.dispatch import get_backend, get_num_threads
 from ..kernels.interface import Backend, Padding
+from ..kernels.lanes import cached
 from ..network import layers as nn
 from ..network.network import Network
 from .layerwise import Arithmetic, affine_of, forward_layer
@@ -116,12 +117,13 @@ class Trace:
 
     def switch_planes(self, index: int) -> NDArray[Any]:
         """Switches of max pool `index` as planes (C, H, W)."""
-        kept = self.derived(("switch planes", index))
-        if "planes" not in kept:
-            cells = self._switches[index][:, :, : self.activation(index).shape[0]]
-            kept["planes"] = np.ascontiguousarray(cells.transpose(2, 0, 1))
-        planes: NDArray[Any] = kept["planes"]
-        return planes
+        channels = self.activation(index).shape[0]
+        return cached(
+            self.derived("switch planes"), index,
+            lambda: np.ascontiguousarray(
+                self._switches[index][:, :, :channels].transpose(2, 0, 1)
+            ),
+        )
 
     def derived(self, key: Any) -> dict[Any, Any]:
         """Where to keep what the way back derives from this trace, for the next time."""

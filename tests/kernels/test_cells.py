@@ -10,13 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import fastdeconv
 from fastdeconv.kernels.interface import Window
 from fastdeconv.kernels.lanes import NO_POOL, Source
-
-if "native" not in fastdeconv.available_backends():
-    pytest.skip("without the compiled extension", allow_module_level=True)
-
 
 native = pytest.importorskip("fastdeconv.kernels.native")
 
