@@ -27,6 +27,14 @@ _EXPORTS = {
     "Clip": ".audio.frontend",
     "load_clip": ".audio.frontend",
     "auralise": ".audio.auralise",
+    "attribute_study": ".analysis.attributes",
+    "AttributeStudy": ".analysis.attributes",
+    "randomised": ".analysis.controls",
+    "feature_evolution": ".analysis.evolution",
+    "Evolution": ".analysis.evolution",
+    "chord_stimuli": ".analysis.stimuli",
+    "read_stimuli": ".analysis.stimuli",
+    "Stimulus": ".analysis.stimuli",
     "explain": ".explanation",
     "Explanation": ".explanation",
     "ops": ".kernels.ops",
@@ -44,6 +52,14 @@ _EXPORTS = {
 __all__ = ["__version__", *sorted(_EXPORTS)]
 
 if TYPE_CHECKING:
+    from .analysis.attributes import AttributeStudy as AttributeStudy
+    from .analysis.attributes import attribute_study as attribute_study
+    from .analysis.controls import randomised as randomised
+    from .analysis.evolution import Evolution as Evolution
+    from .analysis.evolution import feature_evolution as feature_evolution
+    from .analysis.stimuli import Stimulus as Stimulus
+    from .analysis.stimuli import chord_stimuli as chord_stimuli
+    from .analysis.stimuli import read_stimuli as read_stimuli
     from .audio.auralise import auralise as auralise
     from .audio.frontend import Clip as Clip
     from .audio.frontend import Frontend as Frontend

@@ -6,8 +6,6 @@ numpy, so each command imports what it needs when it runs.
 
 from __future__ import annotations
 
-import re
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -16,6 +14,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from . import __version__
+from .cli_shared import (
+    DEFAULT_NETWORK,
+    clean_exit,
+    computing,
+    parse_features,
+    progress_bar,
+    say,
+)
+from .cli_studies import attributes, evolution
 from .errors import FastdeconvError
 from .report.names import printable, safe_name, unique_names
 
@@ -25,33 +32,11 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
-_DEFAULT_NETWORK = "choi5-genre"
-_INTERRUPTED = 130  # 128 + SIGINT, as shells report it
-
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="fastdeconv")
 def main() -> None:
     """Hear and see what the features of an audio CNN respond to."""
-
-
-def _parse_features(ctx: click.Context, param: click.Parameter, value: str | None) -> Any:
-    """Feature numbers and ranges of them, both ends included: 0-15,20."""
-    if value is None:
-        return None
-    numbers: list[int] = []
-    for part in value.split(","):
-        # Six digits: a mistyped range must not fill the memory.
-        match = re.fullmatch(r"\s*([0-9]{1,6})(?:\s*-\s*([0-9]{1,6}))?\s*", part)
-        if match is None:
-            raise click.BadParameter(
-                f"{printable(part)!r} is neither a number nor a range such as 0-15"
-            )
-        first, last = int(match[1]), int(match[2] or match[1])
-        if last < first:
-            raise click.BadParameter(f"the range {first}-{last} runs backwards")
-        numbers.extend(range(first, last + 1))
-    return list(dict.fromkeys(numbers))
 
 
 class _Song(NamedTuple):
@@ -67,10 +52,10 @@ class _Song(NamedTuple):
 @click.option("-o", "--out", required=True, type=click.Path(), metavar="OUT",
               help="Folder for the results; each song gets a folder of its own in it.")
 @click.option("--demo", is_flag=True, help="Explain the bundled clip (beside any SONG).")
-@click.option("--network", default=_DEFAULT_NETWORK, metavar="NAME|PATH", show_default=True,
+@click.option("--network", default=DEFAULT_NETWORK, metavar="NAME|PATH", show_default=True,
               help="A bundled network or the path of an archive.")
 @click.option("--layers", metavar="a,b", help="Layers to explain.  [default: every pooling layer]")
-@click.option("--features", callback=_parse_features, metavar="0-15,20",
+@click.option("--features", callback=parse_features, metavar="0-15,20",
               help="Features to explain.  [default: all]")
 @click.option("--rule", type=click.Choice(["deconvnet", "guided", "gradient"]),
               default="deconvnet", show_default=True, help="How activations are passed backwards.")
@@ -82,14 +67,7 @@ class _Song(NamedTuple):
               help="Skip the beginning of each song.")
 @click.option("--precision", type=click.Choice(["float32", "bf16"]), default="float32",
               show_default=True, help="bf16: faster, with errors of some thousandths.")
-@click.option("--backend", metavar="NAME",
-              help="native, numba or reference.  [default: the best there is]")
-@click.option("--isa", metavar="NAME",
-              help="Instruction set of the native back end.  [default: the best there is]")
-@click.option("--threads", type=click.IntRange(min=1), metavar="N",
-              help="Threads to use.  [default: the CPUs this process may use]")
-@click.option("--overwrite", is_flag=True, help="Replace earlier results of the same name.")
-@click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
+@computing
 @click.pass_context
 def explain(
     ctx: click.Context,
@@ -115,9 +93,9 @@ def explain(
     """
     if not songs and not demo:
         raise click.UsageError("Give at least one SONG, or --demo.")
-    with _clean_exit(ctx), ExitStack() as stack:
-        from .explanation import choose_layers, open_network
+    with clean_exit(ctx), ExitStack() as stack:
         from .kernels.dispatch import config
+        from .network.choosing import choose_layers, open_network
         from .report.folder import check_writable
 
         stack.enter_context(config(backend=backend, num_threads=threads, isa=isa))
@@ -143,7 +121,7 @@ def explain(
 @click.pass_context
 def info(ctx: click.Context) -> None:
     """Print versions, back ends, instruction sets and threads."""
-    with _clean_exit(ctx):
+    with clean_exit(ctx):
         from .kernels.dispatch import describe_config
 
         click.echo(describe_config())
@@ -153,23 +131,11 @@ def info(ctx: click.Context) -> None:
 @click.pass_context
 def networks(ctx: click.Context) -> None:
     """List the bundled networks."""
-    with _clean_exit(ctx):
+    with clean_exit(ctx):
         from .network.pretrained import list_pretrained, pretrained
 
         for name in list_pretrained():
-            _say(f"{name}  {_one_line(pretrained(name))}")
-
-
-@contextmanager
-def _clean_exit(ctx: click.Context) -> Iterator[None]:
-    """Errors of ours as one line and status 1, Ctrl-C as status 130, neither as a traceback."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        click.echo("\nInterrupted; nothing half-written was left.", err=True)
-        ctx.exit(_INTERRUPTED)
-    except (FastdeconvError, FileNotFoundError) as error:
-        raise click.ClickException(printable(str(error))) from None
+            say(f"{name}  {_one_line(pretrained(name))}")
 
 
 def _failure(song: _Song, error: Exception) -> str:
@@ -210,27 +176,20 @@ def _explain_song(
 
     # Said before the work is done rather than after it.
     check_free(out, song.folder, overwrite=overwrite)
-    with _progress_bar(song.label, show=not quiet and sys.stderr.isatty()) as (computed, written):
+    with _two_passes(song.label, show=not quiet) as (computed, written):
         explanation = explain_clip(song.path, net, progress=computed, **how)
         folder = explanation.save(out, song.folder, overwrite=overwrite, progress=written)
     if not quiet:
-        _say(_closing_line(explanation, folder))
+        say(_closing_line(explanation, folder))
 
 
 @contextmanager
-def _progress_bar(label: str, *, show: bool) -> Iterator[tuple[Progress | None, Progress | None]]:
+def _two_passes(label: str, *, show: bool) -> Iterator[tuple[Progress | None, Progress | None]]:
     """A bar over two passes: the callbacks of the one that computes and the one that writes."""
-    if not show:
-        yield None, None
-        return
-    from tqdm import tqdm
-
-    with tqdm(
-        desc=printable(label),
-        bar_format="{desc}: {percentage:3.0f}%|{bar}| {elapsed}",
-        leave=False,
-        file=sys.stderr,
-    ) as bar:
+    with progress_bar(label, show=show) as bar:
+        if bar is None:
+            yield None, None
+            return
 
         def computed(layer: str, done: int, total: int) -> None:
             bar.total = 2 * total
@@ -267,7 +226,5 @@ def _one_line(net: Network) -> str:
     return "; ".join(parts)
 
 
-def _say(text: str) -> None:
-    """Print a line that may hold names from outside."""
-    encoding = sys.stdout.encoding or "utf-8"
-    click.echo(printable(text).encode(encoding, "backslashreplace").decode(encoding))
+main.add_command(attributes)
+main.add_command(evolution)

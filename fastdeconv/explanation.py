@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from .errors import ParameterError, enough_memory
 from .kernels.dispatch import config, get_backend, get_isa, get_num_threads
+from .network.choosing import as_list, choose_layers, open_network
 from .report.folder import MANIFEST, check_free, new_folder
 from .report.names import safe_name, unique_names
 from .report.wav import PEAK, wav_gain
@@ -38,20 +39,6 @@ FloatArray = NDArray[np.float32]
 
 _MODES = ("mask", "phase")
 _MEMORY_ADVICE = "this: explain a shorter clip, fewer layers or fewer features"
-# Layers that belong to the convolution before them: they change values, not features.
-_POINTWISE = frozenset(
-    {
-        "affine",
-        "batch_norm2d",
-        "dropout",
-        "elu",
-        "leaky_relu",
-        "local_response_norm",
-        "relu",
-        "sigmoid",
-        "tanh",
-    }
-)
 # What else lies in a song's folder, so that no layer may be called that.
 _FILES = ("original.wav", "original.png", "features.csv", MANIFEST, "index.html")
 _CITATION = (
@@ -463,76 +450,12 @@ class Explanation:
             )
 
 
-def open_network(net: Network | str | os.PathLike[str]) -> Network:
-    """A network from itself, from the name of a bundled one, or from a path.
-
-    Raises
-    ------
-    ParameterError
-        If a name is neither a bundled network nor looks like a path.
-    """
-    from .network.network import Network
-    from .network.pretrained import list_pretrained, pretrained
-
-    if isinstance(net, Network):
-        return net
-    if isinstance(net, str) and net in list_pretrained():
-        return pretrained(net)
-    if not isinstance(net, (str, os.PathLike)):
-        raise ParameterError(f"net must be a Network, a name or a path, found {net!r}")
-    path = Path(net)
-    looks_like_path = not isinstance(net, str) or path.suffix or path.name != net
-    if not looks_like_path and not path.exists():
-        raise ParameterError(
-            f"there is no network {net!r}: neither an archive of that name nor one of the "
-            f"bundled networks ({', '.join(list_pretrained()) or 'none'})"
-        )
-    return Network.load(path)
-
-
-def choose_layers(network: Network, layers: str | Iterable[str] | None) -> list[str]:
-    """The layers `explain` works on: those asked for, checked, or its default.
-
-    Raises
-    ------
-    ParameterError
-        If a layer does not exist, or there is no default for this network.
-    """
-    if layers is not None:
-        asked = [layers] if isinstance(layers, str) else _as_list("layers", layers)
-        for layer in asked:
-            network.layer_index(layer)
-        return list(dict.fromkeys(asked))
-    default = network.pooling_layers or _block_ends(network)
-    if not default:
-        names = ", ".join(layer.name for layer in network.layers)
-        raise ParameterError(
-            f"the network has no pooling and no convolution layer: choose layers of {names}"
-        )
-    return default
-
-
-def _block_ends(network: Network) -> list[str]:
-    """For every convolution the last layer that still shows its features."""
-    ends: list[str] = []
-    in_block = False
-    for layer in network.layers:
-        if layer.type == "conv2d":
-            ends.append(layer.name)
-            in_block = True
-        elif in_block and layer.type in _POINTWISE:
-            ends[-1] = layer.name
-        else:
-            in_block = False
-    return ends
-
-
 def _choose_features(
     network: Network, layers: str | Iterable[str] | None, features: Features | None
 ) -> dict[str, list[int] | None]:
     """For each layer the features asked for, None for all."""
     if not isinstance(features, Mapping):
-        wanted = None if features is None else _as_list("features", features)
+        wanted = None if features is None else as_list("features", features)
         return dict.fromkeys(choose_layers(network, layers), wanted)
     chosen = choose_layers(network, list(features) if layers is None else layers)
     strangers = [layer for layer in features if layer not in chosen]
@@ -541,15 +464,8 @@ def _choose_features(
             f"features are given for {strangers[0]!r}, which is not among the layers "
             f"{', '.join(chosen)}"
         )
-    numbers = {layer: _as_list("features", wanted) for layer, wanted in features.items()}
+    numbers = {layer: as_list("features", wanted) for layer, wanted in features.items()}
     return {layer: numbers.get(layer) for layer in chosen}
-
-
-def _as_list(key: str, values: Iterable[Any]) -> list[Any]:
-    try:
-        return list(values)
-    except TypeError:
-        raise ParameterError(f"{key} must be a list, found {values!r}") from None
 
 
 def _project(

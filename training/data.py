@@ -106,6 +106,10 @@ class RandomClips:
         self._opened = {track.id: self.open_samples(track) for track in self.tracks}
         self._peaks = {key: float(np.abs(value).max()) for key, value in self._opened.items()}
 
+    def clips_per_epoch(self) -> float:
+        """Return how many clips the tracks hold: that many drawn are an epoch."""
+        return sum(track.n_samples for track in self.tracks) / self.length
+
     def draw(self) -> tuple[Samples, int]:
         """Return one clip and the index of its class."""
         label = int(self.rng.integers(len(self.classes)))

@@ -30,6 +30,8 @@ class Net(nn.Module):
         self.fc = nn.Linear(shape.channels, n_classes)
         with torch.no_grad():
             self.blocks()[0][0].weight.mul_(shape.first_layer_init_scale)
+            for conv, _ in self.blocks()[1:]:
+                conv.weight.mul_(shape.other_layers_init_scale)
 
     def blocks(self) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:
         """Return the convolution and the batch norm of each block."""

@@ -29,6 +29,7 @@ class Shape:
     channels: int
     dropout: float
     first_layer_init_scale: float
+    other_layers_init_scale: float
 
 
 @dataclass(frozen=True)
@@ -38,14 +39,15 @@ class Training:
     seed: int
     threads: int
     batch: int
-    steps: int
+    epochs: int
+    snapshots: tuple[int, ...]
     learning_rate: float
     first_layer_rate_factor: float
     weight_decay: float
     label_smoothing: float
     tilt: float
     silence: float
-    report_every: int
+    save_every: int
 
 
 @dataclass(frozen=True)
@@ -66,11 +68,13 @@ def load_settings(path: Path = SETTINGS) -> Settings:
     record = tomllib.loads(path.read_text(encoding="utf-8"))
     split = {**record.pop("split")}
     split["test_artists"] = tuple(split["test_artists"])
+    training = {**record.pop("training")}
+    training["snapshots"] = tuple(training["snapshots"])
     return Settings(
         name=record.pop("name"),
         classes=tuple(record.pop("classes")),
         split=Split(**split),
         network=Shape(**record.pop("network")),
-        training=Training(**record.pop("training")),
+        training=Training(**training),
         **record,
     )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import ctypes
 import json
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from tqdm import tqdm
 
 import fastdeconv
 
@@ -23,6 +26,8 @@ from .model import Net, cosines
 from .prepare import Prepared, load_prepared, open_samples
 from .settings import Settings
 
+_CALIBRATION_BATCHES = 8
+
 
 def spectrogram(samples: Samples, frontend: fastdeconv.Frontend) -> Samples:
     """Return what the network is shown for a clip, made by the package itself."""
@@ -30,24 +35,29 @@ def spectrogram(samples: Samples, frontend: fastdeconv.Frontend) -> Samples:
 
 
 def train(settings: Settings, cache: Path, run: Path) -> None:
-    """Train as the settings say; write ``checkpoint.pt`` and ``report.json`` in `run`."""
+    """Train as the settings say, or go on where an interrupted run stopped.
+
+    `run` gets ``last.pt`` (everything to go on from), ``epoch-<n>.pt`` (the network after n
+    epochs, 0 before the first) and, in the end, ``report.json``.
+
+    Raises
+    ------
+    ValueError
+        If `run` holds a run with other settings.
+    """
     _keep_memory()
     _fix_seeds(settings)
     frontend = fastdeconv.Frontend.from_record(settings.frontend)
     parts = split_tracks(load_prepared(cache), settings.split)
-    net = _channels_last(Net(settings.network, len(settings.classes)))
-    initial = {name: value.clone() for name, value in net.state_dict().items()}
-    started = time.monotonic()
-    _fit(net, settings, _batches(settings, parts["train"], cache, frontend))
-    seconds = time.monotonic() - started
-    run.mkdir(parents=True, exist_ok=True)
-    torch.save({"state": net.state_dict(), "initial": initial}, run / "checkpoint.pt")
-    net.eval()
+    job = _Job(settings, _clips(settings, parts["train"], cache, frontend), frontend, run)
+    job.finish()
+    net = job.net.eval()
     report: dict[str, Any] = {
         "torch": torch.__version__,
-        "seconds": round(seconds),
-        "clips_seen": settings.training.steps * settings.training.batch,
-        "cosines": cosines(net, initial),
+        "seconds": round(job.seconds),
+        "steps": job.total_steps,
+        "clips_seen": job.total_steps * settings.training.batch,
+        "cosines": cosines(net, job.initial),
         "tracks": {part: [track.id for track in own] for part, own in parts.items()},
     }
     # Not the test artists: whoever tries settings out must not see how they do.
@@ -111,10 +121,10 @@ def _in_batches(clips: Iterator[Samples], size: int) -> Iterator[list[Samples]]:
         yield batch
 
 
-def _batches(
+def _clips(
     settings: Settings, tracks: list[Prepared], cache: Path, frontend: fastdeconv.Frontend
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    clips = RandomClips(
+) -> RandomClips:
+    return RandomClips(
         tracks=tracks,
         open_samples=partial(open_samples, cache, sr=frontend.sr),
         classes=settings.classes,
@@ -123,11 +133,6 @@ def _batches(
         tilt=settings.training.tilt,
         rng=np.random.default_rng(settings.training.seed),
     )
-    for _ in range(settings.training.steps):
-        drawn = [clips.draw() for _ in range(settings.training.batch)]
-        x = np.stack([spectrogram(samples, frontend) for samples, _ in drawn])
-        labels = torch.tensor([label for _, label in drawn])
-        yield torch.from_numpy(x).contiguous(memory_format=torch.channels_last), labels
 
 
 def _optimiser(net: Net, settings: Settings) -> torch.optim.Optimizer:
@@ -143,36 +148,112 @@ def _optimiser(net: Net, settings: Settings) -> torch.optim.Optimizer:
     return torch.optim.AdamW(groups, lr=plan.learning_rate, weight_decay=plan.weight_decay)
 
 
-def _fit(
-    net: Net, settings: Settings, batches: Iterator[tuple[torch.Tensor, torch.Tensor]]
-) -> None:
-    plan = settings.training
-    optimiser = _optimiser(net, settings)
-    rates = [group["lr"] for group in optimiser.param_groups]
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, rates, total_steps=plan.steps, pct_start=0.15
-    )
-    loss_of = nn.CrossEntropyLoss(label_smoothing=plan.label_smoothing)
-    net.train()
-    started, losses, right = time.monotonic(), 0.0, 0
-    for step, (x, labels) in enumerate(batches, 1):
+class _Job:
+    """A training run that can stop after any step and go on."""
+
+    def __init__(
+        self, settings: Settings, clips: RandomClips, frontend: fastdeconv.Frontend, run: Path
+    ) -> None:
+        self.settings, self.clips, self.frontend, self.run = settings, clips, frontend, run
+        plan = settings.training
+        self.net = _channels_last(Net(settings.network, len(settings.classes)))
+        self.initial = {name: value.clone() for name, value in self.net.state_dict().items()}
+        steps_per_epoch = clips.clips_per_epoch() / plan.batch
+        self.total_steps = round(plan.epochs * steps_per_epoch)
+        self.snapshots = {round(n * steps_per_epoch): f"epoch-{n:02d}" for n in plan.snapshots}
+        self.snapshots[self.total_steps] = "epoch-end"
+        self.optimiser = _optimiser(self.net, settings)
+        rates = [group["lr"] for group in self.optimiser.param_groups]
+        self.schedule = torch.optim.lr_scheduler.OneCycleLR(
+            self.optimiser, rates, total_steps=self.total_steps, pct_start=0.15
+        )
+        self.step, self.seconds = 0, 0.0
+
+    def finish(self) -> None:
+        """Take the steps that are left."""
+        self.run.mkdir(parents=True, exist_ok=True)
+        if (self.run / "last.pt").exists():
+            self._resume()
+        else:
+            self._keep_untrained()
+        loss_of = nn.CrossEntropyLoss(label_smoothing=self.settings.training.label_smoothing)
+        self.net.train()
+        with tqdm(total=self.total_steps, initial=self.step, unit="step") as bar:
+            while self.step < self.total_steps:
+                started = time.monotonic()
+                loss, accuracy = self._take_step(loss_of)
+                self.seconds += time.monotonic() - started
+                self.step += 1
+                bar.set_postfix_str(f"loss {loss:.3f}, accuracy {accuracy:.2f}", refresh=False)
+                bar.update()
+                self._keep()
+
+    def _take_step(self, loss_of: nn.Module) -> tuple[float, float]:
+        x, labels = self._batch(self.clips)
         # bf16 halves the memory traffic, which is what these small layers wait for.
         with torch.autocast("cpu", torch.bfloat16):
-            logits = net(x)
+            logits = self.net(x)
         loss = loss_of(logits.float(), labels)
-        optimiser.zero_grad()
+        self.optimiser.zero_grad()
         loss.backward()
-        optimiser.step()
-        schedule.step()
-        losses += float(loss.detach())
-        right += int((logits.argmax(1) == labels).sum())
-        if step % plan.report_every == 0 or step == plan.steps:
-            seen = (step - 1) % plan.report_every + 1
-            print(
-                f"step {step}/{plan.steps}  loss {losses / seen:.3f}  "
-                f"accuracy {right / (seen * plan.batch):.3f}  "
-                f"{step * plan.batch / (time.monotonic() - started):.0f} clips/s",
-                file=sys.stderr,
-                flush=True,
-            )
-            losses, right = 0.0, 0
+        self.optimiser.step()
+        self.schedule.step()
+        return float(loss.detach()), float((logits.argmax(1) == labels).float().mean())
+
+    def _batch(self, clips: RandomClips) -> tuple[torch.Tensor, torch.Tensor]:
+        drawn = [clips.draw() for _ in range(self.settings.training.batch)]
+        x = np.stack([spectrogram(samples, self.frontend) for samples, _ in drawn])
+        labels = torch.tensor([label for _, label in drawn])
+        return torch.from_numpy(x).contiguous(memory_format=torch.channels_last), labels
+
+    def _keep_untrained(self) -> None:
+        """Write ``epoch-00.pt``: the first weights, with batch norms that know their input.
+
+        Of clips of its own, so that the training clips are the same with and without it.
+        """
+        net = copy.deepcopy(self.net).train()
+        for _, norm in net.blocks():
+            norm.momentum = None  # the plain average over batches
+        own = replace(self.clips, rng=np.random.default_rng([self.settings.training.seed, 0]))
+        with torch.inference_mode(), torch.random.fork_rng():
+            for _ in range(_CALIBRATION_BATCHES):
+                net(self._batch(own)[0])
+        _save({"state": net.state_dict()}, self.run / "epoch-00.pt")
+
+    def _keep(self) -> None:
+        if self.step in self.snapshots:
+            state = {"state": self.net.state_dict()}
+            _save(state, self.run / f"{self.snapshots[self.step]}.pt")
+        if self.step % self.settings.training.save_every == 0 or self.step == self.total_steps:
+            _save(self._progress(), self.run / "last.pt")
+
+    def _progress(self) -> dict[str, Any]:
+        return {
+            "settings": repr(self.settings),
+            "state": self.net.state_dict(),
+            "initial": self.initial,
+            "optimiser": self.optimiser.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "step": self.step,
+            "seconds": self.seconds,
+            "clips": json.dumps(self.clips.rng.bit_generator.state),
+            "dropout": torch.get_rng_state(),
+        }
+
+    def _resume(self) -> None:
+        saved = torch.load(self.run / "last.pt", weights_only=True)
+        if saved["settings"] != repr(self.settings):
+            raise ValueError(f"{self.run} is a run with other settings: choose another --run")
+        self.net.load_state_dict(saved["state"])
+        self.initial = saved["initial"]
+        self.optimiser.load_state_dict(saved["optimiser"])
+        self.schedule.load_state_dict(saved["schedule"])
+        self.step, self.seconds = saved["step"], saved["seconds"]
+        self.clips.rng.bit_generator.state = json.loads(saved["clips"])
+        torch.set_rng_state(saved["dropout"])
+
+
+def _save(record: dict[str, Any], path: Path) -> None:
+    partial_path = path.with_suffix(".partial")
+    torch.save(record, partial_path)
+    partial_path.replace(path)

@@ -39,7 +39,7 @@ from .plan import AFFINE, Order, Segment, layer_cache, segment_below
 from .region import Part, Region, covering_cells, reached_by, within
 from .trace import Trace, as_array
 
-__all__ = ["deconvolve"]
+__all__ = ["checked_features", "deconvolve"]
 
 Array = NDArray[Any]
 
@@ -125,7 +125,7 @@ def deconvolve(
         raise ParameterError(f"rule must be one of {', '.join(RULES)}, found {rule!r}")
     index, features = _resolve_layer(net, layer, features)
     activation = trace.activation(index)
-    chosen = _resolve_features(layer, activation.shape[0], features)
+    chosen = checked_features(layer, activation.shape[0], features)
     values = _start_values(activation, chosen, start)
     chosen_backend: Any = get_backend(backend)
     bf16 = _wants_bf16(precision, chosen_backend)
@@ -168,7 +168,14 @@ def _resolve_layer(
     raise ParameterError(f"there is no class {nn.shown(name)}; classes: {known}")
 
 
-def _resolve_features(layer: str, count: int, features: Sequence[int] | None) -> NDArray[np.intp]:
+def checked_features(layer: str, count: int, features: Sequence[int] | None) -> NDArray[np.intp]:
+    """The features asked for, of a layer that has `count`; None for all.
+
+    Raises
+    ------
+    ParameterError
+        If they are not ints from 0 below `count`.
+    """
     if features is None:
         return np.arange(count)
     array = as_array(features, "features")

@@ -644,7 +644,9 @@ def _choi2016(arrays: dict[str, NDArray[np.float32]]) -> Network:
 # --- writing -----------------------------------------------------------------------------
 
 
-def write_archive(network: Network, path: str | os.PathLike[str]) -> None:
+def write_archive(
+    network: Network, path: str | os.PathLike[str], dtype: str = "float32"
+) -> None:
     """Write a network; see `Network.save`.
 
     Parameters
@@ -652,6 +654,7 @@ def write_archive(network: Network, path: str | os.PathLike[str]) -> None:
     network : Network
     path : str or path
         Written exactly there: no suffix is added, unlike `numpy.savez`.
+    dtype : {"float32", "float16"}
 
     Raises
     ------
@@ -664,16 +667,30 @@ def write_archive(network: Network, path: str | os.PathLike[str]) -> None:
         path = os.fspath(path)
     if not isinstance(path, str) or not path:
         raise ParameterError(f"path must be a str or a path, found {shown(path)}")
+    if dtype not in ("float32", "float16"):
+        raise ParameterError(f"dtype must be 'float32' or 'float16', found {shown(dtype)}")
     with _named_in_errors(shown(path)):
-        record = _record_array(network)
-        _check_limits([array.nbytes for array in (record, *network.arrays.values())])
+        arrays = {_RECORD: _record_array(network), **_stored(network.arrays, dtype)}
+        _check_limits([array.nbytes for array in arrays.values()])
     try:
-        _replace(path, lambda file: _write_zip(file, {_RECORD: record, **network.arrays}))
+        _replace(path, lambda file: _write_zip(file, arrays))
     except FileNotFoundError as exc:
         # The system names the temporary file.
         raise FileNotFoundError(exc.errno, exc.strerror, path) from None
     except (OSError, ValueError) as exc:
         raise ArchiveError(f"{shown(path)}: cannot be written ({exc})") from exc
+
+
+def _stored(arrays: Mapping[str, NDArray[np.float32]], dtype: str) -> dict[str, NDArray[Any]]:
+    """The weights as they are written, little-endian."""
+    stored = {}
+    for key, array in arrays.items():
+        with np.errstate(over="ignore"):  # said below, with its name
+            stored[key] = array.astype("<f4" if dtype == "float32" else "<f2", copy=False)
+        if not np.isfinite(stored[key]).all():
+            largest = float(np.abs(array).max())
+            raise ArchiveError(f"array {key!r}: found {largest:.6g}, which overflows {dtype}")
+    return stored
 
 
 def _replace(path: str, write: Callable[[IO[bytes]], None]) -> None:
@@ -718,9 +735,8 @@ def _write_zip(file: IO[bytes], arrays: Mapping[str, NDArray[Any]]) -> None:
     """Write arrays as an .npz with nothing in it that depends on time or place."""
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         for key, array in arrays.items():
-            little = array if array.dtype.kind == "U" else array.astype("<f4", copy=False)
             data = io.BytesIO()
-            np.lib.format.write_array(data, little, version=(1, 0), allow_pickle=False)
+            np.lib.format.write_array(data, array, version=(1, 0), allow_pickle=False)
             info = zipfile.ZipInfo(key + _SUFFIX, date_time=(1980, 1, 1, 0, 0, 0))
             info.compress_type = zipfile.ZIP_DEFLATED
             info.external_attr = 0o644 << 16

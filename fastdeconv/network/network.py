@@ -194,27 +194,36 @@ class Network:
 
         return read_archive(path, architecture, true_convolution)
 
-    def save(self, path: str | os.PathLike[str]) -> None:
+    def save(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        dtype: Literal["float32", "float16"] = "float32",
+    ) -> None:
         """Write the network to an ``.npz`` archive.
 
-        The same network gives the same bytes, and `load` gives it back exactly.
-        The file appears whole or not at all.
+        The same network gives the same bytes, and `load` gives it back exactly (as
+        float32). The file appears whole or not at all.
 
         Parameters
         ----------
         path : str or path
             Written exactly there: no suffix is added.
+        dtype : {"float32", "float16"}
+            Half precision halves the file and rounds the weights to 11 bits: enough for
+            checkpoints that are looked at.
 
         Raises
         ------
         ArchiveError
-            If the file cannot be written, or is over the limits of reading.
+            If the file cannot be written, is over the limits of reading, or a weight
+            overflows `dtype`.
         FileNotFoundError
             If the folder is not there.
         """
         from .archive import write_archive
 
-        write_archive(self, path)
+        write_archive(self, path, dtype)
 
     def forward(
         self, x: ArrayLike, *, algorithm: Literal["auto", "direct", "winograd"] = "auto"

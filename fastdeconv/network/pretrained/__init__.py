@@ -1,4 +1,7 @@
-"""The bundled networks: one archive ``<name>.npz`` each, with its card ``<name>.md``."""
+"""The bundled networks: one archive ``<name>.npz`` each, with its card ``<name>.md``.
+
+``untrained/<name>.npz`` is the same network before training, in half precision.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from ..network import Network
 __all__ = ["list_pretrained", "pretrained"]
 
 _SUFFIX = ".npz"
+_UNTRAINED = "untrained"
 
 
 def list_pretrained() -> list[str]:
@@ -25,13 +29,17 @@ def list_pretrained() -> list[str]:
     return sorted(e.name[: -len(_SUFFIX)] for e in entries if e.name.endswith(_SUFFIX))
 
 
-def pretrained(name: str) -> Network:
+def pretrained(name: str, *, trained: bool = True) -> Network:
     """A bundled network.
 
     Parameters
     ----------
     name : str
         One of `list_pretrained`.
+    trained : bool
+        False for the network its training began with: the same seed's random weights, and
+        batch norms that know music (their mean and variance were measured before the first
+        step). Whatever it shows as well was not learned.
 
     Returns
     -------
@@ -48,5 +56,8 @@ def pretrained(name: str) -> Network:
         raise ParameterError(
             f"no bundled network {shown(name)}; there are {', '.join(names) or 'none'}"
         )
-    with resources.files(__name__).joinpath(name + _SUFFIX).open("rb") as file:
+    folder = resources.files(__name__)
+    if not trained:
+        folder = folder.joinpath(_UNTRAINED)
+    with folder.joinpath(name + _SUFFIX).open("rb") as file:
         return Network.load(file)

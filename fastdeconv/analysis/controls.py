@@ -1,0 +1,149 @@
+"""Untrained networks to compare with: the same layers, random weights.
+
+What an untrained network shows as well was not learned (Adebayo et al., arXiv 1810.03292).
+Deconvnet pictures need that control more than others, because the way back restores much of
+the input whatever the weights (Nie et al., arXiv 1805.07039).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ..errors import ParameterError
+from ..network.layers import Affine, BatchNorm2d, Conv2d, Layer, Linear
+from ..network.network import Network
+from ..network.pretrained import list_pretrained, pretrained
+
+__all__ = ["randomised", "untrained"]
+
+Arrays = dict[str, NDArray[Any]]
+
+_LEAST_SPREAD = 1e-6
+"""Of a channel that is constant over all inputs only the mean is taken away."""
+
+
+def randomised(
+    net: Network, seed: int = 0, inputs: Iterable[ArrayLike] | None = None
+) -> Network:
+    """The same network with random weights.
+
+    Weights of convolutions and linear layers are drawn as PyTorch draws them, uniformly
+    between -b and b with b = 1 / sqrt(fan-in); biases are 0; batch norms and affine layers
+    pass everything unchanged. So drawn, many channels fire everywhere or nowhere, since
+    spectrograms are not centred. With `inputs` every convolution gets what a batch norm
+    behind it would do at the start of training: mean 0 and variance 1 of each channel over
+    `inputs`, by scaling its filters and setting its bias (or the statistics of the batch norm
+    that follows; without either there is no bias, and channels are only scaled).
+
+    Parameters
+    ----------
+    net : Network
+    seed : int
+        The same seed gives the same weights.
+    inputs : iterable of array, shape (C, H, W), optional
+        Some typical network inputs; a dozen will do.
+
+    Returns
+    -------
+    Network
+
+    Raises
+    ------
+    ParameterError
+        If `seed` is not an int from 0, or an input does not fit the network.
+    """
+    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
+        raise ParameterError(f"seed must be an int from 0, found {seed!r}")
+    arrays = _drawn(net, int(seed))
+    if inputs is not None:
+        samples = [np.asarray(x) for x in inputs]
+        if not samples:
+            raise ParameterError("inputs must hold at least one input, found none")
+        _centre(net, arrays, samples)
+    return _with_arrays(net, net.layers, arrays)
+
+
+def untrained(net: Network, inputs: Iterable[ArrayLike]) -> Network:
+    """What a network was before training, as far as that is known.
+
+    Of a bundled network it is the very network its training began with,
+    ``pretrained(name, trained=False)``; of any other `randomised` with seed 0.
+    """
+    if net.name in list_pretrained():
+        bundled = pretrained(net.name)
+        if _same(net.arrays, bundled.arrays):
+            return pretrained(net.name, trained=False)
+    return randomised(net, 0, inputs)
+
+
+def _same(found: Mapping[str, NDArray[Any]], wanted: Mapping[str, NDArray[Any]]) -> bool:
+    return found.keys() == wanted.keys() and all(
+        np.array_equal(found[key], array) for key, array in wanted.items()
+    )
+
+
+def _drawn(net: Network, seed: int) -> Arrays:
+    arrays: Arrays = {}
+    for number, layer in enumerate(net.layers):
+        # A stream of its own for each layer: those above do not change the others.
+        rng = np.random.default_rng([seed, number])
+        for key in layer.array_names:
+            shape = net.arrays[key].shape
+            if isinstance(layer, (Conv2d, Linear)) and len(shape) > 1:
+                bound = 1 / np.sqrt(np.prod(shape[1:]))
+                arrays[key] = rng.uniform(-bound, bound, shape).astype(np.float32)
+            else:
+                ones = isinstance(layer, (Affine, BatchNorm2d)) and key.endswith(
+                    (".weight", ".running_var")
+                )
+                arrays[key] = np.full(shape, float(ones), np.float32)
+    return arrays
+
+
+def _centre(net: Network, arrays: Arrays, samples: Sequence[NDArray[Any]]) -> None:
+    """Scale and shift every convolution, in place and in order."""
+    for index, layer in enumerate(net.layers):
+        if not isinstance(layer, Conv2d):
+            continue
+        norm = _norm_behind(net, index)
+        lower = _with_arrays(net, net.layers[: index + 1], arrays)
+        mean, spread = _moments([lower.forward(x)[layer.name] for x in samples])
+        spread = np.where(spread > _LEAST_SPREAD, spread, 1)
+        if norm is not None:
+            arrays[f"{norm.name}.running_mean"] = mean.astype(np.float32)
+            arrays[f"{norm.name}.running_var"] = np.square(spread).astype(np.float32)
+            continue
+        scale = spread[:, np.newaxis, np.newaxis, np.newaxis]
+        arrays[f"{layer.name}.weight"] = (arrays[f"{layer.name}.weight"] / scale).astype(np.float32)
+        if f"{layer.name}.bias" in arrays:
+            arrays[f"{layer.name}.bias"] = (-mean / spread).astype(np.float32)
+
+
+def _norm_behind(net: Network, index: int) -> BatchNorm2d | None:
+    following = net.layers[index + 1] if index + 1 < len(net.layers) else None
+    return following if isinstance(following, BatchNorm2d) else None
+
+
+def _moments(maps: Sequence[NDArray[Any]]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean and standard deviation of every channel over maps (C, H, W)."""
+    count = sum(m[0].size for m in maps)
+    mean = sum(m.sum(axis=(1, 2), dtype=np.float64) for m in maps) / count
+    squares = sum(np.square(m - mean[:, None, None]).sum(axis=(1, 2)) for m in maps) / count
+    return np.asarray(mean), np.sqrt(squares)
+
+
+def _with_arrays(net: Network, layers: Sequence[Layer], arrays: Arrays) -> Network:
+    whole = len(layers) == len(net.layers)
+    return Network(
+        layers,
+        {key: arrays[key] for layer in layers for key in layer.array_names},
+        net.input_shape,
+        frontend=net.frontend,
+        classes=net.classes if whole else None,
+        name=None if net.name is None else f"{net.name}, untrained",
+        license=None,
+    )

@@ -1,0 +1,260 @@
+"""How features come about during training.
+
+Zeiler and Fergus (arXiv 1311.2901, section 4.1, figure 4) showed, for some features of each
+layer, the strongest activation over all training examples projected down to the input, at
+several epochs. Sudden jumps in appearance come from a change of the example that is strongest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ..audio.frontend import Clip, Frontend
+from ..deconvnet.projection import checked_features, deconvolve
+from ..deconvnet.region import Region, reached_by
+from ..errors import ParameterError, enough_memory
+from ..kernels.dispatch import config
+from ..network.choosing import up_to
+from ..network.layers import SlidingLayer, shape_text, shown
+from ..network.network import Network
+
+if TYPE_CHECKING:
+    import os
+    from pathlib import Path
+
+__all__ = ["Evolution", "feature_evolution"]
+
+Array = NDArray[Any]
+
+_SHOWN = 8
+"""Features, unless some are asked for."""
+
+
+@enough_memory("this: fewer features or checkpoints")
+def feature_evolution(
+    checkpoints: Mapping[str, Network],
+    clips: Sequence[Clip | ArrayLike],
+    layer: str,
+    features: Sequence[int] | None = None,
+    *,
+    rule: Literal["deconvnet", "guided", "gradient"] = "deconvnet",
+    progress: Callable[[str, int, int], None] | None = None,
+    backend: str | None = None,
+    num_threads: int | None = None,
+) -> Evolution:
+    """Project the strongest activation of features over a set of clips, checkpoint by checkpoint.
+
+    Parameters
+    ----------
+    checkpoints : dict of str to Network
+        In the order of training, named as they shall be called: "1", "5", "end".
+    clips : sequence of Clip, or of arrays (C, H, W)
+        All of one shape.
+    layer : str
+    features : sequence of int, optional
+        Default: the eight with the strongest activation at the last checkpoint, strongest
+        first.
+    rule, backend, num_threads
+        See `deconvolve`.
+    progress : callable, optional
+        Called with (checkpoint, clips done, clips in all).
+
+    Returns
+    -------
+    Evolution
+
+    Raises
+    ------
+    ParameterError
+        If there are no checkpoints or clips, they do not fit, or a layer or feature is not there.
+    """
+    if not isinstance(checkpoints, Mapping) or not checkpoints:
+        raise ParameterError("checkpoints must be a dict of at least one network")
+    inputs = [np.asarray(clip.x if isinstance(clip, Clip) else clip) for clip in clips]
+    shapes = {x.shape for x in inputs}
+    if len(shapes) != 1:
+        raise ParameterError(
+            "clips must be at least one, of one shape; found "
+            f"{', '.join(sorted(map(str, shapes))) or 'none'}"
+        )
+    networks = {label: up_to(net, layer) for label, net in checkpoints.items()}
+    shape = _common_shape(networks, layer, inputs[0].shape)
+    wanted = None if features is None else checked_features(layer, shape[0], features).tolist()
+    with config(backend=backend, num_threads=num_threads):
+        found = {}
+        for number, (label, net) in enumerate(networks.items()):
+            def tell(done: int, label: str = label, before: int = number * len(inputs)) -> None:
+                if progress is not None:
+                    progress(label, before + done, len(networks) * len(inputs))
+
+            found[label] = _strongest(net, layer, inputs, tell)
+        if wanted is None:
+            last = list(found.values())[-1].value
+            wanted = [int(k) for k in np.argsort(-last, kind="stable")[:_SHOWN]]
+        maps = [
+            _project(net, layer, inputs, wanted, found[label], rule)
+            for label, net in networks.items()
+        ]
+    last_net = list(networks.values())[-1]
+    position = np.stack([own.position[wanted] for own in found.values()], axis=1)
+    return Evolution(
+        layer=layer,
+        features=wanted,
+        labels=list(networks),
+        maps=np.stack(maps, axis=1),
+        value=np.stack([own.value[wanted] for own in found.values()], axis=1),
+        clip=np.stack([own.clip[wanted] for own in found.values()], axis=1),
+        position=position,
+        box=_boxes(last_net, inputs[0].shape, shape[1:], position),
+        frontend=last_net.frontend,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Evolution:
+    """What `feature_evolution` found: K features at T checkpoints.
+
+    Attributes
+    ----------
+    layer : str
+    features : list of int
+    labels : list of str
+        Of the checkpoints.
+    maps : array of float32, shape (K, T, C, H, W)
+        Projections of the strongest activation; zero for a feature that fires nowhere.
+    value : array of float32, shape (K, T)
+        The activation.
+    clip : array of int, shape (K, T)
+        The clip it is in, from 0 (of equals the first); -1 for a feature that fires nowhere.
+    position : array of int, shape (K, T, 2)
+        Its row and column in the layer's map.
+    box : array of int, shape (K, T, 4)
+        What of the input it can see: rows and columns as begin, end, begin, end.
+    frontend : Frontend or None
+    """
+
+    layer: str
+    features: list[int]
+    labels: list[str]
+    maps: Array
+    value: Array
+    clip: Array
+    position: Array
+    box: Array
+    frontend: Frontend | None
+
+    def patch(self, k: int, t: int) -> Array:
+        """The map of ``features[k]`` at ``labels[t]`` inside its box, (C, rows, columns)."""
+        top, bottom, left, right = self.box[k, t]
+        patch: Array = self.maps[k, t, :, top:bottom, left:right]
+        return patch
+
+    @property
+    def table(self) -> list[dict[str, Any]]:
+        """One row per feature and checkpoint; ``box`` in rows and columns of the input."""
+        rows = []
+        for i, k in enumerate(self.features):
+            for t, label in enumerate(self.labels):
+                top, bottom, left, right = (int(n) for n in self.box[i, t])
+                rows.append({
+                    "layer": self.layer, "feature": k, "checkpoint": label,
+                    "activation": float(self.value[i, t]), "clip": int(self.clip[i, t]),
+                    "row": int(self.position[i, t, 0]), "column": int(self.position[i, t, 1]),
+                    "top": top, "bottom": bottom, "left": left, "right": right,
+                })
+        return rows
+
+    def save(
+        self, out: str | os.PathLike[str], name: str = "evolution", *, overwrite: bool = False
+    ) -> Path:
+        """Write arrays, a table and (with matplotlib) the grid of pictures to ``out / name``.
+
+        Returns
+        -------
+        Path
+            The folder, which appears whole or not at all.
+
+        Raises
+        ------
+        ParameterError
+            If it cannot be written or is there already.
+        """
+        from ..report.study import write_evolution
+
+        return write_evolution(self, out, name, overwrite=overwrite)
+
+
+@dataclass
+class _Strongest:
+    """Of every feature of a layer the strongest activation over all clips."""
+
+    value: Array
+    clip: Array
+    position: Array
+
+
+def _strongest(
+    net: Network, layer: str, inputs: Sequence[Array], tell: Callable[[int], None]
+) -> _Strongest:
+    count = net.shapes(inputs[0].shape)[-1][0]
+    best = _Strongest(np.zeros(count, np.float32), np.full(count, -1), np.zeros((count, 2), int))
+    for number, x in enumerate(inputs):
+        maps = net.forward(x)[layer]
+        flat = maps.reshape(len(maps), -1)
+        places = flat.argmax(axis=1)
+        values = flat[np.arange(len(flat)), places]
+        better = values > best.value
+        best.value[better], best.clip[better] = values[better], number
+        best.position[better] = np.stack(np.divmod(places, maps.shape[2]), axis=1)[better]
+        tell(number + 1)
+    return best
+
+
+def _project(
+    net: Network, layer: str, inputs: Sequence[Array], features: Sequence[int],
+    found: _Strongest, rule: Any,
+) -> Array:
+    out = np.zeros((len(features), *inputs[0].shape), np.float32)
+    clips = found.clip[features].tolist()
+    for clip in sorted(set(clips) - {-1}):
+        rows = [i for i, own in enumerate(clips) if own == clip]
+        chosen = [features[i] for i in rows]
+        trace = net.forward(inputs[clip])
+        out[rows] = deconvolve(trace, layer, chosen, rule=rule, start="max")
+    return out
+
+
+def _common_shape(
+    networks: Mapping[str, Network], layer: str, shape: Sequence[int]
+) -> tuple[int, int, int]:
+    found = {label: net.shapes(shape)[-1] for label, net in networks.items()}
+    first = next(iter(found.values()))
+    for label, own in found.items():
+        if own != first:
+            raise ParameterError(
+                f"checkpoint {shown(label)}: {layer} is {shape_text(own)}, at the first "
+                f"checkpoint {shape_text(first)}"
+            )
+    return first
+
+
+def _boxes(net: Network, shape: Sequence[int], size: Sequence[int], position: Array) -> Array:
+    """What of the input each unit sees, its convolutions and pools followed down."""
+    shapes: list[Sequence[int]] = [shape, *net.shapes(shape)]
+    boxes = np.zeros((*position.shape[:2], 4), int)
+    for place in np.ndindex(*position.shape[:2]):
+        row, column = (int(n) for n in position[place])
+        region = Region((row, row + 1), (column, column + 1))
+        for layer, before, after in zip(net.layers[::-1], shapes[-2::-1], shapes[:0:-1]):
+            inside = (before[1], before[2])
+            if isinstance(layer, SlidingLayer):
+                region = reached_by(layer.window(inside, net.arrays), region, inside)
+            elif tuple(before[1:]) != tuple(after[1:]):
+                region = Region.of(inside)  # a layer that looks everywhere
+        boxes[place] = (*region.rows, *region.cols)
+    return boxes

@@ -1,0 +1,465 @@
+"""Sounds with known attributes: rendered chords, or a folder of one's own.
+
+A chord is struck at 0.1 s and again half-way, so that every stimulus has onsets and sustained
+parts. By default the notes are computed here, in NumPy, the same bits everywhere:
+
+=========  ==================================================================
+piano      decaying partials, slightly sharp as on stiff strings; quick attack
+organ      steady partials of nine drawbars; quick attack and release
+strings    sawtooth of three slightly detuned players; slow attack, steady
+guitar     plucked string (Karplus and Strong 1983): bright attack, decays
+=========  ==================================================================
+
+``renderer="fluidsynth"`` plays a sound font instead.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from itertools import product
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..audio.frontend import Clip, Frontend, load_clip
+from ..errors import AudioError, ParameterError
+from ..network.layers import shown
+
+__all__ = [
+    "CHORDS", "INSTRUMENTS", "OCTAVES", "ROOTS", "Stimulus", "chord_stimuli", "cut_clips",
+    "read_stimuli",
+]
+
+Samples = NDArray[np.float32]
+
+ROOTS = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
+#: Semitones above the root.
+CHORDS = {
+    "maj": (0, 4, 7), "min": (0, 3, 7), "dim": (0, 3, 6), "aug": (0, 4, 8), "7": (0, 4, 7, 10),
+    "sus4": (0, 5, 7), "maj7": (0, 4, 7, 11), "min7": (0, 3, 7, 10), "dim7": (0, 3, 6, 9),
+    "5": (0, 7),
+}
+#: As in scientific pitch notation: C4 is middle C, MIDI note 60.
+OCTAVES = (1, 2, 3, 4, 5, 6)
+#: Of both renderers, with the General MIDI program (from 0) that fluidsynth plays.
+INSTRUMENTS = {"piano": 0, "organ": 19, "strings": 48, "guitar": 24}
+
+_FIRST_STROKE = 0.1
+_RELEASE = 0.02
+_PEAK = 0.5
+_MIDDLE_C = 60
+_GUARD = 0.45
+"""Partials above this share of the rate are left out."""
+_MAX_SECONDS = 600
+_MAX_CSV_BYTES = 1 << 24
+_TABLE = "attributes.csv"
+_SOUND_FONTS = (
+    "/usr/share/sounds/sf2/FluidR3_GM.sf2",
+    "/usr/share/sounds/sf2/default-GM.sf2",
+    "/usr/share/sounds/sf3/default-GM.sf3",
+    "/usr/share/soundfonts/FluidR3_GM.sf2",
+    "/usr/share/soundfonts/default.sf2",
+)
+_FLUIDSYNTH_RATE = 44100
+
+
+@dataclass(frozen=True)
+class Stimulus:
+    """A sound with attributes, made or read when it is asked for.
+
+    Attributes
+    ----------
+    name : str
+    attributes : dict of str to str
+        Such as ``{"root": "C#", "chord": "min", "octave": "4", "instrument": "guitar"}``.
+    source : callable
+        Makes the clip for a front end.
+    """
+
+    name: str
+    attributes: Mapping[str, str]
+    source: Callable[[Frontend], Clip] = field(repr=False)
+
+    def clip(self, frontend: Frontend) -> Clip:
+        """The sound as a network with that front end sees it."""
+        return self.source(frontend)
+
+
+def chord_stimuli(
+    roots: Iterable[str] = ROOTS,
+    chords: Iterable[str] = ("maj", "min", "dim", "aug", "7"),
+    octaves: Iterable[int] = (3, 4),
+    instruments: Iterable[str] = tuple(INSTRUMENTS),
+    *,
+    seconds: float = 4.0,
+    renderer: Literal["numpy", "fluidsynth"] = "numpy",
+    soundfont: str | os.PathLike[str] | None = None,
+) -> list[Stimulus]:
+    """Chords in every combination of root, type, octave and instrument.
+
+    The default is 12 x 5 x 2 x 4 = 480 stimuli of 4 s, each struck at 0.1 s and again half-way.
+
+    Parameters
+    ----------
+    roots : iterable of str
+        Of "C", "C#", ... "B".
+    chords : iterable of str
+        Of `CHORDS`: maj, min, dim, aug, 7, sus4, maj7, min7, dim7, 5.
+    octaves : iterable of int
+        1 to 6; the root of octave 4 is from middle C upwards.
+    instruments : iterable of str
+        Of piano, organ, strings, guitar.
+    seconds : float
+    renderer : {"numpy", "fluidsynth"}
+        ``"fluidsynth"`` needs the extra ``fastdeconv[fluidsynth]``, the library and a General
+        MIDI sound font; reverb and chorus are off.
+    soundfont : str or path, optional
+        Default: the first there is of the usual places of Debian and Fedora.
+
+    Returns
+    -------
+    list of Stimulus
+        Attributes "root", "chord", "octave", "instrument"; the instrument changes fastest.
+
+    Raises
+    ------
+    ParameterError
+        If a value is unknown, listed twice or none is given, or the renderer is not there.
+    """
+    lists = {
+        "roots": _chosen("roots", roots, ROOTS),
+        "chords": _chosen("chords", chords, CHORDS),
+        "octaves": _chosen("octaves", octaves, OCTAVES),
+        "instruments": _chosen("instruments", instruments, INSTRUMENTS),
+    }
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not (
+        0.5 <= seconds <= _MAX_SECONDS
+    ):
+        raise ParameterError(f"seconds must be from 0.5 to {_MAX_SECONDS}, found {seconds!r}")
+    render = _renderer(renderer, soundfont)
+
+    def stimulus(root: str, chord: str, octave: int, instrument: str) -> Stimulus:
+        lowest = _MIDDLE_C + 12 * (octave - 4) + ROOTS.index(root)
+        notes = [lowest + step for step in CHORDS[chord]]
+
+        def source(frontend: Frontend) -> Clip:
+            samples, sr = render(instrument, notes, float(seconds), frontend.sr)
+            return Clip(samples * np.float32(_PEAK / np.abs(samples).max()), sr, frontend)
+
+        attributes = {
+            "root": root, "chord": chord, "octave": str(octave), "instrument": instrument
+        }
+        return Stimulus("-".join(attributes.values()), attributes, source)
+
+    return [stimulus(*values) for values in product(*lists.values())]
+
+
+def read_stimuli(path: str | os.PathLike[str]) -> list[Stimulus]:
+    """Sounds of one's own, listed with their attributes in a CSV file.
+
+    Parameters
+    ----------
+    path : str or path
+        A CSV file (UTF-8, with a header), or a folder with an ``attributes.csv``. The column
+        ``file`` has paths relative to the CSV's folder; every other column is an attribute.
+
+    Returns
+    -------
+    list of Stimulus
+        In the order of the file, named by their file.
+
+    Raises
+    ------
+    ParameterError
+        If the table is not as described, a path leaves the folder, or two rows agree in every
+        attribute; names the line.
+    FileNotFoundError
+        If the table, or a sound, is not there.
+    """
+    table = Path(path)
+    if table.is_dir():
+        table = table / _TABLE
+    rows = list(_rows(table))
+    seen: dict[tuple[str, ...], int] = {}
+    stimuli = []
+    for line, file, attributes in rows:
+        where = f"{table}, line {line}"
+        earlier = seen.setdefault(tuple(attributes.values()), line)
+        if earlier != line:
+            raise ParameterError(
+                f"{where} has the attributes of line {earlier}: add a column that tells the two "
+                'apart, such as "take"'
+            )
+        sound = _inside(table.parent, file, where)
+        stimuli.append(Stimulus(file, attributes, _reader(sound)))
+    return stimuli
+
+
+def cut_clips(path: str | os.PathLike[str], frontend: Frontend) -> list[Clip]:
+    """A sound as consecutive clips of the length the front end fixes; what is left over is not.
+
+    A sound shorter than one clip is one, padded; without fixed `frames` it is one as it is.
+
+    Raises
+    ------
+    AudioError, FileNotFoundError
+        See `load_clip`.
+    """
+    if frontend.frames is None:
+        return [load_clip(path, frontend)]
+    samples = load_clip(path, replace(frontend, frames=None)).samples
+    # Frames are centred: the last is that many hops after the first.
+    length = max(1, (frontend.frames - 1) * frontend.hop_length)
+    count = max(1, samples.size // length)
+    return [
+        Clip(samples[i * length : (i + 1) * length], frontend.sr, frontend) for i in range(count)
+    ]
+
+
+def _chosen(key: str, values: Iterable[Any], known: Iterable[Any]) -> list[Any]:
+    there = list(known)
+    chosen = [values] if isinstance(values, str) else list(values)
+    for value in chosen:
+        if isinstance(value, bool) or value not in there:
+            raise ParameterError(
+                f"{key}: {shown(value)} is not among {', '.join(map(str, there))}"
+            )
+    if not chosen or len(set(chosen)) < len(chosen):
+        raise ParameterError(f"{key} must be different ones, at least one, found {chosen!r}")
+    return chosen
+
+
+# --- a table of sounds ---------------------------------------------------------------------
+
+
+def _reader(path: Path) -> Callable[[Frontend], Clip]:
+    return lambda frontend: load_clip(path, frontend)
+
+
+def _rows(table: Path) -> Iterator[tuple[int, str, dict[str, str]]]:
+    """(line, file, attributes) of every row."""
+    reader = csv.reader(io.StringIO(_text(table), newline=""), strict=True)
+    try:
+        header = [name.strip() for name in next(reader, [])]
+        if header.count("file") != 1 or len(set(header)) < len(header) or "" in header:
+            raise ParameterError(
+                f"{table}: the header must be the column 'file' and different names of "
+                f"attributes, found {', '.join(map(shown, header)) or 'nothing'}"
+            )
+        if len(header) < 2:
+            raise ParameterError(f"{table}: there is no column beside 'file'")
+        count = 0
+        for row in reader:
+            if not row:
+                continue
+            count += 1
+            yield reader.line_num, *_row(row, header, f"{table}, line {reader.line_num}")
+    except csv.Error as error:
+        raise ParameterError(f"{table}, line {reader.line_num}: {error}") from None
+    if not count:
+        raise ParameterError(f"{table}: there are no rows")
+
+
+def _row(row: list[str], header: list[str], where: str) -> tuple[str, dict[str, str]]:
+    if len(row) != len(header):
+        raise ParameterError(f"{where}: found {len(row)} columns, the header has {len(header)}")
+    attributes = {name: value.strip() for name, value in zip(header, row)}
+    for name, value in attributes.items():
+        if not value:
+            raise ParameterError(f"{where}: column {shown(name)} is empty")
+    return attributes.pop("file"), attributes
+
+
+def _text(table: Path) -> str:
+    with table.open("rb") as file:
+        data = file.read(_MAX_CSV_BYTES + 1)
+    if len(data) > _MAX_CSV_BYTES:
+        raise ParameterError(f"{table}: larger than {_MAX_CSV_BYTES >> 20} MB")
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ParameterError(f"{table}: not UTF-8 at byte {error.start}") from None
+    if "\0" in text:
+        raise ParameterError(f"{table}: not a text file (it has NUL characters)")
+    return text
+
+
+def _inside(folder: Path, file: str, where: str) -> Path:
+    relative = Path(file)
+    if relative.is_absolute() or ".." in relative.parts:
+        raise ParameterError(f"{where}: {shown(file)} leaves the folder of the table")
+    sound = folder / relative
+    if not sound.is_file():
+        raise FileNotFoundError(2, f"{where}: there is no file", str(sound))
+    return sound
+
+
+# --- rendering -----------------------------------------------------------------------------
+
+# (instrument, notes, seconds, wanted rate) to samples and their rate.
+_Render = Callable[[str, Sequence[int], float, float], tuple[Samples, float]]
+
+
+def _renderer(name: str, soundfont: str | os.PathLike[str] | None) -> _Render:
+    if name == "numpy":
+        if soundfont is not None:
+            raise ParameterError("soundfont is for the renderer 'fluidsynth'")
+        return _render_numpy
+    if name != "fluidsynth":
+        raise ParameterError(f"renderer must be 'numpy' or 'fluidsynth', found {shown(name)}")
+    return _fluidsynth(_sound_font(soundfont))
+
+
+def _render_numpy(
+    instrument: str, notes: Sequence[int], seconds: float, sr: float
+) -> tuple[Samples, float]:
+    count = round(seconds * sr)
+    out = np.zeros(count)
+    strokes = [(round(start * sr), round(end * sr)) for start, end in _strokes(seconds)]
+    longest = max(last - first for first, last in strokes)
+    chord = np.sum([_note(instrument, note, longest, sr) for note in notes], axis=0)
+    for first, last in strokes:
+        left = last - first - np.arange(last - first)
+        out[first:last] = chord[: last - first] * np.minimum(1, left / (_RELEASE * sr))
+    return out.astype(np.float32), sr
+
+
+def _strokes(seconds: float) -> list[tuple[float, float]]:
+    half = seconds / 2
+    return [(_FIRST_STROKE, half), (half, seconds)]
+
+
+@lru_cache(maxsize=512)
+def _note(instrument: str, note: int, count: int, sr: float) -> NDArray[np.float64]:
+    """One note that is not let go; all notes have the same energy."""
+    frequency = 440 * 2 ** ((note - 69) / 12)
+    sound = _SYNTHESISERS[instrument](frequency, np.arange(count) / sr, sr, note)
+    result: NDArray[np.float64] = sound / np.sqrt(np.mean(np.square(sound)))
+    result.flags.writeable = False
+    return result
+
+
+def _partials(
+    frequencies: NDArray[Any], sizes: NDArray[Any], t: NDArray[Any], sr: float,
+    decays: NDArray[Any] | None = None, phases: NDArray[Any] | None = None,
+) -> NDArray[Any]:
+    """Sum of decaying sines, (partials,) each; those near half the rate are left out."""
+    out = np.zeros(len(t))
+    for k in np.flatnonzero(frequencies < _GUARD * sr):
+        start = 0.0 if phases is None else phases[k]
+        sine = np.sin(2 * np.pi * frequencies[k] * t + start)
+        out += sizes[k] * (sine if decays is None else sine * np.exp(-decays[k] * t))
+    return out
+
+
+def _piano(frequency: float, t: NDArray[Any], sr: float, note: int) -> NDArray[Any]:
+    n = np.arange(1, 25)
+    stretched = frequency * n * np.sqrt(1 + 4e-4 * n**2)
+    decays = 0.7 + 0.5 * n * np.sqrt(frequency / 262)
+    sizes = np.exp(-0.25 * (n - 1)) * (n % 8 != 0)  # the hammer strikes at an eighth
+    return _partials(stretched, sizes, t, sr, decays) * np.minimum(1, t / 0.004)
+
+
+def _organ(frequency: float, t: NDArray[Any], sr: float, note: int) -> NDArray[Any]:
+    drawbars = np.array([0.5, 1, 1.5, 2, 3, 4, 5, 6, 8])
+    sizes = np.array([0.5, 1, 0.3, 0.8, 0.5, 0.5, 0.2, 0.2, 0.3])
+    sound = _partials(frequency * drawbars, sizes, t, sr)
+    return sound * np.minimum(1, t / 0.01)
+
+
+def _strings(frequency: float, t: NDArray[Any], sr: float, note: int) -> NDArray[Any]:
+    n = np.arange(1, 41)
+    sizes = np.exp(-0.03 * n) / n
+    players = [(-0.0035, 5.1), (0.0, 5.6), (0.0031, 4.7)]  # detuned by this share; vibrato in Hz
+    sound = sum(
+        _partials(
+            frequency * (1 + detune) * n, sizes,
+            t + 0.002 / (2 * np.pi * rate) * np.sin(2 * np.pi * rate * t), sr,
+        )
+        for detune, rate in players
+    )
+    return np.asarray(sound) * (1 - np.exp(-t / 0.12))
+
+
+def _guitar(frequency: float, t: NDArray[Any], sr: float, note: int) -> NDArray[Any]:
+    """Karplus and Strong's string: noise in a loop that averages neighbours.
+
+    Harmonic by harmonic: a loop of one period keeps each by cos(pi f / sr) per period and
+    retards none, so that pitch is exact where a loop would have to be an integer long.
+    """
+    n = np.arange(1, int(_GUARD * sr / frequency) + 1)
+    kept = np.cos(np.pi * frequency * n / sr) * 0.996
+    decays = -np.log(kept) * frequency
+    noise = np.random.Generator(np.random.PCG64(zlib.crc32(b"guitar") + note))
+    sizes = noise.standard_normal(len(n)) * np.sin(np.pi * n * 0.13)  # plucked at 0.13
+    return _partials(frequency * n, sizes, t, sr, decays, noise.uniform(0, 2 * np.pi, len(n)))
+
+
+_SYNTHESISERS = {"piano": _piano, "organ": _organ, "strings": _strings, "guitar": _guitar}
+
+
+def _sound_font(path: str | os.PathLike[str] | None) -> str:
+    if path is not None:
+        if not Path(path).is_file():
+            raise FileNotFoundError(2, "there is no sound font", os.fspath(path))
+        return os.fspath(path)
+    for usual in _SOUND_FONTS:
+        if Path(usual).is_file():
+            return usual
+    raise ParameterError(
+        "no sound font: looked for " + ", ".join(_SOUND_FONTS) + "; install one (Debian: "
+        "fluid-soundfont-gm) or pass soundfont=..."
+    )
+
+
+def _fluidsynth(soundfont: str) -> _Render:
+    try:
+        import fluidsynth
+    except (ImportError, OSError) as error:  # the package, or the library it loads
+        raise ParameterError(
+            "renderer 'fluidsynth' needs pip install 'fastdeconv[fluidsynth]' and the library "
+            f"(Debian: libfluidsynth3): {error}"
+        ) from None
+
+    def render(
+        instrument: str, notes: Sequence[int], seconds: float, sr: float
+    ) -> tuple[Samples, float]:
+        # A synthesiser of its own for each: nothing of the one before rings on.
+        synth = fluidsynth.Synth(gain=0.5, samplerate=float(_FLUIDSYNTH_RATE))
+        try:
+            synth.setting("synth.reverb.active", 0)
+            synth.setting("synth.chorus.active", 0)
+            font = synth.sfload(soundfont)
+            if font == -1:
+                raise ParameterError(f"{soundfont}: fluidsynth cannot read this sound font")
+            synth.program_select(0, font, 0, INSTRUMENTS[instrument])
+            sound = _played(synth, notes, seconds)
+        finally:
+            synth.delete()
+        if not np.abs(sound).max() > 0:
+            raise AudioError(f"{soundfont}: {instrument} is silent")
+        return sound, float(_FLUIDSYNTH_RATE)
+
+    return render
+
+
+def _played(synth: Any, notes: Sequence[int], seconds: float) -> Samples:
+    total = round(seconds * _FLUIDSYNTH_RATE)
+    first, second = (round(start * _FLUIDSYNTH_RATE) for start, _ in _strokes(seconds))
+    parts = [np.zeros(2 * first, np.int16)]
+    for count in (second - first, total - second):
+        for note in notes:
+            synth.noteon(0, note, 96)
+        parts.append(synth.get_samples(count))
+        for note in notes:
+            synth.noteoff(0, note)
+    stereo = np.concatenate(parts).reshape(-1, 2)
+    return (stereo.mean(axis=1) / 32768).astype(np.float32)

@@ -1,0 +1,98 @@
+"""What the commands share. Only click is imported here, as in `fastdeconv.cli`."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from .errors import FastdeconvError
+from .report.names import printable
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+__all__ = [
+    "DEFAULT_NETWORK", "clean_exit", "computing", "parse_features", "progress_bar", "say",
+]
+
+#: The bundled network of every command that is given none.
+DEFAULT_NETWORK = "choi5-genre"
+
+_INTERRUPTED = 130  # 128 + SIGINT, as shells report it
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def computing(command: Command) -> Command:
+    """Add the options of every command that computes and writes a folder."""
+    for option in (
+        click.option("-q", "--quiet", is_flag=True, help="Print errors only."),
+        click.option("--overwrite", is_flag=True, help="Replace earlier results of the same name."),
+        click.option("--threads", type=click.IntRange(min=1), metavar="N",
+                     help="Threads to use.  [default: the CPUs this process may use]"),
+        click.option("--isa", metavar="NAME",
+                     help="Instruction set of the native back end.  [default: the best there is]"),
+        click.option("--backend", metavar="NAME",
+                     help="native, numba or reference.  [default: the best there is]"),
+    ):
+        command = option(command)
+    return command
+
+
+def parse_features(ctx: click.Context, param: click.Parameter, value: str | None) -> Any:
+    """Feature numbers and ranges of them, both ends included: 0-15,20."""
+    if value is None:
+        return None
+    numbers: list[int] = []
+    for part in value.split(","):
+        # Six digits: a mistyped range must not fill the memory.
+        match = re.fullmatch(r"\s*([0-9]{1,6})(?:\s*-\s*([0-9]{1,6}))?\s*", part)
+        if match is None:
+            raise click.BadParameter(
+                f"{printable(part)!r} is neither a number nor a range such as 0-15"
+            )
+        first, last = int(match[1]), int(match[2] or match[1])
+        if last < first:
+            raise click.BadParameter(f"the range {first}-{last} runs backwards")
+        numbers.extend(range(first, last + 1))
+    return list(dict.fromkeys(numbers))
+
+
+@contextmanager
+def clean_exit(ctx: click.Context) -> Iterator[None]:
+    """Errors of ours as one line and status 1, Ctrl-C as status 130, neither as a traceback."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        click.echo("\nInterrupted; nothing half-written was left.", err=True)
+        ctx.exit(_INTERRUPTED)
+    except (FastdeconvError, FileNotFoundError) as error:
+        raise click.ClickException(printable(str(error))) from None
+
+
+@contextmanager
+def progress_bar(label: str, *, show: bool) -> Iterator[tqdm[Any] | None]:
+    """A bar on stderr, or None where it is not to be shown or nobody looks."""
+    if not show or not sys.stderr.isatty():
+        yield None
+        return
+    from tqdm import tqdm
+
+    with tqdm(
+        desc=printable(label),
+        bar_format="{desc}: {percentage:3.0f}%|{bar}| {elapsed}",
+        leave=False,
+        file=sys.stderr,
+    ) as bar:
+        yield bar
+
+
+def say(text: str) -> None:
+    """Print a line that may hold names from outside."""
+    encoding = sys.stdout.encoding or "utf-8"
+    click.echo(printable(text).encode(encoding, "backslashreplace").decode(encoding))

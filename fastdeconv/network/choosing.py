@@ -1,0 +1,115 @@
+"""From what a user names to a network and its layers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from ..errors import ParameterError
+from .network import Network
+from .pretrained import list_pretrained, pretrained
+
+__all__ = ["as_list", "choose_layers", "open_network", "up_to"]
+
+# Layers that belong to the convolution before them: they change values, not features.
+_POINTWISE = frozenset(
+    {
+        "affine",
+        "batch_norm2d",
+        "dropout",
+        "elu",
+        "leaky_relu",
+        "local_response_norm",
+        "relu",
+        "sigmoid",
+        "tanh",
+    }
+)
+
+
+def open_network(net: Network | str | os.PathLike[str]) -> Network:
+    """A network from itself, from the name of a bundled one, or from a path.
+
+    Raises
+    ------
+    ParameterError
+        If a name is neither a bundled network nor looks like a path.
+    """
+    if isinstance(net, Network):
+        return net
+    if isinstance(net, str) and net in list_pretrained():
+        return pretrained(net)
+    if not isinstance(net, (str, os.PathLike)):
+        raise ParameterError(f"net must be a Network, a name or a path, found {net!r}")
+    path = Path(net)
+    looks_like_path = not isinstance(net, str) or path.suffix or path.name != net
+    if not looks_like_path and not path.exists():
+        raise ParameterError(
+            f"there is no network {net!r}: neither an archive of that name nor one of the "
+            f"bundled networks ({', '.join(list_pretrained()) or 'none'})"
+        )
+    return Network.load(path)
+
+
+def choose_layers(network: Network, layers: str | Iterable[str] | None) -> list[str]:
+    """The layers to work on: those asked for, checked, or every pooling layer.
+
+    Without pooling layers, the last layer that still shows the features of each convolution.
+
+    Raises
+    ------
+    ParameterError
+        If a layer does not exist, or there is no default for this network.
+    """
+    if layers is not None:
+        asked = [layers] if isinstance(layers, str) else as_list("layers", layers)
+        for layer in asked:
+            network.layer_index(layer)
+        return list(dict.fromkeys(asked))
+    default = network.pooling_layers or _block_ends(network)
+    if not default:
+        names = ", ".join(layer.name for layer in network.layers)
+        raise ParameterError(
+            f"the network has no pooling and no convolution layer: choose layers of {names}"
+        )
+    return default
+
+
+def _block_ends(network: Network) -> list[str]:
+    """For every convolution the last layer that still shows its features."""
+    ends: list[str] = []
+    in_block = False
+    for layer in network.layers:
+        if layer.type == "conv2d":
+            ends.append(layer.name)
+            in_block = True
+        elif in_block and layer.type in _POINTWISE:
+            ends[-1] = layer.name
+        else:
+            in_block = False
+    return ends
+
+
+def up_to(network: Network, layer: str) -> Network:
+    """The network as far as `layer`, for work that needs nothing above it."""
+    layers = network.layers[: network.layer_index(layer) + 1]
+    arrays = {key: network.arrays[key] for own in layers for key in own.array_names}
+    return Network(
+        layers, arrays, network.input_shape, frontend=network.frontend, name=network.name
+    )
+
+
+def as_list(key: str, values: Iterable[Any]) -> list[Any]:
+    """A list of `values`.
+
+    Raises
+    ------
+    ParameterError
+        If they cannot be gone through; names `key`.
+    """
+    try:
+        return list(values)
+    except TypeError:
+        raise ParameterError(f"{key} must be a list, found {values!r}") from None

@@ -1,0 +1,97 @@
+"""Figures with axes, by matplotlib (an optional extra), without its global state.
+
+The same numbers give the same files.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.figure import Figure
+
+if TYPE_CHECKING:
+    from ..analysis.attributes import AttributeStudy, Estimate
+    from ..analysis.evolution import Evolution
+
+__all__ = ["draw_attribute", "draw_evolution", "save_figure"]
+
+# Okabe and Ito's colours, which colour-blind people can tell apart.
+_SUBJECTS = {
+    "network": {"color": "#0072B2", "marker": "o", "linestyle": "-"},
+    "control": {"color": "#D55E00", "marker": "s", "linestyle": "--"},
+    "input": {"color": "#000000", "marker": "", "linestyle": ":"},
+}
+_VIEWS = {"map": "deconvolved maps", "activation": "activation maps"}
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure as ``path.png`` and ``path.svg``."""
+    # No dates and no random ids.
+    with mpl.rc_context({"svg.hashsalt": "fastdeconv"}):
+        figure.savefig(f"{path}.png", dpi=150, metadata={"Software": None})
+        figure.savefig(f"{path}.svg", metadata={"Date": None})
+
+
+def draw_attribute(study: AttributeStudy, attribute: str) -> Figure:
+    """Mean correlation over layers of network, control and input, with 95 % intervals."""
+    figure = Figure(figsize=(9, 4), layout="constrained")
+    axes: Any = figure.subplots(1, 2, sharey=True)
+    for ax, (view, title) in zip(axes, _VIEWS.items()):
+        for subject in ("network", "control"):
+            points = [study.mean(attribute, layer, subject, view) for layer in study.layers]
+            _line(ax, points, subject)
+        _line(ax, [study.mean(attribute)] * len(study.layers), "input")
+        ax.set_xticks(range(len(study.layers)), [_plain(layer) for layer in study.layers])
+        ax.set_title(title)
+        ax.grid(alpha=0.3)
+    axes[0].set_ylabel("mean correlation of pairs")
+    axes[0].legend(frameon=False)
+    figure.suptitle(_plain(f"stimuli that differ in {attribute} alone"))
+    return figure
+
+
+def draw_evolution(evolution: Evolution) -> Figure:
+    """Grid of patches, features down, checkpoints to the right; each on its own scale.
+
+    Blue is negative, red positive, low frequencies are at the bottom, time runs to the right.
+    Of several input channels the sum is shown.
+    """
+    rows, columns = evolution.value.shape
+    figure = Figure(figsize=(1.1 * columns + 0.9, 1.1 * rows + 0.9), layout="constrained")
+    axes: Any = figure.subplots(rows, columns, squeeze=False)
+    for i, t in np.ndindex(rows, columns):
+        _draw_patch(axes[i, t], evolution.patch(i, t).sum(axis=0), int(evolution.clip[i, t]))
+    for ax, label in zip(axes[0], evolution.labels):
+        ax.set_title(_plain(label), fontsize=9)
+    for ax, k in zip(axes[:, 0], evolution.features):
+        ax.set_ylabel(_plain(f"{evolution.layer}/{k}"), fontsize=9)
+    # A change of clip is why a picture jumps.
+    figure.supxlabel("under each: the clip in which the feature is strongest", fontsize=8)
+    return figure
+
+
+def _draw_patch(ax: Any, patch: Any, clip: int) -> None:
+    ax.set_xticks([])
+    ax.set_yticks([])
+    if clip < 0:
+        ax.text(0.5, 0.5, "silent", ha="center", va="center", transform=ax.transAxes, fontsize=8)
+        return
+    limit = float(np.abs(patch).max()) or 1.0
+    ax.imshow(patch, origin="lower", aspect="auto", cmap="RdBu_r", vmin=-limit, vmax=limit)
+    ax.set_xlabel(str(clip), fontsize=7, labelpad=1)
+
+
+def _line(ax: Any, points: list[Estimate], subject: str) -> None:
+    places = range(len(points))
+    style = _SUBJECTS[subject]
+    ax.plot(places, [p.value for p in points], label=subject, **style)
+    lows, highs = [p.low for p in points], [p.high for p in points]
+    ax.fill_between(places, lows, highs, color=style["color"], alpha=0.2, linewidth=0)
+
+
+def _plain(text: str) -> str:
+    """Text from outside as it is: a dollar sign would begin mathematics."""
+    return text.replace("$", r"\$")

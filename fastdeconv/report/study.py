@@ -1,0 +1,128 @@
+"""The folders of an attribute study and of an evolution: tables, arrays, words, figures.
+
+Figures need matplotlib, an optional extra; without it everything else is written.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .folder import MANIFEST, new_folder
+from .names import safe_name, unique_names
+from .tables import write_json, write_rows, write_text
+
+if TYPE_CHECKING:
+    from ..analysis.attributes import AttributeStudy
+    from ..analysis.evolution import Evolution
+
+__all__ = ["has_figures", "write_evolution", "write_study"]
+
+_EVOLUTION_ARRAYS = ("maps", "value", "clip", "position", "box")
+
+
+def has_figures() -> bool:
+    """Whether figures can be drawn: the extra ``fastdeconv[figures]`` is installed."""
+    return importlib.util.find_spec("matplotlib") is not None
+
+
+def write_study(
+    study: AttributeStudy, out: str | os.PathLike[str], name: str, *, overwrite: bool
+) -> Path:
+    """Write a study; see `AttributeStudy.save`."""
+    folder_name = safe_name(name, "attributes")
+    with new_folder(Path(out), folder_name, overwrite=overwrite) as folder:
+        write_rows(folder / "layers.csv", study.table)
+        write_rows(folder / "features.csv", study.feature_table)
+        write_rows(folder / "stimuli.csv", [
+            {"stimulus": stimulus.name, **stimulus.attributes} for stimulus in study.stimuli
+        ])
+        write_text(folder / "findings.txt", study.findings())
+        _write_arrays(folder / "study.npz", study)
+        _draw(folder, study)
+        write_json(folder / MANIFEST, _manifest(study))
+    return Path(out) / folder_name
+
+
+def _write_arrays(path: Path, study: AttributeStudy) -> None:
+    """All correlations, group by group, and which stimuli the groups are. No pickles."""
+    arrays: dict[str, Any] = {}
+    for (subject, layer), views in study.found.items():
+        for view, own in views.items():
+            key = "input" if subject == "input" else f"{subject}/{layer}/{view}"
+            arrays[f"{key}/sums"], arrays[f"{key}/pairs"] = own
+    groups = study.design.groups
+    longest = max(len(group.members) for group in groups)
+    members = np.full((len(groups), longest), -1)
+    for row, group in zip(members, groups):
+        row[: len(group.members)] = group.members
+    arrays["groups/attribute"] = np.array([group.attribute for group in groups])
+    arrays["groups/members"] = members
+    np.savez_compressed(path, **arrays)
+
+
+def _draw(folder: Path, study: AttributeStudy) -> None:
+    if not has_figures():
+        return
+    from .figures import draw_attribute, save_figure
+
+    names = unique_names([safe_name(name, "attribute") for name in study.attributes])
+    for attribute, name in zip(study.attributes, names):
+        save_figure(draw_attribute(study, attribute), folder / f"attribute_{name}")
+
+
+def _manifest(study: AttributeStudy) -> dict[str, Any]:
+    from .. import __version__
+
+    return {
+        "format": "fastdeconv-attributes",
+        "version": 1,
+        "fastdeconv": __version__,
+        "network": study.network,
+        "control": study.control,
+        "features": study.features,
+        "attributes": study.attributes,
+        "stimuli": len(study.stimuli),
+        "parameters": study.parameters,
+        "citation": [
+            "K. Choi, G. Fazekas, M. Sandler: Explaining Deep Convolutional Neural Networks on "
+            "Music Classification. arXiv:1607.02444, 2016."
+        ],
+    }
+
+
+def write_evolution(
+    evolution: Evolution, out: str | os.PathLike[str], name: str, *, overwrite: bool
+) -> Path:
+    """Write the evolution of features; see `Evolution.save`."""
+    from .. import __version__
+
+    folder_name = safe_name(name, "evolution")
+    with new_folder(Path(out), folder_name, overwrite=overwrite) as folder:
+        write_rows(folder / "evolution.csv", evolution.table)
+        arrays = {key: getattr(evolution, key) for key in _EVOLUTION_ARRAYS}
+        np.savez_compressed(
+            folder / "evolution.npz", features=evolution.features,
+            checkpoints=np.array(evolution.labels), **arrays,
+        )
+        if has_figures():
+            from .figures import draw_evolution, save_figure
+
+            save_figure(draw_evolution(evolution), folder / "evolution")
+        write_json(folder / MANIFEST, {
+            "format": "fastdeconv-evolution",
+            "version": 1,
+            "fastdeconv": __version__,
+            "layer": evolution.layer,
+            "features": evolution.features,
+            "checkpoints": evolution.labels,
+            "citation": [
+                "M. D. Zeiler, R. Fergus: Visualizing and Understanding Convolutional Networks. "
+                "arXiv:1311.2901, 2013."
+            ],
+        })
+    return Path(out) / folder_name
