@@ -1,11 +1,11 @@
 """Sounds with known attributes: rendered chords, or a folder of one's own.
 
 A chord is struck at 0.1 s and again half-way, so that every stimulus has onsets and sustained
-parts. By default the notes are computed here, in NumPy, the same bits everywhere:
+parts. By default the notes are computed here, in NumPy, without a random state:
 
 =========  ==================================================================
 piano      decaying partials, slightly sharp as on stiff strings; quick attack
-organ      steady partials of nine drawbars; quick attack and release
+organ      steady harmonics of seven drawbars; quick attack and release
 strings    sawtooth of three slightly detuned players; slow attack, steady
 guitar     plucked string (Karplus and Strong 1983): bright attack, decays
 =========  ==================================================================
@@ -16,6 +16,7 @@ guitar     plucked string (Karplus and Strong 1983): bright attack, decays
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import os
 import zlib
@@ -23,13 +24,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import product
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..audio._checks import as_choice, as_number
 from ..audio.frontend import Clip, Frontend, load_clip
+from ..audio.reading import MAX_SAMPLES
 from ..errors import AudioError, ParameterError
 from ..network.layers import shown
 
@@ -49,8 +52,16 @@ CHORDS = {
 }
 #: As in scientific pitch notation: C4 is middle C, MIDI note 60.
 OCTAVES = (1, 2, 3, 4, 5, 6)
-#: Of both renderers, with the General MIDI program (from 0) that fluidsynth plays.
-INSTRUMENTS = {"piano": 0, "organ": 19, "strings": 48, "guitar": 24}
+# General MIDI programs, from 0.
+_PROGRAMS = {
+    "piano": 0, "organ": 19, "strings": 48, "guitar": 24, "harpsichord": 6, "vibraphone": 11,
+    "choir": 52, "trumpet": 56, "clarinet": 71, "flute": 73,
+}
+#: What each renderer plays.
+INSTRUMENTS = {
+    "numpy": ("piano", "organ", "strings", "guitar"),
+    "fluidsynth": tuple(_PROGRAMS),
+}
 
 _FIRST_STROKE = 0.1
 _RELEASE = 0.02
@@ -58,7 +69,10 @@ _PEAK = 0.5
 _MIDDLE_C = 60
 _GUARD = 0.45
 """Partials above this share of the rate are left out."""
+_MIN_SECONDS = 0.5
 _MAX_SECONDS = 600
+# Longer notes are not kept: with as many as the cache holds, at most 100 MB.
+_MAX_KEPT = 1 << 17
 _MAX_CSV_BYTES = 1 << 24
 _TABLE = "attributes.csv"
 _SOUND_FONTS = (
@@ -69,6 +83,12 @@ _SOUND_FONTS = (
     "/usr/share/soundfonts/default.sf2",
 )
 _FLUIDSYNTH_RATE = 44100
+_FLUIDSYNTH_SETTINGS = {
+    "synth.reverb.active": 0,
+    "synth.chorus.active": 0,
+    # Only the samples of the one program are read: a large sound font takes a second else.
+    "synth.dynamic-sample-loading": 1,
+}
 
 
 @dataclass(frozen=True)
@@ -89,7 +109,17 @@ class Stimulus:
     source: Callable[[Frontend], Clip] = field(repr=False)
 
     def clip(self, frontend: Frontend) -> Clip:
-        """The sound as a network with that front end sees it."""
+        """The sound as a network with that front end sees it; made anew at every call.
+
+        Raises
+        ------
+        ParameterError
+            If `frontend` is not a `Frontend` of kind "stft", or its rate is too low for a note.
+        AudioError
+            If a file cannot be read, or a sound font has no sound for the instrument.
+        """
+        if not isinstance(frontend, Frontend):
+            raise ParameterError(f"the front end must be a Frontend, found {shown(frontend)}")
         return self.source(frontend)
 
 
@@ -97,7 +127,7 @@ def chord_stimuli(
     roots: Iterable[str] = ROOTS,
     chords: Iterable[str] = ("maj", "min", "dim", "aug", "7"),
     octaves: Iterable[int] = (3, 4),
-    instruments: Iterable[str] = tuple(INSTRUMENTS),
+    instruments: Iterable[str] = INSTRUMENTS["numpy"],
     *,
     seconds: float = 4.0,
     renderer: Literal["numpy", "fluidsynth"] = "numpy",
@@ -116,8 +146,10 @@ def chord_stimuli(
     octaves : iterable of int
         1 to 6; the root of octave 4 is from middle C upwards.
     instruments : iterable of str
-        Of piano, organ, strings, guitar.
+        Of `INSTRUMENTS` of the renderer: piano, organ, strings, guitar; with fluidsynth also
+        harpsichord, vibraphone, choir, trumpet, clarinet, flute.
     seconds : float
+        0.5 to 600.
     renderer : {"numpy", "fluidsynth"}
         ``"fluidsynth"`` needs the extra ``fastdeconv[fluidsynth]``, the library and a General
         MIDI sound font; reverb and chorus are off.
@@ -133,17 +165,28 @@ def chord_stimuli(
     ------
     ParameterError
         If a value is unknown, listed twice or none is given, or the renderer is not there.
+    FileNotFoundError
+        If `soundfont` is not there.
+
+    Examples
+    --------
+    >>> from fastdeconv.analysis.stimuli import chord_stimuli
+    >>> stimuli = chord_stimuli(roots=["C", "C#"], octaves=[4])
+    >>> len(stimuli), stimuli[-1].name
+    (40, 'C#-7-4-guitar')
     """
+    as_choice("renderer", renderer, INSTRUMENTS)
     lists = {
         "roots": _chosen("roots", roots, ROOTS),
         "chords": _chosen("chords", chords, CHORDS),
         "octaves": _chosen("octaves", octaves, OCTAVES),
-        "instruments": _chosen("instruments", instruments, INSTRUMENTS),
+        "instruments": _chosen("instruments", instruments, INSTRUMENTS[renderer]),
     }
-    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not (
-        0.5 <= seconds <= _MAX_SECONDS
-    ):
-        raise ParameterError(f"seconds must be from 0.5 to {_MAX_SECONDS}, found {seconds!r}")
+    length = as_number("seconds", seconds)
+    if not _MIN_SECONDS <= length <= _MAX_SECONDS:
+        raise ParameterError(
+            f"seconds must be from {_MIN_SECONDS} to {_MAX_SECONDS}, found {length:g}"
+        )
     render = _renderer(renderer, soundfont)
 
     def stimulus(root: str, chord: str, octave: int, instrument: str) -> Stimulus:
@@ -151,7 +194,7 @@ def chord_stimuli(
         notes = [lowest + step for step in CHORDS[chord]]
 
         def source(frontend: Frontend) -> Clip:
-            samples, sr = render(instrument, notes, float(seconds), frontend.sr)
+            samples, sr = render(instrument, notes, length, frontend.sr)
             return Clip(samples * np.float32(_PEAK / np.abs(samples).max()), sr, frontend)
 
         attributes = {
@@ -180,23 +223,24 @@ def read_stimuli(path: str | os.PathLike[str]) -> list[Stimulus]:
     ------
     ParameterError
         If the table is not as described, a path leaves the folder, or two rows agree in every
-        attribute; names the line.
+        attribute; names the file, the line and the column.
     FileNotFoundError
         If the table, or a sound, is not there.
     """
+    if not isinstance(path, (str, os.PathLike)):
+        raise ParameterError(f"path must be a CSV file or a folder, found {shown(path)}")
     table = Path(path)
     if table.is_dir():
         table = table / _TABLE
-    rows = list(_rows(table))
     seen: dict[tuple[str, ...], int] = {}
     stimuli = []
-    for line, file, attributes in rows:
+    for line, file, attributes in _rows(table):
         where = f"{table}, line {line}"
         earlier = seen.setdefault(tuple(attributes.values()), line)
         if earlier != line:
             raise ParameterError(
-                f"{where} has the attributes of line {earlier}: add a column that tells the two "
-                'apart, such as "take"'
+                f"{where}: the attributes are those of line {earlier}; add a column that tells "
+                'the two apart, such as "take"'
             )
         sound = _inside(table.parent, file, where)
         stimuli.append(Stimulus(file, attributes, _reader(sound)))
@@ -224,16 +268,26 @@ def cut_clips(path: str | os.PathLike[str], frontend: Frontend) -> list[Clip]:
     ]
 
 
-def _chosen(key: str, values: Iterable[Any], known: Iterable[Any]) -> list[Any]:
+def _chosen(key: str, values: Any, known: Iterable[Any]) -> list[Any]:
+    """The items of `known` that `values` names, in the order of `values`."""
     there = list(known)
-    chosen = [values] if isinstance(values, str) else list(values)
-    for value in chosen:
-        if isinstance(value, bool) or value not in there:
-            raise ParameterError(
-                f"{key}: {shown(value)} is not among {', '.join(map(str, there))}"
-            )
-    if not chosen or len(set(chosen)) < len(chosen):
-        raise ParameterError(f"{key} must be different ones, at least one, found {chosen!r}")
+    takes = f"it takes {', '.join(map(str, there))}"
+    try:
+        given = [values] if isinstance(values, str) else list(values)
+    except TypeError:
+        raise ParameterError(f"{key} must be a list, found {shown(values)}; {takes}") from None
+    if not given:
+        raise ParameterError(f"{key} must not be empty; {takes}")
+    chosen: list[Any] = []
+    for value in given:
+        if not isinstance(value, (str, int, np.integer)) or isinstance(value, bool) or (
+            value not in there
+        ):
+            raise ParameterError(f"{key}: unknown {shown(value)}; {takes}")
+        if value in chosen:
+            raise ParameterError(f"{key}: {shown(value)} is there twice")
+        # The known one, so that an int of NumPy's names a stimulus as Python's does.
+        chosen.append(there[there.index(value)])
     return chosen
 
 
@@ -279,8 +333,14 @@ def _row(row: list[str], header: list[str], where: str) -> tuple[str, dict[str, 
 
 
 def _text(table: Path) -> str:
-    with table.open("rb") as file:
-        data = file.read(_MAX_CSV_BYTES + 1)
+    try:
+        with table.open("rb") as file:
+            data = file.read(_MAX_CSV_BYTES + 1)
+    except FileNotFoundError:
+        raise
+    # ValueError: a null byte in the name.
+    except (OSError, ValueError) as error:
+        raise ParameterError(f"{str(table)!r}: cannot be opened: {error}") from error
     if len(data) > _MAX_CSV_BYTES:
         raise ParameterError(f"{table}: larger than {_MAX_CSV_BYTES >> 20} MB")
     try:
@@ -293,12 +353,21 @@ def _text(table: Path) -> str:
 
 
 def _inside(folder: Path, file: str, where: str) -> Path:
-    relative = Path(file)
-    if relative.is_absolute() or ".." in relative.parts:
+    where = f"{where}, column 'file'"
+    # As Windows reads it too, so that a table means the same everywhere.
+    windows = PureWindowsPath(file)
+    outside = Path(file).is_absolute() or windows.drive or windows.root
+    if outside or ".." in (*Path(file).parts, *windows.parts):
         raise ParameterError(f"{where}: {shown(file)} leaves the folder of the table")
-    sound = folder / relative
-    if not sound.is_file():
-        raise FileNotFoundError(2, f"{where}: there is no file", str(sound))
+    sound = folder / file
+    try:
+        is_folder, there = sound.is_dir(), sound.exists()
+    except OSError as error:  # such as a name too long
+        raise ParameterError(f"{where}: {shown(file)}: {error.strerror}") from None
+    if is_folder:
+        raise ParameterError(f"{where}: {shown(file)} is a folder, not an audio file")
+    if not there:
+        raise FileNotFoundError(errno.ENOENT, f"{where}: there is no such file", str(sound))
     return sound
 
 
@@ -309,27 +378,44 @@ _Render = Callable[[str, Sequence[int], float, float], tuple[Samples, float]]
 
 
 def _renderer(name: str, soundfont: str | os.PathLike[str] | None) -> _Render:
-    if name == "numpy":
-        if soundfont is not None:
-            raise ParameterError("soundfont is for the renderer 'fluidsynth'")
-        return _render_numpy
-    if name != "fluidsynth":
-        raise ParameterError(f"renderer must be 'numpy' or 'fluidsynth', found {shown(name)}")
-    return _fluidsynth(_sound_font(soundfont))
+    if name == "fluidsynth":
+        return _fluidsynth(_sound_font(soundfont))
+    if soundfont is not None:
+        raise ParameterError("soundfont is for the renderer 'fluidsynth'")
+    return _render_numpy
 
 
 def _render_numpy(
     instrument: str, notes: Sequence[int], seconds: float, sr: float
 ) -> tuple[Samples, float]:
-    count = round(seconds * sr)
-    out = np.zeros(count)
+    _check_rate(notes, seconds, sr)
+    out = np.zeros(round(seconds * sr))
     strokes = [(round(start * sr), round(end * sr)) for start, end in _strokes(seconds)]
     longest = max(last - first for first, last in strokes)
-    chord = np.sum([_note(instrument, note, longest, sr) for note in notes], axis=0)
+    make = _note if longest <= _MAX_KEPT else _note.__wrapped__
+    chord = np.sum([make(instrument, note, longest, sr) for note in notes], axis=0)
     for first, last in strokes:
         left = last - first - np.arange(last - first)
         out[first:last] = chord[: last - first] * np.minimum(1, left / (_RELEASE * sr))
     return out.astype(np.float32), sr
+
+
+def _check_rate(notes: Sequence[int], seconds: float, sr: float) -> None:
+    highest = _frequency(max(notes))
+    if highest >= _GUARD * sr:
+        raise ParameterError(
+            f"a note of {highest:.0f} Hz needs a rate above {highest / _GUARD:.0f} Hz, "
+            f"found sr = {sr:g}"
+        )
+    if seconds * sr > MAX_SAMPLES:
+        raise ParameterError(
+            f"{seconds:g} s at {sr:g} Hz are more than the limit of {MAX_SAMPLES} samples"
+        )
+
+
+def _frequency(note: int) -> float:
+    """In Hz, of a MIDI note."""
+    return float(440 * 2 ** ((note - 69) / 12))
 
 
 def _strokes(seconds: float) -> list[tuple[float, float]]:
@@ -337,12 +423,11 @@ def _strokes(seconds: float) -> list[tuple[float, float]]:
     return [(_FIRST_STROKE, half), (half, seconds)]
 
 
-@lru_cache(maxsize=512)
-def _note(instrument: str, note: int, count: int, sr: float) -> NDArray[np.float64]:
+@lru_cache(maxsize=192)
+def _note(instrument: str, note: int, count: int, sr: float) -> Samples:
     """One note that is not let go; all notes have the same energy."""
-    frequency = 440 * 2 ** ((note - 69) / 12)
-    sound = _SYNTHESISERS[instrument](frequency, np.arange(count) / sr, sr, note)
-    result: NDArray[np.float64] = sound / np.sqrt(np.mean(np.square(sound)))
+    sound = _SYNTHESISERS[instrument](_frequency(note), np.arange(count) / sr, sr, note)
+    result: Samples = (sound / np.sqrt(np.mean(np.square(sound)))).astype(np.float32)
     result.flags.writeable = False
     return result
 
@@ -369,8 +454,9 @@ def _piano(frequency: float, t: NDArray[Any], sr: float, note: int) -> NDArray[A
 
 
 def _organ(frequency: float, t: NDArray[Any], sr: float, note: int) -> NDArray[Any]:
-    drawbars = np.array([0.5, 1, 1.5, 2, 3, 4, 5, 6, 8])
-    sizes = np.array([0.5, 1, 0.3, 0.8, 0.5, 0.5, 0.2, 0.2, 0.3])
+    # Without those of 16' and 5 1/3': they sound another octave, and fifths the chord has not.
+    drawbars = np.array([1, 2, 3, 4, 5, 6, 8])
+    sizes = np.array([1, 0.8, 0.5, 0.5, 0.2, 0.2, 0.3])
     sound = _partials(frequency * drawbars, sizes, t, sr)
     return sound * np.minimum(1, t / 0.01)
 
@@ -383,8 +469,10 @@ def _strings(frequency: float, t: NDArray[Any], sr: float, note: int) -> NDArray
         _partials(
             frequency * (1 + detune) * n, sizes,
             t + 0.002 / (2 * np.pi * rate) * np.sin(2 * np.pi * rate * t), sr,
+            # Spread above the fundamental: else all partials would beat together.
+            phases=2.4 * player * (n**2 - 1),
         )
-        for detune, rate in players
+        for player, (detune, rate) in enumerate(players)
     )
     return np.asarray(sound) * (1 - np.exp(-t / 0.12))
 
@@ -399,7 +487,8 @@ def _guitar(frequency: float, t: NDArray[Any], sr: float, note: int) -> NDArray[
     kept = np.cos(np.pi * frequency * n / sr) * 0.996
     decays = -np.log(kept) * frequency
     noise = np.random.Generator(np.random.PCG64(zlib.crc32(b"guitar") + note))
-    sizes = noise.standard_normal(len(n)) * np.sin(np.pi * n * 0.13)  # plucked at 0.13
+    # Plucked at 0.13 of its length. Around 1, so that no note lacks its fundamental.
+    sizes = noise.uniform(0.5, 1.5, len(n)) * np.sin(np.pi * n * 0.13) / np.sqrt(n)
     return _partials(frequency * n, sizes, t, sr, decays, noise.uniform(0, 2 * np.pi, len(n)))
 
 
@@ -408,8 +497,10 @@ _SYNTHESISERS = {"piano": _piano, "organ": _organ, "strings": _strings, "guitar"
 
 def _sound_font(path: str | os.PathLike[str] | None) -> str:
     if path is not None:
+        if not isinstance(path, (str, os.PathLike)):
+            raise ParameterError(f"soundfont must be a path, found {shown(path)}")
         if not Path(path).is_file():
-            raise FileNotFoundError(2, "there is no sound font", os.fspath(path))
+            raise FileNotFoundError(errno.ENOENT, "there is no sound font", os.fspath(path))
         return os.fspath(path)
     for usual in _SOUND_FONTS:
         if Path(usual).is_file():
@@ -425,26 +516,28 @@ def _fluidsynth(soundfont: str) -> _Render:
         import fluidsynth
     except (ImportError, OSError) as error:  # the package, or the library it loads
         raise ParameterError(
-            "renderer 'fluidsynth' needs pip install 'fastdeconv[fluidsynth]' and the library "
-            f"(Debian: libfluidsynth3): {error}"
+            "renderer 'fluidsynth' needs pip install \"fastdeconv[fluidsynth]\", the library and a "
+            f"sound font (Debian: fluidsynth, fluid-soundfont-gm): {error}"
         ) from None
 
     def render(
         instrument: str, notes: Sequence[int], seconds: float, sr: float
     ) -> tuple[Samples, float]:
         # A synthesiser of its own for each: nothing of the one before rings on.
-        synth = fluidsynth.Synth(gain=0.5, samplerate=float(_FLUIDSYNTH_RATE))
+        synth = fluidsynth.Synth(0.2, float(_FLUIDSYNTH_RATE), **_FLUIDSYNTH_SETTINGS)
         try:
-            synth.setting("synth.reverb.active", 0)
-            synth.setting("synth.chorus.active", 0)
             font = synth.sfload(soundfont)
             if font == -1:
-                raise ParameterError(f"{soundfont}: fluidsynth cannot read this sound font")
-            synth.program_select(0, font, 0, INSTRUMENTS[instrument])
+                raise AudioError(f"{soundfont}: fluidsynth cannot read this sound font")
+            if synth.program_select(0, font, 0, _PROGRAMS[instrument]) == -1:
+                raise AudioError(
+                    f"{soundfont}: no {instrument} (General MIDI program "
+                    f"{_PROGRAMS[instrument] + 1})"
+                )
             sound = _played(synth, notes, seconds)
         finally:
             synth.delete()
-        if not np.abs(sound).max() > 0:
+        if not sound.any():
             raise AudioError(f"{soundfont}: {instrument} is silent")
         return sound, float(_FLUIDSYNTH_RATE)
 
