@@ -352,3 +352,63 @@ def test_the_demo_runs_as_a_module_without_a_bar_in_a_pipe(out):
     original = soundfile.info(out / "demo" / "original.wav")
     assert (about.samplerate, about.frames) == (original.samplerate, original.frames)
     assert about.samplerate == 11025 and 3.9 < original.duration < 4.1
+
+
+def study_folder(tmp_path):
+    """Four short tones: two pitches by two lengths of a fade."""
+    rows = ["file,pitch,fade"]
+    for pitch in (500, 1500):
+        for fade in (5, 50):
+            name = f"{pitch}-{fade}.wav"
+            time = np.arange(640) / SR
+            soundfile.write(
+                tmp_path / name, np.sin(2 * np.pi * pitch * time) * np.exp(-fade * time), SR
+            )
+            rows.append(f"{name},{pitch},{fade}")
+    (tmp_path / "attributes.csv").write_text("\n".join(rows))
+    return tmp_path
+
+
+def test_attributes_of_a_folder_of_sounds(network, out, tmp_path):
+    command = ["attributes", "-o", str(out), "--network", str(network), "--stimuli",
+               str(study_folder(tmp_path)), "--features", "0-2", "--threads", "1"]
+    result = CliRunner().invoke(cli.main, command)
+    assert result.exit_code == 0, result.output
+    assert result.stdout.startswith("4 stimuli, 4 pairs")
+    assert (out / "attributes" / "findings.txt").is_file()
+    again = CliRunner().invoke(cli.main, command)
+    assert again.exit_code == 1 and "already there" in again.output
+    assert CliRunner().invoke(cli.main, [*command, "--overwrite", "-q"]).output == ""
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--stimuli", "nowhere.csv"], "nowhere.csv"),
+        (["--stimuli", ".", "--renderer", "fluidsynth"], "for the rendered chords"),
+        (["--soundfont", "x.sf2"], "soundfont is for the renderer 'fluidsynth'"),
+        (["--control", "nope"], "there is no network 'nope'"),
+    ],
+)
+def test_attributes_says_what_is_wrong_in_a_line(network, out, options, message):
+    result = CliRunner().invoke(
+        cli.main, ["attributes", "-o", str(out), "--network", str(network), *options]
+    )
+    assert result.exit_code in (1, 2) and message in result.output
+    assert "Traceback" not in result.output and not list(out.glob("*"))
+
+
+def test_evolution_over_checkpoints_and_a_song_that_is_cut_into_clips(network, out, tmp_path):
+    later = tmp_path / "later.npz"
+    fd.randomised(fd.Network.load(network), 3).save(later)
+    song = tmp_path / "song.wav"
+    soundfile.write(song, np.random.default_rng(0).uniform(-0.5, 0.5, 3 * 608), SR)
+    result = CliRunner().invoke(
+        cli.main, ["evolution", str(network), str(later), "-o", str(out), "--layer", "pool2",
+                   "--features", "0,2", "--clip", str(song)]
+    )
+    assert result.exit_code == 0, result.output
+    assert "2 features at 2 checkpoints" in result.output
+    table = (out / "evolution-pool2" / "evolution.csv").read_text().splitlines()
+    assert len(table) == 5 and table[1].startswith("pool2,0,net,")
+    assert {line.split(",")[4] for line in table[1:]} <= {"0", "1", "2"}

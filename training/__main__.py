@@ -6,11 +6,12 @@ import argparse
 from pathlib import Path
 
 from .fetch import fetch_all
+from .learned import learned
 from .manifest import HERE, load_sources
 from .prepare import prepare
 from .settings import SETTINGS, load_settings
 
-STEPS = ("fetch", "prepare", "train", "export", "check")
+STEPS = ("fetch", "prepare", "train", "export", "learned", "card", "check")
 
 
 def main() -> None:
@@ -29,6 +30,8 @@ def main() -> None:
             packages = load_sources()
             folders = fetch_all(packages, options.cache)
             prepare(packages, folders, options.cache, settings.frontend["sr"])
+        elif step == "learned":
+            learned(settings, options.cache, options.run)
         else:
             # PyTorch is not needed to fetch and decode.
             from . import export, train
@@ -37,6 +40,8 @@ def main() -> None:
                 train.train(settings, options.cache, options.run)
             elif step == "export":
                 export.export(settings, options.cache, options.run)
+            elif step == "card":
+                export.card(settings, options.cache, options.run)
             else:
                 export.check(settings, options.cache)
 

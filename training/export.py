@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ from .prepare import load_prepared, open_samples
 from .settings import Settings
 from .train import measure, spectrogram
 
+CHECKPOINTS = HERE / "checkpoints"
 PRETRAINED = HERE.parent / "fastdeconv" / "network" / "pretrained"
 LICENCE = "CC-BY-SA-4.0"
 MAX_BYTES = 700_000
@@ -30,47 +32,83 @@ CHECKED_CLIPS = 24
 
 
 def export(settings: Settings, cache: Path, run: Path, target: Path = PRETRAINED) -> None:
-    """Write archive and card to `target`, and measure the test artists for the card.
+    """Write the archive to `target`, its start below, the other checkpoints to `CHECKPOINTS`.
+
+    Measures the test artists: ``test.json`` in `run`.
 
     Raises
     ------
     ValueError
         If folding the batch norms changed the logits, or the archive is too big.
     """
-    saved = torch.load(run / "checkpoint.pt", weights_only=True)
-    net = Net(settings.network, len(settings.classes))
-    net.load_state_dict(saved["state"])
-    net.eval()
-    arrays = folded(net)
     frontend = fastdeconv.Frontend.from_record(settings.frontend)
     x = _inputs(settings, cache, frontend)
+    parts = split_tracks(load_prepared(cache), settings.split)
+    artists = ", ".join(sorted({track.artist for track in parts["train"]}))
+    credit = f"{settings.name}: a network of the fastdeconv package, trained on music by {artists}"
+
+    def network(checkpoint: Path, name: str, citation: str | None) -> fastdeconv.Network:
+        return fastdeconv.Network(
+            layer_records(settings.network.layers),
+            _folded_and_checked(settings, checkpoint, x),
+            input_shape=tuple(x.shape[1:]),
+            frontend=frontend,
+            classes=settings.classes,
+            name=name,
+            license=LICENCE,
+            citation=citation,
+        )
+
+    trained = network(run / "epoch-end.pt", settings.name, credit)
+    archive = target / f"{settings.name}.npz"
+    trained.save(archive)
+    if archive.stat().st_size > MAX_BYTES:
+        raise ValueError(f"{archive}: {archive.stat().st_size} bytes, more than {MAX_BYTES}")
+    start = network(run / "epoch-00.pt", f"{settings.name}, untrained", None)
+    (target / "untrained").mkdir(exist_ok=True)
+    start.save(target / "untrained" / f"{settings.name}.npz", dtype="float16")
+    CHECKPOINTS.mkdir(exist_ok=True)
+    for number in (0, *settings.training.snapshots):
+        name = f"epoch-{number:02d}"
+        one = network(run / f"{name}.pt", f"{settings.name}, {name}", credit)
+        one.save(CHECKPOINTS / f"{name}.npz", dtype="float16")
+    net = _loaded(settings, run / "epoch-end.pt")
+    scores = measure(net, settings, parts["test"], cache, frontend)
+    demo = logits_from_arrays(trained.arrays, torch.tensor(_demo(frontend)[None])).softmax(1)
+    report = {
+        "test": scores.summary(),
+        "demo": dict(zip(settings.classes, demo[0].tolist(), strict=True)),
+    }
+    (run / "test.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    print(f"{archive.name}: {archive.stat().st_size} bytes")
+    print(f"test: balanced accuracy {scores.balanced_accuracy():.3f}, {scores.recalls()}")
+
+
+def card(settings: Settings, cache: Path, run: Path, target: Path = PRETRAINED) -> None:
+    """Write the card from what `train`, `export` and `learned` left in `run`."""
+    report: dict[str, Any] = {}
+    for name in ("report", "test", "learned"):
+        report |= json.loads((run / f"{name}.json").read_text(encoding="utf-8"))
+    write_card(settings, load_prepared(cache), report, LICENCE, target / f"{settings.name}.md")
+
+
+def _loaded(settings: Settings, checkpoint: Path) -> Net:
+    net = Net(settings.network, len(settings.classes))
+    net.load_state_dict(torch.load(checkpoint, weights_only=True)["state"])
+    return net.eval()
+
+
+def _folded_and_checked(
+    settings: Settings, checkpoint: Path, x: torch.Tensor
+) -> dict[str, np.ndarray]:
+    """The arrays of a checkpoint, which give its logits for `x`."""
+    net = _loaded(settings, checkpoint)
+    arrays = folded(net)
     with torch.inference_mode():
         change = _largest(net(x).numpy() - logits_from_arrays(arrays, x).numpy())
     if not change < FOLDING_TOLERANCE:
-        raise ValueError(f"folding the batch norms changed a logit by {change:.2g}")
-    tracks = load_prepared(cache)
-    parts = split_tracks(tracks, settings.split)
-    network = fastdeconv.Network(
-        layer_records(settings.network.layers),
-        arrays,
-        input_shape=tuple(x.shape[1:]),
-        frontend=frontend,
-        classes=settings.classes,
-        name=settings.name,
-        license=LICENCE,
-        citation=f"{settings.name}: a network of the fastdeconv package, trained on music by "
-        + ", ".join(sorted({track.artist for track in parts["train"]})),
-    )
-    archive = target / f"{settings.name}.npz"
-    network.save(archive)
-    if archive.stat().st_size > MAX_BYTES:
-        raise ValueError(f"{archive}: {archive.stat().st_size} bytes, more than {MAX_BYTES}")
-    report = json.loads((run / "report.json").read_text(encoding="utf-8"))
-    report["test"] = measure(net, settings, parts["test"], cache, frontend).summary()
-    demo = logits_from_arrays(network.arrays, torch.tensor(_demo(frontend)[None])).softmax(1)
-    report["demo"] = dict(zip(settings.classes, demo[0].tolist(), strict=True))
-    write_card(settings, tracks, report, LICENCE, target / f"{settings.name}.md")
-    print(f"{archive.name}: {archive.stat().st_size} bytes; folding moved a logit by {change:.1g}")
+        raise ValueError(f"{checkpoint}: folding the batch norms changed a logit by {change:.2g}")
+    return arrays
 
 
 def check(settings: Settings, cache: Path, target: Path = PRETRAINED) -> None:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -171,8 +171,10 @@ def interval(values: Array, seed: int = 0) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def learned(settings: Settings, cache: Path, run: Path, net: fd.Network, start: fd.Network) -> None:
-    """Measure `net` and its controls; write ``learned.json`` in `run`."""
+def learned(settings: Settings, cache: Path, run: Path) -> None:
+    """Measure the exported network and its controls; write ``learned.json`` in `run`."""
+    net = fd.pretrained(settings.name)
+    start = fd.pretrained(settings.name, trained=False)
     parts = split_tracks(load_prepared(cache), settings.split)
     inputs = {part: _few_inputs(settings, cache, parts[part], net) for part in parts}
     controls = [start] + [
@@ -188,7 +190,7 @@ def learned(settings: Settings, cache: Path, run: Path, net: fd.Network, start: 
         ]
     everything = _all_inputs(settings, cache, [*parts["validation"], *parts["test"]], net)
     report = {
-        "clips": {part: len(inputs[part]) for part in found},
+        "learned_clips": {part: len(inputs[part]) for part in found},
         "dead": dead_features(net, everything),
         "orientations": _orientations(net, controls),
         "selectivity": _selectivities(found["test"]),
@@ -289,9 +291,3 @@ def _cosines(n: int) -> Array:
     k, i = np.mgrid[:n, :n]
     basis = np.cos(np.pi * k * (i + 0.5) / n)
     return basis / np.sqrt(np.square(basis).sum(axis=1, keepdims=True))
-
-
-def load_learned(run: Path) -> Mapping[str, Any]:
-    """Read what `learned` wrote."""
-    record: Mapping[str, Any] = json.loads((run / "learned.json").read_text(encoding="utf-8"))
-    return record

@@ -260,8 +260,9 @@ def cut_clips(path: str | os.PathLike[str], frontend: Frontend) -> list[Clip]:
     if frontend.frames is None:
         return [load_clip(path, frontend)]
     samples = load_clip(path, replace(frontend, frames=None)).samples
-    # Frames are centred: the last is that many hops after the first.
-    length = max(1, (frontend.frames - 1) * frontend.hop_length)
+    # From the first frame to the last; only frames that are not centred need more.
+    length = (frontend.frames - 1) * frontend.hop_length
+    length = max(2, length if frontend.center else length + frontend.n_fft)
     count = max(1, samples.size // length)
     return [
         Clip(samples[i * length : (i + 1) * length], frontend.sr, frontend) for i in range(count)

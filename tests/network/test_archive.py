@@ -300,3 +300,26 @@ def test_any_texts_and_finite_weights_survive_a_round_trip(
     path = pathlib.Path(tmp_path_factory.mktemp("round")) / "net.npz"
     net.save(path)
     assert same(Network.load(path), net)
+
+
+def test_half_precision_halves_the_file_and_rounds_the_weights(net, tmp_path):
+    net.save(tmp_path / "half.npz", dtype="float16")
+    found = Network.load(tmp_path / "half.npz")
+    for key, array in net.arrays.items():
+        np.testing.assert_array_equal(found.arrays[key], array.astype(np.float16))
+    with np.load(tmp_path / "half.npz", allow_pickle=False) as stored:
+        assert stored["conv1.weight"].dtype == np.float16
+
+
+def test_a_weight_that_overflows_half_precision_is_named_and_nothing_written(record, arrays,
+                                                                             tmp_path):
+    arrays["bn1.bias"][2] = 1e6
+    net = Network(record["layers"], arrays, record["input_shape"])
+    with pytest.raises(ArchiveError, match=r"'bn1.bias': found 1e\+06, which overflows float16"):
+        net.save(tmp_path / "half.npz", dtype="float16")
+    assert not list(tmp_path.iterdir())
+
+
+def test_other_precisions_are_refused(net, tmp_path):
+    with pytest.raises(ParameterError, match="dtype must be"):
+        net.save(tmp_path / "net.npz", dtype="float64")

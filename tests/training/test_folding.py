@@ -14,7 +14,7 @@ from training.settings import Shape  # noqa: E402
 @pytest.fixture
 def net():
     torch.manual_seed(0)
-    net = Net(Shape(layers=2, channels=5, dropout=0.3, first_layer_init_scale=0.1), 3)
+    net = Net(Shape(2, 5, 0.3, first_layer_init_scale=0.1, other_layers_init_scale=0.2), 3)
     for norm in net.norms:
         torch.nn.init.uniform_(norm.weight, -1, 1)
         torch.nn.init.normal_(norm.bias)

@@ -1,0 +1,53 @@
+"""A small network with a front end, and tones that differ in known ways."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import numpy as np
+import pytest
+
+import fastdeconv as fd
+
+SR = 8000
+
+
+@pytest.fixture(scope="session")
+def net():
+    rng = np.random.default_rng(0)
+    return fd.Network(
+        [
+            {"type": "conv2d", "name": "conv1", "padding": "same"},
+            {"type": "relu", "name": "relu1"},
+            {"type": "max_pool2d", "name": "pool1", "kernel_size": 2},
+            {"type": "conv2d", "name": "conv2", "padding": "same"},
+            {"type": "relu", "name": "relu2"},
+            {"type": "max_pool2d", "name": "pool2", "kernel_size": 2},
+        ],
+        {
+            "conv1.weight": rng.standard_normal((4, 1, 3, 3)),
+            "conv1.bias": np.zeros(4),
+            "conv2.weight": rng.standard_normal((6, 4, 3, 3)),
+            # Feature 5 never fires.
+            "conv2.bias": np.array([0, 0, 0, 0, 0, -1e6]),
+        },
+        (1, 33, 20),
+        frontend={"kind": "stft", "sr": SR, "n_fft": 64, "hop_length": 32, "frames": 20},
+        name="tiny",
+    )
+
+
+@pytest.fixture(scope="session")
+def tones():
+    """Three pitches by two loudnesses: loudness alone changes nothing but the scale."""
+
+    def source(hertz, gain):
+        time = np.arange(640) / SR
+        samples = (gain * np.sin(2 * np.pi * hertz * time) * (time > 0.02)).astype(np.float32)
+        return lambda frontend: fd.Clip(samples, SR, frontend)
+
+    return [
+        fd.Stimulus(f"{hertz}-{gain}", {"pitch": str(hertz), "gain": str(gain)},
+                    source(hertz, gain))
+        for hertz, gain in product((500, 1100, 2300), (0.25, 0.5))
+    ]

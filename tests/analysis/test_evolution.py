@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import csv
+import json
+
+import numpy as np
+import pytest
+
+import fastdeconv as fd
+from fastdeconv.errors import ParameterError
+from fastdeconv.report import study as report
+
+
+@pytest.fixture(scope="module")
+def checkpoints(net):
+    return {"start": fd.randomised(net, 1), "end": net}
+
+
+@pytest.fixture(scope="module")
+def clips(net, tones):
+    return [tone.clip(net.frontend) for tone in tones]
+
+
+@pytest.fixture(scope="module")
+def evolution(checkpoints, clips):
+    return fd.feature_evolution(checkpoints, clips, "pool2", [4, 5, 0])
+
+
+def test_the_strongest_unit_of_all_clips_is_found(evolution, checkpoints, clips):
+    for t, net in enumerate(checkpoints.values()):
+        maps = np.stack([net.forward(clip.x)["pool2"] for clip in clips])
+        for i, k in enumerate(evolution.features):
+            own = maps[:, k]
+            if own.max() <= 0:
+                assert evolution.clip[i, t] == -1 and not evolution.maps[i, t].any()
+                continue
+            clip, row, column = np.unravel_index(own.argmax(), own.shape)
+            assert evolution.value[i, t] == own.max()
+            assert evolution.clip[i, t] == clip
+            assert evolution.position[i, t].tolist() == [row, column]
+
+
+def test_maps_are_the_projections_of_that_unit(evolution, checkpoints, clips):
+    for t, net in enumerate(checkpoints.values()):
+        for i, k in enumerate(evolution.features):
+            clip = evolution.clip[i, t]
+            if clip >= 0:
+                trace = net.forward(clips[clip].x)
+                wanted = fd.deconvolve(trace, "pool2", [k], start="max")[0]
+                np.testing.assert_array_equal(evolution.maps[i, t], wanted)
+
+
+def test_the_feature_that_never_fires_is_silent_at_the_end(evolution):
+    assert evolution.clip[1].tolist()[1] == -1
+    assert not evolution.maps[1, 1].any()
+
+
+def test_boxes_are_what_a_unit_sees(evolution, checkpoints, clips):
+    """Outside its box nothing changes the unit, at each side of it something does."""
+    net = checkpoints["end"]
+    row, column = evolution.position[0, 1]
+    top, bottom, left, right = evolution.box[0, 1]
+    x = np.random.default_rng(0).random((1, 33, 20)).astype(np.float32)
+    inside = np.zeros_like(x, bool)
+    inside[:, top:bottom, left:right] = True
+    free = fd.Network(net.layers, net.arrays, net.input_shape)
+
+    def unit(x):
+        return free.forward(x)["pool2"][:, row, column]
+
+    np.testing.assert_array_equal(unit(np.where(inside, x, 0)), unit(np.where(inside, x, 1)))
+    assert (bottom - top, right - left) <= (10, 10)
+    np.testing.assert_array_equal(evolution.patch(0, 1), evolution.maps[0, 1][:, top:bottom,
+                                                                             left:right])
+    outside = evolution.maps[0, 1].copy()
+    outside[:, top:bottom, left:right] = 0
+    assert not outside.any()
+
+
+def test_by_default_the_strongest_of_the_last_checkpoint_are_shown(checkpoints, clips):
+    found = fd.feature_evolution(checkpoints, clips, "pool1")
+    last = found.value[:, -1]
+    assert sorted(found.features) == [0, 1, 2, 3]
+    assert (np.diff(last) <= 0).all()
+
+
+def test_of_equal_clips_the_first_counts(checkpoints, clips):
+    found = fd.feature_evolution(checkpoints, [clips[0]] * 3, "pool1")
+    assert set(found.clip.ravel()) <= {0, -1}
+
+
+def test_plain_arrays_are_clips(evolution, checkpoints, clips):
+    found = fd.feature_evolution(checkpoints, [c.x for c in clips], "pool2", [4, 5, 0])
+    np.testing.assert_array_equal(found.maps, evolution.maps)
+
+
+def test_the_folder_has_table_arrays_and_picture(evolution, tmp_path):
+    folder = evolution.save(tmp_path)
+    with (folder / "evolution.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(r["feature"], r["checkpoint"]) for r in rows[:3]] == [
+        ("4", "start"), ("4", "end"), ("5", "start")
+    ]
+    with np.load(folder / "evolution.npz", allow_pickle=False) as arrays:
+        np.testing.assert_array_equal(arrays["maps"], evolution.maps)
+        assert arrays["checkpoints"].tolist() == ["start", "end"]
+    assert json.loads((folder / "manifest.json").read_text())["layer"] == "pool2"
+    pictures = sorted(path.name for path in folder.glob("evolution.*g"))
+    assert pictures == (["evolution.png", "evolution.svg"] if report.has_figures() else [])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"checkpoints": {}}, "at least one network"),
+        ({"clips": []}, "clips must be at least one"),
+        ({"clips": [np.zeros((1, 33, 20)), np.zeros((1, 33, 21))]}, "of one shape"),
+        ({"layer": "nope"}, "no layer 'nope'"),
+        ({"features": [6]}, "has features 0..5"),
+        ({"features": [-1]}, "has features 0..5"),
+    ],
+)
+def test_what_does_not_fit_is_refused(checkpoints, clips, change, message):
+    options = {"checkpoints": checkpoints, "clips": clips, "layer": "pool2", "features": [0]}
+    with pytest.raises(ParameterError, match=message):
+        fd.feature_evolution(**(options | change))
+
+
+def test_a_checkpoint_with_another_number_of_features_is_named(checkpoints, clips):
+    other = fd.Network(
+        [{"type": "conv2d", "name": "conv1", "padding": "same", "bias": False},
+         {"type": "max_pool2d", "name": "pool1", "kernel_size": 2}],
+        {"conv1.weight": np.ones((3, 1, 3, 3))}, (1, 33, 20),
+    )
+    with pytest.raises(ParameterError, match="checkpoint 'other': pool1 is 3 x 16 x 10"):
+        fd.feature_evolution({**checkpoints, "other": other}, clips, "pool1")
