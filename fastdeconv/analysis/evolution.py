@@ -71,20 +71,16 @@ def feature_evolution(
     Raises
     ------
     ParameterError
-        If there are no checkpoints or clips, they do not fit, or a layer or feature is not there.
+        If there are no checkpoints, clips or features, they do not fit, or a layer or feature is
+        not there.
     """
-    if not isinstance(checkpoints, Mapping) or not checkpoints:
-        raise ParameterError("checkpoints must be a dict of at least one network")
-    inputs = [np.asarray(clip.x if isinstance(clip, Clip) else clip) for clip in clips]
-    shapes = {x.shape for x in inputs}
-    if len(shapes) != 1:
-        raise ParameterError(
-            "clips must be at least one, of one shape; found "
-            f"{', '.join(sorted(map(str, shapes))) or 'none'}"
-        )
+    _check_checkpoints(checkpoints)
+    inputs = _inputs(clips)
     networks = {label: up_to(net, layer) for label, net in checkpoints.items()}
     shape = _common_shape(networks, layer, inputs[0].shape)
     wanted = None if features is None else checked_features(layer, shape[0], features).tolist()
+    if wanted == []:
+        raise ParameterError("features must not be empty; None shows the strongest")
     with config(backend=backend, num_threads=num_threads):
         found = {}
         for number, (label, net) in enumerate(networks.items()):
@@ -100,7 +96,6 @@ def feature_evolution(
             _project(net, layer, inputs, wanted, found[label], rule)
             for label, net in networks.items()
         ]
-    last_net = list(networks.values())[-1]
     position = np.stack([own.position[wanted] for own in found.values()], axis=1)
     return Evolution(
         layer=layer,
@@ -110,8 +105,11 @@ def feature_evolution(
         value=np.stack([own.value[wanted] for own in found.values()], axis=1),
         clip=np.stack([own.clip[wanted] for own in found.values()], axis=1),
         position=position,
-        box=_boxes(last_net, inputs[0].shape, shape[1:], position),
-        frontend=last_net.frontend,
+        box=np.stack([
+            # Each by its own network: kernels may differ where maps are of one size.
+            _boxes(net, inputs[0].shape, position[:, t]) for t, net in enumerate(networks.values())
+        ], axis=1),
+        frontend=list(networks.values())[-1].frontend,
     )
 
 
@@ -229,6 +227,34 @@ def _project(
     return out
 
 
+def _check_checkpoints(checkpoints: Any) -> None:
+    if not isinstance(checkpoints, Mapping) or not checkpoints:
+        raise ParameterError("checkpoints must be a dict of at least one network")
+    for label, net in checkpoints.items():
+        if not isinstance(label, str):
+            raise ParameterError(f"checkpoints must be named by str, found {shown(label)}")
+        if not isinstance(net, Network):
+            raise ParameterError(
+                f"checkpoint {shown(label)} must be a Network, found {type(net).__name__}"
+            )
+
+
+def _inputs(clips: Any) -> list[Array]:
+    try:
+        inputs = [np.asarray(clip.x if isinstance(clip, Clip) else clip) for clip in clips]
+    except TypeError:
+        raise ParameterError(
+            f"clips must be a sequence of clips or arrays, found {type(clips).__name__}"
+        ) from None
+    shapes = {x.shape for x in inputs}
+    if len(shapes) != 1 or inputs[0].ndim != 3:
+        raise ParameterError(
+            "clips must be at least one, of one shape (C, H, W); found "
+            f"{', '.join(sorted(map(str, shapes))) or 'none'}"
+        )
+    return inputs
+
+
 def _common_shape(
     networks: Mapping[str, Network], layer: str, shape: Sequence[int]
 ) -> tuple[int, int, int]:
@@ -243,12 +269,11 @@ def _common_shape(
     return first
 
 
-def _boxes(net: Network, shape: Sequence[int], size: Sequence[int], position: Array) -> Array:
-    """What of the input each unit sees, its convolutions and pools followed down."""
+def _boxes(net: Network, shape: Sequence[int], position: Array) -> Array:
+    """What of the input units at these places (K, 2) see, convolutions and pools followed down."""
     shapes: list[Sequence[int]] = [shape, *net.shapes(shape)]
-    boxes = np.zeros((*position.shape[:2], 4), int)
-    for place in np.ndindex(*position.shape[:2]):
-        row, column = (int(n) for n in position[place])
+    boxes = np.zeros((len(position), 4), int)
+    for box, (row, column) in zip(boxes, position.tolist()):
         region = Region((row, row + 1), (column, column + 1))
         for layer, before, after in zip(net.layers[::-1], shapes[-2::-1], shapes[:0:-1]):
             inside = (before[1], before[2])
@@ -256,5 +281,5 @@ def _boxes(net: Network, shape: Sequence[int], size: Sequence[int], position: Ar
                 region = reached_by(layer.window(inside, net.arrays), region, inside)
             elif tuple(before[1:]) != tuple(after[1:]):
                 region = Region.of(inside)  # a layer that looks everywhere
-        boxes[place] = (*region.rows, *region.cols)
+        box[:] = (*region.rows, *region.cols)
     return boxes

@@ -69,7 +69,10 @@ def draw_evolution(evolution: Evolution) -> Figure:
     for ax, k in zip(axes[:, 0], evolution.features):
         ax.set_ylabel(_plain(f"{evolution.layer}/{k}"), fontsize=9)
     # A change of clip is why a picture jumps.
-    figure.supxlabel("under each: the clip in which the feature is strongest", fontsize=8)
+    figure.supxlabel(
+        "under each: the clip in which the feature is strongest\neach on its own scale, "
+        "blue negative, red positive", fontsize=8,
+    )
     return figure
 
 

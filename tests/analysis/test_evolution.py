@@ -77,6 +77,45 @@ def test_boxes_are_what_a_unit_sees(evolution, checkpoints, clips):
     assert not outside.any()
 
 
+def _with_kernel(size, seed):
+    """One convolution of `size` and a pool: maps of one size whatever the kernel."""
+    rng = np.random.default_rng(seed)
+    return fd.Network(
+        [{"type": "conv2d", "name": "conv1", "padding": "same"},
+         {"type": "max_pool2d", "name": "pool1", "kernel_size": 2}],
+        {"conv1.weight": rng.random((2, 1, size, size)) + 0.1, "conv1.bias": np.zeros(2)},
+        (1, 33, 20),
+    )
+
+
+def test_boxes_are_those_of_each_checkpoints_own_kernels(clips):
+    checkpoints = {"wide": _with_kernel(7, 0), "narrow": _with_kernel(3, 1)}
+    found = fd.feature_evolution(checkpoints, clips, "pool1", [0, 1])
+    for t, net in enumerate(checkpoints.values()):
+        for k in found.features:
+            row, column = found.position[k, t]
+            seen = np.zeros((33, 20), bool)
+            for place in np.ndindex(seen.shape):
+                x = np.zeros((1, 33, 20), np.float32)
+                x[0][place] = 1
+                seen[place] = net.forward(x)["pool1"][k, row, column] > 0
+            rows, columns = (np.flatnonzero(seen.any(axis)) for axis in (1, 0))
+            assert found.box[k, t].tolist() == [
+                rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
+            ]
+
+
+def test_a_jump_to_another_clip_is_reported():
+    """One feature that looks for high values, then for low ones."""
+    up = fd.Network([{"type": "conv2d", "name": "conv1", "bias": False}],
+                    {"conv1.weight": np.ones((1, 1, 1, 1))}, (1, 4, 4))
+    down = fd.Network(up.layers, {"conv1.weight": -np.ones((1, 1, 1, 1))}, (1, 4, 4))
+    clips = [np.full((1, 4, 4), value, np.float32) for value in (-2, 1)]
+    found = fd.feature_evolution({"1": up, "2": up, "end": down}, clips, "conv1")
+    assert found.clip.tolist() == [[1, 1, 0]]
+    assert found.value.tolist() == [[1, 1, 2]]
+
+
 def test_by_default_the_strongest_of_the_last_checkpoint_are_shown(checkpoints, clips):
     found = fd.feature_evolution(checkpoints, clips, "pool1")
     last = found.value[:, -1]
@@ -116,6 +155,11 @@ def test_the_folder_has_table_arrays_and_picture(evolution, tmp_path):
         ({"clips": []}, "clips must be at least one"),
         ({"clips": [np.zeros((1, 33, 20)), np.zeros((1, 33, 21))]}, "of one shape"),
         ({"layer": "nope"}, "no layer 'nope'"),
+        ({"checkpoints": {"end": 3}}, "checkpoint 'end' must be a Network, found int"),
+        ({"checkpoints": {0: None}}, "must be named by str, found 0"),
+        ({"clips": None}, "must be a sequence of clips or arrays, found NoneType"),
+        ({"clips": np.zeros((1, 33, 20))}, r"of one shape \(C, H, W\); found \(33, 20\)"),
+        ({"features": []}, "features must not be empty"),
         ({"features": [6]}, "has features 0..5"),
         ({"features": [-1]}, "has features 0..5"),
     ],
