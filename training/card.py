@@ -283,7 +283,7 @@ def _selectivity_table(found: dict[str, Any]) -> str:
 
 
 def _onset_table(found: dict[str, Any]) -> str:
-    header = ("layer", "feature", "network", "best untrained", "difference")
+    header = ("layers", "feature", "network", "best untrained", "difference")
     return table(header, [
         (layer, one["feature"], *(
             "{:.2f} [{:.2f}, {:.2f}]".format(*one[key])

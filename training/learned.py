@@ -33,7 +33,9 @@ from .settings import Settings
 Array = npt.NDArray[Any]
 
 ORIENTATIONS = ("constant", "time", "frequency", "both")
-CLIPS_PER_ARTIST = 6
+CLIPS_PER_ARTIST = {"train": 6, "validation": 10, "test": 20}
+DEEP = 3
+"""The deepest so many layers are also taken together, for the onsets."""
 OTHER_SEEDS = 10
 CALIBRATION_CLIPS = 16
 RESAMPLINGS = 2000
@@ -176,7 +178,10 @@ def learned(settings: Settings, cache: Path, run: Path) -> None:
     net = fd.pretrained(settings.name)
     start = fd.pretrained(settings.name, trained=False)
     parts = split_tracks(load_prepared(cache), settings.split)
-    inputs = {part: _few_inputs(settings, cache, parts[part], net) for part in parts}
+    inputs = {
+        part: _few_inputs(settings, cache, parts[part], net, count)
+        for part, count in CLIPS_PER_ARTIST.items()
+    }
     controls = [start] + [
         fd.randomised(net, seed, inputs["train"][:CALIBRATION_CLIPS])
         for seed in range(1, OTHER_SEEDS + 1)
@@ -233,28 +238,36 @@ def _beside(values: Sequence[Array]) -> dict[str, Any]:
 def _onsets(
     layers: Sequence[str], validation: Sequence[Measured], test: Sequence[Measured]
 ) -> dict[str, Any]:
-    report = {}
-    for layer in layers:
-        best = [
-            best_onset_feature(a.onsets[layer], b.onsets[layer])
-            for a, b in zip(validation, test, strict=True)
-        ]
-        feature, values = best[0]
-        rival = max((own for _, own in best[1:]), key=lambda own: float(own.mean()))
-        report[layer] = {
-            "feature": feature,
-            "network": [float(values.mean()), *interval(values)],
-            "best_untrained": [float(rival.mean()), *interval(rival)],
-            "difference": [float((values - rival).mean()), *interval(values - rival)],
-            "median_of_features": [
-                float(np.median(one.onsets[layer].mean(axis=0))) for one in test[:2]
-            ],
-        }
-    return report
+    deep = list(layers[-DEEP:])
+    groups = {f"{deep[0]} to {deep[-1]}": deep} | {layer: [layer] for layer in layers}
+    return {name: _onset(own, validation, test) for name, own in groups.items()}
+
+
+def _onset(
+    layers: Sequence[str], validation: Sequence[Measured], test: Sequence[Measured]
+) -> dict[str, Any]:
+    """The best feature of some layers, in the network and in the best of the controls."""
+    def joined(one: Measured) -> Array:
+        return np.concatenate([one.onsets[layer] for layer in layers], axis=1)
+
+    names = [
+        f"{layer}/{k}" for layer in layers for k in range(test[0].onsets[layer].shape[1])
+    ]
+    best = [
+        best_onset_feature(joined(a), joined(b)) for a, b in zip(validation, test, strict=True)
+    ]
+    feature, values = best[0]
+    rival = max((own for _, own in best[1:]), key=lambda own: float(own.mean()))
+    return {
+        "feature": names[feature],
+        "network": [float(values.mean()), *interval(values)],
+        "best_untrained": [float(rival.mean()), *interval(rival)],
+        "difference": [float((values - rival).mean()), *interval(values - rival)],
+    }
 
 
 def _few_inputs(
-    settings: Settings, cache: Path, tracks: Sequence[Prepared], net: fd.Network
+    settings: Settings, cache: Path, tracks: Sequence[Prepared], net: fd.Network, count: int
 ) -> list[Array]:
     """A few clips of every artist, drawn with a fixed seed."""
     rng = np.random.default_rng(settings.training.seed)
@@ -263,8 +276,7 @@ def _few_inputs(
         by_artist.setdefault(track.artist, []).extend(_grid(settings, cache, track))
     inputs = []
     for _, clips in sorted(by_artist.items()):
-        count = min(CLIPS_PER_ARTIST, len(clips))
-        picked = rng.choice(len(clips), count, replace=False)
+        picked = rng.choice(len(clips), min(count, len(clips)), replace=False)
         inputs += [_input(clips[i], net) for i in picked]
     return inputs
 
