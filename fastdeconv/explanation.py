@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from .errors import ParameterError, enough_memory
 from .kernels.dispatch import config, get_backend, get_isa, get_num_threads
 from .network.choosing import as_list, choose_layers, open_network
+from .report.citations import AURALISATION, DECONVNET
 from .report.folder import MANIFEST, check_free, new_folder
 from .report.names import safe_name, unique_names
 from .report.wav import PEAK, wav_gain
@@ -41,12 +42,6 @@ _MODES = ("mask", "phase")
 _MEMORY_ADVICE = "this: explain a shorter clip, fewer layers or fewer features"
 # What else lies in a song's folder, so that no layer may be called that.
 _FILES = ("original.wav", "original.png", "features.csv", MANIFEST, "index.html")
-_CITATION = (
-    "K. Choi, G. Fazekas, M. Sandler: Explaining Deep Convolutional Neural Networks on "
-    "Music Classification. arXiv:1607.02444, 2016.",
-    "M. D. Zeiler, R. Fergus: Visualizing and Understanding Convolutional Networks. "
-    "ECCV 2014. arXiv:1311.2901.",
-)
 
 
 def explain(
@@ -429,7 +424,7 @@ class Explanation:
                 "citation": self.network.citation,
             },
             "frontend": self.clip.frontend.to_record(),
-            "citation": list(_CITATION),
+            "citation": [AURALISATION, DECONVNET],
             "parameters": self._parameters,
             "computation": self._computation,
             "layers": [

@@ -12,17 +12,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import combinations
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..deconvnet.projection import deconvolve
+from ..deconvnet.projection import checked_features, deconvolve
 from ..errors import ParameterError, enough_memory
 from ..kernels.dispatch import config, get_num_threads
-from ..network.choosing import as_list, choose_layers, open_network, up_to
+from ..network.choosing import choose_layers, open_network, up_to
 from ..network.layers import shape_text, shown
 from ..network.network import Network
 from .controls import untrained
@@ -149,13 +149,12 @@ def attribute_study(
         control = untrained(network, [inputs[i] for i in range(0, len(chosen), step)])
     _check_control(network, control)
     shapes = network.shapes(inputs[0].shape)
-    wanted = None if features is None else as_list("features", features)
-    if wanted == []:
-        raise ParameterError("features must be at least one, found none")
     numbers = {
-        name: list(range(shapes[network.layer_index(name)][0])) if wanted is None else wanted
+        name: checked_features(name, shapes[network.layer_index(name)][0], features).tolist()
         for name in names
     }
+    if not all(numbers.values()):
+        raise ParameterError("features must be at least one, found none")
     how = {"rule": rule, "start": start, "precision": precision}
     work = _Work(design, inputs, how, progress, 2 * len(names) * len(chosen))
     with config(backend=backend, num_threads=num_threads):
@@ -382,9 +381,8 @@ class AttributeStudy:
 
     def _counts(self, attribute: str, n: int) -> Array:
         """How often each group is drawn in each resampling; the same for all subjects."""
-        rng = np.random.default_rng([0, self.design.attributes.index(attribute)])
-        counts: Array = rng.multinomial(n, np.full(n, 1 / n), self.parameters["resamplings"])
-        return counts.astype(np.float64)
+        number = self.design.attributes.index(attribute)
+        return _resampled(number, n, self.parameters["resamplings"])
 
     def _feature_rows(
         self, subject: str, layer: str, numbers: Sequence[int]
@@ -400,6 +398,16 @@ class AttributeStudy:
             row |= {f"correlation_{a}": float(points[j, i]) for j, a in enumerate(names)}
             row |= _most_and_least(names, above[:, i], draws[:, :, i], comparisons)
             yield row
+
+
+# Tables, words and figures all ask for the same few.
+@lru_cache(maxsize=16)
+def _resampled(seed: int, n: int, resamplings: int) -> Array:
+    """(resamplings, n): how often each of n groups is drawn when n are drawn anew."""
+    rng = np.random.default_rng([0, seed])
+    counts = rng.multinomial(n, np.full(n, 1 / n), resamplings).astype(np.float64)
+    counts.flags.writeable = False
+    return counts
 
 
 def _most_and_least(
@@ -515,8 +523,7 @@ class _Work:
     def _blocks(self, features: Sequence[int]) -> list[list[int]]:
         size = self.inputs[0].nbytes * open_at_most(self.design.groups, self.design.order)
         count = max(1, min(_LANES, _SUMS_BYTES // size))
-        own = list(features)
-        return [own[i : i + count] for i in range(0, len(own), count)]
+        return [list(features[i : i + count]) for i in range(0, len(features), count)]
 
     def _tell(self, what: str, share: float) -> None:
         if self.progress is not None:

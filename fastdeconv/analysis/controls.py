@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..errors import ParameterError
-from ..network.layers import Affine, BatchNorm2d, Conv2d, Layer, Linear
+from ..network.choosing import up_to
+from ..network.layers import Affine, BatchNorm2d, Conv2d, Linear
 from ..network.network import Network
 from ..network.pretrained import list_pretrained, pretrained
 
@@ -64,7 +65,7 @@ def randomised(
         if not samples:
             raise ParameterError("inputs must hold at least one input, found none")
         _centre(net, arrays, samples)
-    return _with_arrays(net, net.layers, arrays)
+    return _with_arrays(net, arrays)
 
 
 def untrained(net: Network, inputs: Iterable[ArrayLike]) -> Network:
@@ -110,7 +111,7 @@ def _centre(net: Network, arrays: Arrays, samples: Sequence[NDArray[Any]]) -> No
         if not isinstance(layer, Conv2d):
             continue
         norm = _norm_behind(net, index)
-        lower = _with_arrays(net, net.layers[: index + 1], arrays)
+        lower = up_to(_with_arrays(net, arrays), layer.name)
         mean, spread = _moments([lower.forward(x)[layer.name] for x in samples])
         spread = np.where(spread > _LEAST_SPREAD, spread, 1)
         if norm is not None:
@@ -136,14 +137,12 @@ def _moments(maps: Sequence[NDArray[Any]]) -> tuple[NDArray[np.float64], NDArray
     return np.asarray(mean), np.sqrt(squares)
 
 
-def _with_arrays(net: Network, layers: Sequence[Layer], arrays: Arrays) -> Network:
-    whole = len(layers) == len(net.layers)
+def _with_arrays(net: Network, arrays: Arrays) -> Network:
     return Network(
-        layers,
-        {key: arrays[key] for layer in layers for key in layer.array_names},
+        net.layers,
+        arrays,
         net.input_shape,
         frontend=net.frontend,
-        classes=net.classes if whole else None,
+        classes=net.classes,
         name=None if net.name is None else f"{net.name}, untrained",
-        license=None,
     )

@@ -63,10 +63,10 @@ def _against_control(study: AttributeStudy, name: str) -> str:
     said: dict[str, list[str]] = {"more": [], "less": [], "": []}
     for layer in study.layers:
         difference = study.difference(name, layer)
-        said[_direction(difference)].append(
-            layer if _direction(difference) == "" else f"{layer} ({difference.value:+.2f} "
-            f"[{difference.low:+.2f}, {difference.high:+.2f}])"
-        )
+        value, low, high = difference
+        figures = f" ({value:+.2f} [{low:+.2f}, {high:+.2f}])"
+        which = _direction(difference)
+        said[which].append(layer + figures if which else layer)
     sentences = [
         f"{which} alike than the control's in {', '.join(said[which])}"
         for which in ("more", "less") if said[which]

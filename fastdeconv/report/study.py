@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .citations import AURALISATION, DECONVNET
 from .folder import MANIFEST, new_folder
 from .names import safe_name, unique_names
 from .tables import write_json, write_rows, write_text
@@ -88,10 +89,7 @@ def _manifest(study: AttributeStudy) -> dict[str, Any]:
         "attributes": study.attributes,
         "stimuli": len(study.stimuli),
         "parameters": study.parameters,
-        "citation": [
-            "K. Choi, G. Fazekas, M. Sandler: Explaining Deep Convolutional Neural Networks on "
-            "Music Classification. arXiv:1607.02444, 2016."
-        ],
+        "citation": [AURALISATION],
     }
 
 
@@ -120,9 +118,6 @@ def write_evolution(
             "layer": evolution.layer,
             "features": evolution.features,
             "checkpoints": evolution.labels,
-            "citation": [
-                "M. D. Zeiler, R. Fergus: Visualizing and Understanding Convolutional Networks. "
-                "arXiv:1311.2901, 2013."
-            ],
+            "citation": [DECONVNET],
         })
     return Path(out) / folder_name
