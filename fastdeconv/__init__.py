@@ -29,6 +29,7 @@ _EXPORTS = {
     "auralise": ".audio.auralise",
     "attribute_study": ".analysis.attributes",
     "AttributeStudy": ".analysis.attributes",
+    "describe": ".analysis.descriptors",
     "randomised": ".analysis.controls",
     "feature_evolution": ".analysis.evolution",
     "Evolution": ".analysis.evolution",
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
     from .analysis.attributes import AttributeStudy as AttributeStudy
     from .analysis.attributes import attribute_study as attribute_study
     from .analysis.controls import randomised as randomised
+    from .analysis.descriptors import describe as describe
     from .analysis.evolution import Evolution as Evolution
     from .analysis.evolution import feature_evolution as feature_evolution
     from .analysis.stimuli import Stimulus as Stimulus

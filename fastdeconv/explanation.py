@@ -21,11 +21,14 @@ from .network.choosing import as_list, choose_layers, open_network
 from .report.citations import AURALISATION, DECONVNET
 from .report.folder import MANIFEST, check_free, new_folder
 from .report.names import safe_name, unique_names
-from .report.wav import PEAK, wav_gain
+from .report.sounds import FORMATS, PEAK, check_format, peak_gain
 
 if TYPE_CHECKING:
+    from .analysis.descriptors import Listener
     from .audio.frontend import Clip
     from .network.network import Network
+    from .report.listening import Layer
+    from .report.song import SongFiles
 
 __all__ = ["DEFAULT_NETWORK", "Explanation", "Progress", "explain"]
 
@@ -41,7 +44,12 @@ FloatArray = NDArray[np.float32]
 _MODES = ("mask", "phase")
 _MEMORY_ADVICE = "this: explain a shorter clip, fewer layers or fewer features"
 # What else lies in a song's folder, so that no layer may be called that.
-_FILES = ("original.wav", "original.png", "features.csv", MANIFEST, "index.html")
+_FILES = (
+    *(f"original.{suffix}" for suffix in ("png", *FORMATS)),
+    "input.png", "features.csv", "index.html", MANIFEST,
+)
+# How many features of a layer show their activation beside the layer's mean.
+_STAGE_FEATURES = 6
 
 
 def explain(
@@ -134,7 +142,7 @@ def explain(
     with config(backend=backend, num_threads=num_threads):
         clip = _open_clip(source, network, offset)
         with enough_memory(_MEMORY_ADVICE):
-            numbers, maps = _project(
+            projected = _project(
                 network, clip, chosen, progress, rule=rule, start=start, precision=precision
             )
         backend_name = get_backend().name
@@ -146,8 +154,7 @@ def explain(
     return Explanation(
         clip=clip,
         network=network,
-        maps=maps,
-        features=numbers,
+        **projected,
         mode=mode,
         source=_file_name(source),
         parameters={
@@ -173,6 +180,10 @@ class Explanation:
         For each layer its features projected back to the network's input.
     features : dict of str -> list of int
         For each layer the numbers of the features, in the order of `maps`.
+    activations : dict of str -> array of float32, shape (K, h, w)
+        For each layer what its features put out, all of them, going forward.
+    outputs : list of (str, float)
+        The network's classes and what it puts out for them; empty if it names none.
     mode : str
         How maps become sound.
     name : str
@@ -186,6 +197,8 @@ class Explanation:
         network: Network,
         maps: Mapping[str, FloatArray],
         features: Mapping[str, Sequence[int]],
+        activations: Mapping[str, FloatArray],
+        outputs: Sequence[tuple[str, float]],
         mode: str,
         source: str | None,
         parameters: Mapping[str, Any],
@@ -195,6 +208,8 @@ class Explanation:
         self.network = network
         self.maps = dict(maps)
         self.features = {layer: [int(k) for k in ks] for layer, ks in features.items()}
+        self.activations = dict(activations)
+        self.outputs = [(name, float(value)) for name, value in outputs]
         self.mode = mode
         self.name = "clip" if source is None else safe_name(Path(source).stem, "clip")
         self._source = source
@@ -202,6 +217,7 @@ class Explanation:
         self._computation = dict(computation)
         self._sounds: dict[str, FloatArray] = {}
         self._rows: dict[str, list[dict[str, Any]]] = {}
+        self._listener: Listener | None = None
 
     def __repr__(self) -> str:
         counts = ", ".join(f"{layer}: {len(ks)}" for layer, ks in self.features.items())
@@ -265,19 +281,27 @@ class Explanation:
         the sound; ``peak``, its largest absolute value, both of the sound before
         normalisation, whose unit depends on the network and is the same for all
         features of one layer; ``nonzero``, the share of the map's bins that are not
-        zero, 0 to 1; ``gain``, the factor between the sound and its wav file, 1.0
-        for a silent one. A feature asked for twice has one row.
+        zero, 0 to 1; ``gain``, the factor between the sound and its file, 1.0
+        for a silent one; and what `describe` says of it: ``rank``, ``label``,
+        ``twin_of`` and the numbers of its sound and map. A feature asked for twice
+        has one row.
         """
         for layer in self.maps:
             if layer not in self._rows:
                 self._rows[layer] = self._measure(layer, self.sounds(layer))
         return [dict(row) for layer in self.maps for row in self._rows[layer]]
 
+    @property
+    def clip_numbers(self) -> dict[str, Any]:
+        """What `describe` says of the clip itself, to compare features with."""
+        return dict(self._listen().clip)
+
     def save(
         self,
         out: str | os.PathLike[str],
         name: str | None = None,
         *,
+        audio_format: Literal["wav", "flac", "ogg"] = "wav",
         overwrite: bool = False,
         progress: Progress | None = None,
     ) -> Path:
@@ -285,21 +309,30 @@ class Explanation:
 
         The folder holds
 
-        ``original.wav``, ``original.png``
-            What was explained and its spectrogram. The sound is written as it is,
-            normalised only if it exceeds full scale.
+        ``index.html``
+            A page to look, listen and compare; open it with a double click.
+        ``original.wav``, ``original.png``, ``input.png``
+            What was explained, its spectrogram, and what the network is given. The
+            sound is written as it is, normalised only if it exceeds full scale.
         ``<layer>/feature_<k>.wav``
             16-bit PCM, each normalised to a peak of -1 dBFS; silence stays exact zeros.
         ``<layer>/feature_<k>.png``
-            The magnitude of the spectrogram that became the sound, one pixel per bin
-            and frame, low frequencies at the bottom, on one 80 dB scale for all
+            The magnitude of the spectrogram that became the sound, a pixel per frame
+            and quarter tone, low frequencies at the bottom, on one 80 dB scale for all
             features of the layer.
+        ``<layer>/map_<k>.png``
+            The map in the same frame: blue negative, orange positive, every shade half
+            of the next.
+        ``<layer>/activation_mean.png``, ``<layer>/activation_<k>.png``
+            What the clip looks like after the layer: the mean of all features and those
+            to listen to first.
         ``features.csv``
             The `table`.
         ``manifest.json``
             How it was made: version, network, front end, parameters, back end, the
             features and gains of each layer, what to cite. It holds no time of day
-            and no path: the same call writes the same bytes.
+            and no path: the same call writes the same bytes (of ogg files all but a
+            serial number).
 
         Folders of layers are called as the layers are, less what a file system does
         not take; the manifest says which is which.
@@ -310,6 +343,8 @@ class Explanation:
             Made if need be.
         name : str, optional
             Default: `name`. Made safe as a file name.
+        audio_format : {"wav", "flac", "ogg"}
+            Of all sounds. Vorbis in ogg is lossy, and a sixth of the size.
         overwrite : bool
             Replace an earlier result of this name. Anything else is never replaced.
         progress : callable, optional
@@ -323,42 +358,80 @@ class Explanation:
         Raises
         ------
         ParameterError
-            If `out` cannot be written, the folder is there already, or a sound
-            overflows float32.
+            If `out` cannot be written, the folder is there already, `audio_format` is
+            not one of the above, or a sound overflows float32.
+        AudioError
+            If the format does not take the clip's sample rate.
         OSError
             If writing fails later on, for instance on a full disk.
         """
-        from .report.song import write_features, write_original
+        from .report.listening import Song, write_page
+        from .report.song import SongFiles
         from .report.tables import write_csv, write_json
 
         out, name = Path(out), safe_name(self.name if name is None else name, "clip")
+        check_format(audio_format)
         check_free(out, name, overwrite=overwrite)
         folders = self.layer_folders()
+        files = SongFiles(self.clip, self.mode, audio_format, self._computation["threads"])
         done, total = 0, sum(len(set(ks)) for ks in self.features.values())
         with new_folder(out, name, overwrite=overwrite) as folder:
-            write_original(folder, self.clip)
+            files.write_original(folder)
+            pages = []
             for layer, layer_folder in folders.items():
-                # Not kept: what is written need not stay in memory.
-                sounds = self._sounds[layer] if layer in self._sounds else self._auralise(layer)
-                self._rows[layer] = self._measure(layer, sounds)
-                numbers, places = self._distinct(layer)
                 (folder / layer_folder).mkdir()
-                write_features(
-                    folder / layer_folder,
-                    self.clip,
-                    numbers,
-                    [self.maps[layer][i] for i in places],
-                    [sounds[i] for i in places],
-                    [row["gain"] for row in self._rows[layer]],
-                    mode=self.mode,
-                    num_threads=self._computation["threads"],
-                )
-                done += len(numbers)
+                pages.append(self._write_layer(files, folder, layer, layer_folder))
+                done += len(self._rows[layer])
                 if progress is not None:
                     progress(layer, done, total)
             write_csv(folder / "features.csv", self.table)
-            write_json(folder / MANIFEST, self._manifest(name, folders))
+            manifest = self._manifest(name, folders, audio_format)
+            write_json(folder / MANIFEST, manifest)
+            write_page(folder, Song(manifest, self.clip_numbers, files.spectrum(), pages))
         return out / name
+
+    def _write_layer(
+        self, files: SongFiles, folder: Path, layer: str, layer_folder: str
+    ) -> Layer:
+        from .report.listening import Layer
+
+        # Not kept: what is written need not stay in memory.
+        sounds = self._sounds[layer] if layer in self._sounds else self._auralise(layer)
+        if layer not in self._rows:
+            self._rows[layer] = self._measure(layer, sounds)
+        numbers, places = self._distinct(layer)
+        spectra = files.write_features(
+            folder / layer_folder,
+            numbers,
+            [self.maps[layer][i] for i in places],
+            [sounds[i] for i in places],
+            [row["gain"] for row in self._rows[layer]],
+        )
+        stage = self._stage(layer)
+        if stage is not None:
+            files.write_stage(folder / layer_folder, self.activations[layer], stage)
+        return Layer(layer, layer_folder, self._rows[layer], spectra, stage)
+
+    def _stage(self, layer: str) -> list[int] | None:
+        """Features whose activation is shown: those to hear first.
+
+        None where the layer's output no longer lies in time and frequency.
+        """
+        if not self.features[layer] or self.activations[layer].shape[1:] == (1, 1):
+            return None
+        return [row["feature"] for row in self.ranked(layer)[:_STAGE_FEATURES]]
+
+    def ranked(self, layer: str) -> list[dict[str, Any]]:
+        """The rows of the `table` of one layer in the order to listen in.
+
+        Raises
+        ------
+        ParameterError
+            If `layer` was not explained.
+        """
+        self._require_layer(layer)
+        rows = [row for row in self.table if row["layer"] == layer]
+        return sorted(rows, key=lambda row: row["rank"])
 
     def layer_folders(self) -> dict[str, str]:
         """The name of the folder `save` makes for each layer."""
@@ -377,19 +450,32 @@ class Explanation:
             )
         return sounds
 
+    def _listen(self) -> Listener:
+        if self._listener is None:
+            from .analysis.descriptors import Listener
+
+            self._listener = Listener(self.clip, self.mode, self._computation["threads"])
+        return self._listener
+
     def _measure(self, layer: str, sounds: FloatArray) -> list[dict[str, Any]]:
+        from .audio.auralise import map_planes
+
+        numbers, places = self._distinct(layer)
+        planes = map_planes(self.maps[layer], self.clip)
+        if places != list(range(len(planes))):
+            planes = planes[places]
         rows = []
-        for k, i in zip(*self._distinct(layer), strict=True):
+        for i, told in zip(places, self._listen().describe(planes, numbers), strict=True):
             peak = float(np.abs(sounds[i]).max(initial=0.0))
-            feature_map = self.maps[layer][i]
             rows.append(
                 {
                     "layer": layer,
-                    "feature": k,
+                    "feature": told["feature"],
                     "energy": float(np.square(sounds[i], dtype=np.float64).sum()),
                     "peak": peak,
-                    "nonzero": np.count_nonzero(feature_map) / feature_map.size,
-                    "gain": wav_gain(peak),
+                    "nonzero": np.count_nonzero(self.maps[layer][i]) / self.maps[layer][i].size,
+                    "gain": peak_gain(peak),
+                    **told,
                 }
             )
         return rows
@@ -400,10 +486,13 @@ class Explanation:
         distinct = list(dict.fromkeys(numbers))
         return distinct, [numbers.index(k) for k in distinct]
 
-    def _manifest(self, name: str, folders: Mapping[str, str]) -> dict[str, Any]:
+    def _manifest(
+        self, name: str, folders: Mapping[str, str], audio_format: str
+    ) -> dict[str, Any]:
         from . import __version__
         from .report.song import original_gain
 
+        gain = original_gain(self.clip)
         return {
             "format": "fastdeconv-explanation",
             "version": 1,
@@ -415,13 +504,16 @@ class Explanation:
             "audio": {
                 "sr": self.clip.sr,
                 "samples": int(self.clip.samples.size),
-                "original_gain": original_gain(self.clip),
+                "format": audio_format,
+                "original_gain": gain,
+                "original_rms": gain * self._rms(),
                 "feature_peak": PEAK,
             },
             "network": {
                 "name": self.network.name,
                 "license": self.network.license,
                 "citation": self.network.citation,
+                "outputs": [list(pair) for pair in self.outputs],
             },
             "frontend": self.clip.frontend.to_record(),
             "citation": [AURALISATION, DECONVNET],
@@ -437,6 +529,10 @@ class Explanation:
                 for layer, folder in folders.items()
             ],
         }
+
+    def _rms(self) -> float:
+        samples = self.clip.samples
+        return float(np.sqrt(np.square(samples, dtype=np.float64).sum() / max(1, samples.size)))
 
     def _require_layer(self, layer: str) -> None:
         if layer not in self.maps:
@@ -469,8 +565,8 @@ def _project(
     chosen: Mapping[str, list[int] | None],
     progress: Progress | None,
     **how: Any,
-) -> tuple[dict[str, list[int]], dict[str, FloatArray]]:
-    """Feature numbers and maps of each layer."""
+) -> dict[str, Any]:
+    """Feature numbers, maps and activations of each layer."""
     from .deconvnet.projection import deconvolve
 
     trace = network.forward(clip.x)
@@ -486,7 +582,11 @@ def _project(
         done += len(wanted)
         if progress is not None:
             progress(layer, done, total)
-    return numbers, maps
+    activations = {layer: trace[layer] for layer in numbers}
+    outputs: list[tuple[str, float]] = []
+    if network.classes:
+        outputs = list(zip(network.classes, trace[network.layers[-1].name].ravel().tolist()))
+    return {"features": numbers, "maps": maps, "activations": activations, "outputs": outputs}
 
 
 def _open_clip(source: Any, network: Network, offset: float) -> Clip:

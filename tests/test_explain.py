@@ -13,7 +13,7 @@ from PIL import Image
 
 import fastdeconv as fd
 from fastdeconv.report import song as song_report
-from fastdeconv.report.wav import PEAK
+from fastdeconv.report.sounds import PEAK
 
 SR = 8000
 FRONTEND = {"kind": "stft", "sr": SR, "n_fft": 64, "hop_length": 32, "frames": 20}
@@ -236,12 +236,15 @@ def test_save_writes_every_file_and_says_where(tmp_path, song):
     assert folder == tmp_path / "out" / "song"
     assert os.listdir(tmp_path / "out") == ["song"]
     features = {
-        f"pool{i}/feature_{k}.{kind}"
+        f"pool{i}/{kind.format(k)}"
         for i, n in ((1, 4), (2, 6))
-        for k in range(n)
-        for kind in ("wav", "png")
+        for k in (*range(n), "mean")
+        for kind in ("feature_{}.wav", "feature_{}.png", "map_{}.png", "activation_{}.png")
+        if k != "mean" or kind == "activation_{}.png"
     }
-    rest = {"original.wav", "original.png", "features.csv", "manifest.json"}
+    rest = {
+        "original.wav", "original.png", "input.png", "features.csv", "manifest.json", "index.html"
+    }
     assert set(read_tree(folder)) == features | rest
 
 
@@ -263,11 +266,38 @@ def test_a_written_sound_is_the_sound_times_its_gain(tmp_path, explanation):
         np.testing.assert_allclose(written, sound * row["gain"], atol=0.6 / 32768)
 
 
-def test_pictures_have_a_pixel_per_bin_and_frame(tmp_path, explanation):
+def test_pictures_have_a_pixel_per_frame_and_quarter_tone(tmp_path, explanation):
     folder = explanation.save(tmp_path)
-    for name in ("original.png", "pool1/feature_0.png"):
-        with Image.open(folder / name) as image:
-            assert image.size == (20, 33)
+    for name in ("original", "input", "pool1/feature_0", "pool2/map_3", "pool2/activation_mean"):
+        with Image.open(folder / f"{name}.png") as image:
+            assert image.size == (20, 24 * 5)  # five octaves, 125 to 4000 Hz
+
+
+def test_an_activation_fills_the_frame_whatever_its_size(tmp_path, explanation):
+    folder = explanation.save(tmp_path)
+    mean = explanation.activations["pool2"].mean(axis=0)
+    assert mean.shape == (8, 5)
+    with Image.open(folder / "pool2" / "activation_mean.png") as image:
+        seen = np.asarray(image).astype(int)[::-1]
+    # A unit is four of the twenty frames; the top row is bin 32 of 33, of the last of 8 rows.
+    np.testing.assert_array_equal(seen[-1, ::4], np.rint(63 * mean[-1] / mean.max()))
+    assert (seen.reshape(120, 5, 4) == seen[:, ::4, None]).all()
+
+
+@pytest.mark.parametrize("audio_format", ["flac", "ogg"])
+def test_sounds_come_in_other_formats_too(tmp_path, explanation, audio_format):
+    folder = explanation.save(tmp_path, audio_format=audio_format)
+    for name in ("original", "pool2/feature_3"):
+        about = soundfile.info(folder / f"{name}.{audio_format}")
+        assert about.format == audio_format.upper()
+        assert (about.samplerate, about.frames) == (SR, explanation.clip.samples.size)
+    assert not list(folder.rglob("*.wav"))
+
+
+def test_an_unknown_sound_format_is_refused_before_anything_is_written(tmp_path, explanation):
+    with pytest.raises(fd.ParameterError, match="wav, flac, ogg"):
+        explanation.save(tmp_path / "out", audio_format="mp3")
+    assert not (tmp_path / "out").exists()
 
 
 def test_pictures_of_a_layer_share_one_scale(tmp_path, explanation):
@@ -277,8 +307,9 @@ def test_pictures_of_a_layer_share_one_scale(tmp_path, explanation):
     for k, magnitude in enumerate(heard):
         with Image.open(folder / "pool2" / f"feature_{k}.png") as image:
             brightest = int(np.asarray(image).max())
-        db = 20 * np.log10(max(magnitude.max() / heard.max(), 1e-4))
-        assert brightest == pytest.approx(255 * (1 + db / 80), abs=0.6)
+        # Bin 0 has no place on the axis.
+        db = 20 * np.log10(max(magnitude[1:].max() / heard.max(), 1e-4))
+        assert brightest == pytest.approx(63 * (1 + db / 80), abs=0.6)
 
 
 def test_a_network_whose_rows_are_time_gets_upright_pictures(tmp_path):
@@ -287,7 +318,7 @@ def test_a_network_whose_rows_are_time_gets_upright_pictures(tmp_path):
     assert explanation.maps["pool1"].shape[2:] == (20, 33)
     folder = explanation.save(tmp_path)
     with Image.open(folder / "pool1" / "feature_1.png") as image:
-        assert image.size == (20, 33)
+        assert image.size == (20, 120)
 
 
 @pytest.mark.parametrize("mode", ["mask", "phase"])
@@ -305,7 +336,8 @@ def test_the_csv_is_the_table(tmp_path, explanation):
     folder = explanation.save(tmp_path)
     with open(folder / "features.csv", newline="", encoding="utf-8") as file:
         read = [
-            {key: value if key == "layer" else float(value) for key, value in row.items()}
+            {key: value if key in ("layer", "label") else float(value) if value else None
+             for key, value in row.items()}
             for row in csv.DictReader(file)
         ]
     assert read == explanation.table
@@ -361,7 +393,9 @@ def test_a_feature_asked_for_twice_is_written_once(tmp_path):
     explanation = fd.explain((make_samples(), SR), make_network(), layers="pool1", features=[3, 3])
     assert explanation.maps["pool1"].shape[0] == 2
     folder = explanation.save(tmp_path)
-    assert sorted(os.listdir(folder / "pool1")) == ["feature_3.png", "feature_3.wav"]
+    assert [path.name for path in sorted(folder.glob("pool1/feature_*"))] == [
+        "feature_3.png", "feature_3.wav"
+    ]
     assert [row["feature"] for row in explanation.table] == [3]
 
 
@@ -410,8 +444,8 @@ def test_layer_names_never_leave_the_folder_of_the_song(tmp_path):
 
 def test_layers_whose_names_become_alike_get_folders_of_their_own(tmp_path):
     folder = fd.explain((make_samples(), SR), make_network(("a:b", "A?B"))).save(tmp_path)
-    assert len(os.listdir(folder / "a_b")) == 8
-    assert len(os.listdir(folder / "A_B-2")) == 12
+    assert len(list(folder.glob("a_b/*.wav"))) == 4
+    assert len(list(folder.glob("A_B-2/*.wav"))) == 6
 
 
 @pytest.mark.parametrize("name", ["../up", "/absolute", "a\nb", ".hidden", "-o", "x" * 300])
@@ -446,11 +480,11 @@ def test_an_interrupted_save_leaves_nothing(tmp_path, monkeypatch, error, thread
     explanation = fd.explain((make_samples(), SR), make_network(), num_threads=threads)
     write_png, calls = song_report.write_png, []
 
-    def interrupted(path, indices):
+    def interrupted(path, indices, **how):
         calls.append(path)
         if len(calls) == 6:
             raise error
-        write_png(path, indices)
+        write_png(path, indices, **how)
 
     monkeypatch.setattr(song_report, "write_png", interrupted)
     with pytest.raises(error):

@@ -13,7 +13,7 @@ from ..kernels.schedule import run_bands
 from ._checks import as_choice
 from .frontend import Clip
 
-__all__ = ["auralise"]
+__all__ = ["auralise", "map_planes"]
 
 FloatArray = NDArray[np.float32]
 ComplexArray = NDArray[np.complex64]
@@ -57,7 +57,7 @@ def auralise(
     threads = get_num_threads(num_threads)
     if not isinstance(clip, Clip):
         raise ParameterError(f"clip must be a Clip, found {type(clip).__name__}")
-    planes = _planes(maps, clip)
+    planes = map_planes(maps, clip)
     spectra = np.ascontiguousarray(clip.stft.T)
     if mode == "phase":
         spectra = _unit_phase(spectra)
@@ -80,7 +80,7 @@ def auralise(
     return sounds
 
 
-def _planes(maps: ArrayLike, clip: Clip) -> FloatArray:
+def map_planes(maps: ArrayLike, clip: Clip) -> FloatArray:
     """Maps as (K, T, F) float32, checked against the clip."""
     try:
         array: NDArray[Any] = np.asarray(maps)

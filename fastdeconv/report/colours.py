@@ -1,13 +1,16 @@
-"""The colours of the pictures: magma, black (quiet) to cream (loud).
+"""The colours of the pictures.
 
-A perceptually uniform map by Nathaniel J. Smith and Stefan van der Walt for
-matplotlib (https://bids.github.io/colormap), released under CC0. It is kept here
-as a table because matplotlib would be a heavy thing to install for 768 bytes.
+`MAGMA`, black (quiet) to cream (loud), for magnitudes: a perceptually uniform map by
+Nathaniel J. Smith and Stefan van der Walt for matplotlib
+(https://bids.github.io/colormap), released under CC0. It is kept here as a table because
+matplotlib would be a heavy thing to install for 768 bytes.
+`SIGNED`, blue (negative) over white to orange (positive), for maps: hues that colour-blind
+people can tell apart.
 """
 
 from __future__ import annotations
 
-__all__ = ["MAGMA"]
+__all__ = ["MAGMA", "SIGNED"]
 
 #: 256 colours, red, green and blue, one byte each.
 MAGMA = bytes.fromhex(
@@ -29,4 +32,17 @@ MAGMA = bytes.fromhex(
     "fec68afec88cfeca8dfecc8ffecd90fecf92fed194fed395fed597fed799fed89afdda9cfddc9efddea0fde0a1"
     "fde2a3fde3a5fde5a7fde7a9fde9aafdebacfcecaefceeb0fcf0b2fcf2b4fcf4b6fcf6b8fcf7b9fcf9bbfcfbbd"
     "fcfdbf"
+)
+
+
+def _fade(colour: tuple[int, int, int], steps: int) -> list[bytes]:
+    """`steps` colours from the given one to nearly white."""
+    return [
+        bytes(round(c + (255 - c) * i / steps) for c in colour) for i in range(steps)
+    ]
+
+
+#: 11 colours, red, green and blue, one byte each.
+SIGNED = b"".join(
+    [*_fade((0, 78, 140), 5), b"\xff\xff\xff", *reversed(_fade((190, 70, 0), 5))]
 )

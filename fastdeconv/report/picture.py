@@ -1,34 +1,44 @@
-"""Pictures of spectrograms: small palette PNGs, one pixel per bin and frame.
+"""Pictures of spectrograms, maps and activations: small palette PNGs.
 
-Time runs to the right, frequency upwards. A pixel's palette index is its level:
-255 is the reference, 0 is `RANGE_DB` below it or less, evenly spaced in dB
-between. Pillow is imported where it is used: only saving needs it.
+Time runs to the right, frequency upwards. Few colours and no filter: pictures are written
+by the hundred, and more shades than an eye tells apart would double their size. Pillow is
+imported where it is used: only saving needs it.
 """
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .colours import MAGMA
+from .colours import MAGMA, SIGNED
 
-__all__ = ["RANGE_DB", "levels", "write_png"]
+__all__ = [
+    "RANGE_DB", "SHADES", "SIGNED_STEPS", "levels", "png", "shades", "signed_levels", "write_png",
+]
 
 #: Decibels from the brightest colour to the darkest.
 RANGE_DB = 80.0
+#: Shades of a picture of magnitudes, the darkest and the brightest included.
+SHADES = 64
+#: Shades of either sign in a picture of a map; each stands for half the values of the next.
+SIGNED_STEPS = 5
+
+_MAGMA = b"".join(MAGMA[3 * round(i * 255 / 63) :][:3] for i in range(SHADES))
 
 
 def levels(magnitude: NDArray[np.float32], reference: float) -> NDArray[np.uint8]:
-    """Magnitudes as palette indices, in dB below `reference`.
+    """Magnitudes as shades, in dB below `reference`.
 
     Parameters
     ----------
     magnitude : array of float32, shape (F, T)
         Not negative.
     reference : float
-        The magnitude that gets index 255; with 0 everything gets index 0.
+        The magnitude that gets the brightest shade, ``SHADES - 1``; `RANGE_DB` below it and
+        less is shade 0. With 0 everything gets 0.
 
     Returns
     -------
@@ -39,17 +49,50 @@ def levels(magnitude: NDArray[np.float32], reference: float) -> NDArray[np.uint8
     ratio = magnitude / np.float32(reference)
     np.clip(ratio, np.float32(10 ** (-RANGE_DB / 20)), 1, out=ratio)
     db: NDArray[np.float32] = np.log(ratio, out=ratio)
-    db *= np.float32(255 * 20 / np.log(10) / RANGE_DB)
-    db += np.float32(255.5)  # the half rounds to nearest in the cast
+    db *= np.float32((SHADES - 1) * 20 / np.log(10) / RANGE_DB)
+    db += np.float32(SHADES - 0.5)  # the half rounds to nearest in the cast
     indices: NDArray[np.uint8] = db.astype(np.uint8)
     return indices
 
 
-def write_png(path: Path, indices: NDArray[np.uint8]) -> None:
-    """Write palette indices (F, T), lowest frequency first, as a PNG of T x F pixels."""
+def shades(values: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Values as shades, evenly from the smallest of them and 0 to the largest of them and 0."""
+    low, high = float(values.min(initial=0.0)), float(values.max(initial=0.0))
+    if not high > low:
+        return np.zeros(values.shape, np.uint8)
+    scaled = (values.astype(np.float64) - low) * ((SHADES - 1) / (high - low))
+    return np.rint(scaled).astype(np.uint8)
+
+
+def signed_levels(values: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Signed values as shades about the middle one, `SIGNED_STEPS`.
+
+    The outermost shades are values down to half the largest magnitude, the next down to
+    a quarter, and so on; less than the last is shown as 0.
+    """
+    largest = float(max(values.max(initial=0.0), -values.min(initial=0.0)))
+    if not largest > 0:
+        return np.full(values.shape, SIGNED_STEPS, np.uint8)
+    # The exponent of a fraction in [1/2, 1) is 0; of the largest itself it is 1.
+    _, exponent = np.frexp(values / np.float32(largest))
+    step = np.clip(exponent + SIGNED_STEPS, 0, SIGNED_STEPS)
+    step[values == 0] = 0
+    signed: NDArray[np.uint8] = (SIGNED_STEPS + np.sign(values) * step).astype(np.uint8)
+    return signed
+
+
+def write_png(path: Path, indices: NDArray[np.uint8], *, signed: bool = False) -> None:
+    """Write shades (rows, T), lowest frequency first, as a PNG of T x rows pixels."""
+    path.write_bytes(png(indices, signed=signed))
+
+
+def png(indices: NDArray[np.uint8], *, signed: bool = False) -> bytes:
+    """Shades (rows, T) as the bytes of a PNG, in magma or, if `signed`, blue to orange."""
     from PIL import Image
 
     image = Image.fromarray(np.ascontiguousarray(indices[::-1]))
-    image.putpalette(MAGMA)
+    image.putpalette(SIGNED if signed else _MAGMA)
+    buffer = io.BytesIO()
     # Level 1: higher ones take longer and save nothing on spectrograms.
-    image.save(path, format="PNG", compress_level=1)
+    image.save(buffer, format="PNG", compress_level=1, bits=4 if signed else 8)
+    return buffer.getvalue()

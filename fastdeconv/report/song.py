@@ -11,87 +11,157 @@ from numpy.typing import NDArray
 
 from ..kernels.dispatch import get_num_threads
 from ..kernels.schedule import run_bands
-from .picture import levels, write_png
-from .wav import PEAK, write_wav
+from .axis import FrequencyAxis
+from .picture import levels, shades, signed_levels, write_png
+from .sounds import PEAK, write_sound
 
 if TYPE_CHECKING:
     from ..audio.frontend import Clip
 
-__all__ = ["heard_magnitude", "original_gain", "write_features", "write_original"]
+__all__ = ["SongFiles", "heard_magnitude", "original_gain", "upright"]
+
+# One character a shade, for pages.
+_DIGITS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+
+FloatArray = NDArray[np.float32]
 
 
 def original_gain(clip: Clip) -> float:
-    """The factor ``original.wav`` is written with: 1.0 unless the clip exceeds full scale."""
+    """The factor the original is written with: 1.0 unless the clip exceeds full scale."""
     peak = float(np.abs(clip.samples).max(initial=0.0))
     return PEAK / peak if peak > 1.0 else 1.0
 
 
-def write_original(folder: Path, clip: Clip) -> None:
-    """Write ``original.wav``, what was explained, and ``original.png``, its spectrogram.
+class SongFiles:
+    """Writes the sounds and pictures of one clip.
 
-    The picture's brightest colour is the clip's own largest magnitude.
-    """
-    write_wav(folder / "original.wav", clip.samples, clip.sr, original_gain(clip))
-    magnitude = np.abs(clip.stft)
-    write_png(folder / "original.png", levels(magnitude, float(magnitude.max(initial=0.0))))
-
-
-def write_features(
-    folder: Path,
-    clip: Clip,
-    features: Sequence[int],
-    maps: Sequence[NDArray[np.float32]],
-    sounds: Sequence[NDArray[np.float32]],
-    gains: Sequence[float],
-    *,
-    mode: str,
-    num_threads: int | None = None,
-) -> None:
-    """Write ``feature_<k>.wav`` and ``.png`` of the features of one layer.
-
-    The picture is the magnitude of the spectrogram that became the sound (see
-    `heard_magnitude`). All pictures of a call share one scale, whose brightest
-    colour is the largest magnitude among them: unlike the sounds, which each fill
-    the scale of their file, they show how strong the features are beside each
-    other.
+    All pictures have the clip's frames as columns and the rows of a `FrequencyAxis`.
 
     Parameters
     ----------
-    folder : Path
-        Must exist.
     clip : Clip
-    features : sequence of int
-        The feature numbers, no two alike.
-    maps : sequence of arrays of float32, shape (C, H, W)
-    sounds : sequence of arrays of float32, shape (n,)
-    gains : sequence of float
-        Factor for each sound.
     mode : {"mask", "phase"}
         The mode the sounds were made with.
+    audio_format : {"wav", "flac", "ogg"}
     num_threads : int, optional
     """
-    threads = get_num_threads(num_threads)
-    # In the memory order of the maps: half the time of multiplying across orders.
-    stft = np.ascontiguousarray(np.abs(clip.stft))
-    peaks = np.zeros(len(features))
 
-    def measure(i: int) -> None:
-        peaks[i] = heard_magnitude(clip, stft, maps[i], mode).max(initial=0.0)
+    def __init__(
+        self, clip: Clip, mode: str, audio_format: str, num_threads: int | None = None
+    ) -> None:
+        self._clip, self._mode, self._format = clip, mode, audio_format
+        self._threads = get_num_threads(num_threads)
+        self._axis = FrequencyAxis(clip.sr, clip.frontend.n_fft)
+        # In the memory order of the maps: half the time of multiplying across orders.
+        self._stft = np.ascontiguousarray(np.abs(clip.stft))
 
-    def write(i: int) -> None:
-        stem = f"feature_{features[i]}"
-        magnitude = heard_magnitude(clip, stft, maps[i], mode)
-        write_png(folder / f"{stem}.png", levels(magnitude, reference))
-        write_wav(folder / f"{stem}.wav", sounds[i], clip.sr, gains[i])
+    def write_original(self, folder: Path) -> None:
+        """Write the sound and its spectrogram ``original``, and ``input.png``.
 
-    run_bands(len(features), measure, threads)
-    reference = float(peaks.max(initial=0.0))
-    run_bands(len(features), write, threads)
+        The spectrogram's brightest colour is the clip's own largest magnitude; the
+        network's input is shown from its smallest value to its largest.
+        """
+        clip = self._clip
+        write_sound(
+            folder / f"original.{self._format}", clip.samples, clip.sr, original_gain(clip)
+        )
+        shown = self._axis.loudest(self._stft)
+        write_png(folder / "original.png", levels(shown, float(self._stft.max(initial=0.0))))
+        write_png(folder / "input.png", shades(self._axis.loudest(upright(clip, clip.x[0]))))
+
+    def write_features(
+        self,
+        folder: Path,
+        features: Sequence[int],
+        maps: Sequence[FloatArray],
+        sounds: Sequence[FloatArray],
+        gains: Sequence[float],
+    ) -> list[str]:
+        """Write the sound and the pictures of the features of one layer.
+
+        ``feature_<k>.png`` is the magnitude of the spectrogram that became the sound (see
+        `heard_magnitude`). All of a call share one scale, whose brightest colour is the
+        largest magnitude among them: unlike the sounds, which each fill the scale of their
+        file, they show how strong the features are beside each other. ``map_<k>.png`` is
+        the map, each on its own scale.
+
+        Parameters
+        ----------
+        folder : Path
+            Must exist.
+        features : sequence of int
+            The feature numbers, no two alike.
+        maps : sequence of arrays of float32, shape (1, H, W)
+        sounds : sequence of arrays of float32, shape (n,)
+        gains : sequence of float
+            Factor for each sound.
+
+        Returns
+        -------
+        list of str
+            The `spectrum` of each.
+        """
+        spectra = [""] * len(features)
+        peaks = np.zeros(len(features))
+
+        def measure(i: int) -> None:
+            peaks[i] = self._heard(maps[i]).max(initial=0.0)
+
+        def write(i: int) -> None:
+            k = features[i]
+            heard = self._heard(maps[i])
+            spectra[i] = self.spectrum(heard)
+            shown = levels(self._axis.loudest(heard), reference)
+            write_png(folder / f"feature_{k}.png", shown)
+            seen = self._axis.nearest(upright(self._clip, maps[i][0]))
+            write_png(folder / f"map_{k}.png", signed_levels(seen), signed=True)
+            write_sound(folder / f"feature_{k}.{self._format}", sounds[i], self._clip.sr, gains[i])
+
+        run_bands(len(features), measure, self._threads)
+        reference = float(peaks.max(initial=0.0))
+        run_bands(len(features), write, self._threads)
+        return spectra
+
+    def spectrum(self, magnitude: FloatArray | None = None) -> str:
+        """Spectrum of a magnitude (F, T), or of the clip, over all frames.
+
+        One character for every row of the pictures: `SHADES` steps of dB below its maximum.
+        """
+        magnitude = self._stft if magnitude is None else magnitude
+        largest = float(magnitude.max(initial=0.0))
+        unit = magnitude / np.float32(largest) if largest > 0 else magnitude
+        mean = np.sqrt(np.einsum("ft,ft->f", unit, unit))[:, None]
+        found = levels(self._axis.loudest(mean), float(mean.max(initial=0.0)))
+        return "".join(_DIGITS[i] for i in found[:, 0].tolist())
+
+    def write_stage(
+        self, folder: Path, activation: FloatArray, features: Sequence[int]
+    ) -> None:
+        """Write what the clip looks like after a layer.
+
+        ``activation_mean.png`` is the mean over all features of the layer,
+        ``activation_<k>.png`` those asked for; each from its smallest value to its largest,
+        every unit as large as the part of the clip it stands for.
+
+        Parameters
+        ----------
+        folder : Path
+        activation : array of float32, shape (K, H, W)
+        features : sequence of int
+        """
+        mean = activation.mean(axis=0, dtype=np.float64).astype(np.float32)
+        for name, plane in [("mean", mean), *((str(k), activation[k]) for k in features)]:
+            stretched = _stretch(upright(self._clip, plane), self._stft.shape)
+            seen = self._axis.nearest(stretched)
+            write_png(folder / f"activation_{name}.png", shades(seen))
+
+    def _heard(self, feature_map: FloatArray) -> FloatArray:
+        return heard_magnitude(self._clip, self._stft, feature_map, self._mode)
 
 
 def heard_magnitude(
-    clip: Clip, stft: NDArray[np.float32], feature_map: NDArray[np.float32], mode: str
-) -> NDArray[np.float32]:
+    clip: Clip, stft: FloatArray, feature_map: FloatArray, mode: str
+) -> FloatArray:
     """Magnitude of the spectrogram that `fastdeconv.auralise` turns into sound.
 
     Parameters
@@ -108,6 +178,19 @@ def heard_magnitude(
     -------
     array of float32, shape (F, T)
     """
-    plane = feature_map[0].T if clip.frontend.layout == "CTF" else feature_map[0]
-    heard: NDArray[np.float32] = np.maximum(plane, 0) if mode == "phase" else np.abs(plane * stft)
+    plane = upright(clip, feature_map[0])
+    heard: FloatArray = np.maximum(plane, 0) if mode == "phase" else np.abs(plane * stft)
     return heard
+
+
+def upright(clip: Clip, plane: FloatArray) -> FloatArray:
+    """A plane in the layout of the network's input as (frequency, time)."""
+    return plane.T if clip.frontend.layout == "CTF" else plane
+
+
+def _stretch(plane: FloatArray, shape: tuple[int, ...]) -> FloatArray:
+    """`plane` at a larger size, every value repeated."""
+    rows, columns = (
+        np.arange(wanted) * found // wanted for wanted, found in zip(shape, plane.shape)
+    )
+    return plane[rows[:, None], columns]

@@ -12,10 +12,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..analysis.descriptors import DESCRIPTORS
+
 __all__ = ["COLUMNS", "write_csv", "write_json", "write_rows", "write_text"]
 
 #: Columns of ``features.csv``; `fastdeconv.Explanation.table` says what they hold.
-COLUMNS = ("layer", "feature", "energy", "peak", "nonzero", "gain")
+COLUMNS = (
+    "layer", "feature", "energy", "peak", "nonzero", "gain", "rank", "label", "twin_of",
+    *DESCRIPTORS,
+)
 
 
 def write_csv(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:

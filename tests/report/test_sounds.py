@@ -5,7 +5,7 @@ import pytest
 import soundfile
 
 from fastdeconv import AudioError
-from fastdeconv.report.wav import PEAK, wav_gain, write_wav
+from fastdeconv.report.sounds import PEAK, peak_gain, write_sound
 
 
 def read(path):
@@ -15,14 +15,14 @@ def read(path):
 
 def test_a_16_bit_sound_comes_back_bit_for_bit(tmp_path):
     pcm = np.array([-32768, -1, 0, 1, 12345, 32767], dtype=np.int16)
-    write_wav(tmp_path / "a.wav", (pcm / 32768).astype(np.float32), 11025)
+    write_sound(tmp_path / "a.wav", (pcm / 32768).astype(np.float32), 11025)
     samples, sr = read(tmp_path / "a.wav")
     assert sr == 11025
     np.testing.assert_array_equal(samples, pcm)
 
 
 def test_the_file_is_16_bit_mono_pcm(tmp_path):
-    write_wav(tmp_path / "a.wav", np.zeros(7, np.float32), 8000)
+    write_sound(tmp_path / "a.wav", np.zeros(7, np.float32), 8000)
     about = soundfile.info(tmp_path / "a.wav")
     assert (about.format, about.subtype, about.channels) == ("WAV", "PCM_16", 1)
     assert about.frames == 7
@@ -31,28 +31,28 @@ def test_the_file_is_16_bit_mono_pcm(tmp_path):
 @pytest.mark.parametrize("scale", [1e-45, 1e-20, 1e-3, 1.0, 1e6, 1e38])
 def test_the_gain_brings_any_peak_to_minus_one_decibel(tmp_path, scale):
     samples = (np.array([0.0, 1.0, -0.5]) * scale).astype(np.float32)
-    write_wav(tmp_path / "a.wav", samples, 8000, wav_gain(float(samples.max())))
+    write_sound(tmp_path / "a.wav", samples, 8000, peak_gain(float(samples.max())))
     assert read(tmp_path / "a.wav")[0].max() == round(PEAK * 32768)
 
 
 def test_silence_has_gain_one_and_stays_exact_zeros(tmp_path):
-    assert wav_gain(0.0) == 1.0
-    write_wav(tmp_path / "a.wav", np.zeros(100, np.float32), 8000, wav_gain(0.0))
+    assert peak_gain(0.0) == 1.0
+    write_sound(tmp_path / "a.wav", np.zeros(100, np.float32), 8000, peak_gain(0.0))
     assert not read(tmp_path / "a.wav")[0].any()
 
 
 def test_values_beyond_full_scale_are_clipped_not_wrapped(tmp_path):
-    write_wav(tmp_path / "a.wav", np.array([2.0, -2.0], np.float32), 8000)
+    write_sound(tmp_path / "a.wav", np.array([2.0, -2.0], np.float32), 8000)
     np.testing.assert_array_equal(read(tmp_path / "a.wav")[0], [32767, -32768])
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_a_sound_that_is_not_finite_is_refused_and_writes_nothing(tmp_path, bad):
     with pytest.raises(AudioError, match=r"a\.wav"):
-        write_wav(tmp_path / "a.wav", np.array([0.0, bad], np.float32), 8000)
+        write_sound(tmp_path / "a.wav", np.array([0.0, bad], np.float32), 8000)
     assert not (tmp_path / "a.wav").exists()
 
 
 def test_an_empty_sound_gives_a_valid_file(tmp_path):
-    write_wav(tmp_path / "a.wav", np.zeros(0, np.float32), 8000)
+    write_sound(tmp_path / "a.wav", np.zeros(0, np.float32), 8000)
     assert soundfile.info(tmp_path / "a.wav").frames == 0

@@ -1,0 +1,350 @@
+"""What every feature's map and sound are like, in numbers, words and an order to listen in.
+
+`describe` takes the maps of one layer. docs/listening.md has every definition.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ..audio._checks import as_choice
+from ..audio.auralise import map_planes
+from ..audio.frontend import Clip
+from ..errors import ParameterError
+from ..kernels.dispatch import get_num_threads
+from ..kernels.schedule import run_bands
+from .hpss import harmonic_mask
+from .labels import label
+
+__all__ = ["DESCRIPTORS", "TWINS", "Listener", "describe"]
+
+FloatArray = NDArray[np.float32]
+
+#: The numbers of a feature, in the order of the table.
+DESCRIPTORS = (
+    "level", "share", "onset", "attack", "harmonic", "centroid", "bandwidth", "flatness",
+    "low", "mid", "high", "sustain", "frequency_selectivity", "time_selectivity", "sign", "copy",
+)
+#: Maps that correlate more than this are twins.
+TWINS = 0.95
+
+_LOW_HZ, _HIGH_HZ = 200.0, 2000.0
+_SUSTAIN_SECONDS = 0.1
+_ATTACK_LIMIT = 60.0  # dB; no number for silence
+_FLOOR = 1e-8  # of the strongest band: the 80 dB of the pictures
+_RANK_RANGE = 60.0  # dB below the strongest feature of the layer at which strength is nil
+_CHUNK = 1 << 13  # bins of all maps at a time
+
+
+def describe(
+    clip: Clip,
+    maps: ArrayLike,
+    mode: str = "mask",
+    *,
+    features: Iterable[int] | None = None,
+    num_threads: int | None = None,
+) -> list[dict[str, Any]]:
+    """Describe the features of one layer: their maps and what they sound like.
+
+    "Heard" is the spectrogram that becomes the sound: abs(STFT) * abs(map) with mode "mask",
+    the positive part of the map with "phase"; its energy is its square.
+
+    Parameters
+    ----------
+    clip : Clip
+    maps : array, shape (K, 1, H, W) or (K, H, W), real
+        The maps of one layer, as `deconvolve` gives them.
+    mode : {"mask", "phase"}
+        As in `auralise`.
+    features : sequence of int, optional
+        Their numbers, no two alike; by default 0 to K - 1.
+    num_threads : int, optional
+
+    Returns
+    -------
+    list of dict
+        One a map, in their order, with
+
+        ``feature``
+            Its number.
+        ``rank``
+            Place in the order to listen in, from 1: strong features, unlike those before
+            them and unlike the input, come first; then twins; then silent ones.
+        ``label``
+            In words, if the numbers warrant it: "onsets", "avoids onsets", "sustained
+            harmonics", "low end", "high noise", several joined by ", ", or one of "copies
+            the input" and "silent"; else empty.
+        ``twin_of``
+            The feature this one is a twin of (their maps correlate more than 0.95), or None.
+        ``level``
+            Energy heard, dB relative to the layer's strongest.
+        ``share``
+            Share of the clip's energy that the map lets through, scaled to a maximum of 1.
+        ``onset``
+            Correlation over frames of the map's size (sum of absolute values) with the
+            clip's spectral flux (sum of rises of abs(STFT)), -1 to 1.
+        ``attack``
+            Mean size of the map in frames of strong flux (more than a standard deviation
+            above its mean) relative to all other frames, dB; negative where it suppresses
+            attacks; at most 60; None without such frames.
+        ``harmonic``
+            Share of the energy heard that lies in the harmonic part of the clip
+            (`librosa.decompose.hpss`); the rest is percussive.
+        ``centroid``, ``bandwidth``
+            Mean frequency of the energy heard, and its standard deviation, Hz.
+        ``flatness``
+            Geometric over arithmetic mean of the energy heard in each band, 0 to 1.
+        ``low``, ``mid``, ``high``
+            Shares of the energy heard below 200 Hz, below 2000 Hz, and above.
+        ``sustain``
+            Autocorrelation of the spectrogram heard at 0.1 s, 0 to 1.
+        ``frequency_selectivity``, ``time_selectivity``
+            0 if the map's energy is the same in all bands (frames), near 1 if it is in one.
+        ``sign``
+            Sum of the map over the sum of its absolute values, -1 to 1.
+        ``copy``
+            Correlation of the map with the network's input, -1 to 1.
+
+        Of a silent feature all numbers but the first two are None.
+
+    Raises
+    ------
+    ParameterError
+        If maps, mode or features are not as described.
+    """
+    as_choice("mode", mode, ("mask", "phase"))
+    if not isinstance(clip, Clip):
+        raise ParameterError(f"clip must be a Clip, found {type(clip).__name__}")
+    return Listener(clip, mode, num_threads).describe(map_planes(maps, clip), features)
+
+
+class Listener:
+    """Describes layers of one clip; what depends on the clip alone is made once.
+
+    Parameters
+    ----------
+    clip : Clip
+    mode : {"mask", "phase"}
+    num_threads : int, optional
+    """
+
+    def __init__(self, clip: Clip, mode: str, num_threads: int | None = None) -> None:
+        self._mode = mode
+        self._threads = get_num_threads(num_threads)
+        # Everything here is (T, F), as spectra lie in memory.
+        stft = np.ascontiguousarray(np.abs(clip.stft.T))
+        largest = float(stft.max(initial=0.0))
+        self._stft: FloatArray = stft / np.float32(largest) if largest > 0 else stft
+        self._energy = float(np.square(self._stft, dtype=np.float64).sum())
+        self._input = clip.x[0] if clip.frontend.layout == "CTF" else clip.x[0].T
+        self._harmonic = np.ascontiguousarray(
+            harmonic_mask(np.ascontiguousarray(self._stft.T), self._threads).T
+        )
+        rises = np.maximum(np.diff(self._stft, axis=0, prepend=self._stft[:1]), 0)
+        self._flux = rises.sum(axis=1, dtype=np.float64)
+        self._strong = self._flux > self._flux.mean() + self._flux.std()
+        self._hz = np.arange(stft.shape[1]) * (clip.sr / clip.frontend.n_fft)
+        lag = round(_SUSTAIN_SECONDS * clip.sr / clip.frontend.hop_length)
+        self._lag = min(max(1, lag), len(stft) - 1)
+        #: The clip's own values: heard as it is, with the network's input for a map.
+        self.clip: dict[str, Any] = self._own()
+
+    def describe(
+        self, planes: NDArray[np.float32], features: Iterable[int] | None = None
+    ) -> list[dict[str, Any]]:
+        """As the function `describe`, of maps (K, T, F)."""
+        numbers = list(range(len(planes))) if features is None else [int(k) for k in features]
+        if len(numbers) != len(planes) or len(set(numbers)) != len(numbers):
+            raise ParameterError(
+                f"features must be {len(planes)} different numbers, one a map, found {numbers}"
+            )
+        rows: list[dict[str, Any]] = [{} for _ in numbers]
+        energies = np.zeros(len(numbers))
+
+        def work(i: int) -> None:
+            rows[i], energies[i] = self._measure(planes[i])
+
+        run_bands(len(numbers), work, self._threads)
+        alike, copies = _correlations(planes, self._input)
+        strongest = energies.max(initial=0.0)
+        for i, row in enumerate(rows):
+            if energies[i] > 0:
+                row["level"] = float(10 * np.log10(energies[i] / strongest))
+                row["copy"] = float(copies[i])
+        twin_of = _find_twins(alike, energies)
+        rank = _rank(alike, copies, energies, twin_of)
+        return [
+            {
+                "feature": number,
+                "rank": int(rank[i]),
+                "label": label(row, self.clip),
+                "twin_of": None if twin_of[i] < 0 else numbers[twin_of[i]],
+                **row,
+            }
+            for i, (number, row) in enumerate(zip(numbers, rows))
+        ]
+
+    def _own(self) -> dict[str, Any]:
+        heard = self._stft
+        if not heard.any():
+            return dict.fromkeys(DESCRIPTORS)
+        return {
+            **dict.fromkeys(DESCRIPTORS),
+            "level": 0.0, "share": 1.0, "copy": 1.0,
+            **self._map_numbers(np.asarray(self._input, np.float32)),
+            **self._heard_numbers(heard),
+        }
+
+    def _measure(self, plane: FloatArray) -> tuple[dict[str, Any], float]:
+        """Numbers of one map, and its energy heard."""
+        nothing = dict.fromkeys(DESCRIPTORS)
+        largest = float(max(plane.max(initial=0.0), -plane.min(initial=0.0)))
+        if not largest > 0:
+            return nothing, 0.0
+        unit = plane / np.float32(largest)
+        masked = np.abs(unit) * self._stft
+        heard = masked if self._mode == "mask" else np.maximum(unit, 0)
+        energy = float(np.square(heard).sum(dtype=np.float64))
+        if not energy > 0:
+            return nothing, 0.0
+        passed = energy if self._mode == "mask" else float(np.square(masked).sum(dtype=np.float64))
+        return {
+            **nothing,
+            "share": passed / self._energy if self._energy > 0 else 0.0,
+            **self._map_numbers(unit),
+            **self._heard_numbers(heard),
+        }, energy * largest**2
+
+    def _map_numbers(self, unit: FloatArray) -> dict[str, Any]:
+        size = np.abs(unit)
+        frames = size.sum(axis=1, dtype=np.float64)
+        squares = np.square(size)
+        total = frames.sum()
+        return {
+            "onset": _correlation(frames, self._flux),
+            "attack": self._attack(frames),
+            "frequency_selectivity": _selectivity(squares.sum(axis=0, dtype=np.float64)),
+            "time_selectivity": _selectivity(squares.sum(axis=1, dtype=np.float64)),
+            "sign": float(unit.sum(dtype=np.float64) / total) if total > 0 else 0.0,
+        }
+
+    def _attack(self, frames: NDArray[np.float64]) -> float | None:
+        if not self._strong.any():
+            return None
+        strong, other = frames[self._strong].mean(), frames[~self._strong].mean()
+        limit = 10 ** (_ATTACK_LIMIT / 20)
+        ratio = strong / other if other > 0 else limit
+        return float(20 * np.log10(np.clip(ratio, 1 / limit, limit)))
+
+    def _heard_numbers(self, heard: FloatArray) -> dict[str, Any]:
+        energy = np.square(heard)
+        bands = energy.sum(axis=0, dtype=np.float64)
+        total = bands.sum()
+        centroid = float(bands @ self._hz / total)
+        low, high = self._hz < _LOW_HZ, self._hz >= _HIGH_HZ
+        floored = np.maximum(bands / bands.max(), _FLOOR)
+        shares = [float(bands[part].sum() / total) for part in (low, ~low & ~high, high)]
+        return {
+            "harmonic": float(np.einsum("tf,tf->", energy, self._harmonic) / total),
+            "centroid": centroid,
+            "bandwidth": float(np.sqrt(bands @ np.square(self._hz - centroid) / total)),
+            "flatness": float(np.exp(np.log(floored).mean()) / floored.mean()),
+            **dict(zip(("low", "mid", "high"), shares)),
+            "sustain": self._sustain(heard),
+        }
+
+    def _sustain(self, heard: FloatArray) -> float:
+        if self._lag < 1:
+            return 1.0
+        early, late = heard[: -self._lag], heard[self._lag :]
+        norm = _dot(early, early) * _dot(late, late)
+        return float(_dot(early, late) / np.sqrt(norm)) if norm > 0 else 0.0
+
+
+def _dot(a: FloatArray, b: FloatArray) -> float:
+    return float(np.einsum("tf,tf->", a, b))
+
+
+def _selectivity(energy: NDArray[np.float64]) -> float:
+    squares = np.square(energy).sum()
+    return float(1 - np.square(energy.sum()) / (energy.size * squares)) if squares > 0 else 0.0
+
+
+def _correlation(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
+    a, b = a - a.mean(), b - b.mean()
+    norm = np.sqrt((a @ a) * (b @ b))
+    return float(a @ b / norm) if norm > 0 else 0.0
+
+
+def _correlations(
+    planes: FloatArray, x: FloatArray
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Correlations of maps (K, T, F) with each other, (K, K), and with the input, (K,)."""
+    count = len(planes)
+    subjects = [*planes, x]
+    scale = np.array([max(float(np.abs(s).max(initial=0.0)), 1e-30) for s in subjects])
+    means = np.array([float(s.mean(dtype=np.float64)) for s in subjects])
+    gram = np.zeros((count + 1, count + 1))
+    frames = max(1, _CHUNK // x.shape[1])
+    for t in range(0, len(x), frames):
+        part = np.stack([s[t : t + frames].ravel() for s in subjects])
+        part -= means.astype(np.float32)[:, None]
+        part /= scale.astype(np.float32)[:, None]
+        gram += part @ part.T
+    # A map that is the same everywhere correlates with nothing.
+    norms = np.sqrt(np.diag(gram))
+    flat = norms <= 1e-6 * np.sqrt(x.size)
+    gram /= np.where(flat, np.inf, norms)[:, None] * np.where(flat, np.inf, norms)
+    return gram[:count, :count], gram[:count, count]
+
+
+def _find_twins(alike: NDArray[np.float64], energies: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Of each map the one it is a twin of, or -1.
+
+    The strongest that is left represents all that are left and alike it, and so on.
+    """
+    twin_of = np.full(len(energies), -1)
+    free = energies > 0
+    for i in np.argsort(-energies, kind="stable"):
+        if not free[i]:
+            continue
+        free[i] = False
+        group = free & (alike[i] > TWINS)
+        twin_of[group] = i
+        free &= ~group
+    return twin_of
+
+
+def _rank(
+    alike: NDArray[np.float64],
+    copies: NDArray[np.float64],
+    energies: NDArray[np.float64],
+    twin_of: NDArray[np.int64],
+) -> Sequence[int]:
+    """Places in the order to listen in, from 1.
+
+    One after the other, the map of the largest strength * (1 - |copy|) * (1 - its largest
+    correlation with those before it); then twins by strength; then silence.
+    """
+    count = len(energies)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        level = 10 * np.log10(energies / energies.max(initial=0.0))
+    strength = np.where(energies > 0, np.clip(1 + level / _RANK_RANGE, 1e-3, 1), 0)
+    merit = strength * (1 - np.clip(np.abs(copies), 0, 1))
+    order = []
+    left = np.flatnonzero((energies > 0) & (twin_of < 0))
+    nearest = np.zeros(count)
+    while left.size:
+        best = left[np.argmax((merit * (1 - nearest))[left])]
+        order.append(best)
+        nearest = np.maximum(nearest, np.clip(alike[best], 0, 1))
+        left = left[left != best]
+    others = np.setdiff1d(np.arange(count), order)
+    order.extend(sorted(others, key=lambda i: (-energies[i], i)))
+    rank = np.empty(count, int)
+    rank[np.array(order, int)] = np.arange(1, count + 1)
+    return rank.tolist()

@@ -1,0 +1,76 @@
+"""The axes of the pictures: frequency in equal musical steps, time in seconds."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["ROWS_PER_OCTAVE", "FrequencyAxis", "time_step"]
+
+#: A row of a picture is a quarter tone.
+ROWS_PER_OCTAVE = 24
+
+_LOWEST_HZ = 30.0
+_STEPS = (1, 2, 5)
+
+
+class FrequencyAxis:
+    """From bins of an STFT, evenly spaced in Hz, to rows evenly spaced in octaves.
+
+    Parameters
+    ----------
+    sr : float
+        Sample rate, Hz.
+    n_fft : int
+
+    Attributes
+    ----------
+    low, high : float
+        Hz at the lower edge of row 0 and the upper edge of the last: 30 Hz, or bin 1 if
+        that is higher, to half the sample rate.
+    rows : int
+        `ROWS_PER_OCTAVE` an octave.
+    """
+
+    def __init__(self, sr: float, n_fft: int) -> None:
+        width = sr / n_fft
+        self.high = sr / 2
+        self.low = min(max(_LOWEST_HZ, width), self.high / 2)
+        self.rows = max(1, round(ROWS_PER_OCTAVE * math.log2(self.high / self.low)))
+        edges = self.low * (self.high / self.low) ** (np.arange(self.rows + 1) / self.rows) / width
+        bins = n_fft // 2 + 1
+        self._nearest = np.rint(np.sqrt(edges[:-1] * edges[1:])).astype(int).clip(0, bins - 1)
+        # The first bin not below the lower edge; rows from `_full` on have one of their own.
+        self._first = np.ceil(edges[:-1] - 1e-9).astype(int).clip(0, bins - 1)
+        own = np.diff(np.append(self._first, bins)) > 0
+        self._full = int(np.flatnonzero(~own).max(initial=-1)) + 1
+
+    def loudest(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The largest of the bins of every row, or its nearest bin: (F, T) to (rows, T)."""
+        out = values[self._nearest]
+        if self._full < self.rows:
+            out[self._full :] = np.maximum.reduceat(values, self._first[self._full :], axis=0)
+        return out
+
+    def nearest(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The bin nearest to the middle of every row: (F, T) to (rows, T)."""
+        return values[self._nearest]
+
+    def position(self, hz: float) -> float:
+        """Height of a frequency in the picture, 0 at the bottom to 1 at the top."""
+        return math.log(hz / self.low) / math.log(self.high / self.low)
+
+    def ticks(self) -> list[tuple[float, str]]:
+        """Frequencies to name on the axis and their names: 100, 200, 500, 1k, ..."""
+        found = [s * 10.0**e for e in range(1, 6) for s in _STEPS]
+        return [(hz, f"{hz / 1000:g}k" if hz >= 1000 else f"{hz:g}")
+                for hz in found if 0.02 < self.position(hz) < 0.99]
+
+
+def time_step(seconds: float) -> float:
+    """Seconds between ticks of a time axis of this length: 3 to 8 of them, round numbers."""
+    rough = seconds / 4 if seconds > 0 else 1.0
+    power = 10.0 ** math.floor(math.log10(rough))
+    return power * max(s for s in _STEPS if s * power <= rough * (1 + 1e-9))

@@ -1,0 +1,177 @@
+"""``index.html`` of a song: a page to look at its features, hear and compare them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from .axis import FrequencyAxis, time_step
+from .names import printable
+from .numbers import NUMBERS, rounded
+from .picture import RANGE_DB
+from .tables import write_text
+from .web import render, url
+
+__all__ = ["Layer", "Song", "axis_of", "write_page"]
+
+_STARTS = {
+    "map": "the whole map", "max": "the strongest unit", "array": "values given for the map",
+}
+_MODES = {
+    "mask": "the map masks the clip's STFT (mode mask)",
+    "phase": "the map with the clip's phase (mode phase)",
+}
+_SCRIPTS = ("data.js", "player.js", "cards.js", "detail.js", "keys.js", "song.js")
+
+
+class Layer(NamedTuple):
+    """What the page shows of a layer."""
+
+    name: str
+    folder: str
+    rows: Sequence[Mapping[str, Any]]
+    spectra: Sequence[str]
+    """Of each row the spectrum heard, a character a row of the pictures."""
+    stage: Sequence[int] | None
+    """The features whose activation has a picture; None if the layer has no such pictures."""
+
+
+class Song(NamedTuple):
+    """What the page shows of a song."""
+
+    manifest: Mapping[str, Any]
+    clip: Mapping[str, Any]
+    """The numbers of the clip itself."""
+    spectrum: str
+    """The clip's spectrum, as those of features."""
+    layers: Sequence[Layer]
+
+
+def write_page(folder: Path, song: Song) -> None:
+    """Write ``index.html`` beside the sounds and pictures of the song."""
+    manifest = song.manifest
+    suffix = manifest["audio"]["format"]
+    layers = [_layer(layer, suffix, manifest["audio"]["samples"]) for layer in song.layers]
+    seconds = manifest["audio"]["samples"] / manifest["audio"]["sr"]
+    content = {
+        "song": printable(manifest["song"]),
+        "manifest": manifest,
+        "facts": _facts(manifest),
+        "seconds": seconds,
+        "axis": axis_of(manifest["frontend"], seconds),
+        "original": url(f"original.{suffix}"),
+        "numbers": NUMBERS,
+        "pictures": _captions(manifest["parameters"]["mode"]),
+        "layers": layers,
+        "range_db": round(RANGE_DB),
+        "data": {
+            "seconds": seconds,
+            "original": {
+                "sound": url(f"original.{suffix}"),
+                "rms": rounded(manifest["audio"]["original_rms"]),
+                "numbers": _numbers(song.clip),
+                "spectrum": song.spectrum,
+            },
+            "numbers": [number._asdict() for number in NUMBERS],
+            "layers": [
+                {key: layer[key] for key in ("name", "features")} for layer in layers
+            ],
+        },
+    }
+    write_text(folder / "index.html", render("song.html", _SCRIPTS, content))
+
+
+def axis_of(frontend: Mapping[str, Any], seconds: float) -> dict[str, Any]:
+    """Places of the ticks on both axes of a picture, in percent."""
+    axis = FrequencyAxis(frontend["sr"], frontend["n_fft"])
+    step = time_step(seconds)
+    times = [i * step for i in range(1, int(seconds / step) + 1) if i * step < 0.97 * seconds]
+    return {
+        "hz": [(round(100 * axis.position(hz), 2), name) for hz, name in axis.ticks()],
+        "seconds": [(round(100 * t / seconds, 2), f"{t:g}") for t in times],
+        "low": axis.low,
+        "high": axis.high,
+    }
+
+
+def _layer(layer: Layer, suffix: str, samples: int) -> dict[str, Any]:
+    features = [
+        _feature(layer.folder, row, spectrum, suffix, samples)
+        for row, spectrum in zip(layer.rows, layer.spectra, strict=True)
+    ]
+    features.sort(key=lambda feature: feature["rank"])
+    mean = None if layer.stage is None else url(layer.folder, "activation_mean.png")
+    return {
+        "name": layer.name,
+        "shown": printable(layer.name),
+        "features": features,
+        "silent": sum(feature["silent"] for feature in features),
+        "mean": mean,
+        "activations": [
+            (k, url(layer.folder, f"activation_{k}.png")) for k in layer.stage or ()
+        ],
+    }
+
+
+def _feature(
+    folder: str, row: Mapping[str, Any], spectrum: str, suffix: str, samples: int
+) -> dict[str, Any]:
+    k = row["feature"]
+    return {
+        "k": k,
+        "rank": row["rank"],
+        "label": row["label"],
+        "twin": row["twin_of"],
+        "silent": row["level"] is None,
+        "picture": url(folder, f"feature_{k}.png"),
+        "map": url(folder, f"map_{k}.png"),
+        "sound": url(folder, f"feature_{k}.{suffix}"),
+        "rms": rounded(row["gain"] * (row["energy"] / max(1, samples)) ** 0.5),
+        "numbers": _numbers(row),
+        "spectrum": spectrum,
+    }
+
+
+def _numbers(row: Mapping[str, Any]) -> list[float | None]:
+    return [rounded(row.get(number.key)) for number in NUMBERS]
+
+
+def _captions(mode: str) -> list[tuple[str, str]]:
+    """How a sound comes about: the pictures of the details and what to say under them."""
+    shades = "blue negative, white near zero, orange positive; every shade is half of the next"
+    if mode == "phase":
+        return [
+            ("clip-picture", "the clip, abs(STFT), of which only the phase is used"),
+            ("map-picture", f"the map: {shades}"),
+            ("heard-picture", "what is heard: the positive part of the map, on the layer's scale"),
+        ]
+    return [
+        ("clip-picture", "abs(STFT) of the clip"),
+        ("map-picture", f"× the map: {shades}"),
+        ("heard-picture", "= what is heard, on the scale of the layer"),
+    ]
+
+
+def _facts(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What was computed, as pairs of a name and a value."""
+    parameters, computation = manifest["parameters"], manifest["computation"]
+    network, frontend = manifest["network"], manifest["frontend"]
+    facts = [
+        ("song", printable(manifest["source"] or manifest["song"])),
+        ("network", printable(network["name"] or "without a name")),
+    ]
+    if network["outputs"]:
+        facts.append(("its output", ", ".join(
+            f"{printable(name)} {value:.2f}" for name, value in network["outputs"])))
+    facts += [
+        ("rule", f"{parameters['rule']}, from {_STARTS[parameters['start']]} of each feature"),
+        ("sound", _MODES[parameters["mode"]]),
+        ("front end", f"{frontend['kind']}, {frontend['sr']:g} Hz, n_fft {frontend['n_fft']}, "
+                      f"hop {frontend['hop_length']}"),
+        ("computed by", f"fastdeconv {manifest['fastdeconv']}, {computation['backend']}"
+                        + (f" ({computation['instruction_set']})"
+                           if computation["instruction_set"] else "")
+                        + f", {parameters['precision']}"),
+    ]
+    return facts

@@ -1,0 +1,247 @@
+// The grid: which features are shown, in which order, and which one is chosen.
+// Takes song, features, byPlace, shown, element; player. Gives: cards.
+
+const cards = (() => {
+  const grid = document.getElementById("grid");
+  const axes = document.getElementById("axes");
+  const elements = new Map(); // place -> card
+  const unfolded = new Set(); // places of features whose twins are shown
+  let visible = [];
+  let current = null;
+
+  const state = { layer: null, label: "", sort: "rank", reverse: false, bounded: null, least: null, most: null };
+
+  for (const card of grid.children) elements.set(card.dataset.at, card);
+
+  const twinsOf = new Map();
+  for (const feature of features) {
+    if (feature.twin === null) continue;
+    const place = `${feature.index}/${feature.twin}`;
+    twinsOf.set(place, [...(twinsOf.get(place) ?? []), feature]);
+  }
+
+  function passes(feature) {
+    if (feature.silent) return false;
+    if (state.layer !== null && feature.index !== state.layer) return false;
+    const labels = feature.label ? feature.label.split(", ") : [];
+    if (state.label === "none" ? labels.length : state.label && !labels.includes(state.label)) return false;
+    if (state.bounded === null) return true;
+    const value = feature.numbers[state.bounded];
+    if (value === null) return false;
+    const scaled = song.numbers[state.bounded].percent ? 100 * value : value;
+    return (state.least === null || scaled >= state.least) && (state.most === null || scaled <= state.most);
+  }
+
+  function order(a, b) {
+    const sign = state.reverse ? -1 : 1;
+    if (state.sort === "rank") return sign * (a.rank - b.rank || a.index - b.index);
+    if (state.sort === "k") return sign * (a.index - b.index || a.k - b.k);
+    // Numbers: the largest first; what has none comes last either way.
+    const [x, y] = [a.numbers[state.sort], b.numbers[state.sort]];
+    if (x === null || y === null) return (x === null) - (y === null);
+    return sign * (y - x) || a.index - b.index || a.rank - b.rank;
+  }
+
+  /** Features to show, twins behind the one they are folded under, if it is unfolded. */
+  function chosen() {
+    const passing = features.filter(passes);
+    const there = new Set(passing.map((feature) => feature.at));
+    const heads = passing.filter(
+      (feature) => feature.twin === null || !there.has(`${feature.index}/${feature.twin}`),
+    );
+    return heads.sort(order).flatMap((head) => {
+      const twins = (twinsOf.get(head.at) ?? []).filter((twin) => there.has(twin.at));
+      return unfolded.has(head.at) ? [head, ...twins.sort(order)] : [head];
+    });
+  }
+
+  function keyNumbers(feature) {
+    const wanted = ["level", "centroid", "onset"].map((key) => song.numbers.findIndex((n) => n.key === key));
+    for (const also of [state.bounded, typeof state.sort === "number" ? state.sort : null]) {
+      if (also !== null && !wanted.includes(also)) wanted.push(also);
+    }
+    return wanted.map((i) => `${song.numbers[i].name} ${shown(feature.numbers, i)}`).join(" · ");
+  }
+
+  function twinButton(feature, card) {
+    const twins = twinsOf.get(feature.at);
+    if (!twins) return;
+    let button = card.querySelector(".twins");
+    if (!button) {
+      button = element("button", { className: "twins", type: "button" });
+      button.addEventListener("click", () => {
+        if (!unfolded.delete(feature.at)) unfolded.add(feature.at);
+        update();
+      });
+      card.append(button);
+    }
+    const open = unfolded.has(feature.at);
+    button.textContent = `${open ? "−" : "+"} ${twins.length} ${twins.length === 1 ? "twin" : "twins"}`;
+    button.setAttribute("aria-expanded", String(open));
+  }
+
+  function update() {
+    visible = chosen();
+    const there = new Set(visible.map((feature) => feature.at));
+    for (const [place, card] of elements) card.hidden = !there.has(place);
+    for (const feature of visible) {
+      const card = elements.get(feature.at);
+      card.querySelector(".key").textContent = keyNumbers(feature);
+      twinButton(feature, card);
+      grid.append(card); // into its place in the order
+    }
+    const folded = features.filter(passes).length - visible.length;
+    document.getElementById("count").textContent =
+      `${visible.length} shown${folded ? `, ${folded} twins folded` : ""}`;
+  }
+
+  /** Choose a feature; its card gets the focus unless something else is to keep it. */
+  function choose(feature, { focus = true } = {}) {
+    const folds = feature.twin !== null && `${feature.index}/${feature.twin}`;
+    if (!visible.includes(feature) && !feature.silent) {
+      if (folds) unfolded.add(folds);
+      if (state.layer !== null && state.layer !== feature.index) set({ layer: feature.index });
+      if (!passes(feature)) set({ label: "", bounded: null });
+      update();
+    }
+    if (current) elements.get(current.at)?.classList.remove("current");
+    current = feature;
+    const card = elements.get(feature.at);
+    card?.classList.add("current");
+    if (card && focus) {
+      card.querySelector(".play").focus({ preventScroll: true });
+      card.scrollIntoView({ block: "nearest" });
+    }
+  }
+
+  function play(feature) {
+    choose(feature);
+    return player.play(
+      {
+        name: feature.name, sound: feature.sound, rms: feature.rms, feature,
+        seconds: song.seconds, pictures: () => picturesOf(feature),
+      },
+      song.original,
+    );
+  }
+
+  function playOriginal() {
+    const picture = document.querySelector("[data-original]");
+    return player.play({ ...song.original, name: "original", original: true, seconds: song.seconds, pictures: () => [picture] }, song.original);
+  }
+
+  function picturesOf(feature) {
+    const card = elements.get(feature.at);
+    const inDetail = detail.feature === feature ? detail.pictures() : [];
+    return [...(card ? [card.querySelector(".picture")] : []), ...inDetail];
+  }
+
+  /** The feature `steps` further in the order shown. */
+  function neighbour(steps) {
+    const at = current ? visible.indexOf(current) : -1;
+    if (at < 0) return visible[0];
+    return visible[Math.min(visible.length - 1, Math.max(0, at + steps))];
+  }
+
+  function columns() {
+    return getComputedStyle(grid).gridTemplateColumns.split(" ").length;
+  }
+
+  function set(changes) {
+    Object.assign(state, changes);
+    controls.show();
+    update();
+  }
+
+  // Axes only where a picture comes into sight: thousands of ticks would slow the page.
+  const seen = new IntersectionObserver((entries) => {
+    for (const { target, isIntersecting } of entries) {
+      if (!isIntersecting) continue;
+      target.querySelector(".picture").append(axes.content.cloneNode(true));
+      seen.unobserve(target);
+      if (player.playing?.feature?.at === target.dataset.at) player.refreshHeads();
+    }
+  }, { rootMargin: "300px" });
+  for (const card of elements.values()) seen.observe(card);
+
+  grid.addEventListener("click", (event) => {
+    const button = event.target.closest(".play");
+    if (!button) return;
+    const feature = byPlace.get(button.closest(".card").dataset.at);
+    if (player.playing?.feature === feature && !player.paused) player.toggle();
+    else play(feature);
+    detail.follow(feature);
+  });
+  grid.addEventListener("focusin", (event) => {
+    const card = event.target.closest(".card");
+    if (card) choose(byPlace.get(card.dataset.at), { focus: false });
+  });
+  document.querySelector("[data-original]").addEventListener("click", () => {
+    if (player.playing?.original && !player.paused) player.toggle();
+    else playOriginal();
+  });
+  player.onChange(() => {
+    for (const button of grid.querySelectorAll('.play[aria-pressed="true"]')) button.removeAttribute("aria-pressed");
+    const { playing } = player;
+    if (playing?.feature && !player.paused) {
+      elements.get(playing.feature.at)?.querySelector(".play").setAttribute("aria-pressed", "true");
+    }
+  });
+
+  return {
+    state, set, update, choose, play, playOriginal, neighbour, columns, twinsOf,
+    get current() { return current; },
+    get visible() { return visible; },
+  };
+})();
+
+// The form above the grid.
+const controls = (() => {
+  const get = (id) => document.getElementById(id);
+  const labels = new Map();
+  for (const { label } of features) {
+    for (const one of label ? label.split(", ") : []) labels.set(one, (labels.get(one) ?? 0) + 1);
+  }
+  labels.delete("silent");
+  get("label").append(new Option("any", ""));
+  for (const [label, count] of [...labels].sort((a, b) => b[1] - a[1])) {
+    get("label").append(new Option(`${label} (${count})`, label));
+  }
+  get("label").append(new Option("without", "none"));
+
+  const number = (value) => (value.trim() === "" || Number.isNaN(Number(value)) ? null : Number(value));
+
+  for (const button of document.querySelectorAll("[data-layer]")) {
+    button.addEventListener("click", () => {
+      cards.set({ layer: button.dataset.layer === "" ? null : Number(button.dataset.layer) });
+    });
+  }
+  get("controls").addEventListener("submit", (event) => event.preventDefault());
+  get("label").addEventListener("change", (event) => cards.set({ label: event.target.value }));
+  get("sort").addEventListener("change", (event) => {
+    const { value } = event.target;
+    cards.set({ sort: value === "rank" || value === "k" ? value : Number(value) });
+  });
+  get("reverse").addEventListener("click", () => cards.set({ reverse: !cards.state.reverse }));
+  get("bounded").addEventListener("change", (event) => {
+    cards.set({ bounded: event.target.value === "" ? null : Number(event.target.value) });
+  });
+  for (const id of ["least", "most"]) {
+    get(id).addEventListener("input", (event) => cards.set({ [id]: number(event.target.value) }));
+  }
+
+  return {
+    /** Show the state of the grid. */
+    show() {
+      const { layer, label, sort, reverse, bounded } = cards.state;
+      for (const button of document.querySelectorAll("[data-layer]")) {
+        button.setAttribute("aria-pressed", String(button.dataset.layer === (layer === null ? "" : String(layer))));
+      }
+      get("label").value = label;
+      get("sort").value = String(sort);
+      get("reverse").setAttribute("aria-pressed", String(reverse));
+      get("bounded").value = bounded === null ? "" : String(bounded);
+      get("least").disabled = get("most").disabled = bounded === null;
+    },
+  };
+})();

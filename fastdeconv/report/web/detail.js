@@ -1,0 +1,86 @@
+// One feature in detail: its map, how it becomes the sound, its spectrum, its numbers.
+// Takes song, features, shown, element; player; cards. Gives: detail.
+
+const detail = (() => {
+  const get = (id) => document.getElementById(id);
+  const panel = get("detail");
+  const DIGITS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+  let feature = null;
+
+  /** A spectrum as points of the chart, 100 wide and 60 high. */
+  function points(spectrum) {
+    return [...spectrum].map((digit, i) => {
+      const x = (100 * (i + 0.5)) / spectrum.length;
+      return `${x.toFixed(2)},${(60 * (1 - DIGITS.indexOf(digit) / 63)).toFixed(2)}`;
+    }).join(" ");
+  }
+
+  function link(other) {
+    return element("a", { href: other.hash, textContent: other.name });
+  }
+
+  function twins() {
+    const group = cards.twinsOf.get(feature.at);
+    const head = feature.twin === null ? null : byPlace.get(`${feature.index}/${feature.twin}`);
+    get("detail-twins").replaceChildren(
+      ...(head ? ["Twin of ", link(head), "."] : []),
+      ...(group ? ["Twins: ", ...group.flatMap((twin, i) => (i ? [", ", link(twin)] : [link(twin)])), "."] : []),
+    );
+  }
+
+  function show() {
+    const count = song.layers[feature.index].features.length;
+    get("detail-title").textContent = feature.name;
+    get("detail-label").textContent = feature.label;
+    twins();
+    get("clip-picture").src = "original.png";
+    get("map-picture").src = feature.map;
+    get("heard-picture").src = feature.picture;
+    panel.querySelector("polyline.clip").setAttribute("points", points(song.original.spectrum));
+    panel.querySelector("polyline.heard").setAttribute("points", points(feature.spectrum));
+    get("detail-numbers").replaceChildren(
+      element("tr", {}, element("th", { scope: "row", textContent: "to hear as number" }),
+        element("td", { textContent: `${feature.rank} of ${count}` }), element("td")),
+      ...song.numbers.map(({ name, meaning }, i) => element("tr", { title: meaning },
+        element("th", { scope: "row", textContent: name }),
+        element("td", { textContent: shown(feature.numbers, i) }),
+        element("td", { textContent: shown(song.original.numbers, i) }))),
+    );
+    get("detail-files").replaceChildren("Files: ",
+      element("a", { href: feature.sound, textContent: "sound" }), ", ",
+      element("a", { href: feature.picture, textContent: "picture" }), ", ",
+      element("a", { href: feature.map, textContent: "map" }));
+  }
+
+  function open(wanted, { focus = true } = {}) {
+    feature = wanted;
+    show();
+    panel.hidden = false;
+    document.body.classList.add("with-detail");
+    if (location.hash !== wanted.hash) history.replaceState(null, "", wanted.hash);
+    document.title = `${wanted.name} · ${document.querySelector("h1").textContent}`;
+    player.refreshHeads();
+    if (focus) panel.focus({ preventScroll: true });
+  }
+
+  function close() {
+    if (panel.hidden) return;
+    panel.hidden = true;
+    document.body.classList.remove("with-detail");
+    history.replaceState(null, "", location.pathname + location.search);
+    document.title = document.querySelector("h1").textContent;
+    const last = feature;
+    feature = null;
+    player.refreshHeads();
+    cards.choose(last);
+  }
+
+  get("close").addEventListener("click", close);
+  return {
+    open, close,
+    get feature() { return feature; },
+    pictures: () => [...panel.querySelectorAll(".picture")],
+    /** Show another feature if one is shown. */
+    follow(other) { if (feature && feature !== other) open(other, { focus: false }); },
+  };
+})();

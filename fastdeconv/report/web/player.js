@@ -1,0 +1,139 @@
+// One sound at a time, and the original beside it. Gives: player.
+//
+// A feature and the original run together, one of them muted: so switching between them
+// neither waits nor loses the place. The louder of the two is turned down to the other.
+
+const player = (() => {
+  const master = new Audio();
+  const other = new Audio();
+  master.preload = other.preload = "none";
+  let playing = null; // what master holds: { name, sound, rms, original, pictures }
+  let heads = [];
+  const listeners = [];
+
+  function tell() {
+    for (const listener of listeners) listener();
+  }
+
+  function showHeads() {
+    for (const head of heads) head.remove();
+    heads = (playing?.pictures() ?? []).map((picture) => {
+      const head = document.createElement("span");
+      head.className = "playhead";
+      (picture.querySelector(".axes") ?? picture).append(head);
+      return head;
+    });
+  }
+
+  function step() {
+    const share = Math.min(1, master.currentTime / (master.duration || playing?.seconds || 1));
+    for (const head of heads) head.style.left = `${100 * share}%`;
+    // Both run on their own clocks; a loop or a long clip may part them.
+    if (!other.paused && Math.abs(other.currentTime - master.currentTime) > 0.08) {
+      other.currentTime = master.currentTime;
+    }
+    for (const listener of ticks) listener(master.currentTime, share);
+    if (!master.paused) requestAnimationFrame(step);
+  }
+  const ticks = [];
+
+  async function start() {
+    if (!playing.original) {
+      other.currentTime = master.currentTime;
+      other.play().catch(() => {}); // the original may be missing; the feature still plays
+    }
+    try {
+      await master.play();
+      requestAnimationFrame(step);
+    } catch (error) {
+      if (error.name !== "AbortError") playing.failed = true;
+    }
+    tell();
+  }
+
+  function pause() {
+    master.pause();
+    other.pause();
+    tell();
+  }
+
+  for (const event of ["ended", "pause", "error"]) {
+    master.addEventListener(event, () => {
+      if (master.ended) other.pause();
+      if (event === "error" && playing) playing.failed = true;
+      tell();
+    });
+  }
+
+  return {
+    get playing() { return playing; },
+    get paused() { return master.paused; },
+    get time() { return master.currentTime; },
+    get loop() { return master.loop; },
+    get hearsOriginal() { return Boolean(playing) && (playing.original || master.muted); },
+    onChange: (listener) => listeners.push(listener),
+    onTick: (listener) => ticks.push(listener),
+    refreshHeads() { showHeads(); step(); },
+
+    /** Play from the start; `original` is { sound, rms } of the song it belongs to. */
+    play(sound, original) {
+      pause();
+      playing = sound;
+      master.src = sound.sound;
+      const matched = !sound.original && sound.rms > 0 && original.rms > 0;
+      master.volume = matched ? Math.min(1, original.rms / sound.rms) : 1;
+      other.volume = matched ? Math.min(1, sound.rms / original.rms) : 1;
+      if (!sound.original && other.src !== new URL(original.sound, location.href).href) {
+        other.src = original.sound;
+      }
+      master.muted = false;
+      other.muted = true;
+      showHeads();
+      return start();
+    },
+    toggle() {
+      if (!playing) return;
+      if (master.paused) start(); else pause();
+    },
+    /** The original instead of the feature, or the feature again. */
+    swap() {
+      if (!playing || playing.original) return;
+      master.muted = !master.muted;
+      other.muted = !other.muted;
+      tell();
+    },
+    setLoop(on) { master.loop = on; tell(); },
+    seek(share) {
+      if (!playing) return;
+      master.currentTime = share * (master.duration || 0);
+      if (!playing.original) other.currentTime = master.currentTime;
+      step();
+    },
+  };
+})();
+
+// The bar at the bottom of the page.
+{
+  const get = (id) => document.getElementById(id);
+  get("toggle").addEventListener("click", () => player.toggle());
+  get("ab").addEventListener("click", () => player.swap());
+  get("loop").addEventListener("click", () => player.setLoop(!player.loop));
+  get("seek").addEventListener("input", (event) => player.seek(Number(event.target.value)));
+  player.onTick((time, share) => {
+    get("time").textContent = `${time.toFixed(1)} s`;
+    get("seek").value = share;
+    get("seek").setAttribute("aria-valuetext", `${time.toFixed(1)} seconds`);
+  });
+  player.onChange(() => {
+    const { playing } = player;
+    get("toggle").disabled = get("seek").disabled = !playing;
+    get("toggle").textContent = player.paused ? "▶" : "❚❚";
+    get("ab").disabled = !playing || Boolean(playing.original);
+    get("ab").setAttribute("aria-pressed", String(Boolean(playing) && !playing.original && player.hearsOriginal));
+    get("loop").setAttribute("aria-pressed", String(player.loop));
+    if (!playing) return;
+    let text = playing.name;
+    if (!playing.original && player.hearsOriginal) text = `original (instead of ${playing.name})`;
+    get("now").textContent = playing.failed ? `${playing.name}: this browser cannot play ${playing.sound}` : text;
+  });
+}

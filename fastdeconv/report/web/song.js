@@ -1,0 +1,14 @@
+// Begins. Takes named; cards; controls; detail.
+
+{
+  const follow = () => {
+    const feature = named(location.hash);
+    if (!feature) return;
+    cards.choose(feature);
+    detail.open(feature);
+  };
+  controls.show();
+  cards.update();
+  window.addEventListener("hashchange", follow);
+  follow();
+}

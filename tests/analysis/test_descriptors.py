@@ -1,0 +1,298 @@
+"""Descriptors of signals whose answers are known, alone and as parts of a mixture."""
+
+from __future__ import annotations
+
+import librosa
+import numpy as np
+import pytest
+
+import fastdeconv as fd
+from fastdeconv.analysis.descriptors import DESCRIPTORS, Listener
+from fastdeconv.analysis.hpss import harmonic_mask
+from fastdeconv.analysis.labels import LABELS
+
+SR = 11025
+SECONDS = 4
+FRONTEND = fd.Frontend(
+    sr=SR, n_fft=512, hop_length=256, scale="db", normalize={"type": "range"}
+)
+T = np.arange(SECONDS * SR) / SR
+
+
+def click_train():
+    samples = np.zeros(T.size)
+    samples[1000 :: SR // 2] = 1
+    return samples
+
+
+def chord():
+    return sum(0.1 * np.sin(2 * np.pi * hz * T) for hz in (440, 554.4, 659.3, 880, 1318.5))
+
+
+def noise(scale=0.1):
+    return scale * np.random.default_rng(0).standard_normal(T.size)
+
+
+def bass():
+    return 0.4 * np.sin(2 * np.pi * 60 * T)
+
+
+PARTS = {"clicks": click_train, "chord": chord, "bass": bass}
+
+
+def high_noise():
+    spectrum = np.fft.rfft(noise(0.3))
+    spectrum[: int(3000 * SECONDS)] = 0
+    return np.fft.irfft(spectrum, T.size)
+
+
+def clip_of(samples):
+    return fd.Clip(samples.astype(np.float32), SR, FRONTEND)
+
+
+def heard_alone(samples):
+    """The clip's own numbers when it is nothing but this."""
+    return Listener(clip_of(samples), "mask").clip
+
+
+@pytest.fixture(scope="module")
+def mixture():
+    """A clip of four parts, and for each the map that lets through what is mostly its own."""
+    parts = {**{name: make() for name, make in PARTS.items()}, "noise": high_noise()}
+    clip = clip_of(sum(parts.values()))
+    sizes = {name: np.abs(clip_of(part).stft) for name, part in parts.items()}
+    total = np.sqrt(sum(np.square(size) for size in sizes.values())) + 1e-9
+    return clip, {name: ((size / total) ** 4).astype(np.float32) for name, size in sizes.items()}
+
+
+# Known answers, signal by signal
+
+
+def test_a_click_train_is_onsets_without_sustain():
+    numbers = heard_alone(click_train())
+    assert numbers["onset"] > 0.6 and numbers["attack"] > 20
+    assert numbers["harmonic"] < 0.1
+    assert numbers["sustain"] < 0.05
+
+
+def test_a_chord_is_harmonic_and_sustained():
+    numbers = heard_alone(chord())
+    assert numbers["harmonic"] > 0.95 and numbers["sustain"] > 0.95
+    assert numbers["mid"] > 0.99
+    assert numbers["centroid"] == pytest.approx(770, rel=0.02)  # mean of five equal tones
+    assert numbers["flatness"] < 0.01
+
+
+def test_white_noise_is_flat():
+    numbers = heard_alone(noise())
+    assert numbers["flatness"] > 0.95
+    assert numbers["centroid"] == pytest.approx(SR / 4, rel=0.02)
+    assert numbers["bandwidth"] == pytest.approx(SR / 2 / np.sqrt(12), rel=0.03)
+    for share, width in (("low", 200), ("mid", 1800), ("high", SR / 2 - 2000)):
+        assert numbers[share] == pytest.approx(width / (SR / 2), abs=0.02)
+
+
+def test_60_hertz_is_low_end():
+    numbers = heard_alone(bass())
+    assert numbers["low"] > 0.99
+    assert numbers["centroid"] == pytest.approx(60, abs=3)
+
+
+# Labels, each earned by the part of a mixture that deserves it
+
+
+@pytest.mark.parametrize(
+    ("part", "expected"),
+    # The mask of what goes on steps back where a click takes over.
+    [("clicks", {"onsets"}), ("chord", {"avoids onsets", "sustained harmonics"}),
+     ("bass", {"avoids onsets", "sustained harmonics", "low end"}),
+     ("noise", {"avoids onsets", "high noise"})],
+)
+def test_each_part_of_a_mixture_gets_its_labels_and_no_other(mixture, part, expected):
+    clip, masks = mixture
+    (row,) = fd.describe(clip, masks[part][None])
+    assert set(row["label"].split(", ")) == expected
+
+
+def test_the_input_itself_copies_the_input(mixture):
+    clip, _ = mixture
+    (row,) = fd.describe(clip, clip.x)
+    assert row["label"] == "copies the input"
+    assert row["copy"] == pytest.approx(1, abs=1e-5)
+
+
+def test_the_whole_clip_earns_no_label(mixture):
+    clip, _ = mixture
+    (row,) = fd.describe(clip, np.ones_like(clip.x))
+    assert row["label"] == ""
+    assert row["share"] == pytest.approx(1, abs=1e-5)
+    for key in ("harmonic", "centroid", "flatness", "low", "mid", "high", "sustain"):
+        assert row[key] == pytest.approx(Listener(clip, "mask").clip[key], rel=1e-5), key
+
+
+def test_nothing_is_low_beside_a_clip_that_is():
+    clip = clip_of(bass())
+    (row,) = fd.describe(clip, np.ones_like(clip.x))
+    assert row["low"] > 0.99 and row["label"] == ""
+
+
+def test_what_falls_silent_at_attacks_avoids_onsets(mixture):
+    clip, _ = mixture
+    size = np.abs(clip.stft)
+    flux = np.maximum(np.diff(size, axis=1, prepend=size[:, :1]), 0).sum(axis=0)
+    quiet = np.where(flux > flux.mean() + flux.std(), 0.1, 1)
+    (row,) = fd.describe(clip, np.broadcast_to(quiet, (1, *clip.x.shape[1:])))
+    assert row["onset"] < -0.5
+    assert row["attack"] == pytest.approx(-20, abs=1.5)
+    assert "avoids onsets" in row["label"]
+
+
+def test_every_label_given_is_in_the_list(mixture):
+    clip, masks = mixture
+    maps = np.stack([*masks.values(), clip.x[0], np.zeros_like(clip.x[0])])
+    for row in fd.describe(clip, maps):
+        assert set(row["label"].split(", ")) - {""} <= set(LABELS)
+
+
+# Numbers against their definitions
+
+
+def test_hpss_is_librosas():
+    magnitude = np.abs(clip_of(click_train() + chord() + noise()).stft)
+    harmonic, _ = librosa.decompose.hpss(magnitude, mask=True)
+    np.testing.assert_allclose(harmonic_mask(magnitude, 2), harmonic, atol=1e-5)
+
+
+def test_hpss_of_silence_is_undecided_and_of_short_clips_defined():
+    assert (harmonic_mask(np.zeros((9, 4), np.float32), 1) == 0.5).all()
+    harmonic, _ = librosa.decompose.hpss(np.eye(9, 4, dtype=np.float32), mask=True)
+    np.testing.assert_allclose(harmonic_mask(np.eye(9, 4, dtype=np.float32), 1), harmonic)
+
+
+def test_sign_is_the_balance_of_positive_and_negative(mixture):
+    clip, _ = mixture
+    plane = np.zeros_like(clip.x[0])
+    plane[3, 5], plane[9, 9] = 3, -1
+    rows = fd.describe(clip, np.stack([plane, np.abs(plane), -plane]))
+    assert [row["sign"] for row in rows] == pytest.approx([0.5, 1, -0.5])
+
+
+def test_selectivity_is_0_for_everything_and_near_1_for_one_bin(mixture):
+    clip, _ = mixture
+    rows = clip.x.shape[1]
+    band = np.zeros_like(clip.x[0])
+    band[40] = 1
+    everything, one_band = fd.describe(clip, np.stack([np.ones_like(band), band]))
+    assert everything["frequency_selectivity"] == pytest.approx(0, abs=1e-6)
+    assert one_band["frequency_selectivity"] == pytest.approx(1 - 1 / rows)
+    assert one_band["time_selectivity"] == pytest.approx(0, abs=1e-6)
+
+
+def test_scaling_a_map_changes_its_level_and_nothing_else(mixture):
+    clip, masks = mixture
+    chord_map = masks["chord"] - 0.01
+    for scale in (1e-20, 0.1, 1e15):
+        one, other = fd.describe(clip, np.stack([chord_map, np.float32(scale) * chord_map]))
+        assert one["level"] - other["level"] == pytest.approx(-20 * np.log10(scale), rel=1e-4)
+        for key in set(DESCRIPTORS) - {"level"}:
+            assert one[key] == pytest.approx(other[key], rel=1e-3, abs=1e-6), key
+
+
+def test_phase_mode_hears_the_positive_part_of_the_map(mixture):
+    clip, _ = mixture
+    plane = np.zeros_like(clip.x[0])
+    plane[10], plane[200] = 1, -5
+    (row,) = fd.describe(clip, plane[None], mode="phase")
+    assert row["centroid"] == pytest.approx(10 * SR / 512)
+    (row,) = fd.describe(clip, np.minimum(plane, 0)[None], mode="phase")
+    assert row["label"] == "silent"
+
+
+# Twins, silence, order
+
+
+def test_twins_are_represented_by_the_strongest(mixture):
+    clip, masks = mixture
+    wobble = np.random.default_rng(1).uniform(0.95, 1.05, clip.x.shape[1:]).astype(np.float32)
+    maps = np.stack([masks["chord"], 2 * masks["chord"] * wobble, masks["bass"]])
+    rows = fd.describe(clip, maps, features=[7, 3, 5])
+    assert [row["feature"] for row in rows] == [7, 3, 5]
+    assert [row["twin_of"] for row in rows] == [3, None, None]
+    assert rows[0]["rank"] == 3
+
+
+def test_a_map_and_its_negative_are_no_twins(mixture):
+    clip, masks = mixture
+    rows = fd.describe(clip, np.stack([masks["chord"], -masks["chord"]]))
+    assert [row["twin_of"] for row in rows] == [None, None]
+
+
+def test_silent_features_have_no_numbers_and_come_last(mixture):
+    clip, masks = mixture
+    maps = np.stack([np.zeros_like(masks["bass"]), masks["bass"], masks["chord"]])
+    silent, *others = fd.describe(clip, maps)
+    assert (silent["label"], silent["rank"], silent["twin_of"]) == ("silent", 3, None)
+    assert all(silent[key] is None for key in DESCRIPTORS)
+    assert all(row[key] is not None for row in others for key in DESCRIPTORS)
+
+
+def test_a_silent_clip_has_silent_features_without_a_warning():
+    clip = clip_of(np.zeros(T.size))
+    rows = fd.describe(clip, np.ones((2, *clip.x.shape[1:]), np.float32))
+    assert [row["label"] for row in rows] == ["silent", "silent"]
+    assert Listener(clip, "mask").clip == dict.fromkeys(DESCRIPTORS)
+
+
+def test_ranks_put_what_is_unlike_the_rest_before_more_of_the_same(mixture):
+    clip, masks = mixture
+    rng = np.random.default_rng(2)
+    alike = [masks["chord"] * rng.uniform(0.2, 1, masks["chord"].shape) for _ in range(3)]
+    rows = fd.describe(clip, np.stack([*alike, masks["noise"]]).astype(np.float32))
+    assert sorted(row["rank"] for row in rows) == [1, 2, 3, 4]
+    assert rows[3]["rank"] <= 2
+
+
+def test_a_copy_of_the_input_is_the_last_to_hear_of_all_that_sound(mixture):
+    clip, masks = mixture
+    rows = fd.describe(clip, np.stack([clip.x[0], *masks.values()]))
+    assert rows[0]["rank"] == len(rows)
+
+
+def test_no_maps_give_no_rows(mixture):
+    clip, _ = mixture
+    assert fd.describe(clip, np.zeros((0, *clip.x.shape[1:]), np.float32)) == []
+
+
+def test_rows_that_are_time_give_the_same_numbers(mixture):
+    clip, masks = mixture
+    other = fd.Clip(
+        clip.samples, SR, fd.Frontend.from_record({**FRONTEND.to_record(), "layout": "CTF"})
+    )
+    (one,) = fd.describe(clip, masks["bass"][None])
+    (two,) = fd.describe(other, masks["bass"].T[None])
+    for key in DESCRIPTORS:
+        assert one[key] == pytest.approx(two[key], rel=1e-5, abs=1e-6), key
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_the_number_of_threads_changes_no_bit(mixture, threads):
+    clip, masks = mixture
+    maps = np.stack(list(masks.values()))
+    assert fd.describe(clip, maps, num_threads=threads) == fd.describe(clip, maps, num_threads=3)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"mode": "loud"}, "mode"),
+        ({"features": [1]}, "features must be 2"),
+        ({"features": [1, 1]}, "features must be 2"),
+        ({"maps": np.zeros((2, 3, 4))}, "maps must be"),
+        ({"clip": "song.wav"}, "clip must be a Clip"),
+    ],
+)
+def test_what_does_not_fit_is_named(mixture, change, message):
+    clip, _ = mixture
+    arguments = {"clip": clip, "maps": np.ones((2, *clip.x.shape[1:]), np.float32), **change}
+    with pytest.raises(fd.ParameterError, match=message):
+        fd.describe(**arguments)
