@@ -136,7 +136,7 @@ class Listener:
         self._mode = mode
         self._threads = get_num_threads(num_threads)
         # Everything here is (T, F), as spectra lie in memory.
-        stft = np.ascontiguousarray(np.abs(clip.stft.T))
+        stft: FloatArray = np.ascontiguousarray(np.abs(clip.stft.T), dtype=np.float32)
         largest = float(stft.max(initial=0.0))
         self._stft: FloatArray = stft / np.float32(largest) if largest > 0 else stft
         self._energy = float(np.square(self._stft, dtype=np.float64).sum())
