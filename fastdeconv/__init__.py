@@ -38,6 +38,7 @@ _EXPORTS = {
     "Stimulus": ".analysis.stimuli",
     "explain": ".explanation",
     "Explanation": ".explanation",
+    "overview": ".report.overview",
     "ops": ".kernels.ops",
     "config": ".kernels.dispatch",
     "available_backends": ".kernels.dispatch",
@@ -83,6 +84,7 @@ if TYPE_CHECKING:
     from .network.network import Network as Network
     from .network.pretrained import list_pretrained as list_pretrained
     from .network.pretrained import pretrained as pretrained
+    from .report.overview import overview as overview
 
 
 def __getattr__(name: str) -> Any:

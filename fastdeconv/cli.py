@@ -67,6 +67,8 @@ class _Song(NamedTuple):
               help="Skip the beginning of each song.")
 @click.option("--precision", type=click.Choice(["float32", "bf16"]), default="float32",
               show_default=True, help="bf16: faster, with errors of some thousandths.")
+@click.option("--audio-format", type=click.Choice(["wav", "flac", "ogg"]), default="wav",
+              show_default=True, help="Of all sounds; ogg is lossy and a sixth of the size.")
 @computing
 @click.pass_context
 def explain(
@@ -81,15 +83,18 @@ def explain(
     backend: str | None,
     isa: str | None,
     threads: int | None,
+    audio_format: str,
     overwrite: bool,
     quiet: bool,
     **how: Any,
 ) -> None:
     """Write the sound and the picture of every feature of each SONG.
 
-    OUT/<song>/ gets original.wav, <layer>/feature_<k>.wav and .png, features.csv
-    and manifest.json. A SONG is any file that libsndfile reads: wav, flac, ogg,
-    mp3 and more. After -- a SONG may begin with a dash.
+    OUT/<song>/ gets index.html, a page to look, listen and compare; original.wav,
+    <layer>/feature_<k>.wav and .png, features.csv and manifest.json. With more than
+    one song in it OUT gets an index.html of them all. A SONG is any file that
+    libsndfile reads: wav, flac, ogg, mp3 and more. After -- a SONG may begin with a
+    dash.
     """
     if not songs and not demo:
         raise click.UsageError("Give at least one SONG, or --demo.")
@@ -108,11 +113,13 @@ def explain(
         failures: list[str] = []
         # Also when interrupted: what failed before that was not reported yet.
         stack.callback(_report, failures)
+        save = {"audio_format": audio_format, "overwrite": overwrite}
         for song in _songs(songs, stack.enter_context(_demo_clip()) if demo else None):
             try:
-                _explain_song(song, net, Path(out), how, overwrite=overwrite, quiet=quiet)
+                _explain_song(song, net, Path(out), how, save, quiet=quiet)
             except (FastdeconvError, OSError) as error:
                 failures.append(_failure(song, error))
+        _overview(Path(out), quiet=quiet)
         if failures:
             ctx.exit(1)
 
@@ -153,7 +160,7 @@ def _songs(paths: Sequence[str], demo: Path | None) -> list[_Song]:
     """The songs to explain, each with a folder name that no other has."""
     entries = [] if demo is None else [(str(demo), "demo", "demo")]
     entries += [(path, path, safe_name(Path(path).stem, "song")) for path in paths]
-    folders = unique_names([name for _, _, name in entries])
+    folders = unique_names([name for _, _, name in entries], taken=("index.html",))
     return [
         _Song(path, label, folder)
         for (path, label, _), folder in zip(entries, folders, strict=True)
@@ -169,18 +176,32 @@ def _demo_clip() -> Iterator[Path]:
 
 
 def _explain_song(
-    song: _Song, net: Network, out: Path, how: dict[str, Any], *, overwrite: bool, quiet: bool
+    song: _Song,
+    net: Network,
+    out: Path,
+    how: dict[str, Any],
+    save: dict[str, Any],
+    *,
+    quiet: bool,
 ) -> None:
     from .explanation import explain as explain_clip
     from .report.folder import check_free
 
     # Said before the work is done rather than after it.
-    check_free(out, song.folder, overwrite=overwrite)
+    check_free(out, song.folder, overwrite=save["overwrite"])
     with _two_passes(song.label, show=not quiet) as (computed, written):
         explanation = explain_clip(song.path, net, progress=computed, **how)
-        folder = explanation.save(out, song.folder, overwrite=overwrite, progress=written)
+        folder = explanation.save(out, song.folder, progress=written, **save)
     if not quiet:
         say(_closing_line(explanation, folder))
+
+
+def _overview(out: Path, *, quiet: bool) -> None:
+    from .report.overview import write_overview
+
+    page = write_overview(out, least=2)
+    if page is not None and not quiet:
+        say(f"All songs: open {page}")
 
 
 @contextmanager
@@ -204,13 +225,12 @@ def _two_passes(label: str, *, show: bool) -> Iterator[tuple[Progress | None, Pr
 def _closing_line(explanation: Explanation, folder: Path) -> str:
     rows = explanation.table
     count = f"{_count(len(rows), 'feature')} of {_count(len(explanation.maps), 'layer')}"
-    loud = [row for row in rows if row["energy"] > 0]
-    if not loud:
-        return f"{folder}: {count}, all of them silent."
-    deepest = loud[-1]["layer"]
-    best = max((row for row in loud if row["layer"] == deepest), key=lambda row: row["energy"])
-    first = folder / explanation.layer_folders()[deepest] / f"feature_{best['feature']}.wav"
-    return f"{folder}: {count}. Listen first to {first} beside original.wav."
+    silent = sum(row["level"] is None for row in rows)
+    if rows and silent == len(rows):
+        count += ", all of them silent"
+    elif silent:
+        count += f", {silent} of them silent"
+    return f"{folder}: {count}. Open {folder / 'index.html'}"
 
 
 def _count(number: int, noun: str) -> str:

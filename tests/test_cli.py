@@ -65,16 +65,51 @@ def folders(out):
 # What explain writes
 
 
-def test_explain_writes_a_folder_per_song_and_says_what_to_listen_to(tmp_path, network, out):
+def test_explain_writes_a_folder_per_song_and_says_what_to_open(tmp_path, network, out):
     song = write_song(tmp_path / "song.wav")
     result = run("explain", song, "-o", out, "--network", network)
     assert result.exit_code == 0
     assert result.stderr == ""
-    assert result.stdout.startswith(f"{out / 'song'}: 10 features of 2 layers.")
-    listen = result.stdout.split("Listen first to ")[1].split(" beside")[0]
-    assert os.path.isfile(listen) and "pool2" in listen
+    assert result.stdout.startswith(f"{out / 'song'}: 10 features of 2 layers")
+    assert os.path.isfile(result.stdout.split("Open ")[1].strip())
     assert folders(out) == ["song"]
     assert len(list(out.glob("song/pool2/feature_*"))) == 12
+
+
+def test_several_songs_get_a_page_of_them_all_whenever_they_were_explained(
+    tmp_path, network, out
+):
+    one = run("explain", write_song(tmp_path / "one.wav"), "-o", out, "--network", network)
+    assert "All songs" not in one.stdout and folders(out) == ["one"]
+    two = run("explain", write_song(tmp_path / "two.wav"), "-o", out, "--network", network)
+    assert two.stdout.endswith(f"All songs: open {out / 'index.html'}\n")
+    page = (out / "index.html").read_text(encoding="utf-8")
+    assert "one/index.html" in page and "two/index.html" in page
+
+
+def test_a_song_may_be_called_as_the_page_of_all_songs(tmp_path, network, out):
+    songs = [write_song(tmp_path / name) for name in ("index.html.wav", "b.wav")]
+    assert run("explain", *songs, "-o", out, "--network", network).exit_code == 0
+    assert folders(out) == ["b", "index.html", "index.html-2"]
+    assert (out / "index.html").is_file()
+
+
+def test_a_page_of_somebody_else_in_the_output_folder_is_kept(tmp_path, network, out):
+    out.mkdir()
+    (out / "index.html").write_text("mine")
+    songs = [write_song(tmp_path / f"{name}.wav") for name in "ab"]
+    result = run("explain", *songs, "-o", out, "--network", network)
+    assert result.exit_code == 1
+    assert "not a page of fastdeconv" in result.stderr
+    assert (out / "index.html").read_text() == "mine"
+    assert (out / "a" / "index.html").is_file() and (out / "b" / "index.html").is_file()
+
+
+def test_the_sound_format_can_be_chosen(tmp_path, network, out):
+    song = write_song(tmp_path / "song.wav")
+    result = run("explain", song, "-o", out, "--network", network, "--audio-format", "flac")
+    assert result.exit_code == 0
+    assert len(list(out.rglob("*.flac"))) == 11 and not list(out.rglob("*.wav"))
 
 
 def test_options_reach_the_result(tmp_path, network, out):
@@ -121,7 +156,7 @@ def test_a_song_that_fails_is_reported_and_the_others_are_complete(tmp_path, net
         "--network", network,
     )
     assert result.exit_code == 1
-    assert folders(out) == ["first", "last"]
+    assert folders(out) == ["first", "index.html", "last"]
     missing, damaged = result.stderr.splitlines()
     assert missing == f"Error: {tmp_path / 'missing.wav'}: No such file or directory"
     assert damaged.startswith(f"Error: {broken}: ") and damaged.count("broken.wav") == 1
@@ -134,7 +169,7 @@ def test_songs_of_one_name_get_folders_of_their_own(tmp_path, network, out):
         (tmp_path / name).parent.mkdir()
         songs.append(write_song(tmp_path / name, seed))
     assert run("explain", *songs, "-o", out, "--network", network, "-q").exit_code == 0
-    assert folders(out) == ["Song-2", "song", "song-3"]
+    assert folders(out) == ["Song-2", "index.html", "song", "song-3"]
     originals = [(out / n / "original.wav").read_bytes() for n in ("song", "Song-2", "song-3")]
     assert len(set(originals)) == 3
 

@@ -10,8 +10,9 @@ from pathlib import Path
 
 from ..errors import ParameterError
 from .names import printable
+from .tables import write_text
 
-__all__ = ["MANIFEST", "check_free", "check_writable", "new_folder"]
+__all__ = ["MANIFEST", "check_free", "check_writable", "new_folder", "replace_file"]
 
 #: The file that marks a folder as a result of this package.
 MANIFEST = "manifest.json"
@@ -87,6 +88,17 @@ def new_folder(out: Path, name: str, *, overwrite: bool = False) -> Iterator[Pat
         _publish(partial, out / name)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
+def replace_file(path: Path, text: str) -> None:
+    """Write a file beside others: the new one whole, or the old one as it was."""
+    partial = _partial_path(path.parent, path.name)
+    try:
+        write_text(partial, text)
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
         raise
 
 

@@ -13,7 +13,7 @@ from .picture import RANGE_DB
 from .tables import write_text
 from .web import render, url
 
-__all__ = ["Layer", "Song", "axis_of", "write_page"]
+__all__ = ["Layer", "Song", "axis_of", "facts_of", "feature_rms", "write_page"]
 
 _STARTS = {
     "map": "the whole map", "max": "the strongest unit", "array": "values given for the map",
@@ -22,7 +22,7 @@ _MODES = {
     "mask": "the map masks the clip's STFT (mode mask)",
     "phase": "the map with the clip's phase (mode phase)",
 }
-_SCRIPTS = ("data.js", "player.js", "cards.js", "detail.js", "keys.js", "song.js")
+_SCRIPTS = ("page.js", "data.js", "player.js", "cards.js", "detail.js", "keys.js", "song.js")
 
 
 class Layer(NamedTuple):
@@ -57,7 +57,7 @@ def write_page(folder: Path, song: Song) -> None:
     content = {
         "song": printable(manifest["song"]),
         "manifest": manifest,
-        "facts": _facts(manifest),
+        "facts": facts_of(manifest),
         "seconds": seconds,
         "axis": axis_of(manifest["frontend"], seconds),
         "original": url(f"original.{suffix}"),
@@ -127,10 +127,15 @@ def _feature(
         "picture": url(folder, f"feature_{k}.png"),
         "map": url(folder, f"map_{k}.png"),
         "sound": url(folder, f"feature_{k}.{suffix}"),
-        "rms": rounded(row["gain"] * (row["energy"] / max(1, samples)) ** 0.5),
+        "rms": feature_rms(row["energy"], row["gain"], samples),
         "numbers": _numbers(row),
         "spectrum": spectrum,
     }
+
+
+def feature_rms(energy: float, gain: float, samples: int) -> float:
+    """Root mean square of a sound as written."""
+    return float(rounded(gain * (energy / max(1, samples)) ** 0.5))
 
 
 def _numbers(row: Mapping[str, Any]) -> list[float | None]:
@@ -153,7 +158,7 @@ def _captions(mode: str) -> list[tuple[str, str]]:
     ]
 
 
-def _facts(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
+def facts_of(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
     """What was computed, as pairs of a name and a value."""
     parameters, computation = manifest["parameters"], manifest["computation"]
     network, frontend = manifest["network"], manifest["frontend"]

@@ -19,7 +19,10 @@ from urllib.parse import quote
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-__all__ = ["render", "url"]
+__all__ = ["GENERATOR", "render", "url"]
+
+#: By this a page of ours is known, near its beginning.
+GENERATOR = '<meta name="generator" content="fastdeconv">'
 
 _FOLDER = Path(__file__).parent / "web"
 

@@ -1,5 +1,5 @@
 // The grid: which features are shown, in which order, and which one is chosen.
-// Takes song, features, byPlace, shown, element; player. Gives: cards.
+// Takes page, features, byPlace, shown, element; player. Gives: cards.
 
 const cards = (() => {
   const grid = document.getElementById("grid");
@@ -28,7 +28,7 @@ const cards = (() => {
     if (state.bounded === null) return true;
     const value = feature.numbers[state.bounded];
     if (value === null) return false;
-    const scaled = song.numbers[state.bounded].percent ? 100 * value : value;
+    const scaled = page.numbers[state.bounded].percent ? 100 * value : value;
     return (state.least === null || scaled >= state.least) && (state.most === null || scaled <= state.most);
   }
 
@@ -56,11 +56,11 @@ const cards = (() => {
   }
 
   function keyNumbers(feature) {
-    const wanted = ["level", "centroid", "onset"].map((key) => song.numbers.findIndex((n) => n.key === key));
+    const wanted = ["level", "centroid", "onset"].map((key) => page.numbers.findIndex((n) => n.key === key));
     for (const also of [state.bounded, typeof state.sort === "number" ? state.sort : null]) {
       if (also !== null && !wanted.includes(also)) wanted.push(also);
     }
-    return wanted.map((i) => `${song.numbers[i].name} ${shown(feature.numbers, i)}`).join(" · ");
+    return wanted.map((i) => `${page.numbers[i].name} ${shown(feature.numbers, i)}`).join(" · ");
   }
 
   function twinButton(feature, card) {
@@ -119,15 +119,15 @@ const cards = (() => {
     return player.play(
       {
         name: feature.name, sound: feature.sound, rms: feature.rms, feature,
-        seconds: song.seconds, pictures: () => picturesOf(feature),
+        seconds: page.seconds, pictures: () => picturesOf(feature),
       },
-      song.original,
+      page.original,
     );
   }
 
   function playOriginal() {
     const picture = document.querySelector("[data-original]");
-    return player.play({ ...song.original, name: "original", original: true, seconds: song.seconds, pictures: () => [picture] }, song.original);
+    return player.play({ ...page.original, name: "original", original: true, seconds: page.seconds, pictures: () => [picture] }, page.original);
   }
 
   function picturesOf(feature) {

@@ -1,5 +1,5 @@
 // One feature in detail: its map, how it becomes the sound, its spectrum, its numbers.
-// Takes song, features, shown, element; player; cards. Gives: detail.
+// Takes page, features, shown, element; player; cards. Gives: detail.
 
 const detail = (() => {
   const get = (id) => document.getElementById(id);
@@ -29,22 +29,22 @@ const detail = (() => {
   }
 
   function show() {
-    const count = song.layers[feature.index].features.length;
+    const count = page.layers[feature.index].features.length;
     get("detail-title").textContent = feature.name;
     get("detail-label").textContent = feature.label;
     twins();
     get("clip-picture").src = "original.png";
     get("map-picture").src = feature.map;
     get("heard-picture").src = feature.picture;
-    panel.querySelector("polyline.clip").setAttribute("points", points(song.original.spectrum));
+    panel.querySelector("polyline.clip").setAttribute("points", points(page.original.spectrum));
     panel.querySelector("polyline.heard").setAttribute("points", points(feature.spectrum));
     get("detail-numbers").replaceChildren(
       element("tr", {}, element("th", { scope: "row", textContent: "to hear as number" }),
         element("td", { textContent: `${feature.rank} of ${count}` }), element("td")),
-      ...song.numbers.map(({ name, meaning }, i) => element("tr", { title: meaning },
+      ...page.numbers.map(({ name, meaning }, i) => element("tr", { title: meaning },
         element("th", { scope: "row", textContent: name }),
         element("td", { textContent: shown(feature.numbers, i) }),
-        element("td", { textContent: shown(song.original.numbers, i) }))),
+        element("td", { textContent: shown(page.original.numbers, i) }))),
     );
     get("detail-files").replaceChildren("Files: ",
       element("a", { href: feature.sound, textContent: "sound" }), ", ",

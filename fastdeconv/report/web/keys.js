@@ -1,4 +1,4 @@
-// The keyboard. Takes song; player; cards; detail.
+// The keyboard. Takes page; player; cards; detail.
 
 {
   const move = (steps) => {
@@ -41,7 +41,7 @@
     if (target.closest("input, select, textarea") && key !== "Escape") return;
     // Other buttons and links are pressed as everywhere.
     if ((key === " " || key === "Enter") && target.closest("button:not(.grid .play), a, summary")) return;
-    if (/^[0-9]$/.test(key) && Number(key) <= song.layers.length) {
+    if (/^[0-9]$/.test(key) && Number(key) <= page.layers.length) {
       cards.set({ layer: key === "0" ? null : Number(key) - 1 });
     } else if (keys[key.length === 1 ? key.toLowerCase() : key]) {
       keys[key.length === 1 ? key.toLowerCase() : key]();

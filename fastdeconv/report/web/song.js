@@ -1,8 +1,8 @@
-// Begins. Takes named; cards; controls; detail.
+// Begins. Takes named; features; cards; controls; detail.
 
 {
   const follow = () => {
-    const feature = named(location.hash);
+    const feature = named(features, location.hash);
     if (!feature) return;
     cards.choose(feature);
     detail.open(feature);

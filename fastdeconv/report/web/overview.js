@@ -1,0 +1,181 @@
+// Several songs: a search over songs and features, and one feature in every song.
+// Takes page, shown, element, address, named; player.
+
+{
+  const get = (id) => document.getElementById(id);
+  const axes = get("axes");
+  const features = page.features.map((feature) => ({
+    ...feature,
+    name: `${feature.layer}/${feature.k}`,
+    hash: address(feature.layer, feature.k),
+    ...consensus(feature),
+  }));
+  let listed = [];
+  let open = null;
+  let current = null; // the card of the song that is chosen
+
+  /** The label most songs agree on, and in how many. */
+  function consensus(feature) {
+    const counts = new Map();
+    for (const song of feature.songs) {
+      for (const label of song?.label ? song.label.split(", ") : []) {
+        counts.set(label, (counts.get(label) ?? 0) + 1);
+      }
+    }
+    const labels = [...counts].sort((a, b) => b[1] - a[1] || a[0].localeCompare(b[0]));
+    return { labels, agreed: labels[0]?.[0] === "silent" ? 0 : labels[0]?.[1] ?? 0 };
+  }
+
+  function said(feature) {
+    const heard = feature.songs.filter(Boolean).length;
+    return feature.labels.map(([label, count]) => `${label} ${count}/${heard}`).join(", ");
+  }
+
+  /** Everything that holds all words of the search. */
+  function search() {
+    const words = get("search").value.toLowerCase().split(/\s+/).filter(Boolean);
+    const matches = (text) => words.every((word) => text.toLowerCase().includes(word));
+    let songs = 0;
+    for (const card of get("songs").children) {
+      card.hidden = !matches(page.songs[card.dataset.song].name);
+      songs += !card.hidden;
+    }
+    listed = features.filter((feature) => matches(`${feature.name} ${said(feature)}`));
+    // A label that is asked for by its name comes before others that hold it.
+    const query = words.join(" ");
+    const wanted = ({ labels, agreed }) => {
+      const exact = labels.find(([label]) => label === query);
+      return exact ? page.songs.length + exact[1] : words.length ? 0 : agreed;
+    };
+    listed.sort((a, b) => wanted(b) - wanted(a));
+    // A search that finds only songs, or only features, leaves the others as they are.
+    if (words.length && !songs && listed.length) for (const card of get("songs").children) card.hidden = false;
+    get("features").replaceChildren(...listed.map((feature) => element("li", {},
+      element("a", { href: feature.hash, textContent: feature.name }),
+      element("span", { textContent: said(feature) }))));
+    get("count").textContent = `${songs} songs, ${listed.length} features`;
+  }
+
+  function playOriginal(song, card) {
+    choose(card);
+    return player.play({ ...song, original: true, pictures: () => [card.querySelector(".picture")] }, song);
+  }
+
+  function playInstance(feature, i, card) {
+    choose(card);
+    const { sound, rms } = feature.songs[i];
+    return player.play({
+      sound, rms, name: `${feature.name} in ${page.songs[i].name}`, seconds: page.songs[i].seconds, card,
+      pictures: () => [card.querySelector(".picture")],
+    }, page.songs[i]);
+  }
+
+  function choose(card) {
+    current?.classList.remove("current");
+    current = card;
+    card.classList.add("current");
+  }
+
+  function instance(feature, i) {
+    const song = page.songs[i];
+    const mine = feature.songs[i];
+    const title = element("h3", {}, element("a", { href: `${song.page}${feature.hash}`, textContent: song.name }));
+    if (!mine || mine.silent) {
+      return element("li", { className: "card" }, title,
+        element("p", { className: "label", textContent: mine ? "silent" : "not explained" }));
+    }
+    const picture = element("button", { className: "play picture" },
+      element("img", { src: mine.picture, alt: "", loading: "lazy" }), axes.content.cloneNode(true));
+    picture.setAttribute("aria-label", `Play ${feature.name} in ${song.name}${mine.label && `, ${mine.label}`}`);
+    const card = element("li", { className: "card" }, picture, title,
+      element("p", { className: "label", textContent: mine.label }),
+      element("p", { className: "key", textContent: page.numbers.map(({ name }, n) => `${name} ${shown(mine.numbers, n)}`).join(" · ") }));
+    const play = () => (player.playing?.card === card && !player.paused ? player.toggle() : playInstance(feature, i, card));
+    picture.addEventListener("click", play);
+    picture.addEventListener("focus", () => choose(card));
+    return card;
+  }
+
+  function show(feature) {
+    open = feature;
+    get("across-title").textContent = `${feature.name} in every song`;
+    get("instances").replaceChildren(...page.songs.map((_, i) => instance(feature, i)));
+    get("across").hidden = false;
+    if (location.hash !== feature.hash) history.replaceState(null, "", feature.hash);
+    get("across").scrollIntoView({ block: "start" });
+    get("across").focus({ preventScroll: true });
+  }
+
+  function close() {
+    if (!open) return;
+    open = null;
+    get("across").hidden = true;
+    history.replaceState(null, "", location.pathname + location.search);
+    get("search").focus();
+  }
+
+  const cardsInSight = () => [...(open ? get("instances") : get("songs")).querySelectorAll(".card:not([hidden]) .play")];
+
+  function move(steps) {
+    const buttons = cardsInSight();
+    const at = buttons.indexOf(current?.querySelector(".play"));
+    const button = buttons[at < 0 ? 0 : Math.min(buttons.length - 1, Math.max(0, at + steps))];
+    if (!button) return;
+    const sounding = player.playing && !player.paused;
+    button.focus();
+    choose(button.closest(".card"));
+    if (sounding) button.click();
+  }
+
+  function another(steps) {
+    if (!open) return;
+    const next = listed[listed.indexOf(open) + steps];
+    if (next) show(next);
+  }
+
+  const keys = {
+    " ": () => (player.playing ? player.toggle() : cardsInSight()[0]?.click()),
+    a: () => player.swap(),
+    b: () => player.swap(),
+    l: () => player.setLoop(!player.loop),
+    n: () => another(1),
+    p: () => another(-1),
+    ArrowRight: () => move(1),
+    ArrowLeft: () => move(-1),
+    Escape: close,
+  };
+  document.addEventListener("keydown", (event) => {
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    const { target, key } = event;
+    if (target.closest("input, select, textarea") && key !== "Escape") return;
+    if ((key === " " || key === "Enter") && target.closest("button, a, summary")) return;
+    const act = keys[key.length === 1 ? key.toLowerCase() : key];
+    if (!act) return;
+    act();
+    event.preventDefault();
+  });
+
+  for (const card of get("songs").children) {
+    const song = page.songs[card.dataset.song];
+    const button = card.querySelector(".play");
+    button.addEventListener("click", () => {
+      if (player.playing?.sound === song.sound && !player.paused) player.toggle();
+      else playOriginal(song, card);
+    });
+    button.addEventListener("focus", () => choose(card));
+  }
+  player.onChange(() => {
+    for (const button of document.querySelectorAll('.play[aria-pressed="true"]')) button.removeAttribute("aria-pressed");
+    if (player.playing && !player.paused) player.playing.pictures()[0]?.setAttribute("aria-pressed", "true");
+  });
+  get("search").addEventListener("input", search);
+  get("controls").addEventListener("submit", (event) => event.preventDefault());
+  get("close").addEventListener("click", close);
+  const follow = () => {
+    const feature = named(features, location.hash);
+    if (feature) show(feature);
+  };
+  window.addEventListener("hashchange", follow);
+  search();
+  follow();
+}

@@ -1,0 +1,33 @@
+// What the page was given, and how to show it. Gives: page, shown, element, address.
+
+const page = JSON.parse(document.getElementById("data").textContent);
+
+/** Number i of a feature or of the clip, with its unit. */
+function shown(numbers, i) {
+  const { unit, digits, percent } = page.numbers[i];
+  if (numbers[i] === null) return "–";
+  const text = ((percent ? 100 : 1) * numbers[i]).toFixed(digits).replace("-", "−");
+  return unit ? `${text} ${unit}` : text;
+}
+
+/** A new element. Text goes in as text: nothing here is ever parsed as HTML. */
+function element(tag, properties = {}, ...children) {
+  const made = Object.assign(document.createElement(tag), properties);
+  made.append(...children);
+  return made;
+}
+
+/** The address of a feature on a page, such as #pool3/17. */
+function address(layer, k) {
+  return `#${encodeURIComponent(layer)}/${k}`;
+}
+
+/** Of the list the feature that an address names, if there is one. */
+function named(list, hash) {
+  try {
+    const name = decodeURIComponent(hash.slice(1));
+    return list.find((feature) => feature.name === name);
+  } catch {
+    return undefined; // not a valid escape: an address someone mistyped
+  }
+}

@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import json
+import os
+
+import numpy as np
+import pytest
+
+import fastdeconv as fd
+
+SR = 8000
+
+
+def make_network(seed=0, name="tiny"):
+    rng = np.random.default_rng(seed)
+    return fd.Network(
+        [
+            {"type": "conv2d", "name": "conv1", "padding": "same"},
+            {"type": "relu", "name": "relu1"},
+            {"type": "max_pool2d", "name": "pool1", "kernel_size": 2},
+        ],
+        {"conv1.weight": rng.standard_normal((3, 1, 3, 3)), "conv1.bias": np.zeros(3)},
+        (1, None, None),
+        frontend=fd.Frontend(sr=SR, n_fft=64, hop_length=32),
+        name=name,
+    )
+
+
+def save(out, name, seed=0, **how):
+    samples = 0.2 * np.random.default_rng(seed).standard_normal(1600).astype(np.float32)
+    return fd.explain((samples, SR), how.pop("net", make_network()), **how).save(out, name)
+
+
+def data_of(page):
+    text = page.read_text(encoding="utf-8")
+    begin = text.index('id="data">') + len('id="data">')
+    return json.loads(text[begin : text.index("</script>", begin)])
+
+
+def test_an_overview_holds_every_song_and_where_its_files_are(tmp_path):
+    for i, name in enumerate(("b", "a", "c d#e")):
+        save(tmp_path, name, i)
+    data = data_of(fd.overview(tmp_path))
+    assert [song["name"] for song in data["songs"]] == ["a", "b", "c d#e"]
+    assert data["songs"][2]["page"] == "c%20d%23e/index.html"
+    assert [(f["layer"], f["k"]) for f in data["features"]] == [("pool1", k) for k in range(3)]
+    for feature in data["features"]:
+        for song in feature["songs"]:
+            for file in (song["picture"], song["sound"]):
+                assert (tmp_path / file.replace("%20", " ").replace("%23", "#")).is_file()
+
+
+def test_a_feature_that_one_song_lacks_is_said_to_be_missing_there(tmp_path):
+    save(tmp_path, "a")
+    save(tmp_path, "b", features=[1])
+    data = data_of(fd.overview(tmp_path))
+    assert [[song is not None for song in f["songs"]] for f in data["features"]] == [
+        [True, False], [True, True], [True, False]
+    ]
+
+
+def test_only_songs_of_one_network_and_one_rule_are_compared(tmp_path):
+    for name in ("a", "b"):
+        save(tmp_path, name)
+    save(tmp_path, "other", net=make_network(name="another"))
+    save(tmp_path, "guided", rule="guided")
+    names = [song["name"] for song in data_of(fd.overview(tmp_path))["songs"]]
+    assert names == ["a", "b"]
+
+
+def test_songs_from_other_places_of_their_files_are_compared_all_the_same(tmp_path):
+    save(tmp_path, "a")
+    save(tmp_path, "b", offset=0.05)
+    assert len(data_of(fd.overview(tmp_path))["songs"]) == 2
+
+
+def test_folders_of_others_and_damaged_results_are_left_out(tmp_path):
+    save(tmp_path, "a")
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "manifest.json").write_text("{")
+    damaged = save(tmp_path, "damaged")
+    (damaged / "features.csv").unlink()
+    (tmp_path / "study").mkdir()
+    (tmp_path / "study" / "manifest.json").write_text('{"format": "other", "version": 1}')
+    assert [song["name"] for song in data_of(fd.overview(tmp_path))["songs"]] == ["a"]
+
+
+def test_a_folder_name_in_a_manifest_is_not_trusted_as_a_path(tmp_path):
+    folder = save(tmp_path, "a")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["layers"][0]["folder"] = "../../elsewhere"
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    assert "elsewhere" not in fd.overview(tmp_path).read_text(encoding="utf-8")
+
+
+def test_an_overview_is_replaced_but_a_page_of_others_is_not(tmp_path):
+    save(tmp_path, "a")
+    first = fd.overview(tmp_path).read_bytes()
+    save(tmp_path, "b")
+    assert fd.overview(tmp_path).read_bytes() != first
+    (tmp_path / "index.html").write_text("<!doctype html><p>mine")
+    with pytest.raises(fd.ParameterError, match="not a page of fastdeconv"):
+        fd.overview(tmp_path)
+    assert (tmp_path / "index.html").read_text() == "<!doctype html><p>mine"
+    assert sorted(os.listdir(tmp_path)) == ["a", "b", "index.html"]
+
+
+def test_nothing_to_show_is_an_error(tmp_path):
+    with pytest.raises(fd.ParameterError, match="no results of explain"):
+        fd.overview(tmp_path)
+    with pytest.raises(fd.ParameterError, match="no results of explain"):
+        fd.overview(tmp_path / "nowhere")
+    assert os.listdir(tmp_path) == []
+
+
+def test_the_same_results_give_the_same_bytes(tmp_path):
+    save(tmp_path, "a")
+    assert fd.overview(tmp_path).read_bytes() == fd.overview(tmp_path).read_bytes()
