@@ -228,7 +228,8 @@ def test_a_number_filters_in_the_unit_it_is_shown_in(song, song_folder):
     song.page.select_option("#bounded", label="below 200 Hz (%)")
     song.page.fill("#least", "10")
     song.page.fill("#most", "50")
-    low = {f"{r['layer']}/{r['feature']}": float(r["low"]) for r in rows_of(song_folder) if r["low"]}
+    rows = [row for row in rows_of(song_folder) if row["low"]]
+    low = {f"{row['layer']}/{row['feature']}": float(row["low"]) for row in rows}
     assert song.visible()
     assert all(0.1 <= low[feature] <= 0.5 for feature in song.visible())
     wanted = sum(0.1 <= share <= 0.5 for share in low.values())
