@@ -6,6 +6,7 @@ The same numbers give the same files.
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -108,8 +109,11 @@ def draw_spectrograms(
 
     One axes each, `columns` in a row, and one colour bar. With none the figure says so.
     """
-    from librosa import amplitude_to_db
-    from librosa.display import specshow
+    with warnings.catch_warnings():
+        # In a notebook tqdm, which librosa imports, misses widgets that nobody here asks for.
+        warnings.filterwarnings("ignore", "IProgress not found")
+        from librosa import amplitude_to_db
+        from librosa.display import specshow
 
     columns = max(1, min(columns, len(magnitudes)))
     rows = max(1, -(-len(magnitudes) // columns))
