@@ -24,10 +24,13 @@ from .report.names import safe_name, unique_names
 from .report.sounds import FORMATS, PEAK, check_format, peak_gain
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from .analysis.descriptors import Listener
     from .audio.frontend import Clip
     from .network.network import Network
     from .report.listening import Layer
+    from .report.notebook import FeatureView
     from .report.song import SongFiles
 
 __all__ = ["DEFAULT_NETWORK", "Explanation", "Progress", "explain"]
@@ -50,6 +53,9 @@ _FILES = (
 )
 # How many features of a layer show their activation beside the layer's mean.
 _STAGE_FEATURES = 6
+# How many features `plot` draws by default.
+_PLOTTED = 8
+_MOST_COLUMNS = 100
 
 
 def explain(
@@ -223,6 +229,11 @@ class Explanation:
         counts = ", ".join(f"{layer}: {len(ks)}" for layer, ks in self.features.items())
         return f"<Explanation of {self.name!r}: {counts or 'no layers'}>"
 
+    def _repr_html_(self) -> str:
+        from .report.notebook import overview
+
+        return overview(self)
+
     def sounds(self, layer: str) -> FloatArray:
         """The sounds of all features of a layer, in the order of ``features[layer]``.
 
@@ -264,14 +275,91 @@ class Explanation:
         ParameterError
             If the layer or feature was not explained, or a sound overflows float32.
         """
-        self._require_layer(layer)
-        if feature not in self.features[layer]:
-            raise ParameterError(
-                f"feature {feature!r} of layer {layer!r} was not explained; "
-                f"there are {_ranges(self.features[layer])}"
-            )
+        self._require_feature(layer, feature)
         sound: FloatArray = self.sounds(layer)[self.features[layer].index(feature)]
         return sound
+
+    def show(self, layer: str, feature: int) -> FeatureView:
+        """One feature to look at and listen to in a notebook, beside the clip.
+
+        Parameters
+        ----------
+        layer : str
+        feature : int
+            The feature's number in its layer.
+
+        Returns
+        -------
+        FeatureView
+            A notebook shows it as players of the clip and the feature, the pictures of
+            abs(STFT), of the map and of what is heard, and every number of the feature
+            beside that of the clip; see `table` for the numbers.
+
+        Raises
+        ------
+        ParameterError
+            If the layer or feature was not explained, or a sound overflows float32.
+        """
+        from .report.notebook import FeatureView
+
+        self._require_feature(layer, feature)
+        row = next(row for row in self.ranked(layer) if row["feature"] == feature)
+        return FeatureView(self, row)
+
+    def plot(
+        self, layer: str, features: int | Sequence[int] | None = None, *, columns: int = 4
+    ) -> Figure:
+        """Spectrograms of what is heard of some features of a layer, drawn by matplotlib.
+
+        Parameters
+        ----------
+        layer : str
+        features : int or sequence of int, optional
+            Feature numbers. Default: the first eight in the order to listen in that
+            are not silent.
+        columns : int
+            Spectrograms in a row, 1 to 100.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+            One axes a feature, as `librosa.display.specshow` draws them, and a colour bar:
+            dB below the loudest of all features of the layer, shown or not. pyplot
+            does not know it: there is nothing to close.
+
+        Raises
+        ------
+        ParameterError
+            If the layer or a feature was not explained, `columns` is not one of the above,
+            a sound overflows float32, or matplotlib is not installed.
+        """
+        try:
+            from .report.figures import draw_spectrograms
+        except ImportError:
+            raise ParameterError(
+                "plot needs matplotlib: pip install 'fastdeconv[notebook]'"
+            ) from None
+        from .audio._checks import as_int
+        from .report.notebook import Heard
+
+        columns = as_int("columns", columns, minimum=1, maximum=_MOST_COLUMNS)
+        self._require_layer(layer)
+        rows = self.ranked(layer)
+        if features is None:
+            chosen = [row["feature"] for row in rows if row["level"] is not None][:_PLOTTED]
+        else:
+            asked = features if isinstance(features, Iterable) else [features]
+            chosen = as_list("features", asked)
+        for feature in chosen:
+            self._require_feature(layer, feature)
+        labels = {row["feature"]: row["label"] for row in rows}
+        heard, fe = Heard(self, layer), self.clip.frontend
+        return draw_spectrograms(
+            [heard[k] for k in chosen],
+            [f"{layer}/{k}  {labels[k]}".rstrip() for k in chosen],
+            heard.reference,
+            sr=self.clip.sr, n_fft=fe.n_fft, hop_length=fe.hop_length, columns=columns,
+        )
 
     @property
     def table(self) -> list[dict[str, Any]]:
@@ -538,6 +626,14 @@ class Explanation:
         if layer not in self.maps:
             raise ParameterError(
                 f"layer {layer!r} was not explained; there are {', '.join(self.maps) or 'none'}"
+            )
+
+    def _require_feature(self, layer: str, feature: int) -> None:
+        self._require_layer(layer)
+        if feature not in self.features[layer]:
+            raise ParameterError(
+                f"feature {feature!r} of layer {layer!r} was not explained; "
+                f"there are {_ranges(self.features[layer])}"
             )
 
 

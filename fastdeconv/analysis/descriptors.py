@@ -150,7 +150,8 @@ class Listener:
         self._hz = np.arange(stft.shape[1]) * (clip.sr / clip.frontend.n_fft)
         lag = round(_SUSTAIN_SECONDS * clip.sr / clip.frontend.hop_length)
         self._lag = min(max(1, lag), len(stft) - 1)
-        #: The clip's own values: heard as it is, with the network's input for a map.
+        #: The clip's own values: heard as it is, with the network's input for a map. It
+        #: has no level, which is among features.
         self.clip: dict[str, Any] = self._own()
 
     def describe(
@@ -194,7 +195,7 @@ class Listener:
             return dict.fromkeys(DESCRIPTORS)
         return {
             **dict.fromkeys(DESCRIPTORS),
-            "level": 0.0, "share": 1.0, "copy": 1.0,
+            "share": 1.0, "copy": 1.0,
             **self._map_numbers(np.asarray(self._input, np.float32)),
             **self._heard_numbers(heard),
         }

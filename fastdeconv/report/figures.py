@@ -5,18 +5,24 @@ The same numbers give the same files.
 
 from __future__ import annotations
 
+import io
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from .picture import RANGE_DB
 
 if TYPE_CHECKING:
     from ..analysis.attributes import AttributeStudy, Estimate
     from ..analysis.evolution import Evolution
 
-__all__ = ["draw_attribute", "draw_evolution", "save_figure"]
+__all__ = ["draw_attribute", "draw_evolution", "draw_spectrograms", "save_figure"]
 
 # Okabe and Ito's colours, which colour-blind people can tell apart.
 _SUBJECTS = {
@@ -25,6 +31,19 @@ _SUBJECTS = {
     "input": {"color": "#000000", "marker": "", "linestyle": ":"},
 }
 _VIEWS = {"map": "deconvolved maps", "activation": "activation maps"}
+
+
+# Any, because not every place that checks the types has matplotlib.
+_Figure: Any = Figure
+
+
+class Plot(_Figure):  # type: ignore[misc]
+    """A figure that a notebook shows even if nobody imported pyplot, which would see to it."""
+
+    def _repr_png_(self) -> bytes:
+        buffer = io.BytesIO()
+        self.savefig(buffer, format="png", metadata={"Software": None})
+        return buffer.getvalue()
 
 
 def save_figure(figure: Figure, path: Path) -> None:
@@ -73,6 +92,55 @@ def draw_evolution(evolution: Evolution) -> Figure:
         "under each: the clip in which the feature is strongest\neach on its own scale, "
         "blue negative, red positive", fontsize=8,
     )
+    return figure
+
+
+def draw_spectrograms(
+    magnitudes: Sequence[NDArray[np.float32]],
+    titles: Sequence[str],
+    reference: float,
+    *,
+    sr: float,
+    n_fft: int,
+    hop_length: int,
+    columns: int = 4,
+) -> Figure:
+    """Spectrograms (F, T) side by side as librosa draws them, in dB below `reference`.
+
+    One axes each, `columns` in a row, and one colour bar. With none the figure says so.
+    """
+    with warnings.catch_warnings():
+        # In a notebook tqdm, which librosa imports, misses widgets that nobody here asks for.
+        warnings.filterwarnings("ignore", "IProgress not found")
+        from librosa import amplitude_to_db
+        from librosa.display import specshow
+
+    columns = max(1, min(columns, len(magnitudes)))
+    rows = max(1, -(-len(magnitudes) // columns))
+    figure = Plot(figsize=(2.6 * columns + 1.4, 2.2 * rows + 0.4), layout="constrained")
+    if not magnitudes:
+        figure.text(0.5, 0.5, "nothing is heard", ha="center", va="center")
+        return figure
+    image, drawn = None, []
+    for i, (magnitude, title) in enumerate(zip(magnitudes, titles, strict=True)):
+        ax = figure.add_subplot(rows, columns, i + 1)
+        share = magnitude / np.float32(reference or 1.0)
+        image = specshow(
+            amplitude_to_db(share, amin=10 ** (-RANGE_DB / 20), top_db=None),
+            sr=sr, n_fft=n_fft, hop_length=hop_length, x_axis="time", y_axis="log", ax=ax,
+            cmap="magma", vmin=-RANGE_DB, vmax=0,
+        )
+        ax.set_title(_plain(title), fontsize=9)
+        ax.tick_params(labelsize=8)
+        if i % columns:
+            ax.set_ylabel("")
+            ax.tick_params(labelleft=False)
+        if i + columns < len(magnitudes):
+            ax.set_xlabel("")
+            ax.tick_params(labelbottom=False)
+        drawn.append(ax)
+    bar = figure.colorbar(image, ax=drawn, format="%+2.0f dB", pad=0.01, aspect=15 * rows)
+    bar.ax.tick_params(labelsize=8)
     return figure
 
 

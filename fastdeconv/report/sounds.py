@@ -27,6 +27,8 @@ PEAK = 10.0 ** (-1 / 20)
 _VORBIS_COMPRESSION = 0.7
 # libsndfile's encoder of Vorbis overflows its stack when given minutes at once.
 _BLOCK = 1 << 16
+# Asked for more it does not refuse, it crashes.
+_VORBIS_MOST_HZ = 200_000
 
 
 def check_format(audio_format: str) -> str:
@@ -100,6 +102,8 @@ def _encode_wav(pcm: NDArray[np.int16], rate: int) -> bytes:
 def _encode(pcm: NDArray[np.int16], rate: int, audio_format: str) -> bytes:
     import soundfile
 
+    if audio_format == "ogg" and rate > _VORBIS_MOST_HZ:
+        raise AudioError(f"ogg at {rate} Hz: Vorbis goes up to {_VORBIS_MOST_HZ} Hz")
     how: dict[str, dict[str, Any]] = {
         "flac": {"format": "FLAC", "subtype": "PCM_16"},
         "ogg": {

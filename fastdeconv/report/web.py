@@ -1,4 +1,4 @@
-"""Pages from the templates in ``web/``: one file each, that needs nothing but itself.
+"""Pages and pieces from the templates in ``web/``, that need nothing but themselves.
 
 A page opened from a disk may load neither script modules nor data from files beside it, so
 style, scripts and data go into the page. Scripts are parts of one module and share its
@@ -19,7 +19,7 @@ from urllib.parse import quote
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-__all__ = ["GENERATOR", "render", "url"]
+__all__ = ["GENERATOR", "fragment", "render", "url"]
 
 #: By this a page of ours is known, near its beginning.
 GENERATOR = '<meta name="generator" content="fastdeconv">'
@@ -58,6 +58,12 @@ def render(template: str, scripts: Sequence[str], content: Mapping[str, Any]) ->
         **content,
     )
     return page
+
+
+def fragment(template: str, content: Mapping[str, Any]) -> str:
+    """A piece of HTML to stand in a page that is not ours: no script, no policy."""
+    piece: str = _environment().get_template(template).render(**content)
+    return piece
 
 
 def url(*parts: str) -> str:

@@ -56,3 +56,10 @@ def test_a_sound_that_is_not_finite_is_refused_and_writes_nothing(tmp_path, bad)
 def test_an_empty_sound_gives_a_valid_file(tmp_path):
     write_sound(tmp_path / "a.wav", np.zeros(0, np.float32), 8000)
     assert soundfile.info(tmp_path / "a.wav").frames == 0
+
+
+def test_a_rate_beyond_vorbis_is_refused(tmp_path):
+    silence = np.zeros(4000, np.float32)
+    write_sound(tmp_path / "sound.ogg", silence, 200_000)
+    with pytest.raises(AudioError, match=r"sound\.ogg: ogg at 400000 Hz"):
+        write_sound(tmp_path / "sound.ogg", silence, 400_000)

@@ -89,6 +89,7 @@ const player = (() => {
       master.muted = false;
       other.muted = true;
       showHeads();
+      step(); // the time of the sound before this one is over
       return start();
     },
     toggle() {

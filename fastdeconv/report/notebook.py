@@ -1,0 +1,219 @@
+"""What a notebook shows of an explanation: fragments of HTML that need nothing but themselves.
+
+A notebook keeps what it shows, so a fragment shows a few features of a layer, pictures have
+at most `COLUMNS` columns, and the overview's players stop after `SECONDS`.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import AudioError
+from .axis import FrequencyAxis
+from .listening import axis_of
+from .names import printable
+from .numbers import NUMBERS
+from .picture import RANGE_DB, levels, png, signed_levels
+from .song import heard_magnitude, original_gain, upright
+from .sounds import encode
+from .web import fragment
+
+if TYPE_CHECKING:
+    from ..explanation import Explanation
+
+__all__ = ["COLUMNS", "FEATURES", "SECONDS", "FeatureView", "Heard", "overview"]
+
+#: Features of a layer in the overview.
+FEATURES = 3
+#: What the overview's players hold of a longer clip.
+SECONDS = 30
+#: Pixels of the widest picture.
+COLUMNS = 600
+
+# What is said of a feature in the overview.
+_SAID = ("level", "centroid", "onset")
+
+FloatArray = NDArray[np.float32]
+
+
+class Heard:
+    """The spectrograms that become the sounds of one layer, and the scale they share.
+
+    Parameters
+    ----------
+    explanation : Explanation
+    layer : str
+        Must have been explained.
+
+    Attributes
+    ----------
+    reference : float
+        The largest magnitude of them all: the brightest colour, 0 dB.
+    """
+
+    def __init__(self, explanation: Explanation, layer: str) -> None:
+        self._explanation, self._layer = explanation, layer
+        self._stft = np.ascontiguousarray(np.abs(explanation.clip.stft))
+        largest = (float(self._of(m).max(initial=0.0)) for m in explanation.maps[layer])
+        self.reference = max(largest, default=0.0)
+
+    def __getitem__(self, feature: int) -> FloatArray:
+        """Magnitude (F, T) of one feature."""
+        return self._of(_map_of(self._explanation, self._layer, feature))
+
+    def _of(self, feature_map: FloatArray) -> FloatArray:
+        return heard_magnitude(
+            self._explanation.clip, self._stft, feature_map, self._explanation.mode
+        )
+
+
+class FeatureView:
+    """One feature beside the clip, as a notebook shows it. Made by `Explanation.show`.
+
+    Attributes
+    ----------
+    row : dict
+        The feature's row of the `Explanation.table`.
+    """
+
+    def __init__(self, explanation: Explanation, row: Mapping[str, Any]) -> None:
+        self.row = dict(row)
+        self._explanation = explanation
+
+    def __repr__(self) -> str:
+        row, label = self.row, self.row["label"]
+        return (
+            f"<Feature {row['feature']} of {row['layer']!r}, "
+            f"rank {row['rank']}{label and f', {label}'}, in {self._explanation.name!r}>"
+        )
+
+    def _repr_html_(self) -> str:
+        explanation, row = self._explanation, self.row
+        layer, k = row["layer"], row["feature"]
+        clip, heard = explanation.clip, Heard(explanation, layer)
+        axis = FrequencyAxis(clip.sr, clip.frontend.n_fft)
+        plane = upright(clip, _map_of(explanation, layer, k)[0])
+        own = explanation.clip_numbers
+        return fragment("notebook_feature.html", {
+            "name": f"{printable(layer)}/{k}",
+            "row": row,
+            "count": len(set(explanation.features[layer])),
+            "original": _original(explanation, axis),
+            "axis": _axis(explanation),
+            "map": _picture(signed_levels(_narrow(axis.nearest(plane))), signed=True),
+            "heard": _heard_picture(axis, heard[k], heard.reference),
+            "sound": _sound(explanation.sound(layer, k), clip.sr, row["gain"]),
+            "mode": explanation.mode,
+            "range_db": round(RANGE_DB),
+            "numbers": [
+                (number.name, number.meaning, number.text(row[number.key]),
+                 number.text(own.get(number.key)))
+                for number in NUMBERS
+            ],
+        })
+
+
+def overview(explanation: Explanation) -> str:
+    """The clip, and of each layer the `FEATURES` features to listen to first, as HTML."""
+    clip, network = explanation.clip, explanation.network
+    seconds = clip.samples.size / clip.sr
+    axis = FrequencyAxis(clip.sr, clip.frontend.n_fft)
+    return fragment("notebook.html", {
+        "song": printable(explanation.name),
+        "network": printable(network.name or "a network without a name"),
+        "outputs": [
+            (printable(name), f"{value:.2f}".replace("-", "−"))
+            for name, value in explanation.outputs
+        ],
+        "seconds": seconds,
+        "most_seconds": SECONDS,
+        "range_db": round(RANGE_DB),
+        "original": _original(explanation, axis, SECONDS),
+        "axis": _axis(explanation),
+        "layers": [_layer(explanation, layer, axis) for layer in explanation.maps],
+    })
+
+
+def _layer(explanation: Explanation, layer: str, axis: FrequencyAxis) -> dict[str, Any]:
+    rows = explanation.ranked(layer)
+    audible = [row for row in rows if row["level"] is not None]
+    heard, sr = Heard(explanation, layer), explanation.clip.sr
+    return {
+        "name": printable(layer),
+        "count": len(rows),
+        "silent": len(rows) - len(audible),
+        "features": [
+            {
+                "name": f"{printable(layer)}/{row['feature']}",
+                "label": row["label"],
+                "twin": row["twin_of"],
+                "numbers": [
+                    (n.name, n.text(row[n.key])) for key in _SAID for n in NUMBERS if n.key == key
+                ],
+                "picture": _heard_picture(axis, heard[row["feature"]], heard.reference),
+                "sound": _sound(
+                    explanation.sound(layer, row["feature"]), sr, row["gain"], SECONDS
+                ),
+            }
+            for row in audible[:FEATURES]
+        ],
+    }
+
+
+def _original(
+    explanation: Explanation, axis: FrequencyAxis, seconds: float | None = None
+) -> dict[str, str]:
+    clip = explanation.clip
+    stft = np.abs(clip.stft)
+    return {
+        "picture": _heard_picture(axis, stft, float(stft.max(initial=0.0))),
+        "sound": _sound(clip.samples, clip.sr, original_gain(clip), seconds),
+    }
+
+
+def _axis(explanation: Explanation) -> dict[str, Any]:
+    clip = explanation.clip
+    return axis_of(clip.frontend.to_record(), clip.samples.size / clip.sr)
+
+
+def _map_of(explanation: Explanation, layer: str, feature: int) -> FloatArray:
+    plane: FloatArray = explanation.maps[layer][explanation.features[layer].index(feature)]
+    return plane
+
+
+def _heard_picture(axis: FrequencyAxis, magnitude: FloatArray, reference: float) -> str:
+    return _picture(levels(_narrow(axis.loudest(magnitude)), reference))
+
+
+def _narrow(values: FloatArray) -> FloatArray:
+    """(rows, T) with at most `COLUMNS` columns, each the frame of largest size per row."""
+    frames = values.shape[1]
+    if frames <= COLUMNS:
+        return values
+    starts = np.arange(COLUMNS) * frames // COLUMNS
+    most = np.maximum.reduceat(values, starts, axis=1)
+    least = np.minimum.reduceat(values, starts, axis=1)
+    narrow: FloatArray = np.where(most >= -least, most, least)
+    return narrow
+
+
+def _picture(indices: NDArray[np.uint8], *, signed: bool = False) -> str:
+    return _data("image/png", png(indices, signed=signed))
+
+
+def _sound(samples: FloatArray, sr: float, gain: float, seconds: float | None = None) -> str:
+    if seconds is not None:
+        samples = samples[: round(seconds * sr)]
+    try:
+        return _data("audio/ogg", encode(samples, sr, gain, "ogg"))
+    except AudioError:  # Vorbis does not take every rate
+        return _data("audio/wav", encode(samples, sr, gain, "wav"))
+
+
+def _data(kind: str, content: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
