@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -135,14 +135,15 @@ class Listener:
     def __init__(self, clip: Clip, mode: str, num_threads: int | None = None) -> None:
         self._mode = mode
         self._threads = get_num_threads(num_threads)
-        # Everything here is (T, F), as spectra lie in memory.
-        stft: FloatArray = np.ascontiguousarray(np.abs(clip.stft.T), dtype=np.float32)
+        # Everything here is (T, F), with values in the memory order of maps.
+        self._order: Literal["C", "F"] = "C" if clip.frontend.layout == "CTF" else "F"
+        stft: FloatArray = np.asarray(np.abs(clip.stft.T), np.float32, order=self._order)
         largest = float(stft.max(initial=0.0))
         self._stft: FloatArray = stft / np.float32(largest) if largest > 0 else stft
         self._energy = float(np.square(self._stft, dtype=np.float64).sum())
         self._input = clip.x[0] if clip.frontend.layout == "CTF" else clip.x[0].T
-        self._harmonic = np.ascontiguousarray(
-            harmonic_mask(np.ascontiguousarray(self._stft.T), self._threads).T
+        self._harmonic = np.asarray(
+            harmonic_mask(np.ascontiguousarray(self._stft.T), self._threads).T, order=self._order
         )
         rises = np.maximum(np.diff(self._stft, axis=0, prepend=self._stft[:1]), 0)
         self._flux = rises.sum(axis=1, dtype=np.float64)
@@ -170,7 +171,10 @@ class Listener:
             rows[i], energies[i] = self._measure(planes[i])
 
         run_bands(len(numbers), work, self._threads)
-        alike, copies = _correlations(planes, self._input)
+        # For correlations the order of the bins does not matter, if it is that of memory.
+        alike, copies = _correlations(
+            [plane.ravel(self._order) for plane in planes], self._input.ravel(self._order)
+        )
         strongest = energies.max(initial=0.0)
         for i, row in enumerate(rows):
             if energies[i] > 0:
@@ -282,17 +286,16 @@ def _correlation(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
 
 
 def _correlations(
-    planes: FloatArray, x: FloatArray
+    maps: Sequence[FloatArray], x: FloatArray
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Correlations of maps (K, T, F) with each other, (K, K), and with the input, (K,)."""
-    count = len(planes)
-    subjects = [*planes, x]
+    """Correlations of flat maps with each other, (K, K), and with the input, (K,)."""
+    count = len(maps)
+    subjects = [*maps, x]
     scale = np.array([max(float(np.abs(s).max(initial=0.0)), 1e-30) for s in subjects])
     means = np.array([float(s.mean(dtype=np.float64)) for s in subjects])
     gram = np.zeros((count + 1, count + 1))
-    frames = max(1, _CHUNK // x.shape[1])
-    for t in range(0, len(x), frames):
-        part = np.stack([s[t : t + frames].ravel() for s in subjects])
+    for start in range(0, x.size, _CHUNK):
+        part = np.stack([s[start : start + _CHUNK] for s in subjects])
         part -= means.astype(np.float32)[:, None]
         part /= scale.astype(np.float32)[:, None]
         gram += part @ part.T

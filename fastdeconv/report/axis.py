@@ -42,16 +42,22 @@ class FrequencyAxis:
         edges = self.low * (self.high / self.low) ** (np.arange(self.rows + 1) / self.rows) / width
         bins = n_fft // 2 + 1
         self._nearest = np.rint(np.sqrt(edges[:-1] * edges[1:])).astype(int).clip(0, bins - 1)
-        # The first bin not below the lower edge; rows from `_full` on have one of their own.
-        self._first = np.ceil(edges[:-1] - 1e-9).astype(int).clip(0, bins - 1)
-        own = np.diff(np.append(self._first, bins)) > 0
-        self._full = int(np.flatnonzero(~own).max(initial=-1)) + 1
+        # Bins of a row: from the first not below its lower edge to that of the next row.
+        first = np.ceil(edges[:-1] - 1e-9).astype(int).clip(0, bins - 1)
+        count = np.diff(np.append(first, bins))
+        # The i-th of them for all rows that have so many: a few gathers of whole rows, a
+        # quarter of the time of np.maximum.reduceat.
+        self._own = [
+            (rows, first[rows] + i)
+            for i in range(int(count.max()))
+            for rows in [np.flatnonzero(count > i)]
+        ]
 
     def loudest(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
         """The largest of the bins of every row, or its nearest bin: (F, T) to (rows, T)."""
         out = values[self._nearest]
-        if self._full < self.rows:
-            out[self._full :] = np.maximum.reduceat(values, self._first[self._full :], axis=0)
+        for i, (rows, bins) in enumerate(self._own):
+            out[rows] = values[bins] if i == 0 else np.maximum(out[rows], values[bins])
         return out
 
     def nearest(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
