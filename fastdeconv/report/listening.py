@@ -56,9 +56,7 @@ def write_page(folder: Path, song: Song) -> None:
     seconds = manifest["audio"]["samples"] / manifest["audio"]["sr"]
     content = {
         "song": printable(manifest["song"]),
-        "manifest": manifest,
         "facts": facts_of(manifest),
-        "seconds": seconds,
         "axis": axis_of(manifest["frontend"], seconds),
         "original": url(f"original.{suffix}"),
         "numbers": NUMBERS,
@@ -90,8 +88,6 @@ def axis_of(frontend: Mapping[str, Any], seconds: float) -> dict[str, Any]:
     return {
         "hz": [(round(100 * axis.position(hz), 2), name) for hz, name in axis.ticks()],
         "seconds": [(round(100 * t / seconds, 2), f"{t:g}") for t in times],
-        "low": axis.low,
-        "high": axis.high,
     }
 
 

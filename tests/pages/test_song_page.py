@@ -17,6 +17,11 @@ import fastdeconv as fd
 from .conftest import SR, make_network, make_samples
 
 SOUNDING = "Number(document.getElementById('time').textContent.replace(' s', '')) > 0.15"
+SEEK = """share => {
+    const slider = document.getElementById("seek");
+    slider.value = share;
+    slider.dispatchEvent(new Event("input"));
+}"""
 HEADS = "document.querySelectorAll('.playhead').length"
 
 
@@ -58,7 +63,7 @@ def test_features_come_in_the_order_to_listen_in_and_silent_ones_at_the_end(song
 
 
 def test_twins_are_folded_under_the_one_that_stands_for_them(song):
-    assert "1 twins folded" in song.text("#count")
+    assert "1 twin folded" in song.text("#count")
     button = song.page.locator(".twins")
     assert button.inner_text() == "+ 1 twin"
     before = song.visible()
@@ -142,14 +147,23 @@ def test_switching_to_the_original_keeps_the_place_and_matches_the_level(song, s
 def test_a_loop_begins_again_and_without_it_the_sound_ends(song):
     song.press("l", " ")
     song.wait_for(SOUNDING)
-    seek = "value => { const s = document.getElementById('seek'); s.value = value; " \
-           "s.dispatchEvent(new Event('input')); }"
-    song.page.evaluate(seek, 0.95)
+    song.page.evaluate(SEEK, 0.95)
     song.wait_for("document.getElementById('time').textContent < '1.0'")
     assert song.text("#toggle") == "❚❚"
     song.press("l")
-    song.page.evaluate(seek, 0.95)
+    song.page.evaluate(SEEK, 0.95)
     song.wait_for("document.getElementById('toggle').textContent === '▶'")
+
+
+def test_the_next_feature_follows_by_itself_where_that_is_asked_for(song):
+    first, second = song.visible()[:2]
+    song.press(" ", "n")
+    song.wait_for(SOUNDING)
+    assert song.text("#now") == first
+    song.page.evaluate(SEEK, 0.95)
+    song.wait_for(f"document.getElementById('now').textContent === '{second}'")
+    song.wait_for(SOUNDING)
+    assert song.page.locator("#onward").get_attribute("aria-pressed") == "true"
 
 
 def test_no_sound_is_loaded_before_it_is_asked_for(song):

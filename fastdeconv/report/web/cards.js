@@ -92,7 +92,7 @@ const cards = (() => {
     }
     const folded = features.filter(passes).length - visible.length;
     document.getElementById("count").textContent =
-      `${visible.length} shown${folded ? `, ${folded} twins folded` : ""}`;
+      `${visible.length} shown${folded ? `, ${folded} ${folded === 1 ? "twin" : "twins"} folded` : ""}`;
   }
 
   /** Choose a feature; its card gets the focus unless something else is to keep it. */

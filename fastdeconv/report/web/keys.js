@@ -1,4 +1,4 @@
-// The keyboard. Takes page; player; cards; detail.
+// The keyboard, and going on from feature to feature. Takes page; player; cards; detail.
 
 {
   const move = (steps) => {
@@ -9,6 +9,19 @@
     else cards.choose(feature);
     detail.follow(feature);
   };
+
+  const onward = document.getElementById("onward");
+  const setOnward = () => {
+    onward.setAttribute("aria-pressed", String(onward.getAttribute("aria-pressed") !== "true"));
+  };
+  onward.addEventListener("click", setOnward);
+  player.onEnd(() => {
+    const next = cards.neighbour(1);
+    const last = player.playing.original || next === player.playing.feature;
+    if (onward.getAttribute("aria-pressed") !== "true" || last) return;
+    cards.play(next);
+    detail.follow(next);
+  });
 
   const playChosen = () => {
     const feature = cards.current ?? cards.visible[0];
@@ -25,6 +38,7 @@
     " ": playChosen,
     a: () => player.swap(),
     b: () => player.swap(),
+    n: setOnward,
     l: () => player.setLoop(!player.loop),
     Enter: openChosen,
     Escape: () => detail.close(),

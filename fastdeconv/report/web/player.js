@@ -36,6 +36,7 @@ const player = (() => {
     if (!master.paused) requestAnimationFrame(step);
   }
   const ticks = [];
+  const enders = [];
 
   async function start() {
     if (!playing.original) {
@@ -60,6 +61,7 @@ const player = (() => {
   for (const event of ["ended", "pause", "error"]) {
     master.addEventListener(event, () => {
       if (master.ended) other.pause();
+      if (event === "ended") for (const listener of enders) listener();
       if (event === "error" && playing) playing.failed = true;
       tell();
     });
@@ -73,6 +75,7 @@ const player = (() => {
     get hearsOriginal() { return Boolean(playing) && (playing.original || master.muted); },
     onChange: (listener) => listeners.push(listener),
     onTick: (listener) => ticks.push(listener),
+    onEnd: (listener) => enders.push(listener),
     refreshHeads() { showHeads(); step(); },
 
     /** Play from the start; `original` is { sound, rms } of the song it belongs to. */
