@@ -201,7 +201,7 @@ class Listener:
             **dict.fromkeys(DESCRIPTORS),
             "share": 1.0, "copy": 1.0,
             **self._map_numbers(np.asarray(self._input, np.float32)),
-            **self._heard_numbers(heard),
+            **self._heard_numbers(heard, _energy(heard, "f")),
         }
 
     def _measure(self, plane: FloatArray) -> tuple[dict[str, Any], float]:
@@ -213,27 +213,27 @@ class Listener:
         unit = plane / np.float32(largest)
         masked = np.abs(unit) * self._stft
         heard = masked if self._mode == "mask" else np.maximum(unit, 0)
-        energy = float(np.square(heard).sum(dtype=np.float64))
+        bands = _energy(heard, "f")
+        energy = float(bands.sum())
         if not energy > 0:
             return nothing, 0.0
-        passed = energy if self._mode == "mask" else float(np.square(masked).sum(dtype=np.float64))
+        passed = energy if self._mode == "mask" else float(_energy(masked, "f").sum())
         return {
             **nothing,
             "share": passed / self._energy if self._energy > 0 else 0.0,
             **self._map_numbers(unit),
-            **self._heard_numbers(heard),
+            **self._heard_numbers(heard, bands),
         }, energy * largest**2
 
     def _map_numbers(self, unit: FloatArray) -> dict[str, Any]:
         size = np.abs(unit)
         frames = size.sum(axis=1, dtype=np.float64)
-        squares = np.square(size)
         total = frames.sum()
         return {
             "onset": _correlation(frames, self._flux),
             "attack": self._attack(frames),
-            "frequency_selectivity": _selectivity(squares.sum(axis=0, dtype=np.float64)),
-            "time_selectivity": _selectivity(squares.sum(axis=1, dtype=np.float64)),
+            "frequency_selectivity": _selectivity(_energy(unit, "f")),
+            "time_selectivity": _selectivity(_energy(unit, "t")),
             "sign": float(unit.sum(dtype=np.float64) / total) if total > 0 else 0.0,
         }
 
@@ -245,16 +245,16 @@ class Listener:
         ratio = strong / other if other > 0 else limit
         return float(20 * np.log10(np.clip(ratio, 1 / limit, limit)))
 
-    def _heard_numbers(self, heard: FloatArray) -> dict[str, Any]:
-        energy = np.square(heard)
-        bands = energy.sum(axis=0, dtype=np.float64)
+    def _heard_numbers(
+        self, heard: FloatArray, bands: NDArray[np.float64]
+    ) -> dict[str, Any]:
         total = bands.sum()
         centroid = float(bands @ self._hz / total)
         low, high = self._hz < _LOW_HZ, self._hz >= _HIGH_HZ
         floored = np.maximum(bands / bands.max(), _FLOOR)
         shares = [float(bands[part].sum() / total) for part in (low, ~low & ~high, high)]
         return {
-            "harmonic": float(np.einsum("tf,tf->", energy, self._harmonic) / total),
+            "harmonic": float(_dot(np.square(heard), self._harmonic) / total),
             "centroid": centroid,
             "bandwidth": float(np.sqrt(bands @ np.square(self._hz - centroid) / total)),
             "flatness": float(np.exp(np.log(floored).mean()) / floored.mean()),
@@ -270,8 +270,16 @@ class Listener:
         return float(_dot(early, late) / np.sqrt(norm)) if norm > 0 else 0.0
 
 
+def _energy(values: FloatArray, axis: str) -> NDArray[np.float64]:
+    """Sums of squares over all but one axis of (T, F), "t" or "f".
+
+    Along one axis in float32, by einsum, which is half the time of squaring and summing.
+    """
+    return np.einsum(f"tf,tf->{axis}", values, values).astype(np.float64)
+
+
 def _dot(a: FloatArray, b: FloatArray) -> float:
-    return float(np.einsum("tf,tf->", a, b))
+    return float(np.einsum("tf,tf->f", a, b).sum(dtype=np.float64))
 
 
 def _selectivity(energy: NDArray[np.float64]) -> float:
