@@ -36,7 +36,7 @@ def footprint(report: Report, options: Options) -> None:
     report.paragraph(
         "`numpy` and `fastdeconv`: importing one after the other in a fresh process, "
         "`first use`: loading `fd.deconvolve` and the native back end. `explain`: the demo clip to "
-        "320 sounds, 320 pictures and tables, warm from Python and cold from the shell."
+        "320 sounds, 640 pictures, tables and the page, warm from Python and cold from the shell."
     )
 
 
