@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -38,6 +38,7 @@ _ATTACK_LIMIT = 60.0  # dB; no number for silence
 _FLOOR = 1e-8  # of the strongest band: the 80 dB of the pictures
 _RANK_RANGE = 60.0  # dB below the strongest feature of the layer at which strength is nil
 _CHUNK = 1 << 13  # bins of all maps at a time
+_BLOCK_VALUES = 1 << 18  # of maps at a time: they stay in a core's cache
 
 
 def describe(
@@ -141,7 +142,7 @@ class Listener:
         largest = float(stft.max(initial=0.0))
         self._stft: FloatArray = stft / np.float32(largest) if largest > 0 else stft
         self._energy = float(np.square(self._stft, dtype=np.float64).sum())
-        self._input = clip.x[0] if clip.frontend.layout == "CTF" else clip.x[0].T
+        self._input: FloatArray = clip.x[0] if clip.frontend.layout == "CTF" else clip.x[0].T
         self._harmonic = np.asarray(
             harmonic_mask(np.ascontiguousarray(self._stft.T), self._threads).T, order=self._order
         )
@@ -164,13 +165,17 @@ class Listener:
             raise ParameterError(
                 f"features must be {len(planes)} different numbers, one a map, found {numbers}"
             )
-        rows: list[dict[str, Any]] = [{} for _ in numbers]
+        rows: list[dict[str, Any]] = [dict.fromkeys(DESCRIPTORS) for _ in numbers]
         energies = np.zeros(len(numbers))
+        size = max(1, _BLOCK_VALUES // self._stft.size)
 
-        def work(i: int) -> None:
-            rows[i], energies[i] = self._measure(planes[i])
+        def work(block: int) -> None:
+            part = slice(block * size, (block + 1) * size)
+            found, energies[part] = self._measure(planes[part])
+            for row, own in zip(rows[part], found):
+                row.update(own)
 
-        run_bands(len(numbers), work, self._threads)
+        run_bands(-(-len(numbers) // size), work, self._threads)
         # For correlations the order of the bins does not matter, if it is that of memory.
         alike, copies = _correlations(
             [plane.ravel(self._order) for plane in planes], self._input.ravel(self._order)
@@ -194,103 +199,116 @@ class Listener:
         ]
 
     def _own(self) -> dict[str, Any]:
-        heard = self._stft
-        if not heard.any():
-            return dict.fromkeys(DESCRIPTORS)
-        return {
-            **dict.fromkeys(DESCRIPTORS),
-            "share": 1.0, "copy": 1.0,
-            **self._map_numbers(np.asarray(self._input, np.float32)),
-            **self._heard_numbers(heard, _energy(heard, "f")),
-        }
+        numbers: dict[str, Any] = dict.fromkeys(DESCRIPTORS)
+        if self._energy > 0:
+            heard = self._stft[None]
+            found = self._of_map(self._input[None]) | self._of_sound(heard, _energy(heard, "f"))
+            numbers |= {"share": 1.0, "copy": 1.0, **_rows(found, 1)[0]}
+        return numbers
 
-    def _measure(self, plane: FloatArray) -> tuple[dict[str, Any], float]:
-        """Numbers of one map, and its energy heard."""
-        nothing = dict.fromkeys(DESCRIPTORS)
-        largest = float(max(plane.max(initial=0.0), -plane.min(initial=0.0)))
-        if not largest > 0:
-            return nothing, 0.0
-        unit = plane / np.float32(largest)
-        masked = np.abs(unit) * self._stft
+    def _measure(self, planes: FloatArray) -> tuple[list[dict[str, Any]], NDArray[np.float64]]:
+        """Numbers of some maps (none for silent ones), and their energies heard."""
+        largest: FloatArray = np.maximum(planes.max(axis=(1, 2)), -planes.min(axis=(1, 2)))
+        largest[largest == 0] = 1
+        unit = planes / largest[:, None, None]
+        masked = np.abs(unit)
+        masked *= self._stft
         heard = masked if self._mode == "mask" else np.maximum(unit, 0)
         bands = _energy(heard, "f")
-        energy = float(bands.sum())
-        if not energy > 0:
-            return nothing, 0.0
-        passed = energy if self._mode == "mask" else float(_energy(masked, "f").sum())
-        return {
-            **nothing,
-            "share": passed / self._energy if self._energy > 0 else 0.0,
-            **self._map_numbers(unit),
-            **self._heard_numbers(heard, bands),
-        }, energy * largest**2
+        energy = bands.sum(axis=1)
+        passed = energy if self._mode == "mask" else _energy(masked, "f").sum(axis=1)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            found = {
+                "share": passed / self._energy,
+                **self._of_map(unit),
+                **self._of_sound(heard, bands),
+            }
+        rows = [
+            row if own > 0 else {} for row, own in zip(_rows(found, len(planes)), energy.tolist())
+        ]
+        return rows, energy * largest.astype(np.float64) ** 2
 
-    def _map_numbers(self, unit: FloatArray) -> dict[str, Any]:
-        size = np.abs(unit)
-        frames = size.sum(axis=1, dtype=np.float64)
-        total = frames.sum()
+    def _of_map(self, unit: FloatArray) -> dict[str, NDArray[np.float64]]:
+        frames = np.abs(unit).sum(axis=2, dtype=np.float64)
+        total = frames.sum(axis=1)
         return {
             "onset": _correlation(frames, self._flux),
             "attack": self._attack(frames),
             "frequency_selectivity": _selectivity(_energy(unit, "f")),
             "time_selectivity": _selectivity(_energy(unit, "t")),
-            "sign": float(unit.sum(dtype=np.float64) / total) if total > 0 else 0.0,
+            "sign": unit.sum(axis=(1, 2), dtype=np.float64) / np.where(total > 0, total, 1),
         }
 
-    def _attack(self, frames: NDArray[np.float64]) -> float | None:
+    def _attack(self, frames: NDArray[np.float64]) -> NDArray[np.float64]:
         if not self._strong.any():
-            return None
-        strong, other = frames[self._strong].mean(), frames[~self._strong].mean()
+            return np.full(len(frames), np.nan)
+        strong = frames[:, self._strong].mean(axis=1)
+        other = frames[:, ~self._strong].mean(axis=1)
         limit = 10 ** (_ATTACK_LIMIT / 20)
-        ratio = strong / other if other > 0 else limit
-        return float(20 * np.log10(np.clip(ratio, 1 / limit, limit)))
+        ratio = np.divide(strong, other, out=np.full(len(frames), limit), where=other > 0)
+        return 20 * np.log10(np.clip(ratio, 1 / limit, limit))
 
-    def _heard_numbers(
+    def _of_sound(
         self, heard: FloatArray, bands: NDArray[np.float64]
-    ) -> dict[str, Any]:
-        total = bands.sum()
-        centroid = float(bands @ self._hz / total)
+    ) -> dict[str, NDArray[np.float64]]:
+        total = bands.sum(axis=1)
+        centroid = bands @ self._hz / total
+        distance = np.square(self._hz - centroid[:, None])
         low, high = self._hz < _LOW_HZ, self._hz >= _HIGH_HZ
-        floored = np.maximum(bands / bands.max(), _FLOOR)
-        shares = [float(bands[part].sum() / total) for part in (low, ~low & ~high, high)]
+        floored = np.maximum(bands / bands.max(axis=1, keepdims=True), _FLOOR)
         return {
-            "harmonic": float(_dot(np.square(heard), self._harmonic) / total),
+            "harmonic": np.einsum("ktf,tf->k", np.square(heard), self._harmonic) / total,
             "centroid": centroid,
-            "bandwidth": float(np.sqrt(bands @ np.square(self._hz - centroid) / total)),
-            "flatness": float(np.exp(np.log(floored).mean()) / floored.mean()),
-            **dict(zip(("low", "mid", "high"), shares)),
+            "bandwidth": np.sqrt((bands * distance).sum(axis=1) / total),
+            "flatness": np.exp(np.log(floored).mean(axis=1)) / floored.mean(axis=1),
+            "low": bands[:, low].sum(axis=1) / total,
+            "mid": bands[:, ~low & ~high].sum(axis=1) / total,
+            "high": bands[:, high].sum(axis=1) / total,
             "sustain": self._sustain(heard),
         }
 
-    def _sustain(self, heard: FloatArray) -> float:
+    def _sustain(self, heard: FloatArray) -> NDArray[np.float64]:
         if self._lag < 1:
-            return 1.0
-        early, late = heard[: -self._lag], heard[self._lag :]
+            return np.ones(len(heard))
+        early, late = heard[:, : -self._lag], heard[:, self._lag :]
         norm = _dot(early, early) * _dot(late, late)
-        return float(_dot(early, late) / np.sqrt(norm)) if norm > 0 else 0.0
+        return _dot(early, late) / np.sqrt(np.where(norm > 0, norm, 1))
+
+
+def _rows(found: Mapping[str, NDArray[np.float64]], count: int) -> list[dict[str, Any]]:
+    """Columns as rows of plain numbers, NaN as None."""
+    columns = {key: values.tolist() for key, values in found.items()}
+    return [
+        {key: None if values[i] != values[i] else values[i] for key, values in columns.items()}
+        for i in range(count)
+    ]
 
 
 def _energy(values: FloatArray, axis: str) -> NDArray[np.float64]:
-    """Sums of squares over all but one axis of (T, F), "t" or "f".
+    """Sums of squares over all but one axis of (K, T, F), "t" or "f", for every map.
 
     Along one axis in float32, by einsum, which is half the time of squaring and summing.
     """
-    return np.einsum(f"tf,tf->{axis}", values, values).astype(np.float64)
+    return np.einsum(f"ktf,ktf->k{axis}", values, values).astype(np.float64)
 
 
-def _dot(a: FloatArray, b: FloatArray) -> float:
-    return float(np.einsum("tf,tf->f", a, b).sum(dtype=np.float64))
+def _dot(a: FloatArray, b: FloatArray) -> NDArray[np.float64]:
+    return np.einsum("ktf,ktf->kf", a, b).sum(axis=1, dtype=np.float64)
 
 
-def _selectivity(energy: NDArray[np.float64]) -> float:
-    squares = np.square(energy).sum()
-    return float(1 - np.square(energy.sum()) / (energy.size * squares)) if squares > 0 else 0.0
+def _selectivity(energy: NDArray[np.float64]) -> NDArray[np.float64]:
+    squares = energy.shape[1] * np.square(energy).sum(axis=1)
+    even = np.square(energy.sum(axis=1))
+    return 1 - np.divide(even, squares, out=np.ones(len(energy)), where=squares > 0)
 
 
-def _correlation(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
-    a, b = a - a.mean(), b - b.mean()
-    norm = np.sqrt((a @ a) * (b @ b))
-    return float(a @ b / norm) if norm > 0 else 0.0
+def _correlation(
+    frames: NDArray[np.float64], flux: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Of every row with the flux; 0 where either does not change."""
+    frames, flux = frames - frames.mean(axis=1, keepdims=True), flux - flux.mean()
+    norm = np.sqrt(np.square(frames).sum(axis=1) * (flux @ flux))
+    return (frames @ flux) / np.where(norm > 0, norm, np.inf)
 
 
 def _correlations(
