@@ -9,7 +9,7 @@ import pytest
 
 import fastdeconv
 
-HEAVY = ["PIL", "click", "librosa", "numba", "scipy", "soundfile", "tqdm"]
+HEAVY = ["PIL", "click", "jinja2", "librosa", "matplotlib", "numba", "scipy", "soundfile", "tqdm"]
 
 
 def modules_after(code: str) -> set[str]:
