@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import math
+import os
 import threading
 from typing import Any, NamedTuple
 
@@ -369,6 +370,16 @@ class _Scratch:
 
 
 _scratch = _Scratch()
+
+
+def _forget_scratch() -> None:
+    """After fork the lock may be held by a thread that the child does not have."""
+    global _scratch
+    _scratch = _Scratch()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_scratch)
 
 
 def _table() -> Any:
