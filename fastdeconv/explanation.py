@@ -374,10 +374,7 @@ class Explanation:
         ``twin_of`` and the numbers of its sound and map. A feature asked for twice
         has one row.
         """
-        for layer in self.maps:
-            if layer not in self._rows:
-                self._rows[layer] = self._measure(layer, self.sounds(layer))
-        return [dict(row) for layer in self.maps for row in self._rows[layer]]
+        return [dict(row) for layer in self.maps for row in self._rows_of(layer)]
 
     @property
     def clip_numbers(self) -> dict[str, Any]:
@@ -518,8 +515,12 @@ class Explanation:
             If `layer` was not explained.
         """
         self._require_layer(layer)
-        rows = [row for row in self.table if row["layer"] == layer]
-        return sorted(rows, key=lambda row: row["rank"])
+        return sorted(map(dict, self._rows_of(layer)), key=lambda row: row["rank"])
+
+    def _rows_of(self, layer: str) -> list[dict[str, Any]]:
+        if layer not in self._rows:
+            self._rows[layer] = self._measure(layer, self.sounds(layer))
+        return self._rows[layer]
 
     def layer_folders(self) -> dict[str, str]:
         """The name of the folder `save` makes for each layer."""

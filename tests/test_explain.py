@@ -399,6 +399,23 @@ def test_a_feature_asked_for_twice_is_written_once(tmp_path):
     assert [row["feature"] for row in explanation.table] == [3]
 
 
+def test_one_layer_is_ranked_without_the_others_and_saving_keeps_no_sounds(tmp_path, monkeypatch):
+    explanation = fd.explain((make_samples(), SR), make_network())
+    auralise, layers = fd.Explanation._auralise, []
+
+    def noted(self, layer):
+        layers.append(layer)
+        return auralise(self, layer)
+
+    monkeypatch.setattr(fd.Explanation, "_auralise", noted)
+    assert [row["layer"] for row in explanation.ranked("pool2")] == ["pool2"] * 6
+    assert layers == ["pool2"]
+    explanation = fd.explain((make_samples(), SR), make_network())
+    explanation.save(tmp_path)
+    explanation.sound("pool1", 0)
+    assert layers == ["pool2", "pool1", "pool2", "pool1"]
+
+
 def test_no_features_give_a_valid_empty_result(tmp_path):
     explanation = fd.explain((make_samples(), SR), make_network(), features=[])
     folder = explanation.save(tmp_path)

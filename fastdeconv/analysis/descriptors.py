@@ -118,9 +118,8 @@ def describe(
         If maps, mode or features are not as described.
     """
     as_choice("mode", mode, ("mask", "phase"))
-    if not isinstance(clip, Clip):
-        raise ParameterError(f"clip must be a Clip, found {type(clip).__name__}")
-    return Listener(clip, mode, num_threads).describe(map_planes(maps, clip), features)
+    planes = map_planes(maps, clip)
+    return Listener(clip, mode, num_threads).describe(planes, features)
 
 
 class Listener:

@@ -51,5 +51,5 @@ def label(row: Numbers, clip: Numbers) -> str:
 
 def _stands_out(row: Numbers, clip: Numbers, key: str, least: float) -> bool:
     """Whether a share is at least `least`, and its odds well above the clip's."""
-    share, own = row[key], clip[key]
+    share, own = row[key], clip[key] or 0.0  # a silent clip has nothing anywhere
     return bool(share >= least and share * (1 - own) >= _ODDS * own * (1 - share))

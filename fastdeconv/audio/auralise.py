@@ -55,8 +55,6 @@ def auralise(
     """
     as_choice("mode", mode, ("mask", "phase"))
     threads = get_num_threads(num_threads)
-    if not isinstance(clip, Clip):
-        raise ParameterError(f"clip must be a Clip, found {type(clip).__name__}")
     planes = map_planes(maps, clip)
     spectra = np.ascontiguousarray(clip.stft.T)
     if mode == "phase":
@@ -82,6 +80,8 @@ def auralise(
 
 def map_planes(maps: ArrayLike, clip: Clip) -> FloatArray:
     """Maps as (K, T, F) float32, checked against the clip."""
+    if not isinstance(clip, Clip):
+        raise ParameterError(f"clip must be a Clip, found {type(clip).__name__}")
     try:
         array: NDArray[Any] = np.asarray(maps)
     except ValueError as error:

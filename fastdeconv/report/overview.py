@@ -119,16 +119,16 @@ def _content(results: list[_Result]) -> dict[str, Any]:
     axis = axis_of(first["frontend"], max(lengths))
     if max(lengths) > 1.02 * min(lengths):
         axis["seconds"] = []  # one set of ticks cannot be right for all
+    songs = [_song(result) for result in results]
     return {
         "title": f"{len(results)} songs",
         # What differs from song to song is on its own page.
         "facts": [fact for fact in facts_of(first) if fact[0] not in ("song", "its output")],
         "axis": axis,
-        "songs": [_song(result) for result in results],
-        "layers": [printable(layer["name"]) for layer in first["layers"]],
+        "songs": songs,
         "data": {
             "numbers": [number._asdict() for number in _SHOWN],
-            "songs": [_song(result) for result in results],
+            "songs": songs,
             "features": _features(results),
         },
     }
@@ -171,7 +171,6 @@ def _features(results: list[_Result]) -> list[dict[str, Any]]:
             )
             feature["songs"][i] = {
                 "label": row["label"],
-                "rank": int(row["rank"]),
                 "silent": row["level"] == "",
                 "picture": url(result.folder, folder, f"feature_{k}.png"),
                 "sound": url(result.folder, folder, f"feature_{k}.{audio['format']}"),

@@ -37,6 +37,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.globals["source"] = _source
+    environment.globals["generator"] = Markup(GENERATOR)
     return environment
 
 

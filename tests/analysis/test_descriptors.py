@@ -243,6 +243,15 @@ def test_a_silent_clip_has_silent_features_without_a_warning():
     assert Listener(clip, "mask").clip == dict.fromkeys(DESCRIPTORS)
 
 
+def test_a_silent_clip_in_phase_mode_sounds_as_its_map_says():
+    clip = clip_of(np.zeros(T.size))
+    low = np.zeros(clip.x.shape, np.float32)
+    low[:, :4] = 1
+    (row,) = fd.describe(clip, low, mode="phase")
+    assert row["low"] == 1 and "low end" in row["label"]
+    assert row["share"] is None
+
+
 def test_ranks_put_what_is_unlike_the_rest_before_more_of_the_same(mixture):
     clip, masks = mixture
     rng = np.random.default_rng(2)
