@@ -25,6 +25,8 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 import fastdeconv as fd
+from fastdeconv.analysis import measures
+from fastdeconv.analysis.measures import spectral_flux
 
 from .data import Samples, grid_clips, split_tracks
 from .prepare import Prepared, load_prepared, open_samples
@@ -85,15 +87,7 @@ def selectivity(maps: Array) -> Array:
     array, shape (K,)
     """
     energy = np.square(maps, dtype=np.float64).sum(axis=2)
-    squares = np.square(energy).sum(axis=1)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return 1 - np.square(energy.sum(axis=1)) / (energy.shape[1] * squares)
-
-
-def spectral_flux(x: Array) -> Array:
-    """Sum of the rises from frame to frame: (F, T) to (T,), 0 in the first frame."""
-    rises = np.maximum(np.diff(x, axis=1, prepend=x[:, :1]), 0)
-    return rises.sum(axis=0, dtype=np.float64)
+    return np.where(energy.any(axis=1), measures.selectivity(energy), np.nan)
 
 
 def onset_correlation(maps: Array, flux: Array) -> Array:
@@ -109,11 +103,7 @@ def onset_correlation(maps: Array, flux: Array) -> Array:
     array, shape (K,)
         0 where a map is silent or as large in every frame.
     """
-    size = np.abs(maps).sum(axis=1, dtype=np.float64)
-    size -= size.mean(axis=1, keepdims=True)
-    centred = flux - flux.mean()
-    norms = np.sqrt(np.square(size).sum(axis=1) * np.square(centred).sum())
-    return np.divide(size @ centred, norms, out=np.zeros(len(size)), where=norms > 0)
+    return measures.correlation(np.abs(maps).sum(axis=1, dtype=np.float64), flux)
 
 
 class Measured(NamedTuple):

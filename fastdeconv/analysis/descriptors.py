@@ -19,6 +19,7 @@ from ..kernels.dispatch import get_num_threads
 from ..kernels.schedule import run_bands
 from .hpss import harmonic_mask
 from .labels import label
+from .measures import correlation, selectivity, spectral_flux
 
 __all__ = ["DESCRIPTORS", "TWINS", "Listener", "describe"]
 
@@ -145,8 +146,7 @@ class Listener:
         self._harmonic = np.asarray(
             harmonic_mask(np.ascontiguousarray(self._stft.T), self._threads).T, order=self._order
         )
-        rises = np.maximum(np.diff(self._stft, axis=0, prepend=self._stft[:1]), 0)
-        self._flux = rises.sum(axis=1, dtype=np.float64)
+        self._flux = spectral_flux(self._stft.T)
         self._strong = self._flux > self._flux.mean() + self._flux.std()
         self._hz = np.arange(stft.shape[1]) * (clip.sr / clip.frontend.n_fft)
         lag = round(_SUSTAIN_SECONDS * clip.sr / clip.frontend.hop_length)
@@ -231,10 +231,10 @@ class Listener:
         frames = np.abs(unit).sum(axis=2, dtype=np.float64)
         total = frames.sum(axis=1)
         return {
-            "onset": _correlation(frames, self._flux),
+            "onset": correlation(frames, self._flux),
             "attack": self._attack(frames),
-            "frequency_selectivity": _selectivity(_energy(unit, "f")),
-            "time_selectivity": _selectivity(_energy(unit, "t")),
+            "frequency_selectivity": selectivity(_energy(unit, "f")),
+            "time_selectivity": selectivity(_energy(unit, "t")),
             "sign": unit.sum(axis=(1, 2), dtype=np.float64) / np.where(total > 0, total, 1),
         }
 
@@ -293,21 +293,6 @@ def _energy(values: FloatArray, axis: str) -> NDArray[np.float64]:
 
 def _dot(a: FloatArray, b: FloatArray) -> NDArray[np.float64]:
     return np.einsum("ktf,ktf->kf", a, b).sum(axis=1, dtype=np.float64)
-
-
-def _selectivity(energy: NDArray[np.float64]) -> NDArray[np.float64]:
-    squares = energy.shape[1] * np.square(energy).sum(axis=1)
-    even = np.square(energy.sum(axis=1))
-    return 1 - np.divide(even, squares, out=np.ones(len(energy)), where=squares > 0)
-
-
-def _correlation(
-    frames: NDArray[np.float64], flux: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Of every row with the flux; 0 where either does not change."""
-    frames, flux = frames - frames.mean(axis=1, keepdims=True), flux - flux.mean()
-    norm = np.sqrt(np.square(frames).sum(axis=1) * (flux @ flux))
-    return (frames @ flux) / np.where(norm > 0, norm, np.inf)
 
 
 def _correlations(

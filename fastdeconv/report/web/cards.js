@@ -180,14 +180,6 @@ const cards = (() => {
     if (player.playing?.original && !player.paused) player.toggle();
     else playOriginal();
   });
-  player.onChange(() => {
-    for (const button of grid.querySelectorAll('.play[aria-pressed="true"]')) button.removeAttribute("aria-pressed");
-    const { playing } = player;
-    if (playing?.feature && !player.paused) {
-      elements.get(playing.feature.at)?.querySelector(".play").setAttribute("aria-pressed", "true");
-    }
-  });
-
   return {
     state, set, update, choose, play, playOriginal, neighbour, columns, twinsOf,
     get current() { return current; },

@@ -1,4 +1,5 @@
-// The keyboard, and going on from feature to feature. Takes page; player; cards; detail.
+// The keyboard, and going on from feature to feature. Takes page; player,
+// listenToKeys; cards; detail.
 
 {
   const move = (steps) => {
@@ -34,36 +35,20 @@
     if (cards.current) detail.open(cards.current);
   };
 
-  const keys = {
+  const layerKeys = [null, ...page.layers.keys()].slice(0, 10).map(
+    (layer, digit) => [digit, () => cards.set({ layer })],
+  );
+  listenToKeys({
+    ...Object.fromEntries(layerKeys),
     " ": playChosen,
-    a: () => player.swap(),
-    b: () => player.swap(),
     n: setOnward,
-    l: () => player.setLoop(!player.loop),
     Enter: openChosen,
     Escape: () => detail.close(),
     ArrowRight: () => move(1),
     ArrowLeft: () => move(-1),
     ArrowDown: () => move(cards.columns()),
     ArrowUp: () => move(-cards.columns()),
-  };
-
-  document.addEventListener("keydown", (event) => {
-    if (event.ctrlKey || event.metaKey || event.altKey) return;
-    const { target, key } = event;
-    // Whoever types, chooses from a list or moves a slider keeps the keys.
-    if (target.closest("input, select, textarea") && key !== "Escape") return;
-    // Other buttons and links are pressed as everywhere.
-    if ((key === " " || key === "Enter") && target.closest("button:not(.grid .play), a, summary")) return;
-    if (/^[0-9]$/.test(key) && Number(key) <= page.layers.length) {
-      cards.set({ layer: key === "0" ? null : Number(key) - 1 });
-    } else if (keys[key.length === 1 ? key.toLowerCase() : key]) {
-      keys[key.length === 1 ? key.toLowerCase() : key]();
-    } else {
-      return;
-    }
-    event.preventDefault();
-  });
+  }, ".grid .play");
   // Firefox presses a button when the space bar is let go.
   document.addEventListener("keyup", (event) => {
     if (event.key === " " && event.target.closest(".grid .play")) event.preventDefault();

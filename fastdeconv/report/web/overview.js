@@ -1,5 +1,5 @@
 // Several songs: a search over songs and features, and one feature in every song.
-// Takes page, shown, element, address, named; player.
+// Takes page, shown, element, address, named; player, listenToKeys.
 
 {
   const get = (id) => document.getElementById(id);
@@ -133,26 +133,13 @@
     if (next) show(next);
   }
 
-  const keys = {
+  listenToKeys({
     " ": () => (player.playing ? player.toggle() : cardsInSight()[0]?.click()),
-    a: () => player.swap(),
-    b: () => player.swap(),
-    l: () => player.setLoop(!player.loop),
     n: () => another(1),
     p: () => another(-1),
     ArrowRight: () => move(1),
     ArrowLeft: () => move(-1),
     Escape: close,
-  };
-  document.addEventListener("keydown", (event) => {
-    if (event.ctrlKey || event.metaKey || event.altKey) return;
-    const { target, key } = event;
-    if (target.closest("input, select, textarea") && key !== "Escape") return;
-    if ((key === " " || key === "Enter") && target.closest("button, a, summary")) return;
-    const act = keys[key.length === 1 ? key.toLowerCase() : key];
-    if (!act) return;
-    act();
-    event.preventDefault();
   });
 
   for (const card of get("songs").children) {
@@ -164,10 +151,6 @@
     });
     button.addEventListener("focus", () => choose(card));
   }
-  player.onChange(() => {
-    for (const button of document.querySelectorAll('.play[aria-pressed="true"]')) button.removeAttribute("aria-pressed");
-    if (player.playing && !player.paused) player.playing.pictures()[0]?.setAttribute("aria-pressed", "true");
-  });
   get("search").addEventListener("input", search);
   get("controls").addEventListener("submit", (event) => event.preventDefault());
   get("close").addEventListener("click", close);

@@ -1,4 +1,5 @@
-// One sound at a time, and the original beside it. Gives: player.
+// One sound at a time, and the original beside it; the keys that pages share.
+// Gives: player, listenToKeys.
 //
 // A feature and the original run together, one of them muted: so switching between them
 // neither waits nor loses the place. The louder of the two is turned down to the other.
@@ -130,6 +131,8 @@ const player = (() => {
   });
   player.onChange(() => {
     const { playing } = player;
+    for (const button of document.querySelectorAll('.play[aria-pressed="true"]')) button.removeAttribute("aria-pressed");
+    if (playing && !player.paused) playing.pictures()[0]?.setAttribute("aria-pressed", "true");
     get("toggle").disabled = get("seek").disabled = !playing;
     get("toggle").textContent = player.paused ? "▶" : "❚❚";
     get("ab").disabled = !playing || Boolean(playing.original);
@@ -139,5 +142,23 @@ const player = (() => {
     let text = playing.name;
     if (!playing.original && player.hearsOriginal) text = `original (instead of ${playing.name})`;
     get("now").textContent = playing.failed ? `${playing.name}: this browser cannot play ${playing.sound}` : text;
+  });
+}
+
+/** Act on keys, those of the player and `own`; on space and enter also where `ours` has the focus. */
+function listenToKeys(own, ours) {
+  const keys = { a: player.swap, b: player.swap, l: () => player.setLoop(!player.loop), ...own };
+  document.addEventListener("keydown", (event) => {
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    const { target } = event;
+    const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
+    // Whoever types, chooses from a list or moves a slider keeps the keys.
+    if (target.closest("input, select, textarea") && key !== "Escape") return;
+    // Other buttons and links are pressed as everywhere.
+    const pressed = target.closest("button, a, summary");
+    if ((key === " " || key === "Enter") && pressed && !(ours && pressed.matches(ours))) return;
+    if (!keys[key]) return;
+    keys[key]();
+    event.preventDefault();
   });
 }
