@@ -178,7 +178,8 @@ def peak(report: Report, options: Options) -> None:
         "Multiply-adds that the work needs, counted on this network and clip (after a 2x2 pool "
         "2.25 taps per place and channel, not 9; less what falls over the edge), against the "
         "rate of independent multiply-adds in registers, measured by bench/peak.c on the same "
-        "cores before and after. A multiply-add is two operations. Rectified zeros count as needed."
+        "cores before and after. A multiply-add is two operations. The zeros that a ReLU "
+        "leaves count as needed: where they are left out, more than 100 % can be reached."
     )
     threads = sorted({1, options.threads})
     before = {n: peaks(n) for n in threads}

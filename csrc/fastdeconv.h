@@ -102,6 +102,8 @@ typedef struct {
     int groups, cout;       /* cout: all channels of the result */
     const float *weight;    /* packed: see project.c */
     const uint16_t *bf16;   /* the weights for bfloat16 (bf16.h), or NULL: float32 */
+    const float *sparse;    /* the weights for leaving out zeros (sparse.h), or NULL */
+    int sparse_width;       /* of a row of them: whole vectors */
     fd_post post;
     int out_h, out_w;
 } fd_step;
@@ -178,6 +180,8 @@ typedef struct {
     int width;              /* floats in a vector */
     int max_nv;             /* most vectors of lanes at a time */
     int tile_nc[8];         /* output channels at a time, by nv */
+    int sparse_nv;          /* vectors of output channels at a time where zeros are left out */
+    int sparse_least;       /* output channels from which on that pays */
     int (*has_bf16)(void);  /* whether fd_step.bf16 may be set on this CPU */
 
     int (*conv_rows)(const fd_conv *, int row0, int row1);

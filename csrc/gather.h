@@ -105,13 +105,11 @@ static int gatherer_init(gatherer *p, const fd_step *s, size_t scratch) {
     return 1;
 }
 
-static void find_rows(gatherer *p, int Y) {
-    const fd_step *s = p->s;
-    const fd_source *f = &s->source;
+/* What the rows of the kernel take to output row Y. */
+static void find_rows(const fd_step *s, int Y, const pool_axis *high, origin *rows) {
     const fd_window *k = &s->conv;
-    p->Y = Y;
     for (int i = 0; i < k->kh; i++)
-        reaching(Y, k->top, i, k->dh, k->sh, f->h, &p->high, p->rows + i * p->high.windows);
+        reaching(Y, k->top, i, k->dh, k->sh, s->source.h, high, rows + i * high->windows);
 }
 
 FD_INLINE void copy_entries(entry *restrict to, const int32_t *restrict from, entry first) {
@@ -146,7 +144,7 @@ static int gather(gatherer *p, int Y, int X) {
     const int from_rows = s->conv.kh * p->high.windows, from_columns = s->conv.kw * p->wide.windows;
     const origin *columns = p->columns + (size_t)X * from_columns;
     int n = 0;
-    if (p->Y != Y) find_rows(p, Y);
+    if (p->Y != Y) find_rows(s, p->Y = Y, &p->high, p->rows);
     for (int i = 0; i < from_rows; i++) {
         const origin row = p->rows[i];
         if (row.cell < 0) continue;

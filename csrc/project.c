@@ -16,6 +16,7 @@
  *         have a fixed height, sums of rows that two bands share are kept aside and
  *         added in `last_seam`. Between the two a pool whose windows overlap (overlap.c) needs
  *         all of the tensor; then it is read from memory.
+ * Sparse  Behind a rectifier most steps leave out the zeros (sparse.h).
  * Few     Features that fill at most half a vector stay out of the lanes (few.h).
  * Layout  V (h, w, channel, lane); of few features (h, w, feature, channel). W packed per
  *         group: for every block of NC output channels (the last may be smaller)
@@ -29,6 +30,7 @@
 #include "bf16.h"
 #include "few.h"
 #include "layout.h"
+#include "sparse.h"
 
 /* ---- one step, pixel by pixel ---- */
 
@@ -64,7 +66,7 @@ int FD_NAME(fd_has_bf16)(void) {
 #endif
 }
 
-/* Floats of scratch step_pixel needs. */
+/* Floats of scratch dense_pixel needs. */
 static size_t step_room(const fd_step *s) {
 #if FD_HAS_BF16
     if (s->bf16) return bf16_room(s);
@@ -73,7 +75,7 @@ static size_t step_room(const fd_step *s) {
     return 0;
 }
 
-static void step_pixel(gatherer *p, int Y, int X, float *out) {
+static void dense_pixel(gatherer *p, int Y, int X, float *out) {
     const fd_step *s = p->s;
     const int n = gather(p, Y, X);
 #if FD_HAS_BF16
@@ -95,13 +97,39 @@ static void step_pixel(gatherer *p, int Y, int X, float *out) {
     }
 }
 
+/* A step and what it remembers from pixel to pixel. */
+typedef struct {
+    const fd_step *s;
+    gatherer dense;
+    sparse_lists sparse; /* or this */
+} stepper;
+
+static int stepper_init(stepper *p, const fd_step *s) {
+    p->s = s;
+    return s->sparse ? sparse_init(&p->sparse, s) : gatherer_init(&p->dense, s, step_room(s));
+}
+
+static void stepper_free(stepper *p) {
+    if (p->s->sparse)
+        sparse_free(&p->sparse);
+    else
+        gatherer_free(&p->dense);
+}
+
+static void step_pixel(stepper *p, int Y, int X, float *out) {
+    if (p->s->sparse)
+        sparse_pixel(&p->sparse, Y, X, out);
+    else
+        dense_pixel(&p->dense, Y, X, out);
+}
+
 int FD_NAME(fd_step_rows)(const fd_step *s, float *out, int row0, int row1) {
-    gatherer p;
-    if (!gatherer_init(&p, s, step_room(s))) return -1;
+    stepper p;
+    if (!stepper_init(&p, s)) return -1;
     for (int y = row0; y < row1; y++)
         for (int x = 0; x < s->out_w; x++)
             step_pixel(&p, y, x, out + ((size_t)y * s->out_w + x) * s->cout * s->kp);
-    gatherer_free(&p);
+    stepper_free(&p);
     return 0;
 }
 
@@ -373,7 +401,7 @@ static void retire_rows(scatterer *p, int band, int Y, int first, int last) {
     }
 }
 
-static void produce_row(scatterer *p, gatherer *above, int Y, float *panel) {
+static void produce_row(scatterer *p, stepper *above, int Y, float *panel) {
     const fd_last *f = p->f;
     const int columns = f->source.cells_w;
     for (int i = 0; i < p->reach; i++) p->rows[i] = ring_row(p, Y, i);
@@ -412,10 +440,10 @@ int FD_NAME(fd_last_band)(const fd_last *f, int band) {
     const int cells = f->source.cells_h, row0 = band_row(f, band), next = band_row(f, band + 1);
     const int row1 = next < cells ? next : cells;
     scatterer p;
-    gatherer above = {0};
+    stepper above;
     if (!scatterer_init(&p, f)) return -1;
     float *panel = fd_scratch((size_t)FIRST_COLUMNS * f->source.channels * f->kp);
-    const int ok = panel && (!f->step || gatherer_init(&above, f->step, step_room(f->step)));
+    const int ok = panel && (!f->step || stepper_init(&above, f->step));
     for (int y = row0; ok && y < row1; y++) {
         produce_row(&p, &above, y, panel);
         retire_rows(&p, band, y, 0, p.advance);
@@ -429,7 +457,7 @@ int FD_NAME(fd_last_band)(const fd_last *f, int band) {
         for (int i = p.advance; i < p.reach; i++)
             memcpy(side_row(&p, band, 1, i - p.advance), ring_row(&p, row1 - 1, i),
                    sizeof(float) * p.row);
-    if (ok && f->step) gatherer_free(&above);
+    if (ok && f->step) stepper_free(&above);
     free(panel);
     scatterer_free(&p);
     return ok ? 0 : -1;

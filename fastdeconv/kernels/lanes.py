@@ -51,8 +51,8 @@ __all__ = [
 NO_POOL = Window((1, 1), (1, 1), (1, 1), ((0, 0), (0, 0)))
 """The pool of a `Source` without one."""
 
-_BAND = 8
-"""Cell rows of one band of a `Last` job: a constant, since sums across bands depend on it."""
+_BAND, _BANDS = 8, 4
+"""Most cell rows of one band of a `Last` job, and least bands if there are as many rows."""
 
 
 class Convolution(NamedTuple):
@@ -146,6 +146,8 @@ class Last(NamedTuple):
     """Or the lane tensor itself, after an `Overlap`."""
     source: Source
     conv: Convolution
+    rows: int
+    """Of the whole lane tensor, whatever part of it the source is."""
 
 
 class Single(NamedTuple):
@@ -326,9 +328,14 @@ def first_weight(job: First, lanes: int) -> FloatArray:
     return by_lane
 
 
-def last_band(reach: int, advance: int) -> int:
-    """Cell rows of a band: so many that only neighbouring bands share output rows."""
-    return max(_BAND, -(-(reach - advance) // advance))
+def last_band(reach: int, advance: int, rows: int) -> int:
+    """Cell rows of a band: so many that only neighbouring bands share output rows.
+
+    Sums across bands depend on it, so it must not depend on the part that is computed, nor
+    on the number of threads.
+    """
+    least = -(-(reach - advance) // advance)
+    return max(least, min(_BAND, rows // _BANDS), 1)
 
 
 def aligned_zeros(shape: tuple[int, ...]) -> FloatArray:
@@ -338,6 +345,16 @@ def aligned_zeros(shape: tuple[int, ...]) -> FloatArray:
     zeros = aligned_empty(shape)
     zeros.fill(0)
     return zeros
+
+
+def aligned_copy(array: NDArray[Any]) -> FloatArray:
+    """`array` as contiguous float32 that start on a cache line.
+
+    For weights: out of L1 a wide load that touches two lines takes twice as long as one.
+    """
+    copy = aligned_empty(array.shape)
+    copy[...] = array
+    return copy
 
 
 def aligned_empty(shape: tuple[int, ...]) -> FloatArray:

@@ -73,6 +73,8 @@ cdef extern from "fastdeconv.h" nogil:
         int groups, cout
         const float *weight
         const uint16_t *bf16
+        const float *sparse
+        int sparse_width
         fd_post post
         int out_h, out_w
 
@@ -129,6 +131,7 @@ cdef extern from "fastdeconv.h" nogil:
         const char *name
         int width, max_nv
         int tile_nc[8]
+        int sparse_nv, sparse_least
         int (*has_bf16)() noexcept nogil
         int (*conv_rows)(const fd_conv *, int, int) noexcept nogil
         int (*conv_pool_rows)(const fd_conv *, const fd_pool *, int, int) noexcept nogil
@@ -229,6 +232,16 @@ cdef class Table:
     def has_bf16(self):
         """Whether steps can multiply in bfloat16 on this CPU."""
         return self.k.has_bf16() != 0
+
+    @property
+    def sparse_nv(self):
+        """Most vectors of output channels at a time where zeros are left out."""
+        return self.k.sparse_nv
+
+    @property
+    def sparse_least(self):
+        """Output channels from which on leaving out zeros pays."""
+        return self.k.sparse_least
 
     def tile_nc(self, int nv):
         """Output channels a gathered product works on at a time."""
@@ -376,6 +389,11 @@ cdef class Step:
         self.s.bf16 = NULL if bf16 is None else <const uint16_t *>_index(bf16, self.keep)
         self.s.post = _post(post, self.keep)
         self.s.out_h, self.s.out_w = out_size
+
+    def leave_out_zeros(self, weight):
+        """Look for the values that are not zero, whose rows of weights are these."""
+        self.s.sparse = _floats(weight, self.keep)
+        self.s.sparse_width = weight.shape[3]
 
     def rows(self, float[:, :, :, ::1] out, int row0, int row1):
         cdef int status

@@ -28,6 +28,7 @@ from .lanes import (
     Single,
     Source,
     Step,
+    aligned_copy,
     aligned_empty,
     aligned_zeros,
     cached,
@@ -47,6 +48,9 @@ __all__ = ["BACKEND", "Channels", "NativeBackend"]
 
 _SPLIT = 16_000_000
 """Multiply-adds worth a thread: some 0.15 ms."""
+
+_FEW = 8
+"""How much longer a multiply-add takes with so few features that they are kept out of the lanes."""
 
 _COPY = 64
 """Multiply-adds in the time one value is copied to another layout."""
@@ -97,6 +101,8 @@ class Lanes(NamedTuple):
     """(H, W, C, lanes), lanes in whole vectors; if few (H, W, lanes, C), one per feature"""
     lanes: int
     few: bool
+    rectified: bool
+    """Whether many of the values are zero."""
 
 
 class ForwardBlock(NamedTuple):
@@ -258,7 +264,7 @@ class NativeBackend:
         values = job.values.size if isinstance(job, First) else job.v.values.size
         threads = _enough_threads(num_threads, values * job.conv.weight[0].size)
         _run_rows(lambda a, b: kernel.rows(out, a, b), h, threads)
-        return Lanes(out, lanes, few)
+        return Lanes(out, lanes, few, _rectifies(job.post))
 
     def add_overlaps(self, job: Overlap, num_threads: int) -> Lanes:
         table, v, source = _table(), job.v, job.source
@@ -273,12 +279,12 @@ class NativeBackend:
         )
         if not whole_v:
             self.release(v)
-        return Lanes(out, v.lanes, v.few)
+        return Lanes(out, v.lanes, v.few, v.rectified or _rectifies(job.post))
 
     def project_last(self, job: Last, out: FloatArray, num_threads: int) -> None:
         table, conv = _table(), job.conv
         if isinstance(job.above, Lanes):
-            above, lanes, few = job.above
+            above, lanes, few, _ = job.above
         else:
             above, lanes, few = _prepare(table, job.above, num_threads)
         nv = 0 if few else _vectors(table, lanes)
@@ -291,25 +297,31 @@ class NativeBackend:
             conv.window, conv.input_channels, weight, out,
         )
         reach, advance, row = kernel.reach()
-        band = last_band(reach, advance)
+        band = last_band(reach, advance, job.rows)
         skip = job.source.origin[0] % band
         bands = -(-(job.source.cells[0] + skip) // band)
         shared = reach - advance
         side = aligned_empty((bands, 2, shared, row)) if bands > 1 and shared else None
         kernel.set_bands(band, skip, side)
-        run_bands(bands, kernel.band, num_threads)
+        values = math.prod(job.source.cells) * job.source.channels * lanes
+        work = values * conv.weight[0].size
+        if isinstance(job.above, Step):
+            work += job.above.v.values.size * job.above.conv.weight[0].size
+        threads = _enough_threads(num_threads, _FEW * work if few else work)
+        run_bands(bands, kernel.band, threads)
         if side is not None:
-            run_bands(bands - 1, lambda i: kernel.seam(i + 1), num_threads)
+            run_bands(bands - 1, lambda i: kernel.seam(i + 1), threads)
 
     def from_planes(self, planes: FloatArray, bf16: bool) -> Lanes:
         count, channels, h, w = planes.shape
         lanes, few = _lanes(_table(), count, bf16)
+        rectified = 2 * int(np.count_nonzero(planes)) <= planes.size
         if few:
             # A copy whatever the shape: it is released some time, the planes are not ours.
-            return Lanes(planes.transpose(2, 3, 0, 1).copy(order="C"), lanes, few)
+            return Lanes(planes.transpose(2, 3, 0, 1).copy(order="C"), lanes, few, rectified)
         values = aligned_zeros((h, w, channels, lanes))
         values[..., :count] = planes.transpose(2, 3, 1, 0)
-        return Lanes(values, lanes, few)
+        return Lanes(values, lanes, few, rectified)
 
     def project_single(self, job: Single, out: FloatArray, num_threads: int) -> None:
         """Run a job into planes `out` (K, C, H, W)."""
@@ -459,8 +471,10 @@ def _pack_forward(weight: FloatArray, groups: int, width: int) -> FloatArray:
 
 
 def _pad_last(array: FloatArray, width: int) -> FloatArray:
-    missing = -array.shape[-1] % width
-    return np.pad(array, [(0, 0)] * (array.ndim - 1) + [(0, missing)])
+    size = array.shape[-1]
+    padded = aligned_zeros((*array.shape[:-1], -(-size // width) * width))
+    padded[..., :size] = array
+    return padded
 
 
 def _blocks(by_tap: FloatArray, width: int) -> FloatArray:
@@ -647,10 +661,33 @@ def _step(table: Any, job: Step, post: Post, num_threads: int) -> Any:
     bf16 = None
     if job.bf16 and conv.groups == 1:
         bf16 = cached(conv.cache, "bf16", lambda: _pack_bf16(conv.weight))
-    return native.Step(
+    step = native.Step(
         table, job.v.values, job.v.lanes, nv, source, cells, conv.window, conv.groups,
         conv.input_channels, weight, bf16, post, conv.input_size,
     )
+    if _is_sparse(table, job):
+        step.leave_out_zeros(
+            cached(conv.cache, ("sparse", table.name), lambda: _pack_sparse(conv.weight, table))
+        )
+    return step
+
+
+def _rectifies(post: Post) -> bool:
+    return post.relu_before or post.relu_after
+
+
+def _is_sparse(table: Any, job: Step) -> bool:
+    """Whether csrc/sparse.h can take a step, and is faster."""
+    conv = job.conv
+    plain = conv.groups == 1 and conv.window.stride == conv.window.dilation == (1, 1)
+    # Offsets into the weights have 32 bits.
+    fits = job.source.size[1] * conv.weight[:, :, 0, 0].size < 2**30
+    return plain and fits and not (job.v.few or job.bf16) and _has_zeros(table, job)
+
+
+def _has_zeros(table: Any, job: Step) -> bool:
+    """Whether a step has as many values that are zero as make it worth while to look for them."""
+    return job.v.rectified and job.conv.input_channels >= table.sparse_least
 
 
 _Cells = tuple[NDArray[np.int32], NDArray[np.int32], Pair]
@@ -737,6 +774,16 @@ def _pack_step(weight: FloatArray, groups: int, table: Any, nv: int) -> FloatArr
         return pack_blocks(weight, groups, table.tile_nc(nv))
     inner = weight.shape[1]
     return _pad_last(pack_blocks(weight, groups, inner).reshape(-1, inner), table.width)
+
+
+def _pack_sparse(weight: FloatArray, table: Any) -> FloatArray:
+    """Weights (O, C, kh, kw) as csrc/sparse.h wants them: [block][tap][O][width]."""
+    out, inner = weight.shape[:2]
+    vectors = -(-inner // table.width)
+    blocks = -(-vectors // table.sparse_nv)
+    width = -(-vectors // blocks) * table.width
+    rows = _pad_last(weight.reshape(out, inner, -1).transpose(2, 0, 1), blocks * width)
+    return aligned_copy(rows.reshape(-1, out, blocks, width).transpose(2, 0, 1, 3))
 
 
 def _pack_bf16(weight: FloatArray) -> NDArray[np.uint16]:

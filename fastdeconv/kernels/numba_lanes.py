@@ -90,7 +90,7 @@ def project_last(job: Last, out: FloatArray, num_threads: int) -> None:
     """See `fastdeconv.kernels.lanes.LaneBackend`."""
     above = _above(job.above)
     last = _last_work(job, above.lanes)
-    height = last_band(last.reach, last.advance)
+    height = last_band(last.reach, last.advance, job.rows)
     # Bands lie where they lie in the whole map, so that sums are the same.
     cells, skip = job.source.cells[0], job.source.origin[0] % height
     edges = [0, *range(height - skip, cells, height), cells]

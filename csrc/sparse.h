@@ -1,0 +1,316 @@
+/* The gathered product without the zeros that a rectifier leaves.
+ *
+ * What    Behind a ReLU a half to three quarters of a lane tensor is zero, in other places for
+ *         every feature, so that hardly any vector of lanes is zero as a whole. Here output
+ *         channels are in the lanes, every feature has lists of its own, and what is zero is in
+ *         none of them: the work is that of the values there are.
+ * Lists   One for every feature and row of the unpooled tensor: columns from right to left,
+ *         channels ascending. What a row sends to an output pixel through one row of the kernel
+ *         is then one range of it, in the order of the taps, and the next pixel's range begins
+ *         one column further on. Which row of W an entry wants depends on the pixel only by a
+ *         constant: the entry names channel - column * channels, the pixel adds its tap. The
+ *         rows of the unpooled tensor that an output row needs are kept; the next one needs most
+ *         of them again.
+ * Layout  W [block][tap][channel][width]; results (feature, channel), transposed into lanes.
+ * Mix     per value that is there and 64 channels, on AVX-512: 4 FMA with an operand from L1,
+ *         1 broadcast, 1 load of an offset: bound by loading, 5 cycles and in use 7, where the
+ *         dense product takes a little over 4, but for every value.
+ * Numbers float32, vf_fma in the order of gather.h. What is left out would add 0 to a sum that
+ *         began at 0: the bits are those of product.h.
+ */
+#ifndef FD_SPARSE_H
+#define FD_SPARSE_H
+
+#include "gather.h"
+#include "post.h"
+
+/* Of weights at a time: they and what else a feature needs stay in L1. */
+#define SPARSE_BYTES 24576
+
+typedef struct {
+    float value;
+    int32_t offset; /* of its row of W: elements from that of column 0, channel 0 */
+} sparse_entry;
+
+typedef struct {
+    const fd_step *s;
+    pool_axis high, wide;
+    int Y;
+    origin *rows;          /* per kernel row and window, of output row Y */
+    int columns;           /* of the unpooled tensor at a time */
+    int slots;             /* as many: rows of the unpooled tensor whose lists are kept */
+    int *slot;             /* of each of `rows` */
+    int *held;             /* which row each slot has; -1: none */
+    sparse_entry *entries; /* (slots, kp, feature) */
+    ptrdiff_t feature;     /* elements of one feature's list */
+    int32_t *start;        /* (slots, w + 1, kp): where a column begins, from the right */
+    int32_t *count;        /* (kp): entries so far of the lists that are being made */
+    float *panel;          /* a pixel's results */
+} sparse_lists;
+
+static void sparse_free(sparse_lists *p) {
+    free(p->rows);
+    free(p->slot);
+    free(p->held);
+    free(p->entries);
+    free(p->start);
+    free(p->count);
+    free(p->panel);
+}
+
+static int sparse_init(sparse_lists *p, const fd_step *s) {
+    const fd_source *f = &s->source;
+    const fd_window *pool = &f->pool;
+    /* An odd number of cache lines: else the lists of all features share a few sets of L1. */
+    const size_t lines = ((size_t)f->cells_w * f->channels + VW + 7) / 8 | 1;
+    p->s = s;
+    p->Y = -1;
+    p->high = make_axis(pool->top, pool->sh, pool->dh, pool->kh, f->cells_h);
+    p->wide = make_axis(pool->left, pool->sw, pool->dw, pool->kw, f->cells_w);
+    p->slots = s->conv.kh * p->high.windows;
+    p->feature = (ptrdiff_t)(8 * lines);
+    const int rows = SPARSE_BYTES / (int)sizeof(float) / s->sparse_width;
+    p->columns = rows * pool->kh * pool->kw / f->channels;
+    if (p->columns < 1) p->columns = 1;
+    p->rows = malloc(sizeof(origin) * p->slots);
+    p->slot = malloc(sizeof(int) * p->slots);
+    p->held = malloc(sizeof(int) * p->slots);
+    p->entries = (sparse_entry *)fd_scratch(2 * p->feature * s->kp * p->slots);
+    p->start = malloc(sizeof(int32_t) * p->slots * (f->w + 1) * s->kp);
+    p->count = malloc(sizeof(int32_t) * s->kp);
+    p->panel = fd_scratch((size_t)s->kp * padded(s->cout));
+    if (!p->rows || !p->slot || !p->held || !p->entries || !p->start || !p->count || !p->panel) {
+        sparse_free(p);
+        return 0;
+    }
+    for (int i = 0; i < p->slots; i++) p->held[i] = -1;
+    return 1;
+}
+
+/* ---- the lists ---- */
+
+#if VW == 16
+#define SPARSE_SQUARES 1
+/* What is not zero of values[0..n-1], with its offsets; returns how many. Writes VW entries. */
+FD_INLINE int append_some(sparse_entry *to, vf values, const int32_t *offsets, int n) {
+    const __m512i low = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+    const __m512i high = _mm512_add_epi32(low, _mm512_set1_epi32(8));
+    const vm some = vm_and(vm_differ(values, vf_zero()), (vm)((1u << n) - 1));
+    const __m512i a = _mm512_castps_si512(_mm512_maskz_compress_ps(some, values));
+    const __m512i b = _mm512_maskz_compress_epi32(some, _mm512_loadu_si512(offsets));
+    _mm512_storeu_si512(to, _mm512_permutex2var_epi32(a, low, b));
+    _mm512_storeu_si512(to + 8, _mm512_permutex2var_epi32(a, high, b));
+    return __builtin_popcount(some);
+}
+#elif defined(__AVX2__)
+#define SPARSE_SQUARES 1
+FD_INLINE int append_some(sparse_entry *to, vf values, const int32_t *offsets, int n) {
+    const unsigned there = (1u << n) - 1;
+    const unsigned some = (unsigned)_mm256_movemask_ps(vm_differ(values, vf_zero())) & there;
+    /* The numbers of the lanes that stay, a byte each, in order. */
+    const uint64_t bytes = _pdep_u64(some, 0x0101010101010101u) * 0xff;
+    const uint64_t lanes = _pext_u64(0x0706050403020100u, bytes);
+    const __m256i order = _mm256_cvtepu8_epi32(_mm_cvtsi64_si128((long long)lanes));
+    const vf a = _mm256_permutevar8x32_ps(values, order);
+    const vf b = _mm256_permutevar8x32_ps(vf_load((const float *)offsets), order);
+    const vf low = _mm256_unpacklo_ps(a, b), high = _mm256_unpackhi_ps(a, b);
+    vf_store((float *)to, _mm256_permute2f128_ps(low, high, 0x20));
+    vf_store((float *)(to + 4), _mm256_permute2f128_ps(low, high, 0x31));
+    return __builtin_popcount(some);
+}
+#endif
+
+/* Channels order[0..n-1] of a cell, of all features: v is its first one's. */
+static void append_values(const sparse_lists *p, sparse_entry *to, const float *v,
+                          const int32_t *order, int n, int shift) {
+    const int kp = p->s->kp, width = p->s->sparse_width;
+#if SPARSE_SQUARES
+    for (int i = 0; i < n; i += VW, order += VW) {
+        const int some = n - i < VW ? n - i : VW;
+        int32_t offsets[VW];
+        /* Beyond the end of a place `order` still names channels; append_some leaves them out. */
+        for (int j = 0; j < VW; j++) offsets[j] = (order[j] - shift) * width;
+        for (int k = 0; k < kp; k += VW) {
+            vf x[VW];
+            FD_UNROLL
+            for (int j = 0; j < VW; j++) x[j] = vf_load(v + (ptrdiff_t)order[j] * kp + k);
+            vf_transpose(x);
+            FD_UNROLL
+            for (int j = 0; j < VW; j++) {
+                int32_t *count = p->count + k + j;
+                *count += append_some(to + (k + j) * p->feature + *count, x[j], offsets, some);
+            }
+        }
+    }
+#else
+    for (int i = 0; i < n; i++) {
+        const float *from = v + (ptrdiff_t)order[i] * kp;
+        const int32_t offset = (order[i] - shift) * width;
+        sparse_entry *list = to;
+        for (int k = 0; k < kp; k++, list += p->feature) {
+            list[p->count[k]] = (sparse_entry){from[k], offset};
+            p->count[k] += from[k] != 0;
+        }
+    }
+#endif
+}
+
+/* The lists of one row of the unpooled tensor: that at `place` of a row of cells. */
+static void list_row(sparse_lists *p, int slot, int row, int place) {
+    const fd_step *s = p->s;
+    const fd_source *f = &s->source;
+    const size_t cell = (size_t)f->channels * s->kp, lanes = sizeof(int32_t) * s->kp;
+    const float *v = s->v + (size_t)row * f->cells_w * cell;
+    sparse_entry *to = p->entries + slot * p->feature * s->kp;
+    int32_t *start = p->start + (size_t)slot * (f->w + 1) * s->kp;
+    memset(p->count, 0, lanes);
+    for (int x = f->w - 1; x >= 0; x--, start += s->kp) {
+        memcpy(start, p->count, lanes);
+        for (int before = p->wide.windows - 1; before >= 0; before--) {
+            const origin column = covering(x, &p->wide, before, 0);
+            if (column.cell < 0) continue;
+            int n;
+            const int32_t *order =
+                at_place(f, row, column.cell, place * f->pool.kw + column.place, &n);
+            append_values(p, to, v + column.cell * cell, order, n, x * f->channels);
+        }
+    }
+    memcpy(start, p->count, lanes);
+}
+
+/* A number for every row of the unpooled tensor and row of windows it may come from. */
+static int row_key(const sparse_lists *p, int i) {
+    return p->rows[i].cell < 0 ? -1 : p->rows[i].cell * p->s->source.pool.kh + p->rows[i].place;
+}
+
+static int is_needed(const sparse_lists *p, int key) {
+    for (int i = 0; key >= 0 && i < p->slots; i++)
+        if (row_key(p, i) == key) return 1;
+    return 0;
+}
+
+/* The slot of the lists of rows[i], which are made where there are none. */
+static int find_slot(sparse_lists *p, int i) {
+    const int key = row_key(p, i);
+    int other = 0;
+    for (int slot = 0; slot < p->slots; slot++) {
+        if (p->held[slot] == key) return slot;
+        if (!is_needed(p, p->held[slot])) other = slot;
+    }
+    list_row(p, other, p->rows[i].cell, p->rows[i].place);
+    p->held[other] = key;
+    return other;
+}
+
+/* The lists of all rows that output row Y needs. */
+static void hold_rows(sparse_lists *p, int Y) {
+    p->Y = Y;
+    find_rows(p->s, Y, &p->high, p->rows);
+    for (int i = 0; i < p->slots; i++)
+        if (p->rows[i].cell >= 0) p->slot[i] = find_slot(p, i);
+}
+
+/* ---- the product ---- */
+
+/* What a row of the unpooled tensor sends to a pixel through a row of the kernel. */
+typedef struct {
+    const sparse_entry *entries;
+    const int32_t *from, *to; /* by feature */
+    const float *weight;
+} sparse_part;
+
+/* Where the sums of a block of channels are: (kp, stride); if `first`, they begin at 0. */
+typedef struct {
+    float *panel;
+    ptrdiff_t stride;
+    int kp, first;
+} sparse_sums;
+
+/* Lists of the feature this many further on are fetched. */
+#define SPARSE_AHEAD 3
+
+/* Adds a part to the sums of NV vectors of channels. */
+FD_INLINE void sparse_product(const sparse_part *p, ptrdiff_t feature, const sparse_sums *to,
+                              const int NV) {
+    const sparse_entry *list = p->entries;
+    float *sums = to->panel;
+    for (int k = 0; k < to->kp; k++, list += feature, sums += to->stride) {
+        const sparse_entry *begin = list + p->from[k], *end = list + p->to[k];
+        /* Beyond the last feature's there is the start of the next column. */
+        const char *next =
+            (const char *)(list + SPARSE_AHEAD * feature + p->from[k + SPARSE_AHEAD]);
+        __builtin_prefetch(next);
+        __builtin_prefetch(next + 64);
+        __builtin_prefetch(next + 128);
+        vf acc[FD_SPARSE_NV];
+        FD_UNROLL
+        for (int j = 0; j < NV; j++) acc[j] = to->first ? vf_zero() : vf_load(sums + j * VW);
+        for (const sparse_entry *e = begin; e < end; e++) {
+            const float *w = p->weight + e->offset;
+            const vf x = vf_set1(e->value);
+            FD_UNROLL
+            for (int j = 0; j < NV; j++) acc[j] = vf_fma(vf_load(w + j * VW), x, acc[j]);
+        }
+        FD_UNROLL
+        for (int j = 0; j < NV; j++) vf_store(sums + j * VW, acc[j]);
+    }
+}
+
+#define SPARSE_CASE(NV) \
+    case NV: sparse_product(p, feature, to, NV); break;
+static void sparse_block(const sparse_part *p, ptrdiff_t feature, const sparse_sums *to,
+                         int vectors) {
+    switch (vectors) {
+        SPARSE_CASE(1) SPARSE_CASE(2) SPARSE_CASE(3) SPARSE_CASE(4)
+#if FD_SPARSE_NV == 8
+        SPARSE_CASE(5) SPARSE_CASE(6) SPARSE_CASE(7) SPARSE_CASE(8)
+#endif
+    }
+}
+
+/* Sums (kp, stride) to lanes, with what follows; what pads them to whole vectors stays behind. */
+static void sparse_to_lanes(const fd_step *s, const float *sums, ptrdiff_t stride, float *out) {
+    for (int k = 0; k < s->kp; k += VW)
+        for (int c = 0; c < s->cout; c += VW) {
+            vf x[VW];
+            FD_UNROLL
+            for (int i = 0; i < VW; i++) x[i] = vf_load(sums + (k + i) * stride + c);
+            vf_transpose(x);
+            FD_UNROLL
+            for (int i = 0; i < VW; i++)
+                if (c + i < s->cout)
+                    vf_store(out + (ptrdiff_t)(c + i) * s->kp + k, post(x[i], &s->post, c + i, 1));
+        }
+}
+
+static void sparse_pixel(sparse_lists *p, int Y, int X, float *out) {
+    const fd_step *s = p->s;
+    const fd_source *f = &s->source;
+    const int all = padded(s->cout), width = s->sparse_width;
+    const size_t tap = (size_t)f->channels * width, block = s->conv.kh * s->conv.kw * tap;
+    /* The columns that reach it, counted from the right as the lists are: from..to-1. */
+    const int right = X + s->conv.left, left = right - s->conv.kw + 1;
+    const int from = f->w - 1 - (right < f->w ? right : f->w - 1), to = f->w - (left > 0 ? left : 0);
+    sparse_sums sums = {NULL, all, s->kp, 1};
+    if (p->Y != Y) hold_rows(p, Y);
+    for (int i = 0; from < to && i < p->slots; i++) {
+        const origin row = p->rows[i];
+        if (row.cell < 0) continue;
+        const int32_t *start = p->start + (size_t)p->slot[i] * (f->w + 1) * s->kp;
+        for (int x = from; x < to; x += p->columns, sums.first = 0) {
+            const int end = x + p->columns < to ? x + p->columns : to;
+            sparse_part part = {
+                p->entries + p->slot[i] * p->feature * s->kp, start + (size_t)x * s->kp,
+                start + (size_t)end * s->kp, s->sparse + (row.tap * s->conv.kw + right) * tap,
+            };
+            for (int c = 0; c < all; c += width, part.weight += block) {
+                sums.panel = p->panel + c;
+                sparse_block(&part, p->feature, &sums, (all - c < width ? all - c : width) / VW);
+            }
+        }
+    }
+    if (sums.first) memset(p->panel, 0, sizeof(float) * s->kp * all);
+    sparse_to_lanes(s, p->panel, all, out);
+}
+
+#endif

@@ -1,0 +1,145 @@
+"""Leaving out the zeros behind a rectifier (csrc/sparse.h) changes no bit of any map."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+import fastdeconv as fd
+
+native_cpu = pytest.importorskip("fastdeconv.kernels.native_cpu")
+
+PROPERTY = settings(derandomize=True, deadline=None)
+
+
+@pytest.fixture(params=fd.available_isas())
+def on(request: pytest.FixtureRequest) -> Any:
+    """Every instruction set in turn."""
+    with fd.config(backend="native", isa=request.param):
+        yield request.param
+
+
+def maps(trace: fd.Trace, features: Any, rule: str, sparse: bool, **options: Any) -> np.ndarray:
+    """Maps of the last layer, with all steps that can leave out zeros doing so, or none."""
+    layer = trace.network.layers[-1].name
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(native_cpu, "_has_zeros", lambda *_: sparse)
+        return fd.deconvolve(trace, layer, features, rule, **options)
+
+
+def sides(smallest: int, largest: int) -> st.SearchStrategy[tuple[int, int]]:
+    return st.tuples(st.integers(smallest, largest), st.integers(smallest, largest))
+
+
+@st.composite
+def networks(draw: st.DrawFn) -> tuple[list[dict[str, Any]], tuple[int, int, int]]:
+    """Three convolutions, the upper two with pools of any kind below them or none."""
+    shape = draw(st.integers(1, 2)), draw(st.integers(7, 20)), draw(st.integers(7, 40))
+    records: list[dict[str, Any]] = []
+    for _ in range(3):
+        if records:
+            records.append({"type": "relu"})
+            kernel = draw(sides(1, 3))
+            if draw(st.booleans()):
+                records.append({
+                    "type": "max_pool2d", "kernel_size": kernel, "stride": draw(sides(1, 4)),
+                    "padding": tuple(k // 2 for k in kernel) if draw(st.booleans()) else (0, 0),
+                    "dilation": draw(sides(1, 2)), "ceil_mode": draw(st.booleans()),
+                })
+            if draw(st.booleans()):
+                records.append({"type": "batch_norm2d"})
+        records.append({
+            "type": "conv2d", "out": draw(st.sampled_from([1, 3, 8, 17, 33, 70])),
+            "kernel": draw(sides(1, 5)),
+            "padding": draw(st.one_of(st.sampled_from(["same", "valid"]), st.tuples(
+                sides(0, 3), sides(0, 3)))),
+        })
+    return records, shape
+
+
+@settings(PROPERTY, max_examples=60)
+@given(
+    network=networks(), seed=st.integers(0, 2**16),
+    rule=st.sampled_from(["deconvnet", "guided", "gradient"]), count=st.sampled_from([9, 20, 64]),
+)
+def test_the_bits_are_those_of_the_dense_product(build, network, seed, rule, count):
+    try:
+        net = build(*network, seed)
+        x = np.random.default_rng(seed).standard_normal(network[1])
+        trace = net.forward(x)
+    except fd.ParameterError:
+        assume(False)
+    features = np.arange(count) % network[0][-1]["out"]
+    for isa in fd.available_isas():
+        with fd.config(backend="native", isa=isa):
+            dense = maps(trace, features, rule, sparse=False)
+            assert np.array_equal(maps(trace, features, rule, sparse=True), dense), isa
+
+
+def tower(build: Any, channels: int) -> fd.Trace:
+    conv = {"type": "conv2d", "out": channels, "kernel": (3, 3), "padding": "same"}
+    block = [conv, {"type": "relu"}, {"type": "max_pool2d", "kernel_size": (2, 2)}]
+    net = build([dict(record) for record in block * 3], (1, 40, 56), 5)
+    return net.forward(np.random.default_rng(6).standard_normal((1, 40, 56)))
+
+
+@pytest.fixture
+def zeros_left_out(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The steps that leave out zeros from here on."""
+    seen: list[Any] = []
+    decide = native_cpu._is_sparse
+
+    def noting(table: Any, job: Any) -> bool:
+        if decide(table, job):
+            seen.append(job)
+        return bool(decide(table, job))
+
+    monkeypatch.setattr(native_cpu, "_is_sparse", noting)
+    return seen
+
+
+@pytest.mark.parametrize("rule", ["deconvnet", "guided"])
+def test_many_channels_behind_a_rectifier_go_without_their_zeros(on, build, zeros_left_out, rule):
+    trace = tower(build, 64)
+    found = fd.deconvolve(trace, trace.network.layers[-1].name, range(20), rule)
+    assert zeros_left_out
+    assert np.array_equal(found, maps(trace, range(20), rule, sparse=False))
+
+
+def test_without_a_rectifier_nothing_is_looked_for(on, build, zeros_left_out):
+    trace = tower(build, 64)
+    fd.deconvolve(trace, trace.network.layers[-1].name, range(20), "gradient")
+    assert not zeros_left_out
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_the_number_of_threads_changes_no_bit(on, build, threads):
+    trace = tower(build, 50)
+    one = maps(trace, range(50), "deconvnet", sparse=True, num_threads=1)
+    assert np.array_equal(
+        maps(trace, range(50), "deconvnet", sparse=True, num_threads=threads), one
+    )
+
+
+def test_values_that_are_all_there_fit_into_the_lists(on, build):
+    """No zeros at all: a gradient without any gate."""
+    conv = {"type": "conv2d", "out": 40, "kernel": (3, 3), "padding": "same"}
+    net = build([dict(conv) for _ in range(3)], (1, 9, 11), 1)
+    trace = net.forward(np.random.default_rng(2).standard_normal((1, 9, 11)))
+    dense = maps(trace, range(40), "gradient", sparse=False)
+    assert np.array_equal(maps(trace, range(40), "gradient", sparse=True), dense)
+
+
+@pytest.mark.parametrize("value", [np.float32(-0.0), np.float32(1e-45), np.float32(3e38)])
+def test_negative_zeros_denormals_and_overflow_change_no_bit(on, build, value):
+    trace = tower(build, 48)
+    start = np.random.default_rng(3).standard_normal((48, 5, 7)).astype(np.float32)
+    start[:, ::2] = value
+    with np.errstate(over="ignore", invalid="ignore"):
+        dense = maps(trace, range(48), "gradient", sparse=False, start=start)
+        found = maps(trace, range(48), "gradient", sparse=True, start=start)
+    assert np.array_equal(found, dense, equal_nan=True)
