@@ -39,6 +39,7 @@ _ATTACK_LIMIT = 60.0  # dB; no number for silence
 _FLOOR = 1e-8  # of the strongest band: the 80 dB of the pictures
 _RANK_RANGE = 60.0  # dB below the strongest feature of the layer at which strength is nil
 _CHUNK = 1 << 13  # bins of all maps at a time
+_PRODUCT = 200_000  # multiply-adds at a time: from 262,144 on OpenBLAS wakes threads of its own
 _BLOCK_VALUES = 1 << 18  # of maps at a time: they stay in a core's cache
 
 
@@ -177,7 +178,8 @@ class Listener:
         run_bands(-(-len(numbers) // size), work, self._threads)
         # For correlations the order of the bins does not matter, if it is that of memory.
         alike, copies = _correlations(
-            [plane.ravel(self._order) for plane in planes], self._input.ravel(self._order)
+            [plane.ravel(self._order) for plane in planes], self._input.ravel(self._order),
+            self._threads,
         )
         strongest = energies.max(initial=0.0)
         for i, row in enumerate(rows):
@@ -296,19 +298,28 @@ def _dot(a: FloatArray, b: FloatArray) -> NDArray[np.float64]:
 
 
 def _correlations(
-    maps: Sequence[FloatArray], x: FloatArray
+    maps: Sequence[FloatArray], x: FloatArray, num_threads: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Correlations of flat maps with each other, (K, K), and with the input, (K,)."""
     count = len(maps)
     subjects = [*maps, x]
     scale = np.array([max(float(np.abs(s).max(initial=0.0)), 1e-30) for s in subjects])
     means = np.array([float(s.mean(dtype=np.float64)) for s in subjects])
-    gram = np.zeros((count + 1, count + 1))
-    for start in range(0, x.size, _CHUNK):
-        part = np.stack([s[start : start + _CHUNK] for s in subjects])
-        part -= means.astype(np.float32)[:, None]
-        part /= scale.astype(np.float32)[:, None]
-        gram += part @ part.T
+    centre, unit = (s.astype(np.float32)[:, None] for s in (means, scale))
+    grams = np.zeros((-(-x.size // _CHUNK), count + 1, count + 1))
+    # Threads of BLAS go on spinning after every product, on the cores that ours need.
+    step = max(1, _PRODUCT // (count + 2) ** 2)
+
+    def work(i: int) -> None:
+        part = np.stack([s[i * _CHUNK : (i + 1) * _CHUNK] for s in subjects])
+        part -= centre
+        part /= unit
+        for at in range(0, part.shape[1], step):
+            columns = part[:, at : at + step]
+            grams[i] += columns @ columns.T
+
+    run_bands(len(grams), work, num_threads)
+    gram = grams.sum(axis=0)
     # A map that is the same everywhere correlates with nothing.
     norms = np.sqrt(np.diag(gram))
     flat = norms <= 1e-6 * np.sqrt(x.size)
