@@ -68,6 +68,8 @@ class Opened:
             self.complaints.append(f"failed: {request.url}")
 
     def text(self, selector):
+        """What is shown; a panel that a link opens may not be there at once."""
+        self.page.locator(selector).first.wait_for()
         return self.page.inner_text(selector)
 
     def visible(self, selector=".card"):

@@ -81,6 +81,7 @@ def test_keys_go_through_the_features_that_were_found(songs):
     songs.page.fill("#search", "pool2")
     found = listed(songs)
     songs.page.locator("#features a").first.click()
+    assert songs.text("#across-title") == f"{found[0]} in every song"
     songs.press("n", "n", "p")
     assert songs.text("#across-title") == f"{found[1]} in every song"
     songs.press("Escape")
@@ -102,6 +103,7 @@ def test_a_silent_feature_is_said_to_be_silent(open_page, songs_page):
 
 def test_every_picture_is_there(songs):
     songs.page.click("#features a >> text=pool2/3")
+    assert songs.text("#across-title") == "pool2/3 in every song"
     songs.page.evaluate("document.querySelectorAll('img').forEach(img => img.loading = 'eager')")
     songs.wait_for("[...document.images].every(i => i.complete)")
     assert songs.page.evaluate("[...document.images].filter(i => !i.naturalWidth).length") == 0
