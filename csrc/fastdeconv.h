@@ -75,7 +75,7 @@ typedef struct {
  * channel that fd_overlap has summed. */
 typedef struct {
     const int32_t *order;   /* per cell: its channels by place, ascending within a place;
-                             * FD_LIST_ROOM more can be read */
+                             * FD_LIST_ROOM more can be read, and are channels */
     const int32_t *first;   /* per cell: where in order each place begins, and the end */
     ptrdiff_t order_cell, first_cell; /* elements per cell; 0 when all cells are alike */
     ptrdiff_t list_row;     /* cells between rows of the two: V may be a part of the whole map */

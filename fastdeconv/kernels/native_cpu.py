@@ -707,10 +707,9 @@ def _sort_cells(
     whole = source.switches if gate is None else gate
     channels, (kh, kw) = source.channels, source.pool.kernel
     if whole is None:
-        return (
-            np.arange(channels + native.LIST_ROOM, dtype=np.int32),
-            np.array([0, channels], np.int32),
-        )
+        order = np.zeros(channels + native.LIST_ROOM, np.int32)
+        order[:channels] = np.arange(channels)
+        return order, np.array([0, channels], np.int32)
     order, first = _empty_cells(whole.shape[:2], channels, kh * kw)
     _run_rows(
         lambda a, b: native.sort_cells(
@@ -752,7 +751,7 @@ def _link_cells(
 def _empty_cells(
     size: Pair, channels: int, places: int
 ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    # The room at the end is read, not used.
+    # The room at the end, and what gates leave over, is read as channels, not used.
     order = np.zeros(math.prod(size) * channels + native.LIST_ROOM, np.int32)
     return order, np.empty((*size, places + 1), np.int32)
 
