@@ -261,8 +261,7 @@ class NativeBackend:
         h, w = job.conv.input_size
         channels = job.conv.input_channels
         out = _scratch.take((h, w, lanes, channels) if few else (h, w, channels, lanes))
-        values = job.values.size if isinstance(job, First) else job.v.values.size
-        threads = _enough_threads(num_threads, values * job.conv.weight[0].size)
+        threads = _enough_threads(num_threads, _multiply_adds(job))
         _run_rows(lambda a, b: kernel.rows(out, a, b), h, threads)
         return Lanes(out, lanes, few, _rectifies(job.post))
 
@@ -306,7 +305,7 @@ class NativeBackend:
         values = math.prod(job.source.cells) * job.source.channels * lanes
         work = values * conv.weight[0].size
         if isinstance(job.above, Step):
-            work += job.above.v.values.size * job.above.conv.weight[0].size
+            work += _multiply_adds(job.above)
         threads = _enough_threads(num_threads, _FEW * work if few else work)
         run_bands(bands, kernel.band, threads)
         if side is not None:
@@ -401,6 +400,12 @@ def _table() -> Any:
 def _enough_threads(num_threads: int, multiply_adds: int) -> int:
     """At most `num_threads`: a small job is done before another thread has woken up."""
     return min(num_threads, 1 + multiply_adds // _SPLIT)
+
+
+def _multiply_adds(job: First | Step) -> int:
+    """What a job takes without a pool; one that has a pool takes less."""
+    values = job.values if isinstance(job, First) else job.v.values
+    return int(values.size) * job.conv.weight[0].size
 
 
 def _run_rows(work: Any, rows: int, num_threads: int, *, largest: int = 8) -> None:

@@ -94,9 +94,10 @@ def zeros_left_out(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     decide = native_cpu._is_sparse
 
     def noting(table: Any, job: Any) -> bool:
-        if decide(table, job):
+        sparse = bool(decide(table, job))
+        if sparse:
             seen.append(job)
-        return bool(decide(table, job))
+        return sparse
 
     monkeypatch.setattr(native_cpu, "_is_sparse", noting)
     return seen
