@@ -246,8 +246,10 @@ FD_INLINE void sparse_product(const sparse_part *p, ptrdiff_t feature, const spa
         FD_UNROLL
         for (int j = 0; j < NV; j++) acc[j] = to->first ? vf_zero() : vf_load(sums + j * VW);
         for (const sparse_entry *e = begin; e < end; e++) {
-            const float *w = p->weight + e->offset;
-            const vf x = vf_set1(e->value);
+            uint64_t both; /* in one load */
+            memcpy(&both, e, sizeof both);
+            const float *w = p->weight + ((int64_t)both >> 32);
+            const vf x = vf_from_bits((uint32_t)both);
             FD_UNROLL
             for (int j = 0; j < NV; j++) acc[j] = vf_fma(vf_load(w + j * VW), x, acc[j]);
         }

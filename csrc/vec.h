@@ -6,6 +6,7 @@
  *   vf            a vector of VW floats
  *   FD_NAME(x)    x with the instruction set's suffix, for external names
  *   vf_fma(a,b,c) a*b+c: one rounding on avx512, avx2 and neon, two on baseline
+ *   vf_from_bits(x)  x as the bits of every lane, from a register of integers
  *   vf_max(a,b)   maxps: b when either is NaN (so vf_max(0, x) keeps a NaN)
  *   vf_transpose(x)  x[0..VW-1] as the rows of a square: rows become columns
  *   vm            a comparison's result; vf_select(m, a, b) takes a where m holds,
@@ -46,6 +47,7 @@ typedef __mmask16 vm;
 FD_INLINE vf vf_load(const float *p) { return _mm512_loadu_ps(p); }
 FD_INLINE void vf_store(float *p, vf a) { _mm512_storeu_ps(p, a); }
 FD_INLINE vf vf_set1(float x) { return _mm512_set1_ps(x); }
+FD_INLINE vf vf_from_bits(uint32_t x) { return (vf)_mm512_set1_epi32((int)x); }
 FD_INLINE vf vf_zero(void) { return _mm512_setzero_ps(); }
 FD_INLINE vf vf_fma(vf a, vf b, vf c) { return _mm512_fmadd_ps(a, b, c); }
 FD_INLINE vf vf_add(vf a, vf b) { return _mm512_add_ps(a, b); }
@@ -101,6 +103,7 @@ typedef __m256 vm;
 FD_INLINE vf vf_load(const float *p) { return _mm256_loadu_ps(p); }
 FD_INLINE void vf_store(float *p, vf a) { _mm256_storeu_ps(p, a); }
 FD_INLINE vf vf_set1(float x) { return _mm256_set1_ps(x); }
+FD_INLINE vf vf_from_bits(uint32_t x) { return (vf)_mm256_set1_epi32((int)x); }
 FD_INLINE vf vf_zero(void) { return _mm256_setzero_ps(); }
 FD_INLINE vf vf_fma(vf a, vf b, vf c) { return _mm256_fmadd_ps(a, b, c); }
 FD_INLINE vf vf_add(vf a, vf b) { return _mm256_add_ps(a, b); }
@@ -152,6 +155,7 @@ typedef __m128 vm;
 FD_INLINE vf vf_load(const float *p) { return _mm_loadu_ps(p); }
 FD_INLINE void vf_store(float *p, vf a) { _mm_storeu_ps(p, a); }
 FD_INLINE vf vf_set1(float x) { return _mm_set1_ps(x); }
+FD_INLINE vf vf_from_bits(uint32_t x) { return (vf)_mm_set1_epi32((int)x); }
 FD_INLINE vf vf_zero(void) { return _mm_setzero_ps(); }
 FD_INLINE vf vf_fma(vf a, vf b, vf c) { return _mm_add_ps(_mm_mul_ps(a, b), c); }
 FD_INLINE vf vf_add(vf a, vf b) { return _mm_add_ps(a, b); }
@@ -187,6 +191,7 @@ typedef uint32x4_t vm;
 FD_INLINE vf vf_load(const float *p) { return vld1q_f32(p); }
 FD_INLINE void vf_store(float *p, vf a) { vst1q_f32(p, a); }
 FD_INLINE vf vf_set1(float x) { return vdupq_n_f32(x); }
+FD_INLINE vf vf_from_bits(uint32_t x) { return (vf)vdupq_n_u32(x); }
 FD_INLINE vf vf_zero(void) { return vdupq_n_f32(0.0f); }
 FD_INLINE vf vf_fma(vf a, vf b, vf c) { return vfmaq_f32(c, a, b); }
 FD_INLINE vf vf_add(vf a, vf b) { return vaddq_f32(a, b); }
@@ -223,11 +228,5 @@ FD_INLINE void vf_store_bytes(uint8_t *p, vf a) {
 
 /* `channels`, rounded up to whole vectors. */
 FD_INLINE int padded(int channels) { return (channels + VW - 1) / VW * VW; }
-
-FD_INLINE vf vf_from_bits(uint32_t bits) {
-    float x;
-    memcpy(&x, &bits, sizeof x);
-    return vf_set1(x);
-}
 
 #endif
