@@ -155,6 +155,26 @@ static void append_values(const sparse_lists *p, sparse_entry *to, const float *
 #endif
 }
 
+/* Columns further on whose values are fetched while a list is made: V comes from memory. */
+#define SPARSE_COLUMNS_AHEAD 3
+
+/* Fetches what column x wants of a row of cells, v, at `place`. */
+static void fetch_column(const sparse_lists *p, const float *v, int x, int row, int place) {
+    const fd_source *f = &p->s->source;
+    const size_t kp = p->s->kp;
+    for (int before = 0; before < p->wide.windows; before++) {
+        const origin column = covering(x, &p->wide, before, 0);
+        if (column.cell < 0) continue;
+        int n;
+        const int32_t *order =
+            at_place(f, row, column.cell, place * f->pool.kw + column.place, &n);
+        for (int i = 0; i < n; i++) {
+            const float *lanes = v + ((size_t)column.cell * f->channels + order[i]) * kp;
+            for (size_t k = 0; k < kp; k += 64 / sizeof(float)) __builtin_prefetch(lanes + k);
+        }
+    }
+}
+
 /* The lists of one row of the unpooled tensor: that at `place` of a row of cells. */
 static void list_row(sparse_lists *p, int slot, int row, int place) {
     const fd_step *s = p->s;
@@ -166,6 +186,7 @@ static void list_row(sparse_lists *p, int slot, int row, int place) {
     memset(p->count, 0, lanes);
     for (int x = f->w - 1; x >= 0; x--, start += s->kp) {
         memcpy(start, p->count, lanes);
+        if (x >= SPARSE_COLUMNS_AHEAD) fetch_column(p, v, x - SPARSE_COLUMNS_AHEAD, row, place);
         for (int before = p->wide.windows - 1; before >= 0; before--) {
             const origin column = covering(x, &p->wide, before, 0);
             if (column.cell < 0) continue;
