@@ -103,7 +103,8 @@ typedef struct {
     const float *weight;    /* packed: see project.c */
     const uint16_t *bf16;   /* the weights for bfloat16 (bf16.h), or NULL: float32 */
     const float *sparse;    /* the weights for leaving out zeros (sparse.h), or NULL */
-    int sparse_width;       /* of a row of them: whole vectors */
+    const uint16_t *sparse_bf16; /* those for bfloat16, or NULL */
+    int sparse_width;       /* of a row of them: whole vectors, pairs of vectors for bfloat16 */
     fd_post post;
     int out_h, out_w;
 } fd_step;

@@ -104,20 +104,23 @@ typedef struct {
     sparse_lists sparse; /* or this */
 } stepper;
 
+static int leaves_out_zeros(const fd_step *s) { return s->sparse || s->sparse_bf16; }
+
 static int stepper_init(stepper *p, const fd_step *s) {
     p->s = s;
-    return s->sparse ? sparse_init(&p->sparse, s) : gatherer_init(&p->dense, s, step_room(s));
+    return leaves_out_zeros(s) ? sparse_init(&p->sparse, s)
+                               : gatherer_init(&p->dense, s, step_room(s));
 }
 
 static void stepper_free(stepper *p) {
-    if (p->s->sparse)
+    if (leaves_out_zeros(p->s))
         sparse_free(&p->sparse);
     else
         gatherer_free(&p->dense);
 }
 
 static void step_pixel(stepper *p, int Y, int X, float *out) {
-    if (p->s->sparse)
+    if (leaves_out_zeros(p->s))
         sparse_pixel(&p->sparse, Y, X, out);
     else
         dense_pixel(&p->dense, Y, X, out);

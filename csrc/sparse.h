@@ -21,16 +21,26 @@
 #ifndef FD_SPARSE_H
 #define FD_SPARSE_H
 
+#include "bf16.h"
 #include "gather.h"
 #include "post.h"
 
 /* Of weights at a time: they and what else a feature needs stay in L1. */
 #define SPARSE_BYTES 24576
+/* Entries written and read beyond the end of joined lists. */
+#define FD_JOIN_ROOM 48
 
 typedef struct {
     float value;
     int32_t offset; /* of its row of W: elements from that of column 0, channel 0 */
 } sparse_entry;
+
+/* What a row of the unpooled tensor sends to a pixel through a row of the kernel. */
+typedef struct {
+    const char *entries;      /* of feature 0 */
+    const int32_t *from, *to; /* by feature */
+    ptrdiff_t row;            /* of W, from which its entries count */
+} sparse_part;
 
 typedef struct {
     const fd_step *s;
@@ -41,11 +51,16 @@ typedef struct {
     int slots;             /* as many: rows of the unpooled tensor whose lists are kept */
     int *slot;             /* of each of `rows` */
     int *held;             /* which row each slot has; -1: none */
-    sparse_entry *entries; /* (slots, kp, feature) */
-    ptrdiff_t feature;     /* elements of one feature's list */
+    int entry;             /* bytes of one */
+    char *entries;         /* (slots, kp, feature) */
+    ptrdiff_t feature;     /* bytes of one feature's list */
     int32_t *start;        /* (slots, w + 1, kp): where a column begins, from the right */
     int32_t *count;        /* (kp): entries so far of the lists that are being made */
-    float *panel;          /* a pixel's results */
+    sparse_part *parts;    /* of a pixel, at most one for each of `rows` */
+    int all;               /* output channels with what pads them: whole vectors or pairs */
+    float *panel;          /* a pixel's results: (kp, all) */
+    uint32_t *joined;      /* bfloat16: the parts of two features */
+    ptrdiff_t room;        /* elements of each */
 } sparse_lists;
 
 static void sparse_free(sparse_lists *p) {
@@ -55,31 +70,42 @@ static void sparse_free(sparse_lists *p) {
     free(p->entries);
     free(p->start);
     free(p->count);
+    free(p->parts);
     free(p->panel);
+    free(p->joined);
 }
 
 static int sparse_init(sparse_lists *p, const fd_step *s) {
     const fd_source *f = &s->source;
     const fd_window *pool = &f->pool;
-    /* An odd number of cache lines: else the lists of all features share a few sets of L1. */
-    const size_t lines = ((size_t)f->cells_w * f->channels + VW + 7) / 8 | 1;
     p->s = s;
     p->Y = -1;
     p->high = make_axis(pool->top, pool->sh, pool->dh, pool->kh, f->cells_h);
     p->wide = make_axis(pool->left, pool->sw, pool->dw, pool->kw, f->cells_w);
     p->slots = s->conv.kh * p->high.windows;
-    p->feature = (ptrdiff_t)(8 * lines);
-    const int rows = SPARSE_BYTES / (int)sizeof(float) / s->sparse_width;
+    p->entry = s->sparse ? sizeof(sparse_entry) : sizeof(uint32_t);
+    /* An odd number of cache lines: else the lists of all features share a few sets of L1. */
+    const size_t list = ((size_t)f->cells_w * f->channels + VW) * p->entry;
+    p->feature = (ptrdiff_t)(((list + 63) / 64 | 1) * 64);
+    const int bytes = s->sparse ? sizeof(float) : sizeof(uint16_t);
+    const int rows = SPARSE_BYTES / bytes / s->sparse_width;
     p->columns = rows * pool->kh * pool->kw / f->channels;
+    if (p->columns > s->conv.kw * p->slots) p->columns = s->conv.kw * p->slots;
     if (p->columns < 1) p->columns = 1;
+    const int unit = s->sparse ? VW : 2 * VW;
+    p->all = (s->cout + unit - 1) / unit * unit;
+    p->room = s->sparse ? 0 : (ptrdiff_t)p->columns * f->channels + FD_JOIN_ROOM;
     p->rows = malloc(sizeof(origin) * p->slots);
     p->slot = malloc(sizeof(int) * p->slots);
     p->held = malloc(sizeof(int) * p->slots);
-    p->entries = (sparse_entry *)fd_scratch(2 * p->feature * s->kp * p->slots);
+    p->entries = (char *)fd_scratch(p->feature / 4 * s->kp * p->slots + FD_JOIN_ROOM);
     p->start = malloc(sizeof(int32_t) * p->slots * (f->w + 1) * s->kp);
     p->count = malloc(sizeof(int32_t) * s->kp);
-    p->panel = fd_scratch((size_t)s->kp * padded(s->cout));
-    if (!p->rows || !p->slot || !p->held || !p->entries || !p->start || !p->count || !p->panel) {
+    p->parts = malloc(sizeof(sparse_part) * p->slots);
+    p->panel = fd_scratch((size_t)s->kp * p->all);
+    p->joined = malloc(sizeof(uint32_t) * 2 * p->room);
+    if (!p->rows || !p->slot || !p->held || !p->entries || !p->start || !p->count || !p->parts ||
+        !p->panel || (p->room && !p->joined)) {
         sparse_free(p);
         return 0;
     }
@@ -102,6 +128,21 @@ FD_INLINE int append_some(sparse_entry *to, vf values, const int32_t *offsets, i
     _mm512_storeu_si512(to + 8, _mm512_permutex2var_epi32(a, high, b));
     return __builtin_popcount(some);
 }
+/* The same for bfloat16: values to nearest, ties to even, and rows. */
+FD_INLINE int append_some_bf16(uint32_t *to, vf values, const int32_t *rows, int n) {
+    const __m512i bits = (__m512i)values, upper = _mm512_set1_epi32((int)0xffff0000);
+    const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+    const __m512i row = _mm512_and_si512(_mm512_loadu_si512(rows), _mm512_set1_epi32(0xffff));
+    const __m512i half = _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff));
+    const __m512i rounded = _mm512_mask_add_epi32(_mm512_set1_epi32(0x7fc00000),
+                                                  vm_is_number(values), bits, half);
+    /* rounded & upper | row */
+    const __m512i all = _mm512_ternarylogic_epi32(rounded, upper, row, 0xea);
+    const vm some = vm_and(vm_differ(values, vf_zero()), (vm)((1u << n) - 1));
+    _mm512_storeu_si512(to, _mm512_maskz_compress_epi32(some, all));
+    return __builtin_popcount(some);
+}
+
 #elif defined(__AVX2__)
 #define SPARSE_SQUARES 1
 FD_INLINE int append_some(sparse_entry *to, vf values, const int32_t *offsets, int n) {
@@ -121,15 +162,19 @@ FD_INLINE int append_some(sparse_entry *to, vf values, const int32_t *offsets, i
 #endif
 
 /* Channels order[0..n-1] of a cell, of all features: v is its first one's. */
-static void append_values(const sparse_lists *p, sparse_entry *to, const float *v,
-                          const int32_t *order, int n, int shift) {
-    const int kp = p->s->kp, width = p->s->sparse_width;
+static void append_values(const sparse_lists *p, char *to, const float *v, const int32_t *order,
+                          int n, int shift) {
+    const int kp = p->s->kp;
+    /* Entries of bfloat16 count rows. */
+    const int unit = p->s->sparse ? p->s->sparse_width : 1;
 #if SPARSE_SQUARES
+    const int bf16 = !p->s->sparse;
+    (void)bf16;
     for (int i = 0; i < n; i += VW, order += VW) {
         const int some = n - i < VW ? n - i : VW;
         int32_t offsets[VW];
         /* Beyond the end of a place `order` still names channels; append_some leaves them out. */
-        for (int j = 0; j < VW; j++) offsets[j] = (order[j] - shift) * width;
+        for (int j = 0; j < VW; j++) offsets[j] = (order[j] - shift) * unit;
         for (int k = 0; k < kp; k += VW) {
             vf x[VW];
             FD_UNROLL
@@ -138,16 +183,23 @@ static void append_values(const sparse_lists *p, sparse_entry *to, const float *
             FD_UNROLL
             for (int j = 0; j < VW; j++) {
                 int32_t *count = p->count + k + j;
-                *count += append_some(to + (k + j) * p->feature + *count, x[j], offsets, some);
+                char *list = to + (k + j) * p->feature;
+#if FD_HAS_BF16
+                if (bf16) {
+                    *count += append_some_bf16((uint32_t *)list + *count, x[j], offsets, some);
+                    continue;
+                }
+#endif
+                *count += append_some((sparse_entry *)list + *count, x[j], offsets, some);
             }
         }
     }
 #else
     for (int i = 0; i < n; i++) {
         const float *from = v + (ptrdiff_t)order[i] * kp;
-        const int32_t offset = (order[i] - shift) * width;
-        sparse_entry *list = to;
-        for (int k = 0; k < kp; k++, list += p->feature) {
+        const int32_t offset = (order[i] - shift) * unit;
+        for (int k = 0; k < kp; k++) {
+            sparse_entry *list = (sparse_entry *)(to + k * p->feature);
             list[p->count[k]] = (sparse_entry){from[k], offset};
             p->count[k] += from[k] != 0;
         }
@@ -181,7 +233,7 @@ static void list_row(sparse_lists *p, int slot, int row, int place) {
     const fd_source *f = &s->source;
     const size_t cell = (size_t)f->channels * s->kp, lanes = sizeof(int32_t) * s->kp;
     const float *v = s->v + (size_t)row * f->cells_w * cell;
-    sparse_entry *to = p->entries + slot * p->feature * s->kp;
+    char *to = p->entries + slot * p->feature * s->kp;
     int32_t *start = p->start + (size_t)slot * (f->w + 1) * s->kp;
     memset(p->count, 0, lanes);
     for (int x = f->w - 1; x >= 0; x--, start += s->kp) {
@@ -233,13 +285,6 @@ static void hold_rows(sparse_lists *p, int Y) {
 
 /* ---- the product ---- */
 
-/* What a row of the unpooled tensor sends to a pixel through a row of the kernel. */
-typedef struct {
-    const sparse_entry *entries;
-    const int32_t *from, *to; /* by feature */
-    const float *weight;
-} sparse_part;
-
 /* Where the sums of a block of channels are: (kp, stride); if `first`, they begin at 0. */
 typedef struct {
     float *panel;
@@ -250,26 +295,29 @@ typedef struct {
 /* Lists of the feature this many further on are fetched. */
 #define SPARSE_AHEAD 3
 
+/* Of entries of so many bytes. */
+FD_INLINE void fetch_list(const sparse_part *p, int k, ptrdiff_t feature, int entry) {
+    /* Beyond the last feature's there is the start of the next column. */
+    const char *list = p->entries + k * feature + (ptrdiff_t)p->from[k] * entry;
+    for (int i = 0; i < 24 * entry; i += 64) __builtin_prefetch(list + i);
+}
+
 /* Adds a part to the sums of NV vectors of channels. */
-FD_INLINE void sparse_product(const sparse_part *p, ptrdiff_t feature, const sparse_sums *to,
-                              const int NV) {
-    const sparse_entry *list = p->entries;
+FD_INLINE void sparse_product(const sparse_part *p, ptrdiff_t feature, const float *weight,
+                              const sparse_sums *to, const int NV) {
+    const char *entries = p->entries;
     float *sums = to->panel;
-    for (int k = 0; k < to->kp; k++, list += feature, sums += to->stride) {
+    for (int k = 0; k < to->kp; k++, entries += feature, sums += to->stride) {
+        const sparse_entry *list = (const sparse_entry *)entries;
         const sparse_entry *begin = list + p->from[k], *end = list + p->to[k];
-        /* Beyond the last feature's there is the start of the next column. */
-        const char *next =
-            (const char *)(list + SPARSE_AHEAD * feature + p->from[k + SPARSE_AHEAD]);
-        __builtin_prefetch(next);
-        __builtin_prefetch(next + 64);
-        __builtin_prefetch(next + 128);
+        fetch_list(p, k + SPARSE_AHEAD, feature, sizeof(sparse_entry));
         vf acc[FD_SPARSE_NV];
         FD_UNROLL
         for (int j = 0; j < NV; j++) acc[j] = to->first ? vf_zero() : vf_load(sums + j * VW);
         for (const sparse_entry *e = begin; e < end; e++) {
             uint64_t both; /* in one load */
             memcpy(&both, e, sizeof both);
-            const float *w = p->weight + ((int64_t)both >> 32);
+            const float *w = weight + ((int64_t)both >> 32);
             const vf x = vf_from_bits((uint32_t)both);
             FD_UNROLL
             for (int j = 0; j < NV; j++) acc[j] = vf_fma(vf_load(w + j * VW), x, acc[j]);
@@ -280,9 +328,9 @@ FD_INLINE void sparse_product(const sparse_part *p, ptrdiff_t feature, const spa
 }
 
 #define SPARSE_CASE(NV) \
-    case NV: sparse_product(p, feature, to, NV); break;
-static void sparse_block(const sparse_part *p, ptrdiff_t feature, const sparse_sums *to,
-                         int vectors) {
+    case NV: sparse_product(p, feature, weight, to, NV); break;
+static void sparse_block(const sparse_part *p, ptrdiff_t feature, const float *weight,
+                         const sparse_sums *to, int vectors) {
     switch (vectors) {
         SPARSE_CASE(1) SPARSE_CASE(2) SPARSE_CASE(3) SPARSE_CASE(4)
 #if FD_SPARSE_NV == 8
@@ -306,34 +354,63 @@ static void sparse_to_lanes(const fd_step *s, const float *sums, ptrdiff_t strid
         }
 }
 
+#if FD_HAS_BF16
+#include "sparse_bf16.h"
+#endif
+
+/* Adds n parts to the panel, or begins with them. */
+static void sum_parts(const sparse_lists *p, int n, int first) {
+    const fd_step *s = p->s;
+    const ptrdiff_t rows = (ptrdiff_t)s->conv.kh * s->conv.kw * s->source.channels;
+    const int width = s->sparse_width;
+    for (int c = 0; c < p->all; c += width) {
+        sparse_sums sums = {p->panel + c, p->all, s->kp, first};
+        const int vectors = (p->all - c < width ? p->all - c : width) / VW;
+#if FD_HAS_BF16
+        if (s->sparse_bf16) {
+            sparse_block_bf16(p->parts, n, p->feature, s->sparse_bf16 + rows * c, p->joined, p->room,
+                              &sums, vectors, width);
+            continue;
+        }
+#endif
+        for (int i = 0; i < n; i++, sums.first = 0)
+            sparse_block(p->parts + i, p->feature, s->sparse + rows * c + p->parts[i].row * width,
+                         &sums, vectors);
+    }
+}
+
 static void sparse_pixel(sparse_lists *p, int Y, int X, float *out) {
     const fd_step *s = p->s;
     const fd_source *f = &s->source;
-    const int all = padded(s->cout), width = s->sparse_width;
-    const size_t tap = (size_t)f->channels * width, block = s->conv.kh * s->conv.kw * tap;
     /* The columns that reach it, counted from the right as the lists are: from..to-1. */
     const int right = X + s->conv.left, left = right - s->conv.kw + 1;
     const int from = f->w - 1 - (right < f->w ? right : f->w - 1), to = f->w - (left > 0 ? left : 0);
-    sparse_sums sums = {NULL, all, s->kp, 1};
+    int n = 0, columns = 0, empty = 1;
     if (p->Y != Y) hold_rows(p, Y);
     for (int i = 0; from < to && i < p->slots; i++) {
         const origin row = p->rows[i];
         if (row.cell < 0) continue;
         const int32_t *start = p->start + (size_t)p->slot[i] * (f->w + 1) * s->kp;
-        for (int x = from; x < to; x += p->columns, sums.first = 0) {
-            const int end = x + p->columns < to ? x + p->columns : to;
-            sparse_part part = {
+        for (int x = from, end; x < to; x = end) {
+            end = to - x < p->columns - columns ? to : x + p->columns - columns;
+            p->parts[n++] = (sparse_part){
                 p->entries + p->slot[i] * p->feature * s->kp, start + (size_t)x * s->kp,
-                start + (size_t)end * s->kp, s->sparse + (row.tap * s->conv.kw + right) * tap,
+                start + (size_t)end * s->kp, ((ptrdiff_t)row.tap * s->conv.kw + right) * f->channels,
             };
-            for (int c = 0; c < all; c += width, part.weight += block) {
-                sums.panel = p->panel + c;
-                sparse_block(&part, p->feature, &sums, (all - c < width ? all - c : width) / VW);
+            columns += end - x;
+            /* float32: one at a time. Of several at once only the sums of bfloat16 gain. */
+            if (s->sparse || columns == p->columns) {
+                sum_parts(p, n, empty);
+                n = columns = empty = 0;
             }
         }
     }
-    if (sums.first) memset(p->panel, 0, sizeof(float) * s->kp * all);
-    sparse_to_lanes(s, p->panel, all, out);
+    if (n) {
+        sum_parts(p, n, empty);
+    } else if (empty) {
+        memset(p->panel, 0, sizeof(float) * s->kp * p->all);
+    }
+    sparse_to_lanes(s, p->panel, p->all, out);
 }
 
 #endif

@@ -74,6 +74,7 @@ cdef extern from "fastdeconv.h" nogil:
         const float *weight
         const uint16_t *bf16
         const float *sparse
+        const uint16_t *sparse_bf16
         int sparse_width
         fd_post post
         int out_h, out_w
@@ -391,8 +392,12 @@ cdef class Step:
         self.s.out_h, self.s.out_w = out_size
 
     def leave_out_zeros(self, weight):
-        """Look for the values that are not zero, whose rows of weights are these."""
-        self.s.sparse = _floats(weight, self.keep)
+        """Look for the values that are not zero, whose rows of weights, of float32 or bfloat16
+        (uint16), are these."""
+        if weight.dtype == "uint16":
+            self.s.sparse_bf16 = <const uint16_t *>_index(weight, self.keep)
+        else:
+            self.s.sparse = _floats(weight, self.keep)
         self.s.sparse_width = weight.shape[3]
 
     def rows(self, float[:, :, :, ::1] out, int row0, int row1):

@@ -314,7 +314,8 @@ class NativeBackend:
     def from_planes(self, planes: FloatArray, bf16: bool) -> Lanes:
         count, channels, h, w = planes.shape
         lanes, few = _lanes(_table(), count, bf16)
-        rectified = 2 * int(np.count_nonzero(planes)) <= planes.size
+        # In bfloat16 what is left out shows in the bits, which no other feature may decide.
+        rectified = not bf16 and 2 * int(np.count_nonzero(planes)) <= planes.size
         if few:
             # A copy whatever the shape: it is released some time, the planes are not ours.
             return Lanes(planes.transpose(2, 3, 0, 1).copy(order="C"), lanes, few, rectified)
@@ -663,17 +664,19 @@ def _step(table: Any, job: Step, post: Post, num_threads: int) -> Any:
         conv.cache, ("step", table.name, nv),
         lambda: _pack_step(conv.weight, conv.groups, table, nv),
     )
+    sparse = _is_sparse(table, job)
     bf16 = None
-    if job.bf16 and conv.groups == 1:
+    if job.bf16 and conv.groups == 1 and not sparse:
         bf16 = cached(conv.cache, "bf16", lambda: _pack_bf16(conv.weight))
     step = native.Step(
         table, job.v.values, job.v.lanes, nv, source, cells, conv.window, conv.groups,
         conv.input_channels, weight, bf16, post, conv.input_size,
     )
-    if _is_sparse(table, job):
-        step.leave_out_zeros(
-            cached(conv.cache, ("sparse", table.name), lambda: _pack_sparse(conv.weight, table))
-        )
+    if sparse:
+        step.leave_out_zeros(cached(
+            conv.cache, ("sparse", table.name, job.bf16),
+            lambda: _pack_sparse(conv.weight, table, job.bf16),
+        ))
     return step
 
 
@@ -685,14 +688,18 @@ def _is_sparse(table: Any, job: Step) -> bool:
     """Whether csrc/sparse.h can take a step, and is faster."""
     conv = job.conv
     plain = conv.groups == 1 and conv.window.stride == conv.window.dilation == (1, 1)
-    # Offsets into the weights have 32 bits.
-    fits = job.source.size[1] * conv.weight[:, :, 0, 0].size < 2**30
-    return plain and fits and not (job.v.few or job.bf16) and _has_zeros(table, job)
+    # Offsets into the weights have 32 bits, numbers of their rows in bfloat16 have 16.
+    fits = job.source.size[1] * conv.weight[:, :, 0, 0].size < 2**30 and (
+        not job.bf16 or conv.weight[:, 0].size <= 2**16
+    )
+    return plain and fits and not job.v.few and _has_zeros(table, job)
 
 
 def _has_zeros(table: Any, job: Step) -> bool:
     """Whether a step has as many values that are zero as make it worth while to look for them."""
-    return job.v.rectified and job.conv.input_channels >= table.sparse_least
+    # In bfloat16 the dense product is twice as fast; looking for zeros pays for whole blocks.
+    least = table.width * table.sparse_nv if job.bf16 else table.sparse_least
+    return job.v.rectified and job.conv.input_channels >= least
 
 
 _Cells = tuple[NDArray[np.int32], NDArray[np.int32], Pair]
@@ -780,27 +787,36 @@ def _pack_step(weight: FloatArray, groups: int, table: Any, nv: int) -> FloatArr
     return _pad_last(pack_blocks(weight, groups, inner).reshape(-1, inner), table.width)
 
 
-def _pack_sparse(weight: FloatArray, table: Any) -> FloatArray:
+def _pack_sparse(weight: FloatArray, table: Any, bf16: bool) -> NDArray[Any]:
     """Weights (O, C, kh, kw) as csrc/sparse.h wants them: [block][tap][O][width]."""
     out, inner = weight.shape[:2]
-    vectors = -(-inner // table.width)
-    blocks = -(-vectors // table.sparse_nv)
-    width = -(-vectors // blocks) * table.width
+    unit = 2 * table.width if bf16 else table.width
+    units = -(-inner // unit)
+    blocks = -(-units * unit // (table.sparse_nv * table.width))
+    width = -(-units // blocks) * unit
     rows = _pad_last(weight.reshape(out, inner, -1).transpose(2, 0, 1), blocks * width)
-    return aligned_copy(rows.reshape(-1, out, blocks, width).transpose(2, 0, 1, 3))
+    packed = aligned_copy(rows.reshape(-1, out, blocks, width).transpose(2, 0, 1, 3))
+    return _round_bf16(packed) if bf16 else packed
 
 
 def _pack_bf16(weight: FloatArray) -> NDArray[np.uint16]:
     """Weights (O, C, kh, kw) as csrc/bf16.h wants them: (taps * O, C in groups of 32)."""
     out, inner = weight.shape[:2]
-    rows = _pad_last(weight.reshape(out, inner, -1).transpose(2, 0, 1), 32)
+    rows = _round_bf16(_pad_last(weight.reshape(out, inner, -1).transpose(2, 0, 1), 32))
+    return rows.reshape(-1, rows.shape[2])
+
+
+def _round_bf16(rows: FloatArray) -> NDArray[np.uint16]:
+    """Rows of groups of 32 to bfloat16, which start on a cache line."""
     bits = np.ascontiguousarray(rows).view(np.uint32)
     # To nearest, ties to even.
     rounded = ((bits + (0x7FFF + (bits >> 16 & 1))) >> 16).astype(np.uint16)
     # Unpacking takes four numbers of every eight for the lower 16 channels, and four for the
     # upper ones.
-    halves = rounded.reshape(-1, 2, 4, 4)
-    return np.ascontiguousarray(halves.swapaxes(1, 2)).reshape(-1, rows.shape[2])
+    halves = rounded.reshape(-1, 2, 4, 4).swapaxes(1, 2)
+    packed = aligned_empty((rows.size // 2,)).view(np.uint16)
+    packed.reshape(halves.shape)[...] = halves
+    return packed.reshape(rows.shape)
 
 
 def _pack_last(weight: FloatArray, table: Any, nv: int) -> FloatArray:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import fastdeconv
+from fastdeconv.kernels.dispatch import get_backend, has_bf16
 from fastdeconv.network.layers import layer_from_record
 
 Build = Callable[..., fastdeconv.Network]
@@ -29,6 +30,23 @@ def on(request: pytest.FixtureRequest) -> Iterator[dict[str, str]]:
     """Every back end and instruction set in turn."""
     with fastdeconv.config(**request.param):
         yield request.param
+
+
+@pytest.fixture(scope="session")
+def bf16_settings() -> dict[str, str]:
+    """Settings with which precision="bf16" works, where there are any."""
+    settings = {"backend": "native", "isa": "avx512"}
+    if settings in IMPLEMENTATIONS:
+        with fastdeconv.config(**settings):
+            if has_bf16(get_backend()):
+                return settings
+    pytest.skip("this CPU, or the build, has no AVX512_BF16")
+
+
+@pytest.fixture
+def bf16(bf16_settings: dict[str, str]) -> Iterator[None]:
+    with fastdeconv.config(**bf16_settings):
+        yield
 
 
 WEIGHTLESS = {"out", "kernel"}

@@ -80,6 +80,28 @@ def test_the_bits_are_those_of_the_dense_product(build, network, seed, rule, cou
             assert np.array_equal(maps(trace, features, rule, sparse=True), dense), isa
 
 
+@settings(PROPERTY, max_examples=60)
+@given(
+    network=networks(), seed=st.integers(0, 2**16),
+    rule=st.sampled_from(["deconvnet", "guided", "gradient"]), count=st.sampled_from([1, 20, 64]),
+)
+def test_in_bfloat16_only_the_order_of_sums_differs(
+    build, bf16_settings, network, seed, rule, count
+):
+    """Of the three convolutions one is a step in bfloat16: nothing is rounded after it."""
+    try:
+        trace = build(*network, seed).forward(
+            np.random.default_rng(seed).standard_normal(network[1])
+        )
+    except fd.ParameterError:
+        assume(False)
+    features = np.arange(count) % network[0][-1]["out"]
+    with fd.config(**bf16_settings):
+        dense = maps(trace, features, rule, sparse=False, precision="bf16")
+        found = maps(trace, features, rule, sparse=True, precision="bf16")
+    assert np.abs(found - dense).max() <= 2e-6 * np.abs(dense).max()
+
+
 def tower(build: Any, channels: int) -> fd.Trace:
     conv = {"type": "conv2d", "out": channels, "kernel": (3, 3), "padding": "same"}
     block = [conv, {"type": "relu"}, {"type": "max_pool2d", "kernel_size": (2, 2)}]
