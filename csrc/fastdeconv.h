@@ -202,7 +202,7 @@ typedef struct {
     /* Output rows one cell row reaches, by how many rows the next one starts further
      * down, and the elements of one row of sums. */
     void (*last_reach)(const fd_last *, int *reach, int *advance, ptrdiff_t *row);
-    int (*last_band)(const fd_last *, int band);
+    int (*last_bands)(const fd_last *, int band0, int band1);
     int (*last_seam)(const fd_last *, int band);
     int (*single_features)(const fd_single *, int k0, int k1);
 } fd_kernels;

@@ -439,27 +439,35 @@ static void produce_row(scatterer *p, stepper *above, int Y, float *panel) {
     }
 }
 
-int FD_NAME(fd_last_band)(const fd_last *f, int band) {
+static void produce_band(scatterer *p, stepper *above, int band, float *panel) {
+    const fd_last *f = p->f;
     const int cells = f->source.cells_h, row0 = band_row(f, band), next = band_row(f, band + 1);
     const int row1 = next < cells ? next : cells;
+    for (int y = row0; y < row1; y++) {
+        produce_row(p, above, y, panel);
+        retire_rows(p, band, y, 0, p->advance);
+    }
+    if (row1 == cells) {
+        retire_rows(p, band, row1 - 1, p->advance, p->reach);
+        /* Rows that no window covers; all of the ring is zero now. */
+        for (int y = base_row(f, row1 - 1) + p->reach; y < f->out_h; y++)
+            flush_row(f, p->ring, p->margin, y);
+        return;
+    }
+    for (int i = p->advance; i < p->reach; i++) {
+        float *row = ring_row(p, row1 - 1, i);
+        memcpy(side_row(p, band, 1, i - p->advance), row, sizeof(float) * p->row);
+        memset(row, 0, sizeof(float) * p->row);
+    }
+}
+
+int FD_NAME(fd_last_bands)(const fd_last *f, int band0, int band1) {
     scatterer p;
     stepper above;
     if (!scatterer_init(&p, f)) return -1;
     float *panel = fd_scratch((size_t)FIRST_COLUMNS * f->source.channels * f->kp);
     const int ok = panel && (!f->step || stepper_init(&above, f->step));
-    for (int y = row0; ok && y < row1; y++) {
-        produce_row(&p, &above, y, panel);
-        retire_rows(&p, band, y, 0, p.advance);
-    }
-    if (ok && row1 == cells) {
-        retire_rows(&p, band, row1 - 1, p.advance, p.reach);
-        /* Rows that no window covers; all of the ring is zero now. */
-        for (int y = base_row(f, row1 - 1) + p.reach; y < f->out_h; y++)
-            flush_row(f, p.ring, p.margin, y);
-    } else if (ok)
-        for (int i = p.advance; i < p.reach; i++)
-            memcpy(side_row(&p, band, 1, i - p.advance), ring_row(&p, row1 - 1, i),
-                   sizeof(float) * p.row);
+    for (int band = band0; ok && band < band1; band++) produce_band(&p, &above, band, panel);
     if (ok && f->step) stepper_free(&above);
     free(panel);
     scatterer_free(&p);

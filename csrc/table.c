@@ -23,7 +23,7 @@ const fd_kernels FD_NAME(fd_table) = {
     .first_rows = FD_NAME(fd_first_rows),
     .overlap_rows = FD_NAME(fd_overlap_rows),
     .last_reach = FD_NAME(fd_last_reach),
-    .last_band = FD_NAME(fd_last_band),
+    .last_bands = FD_NAME(fd_last_bands),
     .last_seam = FD_NAME(fd_last_seam),
     .single_features = FD_NAME(fd_single_features),
 };

@@ -28,7 +28,7 @@ int FD_NAME(fd_step_rows)(const fd_step *, float *out, int row0, int row1);
 int FD_NAME(fd_first_rows)(const fd_first *, float *out, int row0, int row1);
 void FD_NAME(fd_overlap_rows)(const fd_overlap *, int row0, int row1);
 void FD_NAME(fd_last_reach)(const fd_last *, int *reach, int *advance, ptrdiff_t *row);
-int FD_NAME(fd_last_band)(const fd_last *, int band);
+int FD_NAME(fd_last_bands)(const fd_last *, int band0, int band1);
 int FD_NAME(fd_last_seam)(const fd_last *, int band);
 
 int FD_NAME(fd_single_features)(const fd_single *, int k0, int k1);

@@ -147,7 +147,7 @@ cdef extern from "fastdeconv.h" nogil:
         void (*lanes_to_planes)(const float *, int, int, int, int, int, float *, int,
                                 int) noexcept nogil
         void (*last_reach)(const fd_last *, int *, int *, ptrdiff_t *) noexcept nogil
-        int (*last_band)(const fd_last *, int) noexcept nogil
+        int (*last_bands)(const fd_last *, int, int) noexcept nogil
         int (*last_seam)(const fd_last *, int) noexcept nogil
         int (*single_features)(const fd_single *, int, int) noexcept nogil
 
@@ -505,10 +505,10 @@ cdef class Last:
         if side is not None:
             self.f.side = _writable(side, self.keep)
 
-    def band(self, int i):
+    def bands(self, int i, int end):
         cdef int status
         with nogil:
-            status = self.table.k.last_band(&self.f, i)
+            status = self.table.k.last_bands(&self.f, i, end)
         _check(status)
 
     def seam(self, int i):

@@ -41,7 +41,7 @@ from .lanes import (
     padded_size,
     shared_windows,
 )
-from .schedule import band_edges, run_bands
+from .schedule import band_edges, run_bands, shrinking_edges
 from .winograd import error_bound, transform_filters
 
 __all__ = ["BACKEND", "Channels", "NativeBackend"]
@@ -262,7 +262,7 @@ class NativeBackend:
         channels = job.conv.input_channels
         out = _scratch.take((h, w, lanes, channels) if few else (h, w, channels, lanes))
         threads = _enough_threads(num_threads, _multiply_adds(job))
-        _run_rows(lambda a, b: kernel.rows(out, a, b), h, threads)
+        _run_edges(lambda a, b: kernel.rows(out, a, b), shrinking_edges(h, threads), threads)
         return Lanes(out, lanes, few, _rectifies(job.post))
 
     def add_overlaps(self, job: Overlap, num_threads: int) -> Lanes:
@@ -307,7 +307,7 @@ class NativeBackend:
         if isinstance(job.above, Step):
             work += _multiply_adds(job.above)
         threads = _enough_threads(num_threads, _FEW * work if few else work)
-        run_bands(bands, kernel.band, threads)
+        _run_edges(kernel.bands, shrinking_edges(bands, threads), threads)
         if side is not None:
             run_bands(bands - 1, lambda i: kernel.seam(i + 1), threads)
 
@@ -410,7 +410,10 @@ def _multiply_adds(job: First | Step) -> int:
 
 
 def _run_rows(work: Any, rows: int, num_threads: int, *, largest: int = 8) -> None:
-    edges = band_edges(rows, num_threads, largest=largest)
+    _run_edges(work, band_edges(rows, num_threads, largest=largest), num_threads)
+
+
+def _run_edges(work: Any, edges: list[int], num_threads: int) -> None:
     run_bands(len(edges) - 1, lambda i: work(edges[i], edges[i + 1]), num_threads)
 
 

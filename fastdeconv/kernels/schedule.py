@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-__all__ = ["band_edges", "run_bands"]
+__all__ = ["band_edges", "run_bands", "shrinking_edges"]
 
 # An upper bound only: the executor starts a thread when there is work for it.
 _MAX_WORKERS = 256
@@ -61,6 +61,18 @@ def band_edges(rows: int, num_threads: int, *, smallest: int = 1, largest: int =
     """
     size = max(smallest, min(largest, rows // (8 * num_threads)))
     return [*range(0, rows, size), rows]
+
+
+def shrinking_edges(rows: int, num_threads: int) -> list[int]:
+    """As `band_edges`, the largest band first: for kernels that keep something from row to row.
+
+    The last ones are small, so that all threads are done at about the same time.
+    """
+    least = max(1, min(8, rows // (8 * num_threads)))
+    edges = [0]
+    while (left := rows - edges[-1]) > 0:
+        edges.append(edges[-1] + min(left, max(least, left // (2 * num_threads))))
+    return edges
 
 
 class _Queue:

@@ -97,9 +97,21 @@ def test_in_bfloat16_only_the_order_of_sums_differs(
         assume(False)
     features = np.arange(count) % network[0][-1]["out"]
     with fd.config(**bf16_settings):
-        dense = maps(trace, features, rule, sparse=False, precision="bf16")
-        found = maps(trace, features, rule, sparse=True, precision="bf16")
+        check_bf16(trace, features, rule)
+
+
+def check_bf16(trace: fd.Trace, features: Any, rule: str) -> None:
+    dense = maps(trace, features, rule, sparse=False, precision="bf16")
+    found = maps(trace, features, rule, sparse=True, precision="bf16")
     assert np.abs(found - dense).max() <= 2e-6 * np.abs(dense).max()
+
+
+def test_in_bfloat16_numbers_of_rows_may_need_more_than_their_bits(build, bf16):
+    """Lists count rows of the weights modulo 2^16; here the last column is at 77000."""
+    conv = {"type": "conv2d", "out": 70, "kernel": (1, 3), "padding": "same"}
+    net = build([dict(conv), {"type": "relu"}, dict(conv), {"type": "relu"}, dict(conv)], (1, 1, 1100))
+    trace = net.forward(np.random.default_rng(4).standard_normal((1, 1, 1100)))
+    check_bf16(trace, range(20), "deconvnet")
 
 
 def tower(build: Any, channels: int) -> fd.Trace:

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastdeconv.kernels import schedule
-from fastdeconv.kernels.schedule import band_edges, run_bands
+from fastdeconv.kernels.schedule import band_edges, run_bands, shrinking_edges
 
 WAIT = 20
 """Seconds after which a test that waits for a thread gives up."""
@@ -230,3 +230,14 @@ def test_edges_cut_all_rows_into_bands_within_their_limits(rows, num_threads, sm
     assert edges[0] == 0 and edges[-1] == rows
     assert all(smallest <= size <= largest for size in sizes[:-1])
     assert 1 <= sizes[-1] <= largest
+
+
+@settings(derandomize=True, deadline=None)
+@given(st.integers(0, 3000), st.integers(1, 64))
+def test_shrinking_edges_cut_all_rows_and_the_last_bands_are_small(rows, num_threads):
+    edges = shrinking_edges(rows, num_threads)
+    sizes = [b - a for a, b in itertools.pairwise(edges)]
+    assert edges[0] == 0 and edges[-1] == rows
+    assert sizes == sorted(sizes, reverse=True)
+    assert all(1 <= size <= max(8, rows // (2 * num_threads)) for size in sizes)
+    assert rows == 0 or sizes[-1] <= 8
