@@ -109,7 +109,8 @@ def check_bf16(trace: fd.Trace, features: Any, rule: str) -> None:
 def test_in_bfloat16_numbers_of_rows_may_need_more_than_their_bits(build, bf16):
     """Lists count rows of the weights modulo 2^16; here the last column is at 77000."""
     conv = {"type": "conv2d", "out": 70, "kernel": (1, 3), "padding": "same"}
-    net = build([dict(conv), {"type": "relu"}, dict(conv), {"type": "relu"}, dict(conv)], (1, 1, 1100))
+    records = [dict(conv), {"type": "relu"}, dict(conv), {"type": "relu"}, dict(conv)]
+    net = build(records, (1, 1, 1100))
     trace = net.forward(np.random.default_rng(4).standard_normal((1, 1, 1100)))
     check_bf16(trace, range(20), "deconvnet")
 
