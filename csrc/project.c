@@ -16,7 +16,7 @@
  *         have a fixed height, sums of rows that two bands share are kept aside and
  *         added in `last_seam`. Between the two a pool whose windows overlap (overlap.c) needs
  *         all of the tensor; then it is read from memory.
- * Sparse  Behind a rectifier most steps leave out the zeros (sparse.h).
+ * Sparse  Behind a rectifier most steps leave out the zeros (sparse.h, sparse_bf16.h).
  * Few     Features that fill at most half a vector stay out of the lanes (few.h).
  * Layout  V (h, w, channel, lane); of few features (h, w, feature, channel). W packed per
  *         group: for every block of NC output channels (the last may be smaller)

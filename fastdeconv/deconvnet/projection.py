@@ -99,8 +99,8 @@ def deconvolve(
         The feature's whole activation map; its strongest unit alone (the first in
         row-major order); or your own values at the layer's output.
     precision : {"float32", "bf16"}
-        ``"bf16"`` rounds what is multiplied to bfloat16 (8 bits) and adds in float32: 1.1 to
-        1.5 times as fast, most under ``"gradient"``. Errors are up to 3e-3 of a map's maximum
+        ``"bf16"`` rounds what is multiplied to bfloat16 (8 bits) and adds in float32: with
+        many channels 1.3 to 1.5 times as fast. Errors are up to 3e-3 of a map's maximum
         for pooled networks under ``"deconvnet"`` and ``"guided"``, and up to 2e-2 where more
         cancels out: under ``"gradient"`` and without pools. For listening, not for comparing
         numbers. It needs the native back end and a CPU with AVX512_BF16.

@@ -791,7 +791,8 @@ def _pack_step(weight: FloatArray, groups: int, table: Any, nv: int) -> FloatArr
 
 
 def _pack_sparse(weight: FloatArray, table: Any, bf16: bool) -> NDArray[Any]:
-    """Weights (O, C, kh, kw) as csrc/sparse.h wants them: [block][tap][O][width]."""
+    """Weights (O, C, kh, kw) as csrc/sparse.h wants them, or sparse_bf16.h:
+    [block][tap][O][width]."""
     out, inner = weight.shape[:2]
     unit = 2 * table.width if bf16 else table.width
     units = -(-inner // unit)

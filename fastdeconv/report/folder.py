@@ -19,7 +19,7 @@ MANIFEST = "manifest.json"
 
 
 def check_writable(out: Path) -> None:
-    """Make the folder `out` if need be and see that one can write in it.
+    """See that one can write in the folder `out`, or make it; leaves nothing behind.
 
     Raises
     ------
@@ -27,8 +27,9 @@ def check_writable(out: Path) -> None:
         If it cannot be made or written.
     """
     probe = _partial_path(out, "check")
-    _make(probe)
+    made = _make(probe)
     probe.rmdir()
+    _remove_empty(made)
 
 
 def check_free(out: Path, name: str, *, overwrite: bool) -> None:
@@ -59,7 +60,8 @@ def new_folder(out: Path, name: str, *, overwrite: bool = False) -> Iterator[Pat
     """A folder to write in, which becomes ``out / name`` when the block ends well.
 
     Until then it has a hidden name of its own in `out`. If the block raises
-    anything at all it is removed, and an earlier result stays as it was.
+    anything at all it is removed, with the folders made for it, and an earlier result
+    stays as it was.
 
     Parameters
     ----------
@@ -81,13 +83,15 @@ def new_folder(out: Path, name: str, *, overwrite: bool = False) -> Iterator[Pat
     """
     check_free(out, name, overwrite=overwrite)
     partial = _partial_path(out, name)
+    made: list[Path] = []
     try:
-        _make(partial)
+        made = _make(partial)
         yield partial
         check_free(out, name, overwrite=overwrite)
         _publish(partial, out / name)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
+        _remove_empty(made)
         raise
 
 
@@ -107,14 +111,25 @@ def _partial_path(out: Path, name: str) -> Path:
     return out / f".{name}.partial-{os.getpid()}-{os.urandom(4).hex()}"
 
 
-def _make(folder: Path) -> None:
+def _make(folder: Path) -> list[Path]:
+    """The folders around it that had to be made, the innermost first."""
     try:
+        missing = [parent for parent in folder.parents if not parent.exists()]
         folder.mkdir(parents=True)
     except (OSError, ValueError) as error:  # ValueError: a null character in the path
         reason = getattr(error, "strerror", None) or error
         raise ParameterError(
             f"cannot write in the output folder {printable(str(folder.parent))}: {reason}"
         ) from None
+    return missing
+
+
+def _remove_empty(folders: list[Path]) -> None:
+    for folder in folders:
+        try:
+            folder.rmdir()
+        except OSError:
+            return  # somebody else has something in it by now
 
 
 def _publish(partial: Path, final: Path) -> None:

@@ -85,9 +85,25 @@ def test_a_result_that_appears_meanwhile_is_not_overwritten(tmp_path):
     assert os.listdir(tmp_path) == ["song"]
 
 
-def test_missing_output_folders_are_made(tmp_path):
-    check_writable(tmp_path / "a" / "b")
-    assert os.listdir(tmp_path / "a" / "b") == []
+def test_missing_output_folders_are_made_when_there_is_a_result_for_them(tmp_path):
+    out = tmp_path / "a" / "b"
+    check_writable(out)
+    assert os.listdir(tmp_path) == []
+    with pytest.raises(KeyError), new_folder(out, "song"):
+        raise KeyError
+    assert os.listdir(tmp_path) == []
+    write_result(out, "song", "{}")
+    assert os.listdir(out) == ["song"]
+
+
+def test_folders_that_were_there_or_hold_something_stay(tmp_path):
+    (tmp_path / "a").mkdir()
+    with pytest.raises(KeyError), new_folder(tmp_path / "a" / "b", "song"):
+        (tmp_path / "a" / "b" / "of another process").write_text("x")
+        raise KeyError
+    assert os.listdir(tmp_path / "a" / "b") == ["of another process"]
+    check_writable(tmp_path / "a")
+    assert os.listdir(tmp_path) == ["a"]
 
 
 def test_an_output_folder_that_is_a_file_is_a_clear_error(tmp_path):
