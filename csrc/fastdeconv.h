@@ -100,10 +100,11 @@ typedef struct {
                              * lane tensors are (h, w, kp, channels) */
     fd_window conv;
     int groups, cout;       /* cout: all channels of the result */
-    const float *weight;    /* packed: see project.c */
-    const uint16_t *bf16;   /* the weights for bfloat16 (bf16.h), or NULL: float32 */
-    const float *sparse;    /* the weights for leaving out zeros (sparse.h), or NULL */
-    const uint16_t *sparse_bf16; /* those for bfloat16, or NULL */
+    /* The weights, packed for one way to go; the others NULL. */
+    const float *weight;    /* see project.c */
+    const uint16_t *bf16;   /* for bfloat16 (bf16.h) */
+    const float *sparse;    /* for leaving out zeros (sparse.h) */
+    const uint16_t *sparse_bf16; /* for both (sparse_bf16.h) */
     int sparse_width;       /* of a row of them: whole vectors, pairs of vectors for bfloat16 */
     fd_post post;
     int out_h, out_w;

@@ -51,7 +51,6 @@ typedef struct {
     int slots;             /* as many: rows of the unpooled tensor whose lists are kept */
     int *slot;             /* of each of `rows` */
     int *held;             /* which row each slot has; -1: none */
-    int entry;             /* bytes of one */
     char *entries;         /* (slots, kp, feature) */
     ptrdiff_t feature;     /* bytes of one feature's list */
     int32_t *start;        /* (slots, w + 1, kp): where a column begins, from the right */
@@ -83,9 +82,9 @@ static int sparse_init(sparse_lists *p, const fd_step *s) {
     p->high = make_axis(pool->top, pool->sh, pool->dh, pool->kh, f->cells_h);
     p->wide = make_axis(pool->left, pool->sw, pool->dw, pool->kw, f->cells_w);
     p->slots = s->conv.kh * p->high.windows;
-    p->entry = s->sparse ? sizeof(sparse_entry) : sizeof(uint32_t);
+    const size_t entry = s->sparse ? sizeof(sparse_entry) : sizeof(uint32_t);
     /* An odd number of cache lines: else the lists of all features share a few sets of L1. */
-    const size_t list = ((size_t)f->cells_w * f->channels + VW) * p->entry;
+    const size_t list = ((size_t)f->cells_w * f->channels + VW) * entry;
     p->feature = (ptrdiff_t)(((list + 63) / 64 | 1) * 64);
     const int bytes = s->sparse ? sizeof(float) : sizeof(uint16_t);
     const int rows = SPARSE_BYTES / bytes / s->sparse_width;
@@ -168,8 +167,9 @@ static void append_values(const sparse_lists *p, char *to, const float *v, const
     /* Entries of bfloat16 count rows. */
     const int unit = p->s->sparse ? p->s->sparse_width : 1;
 #if SPARSE_SQUARES
-    const int bf16 = !p->s->sparse;
-    (void)bf16;
+#if FD_HAS_BF16
+    const int bf16 = p->s->sparse_bf16 != NULL;
+#endif
     for (int i = 0; i < n; i += VW, order += VW) {
         const int some = n - i < VW ? n - i : VW;
         int32_t offsets[VW];
@@ -210,18 +210,26 @@ static void append_values(const sparse_lists *p, char *to, const float *v, const
 /* Columns further on whose values are fetched while a list is made: V comes from memory. */
 #define SPARSE_COLUMNS_AHEAD 3
 
+/* What column x of the unpooled tensor wants of a row of cells at `place`, from the window that
+ * lies so many before the last one that covers it: the column of the cell, or -1, and n channels. */
+static int wanted(const sparse_lists *p, int x, int before, int row, int place,
+                  const int32_t **order, int *n) {
+    const fd_source *f = &p->s->source;
+    const origin column = covering(x, &p->wide, before, 0);
+    if (column.cell >= 0)
+        *order = at_place(f, row, column.cell, place * f->pool.kw + column.place, n);
+    return column.cell;
+}
+
 /* Fetches what column x wants of a row of cells, v, at `place`. */
 static void fetch_column(const sparse_lists *p, const float *v, int x, int row, int place) {
-    const fd_source *f = &p->s->source;
-    const size_t kp = p->s->kp;
+    const size_t channels = p->s->source.channels, kp = p->s->kp;
     for (int before = 0; before < p->wide.windows; before++) {
-        const origin column = covering(x, &p->wide, before, 0);
-        if (column.cell < 0) continue;
         int n;
-        const int32_t *order =
-            at_place(f, row, column.cell, place * f->pool.kw + column.place, &n);
-        for (int i = 0; i < n; i++) {
-            const float *lanes = v + ((size_t)column.cell * f->channels + order[i]) * kp;
+        const int32_t *order;
+        const int cell = wanted(p, x, before, row, place, &order, &n);
+        for (int i = 0; cell >= 0 && i < n; i++) {
+            const float *lanes = v + (cell * channels + order[i]) * kp;
             for (size_t k = 0; k < kp; k += 64 / sizeof(float)) __builtin_prefetch(lanes + k);
         }
     }
@@ -240,12 +248,10 @@ static void list_row(sparse_lists *p, int slot, int row, int place) {
         memcpy(start, p->count, lanes);
         if (x >= SPARSE_COLUMNS_AHEAD) fetch_column(p, v, x - SPARSE_COLUMNS_AHEAD, row, place);
         for (int before = p->wide.windows - 1; before >= 0; before--) {
-            const origin column = covering(x, &p->wide, before, 0);
-            if (column.cell < 0) continue;
             int n;
-            const int32_t *order =
-                at_place(f, row, column.cell, place * f->pool.kw + column.place, &n);
-            append_values(p, to, v + column.cell * cell, order, n, x * f->channels);
+            const int32_t *order;
+            const int column = wanted(p, x, before, row, place, &order, &n);
+            if (column >= 0) append_values(p, to, v + column * cell, order, n, x * f->channels);
         }
     }
     memcpy(start, p->count, lanes);

@@ -378,7 +378,7 @@ cdef class Step:
     cdef list keep
 
     def __init__(self, Table table, v, int kp, int nv, source, cells, window, int groups,
-                 int cout, weight, bf16, post, out_size):
+                 int cout, post, out_size):
         self.table = table
         self.keep = []
         self.s.source = _source(source, cells, self.keep)
@@ -386,14 +386,18 @@ cdef class Step:
         self.s.kp, self.s.nv = kp, nv
         self.s.conv = _window(window)
         self.s.groups, self.s.cout = groups, cout
-        self.s.weight = _floats(weight, self.keep)
-        self.s.bf16 = NULL if bf16 is None else <const uint16_t *>_index(bf16, self.keep)
         self.s.post = _post(post, self.keep)
         self.s.out_h, self.s.out_w = out_size
 
+    def multiply(self, weight):
+        """Go through all values; weights of float32, or of bfloat16 as uint16."""
+        if weight.dtype == "uint16":
+            self.s.bf16 = <const uint16_t *>_index(weight, self.keep)
+        else:
+            self.s.weight = _floats(weight, self.keep)
+
     def leave_out_zeros(self, weight):
-        """Look for the values that are not zero, whose rows of weights, of float32 or bfloat16
-        (uint16), are these."""
+        """Look for the values that are not zero; weights as for `multiply`."""
         if weight.dtype == "uint16":
             self.s.sparse_bf16 = <const uint16_t *>_index(weight, self.keep)
         else:

@@ -663,22 +663,21 @@ def _step(table: Any, job: Step, post: Post, num_threads: int) -> Any:
     cells = _cells(source, num_threads)
     if job.v.few and job.v.lanes == 1:
         cells = _without_zeros(source, cells, job.v.values, num_threads)
-    weight = cached(
-        conv.cache, ("step", table.name, nv),
-        lambda: _pack_step(conv.weight, conv.groups, table, nv),
-    )
-    sparse = _is_sparse(table, job)
-    bf16 = None
-    if job.bf16 and conv.groups == 1 and not sparse:
-        bf16 = cached(conv.cache, "bf16", lambda: _pack_bf16(conv.weight))
     step = native.Step(
         table, job.v.values, job.v.lanes, nv, source, cells, conv.window, conv.groups,
-        conv.input_channels, weight, bf16, post, conv.input_size,
+        conv.input_channels, post, conv.input_size,
     )
-    if sparse:
+    if _is_sparse(table, job):
         step.leave_out_zeros(cached(
             conv.cache, ("sparse", table.name, job.bf16),
             lambda: _pack_sparse(conv.weight, table, job.bf16),
+        ))
+    elif job.bf16 and conv.groups == 1:
+        step.multiply(cached(conv.cache, "bf16", lambda: _pack_bf16(conv.weight)))
+    else:
+        step.multiply(cached(
+            conv.cache, ("step", table.name, nv),
+            lambda: _pack_step(conv.weight, conv.groups, table, nv),
         ))
     return step
 

@@ -59,7 +59,7 @@ def band_edges(rows: int, num_threads: int, *, smallest: int = 1, largest: int =
 
     For kernels whose bits do not depend on where the bands lie.
     """
-    size = max(smallest, min(largest, rows // (8 * num_threads)))
+    size = _band_size(rows, num_threads, smallest, largest)
     return [*range(0, rows, size), rows]
 
 
@@ -68,11 +68,15 @@ def shrinking_edges(rows: int, num_threads: int) -> list[int]:
 
     The last ones are small, so that all threads are done at about the same time.
     """
-    least = max(1, min(8, rows // (8 * num_threads)))
+    least = _band_size(rows, num_threads, 1, 8)
     edges = [0]
     while (left := rows - edges[-1]) > 0:
         edges.append(edges[-1] + min(left, max(least, left // (2 * num_threads))))
     return edges
+
+
+def _band_size(rows: int, num_threads: int, smallest: int, largest: int) -> int:
+    return max(smallest, min(largest, rows // (8 * num_threads)))
 
 
 class _Queue:
