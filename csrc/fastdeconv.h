@@ -153,7 +153,8 @@ typedef struct {
     int kp, nv, cout;       /* cout: channels of the network's input */
     int features;           /* lanes in use */
     int out_h, out_w;
-    float *out;             /* planes (features, cout, out_h, out_w), of a part of the whole */
+    const int32_t *rows;    /* where in out each feature belongs */
+    float *out;             /* planes (N, cout, out_h, out_w), of a part of the whole */
     ptrdiff_t out_feature, out_plane, out_row;
     int band;               /* cell rows of one band */
     int skip;               /* rows of the first band that are not there: bands lie where they

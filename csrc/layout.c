@@ -10,7 +10,7 @@ void FD_NAME(fd_planes_to_channels)(const float *planes, int channels, int h, in
                                     ptrdiff_t out_row, ptrdiff_t out_col, int row0, int row1) {
     for (int y = row0; y < row1; y++)
         fd_transpose(planes + (size_t)y * w, (ptrdiff_t)h * w, out + y * out_row, out_col,
-                     channels, w);
+                     NULL, channels, w);
 }
 
 void FD_NAME(fd_lanes_to_planes)(const float *lanes, int h, int w, int channels, int kp,
@@ -19,5 +19,6 @@ void FD_NAME(fd_lanes_to_planes)(const float *lanes, int h, int w, int channels,
     for (int y = row0; y < row1; y++)
         for (int c = 0; c < channels; c++)
             fd_transpose(lanes + (size_t)y * w * pixel + (size_t)c * kp, pixel,
-                         planes + c * plane + (size_t)y * w, channels * plane, w, features);
+                         planes + c * plane + (size_t)y * w, channels * plane, NULL, w,
+                         features);
 }

@@ -373,7 +373,7 @@ static void flush_row(const fd_last *f, const float *row, int margin, int y) {
     row += margin * pixel;
     for (int c = 0; c < f->cout; c++)
         fd_transpose(row + (size_t)c * f->kp, pixel,
-                     f->out + c * f->out_plane + y * f->out_row, f->out_feature, f->out_w,
+                     f->out + c * f->out_plane + y * f->out_row, f->out_feature, f->rows, f->out_w,
                      f->features);
 }
 

@@ -192,8 +192,7 @@ def checked_features(layer: str, count: int, features: Sequence[int] | None) -> 
 
 def _start_values(activation: Array, features: NDArray[np.intp], start: Any) -> Array:
     """(K, H, W): the values each feature starts from."""
-    everything = len(features) == len(activation) and bool((np.diff(features) == 1).all())
-    maps = activation if everything else activation[features]
+    maps = activation[_index(features)]
     if isinstance(start, str):
         if start == "map":
             return maps
@@ -216,6 +215,13 @@ def _start_values(activation: Array, features: NDArray[np.intp], start: Any) -> 
     if not finite:
         raise ParameterError("start has NaN or infinite values (as float32)")
     return array.astype(maps.dtype)
+
+
+def _index(numbers: Sequence[int] | NDArray[np.intp]) -> Any:
+    """What takes these of an array, without a copy where they follow each other."""
+    if len(numbers) and (np.diff(numbers) == 1).all():
+        return slice(numbers[0], numbers[-1] + 1)
+    return numbers
 
 
 class _Link(NamedTuple):
@@ -389,7 +395,7 @@ class _Walk:
         """Run a whole chain; (the layer at whose output it ends, projections there)."""
         end = chain[-1].conv
         planes = np.empty((count, *self.shapes[end]), np.float32)
-        self._run_chain(job, chain, self._whole_parts(chain), planes)
+        self._run_chain(job, chain, self._whole_parts(chain), planes, np.arange(count))
         return end - 1, planes
 
     def _features_at_once(self, index: int) -> int:
@@ -567,32 +573,26 @@ class _Walk:
         to, parts = rows[piece.chosen], piece.parts
         if piece.alone:
             out[to] = 0
-        # Cut first: choosing copies, and a long clip has many pieces.
-        values = maps[(slice(None), *parts[0].output.slices)][piece.chosen]
+        # Cut first: choosing may copy, and a long clip has many pieces.
+        values = maps[(slice(None), *parts[0].output.slices)][_index(piece.chosen)]
         job = self._first(chain[0].conv, values, features[piece.chosen], parts[0])
-        place = slice(None), *parts[-1].input.slices
-        if to[-1] - to[0] + 1 == len(to):
-            result = out[to[0] : to[-1] + 1][(slice(None), *place)]
-            self._run_chain(job, chain, parts, result)
-            return
-        result = np.empty((len(to), out.shape[1], *parts[-1].input.size), np.float32)
-        self._run_chain(job, chain, parts, result)
-        out[(to, *place)] = result
+        self._run_chain(job, chain, parts, out[(..., *parts[-1].input.slices)], to)
 
     def _run_chain(
-        self, job: First | Step, chain: list[_Link], parts: list[Part], out: Array
+        self, job: First | Step, chain: list[_Link], parts: list[Part], out: Array,
+        rows: NDArray[np.intp],
     ) -> None:
-        """From a job for the chain's first convolution to planes at the input of its last."""
+        """From a job for the chain's first convolution to out[rows] at the input of its last."""
         assert self.lanes is not None
         for (conv, segment), above, part in zip(chain[1:], parts, parts[1:]):
             assert segment is not None
             job = job._replace(post=self._post(segment.order))
             source, convolution = self._source(segment, part), self._convolution(conv, part)
             last = conv == chain[-1].conv and self._scatters(chain)
-            rows = self._size(conv if segment.pool is None else segment.pool)[0]
+            height = self._size(conv if segment.pool is None else segment.pool)[0]
             if last and segment.below is None:
                 self.lanes.project_last(
-                    Last(job, source, convolution, rows), out, self.num_threads
+                    Last(job, source, convolution, height), out, rows, self.num_threads
                 )
                 self._release(job)
                 return
@@ -601,13 +601,17 @@ class _Walk:
                 v = self._add_overlaps(v, above.input, source, segment.below)
             if last:
                 self.lanes.project_last(
-                    Last(v, source, convolution, rows), out, self.num_threads
+                    Last(v, source, convolution, height), out, rows, self.num_threads
                 )
                 self.lanes.release(v)
                 return
             job = Step(v, source, convolution, Post(), self.bf16)
         v = self._lanes_of(job)
-        self.lanes.to_planes(v, out, self.num_threads)
+        to = _index(rows)
+        planes = out[to]  # of rows that do not follow each other a copy
+        self.lanes.to_planes(v, planes, self.num_threads)
+        if not isinstance(to, slice):
+            out[to] = planes
         self.lanes.release(v)
 
     def _lanes_of(self, job: First | Step) -> Any:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..errors import ParameterError, enough_memory
+from ..kernels.blocks import BlockBackend, Epilogue, ForwardBlock
 from ..kernels.dispatch import get_backend, get_num_threads
 from ..kernels.interface import Backend, Padding
 from ..kernels.lanes import cached
@@ -15,9 +16,6 @@ from ..network import layers as nn
 from ..network.network import Network
 from .layerwise import Arithmetic, affine_of, forward_layer
 from .plan import Block, forward_plan, layer_cache
-
-if TYPE_CHECKING:
-    from ..kernels.native_cpu import Channels, ForwardBlock
 
 __all__ = ["Trace", "forward"]
 
@@ -152,7 +150,8 @@ def forward(net: Network, x: ArrayLike, algorithm: str) -> Trace:
         array = _read_only(array, np.float32)
     if not np.isfinite(array).all():
         raise ParameterError("x has NaN or infinite values (as float32)")
-    backend, threads = get_backend(), get_num_threads()
+    backend: Any = get_backend()
+    threads = get_num_threads()
     if hasattr(backend, "forward_block"):
         return Trace(net, array, _FusedRunner(net, backend, threads, algorithm))
     return Trace(net, array, _Runner(net, backend, threads))
@@ -197,9 +196,11 @@ class _Runner:
 
 
 class _FusedRunner(_Runner):
-    """Runs a convolution's block as one kernel; values are `Channels` or planes."""
+    """Runs a convolution's block as one kernel; values are of the back end's own or planes."""
 
-    def __init__(self, net: Network, backend: Any, num_threads: int, algorithm: str) -> None:
+    def __init__(
+        self, net: Network, backend: BlockBackend, num_threads: int, algorithm: str
+    ) -> None:
         super().__init__(net, backend, num_threads)
         self.backend, self.algorithm = backend, algorithm
 
@@ -212,12 +213,10 @@ class _FusedRunner(_Runner):
 
     def _run_fused(
         self, block: Block, value: Any, following: Block | None
-    ) -> tuple[Channels, NDArray[Any] | None]:
-        from ..kernels.native_cpu import to_channels
-
+    ) -> tuple[Any, NDArray[Any] | None]:
         prepared = self._prepare(block, value.shape, following)
         if isinstance(value, np.ndarray):
-            value = to_channels(value, prepared.window.padding, self.num_threads)
+            value = self.backend.to_activation(value, prepared.window.padding, self.num_threads)
         return self.backend.forward_block(value, prepared, self.algorithm, self.num_threads)
 
     def _prepare(self, block: Block, shape: Any, following: Block | None) -> ForwardBlock:
@@ -231,8 +230,6 @@ class _FusedRunner(_Runner):
         return prepared
 
     def _make_prepared(self, block: Block, shape: Any, following: Block | None) -> ForwardBlock:
-        from ..kernels.native_cpu import ForwardBlock
-
         net, layer = self.net, self.net.layers[block.first]
         assert isinstance(layer, nn.Conv2d)
         out_shape: Any = layer.output_shape(shape, net.arrays)
@@ -253,9 +250,7 @@ class _FusedRunner(_Runner):
             cache=layer_cache(net, block.first),
         )
 
-    def _epilogue(self, block: Block) -> Any:
-        from ..kernels.native_cpu import Epilogue
-
+    def _epilogue(self, block: Block) -> Epilogue:
         def affine(index: int | None) -> Any:
             if index is None:
                 return None

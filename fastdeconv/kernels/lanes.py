@@ -39,6 +39,7 @@ __all__ = [
     "Source",
     "Step",
     "cached",
+    "cell_places",
     "first_lanes",
     "first_phases",
     "first_room",
@@ -180,8 +181,10 @@ class LaneBackend(Backend, Protocol):
     def project(self, job: First | Step, num_threads: int) -> Any:
         """Run a job; the result is a lane tensor."""
 
-    def project_last(self, job: Last, out: FloatArray, num_threads: int) -> None:
-        """Run a job into planes `out` (K, C, H, W), contiguous rows; all are written."""
+    def project_last(
+        self, job: Last, out: FloatArray, rows: NDArray[np.intp], num_threads: int
+    ) -> None:
+        """Run a job into planes `out` (N, C, H, W), contiguous in W; feature k is rows[k] of N."""
 
     def release(self, v: Any) -> None:
         """Nobody uses this lane tensor any more."""
@@ -326,6 +329,22 @@ def first_weight(job: First, lanes: int) -> FloatArray:
         mine = np.flatnonzero(group == g)
         by_lane[g * inner : (g + 1) * inner, :, mine] = rows[mine].transpose(1, 2, 0)
     return by_lane
+
+
+def cell_places(source: Source) -> NDArray[np.int32]:
+    """Where in its window every value of a lane tensor goes, (H, W, channels).
+
+    Negative: nowhere.
+    """
+    (row, column), (h, w) = source.origin, source.cells
+    part = slice(row, row + h), slice(column, column + w)
+    if source.switches is None:
+        where = np.zeros((h, w, source.channels), np.int32)
+    else:
+        where = source.switches[part][:, :, : source.channels].astype(np.int32)
+    if source.gate is not None:
+        where[source.gate[part] == 0] = -1
+    return where
 
 
 def last_band(reach: int, advance: int, rows: int) -> int:

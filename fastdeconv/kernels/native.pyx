@@ -109,6 +109,7 @@ cdef extern from "fastdeconv.h" nogil:
         const float *weight
         fd_window conv
         int kp, nv, cout, features, out_h, out_w
+        const int32_t *rows
         float *out
         ptrdiff_t out_feature, out_plane, out_row
         int band, skip
@@ -475,7 +476,7 @@ cdef class Last:
     cdef list keep
 
     def __init__(self, Table table, above, int kp, int nv, source, cells, window, int cout,
-                 weight, out):
+                 weight, rows, out):
         self.table = table
         self.keep = [above]
         if isinstance(above, Step):
@@ -489,7 +490,8 @@ cdef class Last:
         self.f.conv = _window(window)
         self.f.cout = cout
         self.f.weight = _floats(weight, self.keep)
-        self.f.features = out.shape[0]
+        self.f.features = len(rows)
+        self.f.rows = <const int32_t *>_index(rows, self.keep)
         self.f.out_h, self.f.out_w = out.shape[2], out.shape[3]
         self.f.out = <float *><uintptr_t>out.ctypes.data
         self.f.out_feature, self.f.out_plane, self.f.out_row = (

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import native  # type: ignore[attr-defined, unused-ignore]
+from .blocks import ForwardBlock
 from .dispatch import get_isa
 from .interface import FloatArray, Padding, Pair, Window, switch_dtype
 from .lanes import (
@@ -86,14 +87,6 @@ class Channels(NamedTuple):
         return (row * self.buffer.shape[1] + column) * self.buffer.shape[2]
 
 
-class Epilogue(NamedTuple):
-    """What follows a convolution: scale and shift, ReLU, scale and shift, each optional."""
-
-    affine1: tuple[FloatArray, FloatArray] | None = None
-    relu: bool = False
-    affine2: tuple[FloatArray, FloatArray] | None = None
-
-
 class Lanes(NamedTuple):
     """A lane tensor."""
 
@@ -103,24 +96,6 @@ class Lanes(NamedTuple):
     few: bool
     rectified: bool
     """Whether many of the values are zero."""
-
-
-class ForwardBlock(NamedTuple):
-    """A convolution of the forward pass with what is fused into it."""
-
-    weight: FloatArray
-    bias: FloatArray | None
-    window: Window
-    groups: int
-    out_size: Pair
-    """Of the convolution."""
-    epilogue: Epilogue
-    pool: tuple[Window, Pair] | None
-    """The pool that follows, and its output size."""
-    room: Padding
-    """Zeros to leave around the result."""
-    cache: dict[Any, Any]
-    """For packed weights; lives as long as the weights do."""
 
 
 class NativeBackend:
@@ -204,22 +179,16 @@ class NativeBackend:
 
     # ---- the forward pass ----
 
+    def to_activation(
+        self, planes: FloatArray, padding: Padding, num_threads: int
+    ) -> Channels:
+        """See `fastdeconv.kernels.blocks.BlockBackend`."""
+        return to_channels(planes, padding, num_threads)
+
     def forward_block(
         self, x: Channels, block: ForwardBlock, algorithm: str, num_threads: int
     ) -> tuple[Channels, NDArray[Any] | None]:
-        """Convolution, epilogue and pool in one pass.
-
-        Parameters
-        ----------
-        x : Channels
-            With at least the convolution's padding around it.
-        algorithm : {"auto", "direct", "winograd"}
-            As `Network.forward` has it.
-
-        Returns
-        -------
-        (activation, switches), switches (H, W, Cs) or None without a pool
-        """
+        """See `fastdeconv.kernels.blocks.BlockBackend`."""
         table = _table()
         channels, window = block.weight.shape[0], block.window
         stored = -(-channels // table.width) * table.width
@@ -280,7 +249,9 @@ class NativeBackend:
             self.release(v)
         return Lanes(out, v.lanes, v.few, v.rectified or _rectifies(job.post))
 
-    def project_last(self, job: Last, out: FloatArray, num_threads: int) -> None:
+    def project_last(
+        self, job: Last, out: FloatArray, rows: NDArray[np.intp], num_threads: int
+    ) -> None:
         table, conv = _table(), job.conv
         if isinstance(job.above, Lanes):
             above, lanes, few, _ = job.above
@@ -293,7 +264,7 @@ class NativeBackend:
         )
         kernel = native.Last(
             table, above, lanes, nv, job.source, _cells(job.source, num_threads),
-            conv.window, conv.input_channels, weight, out,
+            conv.window, conv.input_channels, weight, rows.astype(np.int32), out,
         )
         reach, advance, row = kernel.reach()
         band = last_band(reach, advance, job.rows)

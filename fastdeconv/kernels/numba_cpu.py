@@ -433,10 +433,12 @@ class NumbaBackend:
         """See `fastdeconv.kernels.lanes.LaneBackend`."""
         return numba_lanes.project(job, num_threads)
 
-    def project_last(self, job: Last, out: FloatArray, num_threads: int) -> None:
+    def project_last(
+        self, job: Last, out: FloatArray, rows: NDArray[np.intp], num_threads: int
+    ) -> None:
         """See `fastdeconv.kernels.lanes.LaneBackend`."""
-        out.fill(0)
-        numba_lanes.project_last(job, out, num_threads)
+        out[rows] = 0
+        numba_lanes.project_last(job, out, rows, num_threads)
 
     def release(self, v: FloatArray) -> None:
         """See `fastdeconv.kernels.lanes.LaneBackend`."""

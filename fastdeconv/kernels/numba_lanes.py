@@ -37,11 +37,11 @@ from .lanes import (
     First,
     Last,
     Post,
-    Source,
     Step,
     aligned_empty,
     aligned_zeros,
     cached,
+    cell_places,
     first_lanes,
     first_phases,
     first_weight,
@@ -86,7 +86,7 @@ def project(job: First | Step, num_threads: int) -> FloatArray:
     return out
 
 
-def project_last(job: Last, out: FloatArray, num_threads: int) -> None:
+def project_last(job: Last, out: FloatArray, to: NDArray[np.intp], num_threads: int) -> None:
     """See `fastdeconv.kernels.lanes.LaneBackend`."""
     above = _above(job.above)
     last = _last_work(job, above.lanes)
@@ -113,10 +113,10 @@ def project_last(job: Last, out: FloatArray, num_threads: int) -> None:
         if i < bands - 1:
             stop -= shared
             side[i, 1] = sums[stop:]
-        _flush(last, sums[first:stop], edges[i] * last.advance + first, out)
+        _flush(last, sums[first:stop], edges[i] * last.advance + first, out, to)
 
     def seam(i: int) -> None:
-        _flush(last, side[i, 1] + side[i + 1, 0], edges[i + 1] * last.advance, out)
+        _flush(last, side[i, 1] + side[i + 1, 0], edges[i + 1] * last.advance, out, to)
 
     run_bands(bands, work, num_threads)
     if shared:
@@ -261,7 +261,7 @@ def _step_work(job: Step) -> _StepWork:
         conv.cache, "numba step", lambda: pack_blocks(conv.weight, conv.groups, inner)
     )
     return _StepWork(
-        job.v.reshape(-1), weights, _places(job.source), job.source.pool, conv.window,
+        job.v.reshape(-1), weights, cell_places(job.source), job.source.pool, conv.window,
         conv.groups, job.source.size, conv.input_size[1], conv.input_channels, count,
         _finish(job.post, conv.input_channels), np.arange(inner) * count,
         *(np.empty((0,) * axes, np.int64) for axes in (1, 3, 4, 4, 1, 1)),
@@ -295,23 +295,11 @@ def _last_work(job: Last, count: int) -> _LastWork:
     span = (pool.extent[0] - 1) * sh + (kh - 1) * dh + 1
     columns = max((source.size[1] - 1) * sw + (kw - 1) * dw + 1, left + conv.input_size[1])
     return _LastWork(
-        weights, _places(source), pool, conv.window, channels, count,
+        weights, cell_places(source), pool, conv.window, channels, count,
         # Rows that no cell reaches belong to the cells above them.
         max(span, advance), advance, pool.padding[0][0] * sh + top,
         columns * channels * count,
     )
-
-
-def _places(source: Source) -> NDArray[np.int32]:
-    (row, column), (h, w) = source.origin, source.cells
-    part = slice(row, row + h), slice(column, column + w)
-    if source.switches is None:
-        places = np.zeros((h, w, source.channels), np.int32)
-    else:
-        places = source.switches[part][:, :, : source.channels].astype(np.int32)
-    if source.gate is not None:
-        places[source.gate[part] == 0] = -1
-    return places
 
 
 # ---- register tiles: the only code that depends on the size of a vector ----
@@ -587,7 +575,9 @@ def _find_targets(last, cell_x, place, targets):
                 n += 1
 
 
-def _flush(last: _LastWork, sums: FloatArray, first: int, out: FloatArray) -> None:
+def _flush(
+    last: _LastWork, sums: FloatArray, first: int, out: FloatArray, to: NDArray[np.intp]
+) -> None:
     """Write finished output rows; `first` counts from the first one that cells reach."""
     y = first - last.top
     skip = max(0, -y)
@@ -595,17 +585,17 @@ def _flush(last: _LastWork, sums: FloatArray, first: int, out: FloatArray) -> No
     if skip < stop:
         before = last.conv.padding[1][0]
         rows = sums.reshape(len(sums), -1, last.channels, last.lanes)[skip:stop, before:]
-        _transpose(rows, out[:, :, y + skip : y + stop])
+        _transpose(rows, out[:, :, y + skip : y + stop], to)
 
 
 @_kernel
-def _transpose(rows, out):
-    """(H, W.., C, lanes) to planes (K, C, H, W)."""
-    features, channels, height, width = out.shape
+def _transpose(rows, out, to):
+    """(H, W.., C, lanes) to planes (N, C, H, W), lane k to plane to[k]."""
+    _, channels, height, width = out.shape
     for y in range(height):
         for c in range(channels):
             # Few enough columns that their lanes stay in L1 from feature to feature.
             for x0 in range(0, width, 16):
-                for k in range(features):
+                for k in range(len(to)):
                     for x in range(x0, min(x0 + 16, width)):
-                        out[k, c, y, x] = rows[y, x, c, k]
+                        out[to[k], c, y, x] = rows[y, x, c, k]
