@@ -14,7 +14,7 @@ import sys
 import time
 from pathlib import Path
 
-from . import compare, footprint, growth, machine, ours, sections, sweep, ties
+from . import compare, footprint, gpu, growth, machine, ours, sections, sweep, ties
 from .measure import keep_freed_memory
 from .report import Report
 from .sections import Options
@@ -29,8 +29,9 @@ SECTIONS = {
     "ties": ties.ties,
     "footprint": footprint.footprint,
     "growth": growth.growth,
+    "gpu": gpu.gpu,
 }
-NOT_WHEN_QUICK = ("layers", "avx2", "growth")
+NOT_WHEN_QUICK = ("layers", "avx2", "growth", "gpu")
 
 
 def main() -> int:

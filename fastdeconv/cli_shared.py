@@ -38,7 +38,7 @@ def computing(command: Command) -> Command:
         click.option("--isa", metavar="NAME",
                      help="Instruction set of the native back end.  [default: the best there is]"),
         click.option("--backend", metavar="NAME",
-                     help="native, numba or reference.  [default: the best there is]"),
+                     help="native, numba, cuda or reference.  [default: the best there is]"),
     ):
         command = option(command)
     return command

@@ -101,7 +101,7 @@ def explain(
         Seconds of the file to skip.
     precision : {"float32", "bf16"}
         ``"bf16"`` is faster and less exact, see `deconvolve`.
-    backend : {"native", "numba", "reference"}, optional
+    backend : {"native", "numba", "cuda", "reference"}, optional
     num_threads : int, optional
         The number of threads never changes a bit of the result.
     progress : callable, optional

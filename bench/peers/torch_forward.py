@@ -29,12 +29,14 @@ def forward(work: Work) -> Iterator[Contender]:
 class Forward:
     """The forward pass of a clip; called, one run of it."""
 
-    def __init__(self, work: Work, memory_format: torch.memory_format) -> None:
-        self.x = torch.from_numpy(work.x.copy())[None].contiguous(memory_format=memory_format)
+    def __init__(
+        self, work: Work, memory_format: torch.memory_format, device: str = "cpu"
+    ) -> None:
+        self.x = torch.tensor(work.x, device=device)[None].contiguous(memory_format=memory_format)
         self.stages = [
             (
-                torch.from_numpy(s.weight.copy()).contiguous(memory_format=memory_format),
-                torch.from_numpy(s.bias.copy()),
+                torch.tensor(s.weight, device=device).contiguous(memory_format=memory_format),
+                torch.tensor(s.bias, device=device),
                 [low for low, _ in s.conv.padding],
                 s.pool.kernel,
             )
@@ -57,4 +59,4 @@ class Forward:
 
 def read(result: Result) -> list[tuple[np.ndarray, np.ndarray]]:
     """As arrays."""
-    return [(value.numpy(), where.numpy()) for value, where in result]
+    return [(value.cpu().numpy(), where.cpu().numpy()) for value, where in result]

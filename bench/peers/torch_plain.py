@@ -15,27 +15,29 @@ from ..workload import Work
 
 def project(work: Work, depth: int) -> Iterator[Contender]:
     """All features of stage `depth`."""
-    plain = _Plain(work, depth)
+    plain = TorchPlain(work, depth)
     yield Contender(
         "PyTorch plain", plain.project,
         "max_unpool2d, relu and conv_transpose2d on all features in one batch",
     )
 
 
-class _Plain:
-    def __init__(self, work: Work, depth: int) -> None:
+class TorchPlain:
+    """On a device; the maps end on the host."""
+
+    def __init__(self, work: Work, depth: int, device: str = "cpu") -> None:
         self.stages = work.stages[:depth]
-        self.start = torch.from_numpy(work.given[depth - 1].activation.copy())
-        self.weights = [torch.from_numpy(s.weight.copy()) for s in self.stages]
+        self.start = torch.tensor(work.given[depth - 1].activation, device=device)
+        self.weights = [torch.tensor(s.weight, device=device) for s in self.stages]
         self.places = [
-            torch.from_numpy(places(given.switches, stage))[None]
+            torch.tensor(places(given.switches, stage), device=device)[None]
             for stage, given in zip(self.stages, work.given)
         ]
 
     @torch.inference_mode()
     def project(self) -> np.ndarray:
         count = len(self.start)
-        maps = torch.zeros((count, *self.start.shape))
+        maps = self.start.new_zeros((count, *self.start.shape))
         maps[torch.arange(count), torch.arange(count)] = self.start
         for stage, weight, where in zip(
             self.stages[::-1], self.weights[::-1], self.places[::-1]
@@ -44,4 +46,4 @@ class _Plain:
             maps = F.max_unpool2d(maps, expanded, stage.pool.kernel, output_size=stage.above)
             padding = [low for low, _ in stage.conv.padding]
             maps = F.conv_transpose2d(F.relu(maps), weight, padding=padding)
-        return maps.numpy()
+        return maps.cpu().numpy()

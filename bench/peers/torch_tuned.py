@@ -64,9 +64,11 @@ class TorchTuned:
         rule: str = "deconvnet",
         settings: Settings = Settings(),  # noqa: B008  (immutable)
         dtype: torch.dtype = torch.float32,
+        device: str = "cpu",
     ) -> None:
-        self.features = torch.from_numpy(features.copy())
-        self.start = torch.from_numpy(values.copy()).to(dtype)
+        self.device = device
+        self.features = torch.tensor(features, device=device)
+        self.start = torch.tensor(values, dtype=dtype, device=device)
         self.stages, self.given, self.settings, self.dtype = stages, given, settings, dtype
         self.rectify = rule != "gradient"
         self.format = torch.channels_last if settings.channels_last else torch.contiguous_format
@@ -79,11 +81,11 @@ class TorchTuned:
     def project(self) -> np.ndarray:
         """Maps (K, C, H, W)."""
         channels, (h, w) = self.stages[0].weight.shape[1], self.stages[0].below
-        out = torch.empty((len(self.start), channels, h, w))
+        out = torch.empty((len(self.start), channels, h, w), device=self.device)
         for at in range(0, len(self.start), self.settings.chunk):
             part = slice(at, at + self.settings.chunk)
             out[part] = self.chunk(self.features[part], self.start[part])
-        return out.numpy()
+        return out.cpu().numpy()
 
     def chunk(self, features: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
         """The maps of a few features."""
@@ -102,10 +104,10 @@ class _Step:
         self.masks = _masks(stage, state, gate, of)
         self.places = self.gate = None
         if stage.pool is not None:
-            self.places = torch.from_numpy(places(state.switches, stage))
+            self.places = torch.tensor(places(state.switches, stage), device=of.device)
         if gate is not None:
-            self.gate = torch.from_numpy(gate).to(of.dtype)[None]
-        weight = torch.from_numpy(stage.weight.copy()).to(of.dtype)
+            self.gate = torch.tensor(gate, dtype=of.dtype, device=of.device)[None]
+        weight = torch.tensor(stage.weight, dtype=of.dtype, device=of.device)
         kernel = weight.flip(2, 3)
         # (feature, tap, channel below) of the first step's product
         self.rows = kernel.flatten(2).transpose(1, 2).contiguous()
@@ -128,9 +130,7 @@ class _Step:
         h, w = self.stage.above
         if count not in self._rooms:
             size = (count, maps.shape[1], h + top + bottom, w + left + right)
-            self._rooms = {
-                count: torch.zeros(size, dtype=maps.dtype).to(memory_format=self.format)
-            }
+            self._rooms = {count: maps.new_zeros(size).to(memory_format=self.format)}
         room = self._rooms[count]
         return room, room[:, :, top : top + h, left : left + w]
 
@@ -251,7 +251,10 @@ def _masks(
     assert stage.pool.padding == ((0, 0), (0, 0)) and stage.pool.dilation == (1, 1)
     if stage.pool.overlapping:
         taps = range(stage.pool.kernel[0] * stage.pool.kernel[1])
-        masks = [torch.from_numpy(state.switches == tap).to(of.dtype)[None] for tap in taps]
+        masks = [
+            torch.tensor(state.switches == tap, dtype=of.dtype, device=of.device)[None]
+            for tap in taps
+        ]
         return [mask.contiguous(memory_format=of.format) for mask in masks]
     assert stage.pool.stride == stage.pool.kernel
     (kh, kw), (_, h, w) = stage.pool.kernel, state.switches.shape
@@ -261,7 +264,7 @@ def _masks(
     mask = flat.reshape(len(flat), *stage.above)
     if gate is not None:
         mask *= gate
-    planes = torch.from_numpy(mask[:, : h * kh, : w * kw].copy()).to(of.dtype)[None]
+    planes = torch.tensor(mask[:, : h * kh, : w * kw], dtype=of.dtype, device=of.device)[None]
     planes = planes.contiguous(memory_format=of.format)
     return [planes.unflatten(2, (h, kh)).unflatten(4, (w, kw))]
 
@@ -273,12 +276,13 @@ def tuned(
     values: np.ndarray,
     rule: str = "deconvnet",
     dtype: torch.dtype = torch.float32,
+    device: str = "cpu",
 ) -> TorchTuned:
     """`TorchTuned` with its fastest settings for this work, one setting after another."""
     def seconds(settings: Settings) -> float:
         """Per feature, of as few as show it."""
         few = slice(0, max(settings.chunk, 8))
-        peer = TorchTuned(stages, given, features[few], values[few], rule, settings, dtype)
+        peer = TorchTuned(stages, given, features[few], values[few], rule, settings, dtype, device)
         peer.project()
         times = []
         for _ in range(2):
@@ -297,7 +301,7 @@ def tuned(
             took = seconds(trial)
             if took < least:
                 best, least = trial, took
-    return TorchTuned(stages, given, features, values, rule, best, dtype)
+    return TorchTuned(stages, given, features, values, rule, best, dtype, device)
 
 
 def project(work: Work, depth: int) -> Iterator[Contender]:
@@ -312,16 +316,20 @@ def project(work: Work, depth: int) -> Iterator[Contender]:
         )
 
 
-_known: dict[tuple[fd.Network, int, torch.dtype], TorchTuned] = {}
+_known: dict[tuple[fd.Network, int, torch.dtype, str], TorchTuned] = {}
 
 
-def tuned_for(work: Work, depth: int, dtype: torch.dtype = torch.float32) -> TorchTuned:
+def tuned_for(
+    work: Work, depth: int, dtype: torch.dtype = torch.float32, device: str = "cpu"
+) -> TorchTuned:
     """`tuned` for all features of stage `depth`, from their whole maps; searched once."""
-    key = work.network, depth, dtype
+    key = work.network, depth, dtype, device
     if key not in _known:
         values = work.given[depth - 1].activation
         stages, given = work.stages[:depth], work.given[:depth]
-        _known[key] = tuned(stages, given, np.arange(len(values)), values, dtype=dtype)
+        _known[key] = tuned(
+            stages, given, np.arange(len(values)), values, dtype=dtype, device=device
+        )
     return _known[key]
 
 

@@ -8,6 +8,7 @@ wins over the best this machine has.
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import importlib
 import importlib.util
@@ -30,7 +31,7 @@ __all__ = [
     "show_config",
 ]
 
-BACKENDS = ("native", "numba", "reference")
+BACKENDS = ("native", "numba", "cuda", "reference")
 
 
 class _Settings(NamedTuple):
@@ -54,7 +55,7 @@ def config(
 
     Parameters
     ----------
-    backend : {"native", "numba", "reference"}, optional
+    backend : {"native", "numba", "cuda", "reference"}, optional
     num_threads : int, optional
         At least 1.
     isa : {"avx512", "avx2", "neon", "baseline"}, optional
@@ -125,7 +126,10 @@ def get_num_threads(num_threads: int | None = None) -> int:
 
 
 def available_backends() -> list[str]:
-    """Back ends that work here, of "native", "numba", "reference", best first."""
+    """Back ends that work here, of "native", "numba", "cuda", "reference", best first.
+
+    "cuda" comes late: a GPU is used only where it is asked for.
+    """
     return [name for name in BACKENDS if _missing(name) is None]
 
 
@@ -202,8 +206,10 @@ def _missing(name: str) -> str | None:
     """Why a known back end cannot be used, or None when it can."""
     if name == "native" and _native_module() is None:
         return "its extension module was not built (no C compiler at install time?)"
-    if name == "numba" and not _numba_installed():
+    if name in ("numba", "cuda") and not _numba_installed():
         return "the numba package is not installed"
+    if name == "cuda":
+        return _cuda_missing()
     return None
 
 
@@ -212,7 +218,25 @@ def _numba_installed() -> bool:
     return importlib.util.find_spec("numba") is not None
 
 
-_MODULES = {"native": ".native_cpu", "numba": ".numba_cpu", "reference": ".reference"}
+@functools.cache
+def _cuda_missing() -> str | None:
+    """Why there is no GPU to be used; asks the driver, without importing Numba."""
+    if os.environ.get("NUMBA_ENABLE_CUDASIM") == "1":
+        return None
+    count = ctypes.c_int(0)
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return "there is no NVIDIA driver"
+    if driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count)) or not count.value:
+        return "the NVIDIA driver finds no GPU"
+    return None
+
+
+_MODULES = {
+    "native": ".native_cpu", "numba": ".numba_cpu", "cuda": ".numba_cuda",
+    "reference": ".reference",
+}
 
 
 def _load(name: str) -> Backend:

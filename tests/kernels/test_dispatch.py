@@ -135,7 +135,7 @@ def test_instruction_sets_follow_config_then_environment_then_best(
 
 
 def test_an_unknown_back_end_is_refused_with_those_there_are() -> None:
-    message = "unknown back end 'mkl'; there are native, numba, reference"
+    message = "unknown back end 'mkl'; there are native, numba, cuda, reference"
     with pytest.raises(fastdeconv.BackendError, match=message), fastdeconv.config(backend="mkl"):
         pass
 
@@ -152,6 +152,7 @@ def test_a_missing_back_end_is_refused_with_its_reason_and_the_others(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(dispatch, "_native_module", lambda: None)
+    monkeypatch.setattr(dispatch, "_cuda_missing", lambda: "there is no NVIDIA driver")
     assert fastdeconv.available_backends() == ["numba", "reference"]
     assert fastdeconv.available_isas() == []
     message = r"'native' is not available: .*not built.*; available: numba, reference"
@@ -208,6 +209,7 @@ def test_show_config_says_how_to_get_the_native_back_end_where_it_is_missing(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(dispatch, "_native_module", lambda: None)
+    monkeypatch.setattr(dispatch, "_cuda_missing", lambda: "there is no NVIDIA driver")
     fastdeconv.show_config()
     out = capsys.readouterr().out
     assert "The native back end is missing" in out
