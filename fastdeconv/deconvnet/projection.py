@@ -332,7 +332,7 @@ class _Walk:
         self, index: int, pool: int, R: Array, features: NDArray[np.intp]  # noqa: N803
     ) -> Array:
         """ReLU `index` at the places of the map that `pool` made."""
-        if self.rule != "gradient":
+        if self.rule != "gradient" and R.min(initial=0) < 0:  # an activation has no negatives
             R = np.maximum(R, 0)
         if self.rule != "deconvnet":
             R = np.where(self._active(index, pool)[features], R, 0)
@@ -425,8 +425,10 @@ class _Walk:
     def window(self, index: int) -> Window:
         """The window of a convolution or pool."""
         layer: Any = self.net.layers[index]
-        window: Window = layer.window(self.shapes[index][1:], self.net.arrays)
-        return window
+        return cached(
+            self.trace.derived("windows"), index,
+            lambda: layer.window(self.shapes[index][1:], self.net.arrays),
+        )
 
     def _size(self, index: int) -> Pair:
         """Of the map at the output of a layer; -1 is the input."""
