@@ -68,10 +68,9 @@ def shrinking_edges(rows: int, num_threads: int) -> list[int]:
 
     The last ones are small, so that all threads are done at about the same time.
     """
-    least = _band_size(rows, num_threads, 1, 8)
     edges = [0]
     while (left := rows - edges[-1]) > 0:
-        edges.append(edges[-1] + min(left, max(least, left // (2 * num_threads))))
+        edges.append(edges[-1] + max(1, left // (2 * num_threads)))
     return edges
 
 

@@ -239,5 +239,5 @@ def test_shrinking_edges_cut_all_rows_and_the_last_bands_are_small(rows, num_thr
     sizes = [b - a for a, b in itertools.pairwise(edges)]
     assert edges[0] == 0 and edges[-1] == rows
     assert sizes == sorted(sizes, reverse=True)
-    assert all(1 <= size <= max(8, rows // (2 * num_threads)) for size in sizes)
-    assert rows == 0 or sizes[-1] <= 8
+    assert all(1 <= size <= max(1, rows // (2 * num_threads)) for size in sizes)
+    assert rows == 0 or sizes[-1] == 1
