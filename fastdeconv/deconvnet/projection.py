@@ -217,10 +217,11 @@ def _start_values(activation: Array, features: NDArray[np.intp], start: Any) -> 
     return array.astype(maps.dtype)
 
 
-def _index(numbers: Sequence[int] | NDArray[np.intp]) -> Any:
+def _index(numbers: list[int] | NDArray[np.intp]) -> Any:
     """What takes these of an array, without a copy where they follow each other."""
-    if len(numbers) and (np.diff(numbers) == 1).all():
-        return slice(numbers[0], numbers[-1] + 1)
+    each = numbers if isinstance(numbers, list) else numbers.tolist()
+    if each and each == list(range(each[0], each[0] + len(each))):
+        return slice(each[0], each[-1] + 1)
     return numbers
 
 
@@ -400,7 +401,7 @@ class _Walk:
 
     def _features_at_once(self, index: int) -> int:
         """Features of layer `index` whose projections fit in bounded memory."""
-        sizes = [int(np.prod(s)) for s in self.shapes[: index + 2]]
+        sizes = [math.prod(s) for s in self.shapes[: index + 2]]
         if self.lanes is None:
             return max(1, _PLANE_BYTES // (2 * self.arithmetic.dtype().itemsize * max(sizes)))
         fits = _LANE_BYTES // (2 * 4 * max(sizes))
@@ -551,7 +552,7 @@ class _Walk:
 
     def _lane_bytes(self, chain: list[_Link]) -> int:
         """Bytes of the largest two lane tensors that exist at a time."""
-        sizes = [int(np.prod(self.shapes[link.conv])) for link in chain]
+        sizes = [math.prod(self.shapes[link.conv]) for link in chain]
         if self._scatters(chain):
             # The last one is the result, and the one above it stays in cache.
             sizes = sizes[: -1 if self._adds(chain[-1]) else -2]

@@ -248,6 +248,11 @@ def _load(name: str) -> Backend:
             f"back end {name!r} is not available: {reason}; "
             f"available: {', '.join(available_backends())}"
         )
+    return _imported(name)
+
+
+@functools.cache
+def _imported(name: str) -> Backend:
     try:
         backend: Backend = importlib.import_module(_MODULES[name], __package__).BACKEND
     except ImportError as error:
