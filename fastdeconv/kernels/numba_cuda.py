@@ -9,6 +9,7 @@ lives. All arithmetic is in `numba_cuda_kernels`.
 from __future__ import annotations
 
 import math
+import os
 import threading
 from typing import Any, NamedTuple
 
@@ -54,6 +55,9 @@ _OUT_OF_MEMORY = 2
 
 _LEAST_BLOCKS = 128
 """Numba warns of smaller grids; blocks without work are done in a microsecond."""
+
+_STREAMS = os.environ.get("NUMBA_CUDA_PER_THREAD_DEFAULT_STREAM") == "1"
+"""Whether what one thread asks of the card may overtake what another one asked before."""
 
 _CARD = threading.RLock()
 """Held while a call uses the card, and what is kept on it for the next one."""
@@ -258,7 +262,9 @@ class _Scratch:
         raise MemoryError("of the GPU")
 
     def give(self, *tensors: Tensor) -> None:
-        """Nobody uses the arrays any more."""
+        """Nobody asks for the arrays any more; kernels may still be at work on them."""
+        if _STREAMS:
+            cuda.synchronize()
         self._free += [tensor.flat for tensor in tensors]
         while sum(flat.nbytes for flat in self._free) > self._MOST:
             self._free.pop(0)
