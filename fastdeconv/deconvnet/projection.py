@@ -246,11 +246,37 @@ def _boxes(maps: Array) -> dict[Region, list[int]]:
     return boxes
 
 
+class _Stage(NamedTuple):
+    """A convolution that is fed from the tensor above it, as its job wants it."""
+
+    post: Post
+    """Of the job above."""
+    source: Source
+    conv: Convolution
+    below: Order | None
+    """What follows the sum of overlapping windows, where there are any."""
+    begin: Pair
+    """Row and column where the tensor above begins."""
+    height: int
+    """Rows of all of it."""
+    last: bool
+
+
+class _Way(NamedTuple):
+    """A chain on the part of every convolution that is computed."""
+
+    start: Region
+    """At the output of the first convolution."""
+    first: Convolution
+    stages: list[_Stage]
+    inputs: Region
+
+
 class _Piece(NamedTuple):
-    """Features that are projected together, and what of every convolution that takes."""
+    """Features that are projected together, and the way they go."""
 
     chosen: list[int]
-    parts: list[Part]
+    way: _Way
     alone: bool
     """The rest of their maps is zero."""
 
@@ -265,12 +291,16 @@ class _Walk:
         self.net = trace.network
         self.arithmetic = Arithmetic(backend, num_threads)
         self.lanes: LaneBackend | None = backend if hasattr(backend, "project_last") else None
-        self.shapes = [trace.x.shape, *self.net.shapes(trace.x.shape)]
-        self.overlapping = {
+        self.adds = hasattr(backend, "add_overlaps")
+        known = trace.derived("walks")
+        self.shapes = cached(
+            known, "shapes", lambda: [trace.x.shape, *self.net.shapes(trace.x.shape)]
+        )
+        self.overlapping = cached(known, "overlapping", lambda: {
             i
             for i, layer in enumerate(self.net.layers)
             if isinstance(layer, nn.MaxPool2d) and self.window(i).overlapping
-        }
+        })
 
     def project(
         self, index: int, features: NDArray[np.intp], values: Array, out: Array, sparse: bool
@@ -296,7 +326,7 @@ class _Walk:
         chain = self._chain(index)
         if chain and chain[-1].conv == 0:
             for piece in self._pieces(chain, maps, sparse):
-                self._project_piece(chain, piece, features, maps, rows, out)
+                self._project_piece(piece, features, maps, rows, out)
             return
         size = self._features_at_once(index)
         for some in (slice(at, at + size) for at in range(0, len(rows), size)):
@@ -373,7 +403,8 @@ class _Walk:
     ) -> Array:
         """Projections (K, C, H, W) of maps at the output of layer `index`."""
         if chain:
-            job = self._first(index, maps, features, self._whole(index))
+            conv = self._convolution(index, self._whole(index))
+            job = First(maps, features, conv, Post(), self.bf16)
             return self._planes_down(*self._lanes_down(job, chain, len(maps)))
         spread = np.zeros((len(features), *self.shapes[index + 1]), maps.dtype)
         spread[np.arange(len(features)), features] = maps
@@ -396,7 +427,8 @@ class _Walk:
         """Run a whole chain; (the layer at whose output it ends, projections there)."""
         end = chain[-1].conv
         planes = np.empty((count, *self.shapes[end]), np.float32)
-        self._run_chain(job, chain, self._whole_parts(chain), planes, np.arange(count))
+        way = self._way(chain, self._whole_parts(chain))
+        self._run(job, way.stages, planes, np.arange(count))
         return end - 1, planes
 
     def _features_at_once(self, index: int) -> int:
@@ -413,11 +445,16 @@ class _Walk:
         """The convolutions that lanes take from layer `index` down, without a gap."""
         if index < 0 or self.lanes is None or not isinstance(self.net.layers[index], nn.Conv2d):
             return []
+        return cached(
+            self.trace.derived("chains"), (index, self.rule, self.adds),
+            lambda: self._make_chain(index),
+        )
+
+    def _make_chain(self, index: int) -> list[_Link]:
         chain = [_Link(index, None)]
         while True:
             segment = segment_below(
-                self.net, chain[-1].conv, self.rule, self.overlapping,
-                adds=hasattr(self.lanes, "add_overlaps"),
+                self.net, chain[-1].conv, self.rule, self.overlapping, adds=self.adds
             )
             if segment is None:
                 return chain
@@ -502,17 +539,30 @@ class _Walk:
                 if all(min(p.input.size) > 0 for p in parts) and self._pays(
                     chain, parts, whole, len(group)
                 ):
+                    way = self._way(chain, parts)
                     for some in self._together(group):
-                        yield _Piece(some, parts, alone=True)
+                        yield _Piece(some, way, alone=True)
                 else:
                     rest += group
             rest.sort()
-        height, width = self._size(-1)
+        _, width = self._size(-1)
         step = max(_LEAST_COLUMNS, _LANE_BYTES * width // max(1, self._lane_bytes(chain)))
+        ways = cached(
+            self.trace.derived("ways"), (chain[0].conv, self.rule, self.adds, step),
+            lambda: self._whole_ways(chain, step),
+        )
         for some in self._together(rest):
-            for column in range(0, width, step):
-                inputs = Region((0, height), (column, min(width, column + step)))
-                yield _Piece(some, self._parts_above(chain, inputs), alone=False)
+            for way in ways:
+                yield _Piece(some, way, alone=False)
+
+    def _whole_ways(self, chain: list[_Link], step: int) -> list[_Way]:
+        """The ways to all of the input, `step` columns each."""
+        height, width = self._size(-1)
+        pieces = (
+            Region((0, height), (column, min(width, column + step)))
+            for column in range(0, width, step)
+        )
+        return [self._way(chain, self._parts_above(chain, inputs)) for inputs in pieces]
 
     def _together(self, features: list[int]) -> Iterator[list[int]]:
         """As many features as share a pass."""
@@ -569,46 +619,55 @@ class _Walk:
         return chain[-1].conv == 0 and len(chain) > 1 and layer.groups == 1
 
     def _project_piece(
-        self, chain: list[_Link], piece: _Piece, features: NDArray[np.intp], maps: Array,
-        rows: NDArray[np.intp], out: Array,
+        self, piece: _Piece, features: NDArray[np.intp], maps: Array, rows: NDArray[np.intp],
+        out: Array,
     ) -> None:
         """Project a piece's features, of which map k belongs into out[rows[k]]."""
-        to, parts = rows[piece.chosen], piece.parts
+        to, way = rows[piece.chosen], piece.way
         if piece.alone:
             out[to] = 0
         # Cut first: choosing may copy, and a long clip has many pieces.
-        values = maps[(slice(None), *parts[0].output.slices)][_index(piece.chosen)]
-        job = self._first(chain[0].conv, values, features[piece.chosen], parts[0])
-        self._run_chain(job, chain, parts, out[(..., *parts[-1].input.slices)], to)
+        values = maps[(slice(None), *way.start.slices)][_index(piece.chosen)]
+        job = First(values, features[piece.chosen], way.first, Post(), self.bf16)
+        self._run(job, way.stages, out[(..., *way.inputs.slices)], to)
 
-    def _run_chain(
-        self, job: First | Step, chain: list[_Link], parts: list[Part], out: Array,
-        rows: NDArray[np.intp],
-    ) -> None:
-        """From a job for the chain's first convolution to out[rows] at the input of its last."""
-        assert self.lanes is not None
+    def _way(self, chain: list[_Link], parts: list[Part]) -> _Way:
+        scatters = self._scatters(chain)
+        stages = []
         for (conv, segment), above, part in zip(chain[1:], parts, parts[1:]):
             assert segment is not None
-            job = job._replace(post=self._post(segment.order))
-            source, convolution = self._source(segment, part), self._convolution(conv, part)
-            last = conv == chain[-1].conv and self._scatters(chain)
-            height = self._size(conv if segment.pool is None else segment.pool)[0]
-            if last and segment.below is None:
+            stages.append(_Stage(
+                self._post(segment.order), self._source(segment, part),
+                self._convolution(conv, part), segment.below, above.input.begin,
+                self._size(conv if segment.pool is None else segment.pool)[0],
+                scatters and conv == chain[-1].conv,
+            ))
+        first = self._convolution(chain[0].conv, parts[0])
+        return _Way(parts[0].output, first, stages, parts[-1].input)
+
+    def _run(
+        self, job: First | Step, stages: list[_Stage], out: Array, rows: NDArray[np.intp]
+    ) -> None:
+        """From a job for the first convolution of a way to out[rows] at the input of its last."""
+        assert self.lanes is not None
+        for post, source, conv, below, begin, height, last in stages:
+            job = job._replace(post=post)
+            if last and below is None:
                 self.lanes.project_last(
-                    Last(job, source, convolution, height), out, rows, self.num_threads
+                    Last(job, source, conv, height), out, rows, self.num_threads
                 )
                 self._release(job)
                 return
             v = self._lanes_of(job)
-            if segment.below is not None:
-                v = self._add_overlaps(v, above.input, source, segment.below)
+            if below is not None:
+                v = self._add_overlaps(v, begin, source, below)
             if last:
                 self.lanes.project_last(
-                    Last(v, source, convolution, height), out, rows, self.num_threads
+                    Last(v, source, conv, height), out, rows, self.num_threads
                 )
                 self.lanes.release(v)
                 return
-            job = Step(v, source, convolution, Post(), self.bf16)
+            job = Step(v, source, conv, Post(), self.bf16)
         v = self._lanes_of(job)
         to = _index(rows)
         planes = out[to]  # of rows that do not follow each other a copy
@@ -624,10 +683,10 @@ class _Walk:
         self._release(job)
         return v
 
-    def _add_overlaps(self, v: Any, region: Region, source: Source, below: Order) -> Any:
-        """What becomes of the lane tensor `v` of a region before it is unpooled."""
+    def _add_overlaps(self, v: Any, begin: Pair, source: Source, below: Order) -> Any:
+        """What becomes of a lane tensor that begins there before it is unpooled."""
         lanes: Any = self.lanes
-        job = Overlap(v, region.begin, source, self._post(below))
+        job = Overlap(v, begin, source, self._post(below))
         return lanes.add_overlaps(job, self.num_threads)
 
     def _release(self, job: First | Step) -> None:
@@ -645,11 +704,6 @@ class _Walk:
             part.input.size,
             layer_cache(self.net, index),
         )
-
-    def _first(
-        self, index: int, values: Array, features: NDArray[np.intp], part: Part
-    ) -> First:
-        return First(values, features, self._convolution(index, part), Post(), self.bf16)
 
     def _dense(self, index: int, R: Array) -> Step:  # noqa: N803
         assert self.lanes is not None

@@ -38,9 +38,9 @@ def in_pieces(columns: int) -> Iterator[list[Any]]:
     seen: list[Any] = []
     project = projection._Walk._project_piece
 
-    def noting(walk: Any, chain: Any, piece: Any, *arguments: Any) -> None:
+    def noting(walk: Any, piece: Any, *arguments: Any) -> None:
         seen.append(piece)
-        project(walk, chain, piece, *arguments)
+        project(walk, piece, *arguments)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(projection, "_LEAST_COLUMNS", columns)
@@ -187,10 +187,10 @@ def test_every_column_is_projected_once_for_every_feature(on, build, count):
     columns = np.zeros((count, 61), int)
     for piece in pieces:
         assert len(piece.chosen) <= 64
-        columns[np.ix_(piece.chosen, range(*piece.parts[-1].input.cols))] += 1
+        columns[np.ix_(piece.chosen, range(*piece.way.inputs.cols))] += 1
     sounding = [k for piece in pieces for k in piece.chosen]
     np.testing.assert_array_equal(columns[sounding], 1)
-    assert len({piece.parts[-1].input for piece in pieces}) == 9
+    assert len({piece.way.inputs for piece in pieces}) == 9
 
 
 @pytest.mark.parametrize("threads", [1, 2, 5])
@@ -213,10 +213,10 @@ def test_a_clip_long_enough_comes_in_pieces_unasked(build):
     walk = projection._Walk(trace, "deconvnet", fd.kernels.dispatch.get_backend(None), 1, False)
     pieces = list(walk._pieces(walk._chain(4), trace["l4"], False))
     assert len(pieces) > 1
-    assert [p.parts[-1].input.cols[0] for p in pieces[1:]] == [
-        p.parts[-1].input.cols[1] for p in pieces[:-1]
+    assert [p.way.inputs.cols[0] for p in pieces[1:]] == [
+        p.way.inputs.cols[1] for p in pieces[:-1]
     ]
-    assert pieces[-1].parts[-1].input.cols[1] == 1200
+    assert pieces[-1].way.inputs.cols[1] == 1200
 
 
 # Sparse starts
@@ -286,7 +286,7 @@ def test_the_strongest_unit_of_a_large_layer_is_projected_alone(build):
         maps = fd.deconvolve(trace, "l8", [3, 9], start="max")
     assert [piece.alone for piece in pieces] == [True, True]
     for k, piece in enumerate(pieces):
-        part = maps[k][(slice(None), *piece.parts[-1].input.slices)]
+        part = maps[k][(slice(None), *piece.way.inputs.slices)]
         assert part.size < maps[k].size / 20
         assert np.count_nonzero(part) == np.count_nonzero(maps[k]) > 0
 
