@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -10,10 +10,12 @@ import fastdeconv as fd
 
 from . import ours, peers, workload
 from .measure import Contender, interleave
-from .report import Report, number, times_table
-from .sections import Options
+from .report import Report, times_table
+from .sections import Options, cells
 from .workload import DEPTH, Work
 
+CUDA = f"{ours.NAME}, cuda"
+"""The contender that others are compared with."""
 TF32 = 3e-2
 """Tolerance for maps from products of 10-bit mantissas."""
 
@@ -30,55 +32,35 @@ def gpu(report: Report, options: Options) -> None:
         "card; what depends on the clip alone (masks, lists) is made once for everybody. PyTorch "
         "in float32 proper, unless it says TF32, with cuDNN's search for the fastest algorithm."
     )
-    mine = [
-        Contender(ours.NAME, lambda: work.network.forward(work.x)),
-        Contender(f"{ours.NAME}, cuda", lambda: work.network.forward(work.x), around=_on_card),
-    ]
-    others = list(_forward_peers(work))
+    missing = _torch_missing()
+    if missing:
+        report.leave_out([f"PyTorch on a GPU: {missing}"])
+    mine = _cpu_and_card(ours.forward(work))
+    others = [] if missing else list(_forward_peers(work))
     for peer in others:
         with peer.around():
             report.note("Forward on a GPU", peer, peers.check_forward(peer, work))
     everybody = [*mine, *others]
-    times_table(report, interleave(everybody, options.rounds), f"{ours.NAME}, cuda", everybody)
-    report.table(("ms, 64 features", *_names(work)), _rows(report, work, options.rounds))
-
-
-def _names(work: Work) -> list[str]:
-    return [c.name for c in _everybody(work, 1)]
-
-
-def _rows(report: Report, work: Work, rounds: int) -> Iterator[tuple[str, ...]]:
-    mine = f"{ours.NAME}, cuda"
+    times_table(report, interleave(everybody, options.rounds), CUDA, everybody)
+    rows = {}
     for depth in range(1, DEPTH + 1):
+        others = [] if missing else list(_projection_peers(work, depth))
+        everybody = [*_cpu_and_card(ours.project(work, depth)), *others]
         want = fd.deconvolve(work.trace, work.stages[depth - 1].top)
-        everybody = list(_everybody(work, depth))
         for peer in everybody[1:]:
             with peer.around():
                 agreement = peers.check_maps(peer, want)
             report.note(f"Projection of layer {depth} on a GPU", peer, agreement)
-        times = interleave(everybody, rounds)
-        yield (
-            f"layer {depth}",
-            *(
-                number(times.spread(name).middle)
-                + ("" if name == mine else f" ({number(times.ratio(name, mine).middle)}x)")
-                for name in times
-            ),
-        )
-
-
-def _everybody(work: Work, depth: int) -> Iterator[Contender]:
-    layer = work.stages[depth - 1].top
-    yield Contender(ours.NAME, lambda: fd.deconvolve(work.trace, layer))
-    yield Contender(
-        f"{ours.NAME}, cuda", lambda: fd.deconvolve(work.trace, layer),
-        "fd.config(backend='cuda')", around=_on_card,
+        rows[f"layer {depth}"] = interleave(everybody, options.rounds)
+    report.table(
+        ("ms, 64 features", *rows["layer 1"]),
+        ((layer, *cells(times, CUDA)) for layer, times in rows.items()),
     )
-    yield from _projection_peers(work, depth)
 
 
-def _on_card() -> Any:
-    return fd.config(backend="cuda")
+def _cpu_and_card(mine: Iterable[Contender]) -> list[Contender]:
+    """Of ours the default and the one on the GPU, in this order."""
+    return [c for c in mine if c.name in (ours.NAME, CUDA)]
 
 
 def _card() -> str:
@@ -88,17 +70,16 @@ def _card() -> str:
     return name.decode() if isinstance(name, bytes) else str(name)
 
 
-def _has_torch() -> bool:
+def _torch_missing() -> str | None:
+    """Why PyTorch cannot take part, or None when it can."""
     try:
         import torch
-    except ImportError:
-        return False
-    return torch.cuda.is_available()
+    except ImportError as error:
+        return str(error)
+    return None if torch.cuda.is_available() else "this build of it finds none"
 
 
 def _forward_peers(work: Work) -> Iterator[Contender]:
-    if not _has_torch():
-        return
     import torch
 
     from .peers.torch_forward import Forward, read
@@ -117,8 +98,6 @@ def _forward_peers(work: Work) -> Iterator[Contender]:
 
 
 def _projection_peers(work: Work, depth: int) -> Iterator[Contender]:
-    if not _has_torch():
-        return
     import torch
 
     from .peers.torch_plain import TorchPlain

@@ -75,7 +75,7 @@ def layers(report: Report, options: Options) -> None:
         times = interleave([*mine, *others], max(3, options.rounds // 2))
         for name in times:
             totals[name] = totals.get(name, 0) + times.spread(name).middle
-        rows.append((f"layer {depth}", *_cells(times)))
+        rows.append((f"layer {depth}", *cells(times, ours.NAME)))
     mine_total = totals[ours.NAME]
     rows.append((
         "all 320",
@@ -87,11 +87,12 @@ def layers(report: Report, options: Options) -> None:
     report.table(("ms", *totals), rows)
 
 
-def _cells(times: Times) -> Iterator[str]:
+def cells(times: Times, reference: str) -> Iterator[str]:
+    """Milliseconds of everybody, in brackets the ratio to `reference`."""
     for name in times:
         cell = number(times.spread(name).middle)
-        if name != ours.NAME:
-            cell += f" ({number(times.ratio(name, ours.NAME).middle)}x)"
+        if name != reference:
+            cell += f" ({number(times.ratio(name, reference).middle)}x)"
         yield cell
 
 

@@ -270,6 +270,8 @@ class _Way(NamedTuple):
     first: Convolution
     stages: list[_Stage]
     inputs: Region
+    end: int
+    """The last convolution."""
 
 
 class _Piece(NamedTuple):
@@ -403,9 +405,9 @@ class _Walk:
     ) -> Array:
         """Projections (K, C, H, W) of maps at the output of layer `index`."""
         if chain:
-            conv = self._convolution(index, self._whole(index))
-            job = First(maps, features, conv, Post(), self.bf16)
-            return self._planes_down(*self._lanes_down(job, chain, len(maps)))
+            way = self._whole_way(chain)
+            job = First(maps, features, way.first, Post(), self.bf16)
+            return self._planes_down(*self._lanes_down(job, way, len(maps)))
         spread = np.zeros((len(features), *self.shapes[index + 1]), maps.dtype)
         spread[np.arange(len(features)), features] = maps
         return self._planes_down(index, spread)
@@ -415,21 +417,20 @@ class _Walk:
         while index >= 0:
             chain = self._chain(index)
             if chain:
-                index, R = self._lanes_down(self._dense(index, R), chain, len(R))
+                way = self._whole_way(chain)
+                index, R = self._lanes_down(self._dense(way.first, R), way, len(R))
             else:
                 R = self._layer(index, R)
                 index -= 1
         return R
 
     def _lanes_down(
-        self, job: First | Step, chain: list[_Link], count: int
+        self, job: First | Step, way: _Way, count: int
     ) -> tuple[int, Array]:
         """Run a whole chain; (the layer at whose output it ends, projections there)."""
-        end = chain[-1].conv
-        planes = np.empty((count, *self.shapes[end]), np.float32)
-        way = self._way(chain, self._whole_parts(chain))
+        planes = np.empty((count, *self.shapes[way.end]), np.float32)
         self._run(job, way.stages, planes, np.arange(count))
-        return end - 1, planes
+        return way.end - 1, planes
 
     def _features_at_once(self, index: int) -> int:
         """Features of layer `index` whose projections fit in bounded memory."""
@@ -643,7 +644,13 @@ class _Walk:
                 scatters and conv == chain[-1].conv,
             ))
         first = self._convolution(chain[0].conv, parts[0])
-        return _Way(parts[0].output, first, stages, parts[-1].input)
+        return _Way(parts[0].output, first, stages, parts[-1].input, chain[-1].conv)
+
+    def _whole_way(self, chain: list[_Link]) -> _Way:
+        return cached(
+            self.trace.derived("whole ways"), (chain[0].conv, self.rule, self.adds),
+            lambda: self._way(chain, self._whole_parts(chain)),
+        )
 
     def _run(
         self, job: First | Step, stages: list[_Stage], out: Array, rows: NDArray[np.intp]
@@ -705,12 +712,11 @@ class _Walk:
             layer_cache(self.net, index),
         )
 
-    def _dense(self, index: int, R: Array) -> Step:  # noqa: N803
+    def _dense(self, conv: Convolution, R: Array) -> Step:  # noqa: N803
         assert self.lanes is not None
         _, channels, h, w = R.shape
         source = Source(None, None, NO_POOL, (0, 0), (h, w), (h, w), channels, {})
         v = self.lanes.from_planes(R, self.bf16)
-        conv = self._convolution(index, self._whole(index))
         return Step(v, source, conv, Post(), self.bf16)
 
     def _post(self, order: Order) -> Post:

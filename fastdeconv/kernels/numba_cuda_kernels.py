@@ -75,6 +75,12 @@ def _at_least(low, value):
 
 
 @_device
+def _finished(total, scale, lows):
+    """A `Post`: max(lows[0], total) * scale, then max(lows[1], .)"""
+    return _at_least(lows[1], _at_least(lows[0], total) * scale)
+
+
+@_device
 def _divided(a, b):
     """divmod(a, b) of numbers that are not negative."""
     q = uint32(a) // uint32(b)
@@ -327,8 +333,8 @@ def first(values, size, weight, window, scale, lows, out, shape):
                     sums[s] += weight[_times(row, lanes) + uint64(k)] * value
         for s in range(OWN):
             if c + s < channels:
-                result = _at_least(lows[0], sums[s]) * scale[c + s]
-                out[_times(pixel // lanes + c + s, lanes) + uint64(k)] = _at_least(lows[1], result)
+                to = _times(pixel // lanes + c + s, lanes) + uint64(k)
+                out[to] = _finished(sums[s], scale[c + s], lows)
 
 
 @_device
@@ -355,6 +361,16 @@ def _sender(y, x, tap, window, size, pool):
     ):
         return -1, 0
     return i * cells_w + j, py * pool_w + px
+
+
+@_device
+def _entries(y, x, tap, window, size, pool, ends, group, groups):
+    """(cell, first, stop): what a tap carries to a pixel is order[first:stop] of the cell."""
+    cell, place = _sender(y, x, tap, window, size, pool)
+    if cell < 0:
+        return cell, 0, 0
+    at = (cell * groups + group) * (pool[0] * pool[1] + 1) + place
+    return cell, int64(ends[at]), int64(ends[at + 1])
 
 
 @functools.cache
@@ -394,18 +410,15 @@ def step(columns: int, lanes: int) -> tuple[Any, int]:
         group, tile = divmod(cuda.blockIdx.y, (inner + columns - 1) // columns)
         begin, lane0 = tile * columns, cuda.blockIdx.z * lanes
         taps, groups = window[0] * window[1], shape[2] // inner
-        places = pool[0] * pool[1]
         for tap0 in range(0, taps, threads):
             some = min(threads, taps - tap0)
             cuda.syncthreads()
             if thread < some:
-                cell, place = _sender(y, x, tap0 + thread, window, size, pool)
-                first = count = 0
-                if cell >= 0:
-                    at = (cell * groups + group) * (places + 1) + place
-                    first = ends[at]
-                    count = ends[at + 1] - first
-                tap_cell[thread], tap_first[thread], tap_count[thread] = cell, first, count
+                cell, first, stop = _entries(
+                    y, x, tap0 + thread, window, size, pool, ends, group, groups
+                )
+                tap_cell[thread], tap_first[thread] = cell, first
+                tap_count[thread] = stop - first
             cuda.syncthreads()
             total = 0
             for t in range(some):
@@ -451,8 +464,8 @@ def step(columns: int, lanes: int) -> tuple[Any, int]:
                 c += group * inner
                 to = (cuda.blockIdx.x * shape[2] + c) * shape[3] + lane0 + lane
                 for t in range(own_lanes):
-                    result = _at_least(lows[0], sums[s * own_lanes + t]) * scale[c]
-                    out[uint32(to + t * along)] = _at_least(lows[1], result)
+                    result = _finished(sums[s * own_lanes + t], scale[c], lows)
+                    out[uint32(to + t * along)] = result
 
     return kernel, threads
 
@@ -478,7 +491,6 @@ def step_few(lanes: int) -> Any:
         channel = cuda.blockIdx.y
         group, c = divmod(channel, inner)
         taps, groups = window[0] * window[1], shape[2] // inner
-        places = pool[0] * pool[1]
         total = float32(0)
         for tap0 in range(0, taps, TAPS):
             some = min(TAPS, taps - tap0)
@@ -486,11 +498,9 @@ def step_few(lanes: int) -> Any:
             for t in range(thread, pixels * some, THREADS):
                 pixel, tap = divmod(t, some)
                 y, x = divmod(pixel0 + pixel, shape[1])
-                cell, place = _sender(y, x, tap0 + tap, window, size, pool)
-                first = stop = 0
-                if cell >= 0:
-                    at = (cell * groups + group) * (places + 1) + place
-                    first, stop = ends[at], ends[at + 1]
+                cell, first, stop = _entries(
+                    y, x, tap0 + tap, window, size, pool, ends, group, groups
+                )
                 tap_cell[t], tap_first[t], tap_stop[t] = cell, first, stop
             cuda.syncthreads()
             for t in range(some):
@@ -507,7 +517,7 @@ def step_few(lanes: int) -> Any:
                     e += uint64(1)
         pixel = pixel0 + mine
         if pixel < shape[0] * shape[1]:
-            result = _at_least(lows[1], _at_least(lows[0], total) * scale[channel])
-            out[uint32((pixel * shape[2] + channel) * shape[3] + lane)] = result
+            to = uint32((pixel * shape[2] + channel) * shape[3] + lane)
+            out[to] = _finished(total, scale[channel], lows)
 
     return kernel

@@ -59,7 +59,7 @@ def band_edges(rows: int, num_threads: int, *, smallest: int = 1, largest: int =
 
     For kernels whose bits do not depend on where the bands lie.
     """
-    size = _band_size(rows, num_threads, smallest, largest)
+    size = max(smallest, min(largest, rows // (8 * num_threads)))
     return [*range(0, rows, size), rows]
 
 
@@ -72,10 +72,6 @@ def shrinking_edges(rows: int, num_threads: int) -> list[int]:
     while (left := rows - edges[-1]) > 0:
         edges.append(edges[-1] + max(1, left // (2 * num_threads)))
     return edges
-
-
-def _band_size(rows: int, num_threads: int, smallest: int, largest: int) -> int:
-    return max(smallest, min(largest, rows // (8 * num_threads)))
 
 
 class _Queue:
