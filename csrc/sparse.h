@@ -27,39 +27,72 @@
 
 /* Of weights at a time: they and what else a feature needs stay in L1. */
 #define SPARSE_BYTES 24576
-/* Entries joined at a time (sparse_bf16.h): as many are written and read beyond the end. */
-#define FD_JOIN_ROOM 48
+
+/* Lists of the feature this many further on are fetched. */
+#define SPARSE_AHEAD 3
 
 typedef struct {
     float value;
     int32_t offset; /* of its row of W: elements from that of column 0, channel 0 */
 } sparse_entry;
 
-/* What a row of the unpooled tensor sends to a pixel through a row of the kernel. */
+/* What columns of lists send to a pixel. */
 typedef struct {
-    const char *entries;      /* of feature 0 */
+    const char *entries;      /* from which all features count */
     const int32_t *from, *to; /* by feature */
     ptrdiff_t row;            /* of W, from which its entries count */
 } sparse_part;
+
+/* Channels of a cell of V that lists to come want. */
+typedef struct {
+    const float *cell;
+    const int32_t *channels;
+    int n;
+} sparse_wish;
+
+/* Where the sums of a block of channels are: (kp, stride); if `first`, they begin at 0. */
+typedef struct {
+    float *panel;
+    ptrdiff_t stride;
+    int kp, first;
+    /* What to fetch meanwhile, or NULL: */
+    const float *out; /* where the sums go as lanes */
+    const sparse_wish *wish;
+} sparse_sums;
+
+/* Feature k's share of what to fetch for NV vectors of channels. */
+FD_INLINE void fetch_meanwhile(const sparse_sums *to, int k, const int NV) {
+    if (to->out) {
+        FD_UNROLL
+        for (int j = 0; j < NV; j++) __builtin_prefetch(to->out + (k * NV + j) * VW, 1);
+    }
+    if (to->wish && k / 2 < to->wish->n) {
+        const ptrdiff_t channel = to->wish->channels[k / 2];
+        const float *half = to->wish->cell + channel * to->kp + k % 2 * (to->kp / 2);
+        /* To L2: list_row fetches them from there. */
+        __builtin_prefetch(half, 0, 2);
+        __builtin_prefetch(half + VW, 0, 2);
+    }
+}
 
 typedef struct {
     const fd_step *s;
     pool_axis high, wide;
     int Y;
     origin *rows;          /* per kernel row and window, of output row Y */
-    int columns;           /* of the unpooled tensor at a time */
+    int columns;           /* of lists at a time */
     int slots;             /* as many: rows of the unpooled tensor whose lists are kept */
     int *slot;             /* of each of `rows` */
+    origin next;           /* the row that will be listed next; cell -1: none */
     int *held;             /* which row each slot has; -1: none */
     char *entries;         /* (slots, kp, feature) */
     ptrdiff_t feature;     /* bytes of one feature's list */
     int32_t *start;        /* (slots, w + 1, kp): where a column begins, from the right */
     int32_t *count;        /* (kp): entries so far of the lists that are being made */
-    sparse_part *parts;    /* of a pixel, at most one for each of `rows` */
     int all;               /* output channels with what pads them: whole vectors or pairs */
     float *panel;          /* a pixel's results: (kp, all) */
-    uint32_t *joined;      /* bfloat16: the parts of two features */
-    ptrdiff_t room;        /* elements of each */
+    uint32_t *joined;      /* bfloat16: the lists of output row Y (sparse_bf16.h) */
+    int32_t *joints;       /* (w + 1, kp): where a column begins in them */
 } sparse_lists;
 
 static void sparse_free(sparse_lists *p) {
@@ -69,9 +102,9 @@ static void sparse_free(sparse_lists *p) {
     free(p->entries);
     free(p->start);
     free(p->count);
-    free(p->parts);
     free(p->panel);
     free(p->joined);
+    free(p->joints);
 }
 
 static int sparse_init(sparse_lists *p, const fd_step *s) {
@@ -89,22 +122,23 @@ static int sparse_init(sparse_lists *p, const fd_step *s) {
     const int bytes = s->sparse ? sizeof(float) : sizeof(uint16_t);
     const int rows = SPARSE_BYTES / bytes / s->sparse_width;
     p->columns = rows * pool->kh * pool->kw / f->channels;
-    if (p->columns > s->conv.kw * p->slots) p->columns = s->conv.kw * p->slots;
+    if (!s->sparse) p->columns /= p->slots; /* theirs come from all rows */
     if (p->columns < 1) p->columns = 1;
     const int unit = s->sparse ? VW : 2 * VW;
     p->all = (s->cout + unit - 1) / unit * unit;
-    p->room = s->sparse ? 0 : (ptrdiff_t)p->columns * f->channels + FD_JOIN_ROOM;
+    const size_t starts = sizeof(int32_t) * (f->w + 1) * s->kp;
+    const size_t joined = ((size_t)p->slots * f->w * f->channels + VW) * s->kp;
     p->rows = malloc(sizeof(origin) * p->slots);
     p->slot = malloc(sizeof(int) * p->slots);
     p->held = malloc(sizeof(int) * p->slots);
-    p->entries = (char *)fd_scratch(p->feature / 4 * s->kp * p->slots + FD_JOIN_ROOM);
-    p->start = malloc(sizeof(int32_t) * p->slots * (f->w + 1) * s->kp);
+    p->entries = (char *)fd_scratch(p->feature / 4 * s->kp * p->slots + VW);
+    p->start = malloc(starts * p->slots);
     p->count = malloc(sizeof(int32_t) * s->kp);
-    p->parts = malloc(sizeof(sparse_part) * p->slots);
     p->panel = fd_scratch((size_t)s->kp * p->all);
-    p->joined = malloc(sizeof(uint32_t) * 2 * p->room);
-    if (!p->rows || !p->slot || !p->held || !p->entries || !p->start || !p->count || !p->parts ||
-        !p->panel || (p->room && !p->joined)) {
+    p->joined = s->sparse ? NULL : malloc(sizeof(uint32_t) * joined);
+    p->joints = s->sparse ? NULL : malloc(starts);
+    if (!p->rows || !p->slot || !p->held || !p->entries || !p->start || !p->count || !p->panel ||
+        (!s->sparse && (!p->joined || !p->joints))) {
         sparse_free(p);
         return 0;
     }
@@ -258,19 +292,19 @@ static void list_row(sparse_lists *p, int slot, int row, int place) {
 }
 
 /* A number for every row of the unpooled tensor and row of windows it may come from. */
-static int row_key(const sparse_lists *p, int i) {
-    return p->rows[i].cell < 0 ? -1 : p->rows[i].cell * p->s->source.pool.kh + p->rows[i].place;
+static int row_key(const sparse_lists *p, origin row) {
+    return row.cell < 0 ? -1 : row.cell * p->s->source.pool.kh + row.place;
 }
 
 static int is_needed(const sparse_lists *p, int key) {
     for (int i = 0; key >= 0 && i < p->slots; i++)
-        if (row_key(p, i) == key) return 1;
+        if (row_key(p, p->rows[i]) == key) return 1;
     return 0;
 }
 
 /* The slot of the lists of rows[i], which are made where there are none. */
 static int find_slot(sparse_lists *p, int i) {
-    const int key = row_key(p, i);
+    const int key = row_key(p, p->rows[i]);
     int other = 0;
     for (int slot = 0; slot < p->slots; slot++) {
         if (p->held[slot] == key) return slot;
@@ -281,32 +315,55 @@ static int find_slot(sparse_lists *p, int i) {
     return other;
 }
 
+#if FD_HAS_BF16
+#include "sparse_bf16.h"
+#endif
+
+/* Finds a row that the output row below Y wants and that has no lists yet. */
+static void find_next(sparse_lists *p) {
+    find_rows(p->s, p->Y + 1, &p->high, p->rows);
+    p->next.cell = -1;
+    for (int i = 0; i < p->slots; i++) {
+        int held = 0;
+        for (int slot = 0; slot < p->slots; slot++)
+            held |= p->held[slot] == row_key(p, p->rows[i]);
+        if (!held && p->rows[i].cell >= 0) p->next = p->rows[i];
+    }
+}
+
 /* The lists of all rows that output row Y needs. */
 static void hold_rows(sparse_lists *p, int Y) {
     p->Y = Y;
     find_rows(p->s, Y, &p->high, p->rows);
     for (int i = 0; i < p->slots; i++)
         if (p->rows[i].cell >= 0) p->slot[i] = find_slot(p, i);
+    find_next(p);
+    find_rows(p->s, Y, &p->high, p->rows);
+#if FD_HAS_BF16
+    if (p->s->sparse_bf16) join_rows(p);
+#endif
+}
+
+/* What column x will want of the row that is listed next; of windows that overlap the last. */
+static sparse_wish find_wish(const sparse_lists *p, int x) {
+    const fd_source *f = &p->s->source;
+    sparse_wish wish = {0};
+    if (p->next.cell >= 0 && x < f->w) {
+        const int column = wanted(p, x, 0, p->next.cell, p->next.place, &wish.channels, &wish.n);
+        const size_t cell = (size_t)p->next.cell * f->cells_w + column;
+        wish.cell = p->s->v + cell * f->channels * p->s->kp;
+        if (column < 0) wish.n = 0;
+    }
+    return wish;
 }
 
 /* ---- the product ---- */
 
-/* Where the sums of a block of channels are: (kp, stride); if `first`, they begin at 0. */
-typedef struct {
-    float *panel;
-    ptrdiff_t stride;
-    int kp, first;
-} sparse_sums;
-
-/* Lists of the feature this many further on are fetched. */
-#define SPARSE_AHEAD 3
-
-/* Fetches the first entries, of so many bytes each, of feature k's part: behind a 2x2 pool a part
- * has some 17. */
-FD_INLINE void fetch_list(const sparse_part *p, int k, ptrdiff_t feature, int entry) {
+/* Fetches the first entries of feature k's part: behind a 2x2 pool a part has some 17. */
+FD_INLINE void fetch_list(const sparse_part *p, int k, ptrdiff_t feature) {
     /* Beyond the last feature's there is the start of the next column. */
-    const char *list = p->entries + k * feature + (ptrdiff_t)p->from[k] * entry;
-    for (int i = 0; i < 24 * entry; i += 64) __builtin_prefetch(list + i);
+    const sparse_entry *list = (const sparse_entry *)(p->entries + k * feature) + p->from[k];
+    for (int i = 0; i < 24; i += 64 / sizeof *list) __builtin_prefetch(list + i);
 }
 
 /* Adds a part to the sums of NV vectors of channels. */
@@ -317,7 +374,8 @@ FD_INLINE void sparse_product(const sparse_part *p, ptrdiff_t feature, const flo
     for (int k = 0; k < to->kp; k++, entries += feature, sums += to->stride) {
         const sparse_entry *list = (const sparse_entry *)entries;
         const sparse_entry *begin = list + p->from[k], *end = list + p->to[k];
-        fetch_list(p, k + SPARSE_AHEAD, feature, sizeof(sparse_entry));
+        fetch_list(p, k + SPARSE_AHEAD, feature);
+        fetch_meanwhile(to, k, NV);
         vf acc[FD_SPARSE_NV];
         FD_UNROLL
         for (int j = 0; j < NV; j++) acc[j] = to->first ? vf_zero() : vf_load(sums + j * VW);
@@ -348,76 +406,84 @@ static void sparse_block(const sparse_part *p, ptrdiff_t feature, const float *w
 
 /* Sums (kp, stride) to lanes, with what follows; what pads them to whole vectors stays behind. */
 static void sparse_to_lanes(const fd_step *s, const float *sums, ptrdiff_t stride, float *out) {
-    for (int k = 0; k < s->kp; k += VW)
-        for (int c = 0; c < s->cout; c += VW) {
+    /* Of their own: a store of a vector may change all that a pointer leads to. */
+    const fd_post after = s->post;
+    const int cout = s->cout, kp = s->kp;
+    for (int k = 0; k < kp; k += VW)
+        for (int c = 0; c < cout; c += VW) {
+            float *to = out + (ptrdiff_t)c * kp + k;
             vf x[VW];
             FD_UNROLL
             for (int i = 0; i < VW; i++) x[i] = vf_load(sums + (k + i) * stride + c);
             vf_transpose(x);
             FD_UNROLL
             for (int i = 0; i < VW; i++)
-                if (c + i < s->cout)
-                    vf_store(out + (ptrdiff_t)(c + i) * s->kp + k, post(x[i], &s->post, c + i, 1));
+                if (c + i < cout) vf_store(to + (ptrdiff_t)i * kp, post(x[i], &after, c + i, 1));
         }
 }
 
-#if FD_HAS_BF16
-#include "sparse_bf16.h"
-#endif
+/* A pixel that is being summed. */
+typedef struct {
+    const float *out;
+    sparse_wish wish;
+    int parts; /* that are in its sums */
+} sparse_target;
 
-/* Adds n parts to the panel, or begins with them. */
-static void sum_parts(const sparse_lists *p, int n, int first) {
+/* Adds a part to the panel, or begins with it. */
+static void sum_part(const sparse_lists *p, const sparse_part *part, sparse_target *pixel) {
     const fd_step *s = p->s;
     const ptrdiff_t rows = (ptrdiff_t)s->conv.kh * s->conv.kw * s->source.channels;
     const int width = s->sparse_width;
+    /* The wish with the second part, if there are more than one. */
+    const int first = pixel->parts == 0, wishes = pixel->parts == (p->joined ? 0 : 1);
     for (int c = 0; c < p->all; c += width) {
-        sparse_sums sums = {p->panel + c, p->all, s->kp, first};
+        const sparse_sums sums = {
+            p->panel + c, p->all, s->kp, first, first ? pixel->out + (ptrdiff_t)c * s->kp : NULL,
+            wishes && c == 0 ? &pixel->wish : NULL,
+        };
         const int vectors = (p->all - c < width ? p->all - c : width) / VW;
 #if FD_HAS_BF16
         if (s->sparse_bf16) {
-            sparse_block_bf16(p, n, s->sparse_bf16 + rows * c, &sums, vectors);
+            sparse_block_bf16(part, s->sparse_bf16 + rows * c, width, &sums, vectors);
             continue;
         }
 #endif
-        for (int i = 0; i < n; i++, sums.first = 0)
-            sparse_block(p->parts + i, p->feature, s->sparse + rows * c + p->parts[i].row * width,
-                         &sums, vectors);
+        sparse_block(part, p->feature, s->sparse + rows * c + part->row * width, &sums, vectors);
+    }
+    pixel->parts++;
+}
+
+/* Adds what column `right` of lists and those left of it send through kernel taps from `tap` on. */
+static void sum_columns(const sparse_lists *p, const char *entries, const int32_t *start, int tap,
+                        int right, sparse_target *pixel) {
+    const fd_step *s = p->s;
+    const fd_source *f = &s->source;
+    const size_t kp = s->kp;
+    /* The columns there are, counted from the right as the lists are. */
+    const int left = right - s->conv.kw + 1, from = f->w - 1 - (right < f->w ? right : f->w - 1);
+    const int to = f->w - (left > 0 ? left : 0);
+    for (int x = from, end; x < to; x = end) {
+        end = to - x < p->columns ? to : x + p->columns;
+        const sparse_part part = {entries, start + x * kp, start + end * kp,
+                                  (ptrdiff_t)(tap + right) * f->channels};
+        sum_part(p, &part, pixel);
     }
 }
 
 static void sparse_pixel(sparse_lists *p, int Y, int X, float *out) {
     const fd_step *s = p->s;
-    const fd_source *f = &s->source;
-    /* The columns that reach it, counted from the right as the lists are: from..to-1. */
-    const int right = X + s->conv.left, left = right - s->conv.kw + 1;
-    const int from = f->w - 1 - (right < f->w ? right : f->w - 1);
-    const int to = f->w - (left > 0 ? left : 0);
-    int n = 0, columns = 0, empty = 1;
+    const size_t kp = s->kp, starts = (size_t)(s->source.w + 1) * kp;
+    const int right = X + s->conv.left;
     if (p->Y != Y) hold_rows(p, Y);
-    for (int i = 0; from < to && i < p->slots; i++) {
+    sparse_target pixel = {out, find_wish(p, X), 0};
+    if (p->joined) sum_columns(p, (const char *)p->joined, p->joints, 0, right, &pixel);
+    for (int i = 0; !p->joined && i < p->slots; i++) {
         const origin row = p->rows[i];
         if (row.cell < 0) continue;
-        const int32_t *start = p->start + (size_t)p->slot[i] * (f->w + 1) * s->kp;
-        for (int x = from, end; x < to; x = end) {
-            end = to - x < p->columns - columns ? to : x + p->columns - columns;
-            p->parts[n++] = (sparse_part){
-                p->entries + p->slot[i] * p->feature * s->kp,
-                start + (size_t)x * s->kp, start + (size_t)end * s->kp,
-                ((ptrdiff_t)row.tap * s->conv.kw + right) * f->channels,
-            };
-            columns += end - x;
-            /* float32: one at a time. Of several at once only the sums of bfloat16 gain. */
-            if (s->sparse || columns == p->columns) {
-                sum_parts(p, n, empty);
-                n = columns = empty = 0;
-            }
-        }
+        sum_columns(p, p->entries + p->slot[i] * kp * p->feature, p->start + p->slot[i] * starts,
+                    row.tap * s->conv.kw, right, &pixel);
     }
-    if (n) {
-        sum_parts(p, n, empty);
-    } else if (empty) {
-        memset(p->panel, 0, sizeof(float) * s->kp * p->all);
-    }
+    if (!pixel.parts) memset(p->panel, 0, sizeof(float) * kp * p->all);
     sparse_to_lanes(s, p->panel, p->all, out);
 }
 

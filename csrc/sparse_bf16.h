@@ -1,52 +1,98 @@
 /* Lists of values that are not zero and their product, in bfloat16 (AVX512_BF16).
  *
- * What    As the float32 ones of sparse.h, which includes this file. All parts of a pixel that
- *         fit are joined to one list for each feature: an instruction multiplies two entries,
- *         whichever two come next.
- * Layout  An entry has 32 bits: the value's bfloat16 above, below the row of W (modulo 2^16)
- *         counted as sparse.h does; joined lists name rows of W itself. W of uint16, 32 channels
- *         after 32, in the order that unpacking halves turns into the natural one.
+ * What    As the float32 ones of sparse.h, which includes this file. The lists of all rows of the
+ *         unpooled tensor that an output row needs are joined column by column, so that what
+ *         reaches a pixel is one range: an instruction multiplies two entries, whichever two come
+ *         next.
+ * Layout  An entry has 32 bits: the value's bfloat16 above, below the row of W (modulo 2^15)
+ *         counted as sparse.h does; in joined lists the row of the kernel is in it, too. Joined
+ *         lists lie feature after feature. W of uint16, 32 channels after 32, in the order that
+ *         unpacking halves turns into the natural one.
  * Mix     per two values and 64 channels: 4 loads of W and 1 of both entries, 4 unpacks,
- *         4 VDPBF16PS, 2 to broadcast; joining loads and stores them once more, 16 at a time.
+ *         4 VDPBF16PS, 2 to broadcast.
  * Numbers as bf16.h; which two are added first depends on a feature's own values only.
  */
 #ifndef FD_SPARSE_BF16_H
 #define FD_SPARSE_BF16_H
 
-/* Feature k's entries of n parts, and zeros up to a multiple of four; returns how many there are
- * without. Writes up to FD_JOIN_ROOM more. */
-FD_INLINE int join_parts(uint32_t *to, const sparse_part *parts, int n, ptrdiff_t feature,
-                         int k) {
-    int all = 0;
-    for (const sparse_part *p = parts; p < parts + n; p++) {
-        const uint32_t *list = (const uint32_t *)(p->entries + k * feature) + p->from[k];
-        const int count = p->to[k] - p->from[k];
-        const __m512i row = _mm512_set1_epi32((int)(p->row & 0xffff));
-        int e = 0;
-        do {
-            FD_UNROLL
-            for (int i = 0; i < FD_JOIN_ROOM; i += VW, e += VW) {
-                const __m512i some = _mm512_loadu_si512(list + e);
-                _mm512_storeu_si512(to + all + e, _mm512_add_epi16(some, row));
+/* Rows of W that entries may name: a row added to an entry's does not reach its value. */
+#define ROW_MASK 0x7fff
+#define ENTRY_MASK ((int)(0xffff0000 | ROW_MASK))
+
+/* ---- the lists ---- */
+
+/* Appends as many entries to a list, a row of the kernel further on; writes up to VW more. */
+FD_INLINE void join_entries(uint32_t *to, const uint32_t *from, int n, __m512i row) {
+    int e = 0;
+    do {
+        const __m512i some = _mm512_add_epi16(_mm512_loadu_si512(from + e), row);
+        _mm512_storeu_si512(to + e, _mm512_and_si512(some, _mm512_set1_epi32(ENTRY_MASK)));
+        e += VW;
+    } while (e < n);
+}
+
+/* Joins VW features' lists from feature k on; theirs begin at `end`. */
+static void join_features(const sparse_lists *p, size_t k, int32_t *end) {
+    const fd_step *s = p->s;
+    const size_t kp = s->kp, w = s->source.w;
+    for (size_t x = 0; x < w; x++) {
+        memcpy(p->joints + x * kp + k, end, sizeof(int32_t) * VW);
+        for (int i = 0; i < p->slots; i++) {
+            const origin row = p->rows[i];
+            if (row.cell < 0) continue;
+            const char *entries = p->entries + (p->slot[i] * kp + k) * p->feature;
+            const int32_t *start = p->start + (p->slot[i] * (w + 1) + x) * kp + k;
+            const __m512i tap = _mm512_set1_epi32(row.tap * s->conv.kw * s->source.channels);
+            for (int j = 0; j < VW; j++, entries += p->feature) {
+                const uint32_t *list = (const uint32_t *)entries + start[j];
+                const int n = start[kp + j] - start[j];
+                __builtin_prefetch(list + 24);
+                join_entries(p->joined + end[j], list, n, tap);
+                end[j] += n;
             }
-        } while (e < count);
-        all += count;
+        }
     }
-    _mm_storeu_si128((__m128i *)(to + all), _mm_setzero_si128());
-    return all;
+    memcpy(p->joints + w * kp + k, end, sizeof(int32_t) * VW);
+}
+
+/* The lists of output row Y. */
+static void join_rows(const sparse_lists *p) {
+    const size_t kp = p->s->kp, w = p->s->source.w;
+    int32_t all = 0, begin[VW];
+    for (size_t k = 0; k < kp; k += VW) {
+        for (int j = 0; j < VW; j++) {
+            begin[j] = all;
+            for (int i = 0; i < p->slots; i++)
+                if (p->rows[i].cell >= 0) all += p->start[(p->slot[i] * (w + 1) + w) * kp + k + j];
+            all += VW; /* what writing goes beyond the end */
+        }
+        join_features(p, k, begin);
+    }
+}
+
+/* ---- the product ---- */
+
+/* Two entries, their rows further on by what `row` has in both halves. */
+FD_INLINE uint64_t load_pair(const uint32_t *list, uint64_t row) {
+    uint64_t both;
+    memcpy(&both, list, sizeof both);
+    return both + row;
 }
 
 /* Adds the products of two entries to NP pairs of vectors of channels; a row of W has `width`. */
-BF16_INLINE void add_pair(const uint32_t *pair, const uint16_t *weights, vf *acc, const int NP,
+BF16_INLINE void add_pair(uint64_t both, const uint16_t *weights, vf *acc, const int NP,
                           const int width) {
-    uint64_t both;
-    memcpy(&both, pair, sizeof both);
-    const uint16_t *a = weights + (both & 0xffff) * width;
-    const uint16_t *b = weights + (both >> 32 & 0xffff) * width;
+    size_t a = (both & ROW_MASK) * width * sizeof *weights;
+    size_t b = (both >> 32 & ROW_MASK) * width * sizeof *weights;
+    /* Else GCC counts in halves as well as in bytes. */
+    __asm__("" : "+r"(a), "+r"(b));
+    const uint16_t *first = (const uint16_t *)((const char *)weights + a);
+    const uint16_t *second = (const uint16_t *)((const char *)weights + b);
     const __m512bh x = (__m512bh)_mm512_set1_epi32((int)_pext_u64(both, 0xffff0000ffff0000));
     FD_UNROLL
     for (int j = 0; j < NP; j++) {
-        __m512i p = _mm512_loadu_si512(a + 2 * VW * j), q = _mm512_loadu_si512(b + 2 * VW * j);
+        __m512i p = _mm512_loadu_si512(first + 2 * VW * j);
+        __m512i q = _mm512_loadu_si512(second + 2 * VW * j);
         /* Into registers: as operands of both unpacks they would be loaded twice. */
         __asm__("" : "+v"(p), "+v"(q));
         const __m512i low = _mm512_unpacklo_epi16(p, q), high = _mm512_unpackhi_epi16(p, q);
@@ -55,44 +101,51 @@ BF16_INLINE void add_pair(const uint32_t *pair, const uint16_t *weights, vf *acc
     }
 }
 
-/* Adds n parts to the sums of NP pairs of vectors. One feature's parts are joined while the
- * entries of the one before are multiplied, in two sums: VDPBF16PS takes 6 cycles. */
-BF16_INLINE void sparse_product_bf16(const sparse_lists *p, int n, const uint16_t *weights,
+/* Adds a part to the sums of NP pairs of vectors: four entries a turn, to two sums, as VDPBF16PS
+ * takes 6 cycles. */
+BF16_INLINE void sparse_product_bf16(const sparse_part *part, const uint16_t *weights,
                                      const sparse_sums *to, const int NP, const int width) {
+    /* Of the last four entries those that are there; the others become zeros of row 0. */
+    static const uint64_t there[4][2] = {
+        {~0ull, ~0ull}, {0xffffffff, 0}, {~0ull, 0}, {~0ull, 0xffffffff}};
+    const uint64_t row = (uint64_t)(part->row & ROW_MASK) * 0x100000001;
+    const uint32_t *entries = (const uint32_t *)part->entries;
     float *sums = to->panel;
-    int count = join_parts(p->joined, p->parts, n, p->feature, 0);
     for (int k = 0; k < to->kp; k++, sums += to->stride) {
-        const uint32_t *list = p->joined + k % 2 * p->room;
-        const int now = count;
+        const uint32_t *list = entries + part->from[k], *end = entries + part->to[k];
+        const uint64_t *last = there[(end - list) % 4];
         vf acc[FD_SPARSE_NV], other[FD_SPARSE_NV];
+        /* Behind a 2x2 pool a pixel's part has some 52. */
+        for (int i = 0; i < 64; i += 64 / sizeof *list)
+            __builtin_prefetch(entries + part->from[k + SPARSE_AHEAD] + i);
+        fetch_meanwhile(to, k, 2 * NP);
         FD_UNROLL
         for (int j = 0; j < 2 * NP; j++) {
             acc[j] = to->first ? vf_zero() : vf_load(sums + j * VW);
             other[j] = vf_zero();
         }
-        if (k + 1 < to->kp)
-            count = join_parts(p->joined + (k + 1) % 2 * p->room, p->parts, n, p->feature, k + 1);
-        for (int i = 0; i < n; i++)
-            fetch_list(p->parts + i, k + SPARSE_AHEAD, p->feature, sizeof(uint32_t));
-        for (int e = 0; e < now; e += 4) {
-            add_pair(list + e, weights, acc, NP, width);
-            add_pair(list + e + 2, weights, other, NP, width);
+        for (; list + 4 < end; list += 4) {
+            add_pair(load_pair(list, row), weights, acc, NP, width);
+            add_pair(load_pair(list + 2, row), weights, other, NP, width);
+        }
+        if (list < end) {
+            add_pair(load_pair(list, row) & last[0], weights, acc, NP, width);
+            add_pair(load_pair(list + 2, row) & last[1], weights, other, NP, width);
         }
         FD_UNROLL
         for (int j = 0; j < 2 * NP; j++) vf_store(sums + j * VW, vf_add(acc[j], other[j]));
     }
 }
 
-/* All of p->parts to a block of 2 or 4 vectors of channels. */
-FD_BF16_TARGET static void sparse_block_bf16(const sparse_lists *p, int n,
-                                             const uint16_t *weights, const sparse_sums *to,
-                                             int vectors) {
-    if (p->s->sparse_width == 2 * VW)
-        sparse_product_bf16(p, n, weights, to, 1, 2 * VW);
+/* A part to a block of 2 or 4 vectors of channels; rows of W have as many, or two more. */
+FD_BF16_TARGET static void sparse_block_bf16(const sparse_part *part, const uint16_t *weights,
+                                             int width, const sparse_sums *to, int vectors) {
+    if (width == 2 * VW)
+        sparse_product_bf16(part, weights, to, 1, 2 * VW);
     else if (vectors == 2)
-        sparse_product_bf16(p, n, weights, to, 1, 4 * VW);
+        sparse_product_bf16(part, weights, to, 1, 4 * VW);
     else
-        sparse_product_bf16(p, n, weights, to, 2, 4 * VW);
+        sparse_product_bf16(part, weights, to, 2, 4 * VW);
 }
 
 #endif

@@ -661,9 +661,9 @@ def _is_sparse(table: Any, job: Step) -> bool:
     """Whether csrc/sparse.h can take a step, and is faster."""
     conv = job.conv
     plain = conv.groups == 1 and conv.window.stride == conv.window.dilation == (1, 1)
-    # Offsets into the weights have 32 bits, numbers of their rows in bfloat16 have 16.
+    # Offsets into the weights have 32 bits, numbers of their rows in bfloat16 have 15.
     fits = job.source.size[1] * conv.weight[:, :, 0, 0].size < 2**30 and (
-        not job.bf16 or conv.weight[:, 0].size <= 2**16
+        not job.bf16 or conv.weight[:, 0].size <= 2**15
     )
     return plain and fits and not job.v.few and _has_zeros(table, job)
 
