@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -48,9 +50,7 @@ class Trace:
         self._planes: dict[int, NDArray[Any]] = {}
         self._derived: dict[Any, dict[Any, Any]] = {}
         self._blocks = forward_plan(network)
-        value: Any = x
-        for block, following in zip(self._blocks, [*self._blocks[1:], None]):
-            value, switches = runner.run(block, value, following)
+        for block, (value, switches) in zip(self._blocks, runner.run(self._blocks, x)):
             for index in range(block.end, block.last + 1):
                 self._kept[index] = value
             if switches is not None:
@@ -129,7 +129,8 @@ class Trace:
 
     def _recompute(self, index: int) -> Any:
         block = next(b for b in self._blocks if b.first <= index <= b.last)
-        return self._runner.run(block.cut(index), self._kept[block.first - 1], None)[0]
+        ((value, _),) = self._runner.run([block.cut(index)], self._kept[block.first - 1])
+        return value
 
 
 @enough_memory("the activations of this input: take a shorter clip")
@@ -152,7 +153,7 @@ def forward(net: Network, x: ArrayLike, algorithm: str) -> Trace:
         raise ParameterError("x has NaN or infinite values (as float32)")
     backend: Any = get_backend()
     threads = get_num_threads()
-    if hasattr(backend, "forward_block"):
+    if hasattr(backend, "forward_blocks"):
         return Trace(net, array, _FusedRunner(net, backend, threads, algorithm))
     return Trace(net, array, _Runner(net, backend, threads))
 
@@ -172,6 +173,9 @@ def _read_only(array: NDArray[Any], dtype: Any) -> NDArray[Any]:
     return copy
 
 
+_Result = tuple[Any, "NDArray[Any] | None"]
+
+
 class _Runner:
     """Runs blocks layer by layer; values are planes."""
 
@@ -179,16 +183,16 @@ class _Runner:
         self.net, self.num_threads = net, num_threads
         self.arithmetic = Arithmetic(backend, num_threads)
 
-    def run(
-        self, block: Block, value: Any, following: Block | None
-    ) -> tuple[Any, NDArray[Any] | None]:
-        """(value, switches (H, W, C)) after a block; `following` will run on the value."""
-        planes, switches = self.planes(value), None
-        for index in range(block.first, block.last + 1):
-            planes, found = forward_layer(self.net, index, planes, self.arithmetic)
-            if found is not None:
-                switches = np.ascontiguousarray(found.transpose(1, 2, 0))
-        return planes, switches
+    def run(self, blocks: Sequence[Block], value: Any) -> Iterator[_Result]:
+        """(value, switches (H, W, C)) after every block, each run on what the last one gave."""
+        planes = self.planes(value)
+        for block in blocks:
+            switches = None
+            for index in range(block.first, block.last + 1):
+                planes, found = forward_layer(self.net, index, planes, self.arithmetic)
+                if found is not None:
+                    switches = np.ascontiguousarray(found.transpose(1, 2, 0))
+            yield planes, switches
 
     def planes(self, value: Any) -> NDArray[Any]:
         """A kept value as planes (C, H, W)."""
@@ -196,7 +200,7 @@ class _Runner:
 
 
 class _FusedRunner(_Runner):
-    """Runs a convolution's block as one kernel; values are of the back end's own or planes."""
+    """Runs convolutions' blocks as a kernel each; values are of the back end's own or planes."""
 
     def __init__(
         self, net: Network, backend: BlockBackend, num_threads: int, algorithm: str
@@ -204,20 +208,22 @@ class _FusedRunner(_Runner):
         super().__init__(net, backend, num_threads)
         self.backend, self.algorithm = backend, algorithm
 
-    def run(
-        self, block: Block, value: Any, following: Block | None
-    ) -> tuple[Any, NDArray[Any] | None]:
-        if not isinstance(self.net.layers[block.first], nn.Conv2d):
-            return super().run(block, value, following)
-        return self._run_fused(block, value, following)
+    def run(self, blocks: Sequence[Block], value: Any) -> Iterator[_Result]:
+        def fuses(block: Block) -> bool:
+            return isinstance(self.net.layers[block.first], nn.Conv2d)
 
-    def _run_fused(
-        self, block: Block, value: Any, following: Block | None
-    ) -> tuple[Any, NDArray[Any] | None]:
-        prepared = self._prepare(block, value.shape, following)
-        if isinstance(value, np.ndarray):
-            value = self.backend.to_activation(value, prepared.window.padding, self.num_threads)
-        return self.backend.forward_block(value, prepared, self.algorithm, self.num_threads)
+        for fused, some in itertools.groupby(blocks, fuses):
+            run = self._run_fused if fused else super().run
+            for result in run(list(some), value):
+                yield result
+                value = result[0]
+
+    def _run_fused(self, blocks: Sequence[Block], value: Any) -> list[_Result]:
+        prepared, shape = [], value.shape
+        for block, following in zip(blocks, [*blocks[1:], None]):
+            prepared.append(self._prepare(block, shape, following))
+            shape = prepared[-1].shape
+        return self.backend.forward_blocks(value, prepared, self.algorithm, self.num_threads)
 
     def _prepare(self, block: Block, shape: Any, following: Block | None) -> ForwardBlock:
         """What the kernel is told of a block; kept, as the next input often has the same size."""

@@ -1,12 +1,13 @@
 """The forward pass in fused blocks: what a back end is asked to do.
 
-A back end that has ``forward_block`` runs a convolution with all that follows it, up to
+A back end that has ``forward_blocks`` runs a convolution with all that follows it, up to
 and including a max pool, in one go, and keeps activations in a form of its own between
 blocks. Others are driven layer by layer.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 from numpy.typing import NDArray
@@ -41,6 +42,11 @@ class ForwardBlock(NamedTuple):
     cache: dict[Any, Any]
     """For packed weights; lives as long as the weights do."""
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of the result."""
+        return len(self.weight), *(self.pool[1] if self.pool else self.out_size)
+
 
 class Activation(Protocol):
     """An activation as a back end keeps it."""
@@ -56,22 +62,20 @@ class Activation(Protocol):
 class BlockBackend(Backend, Protocol):
     """A back end that runs fused blocks."""
 
-    def to_activation(self, planes: FloatArray, padding: Padding, num_threads: int) -> Any:
-        """A (C, H, W) array as an `Activation` for a convolution with this much padding."""
-
-    def forward_block(
-        self, x: Any, block: ForwardBlock, algorithm: str, num_threads: int
-    ) -> tuple[Any, NDArray[Any] | None]:
-        """Convolution, epilogue and pool in one pass.
+    def forward_blocks(
+        self, x: Any, blocks: Sequence[ForwardBlock], algorithm: str, num_threads: int
+    ) -> list[tuple[Any, NDArray[Any] | None]]:
+        """Convolution, epilogue and pool in one pass, of each block on what the last one gave.
 
         Parameters
         ----------
-        x : Activation
-            With at least the convolution's padding around it.
+        x : array (C, H, W) or Activation
+            An `Activation` has at least the first convolution's padding around it.
         algorithm : {"auto", "direct", "winograd"}
             As `Network.forward` has it.
 
         Returns
         -------
-        (activation, switches), switches (H, W, Cs), Cs >= C, or None without a pool
+        list of (Activation, switches)
+            Of every block; switches (H, W, Cs), Cs >= C, or None without a pool.
         """

@@ -12,6 +12,8 @@ import functools
 import math
 import os
 import threading
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -42,7 +44,7 @@ from .lanes import (
     padded_size,
     shared_windows,
 )
-from .schedule import band_edges, run_bands, shrinking_edges
+from .schedule import Stage, band_edges, run_bands, run_stages, shrinking_edges
 from .winograd import error_bound, transform_filters
 
 __all__ = ["BACKEND", "Channels", "NativeBackend"]
@@ -179,44 +181,28 @@ class NativeBackend:
 
     # ---- the forward pass ----
 
-    def to_activation(
-        self, planes: FloatArray, padding: Padding, num_threads: int
-    ) -> Channels:
-        """See `fastdeconv.kernels.blocks.BlockBackend`."""
-        return to_channels(planes, padding, num_threads)
+    def forward_blocks(
+        self, x: FloatArray | Channels, blocks: Sequence[ForwardBlock], algorithm: str,
+        num_threads: int,
+    ) -> list[tuple[Channels, NDArray[Any] | None]]:
+        """See `fastdeconv.kernels.blocks.BlockBackend`.
 
-    def forward_block(
-        self, x: Channels, block: ForwardBlock, algorithm: str, num_threads: int
-    ) -> tuple[Channels, NDArray[Any] | None]:
-        """See `fastdeconv.kernels.blocks.BlockBackend`."""
-        table = _table()
-        channels, window = block.weight.shape[0], block.window
-        stored = -(-channels // table.width) * table.width
-        size = block.pool[1] if block.pool else block.out_size
-        out = _room((channels, *size), stored, block.room)
-        origin = out.offset(out.top, out.left)
-        strides = out.buffer.shape[1] * stored, stored
-        packed, bias, affine1, affine2 = _packed_forward(block, table)
-        (top, _), (left, _) = window.padding
-        job = native.Conv(
-            table, x.buffer, x.offset(x.top - top, x.left - left),
-            *_origin_steps(x, window), _tap_offsets(x, window),
-            block.weight.shape[1], channels, block.groups, packed, bias, *block.out_size,
-            out.buffer, origin, *strides, 0, affine1, block.epilogue.relu, affine2,
+        Everything is prepared before anything runs: Python between kernels, which have the
+        caches to themselves, takes twice as long.
+        """
+        threads = _enough_threads(
+            num_threads, sum(b.weight.size * math.prod(b.out_size) for b in blocks)
         )
-        threads = _enough_threads(num_threads, block.weight.size * math.prod(block.out_size))
-        if block.pool is None:
-            _run_rows(job.rows, size[0], threads)
-            return out, None
-        switches = np.empty((*size, stored), switch_dtype(block.pool[0].kernel))
-        job.pooled(block.pool[0], *size, out.buffer, origin, *strides, switches)
-        tile = _winograd_tile(x, block, algorithm, table)
-        if tile:
-            job.winograd(tile, *_packed_winograd(block, tile, table)[:3])
-            _run_rows(job.winograd_rows, -(-size[0] * 2 // tile), threads)
-        else:
-            _run_rows(job.pool_rows, size[0], threads)
-        return out, switches
+        jobs, results = _Jobs(threads), []
+        if isinstance(x, np.ndarray):
+            x, to_channels = _to_channels_job(x, blocks[0].window.padding)
+            jobs.add_copy(to_channels, x.shape[1])
+        for block in blocks:
+            x, switches, rows, unit = _forward_job(x, block, algorithm)
+            jobs.add_block(rows, unit, block)
+            results.append((x, switches))
+        run_stages(jobs.stages, threads)
+        return results
 
     # ---- the backward pass ----
 
@@ -393,16 +379,119 @@ def _run_edges(work: Any, edges: list[int], num_threads: int) -> None:
 
 def to_channels(planes: FloatArray, padding: Padding, num_threads: int) -> Channels:
     """A (C, H, W) array as `Channels` with this much padding."""
+    inside, work = _to_channels_job(planes, padding)
+    _run_rows(work, planes.shape[1], _enough_threads(num_threads, planes.size * _COPY))
+    return inside
+
+
+_Work = Callable[[int, int], None]
+"""Does a range of rows."""
+
+
+def _to_channels_job(planes: FloatArray, padding: Padding) -> tuple[Channels, _Work]:
+    """`to_channels`, and what fills it, row by row."""
     c, h, w = planes.shape
     table, inside = _table(), _room((c, h, w), c, padding)
-    num_threads = _enough_threads(num_threads, planes.size * _COPY)
-    _run_rows(
-        lambda a, b: native.planes_to_channels(
-            table, planes, inside.buffer, inside.top, inside.left, a, b
-        ),
-        h, num_threads,
+
+    def work(row0: int, row1: int) -> None:
+        native.planes_to_channels(
+            table, planes, inside.buffer, inside.top, inside.left, row0, row1
+        )
+
+    return inside, work
+
+
+def _forward_job(
+    x: Channels, block: ForwardBlock, algorithm: str
+) -> tuple[Channels, NDArray[Any] | None, _Work, int]:
+    """A block's activation and switches, and what fills them, so many rows at a time."""
+    table = _table()
+    (channels, *size), window = block.shape, block.window
+    stored = -(-channels // table.width) * table.width
+    out = _room(block.shape, stored, block.room)
+    origin = out.offset(out.top, out.left)
+    strides = out.buffer.shape[1] * stored, stored
+    packed, bias, affine1, affine2 = _packed_forward(block, table)
+    (top, _), (left, _) = window.padding
+    job = native.Conv(
+        table, x.buffer, x.offset(x.top - top, x.left - left),
+        *_origin_steps(x, window), _tap_offsets(x, window),
+        block.weight.shape[1], channels, block.groups, packed, bias, *block.out_size,
+        out.buffer, origin, *strides, 0, affine1, block.epilogue.relu, affine2,
     )
-    return inside
+    if block.pool is None:
+        return out, None, job.rows, 1
+    switches = np.empty((*size, stored), switch_dtype(block.pool[0].kernel))
+    job.pooled(block.pool[0], *size, out.buffer, origin, *strides, switches)
+    tile = _winograd_tile(x, block, algorithm, table)
+    if not tile:
+        return out, switches, job.pool_rows, 1
+    job.winograd(tile, *_packed_winograd(block, tile, table)[:3])
+    return out, switches, job.winograd_rows, tile // 2
+
+
+class _Jobs:
+    """What fills activations, each from the one before, as stages of bands."""
+
+    def __init__(self, num_threads: int) -> None:
+        self._threads = num_threads
+        self._edges: tuple[int, ...] | None = None
+        """Rows of the last activation where bands begin or end; None if it is there."""
+        self.stages: list[Stage] = []
+
+    def add_copy(self, work: _Work, rows: int) -> None:
+        self._add(work, *_copy_bands(rows, self._threads))
+
+    def add_block(self, work: _Work, unit: int, block: ForwardBlock) -> None:
+        pool = block.pool[0] if block.pool else None
+        self._add(work, *_block_bands(
+            block.shape[1], unit, block.window, block.out_size[0], pool, self._edges,
+            self._threads,
+        ))
+
+    def _add(
+        self, work: _Work, edges: Sequence[int], rows: tuple[int, ...],
+        before: Sequence[int] | None,
+    ) -> None:
+        def band(i: int) -> None:
+            work(edges[i], edges[i + 1])
+
+        self.stages.append(Stage(len(edges) - 1, band, before))
+        self._edges = rows
+
+
+_Bands = tuple[Sequence[int], tuple[int, ...], "Sequence[int] | None"]
+"""Where bands begin or end, in units and in rows, and `Stage.before`."""
+
+
+def _copy_bands(rows: int, num_threads: int) -> _Bands:
+    # Bands of a few microseconds would only wait for one another's Python.
+    size = max(1, rows // (2 * num_threads))
+    edges = tuple(band_edges(rows, num_threads, smallest=size, largest=size))
+    return edges, edges, None
+
+
+@functools.lru_cache(maxsize=64)
+def _block_bands(
+    rows: int, unit: int, window: Window, conv_rows: int, pool: Window | None,
+    before: tuple[int, ...] | None, num_threads: int,
+) -> _Bands:
+    """Bands of so many rows a unit, and how many of those `before` each one waits for."""
+    edges = band_edges(-(-rows // unit), num_threads)
+    ends = [unit * edge for edge in edges]
+    if before is None:
+        return edges, tuple(ends), None
+    waits = []
+    for end in ends[1:]:
+        wanted = end if pool is None else min(conv_rows, _rows_wanted(end, pool))
+        waits.append(bisect_left(before, min(before[-1], _rows_wanted(wanted, window))))
+    return edges, tuple(min(end, rows) for end in ends), waits
+
+
+def _rows_wanted(rows: int, window: Window) -> int:
+    """Rows a window's first so many output rows want, without padding above."""
+    reach = (window.kernel[0] - 1) * window.dilation[0] + 1
+    return max(0, (rows - 1) * window.stride[0] + reach - window.padding[0][0])
 
 
 def _room(shape: tuple[int, int, int], stored: int, padding: Padding) -> Channels:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import os
 import threading
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 
 from . import numba_cuda_kernels as kernels
 from .blocks import ForwardBlock
-from .interface import FloatArray, Padding, Pair, Window, conv_output_size, switch_dtype
+from .interface import FloatArray, Pair, Window, conv_output_size, switch_dtype
 from .lanes import (
     Convolution,
     First,
@@ -147,37 +148,18 @@ class CudaBackend:
 
     # ---- the forward pass, see `fastdeconv.kernels.blocks.BlockBackend` ----
 
-    def to_activation(
-        self, planes: FloatArray, padding: Padding, num_threads: int
-    ) -> Activation:
-        with _CARD:
-            return Activation(_up(planes[None]))
-
-    def forward_block(
-        self, x: Activation, block: ForwardBlock, algorithm: str, num_threads: int
-    ) -> tuple[Activation, NDArray[Any] | None]:
+    def forward_blocks(
+        self, x: Any, blocks: Sequence[ForwardBlock], algorithm: str, num_threads: int
+    ) -> list[tuple[Activation, NDArray[Any] | None]]:
         """Every `algorithm` is the direct one."""
-        channels, epilogue = block.weight.shape[0], block.epilogue
+        results = []
         with _CARD:
-            weight = cached(
-                block.cache, "cuda weight",
-                lambda: _up(_forward_weight(block.weight, block.groups)),
-            )
-            finish = cached(
-                # The epilogue grows when a trace is asked for a layer inside a fused block.
-                block.cache, ("cuda", epilogue.affine1 is None, epilogue.affine2 is None),
-                lambda: _up(_finish(block.bias, channels, epilogue.affine1, epilogue.affine2)),
-            )
-            out = _convolve(
-                x.on_card, weight, finish, block.window, block.groups,
-                (1, channels, *block.out_size), relu=epilogue.relu,
-            )
-            if block.pool is None:
-                return Activation(out), None
-            values, switches = _pool(out, *block.pool)
-            _scratch.give(out)
-            cells = np.ascontiguousarray(_down(switches)[0].transpose(1, 2, 0))
-            return Activation(values), cells
+            if isinstance(x, np.ndarray):
+                x = Activation(_up(x[None]))
+            for block in blocks:
+                x, switches = _forward_block(x, block)
+                results.append((x, switches))
+        return results
 
     # ---- the backward pass, see `fastdeconv.kernels.lanes.LaneBackend` ----
 
@@ -350,6 +332,30 @@ def _forward_weight(weight: FloatArray, groups: int) -> FloatArray:
 
 def _low(relu: bool) -> np.float32:
     return np.float32(0 if relu else -np.inf)
+
+
+def _forward_block(
+    x: Activation, block: ForwardBlock
+) -> tuple[Activation, NDArray[Any] | None]:
+    channels, epilogue = block.weight.shape[0], block.epilogue
+    weight = cached(
+        block.cache, "cuda weight", lambda: _up(_forward_weight(block.weight, block.groups))
+    )
+    finish = cached(
+        # The epilogue grows when a trace is asked for a layer inside a fused block.
+        block.cache, ("cuda", epilogue.affine1 is None, epilogue.affine2 is None),
+        lambda: _up(_finish(block.bias, channels, epilogue.affine1, epilogue.affine2)),
+    )
+    out = _convolve(
+        x.on_card, weight, finish, block.window, block.groups,
+        (1, channels, *block.out_size), relu=epilogue.relu,
+    )
+    if block.pool is None:
+        return Activation(out), None
+    values, switches = _pool(out, *block.pool)
+    _scratch.give(out)
+    cells = np.ascontiguousarray(_down(switches)[0].transpose(1, 2, 0))
+    return Activation(values), cells
 
 
 def _convolve(

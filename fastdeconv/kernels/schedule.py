@@ -11,15 +11,25 @@ from __future__ import annotations
 import ctypes
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
-__all__ = ["band_edges", "run_bands", "shrinking_edges"]
+__all__ = ["Stage", "band_edges", "run_bands", "run_stages", "shrinking_edges"]
 
 # An upper bound only: the executor starts a thread when there is work for it.
 _MAX_WORKERS = 256
 _lock = threading.Lock()
 _pool: ThreadPoolExecutor | None = None
+
+
+class Stage(NamedTuple):
+    """Bands of work, some of which may want results of the stage before."""
+
+    bands: int
+    work: Callable[[int], None]
+    before: Sequence[int] | None = None
+    """How many bands of the stage before, of the first ones, band i waits for; None: for none."""
 
 
 def run_bands(count: int, work: Callable[[int], None], num_threads: int) -> None:
@@ -28,15 +38,27 @@ def run_bands(count: int, work: Callable[[int], None], num_threads: int) -> None
     Bands are handed out in order to whichever thread is free. The first
     exception stops the handing out and is raised here once all threads are done.
     """
-    helpers = min(count, num_threads) - 1
+    run_stages([Stage(count, work)], num_threads)
+
+
+def run_stages(stages: Sequence[Stage], num_threads: int) -> None:
+    """`run_bands` of one stage after the other, without waiting for all of a stage to end.
+
+    A band that waits for bands of the stage before waits for all stages before that one.
+    """
+    helpers = min(max((stage.bands for stage in stages), default=0), num_threads) - 1
     if helpers < 1:
-        for i in range(count):
-            work(i)
+        for bands, work, _ in stages:
+            for i in range(bands):
+                work(i)
         return
-    queue = _Queue(count, work, _other_cpus())
+    queue = _Queue(stages, _other_cpus())
     try:
         _call_helpers(queue, helpers)
         queue.drain()
+    except BaseException:
+        queue.stop()
+        raise
     finally:
         queue.finish()
     if queue.error is not None:
@@ -74,62 +96,87 @@ def shrinking_edges(rows: int, num_threads: int) -> list[int]:
     return edges
 
 
+_Band = tuple[int, int]
+"""Numbers of a stage and of a band in it; bands are handed out in the order of these."""
+
+
 class _Queue:
-    """Band numbers, handed out one at a time."""
+    """Bands, handed out one at a time."""
 
     def __init__(
-        self, count: int, work: Callable[[int], None], helper_cpus: frozenset[int] | None
+        self, stages: Sequence[Stage], helper_cpus: frozenset[int] | None
     ) -> None:
-        self._next, self._count = 0, count
+        self._stages = list(stages)
+        self._next: _Band = 0, 0
         self._helper_cpus = helper_cpus
-        self._work: Callable[[int], None] | None = work
+        self._working: list[_Band] = []
+        """What was handed out and is not done."""
         self._helping = 0
-        self._idle = threading.Condition()
+        self._changed = threading.Condition()
         self.error: BaseException | None = None
         """The first exception of a helper."""
 
-    def _take(self) -> int | None:
-        with self._idle:
-            if self._next >= self._count:
+    def _take(self, done: _Band | None) -> tuple[_Band, Callable[[int], None]] | None:
+        """The next band, and its work, once what it waits for is done."""
+        with self._changed:
+            if done:
+                self._working.remove(done)
+                self._changed.notify_all()
+            band = self._find_next()
+            if band is None:
                 return None
-            self._next += 1
-            return self._next - 1
+            stage, number = band
+            _, work, before = self._stages[stage]
+            self._next = stage, number + 1
+            self._working.append(band)
+            if before:
+                wanted = stage - 1, before[number]
+                self._changed.wait_for(lambda: not self._stages or min(self._working) >= wanted)
+            return (band, work) if self._stages else None
+
+    def _find_next(self) -> _Band | None:
+        stage, number = self._next
+        while stage < len(self._stages) and number >= self._stages[stage].bands:
+            stage, number = stage + 1, 0
+        return (stage, number) if stage < len(self._stages) else None
 
     def drain(self) -> None:
         """Work until no band is left."""
-        work = self._work
-        while work is not None and (i := self._take()) is not None:
-            work(i)
+        done = None
+        while taken := self._take(done):
+            done, work = taken
+            work(done[1])
 
     def help(self) -> None:
         """`drain`, for a thread of the pool; one that comes late finds nothing to do."""
         _run_on(self._helper_cpus)
-        with self._idle:
-            if self._next >= self._count:
+        with self._changed:
+            if self._find_next() is None:
                 return
             self._helping += 1
         try:
             self.drain()
         except BaseException as error:
-            self._stop(error)
+            self.stop(error)
         finally:
-            with self._idle:
+            with self._changed:
                 self._helping -= 1
-                self._idle.notify_all()
+                self._changed.notify_all()
 
-    def _stop(self, error: BaseException | None = None) -> None:
-        with self._idle:
-            self._count = 0
+    def stop(self, error: BaseException | None = None) -> None:
+        """Hand out no more bands; one that waits for others is not worked on, either."""
+        with self._changed:
+            self._stages = []
             if self.error is None:
                 self.error = error
+            self._changed.notify_all()
 
     def finish(self) -> None:
-        """Hand out no more bands, and wait for the helpers that are working on one."""
-        self._stop()
-        with self._idle:
-            self._idle.wait_for(lambda: self._helping == 0)
+        """Wait for the helpers that are working."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._helping == 0)
         # The pool may hold a late helper for a while, and must not hold arrays with it.
-        self._work = None
+        self._stages = []
 
 
 def _other_cpus() -> frozenset[int] | None:

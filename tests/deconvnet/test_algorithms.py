@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 import fastdeconv as fd
@@ -300,3 +300,80 @@ def test_an_unknown_algorithm_is_refused_with_those_that_there_are(build, value)
     net = build([conv(3)], (1, 8, 8))
     with pytest.raises(fd.ParameterError, match=r"auto, direct, winograd"):
         net.forward(np.zeros((1, 8, 8)), algorithm=value)
+
+
+# Blocks that run at the same time
+
+
+@pytest.fixture
+def at_the_last_moment(monkeypatch):
+    """Bands run no sooner than the ones that wait for them; what is not there yet is NaN."""
+    from fastdeconv.kernels import native_cpu
+
+    def run_stages(stages: Any, num_threads: int) -> None:
+        done = [0] * len(stages)
+
+        def run(stage: int, bands: int) -> None:
+            while done[stage] < bands:
+                band, before = done[stage], stages[stage].before
+                if before is not None:
+                    run(stage - 1, before[band])
+                stages[stage].work(band)
+                done[stage] += 1
+
+        for stage in reversed(range(len(stages))):
+            run(stage, stages[stage].bands)
+
+    def empty(shape: tuple[int, ...]) -> np.ndarray:
+        array = aligned_empty(shape)
+        array[:] = np.nan
+        return array
+
+    aligned_empty = native_cpu.aligned_empty
+    monkeypatch.setattr(native_cpu, "run_stages", run_stages)
+    monkeypatch.setattr(native_cpu, "aligned_empty", empty)
+    monkeypatch.setattr(native_cpu, "_SPLIT", 1)
+
+
+POOLS = [
+    {"kernel_size": 2}, {"kernel_size": (3, 2), "stride": (2, 1)},
+    {"kernel_size": (2, 3), "stride": (3, 2), "dilation": (2, 1)},
+    {"kernel_size": 3, "stride": 2, "padding": 1, "ceil_mode": True},
+]
+
+
+@st.composite
+def blocks(draw: Any) -> list[dict[str, Any]]:
+    records: list[dict[str, Any]] = []
+    for _ in range(draw(st.integers(2, 4))):
+        if draw(st.booleans()):
+            records += [conv(32), RELU, POOL]  # as Winograd's algorithm has it
+            continue
+        kernel = draw(st.sampled_from([(3, 3), (5, 1), (2, 4), (1, 1)]))
+        record = {"type": "conv2d", "out": draw(st.sampled_from([5, 32])), "kernel": kernel}
+        if draw(st.booleans()):
+            record["padding"] = "same"
+        else:
+            record["padding"] = draw(st.sampled_from([0, 1, (3, 2)]))
+            record["stride"] = draw(st.sampled_from([1, 2, (1, 2)]))
+            record["dilation"] = draw(st.sampled_from([1, 2]))
+        records += [record, RELU]
+        if draw(st.booleans()):
+            records.append({"type": "max_pool2d", **draw(st.sampled_from(POOLS))})
+    return records
+
+
+@native
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(records=blocks(), threads=st.integers(1, 9), algorithm=st.sampled_from(ALGORITHMS))
+def test_no_band_needs_more_of_the_block_before_than_it_waits_for(
+    build, at_the_last_moment, records, threads, algorithm
+):
+    try:
+        net = build(records, (1, 103, 87), 3)
+    except fd.ParameterError:
+        assume(False)  # nothing is left for a layer above
+    with fd.config(backend="native", num_threads=threads):
+        trace = net.forward(noise((1, 103, 87)), algorithm=algorithm)
+    for layer in net.layers:
+        assert np.isfinite(trace[layer.name]).all()

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 
@@ -15,7 +16,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastdeconv.kernels import schedule
-from fastdeconv.kernels.schedule import band_edges, run_bands, shrinking_edges
+from fastdeconv.kernels.schedule import (
+    Stage,
+    band_edges,
+    run_bands,
+    run_stages,
+    shrinking_edges,
+)
 
 WAIT = 20
 """Seconds after which a test that waits for a thread gives up."""
@@ -125,6 +132,67 @@ def test_helpers_keep_off_the_callers_cpu_and_leave_the_caller_alone():
     (helper,) = seen.values()
     assert helper < allowed
     assert len(helper) == len(allowed) - 1
+
+
+@st.composite
+def stages_of_bands(draw):
+    """Numbers of bands, and for each band how many of the stage before it waits for."""
+    counts = draw(st.lists(st.integers(0, 6), max_size=5))
+    waits: list[list[int] | None] = [None] * len(counts)
+    for s in range(1, len(counts)):
+        wait = st.integers(0, counts[s - 1])
+        waits[s] = draw(st.none() | st.lists(wait, min_size=counts[s], max_size=counts[s]))
+    return counts, waits
+
+
+@settings(max_examples=60, deadline=None)
+@given(drawn=stages_of_bands(), num_threads=st.integers(1, 4), slow=st.integers(0, 5))
+def test_a_band_begins_when_all_it_waits_for_are_done(drawn, num_threads, slow):
+    counts, waits = drawn
+    done: set[tuple[int, int]] = set()
+    early = []
+
+    def stage(s: int) -> Stage:
+        def work(i: int) -> None:
+            if waits[s] is not None:
+                wanted = {(e, j) for e in range(s - 1) for j in range(counts[e])}
+                wanted |= {(s - 1, j) for j in range(waits[s][i])}
+                early.extend(wanted - done)
+            if i == slow:
+                time.sleep(1e-3)
+            done.add((s, i))
+
+        return Stage(counts[s], work, waits[s])
+
+    run_stages([stage(s) for s in range(len(counts))], num_threads)
+    assert not early
+    assert done == {(s, i) for s, n in enumerate(counts) for i in range(n)}
+
+
+def test_a_band_that_a_helper_holds_is_done_when_the_caller_has_no_more_to_do():
+    caller, meeting, done = threading.get_ident(), threading.Barrier(2, timeout=WAIT), []
+
+    def first(i: int) -> None:
+        meeting.wait()
+        if threading.get_ident() == caller:
+            time.sleep(0.05)  # meanwhile the helper takes the second stage's, and waits
+
+    run_stages([Stage(2, first), Stage(1, done.append, [2])], 2)
+    assert done == [0]
+
+
+def test_an_exception_ends_the_wait_for_the_band_that_raised_it():
+    meeting, done = threading.Barrier(2, timeout=WAIT), []
+
+    def first(i: int) -> None:
+        meeting.wait()
+        if i == 0:
+            time.sleep(0.05)
+            raise LookupError("band 0")
+
+    with pytest.raises(LookupError, match="band 0"):
+        run_stages([Stage(2, first), Stage(1, done.append, [2])], 2)
+    assert not done
 
 
 def test_calls_nest():
