@@ -27,6 +27,10 @@
 
 /* Of weights at a time: they and what else a feature needs stay in L1. */
 #define SPARSE_BYTES 24576
+/* The values of the next row are fetched to L2 if it has no more: else they would not stay. */
+#define ROW_BYTES (1 << 19)
+/* bfloat16: lists are joined for so many pixels at a time. */
+#define JOINED_PIXELS 32
 
 /* Lists of the feature this many further on are fetched. */
 #define SPARSE_AHEAD 3
@@ -43,11 +47,11 @@ typedef struct {
     ptrdiff_t row;            /* of W, from which its entries count */
 } sparse_part;
 
-/* Channels of a cell of V that lists to come want. */
+/* Channels of a cell of V that lists to come want, and how far they have been fetched. */
 typedef struct {
     const float *cell;
     const int32_t *channels;
-    int n;
+    int n, lane;
 } sparse_wish;
 
 /* Where the sums of a block of channels are: (kp, stride); if `first`, they begin at 0. */
@@ -57,7 +61,7 @@ typedef struct {
     int kp, first;
     /* What to fetch meanwhile, or NULL: */
     const float *out; /* where the sums go as lanes */
-    const sparse_wish *wish;
+    sparse_wish *wish;
 } sparse_sums;
 
 /* Feature k's share of what to fetch for NV vectors of channels. */
@@ -66,12 +70,15 @@ FD_INLINE void fetch_meanwhile(const sparse_sums *to, int k, const int NV) {
         FD_UNROLL
         for (int j = 0; j < NV; j++) __builtin_prefetch(to->out + (k * NV + j) * VW, 1);
     }
-    if (to->wish && k / 2 < to->wish->n) {
-        const ptrdiff_t channel = to->wish->channels[k / 2];
-        const float *half = to->wish->cell + channel * to->kp + k % 2 * (to->kp / 2);
-        /* To L2: list_row fetches them from there. */
-        __builtin_prefetch(half, 0, 2);
-        __builtin_prefetch(half + VW, 0, 2);
+    for (int i = 0; to->wish && to->wish->n && i < 2; i++) {
+        sparse_wish *wish = to->wish;
+        /* To L2: list_row fetches it from there. */
+        __builtin_prefetch(wish->cell + *wish->channels * (ptrdiff_t)to->kp + wish->lane, 0, 2);
+        wish->lane += 64 / sizeof(float);
+        if (wish->lane < to->kp) continue;
+        wish->lane = 0;
+        wish->channels++;
+        wish->n--;
     }
 }
 
@@ -91,8 +98,9 @@ typedef struct {
     int32_t *count;        /* (kp): entries so far of the lists that are being made */
     int all;               /* output channels with what pads them: whole vectors or pairs */
     float *panel;          /* a pixel's results: (kp, all) */
-    uint32_t *joined;      /* bfloat16: the lists of output row Y (sparse_bf16.h) */
-    int32_t *joints;       /* (w + 1, kp): where a column begins in them */
+    uint32_t *joined;      /* bfloat16: some columns of output row Y's lists (sparse_bf16.h) */
+    int joined_from, joined_to, joined_most; /* which, and how many at a time */
+    int32_t *joints;       /* (columns + 1, kp): where each begins */
 } sparse_lists;
 
 static void sparse_free(sparse_lists *p) {
@@ -126,17 +134,18 @@ static int sparse_init(sparse_lists *p, const fd_step *s) {
     if (p->columns < 1) p->columns = 1;
     const int unit = s->sparse ? VW : 2 * VW;
     p->all = (s->cout + unit - 1) / unit * unit;
-    const size_t starts = sizeof(int32_t) * (f->w + 1) * s->kp;
-    const size_t joined = ((size_t)p->slots * f->w * f->channels + VW) * s->kp;
+    p->joined_most = s->conv.kw + JOINED_PIXELS;
+    if (p->joined_most > f->w) p->joined_most = f->w;
+    const size_t joined = ((size_t)p->slots * p->joined_most * f->channels + VW) * s->kp;
     p->rows = malloc(sizeof(origin) * p->slots);
     p->slot = malloc(sizeof(int) * p->slots);
     p->held = malloc(sizeof(int) * p->slots);
     p->entries = (char *)fd_scratch(p->feature / 4 * s->kp * p->slots + VW);
-    p->start = malloc(starts * p->slots);
+    p->start = malloc(sizeof(int32_t) * p->slots * (f->w + 1) * s->kp);
     p->count = malloc(sizeof(int32_t) * s->kp);
     p->panel = fd_scratch((size_t)s->kp * p->all);
     p->joined = s->sparse ? NULL : malloc(sizeof(uint32_t) * joined);
-    p->joints = s->sparse ? NULL : malloc(starts);
+    p->joints = s->sparse ? NULL : malloc(sizeof(int32_t) * (p->joined_most + 1) * s->kp);
     if (!p->rows || !p->slot || !p->held || !p->entries || !p->start || !p->count || !p->panel ||
         (!s->sparse && (!p->joined || !p->joints))) {
         sparse_free(p);
@@ -198,6 +207,8 @@ FD_INLINE int append_some(sparse_entry *to, vf values, const int32_t *offsets, i
 static void append_values(const sparse_lists *p, char *to, const float *v, const int32_t *order,
                           int n, int shift) {
     const int kp = p->s->kp;
+    const ptrdiff_t feature = p->feature;
+    int32_t *counts = p->count;
     /* Entries of bfloat16 count rows. */
     const int unit = p->s->sparse ? p->s->sparse_width : 1;
 #if SPARSE_SQUARES
@@ -216,8 +227,8 @@ static void append_values(const sparse_lists *p, char *to, const float *v, const
             vf_transpose(x);
             FD_UNROLL
             for (int j = 0; j < VW; j++) {
-                int32_t *count = p->count + k + j;
-                char *list = to + (k + j) * p->feature;
+                int32_t *count = counts + k + j;
+                char *list = to + (k + j) * feature;
 #if FD_HAS_BF16
                 if (bf16) {
                     *count += append_some_bf16((uint32_t *)list + *count, x[j], offsets, some);
@@ -233,9 +244,9 @@ static void append_values(const sparse_lists *p, char *to, const float *v, const
         const float *from = v + (ptrdiff_t)order[i] * kp;
         const int32_t offset = (order[i] - shift) * unit;
         for (int k = 0; k < kp; k++) {
-            sparse_entry *list = (sparse_entry *)(to + k * p->feature);
-            list[p->count[k]] = (sparse_entry){from[k], offset};
-            p->count[k] += from[k] != 0;
+            sparse_entry *list = (sparse_entry *)(to + k * feature);
+            list[counts[k]] = (sparse_entry){from[k], offset};
+            counts[k] += from[k] != 0;
         }
     }
 #endif
@@ -339,16 +350,16 @@ static void hold_rows(sparse_lists *p, int Y) {
         if (p->rows[i].cell >= 0) p->slot[i] = find_slot(p, i);
     find_next(p);
     find_rows(p->s, Y, &p->high, p->rows);
-#if FD_HAS_BF16
-    if (p->s->sparse_bf16) join_rows(p);
-#endif
+    p->joined_from = p->joined_to = 0;
 }
 
 /* What column x will want of the row that is listed next; of windows that overlap the last. */
 static sparse_wish find_wish(const sparse_lists *p, int x) {
     const fd_source *f = &p->s->source;
     sparse_wish wish = {0};
-    if (p->next.cell >= 0 && x < f->w) {
+    /* A place of a row has its share of the channels. */
+    const size_t row = sizeof(float) * f->w * f->channels * p->s->kp / (f->pool.kh * f->pool.kw);
+    if (row <= ROW_BYTES && p->next.cell >= 0 && x < f->w) {
         const int column = wanted(p, x, 0, p->next.cell, p->next.place, &wish.channels, &wish.n);
         const size_t cell = (size_t)p->next.cell * f->cells_w + column;
         wish.cell = p->s->v + cell * f->channels * p->s->kp;
@@ -366,19 +377,20 @@ FD_INLINE void fetch_list(const sparse_part *p, int k, ptrdiff_t feature) {
     for (int i = 0; i < 24; i += 64 / sizeof *list) __builtin_prefetch(list + i);
 }
 
-/* Adds a part to the sums of NV vectors of channels. */
-FD_INLINE void sparse_product(const sparse_part *p, ptrdiff_t feature, const float *weight,
-                              const sparse_sums *to, const int NV) {
-    const char *entries = p->entries;
-    float *sums = to->panel;
-    for (int k = 0; k < to->kp; k++, entries += feature, sums += to->stride) {
+/* Adds a part to the sums of NV vectors of channels. Structs are passed as they are: what a
+ * pointer leads to would be read again after every store of a vector. */
+FD_INLINE void sparse_product(sparse_part p, ptrdiff_t feature, const float *weight,
+                              sparse_sums to, const int NV) {
+    const char *entries = p.entries;
+    float *sums = to.panel;
+    for (int k = 0; k < to.kp; k++, entries += feature, sums += to.stride) {
         const sparse_entry *list = (const sparse_entry *)entries;
-        const sparse_entry *begin = list + p->from[k], *end = list + p->to[k];
-        fetch_list(p, k + SPARSE_AHEAD, feature);
-        fetch_meanwhile(to, k, NV);
+        const sparse_entry *begin = list + p.from[k], *end = list + p.to[k];
+        fetch_list(&p, k + SPARSE_AHEAD, feature);
+        fetch_meanwhile(&to, k, NV);
         vf acc[FD_SPARSE_NV];
         FD_UNROLL
-        for (int j = 0; j < NV; j++) acc[j] = to->first ? vf_zero() : vf_load(sums + j * VW);
+        for (int j = 0; j < NV; j++) acc[j] = to.first ? vf_zero() : vf_load(sums + j * VW);
         for (const sparse_entry *e = begin; e < end; e++) {
             uint64_t both; /* in one load; every CPU we build for is little-endian */
             memcpy(&both, e, sizeof both);
@@ -393,7 +405,7 @@ FD_INLINE void sparse_product(const sparse_part *p, ptrdiff_t feature, const flo
 }
 
 #define SPARSE_CASE(NV) \
-    case NV: sparse_product(p, feature, weight, to, NV); break;
+    case NV: sparse_product(*p, feature, weight, *to, NV); break;
 static void sparse_block(const sparse_part *p, ptrdiff_t feature, const float *weight,
                          const sparse_sums *to, int vectors) {
     switch (vectors) {
@@ -453,35 +465,41 @@ static void sum_part(const sparse_lists *p, const sparse_part *part, sparse_targ
     pixel->parts++;
 }
 
-/* Adds what column `right` of lists and those left of it send through kernel taps from `tap` on. */
-static void sum_columns(const sparse_lists *p, const char *entries, const int32_t *start, int tap,
-                        int right, sparse_target *pixel) {
-    const fd_step *s = p->s;
-    const fd_source *f = &s->source;
-    const size_t kp = s->kp;
-    /* The columns there are, counted from the right as the lists are. */
-    const int left = right - s->conv.kw + 1, from = f->w - 1 - (right < f->w ? right : f->w - 1);
-    const int to = f->w - (left > 0 ? left : 0);
-    for (int x = from, end; x < to; x = end) {
-        end = to - x < p->columns ? to : x + p->columns;
-        const sparse_part part = {entries, start + x * kp, start + end * kp,
-                                  (ptrdiff_t)(tap + right) * f->channels};
+/* Adds what n columns of lists send to a pixel: theirs begin at `start`, their rows of W count
+ * from `row`. */
+static void sum_columns(const sparse_lists *p, const char *entries, const int32_t *start, int n,
+                        ptrdiff_t row, sparse_target *pixel) {
+    const size_t kp = p->s->kp;
+    for (int x = 0, end; x < n; x = end) {
+        end = n - x < p->columns ? n : x + p->columns;
+        const sparse_part part = {entries, start + x * kp, start + end * kp, row};
         sum_part(p, &part, pixel);
     }
 }
 
 static void sparse_pixel(sparse_lists *p, int Y, int X, float *out) {
     const fd_step *s = p->s;
-    const size_t kp = s->kp, starts = (size_t)(s->source.w + 1) * kp;
-    const int right = X + s->conv.left;
+    const fd_source *f = &s->source;
+    const size_t kp = s->kp;
+    /* The columns that reach it, counted from the right as the lists are: from..to-1. */
+    const int right = X + s->conv.left, left = right - s->conv.kw + 1;
+    const int from = f->w - 1 - (right < f->w ? right : f->w - 1);
+    const int to = f->w - (left > 0 ? left : 0);
     if (p->Y != Y) hold_rows(p, Y);
     sparse_target pixel = {out, find_wish(p, X), 0};
-    if (p->joined) sum_columns(p, (const char *)p->joined, p->joints, 0, right, &pixel);
+#if FD_HAS_BF16
+    if (p->joined && from < to) {
+        if (from < p->joined_from || to > p->joined_to) join_columns(p, to);
+        sum_columns(p, (const char *)p->joined, p->joints + (from - p->joined_from) * kp,
+                    to - from, (ptrdiff_t)right * f->channels, &pixel);
+    }
+#endif
     for (int i = 0; !p->joined && i < p->slots; i++) {
         const origin row = p->rows[i];
         if (row.cell < 0) continue;
-        sum_columns(p, p->entries + p->slot[i] * kp * p->feature, p->start + p->slot[i] * starts,
-                    row.tap * s->conv.kw, right, &pixel);
+        const int32_t *start = p->start + ((size_t)p->slot[i] * (f->w + 1) + from) * kp;
+        sum_columns(p, p->entries + p->slot[i] * kp * p->feature, start, to - from,
+                    ((ptrdiff_t)row.tap * s->conv.kw + right) * f->channels, &pixel);
     }
     if (!pixel.parts) memset(p->panel, 0, sizeof(float) * kp * p->all);
     sparse_to_lanes(s, p->panel, p->all, out);

@@ -31,40 +31,53 @@ FD_INLINE void join_entries(uint32_t *to, const uint32_t *from, int n, __m512i r
     } while (e < n);
 }
 
-/* Joins VW features' lists from feature k on; theirs begin at `end`. */
+/* Joins columns of VW features' lists from feature k on; theirs begin at `end`. */
 static void join_features(const sparse_lists *p, size_t k, int32_t *end) {
     const fd_step *s = p->s;
     const size_t kp = s->kp, w = s->source.w;
-    for (size_t x = 0; x < w; x++) {
-        memcpy(p->joints + x * kp + k, end, sizeof(int32_t) * VW);
+    const ptrdiff_t feature = p->feature;
+    uint32_t *joined = p->joined;
+    int32_t *joint = p->joints + k;
+    for (size_t x = p->joined_from; x < (size_t)p->joined_to; x++, joint += kp) {
+        memcpy(joint, end, sizeof(int32_t) * VW);
         for (int i = 0; i < p->slots; i++) {
             const origin row = p->rows[i];
             if (row.cell < 0) continue;
-            const char *entries = p->entries + (p->slot[i] * kp + k) * p->feature;
+            const char *entries = p->entries + (p->slot[i] * kp + k) * feature;
             const int32_t *start = p->start + (p->slot[i] * (w + 1) + x) * kp + k;
             const __m512i tap = _mm512_set1_epi32(row.tap * s->conv.kw * s->source.channels);
-            for (int j = 0; j < VW; j++, entries += p->feature) {
+            for (int j = 0; j < VW; j++, entries += feature) {
                 const uint32_t *list = (const uint32_t *)entries + start[j];
                 const int n = start[kp + j] - start[j];
                 __builtin_prefetch(list + 24);
-                join_entries(p->joined + end[j], list, n, tap);
+                join_entries(joined + end[j], list, n, tap);
                 end[j] += n;
             }
         }
     }
-    memcpy(p->joints + w * kp + k, end, sizeof(int32_t) * VW);
+    memcpy(joint, end, sizeof(int32_t) * VW);
 }
 
-/* The lists of output row Y. */
-static void join_rows(const sparse_lists *p) {
+/* Entries of all rows in a feature's columns that are to be joined. */
+static int count_entries(const sparse_lists *p, size_t k) {
     const size_t kp = p->s->kp, w = p->s->source.w;
+    int n = 0;
+    for (int i = 0; i < p->slots; i++) {
+        const int32_t *start = p->start + p->slot[i] * (w + 1) * kp + k;
+        if (p->rows[i].cell >= 0) n += start[p->joined_to * kp] - start[p->joined_from * kp];
+    }
+    return n;
+}
+
+/* Joins the lists of output row Y, from the column before `to` on, which a pixel begins with. */
+static void join_columns(sparse_lists *p, int to) {
     int32_t all = 0, begin[VW];
-    for (size_t k = 0; k < kp; k += VW) {
+    p->joined_to = to;
+    p->joined_from = to > p->joined_most ? to - p->joined_most : 0;
+    for (int k = 0; k < p->s->kp; k += VW) {
         for (int j = 0; j < VW; j++) {
             begin[j] = all;
-            for (int i = 0; i < p->slots; i++)
-                if (p->rows[i].cell >= 0) all += p->start[(p->slot[i] * (w + 1) + w) * kp + k + j];
-            all += VW; /* what writing goes beyond the end */
+            all += count_entries(p, k + j) + VW; /* writing goes beyond the end */
         }
         join_features(p, k, begin);
     }
@@ -103,25 +116,25 @@ BF16_INLINE void add_pair(uint64_t both, const uint16_t *weights, vf *acc, const
 
 /* Adds a part to the sums of NP pairs of vectors: four entries a turn, to two sums, as VDPBF16PS
  * takes 6 cycles. */
-BF16_INLINE void sparse_product_bf16(const sparse_part *part, const uint16_t *weights,
-                                     const sparse_sums *to, const int NP, const int width) {
+BF16_INLINE void sparse_product_bf16(sparse_part part, const uint16_t *weights, sparse_sums to,
+                                     const int NP, const int width) {
     /* Of the last four entries those that are there; the others become zeros of row 0. */
     static const uint64_t there[4][2] = {
         {~0ull, ~0ull}, {0xffffffff, 0}, {~0ull, 0}, {~0ull, 0xffffffff}};
-    const uint64_t row = (uint64_t)(part->row & ROW_MASK) * 0x100000001;
-    const uint32_t *entries = (const uint32_t *)part->entries;
-    float *sums = to->panel;
-    for (int k = 0; k < to->kp; k++, sums += to->stride) {
-        const uint32_t *list = entries + part->from[k], *end = entries + part->to[k];
+    const uint64_t row = (uint64_t)(part.row & ROW_MASK) * 0x100000001;
+    const uint32_t *entries = (const uint32_t *)part.entries;
+    float *sums = to.panel;
+    for (int k = 0; k < to.kp; k++, sums += to.stride) {
+        const uint32_t *list = entries + part.from[k], *end = entries + part.to[k];
         const uint64_t *last = there[(end - list) % 4];
         vf acc[FD_SPARSE_NV], other[FD_SPARSE_NV];
         /* Behind a 2x2 pool a pixel's part has some 52. */
         for (int i = 0; i < 64; i += 64 / sizeof *list)
-            __builtin_prefetch(entries + part->from[k + SPARSE_AHEAD] + i);
-        fetch_meanwhile(to, k, 2 * NP);
+            __builtin_prefetch(entries + part.from[k + SPARSE_AHEAD] + i);
+        fetch_meanwhile(&to, k, 2 * NP);
         FD_UNROLL
         for (int j = 0; j < 2 * NP; j++) {
-            acc[j] = to->first ? vf_zero() : vf_load(sums + j * VW);
+            acc[j] = to.first ? vf_zero() : vf_load(sums + j * VW);
             other[j] = vf_zero();
         }
         for (; list + 4 < end; list += 4) {
@@ -141,11 +154,11 @@ BF16_INLINE void sparse_product_bf16(const sparse_part *part, const uint16_t *we
 FD_BF16_TARGET static void sparse_block_bf16(const sparse_part *part, const uint16_t *weights,
                                              int width, const sparse_sums *to, int vectors) {
     if (width == 2 * VW)
-        sparse_product_bf16(part, weights, to, 1, 2 * VW);
+        sparse_product_bf16(*part, weights, *to, 1, 2 * VW);
     else if (vectors == 2)
-        sparse_product_bf16(part, weights, to, 1, 4 * VW);
+        sparse_product_bf16(*part, weights, *to, 1, 4 * VW);
     else
-        sparse_product_bf16(part, weights, to, 2, 4 * VW);
+        sparse_product_bf16(*part, weights, *to, 2, 4 * VW);
 }
 
 #endif
