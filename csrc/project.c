@@ -148,9 +148,12 @@ int FD_NAME(fd_step_rows)(const fd_step *s, float *out, int row0, int row1) {
 FD_INLINE void first_tile(const fd_first *f, const ptrdiff_t *offset, const int32_t *tap, int n,
                           const float *u, int channel, float *out, ptrdiff_t out_col,
                           const int T, const int NI) {
-    const size_t row = (size_t)f->ntaps_all * f->kp;
-    for (int k = 0; k < f->kp; k += VW) {
-        const float *w = f->weight + channel * row + k;
+    const int kp = f->kp;
+    const size_t row = (size_t)f->ntaps_all * kp;
+    const fd_post after = f->post;
+    const float *weight = f->weight + channel * row;
+    for (int k = 0; k < kp; k += VW) {
+        const float *w = weight + k;
         vf acc[2][FIRST_COLUMNS];
         FD_UNROLL
         for (int i = 0; i < NI; i++)
@@ -160,10 +163,10 @@ FD_INLINE void first_tile(const fd_first *f, const ptrdiff_t *offset, const int3
             const float *a = u + offset[t] + k;
             vf b[2];
             FD_UNROLL
-            for (int i = 0; i < NI; i++) b[i] = vf_load(w + i * row + (size_t)tap[t] * f->kp);
+            for (int i = 0; i < NI; i++) b[i] = vf_load(w + i * row + (size_t)tap[t] * kp);
             FD_UNROLL
             for (int x = 0; x < T; x++) {
-                const vf v = vf_load(a + x * f->kp);
+                const vf v = vf_load(a + x * kp);
                 FD_UNROLL
                 for (int i = 0; i < NI; i++) acc[i][x] = vf_fma(b[i], v, acc[i][x]);
             }
@@ -172,8 +175,8 @@ FD_INLINE void first_tile(const fd_first *f, const ptrdiff_t *offset, const int3
         for (int i = 0; i < NI; i++)
             FD_UNROLL
             for (int x = 0; x < T; x++)
-                vf_store(out + x * out_col + (size_t)i * f->kp + k,
-                         post(acc[i][x], &f->post, channel + i, 1));
+                vf_store(out + x * out_col + (size_t)i * kp + k,
+                         post(acc[i][x], &after, channel + i, 1));
     }
 }
 
