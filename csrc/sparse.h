@@ -13,8 +13,9 @@
  *         of them again.
  * Layout  W [block][tap][channel][width]; results (feature, channel), transposed into lanes.
  * Mix     per value that is there and 64 channels, on AVX-512: 4 FMA with an operand from L1,
- *         1 load of value and offset, 1 broadcast: 4.5 cycles by loads and 6.5 in use, where the
- *         dense product takes a little over 4, but for every value.
+ *         1 load of value and offset, 1 broadcast: 4.5 cycles by loads and 6.1 in use, where the
+ *         dense product takes a little over 4, but for every value. Meanwhile what comes next is
+ *         fetched: lists, the place of the result, the values of the next row.
  * Numbers float32, vf_fma in the order of gather.h. What is left out would add 0 to a sum that
  *         began at 0: the bits are those of product.h. bfloat16: see sparse_bf16.h.
  */
@@ -330,7 +331,7 @@ static int find_slot(sparse_lists *p, int i) {
 #include "sparse_bf16.h"
 #endif
 
-/* Finds a row that the output row below Y wants and that has no lists yet. */
+/* Finds a row that the output row below Y wants and that has no lists yet; p->rows are its. */
 static void find_next(sparse_lists *p) {
     find_rows(p->s, p->Y + 1, &p->high, p->rows);
     p->next.cell = -1;
@@ -353,7 +354,7 @@ static void hold_rows(sparse_lists *p, int Y) {
     p->joined_from = p->joined_to = 0;
 }
 
-/* What column x will want of the row that is listed next; of windows that overlap the last. */
+/* What column x will want of the row that is listed next; where windows overlap, of the last. */
 static sparse_wish find_wish(const sparse_lists *p, int x) {
     const fd_source *f = &p->s->source;
     sparse_wish wish = {0};
@@ -446,7 +447,7 @@ static void sum_part(const sparse_lists *p, const sparse_part *part, sparse_targ
     const fd_step *s = p->s;
     const ptrdiff_t rows = (ptrdiff_t)s->conv.kh * s->conv.kw * s->source.channels;
     const int width = s->sparse_width;
-    /* The wish with the second part, if there are more than one. */
+    /* The result is fetched with the first part, the wish with the second if there may be one. */
     const int first = pixel->parts == 0, wishes = pixel->parts == (p->joined ? 0 : 1);
     for (int c = 0; c < p->all; c += width) {
         const sparse_sums sums = {

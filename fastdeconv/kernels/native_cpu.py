@@ -12,14 +12,14 @@ import functools
 import math
 import os
 import threading
-from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from . import native  # type: ignore[attr-defined, unused-ignore]
+from .block_stages import BlockStages, Work
 from .blocks import ForwardBlock
 from .dispatch import get_isa
 from .interface import FloatArray, Padding, Pair, Window, switch_dtype
@@ -44,7 +44,7 @@ from .lanes import (
     padded_size,
     shared_windows,
 )
-from .schedule import Stage, band_edges, run_bands, run_stages, shrinking_edges
+from .schedule import band_edges, run_bands, run_stages, shrinking_edges
 from .winograd import error_bound, transform_filters
 
 __all__ = ["BACKEND", "Channels", "NativeBackend"]
@@ -193,15 +193,15 @@ class NativeBackend:
         threads = _enough_threads(
             num_threads, sum(b.weight.size * math.prod(b.out_size) for b in blocks)
         )
-        jobs, results = _Jobs(threads), []
+        stages, results = BlockStages(threads), []
         if isinstance(x, np.ndarray):
             x, to_channels = _to_channels_job(x, blocks[0].window.padding)
-            jobs.add_copy(to_channels, x.shape[1])
+            stages.add_copy(to_channels, x.shape[1])
         for block in blocks:
             x, switches, rows, unit = _forward_job(x, block, algorithm)
-            jobs.add_block(rows, unit, block)
+            stages.add_block(rows, unit, block)
             results.append((x, switches))
-        run_stages(jobs.stages, threads)
+        run_stages(stages.all, threads)
         return results
 
     # ---- the backward pass ----
@@ -384,11 +384,7 @@ def to_channels(planes: FloatArray, padding: Padding, num_threads: int) -> Chann
     return inside
 
 
-_Work = Callable[[int, int], None]
-"""Does a range of rows."""
-
-
-def _to_channels_job(planes: FloatArray, padding: Padding) -> tuple[Channels, _Work]:
+def _to_channels_job(planes: FloatArray, padding: Padding) -> tuple[Channels, Work]:
     """`to_channels`, and what fills it, row by row."""
     c, h, w = planes.shape
     table, inside = _table(), _room((c, h, w), c, padding)
@@ -403,7 +399,7 @@ def _to_channels_job(planes: FloatArray, padding: Padding) -> tuple[Channels, _W
 
 def _forward_job(
     x: Channels, block: ForwardBlock, algorithm: str
-) -> tuple[Channels, NDArray[Any] | None, _Work, int]:
+) -> tuple[Channels, NDArray[Any] | None, Work, int]:
     """A block's activation and switches, and what fills them, so many rows at a time."""
     table = _table()
     (channels, *size), window = block.shape, block.window
@@ -428,70 +424,6 @@ def _forward_job(
         return out, switches, job.pool_rows, 1
     job.winograd(tile, *_packed_winograd(block, tile, table)[:3])
     return out, switches, job.winograd_rows, tile // 2
-
-
-class _Jobs:
-    """What fills activations, each from the one before, as stages of bands."""
-
-    def __init__(self, num_threads: int) -> None:
-        self._threads = num_threads
-        self._edges: tuple[int, ...] | None = None
-        """Rows of the last activation where bands begin or end; None if it is there."""
-        self.stages: list[Stage] = []
-
-    def add_copy(self, work: _Work, rows: int) -> None:
-        self._add(work, *_copy_bands(rows, self._threads))
-
-    def add_block(self, work: _Work, unit: int, block: ForwardBlock) -> None:
-        pool = block.pool[0] if block.pool else None
-        self._add(work, *_block_bands(
-            block.shape[1], unit, block.window, block.out_size[0], pool, self._edges,
-            self._threads,
-        ))
-
-    def _add(
-        self, work: _Work, edges: Sequence[int], rows: tuple[int, ...],
-        before: Sequence[int] | None,
-    ) -> None:
-        def band(i: int) -> None:
-            work(edges[i], edges[i + 1])
-
-        self.stages.append(Stage(len(edges) - 1, band, before))
-        self._edges = rows
-
-
-_Bands = tuple[Sequence[int], tuple[int, ...], "Sequence[int] | None"]
-"""Where bands begin or end, in units and in rows, and `Stage.before`."""
-
-
-def _copy_bands(rows: int, num_threads: int) -> _Bands:
-    # Bands of a few microseconds would only wait for one another's Python.
-    size = max(1, rows // (2 * num_threads))
-    edges = tuple(band_edges(rows, num_threads, smallest=size, largest=size))
-    return edges, edges, None
-
-
-@functools.lru_cache(maxsize=64)
-def _block_bands(
-    rows: int, unit: int, window: Window, conv_rows: int, pool: Window | None,
-    before: tuple[int, ...] | None, num_threads: int,
-) -> _Bands:
-    """Bands of so many rows a unit, and how many of those `before` each one waits for."""
-    edges = band_edges(-(-rows // unit), num_threads)
-    ends = [unit * edge for edge in edges]
-    if before is None:
-        return edges, tuple(ends), None
-    waits = []
-    for end in ends[1:]:
-        wanted = end if pool is None else min(conv_rows, _rows_wanted(end, pool))
-        waits.append(bisect_left(before, min(before[-1], _rows_wanted(wanted, window))))
-    return edges, tuple(min(end, rows) for end in ends), waits
-
-
-def _rows_wanted(rows: int, window: Window) -> int:
-    """Rows a window's first so many output rows want, without padding above."""
-    reach = (window.kernel[0] - 1) * window.dilation[0] + 1
-    return max(0, (rows - 1) * window.stride[0] + reach - window.padding[0][0])
 
 
 def _room(shape: tuple[int, int, int], stored: int, padding: Padding) -> Channels:
