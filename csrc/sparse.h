@@ -314,14 +314,20 @@ static int is_needed(const sparse_lists *p, int key) {
     return 0;
 }
 
+/* The slot that has the lists of a row, or -1. */
+static int slot_of(const sparse_lists *p, int key) {
+    for (int slot = 0; slot < p->slots; slot++)
+        if (p->held[slot] == key) return slot;
+    return -1;
+}
+
 /* The slot of the lists of rows[i], which are made where there are none. */
 static int find_slot(sparse_lists *p, int i) {
-    const int key = row_key(p, p->rows[i]);
+    const int key = row_key(p, p->rows[i]), there = slot_of(p, key);
     int other = 0;
-    for (int slot = 0; slot < p->slots; slot++) {
-        if (p->held[slot] == key) return slot;
+    if (there >= 0) return there;
+    for (int slot = 0; slot < p->slots; slot++)
         if (!is_needed(p, p->held[slot])) other = slot;
-    }
     list_row(p, other, p->rows[i].cell, p->rows[i].place);
     p->held[other] = key;
     return other;
@@ -335,12 +341,8 @@ static int find_slot(sparse_lists *p, int i) {
 static void find_next(sparse_lists *p) {
     find_rows(p->s, p->Y + 1, &p->high, p->rows);
     p->next.cell = -1;
-    for (int i = 0; i < p->slots; i++) {
-        int held = 0;
-        for (int slot = 0; slot < p->slots; slot++)
-            held |= p->held[slot] == row_key(p, p->rows[i]);
-        if (!held && p->rows[i].cell >= 0) p->next = p->rows[i];
-    }
+    for (int i = 0; i < p->slots; i++)
+        if (p->rows[i].cell >= 0 && slot_of(p, row_key(p, p->rows[i])) < 0) p->next = p->rows[i];
 }
 
 /* The lists of all rows that output row Y needs. */
@@ -448,7 +450,7 @@ static void sum_part(const sparse_lists *p, const sparse_part *part, sparse_targ
     const ptrdiff_t rows = (ptrdiff_t)s->conv.kh * s->conv.kw * s->source.channels;
     const int width = s->sparse_width;
     /* The result is fetched with the first part, the wish with the second if there may be one. */
-    const int first = pixel->parts == 0, wishes = pixel->parts == (p->joined ? 0 : 1);
+    const int first = pixel->parts == 0, wishes = pixel->parts == (s->sparse ? 1 : 0);
     for (int c = 0; c < p->all; c += width) {
         const sparse_sums sums = {
             p->panel + c, p->all, s->kp, first, first ? pixel->out + (ptrdiff_t)c * s->kp : NULL,
@@ -489,13 +491,13 @@ static void sparse_pixel(sparse_lists *p, int Y, int X, float *out) {
     if (p->Y != Y) hold_rows(p, Y);
     sparse_target pixel = {out, find_wish(p, X), 0};
 #if FD_HAS_BF16
-    if (p->joined && from < to) {
+    if (!s->sparse && from < to) {
         if (from < p->joined_from || to > p->joined_to) join_columns(p, to);
         sum_columns(p, (const char *)p->joined, p->joints + (from - p->joined_from) * kp,
                     to - from, (ptrdiff_t)right * f->channels, &pixel);
     }
 #endif
-    for (int i = 0; !p->joined && i < p->slots; i++) {
+    for (int i = 0; s->sparse && i < p->slots; i++) {
         const origin row = p->rows[i];
         if (row.cell < 0) continue;
         const int32_t *start = p->start + ((size_t)p->slot[i] * (f->w + 1) + from) * kp;

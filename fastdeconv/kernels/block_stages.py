@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 from .blocks import ForwardBlock
 from .interface import Window
-from .schedule import Stage, band_edges
+from .schedule import Stage, band_edges, copy_edges
 
 __all__ = ["BlockStages", "Work"]
 
@@ -31,7 +31,8 @@ class BlockStages:
 
     def add_copy(self, work: Work, rows: int) -> None:
         """What copies the input, row by row."""
-        self._add(work, *_copy_bands(rows, self._threads))
+        edges = copy_edges(rows, self._threads)
+        self._add(work, edges, tuple(edges), None)
 
     def add_block(self, work: Work, unit: int, block: ForwardBlock) -> None:
         """What computes `block`, so many rows of its result a unit of work."""
@@ -54,13 +55,6 @@ class BlockStages:
 
 _Bands = tuple[Sequence[int], tuple[int, ...], "Sequence[int] | None"]
 """Where bands begin or end, in units and in rows, and `Stage.before`."""
-
-
-def _copy_bands(rows: int, num_threads: int) -> _Bands:
-    # Bands of a few microseconds would only wait for one another's Python.
-    size = max(1, rows // (2 * num_threads))
-    edges = tuple(band_edges(rows, num_threads, smallest=size, largest=size))
-    return edges, edges, None
 
 
 @functools.lru_cache(maxsize=64)

@@ -44,7 +44,7 @@ from .lanes import (
     padded_size,
     shared_windows,
 )
-from .schedule import band_edges, run_bands, run_stages, shrinking_edges
+from .schedule import band_edges, copy_edges, run_bands, run_stages, shrinking_edges
 from .winograd import error_bound, transform_filters
 
 __all__ = ["BACKEND", "Channels", "NativeBackend"]
@@ -380,7 +380,8 @@ def _run_edges(work: Any, edges: list[int], num_threads: int) -> None:
 def to_channels(planes: FloatArray, padding: Padding, num_threads: int) -> Channels:
     """A (C, H, W) array as `Channels` with this much padding."""
     inside, work = _to_channels_job(planes, padding)
-    _run_rows(work, planes.shape[1], _enough_threads(num_threads, planes.size * _COPY))
+    threads = _enough_threads(num_threads, planes.size * _COPY)
+    _run_edges(work, copy_edges(planes.shape[1], threads), threads)
     return inside
 
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
-__all__ = ["Stage", "band_edges", "run_bands", "run_stages", "shrinking_edges"]
+__all__ = ["Stage", "band_edges", "copy_edges", "run_bands", "run_stages", "shrinking_edges"]
 
 # An upper bound only: the executor starts a thread when there is work for it.
 _MAX_WORKERS = 256
@@ -83,6 +83,15 @@ def band_edges(rows: int, num_threads: int, *, smallest: int = 1, largest: int =
     """
     size = max(smallest, min(largest, rows // (8 * num_threads)))
     return [*range(0, rows, size), rows]
+
+
+def copy_edges(rows: int, num_threads: int) -> list[int]:
+    """As `band_edges`, two bands a thread.
+
+    For work of microseconds a row: smaller bands would only wait for one another's Python.
+    """
+    size = max(1, rows // (2 * num_threads))
+    return band_edges(rows, num_threads, smallest=size, largest=size)
 
 
 def shrinking_edges(rows: int, num_threads: int) -> list[int]:

@@ -19,6 +19,7 @@ from fastdeconv.kernels import schedule
 from fastdeconv.kernels.schedule import (
     Stage,
     band_edges,
+    copy_edges,
     run_bands,
     run_stages,
     shrinking_edges,
@@ -298,6 +299,15 @@ def test_edges_cut_all_rows_into_bands_within_their_limits(rows, num_threads, sm
     assert edges[0] == 0 and edges[-1] == rows
     assert all(smallest <= size <= largest for size in sizes[:-1])
     assert 1 <= sizes[-1] <= largest
+
+
+@settings(derandomize=True, deadline=None)
+@given(st.integers(1, 3000), st.integers(1, 64))
+def test_copy_edges_cut_all_rows_into_few_bands_for_every_thread(rows, num_threads):
+    edges = copy_edges(rows, num_threads)
+    assert edges[0] == 0 and edges[-1] == rows
+    assert edges == sorted(set(edges))
+    assert min(rows, 2 * num_threads) <= len(edges) - 1 <= 4 * num_threads
 
 
 @settings(derandomize=True, deadline=None)
