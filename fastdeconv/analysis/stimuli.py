@@ -34,6 +34,7 @@ from ..audio._checks import as_choice, as_number
 from ..audio.frontend import Clip, Frontend, load_clip
 from ..audio.reading import MAX_SAMPLES
 from ..errors import AudioError, ParameterError
+from ..files import open_regular
 from ..network.layers import shown
 
 __all__ = [
@@ -335,13 +336,12 @@ def _row(row: list[str], header: list[str], where: str) -> tuple[str, dict[str, 
 
 def _text(table: Path) -> str:
     try:
-        with table.open("rb") as file:
+        with open_regular(table) as file:
             data = file.read(_MAX_CSV_BYTES + 1)
     except FileNotFoundError:
         raise
-    # ValueError: a null byte in the name.
-    except (OSError, ValueError) as error:
-        raise ParameterError(f"{str(table)!r}: cannot be opened: {error}") from error
+    except OSError as error:
+        raise ParameterError(f"{str(table)!r}: cannot be opened: {error.strerror}") from error
     if len(data) > _MAX_CSV_BYTES:
         raise ParameterError(f"{table}: larger than {_MAX_CSV_BYTES >> 20} MB")
     try:

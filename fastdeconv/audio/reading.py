@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import AudioError
+from ..files import open_regular
 
 __all__ = [
     "MAX_SAMPLES",
@@ -87,15 +88,12 @@ def source_name(source: SourceLike) -> str:
 
 
 def _open(path: str | os.PathLike[str], name: str) -> IO[bytes]:
-    if os.path.isdir(path):
-        raise AudioError(f"{name}: is a folder, not an audio file")
     try:
-        return open(path, "rb")
+        return open_regular(path)
     except FileNotFoundError:
         raise
-    # ValueError: a null byte in the name.
-    except (OSError, ValueError) as error:
-        raise AudioError(f"{name!r}: cannot be opened: {error}") from error
+    except OSError as error:
+        raise AudioError(f"{name}: cannot be opened: {error.strerror}") from error
 
 
 def _read_object(

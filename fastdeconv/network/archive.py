@@ -25,7 +25,6 @@ import math
 import os
 import re
 import secrets
-import stat
 import struct
 import zipfile
 import zlib
@@ -36,6 +35,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ArchiveError, ParameterError
+from ..files import open_regular
 from .layers import Layer, layers_from_records, shown
 from .network import Network, as_float32, check_array_names
 
@@ -150,16 +150,11 @@ def _opened(source: Any) -> Iterator[tuple[IO[bytes], str]]:
             f"path must be a str, a path or a seekable binary file object, found {shown(source)}"
         )
     try:
-        # Asked first, because opening a pipe would wait for its other end.
-        if not stat.S_ISREG(os.stat(source).st_mode):
-            raise ArchiveError(f"{shown(source)}: not a regular file")
-        file = open(source, "rb")
+        file = open_regular(source)
     except FileNotFoundError:
         raise
-    except (OSError, ValueError) as exc:
-        if isinstance(exc, ArchiveError):
-            raise
-        raise ArchiveError(f"{shown(source)}: cannot be opened ({exc})") from exc
+    except OSError as exc:
+        raise ArchiveError(f"{shown(source)}: cannot be opened ({exc.strerror})") from exc
     with file:
         yield file, shown(source)
 

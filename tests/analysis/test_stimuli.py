@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import FrozenInstanceError
 
@@ -378,5 +379,8 @@ def test_a_path_that_cannot_be_opened_is_refused(folder):
         read_stimuli(folder / "a.wav" / "attributes.csv")
     with pytest.raises(ParameterError, match="cannot be opened"):
         read_stimuli("attributes\0.csv")
+    os.mkfifo(folder / "pipe.csv")
+    with pytest.raises(ParameterError, match=r"pipe\.csv': cannot be opened: a pipe"):
+        read_stimuli(folder / "pipe.csv")
     with pytest.raises(ParameterError, match="path must be a CSV file or a folder, found 3"):
         read_stimuli(3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import struct
 import subprocess
 import sys
@@ -171,9 +172,12 @@ def test_an_empty_file_is_refused(tmp_path):
         load_clip(path, PAPER)
 
 
-def test_a_folder_is_refused(tmp_path):
-    with pytest.raises(AudioError, match="is a folder, not an audio file"):
+def test_a_folder_or_a_pipe_is_refused_at_once(tmp_path):
+    with pytest.raises(AudioError, match="cannot be opened: a folder, not a regular file"):
         load_clip(tmp_path, PAPER)
+    os.mkfifo(tmp_path / "song.wav")
+    with pytest.raises(AudioError, match=r"song\.wav: cannot be opened: a pipe"):
+        load_clip(tmp_path / "song.wav", PAPER)
 
 
 def test_a_path_through_a_file_or_with_a_null_byte_is_refused(tmp_path):

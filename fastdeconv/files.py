@@ -1,0 +1,44 @@
+"""Opening files that were named by a user or found in a folder.
+
+A named pipe would keep the reader waiting for a writer, and a device may have no end.
+Every file that is not part of the package is therefore opened here.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from typing import IO
+
+__all__ = ["open_regular"]
+
+_KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+
+
+def open_regular(path: str | os.PathLike[str]) -> IO[bytes]:
+    """Open a file for reading bytes; whatever is not a regular file is refused at once.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    OSError
+        If it is a folder, pipe, socket or device, or cannot be opened. `strerror` is the
+        reason without the name.
+    """
+    try:
+        # Asked before opening: opening a pipe waits for its other end.
+        kind = stat.S_IFMT(os.stat(path).st_mode)
+        if kind == stat.S_IFREG:
+            return open(path, "rb")
+    except ValueError as error:  # a null byte in the name
+        raise OSError(errno.EINVAL, str(error), path) from None
+    found = _KINDS.get(kind, "something else")
+    raise OSError(errno.EINVAL, f"{found}, not a regular file", path)

@@ -1,0 +1,42 @@
+"""What may be opened: regular files, and nothing that could keep the reader waiting."""
+
+from __future__ import annotations
+
+import os
+import socket
+
+import pytest
+
+from fastdeconv.files import open_regular
+
+
+def test_a_regular_file_is_opened_also_through_a_link(tmp_path):
+    (tmp_path / "file").write_bytes(b"content")
+    (tmp_path / "link").symlink_to("file")
+    for name in ("file", "link"):
+        with open_regular(tmp_path / name) as file:
+            assert file.read() == b"content"
+
+
+@pytest.mark.parametrize("kind", ["folder", "pipe", "socket", "device"])
+def test_anything_else_is_refused_at_once(tmp_path, monkeypatch, kind):
+    monkeypatch.chdir(tmp_path)  # the path of a socket must be short
+    if kind == "folder":
+        os.mkdir("it")
+    elif kind == "pipe":
+        os.mkfifo("it")
+    elif kind == "device":
+        os.symlink(os.devnull, "it")
+    else:
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind("it")
+    with pytest.raises(OSError, match="'it'") as caught:
+        open_regular("it")
+    assert caught.value.strerror == f"a {kind}, not a regular file"
+
+
+def test_a_missing_file_and_a_name_that_cannot_be_opened_keep_their_errors(tmp_path):
+    with pytest.raises(FileNotFoundError, match="missing"):
+        open_regular(tmp_path / "missing")
+    with pytest.raises(OSError, match="null"):
+        open_regular("a\0b")
