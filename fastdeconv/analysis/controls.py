@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ..deconvnet.trace import as_input
 from ..errors import ParameterError
-from ..network.choosing import up_to
+from ..network.choosing import as_list, up_to
 from ..network.layers import Affine, BatchNorm2d, Conv2d, Linear
 from ..network.network import Network
 from ..network.pretrained import list_pretrained, pretrained
@@ -61,7 +62,8 @@ def randomised(
         raise ParameterError(f"seed must be an int from 0, found {seed!r}")
     arrays = _drawn(net, int(seed))
     if inputs is not None:
-        samples = [np.asarray(x) for x in inputs]
+        given = as_list("inputs", inputs)
+        samples = [as_input(x, f"inputs[{i}]") for i, x in enumerate(given)]
         if not samples:
             raise ParameterError("inputs must hold at least one input, found none")
         _centre(net, arrays, samples)

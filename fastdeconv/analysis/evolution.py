@@ -17,9 +17,10 @@ from numpy.typing import ArrayLike, NDArray
 from ..audio.frontend import Clip, Frontend
 from ..deconvnet.projection import checked_features, deconvolve
 from ..deconvnet.region import Region, reached_by
+from ..deconvnet.trace import as_input
 from ..errors import ParameterError, enough_memory
 from ..kernels.dispatch import config
-from ..network.choosing import up_to
+from ..network.choosing import as_list, up_to
 from ..network.layers import SlidingLayer, shape_text, shown
 from ..network.network import Network
 
@@ -240,14 +241,12 @@ def _check_checkpoints(checkpoints: Any) -> None:
 
 
 def _inputs(clips: Any) -> list[Array]:
-    try:
-        inputs = [np.asarray(clip.x if isinstance(clip, Clip) else clip) for clip in clips]
-    except TypeError:
-        raise ParameterError(
-            f"clips must be a sequence of clips or arrays, found {type(clips).__name__}"
-        ) from None
+    inputs: list[Array] = [
+        clip.x if isinstance(clip, Clip) else as_input(clip, f"clips[{i}]")
+        for i, clip in enumerate(as_list("clips", clips))
+    ]
     shapes = {x.shape for x in inputs}
-    if len(shapes) != 1 or inputs[0].ndim != 3:
+    if len(shapes) != 1:
         raise ParameterError(
             "clips must be at least one, of one shape (C, H, W); found "
             f"{', '.join(sorted(map(str, shapes))) or 'none'}"

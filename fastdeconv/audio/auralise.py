@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ..arrays import as_array
 from ..errors import ParameterError
 from ..kernels.dispatch import get_num_threads
 from ..kernels.schedule import run_bands
@@ -82,10 +81,7 @@ def map_planes(maps: ArrayLike, clip: Clip) -> FloatArray:
     """Maps as (K, T, F) float32, checked against the clip."""
     if not isinstance(clip, Clip):
         raise ParameterError(f"clip must be a Clip, found {type(clip).__name__}")
-    try:
-        array: NDArray[Any] = np.asarray(maps)
-    except ValueError as error:
-        raise ParameterError(f"maps are not an array: {error}") from None
+    array = as_array(maps, "maps")
     if array.dtype.kind not in "fiu":
         raise ParameterError(f"maps must be real numbers, found dtype {array.dtype}")
     height, width = clip.x.shape[1:]

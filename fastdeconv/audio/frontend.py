@@ -17,6 +17,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ..arrays import as_array
 from ..errors import AudioError, ParameterError
 from ._checks import as_bool, as_choice, as_int, as_number, check_keys
 from .reading import (
@@ -484,7 +485,7 @@ def _network_input(spectra: ComplexArray, fe: Frontend) -> FloatArray:
 
 def _checked_spectra(stft: ArrayLike, fe: Frontend) -> ComplexArray:
     """A complex64 copy of `stft` as (T, F)."""
-    array = np.asarray(stft)
+    array = as_array(stft, "the STFT", AudioError)
     if array.dtype.kind not in "fc":
         raise AudioError(f"the STFT must be complex, found dtype {array.dtype}")
     wanted = (fe._stft().bins, "T" if fe.frames is None else fe.frames)

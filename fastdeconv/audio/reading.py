@@ -15,6 +15,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..arrays import as_array
 from ..errors import AudioError
 from ..files import open_regular
 
@@ -263,10 +264,7 @@ def mono_samples(samples: Any, sr: float, offset: float = 0.0) -> FloatArray:
     AudioError
         If the array is not audio: other dtype or shape, NaN, Inf, too short.
     """
-    try:
-        array = np.asarray(samples)
-    except ValueError as error:
-        raise AudioError(f"samples are not an array: {error}") from None
+    array = as_array(samples, "samples", AudioError)
     if array.ndim not in (1, 2) or (array.ndim == 2 and array.shape[0] > array.shape[1]):
         raise AudioError(f"samples must be (n,) or (channels, n), found shape {array.shape}")
     if 0 in array.shape:

@@ -16,6 +16,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ..arrays import as_array
 from ..errors import BackendError, ParameterError, enough_memory
 from ..kernels.dispatch import get_backend, get_num_threads, has_bf16
 from ..kernels.interface import Pair, Window
@@ -37,7 +38,7 @@ from ..network.network import Network
 from .layerwise import RULES, Arithmetic, affine_of, backward_layer, mixes
 from .plan import AFFINE, Order, Segment, layer_cache, segment_below
 from .region import Part, Region, covering_cells, reached_by, within
-from .trace import Trace, as_array
+from .trace import Trace
 
 __all__ = ["checked_features", "deconvolve"]
 

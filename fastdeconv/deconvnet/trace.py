@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ..arrays import as_array
 from ..errors import ParameterError, enough_memory
 from ..kernels.blocks import BlockBackend, Epilogue, ForwardBlock
 from ..kernels.dispatch import get_backend, get_num_threads
@@ -19,7 +20,7 @@ from ..network.network import Network
 from .layerwise import Arithmetic, affine_of, forward_layer
 from .plan import Block, forward_plan, layer_cache
 
-__all__ = ["Trace", "forward"]
+__all__ = ["Trace", "as_input", "forward"]
 
 ALGORITHMS = ("auto", "direct", "winograd")
 
@@ -140,17 +141,8 @@ def forward(net: Network, x: ArrayLike, algorithm: str) -> Trace:
         raise ParameterError(
             f"algorithm must be one of {', '.join(ALGORITHMS)}, found {nn.shown(algorithm)}"
         )
-    array = as_array(x, "x")
-    if array.dtype.kind not in "fiub" or array.ndim != 3:
-        raise ParameterError(
-            f"x must be real numbers of shape (C, H, W), found {array.dtype} of shape "
-            f"{array.shape}"
-        )
+    array = as_input(x, "x")
     net.shapes(array.shape)
-    with np.errstate(over="ignore"):  # what overflows float32 is refused as infinite
-        array = _read_only(array, np.float32)
-    if not np.isfinite(array).all():
-        raise ParameterError("x has NaN or infinite values (as float32)")
     backend: Any = get_backend()
     threads = get_num_threads()
     if hasattr(backend, "forward_blocks"):
@@ -158,12 +150,25 @@ def forward(net: Network, x: ArrayLike, algorithm: str) -> Trace:
     return Trace(net, array, _Runner(net, backend, threads))
 
 
-def as_array(value: ArrayLike, name: str) -> NDArray[Any]:
-    """`value` as an array; ParameterError where NumPy can make none of it."""
-    try:
-        return np.asarray(value)
-    except (ValueError, TypeError, RuntimeError) as error:  # rows of unequal length, ...
-        raise ParameterError(f"{name} is not an array: {error}") from None
+def as_input(value: ArrayLike, name: str) -> NDArray[np.float32]:
+    """A network input as float32, (C, H, W), in a copy that nobody else can change.
+
+    Raises
+    ------
+    ParameterError
+        If it is not finite real numbers of three axes; begins with `name`.
+    """
+    array = as_array(value, name)
+    if array.dtype.kind not in "fiub" or array.ndim != 3:
+        raise ParameterError(
+            f"{name} must be real numbers of shape (C, H, W), found {array.dtype} of shape "
+            f"{array.shape}"
+        )
+    with np.errstate(over="ignore"):  # what overflows float32 is refused as infinite
+        copy = _read_only(array, np.float32)
+    if not np.isfinite(copy).all():
+        raise ParameterError(f"{name} has NaN or infinite values (as float32)")
+    return copy
 
 
 def _read_only(array: NDArray[Any], dtype: Any) -> NDArray[Any]:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ..arrays import as_array
 from ..errors import ParameterError, enough_memory
 from .dispatch import get_backend, get_num_threads
 from .interface import (
@@ -168,7 +169,7 @@ def max_unpool2d(
         If shapes do not fit, or a switch points outside its window or the input.
     """
     values = _floats(values, "values", 4)
-    switches = _array(switches, "switches")
+    switches = as_array(switches, "switches")
     if switches.shape != values.shape or switches.dtype.kind not in "iu":
         raise ParameterError(
             f"switches must be integers of shape {values.shape}, "
@@ -249,15 +250,8 @@ def conv_transpose2d(
     )
 
 
-def _array(value: ArrayLike, name: str) -> NDArray[Any]:
-    try:
-        return np.asarray(value)
-    except ValueError as error:  # rows of unequal length
-        raise ParameterError(f"{name} is not an array: {error}") from None
-
-
 def _floats(value: ArrayLike, name: str, ndim: int) -> FloatArray:
-    array = _array(value, name)
+    array = as_array(value, name)
     if array.dtype.kind not in "fiub":
         raise ParameterError(f"{name} must be real numbers, found dtype {array.dtype}")
     if array.ndim != ndim or (0 in array.shape[1:]):
@@ -270,7 +264,7 @@ def _floats(value: ArrayLike, name: str, ndim: int) -> FloatArray:
 def _bias(bias: ArrayLike | None, size: int) -> FloatArray | None:
     if bias is None:
         return None
-    array = _array(bias, "bias")
+    array = as_array(bias, "bias")
     if array.shape != (size,) or array.dtype.kind not in "fiub":
         raise ParameterError(
             f"bias must be {size} real numbers, found {array.dtype} of shape {array.shape}"

@@ -9,6 +9,7 @@ from typing import IO, TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ..arrays import as_array
 from ..errors import ParameterError
 from .layers import (
     LARGEST_SIZE,
@@ -469,10 +470,7 @@ def as_float32(key: str, value: ArrayLike) -> NDArray[np.float32]:
     ParameterError
         If it is not real numbers, or a number is not finite as float32.
     """
-    try:
-        array = np.asarray(value)
-    except (ValueError, TypeError, RuntimeError) as exc:
-        raise ParameterError(f"array {key!r}: cannot be read as an array ({exc})") from None
+    array = as_array(value, f"array {key!r}")
     if array.dtype.kind not in "fiu":
         raise ParameterError(
             f"array {key!r}: found dtype {shown(str(array.dtype))}, wanted float or int"

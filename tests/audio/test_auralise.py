@@ -155,7 +155,7 @@ def test_bad_maps_and_modes_are_refused():
         (good.transpose(0, 1, 3, 2), r"found \(3, 1, 16, 129\)"),
         (good.astype(complex), "maps must be real numbers, found dtype complex128"),
         (good.astype(object), "maps must be real numbers, found dtype object"),
-        ([[1], [1, 2]], "maps are not an array"),
+        ([[1], [1, 2]], "maps cannot be read as an array"),
         (bad, "map 1 is not finite"),
         (np.where(np.isnan(bad), np.inf, bad), "map 1 is not finite"),
         (good.astype(np.float64) * 1e300, "map 0 is not finite in float32"),

@@ -155,7 +155,7 @@ def with_value(value, at, n=2000):
         (np.zeros(300, bool), "found dtype bool"),
         (np.zeros(300, np.int64), "samples must be floats or int8, uint8, .* found dtype int64"),
         (["a", "b"], "found dtype <U1"),
-        ([[1.0, 2.0], [1.0]], "samples are not an array"),
+        ([[1.0, 2.0], [1.0]], "samples cannot be read as an array"),
         (None, "found shape"),
         (with_value(np.nan, 1102), r"samples: sample 1102 \(at 0.100 s\) is nan"),
         (with_value(-np.inf, 7), r"samples: sample 7 \(at 0.001 s\) is -inf"),

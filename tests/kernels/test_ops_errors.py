@@ -29,7 +29,7 @@ def reference_backend(monkeypatch: pytest.MonkeyPatch) -> None:
         (np.zeros((1, 0, 6, 8)), "x must have 4 axes, none of them empty, found shape"),
         (np.zeros((1, 4, 6, 8), complex), "x must be real numbers, found dtype complex"),
         (np.full((1, 4, 6, 8), "a"), "x must be real numbers, found dtype"),
-        ([[[[1.0, 2.0], [3.0]]]], "x is not an array"),
+        ([[[[1.0, 2.0], [3.0]]]], "x cannot be read as an array"),
     ],
 )
 def test_inputs_that_are_no_batch_of_maps(x: Any, message: str) -> None:

@@ -1,0 +1,36 @@
+"""Arrays from outside: whatever NumPy can read, and words for what it cannot.
+
+A PyTorch tensor that requires a gradient, has a type of its own or lies on another device
+raises an error of PyTorch when NumPy asks for its values; other libraries have others.
+Every argument that may be an array is therefore read here.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from .errors import FastdeconvError, ParameterError
+
+__all__ = ["as_array"]
+
+
+def as_array(
+    value: ArrayLike, name: str, error: type[FastdeconvError] = ParameterError
+) -> NDArray[Any]:
+    """`value` as an array, without a copy where it is one.
+
+    Raises
+    ------
+    FastdeconvError
+        Of the class `error`, if NumPy cannot read `value`; begins with `name`.
+    """
+    try:
+        return np.asarray(value)
+    except MemoryError:
+        raise
+    except Exception as reason:  # conversion runs code of the library that made the value
+        why = " ".join(str(reason).split()) or type(reason).__name__
+        raise error(f"{name} cannot be read as an array: {why}") from None
