@@ -6,8 +6,10 @@ Every one is a `FastdeconvError`; the three that report bad input are also
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 __all__ = [
     "ArchiveError",
@@ -16,11 +18,24 @@ __all__ = [
     "FastdeconvError",
     "ParameterError",
     "enough_memory",
+    "shortened",
+    "shown",
 ]
+
+_LONGEST_MESSAGE = 1000
+_KEPT_AT_THE_END = 300
+_LONGEST_VALUE = 120
 
 
 class FastdeconvError(Exception):
-    """Base of all errors of this package."""
+    """Base of all errors of this package.
+
+    A message that quotes something very long from outside, such as the names of two thousand
+    layers, loses its middle.
+    """
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(shortened(message))
 
 
 class ParameterError(FastdeconvError, ValueError):
@@ -46,3 +61,22 @@ def enough_memory(what: str) -> Iterator[None]:
         yield
     except MemoryError:
         raise ParameterError(f"not enough memory for {what}") from None
+
+
+def shortened(text: str) -> str:
+    """`text` if it has no more than a thousand characters, else its two ends."""
+    if len(text) <= _LONGEST_MESSAGE:
+        return text
+    middle = f" ... ({len(text)} characters in all) ... "
+    begin = _LONGEST_MESSAGE - _KEPT_AT_THE_END - len(middle)
+    return text[:begin] + middle + text[-_KEPT_AT_THE_END:]
+
+
+def shown(value: Any) -> str:
+    """`value` as an error message shows it: on one line, escaped and of bounded length."""
+    short = reprlib.Repr()
+    short.maxstring = short.maxother = _LONGEST_VALUE
+    try:
+        return short.repr(value).replace("\n", " ")
+    except ValueError:  # an int of more digits than Python prints
+        return f"a {type(value).__name__} too long to print"

@@ -20,10 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..deconvnet.projection import checked_features, deconvolve
-from ..errors import ParameterError, enough_memory
+from ..errors import ParameterError, enough_memory, shown
 from ..kernels.dispatch import config, get_num_threads
 from ..network.choosing import choose_layers, open_network, up_to
-from ..network.layers import shape_text, shown
+from ..network.layers import shape_text
 from ..network.network import Network
 from .controls import untrained
 from .correlation import PairSums, open_at_most

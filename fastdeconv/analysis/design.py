@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from ..errors import ParameterError
-from ..network.layers import shown
+from ..errors import ParameterError, shown
 
 __all__ = ["Design", "Group"]
 

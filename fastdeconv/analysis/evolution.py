@@ -18,10 +18,10 @@ from ..audio.frontend import Clip, Frontend
 from ..deconvnet.projection import checked_features, deconvolve
 from ..deconvnet.region import Region, reached_by
 from ..deconvnet.trace import as_input
-from ..errors import ParameterError, enough_memory
+from ..errors import ParameterError, enough_memory, shown
 from ..kernels.dispatch import config
 from ..network.choosing import as_list, up_to
-from ..network.layers import SlidingLayer, shape_text, shown
+from ..network.layers import SlidingLayer, shape_text
 from ..network.network import Network
 
 if TYPE_CHECKING:

@@ -33,9 +33,8 @@ from numpy.typing import NDArray
 from ..audio._checks import as_choice, as_number
 from ..audio.frontend import Clip, Frontend, load_clip
 from ..audio.reading import MAX_SAMPLES
-from ..errors import AudioError, ParameterError
+from ..errors import AudioError, ParameterError, shown
 from ..files import open_regular
-from ..network.layers import shown
 
 __all__ = [
     "CHORDS", "INSTRUMENTS", "OCTAVES", "ROOTS", "Stimulus", "chord_stimuli", "cut_clips",

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..arrays import as_array
-from ..errors import BackendError, ParameterError, enough_memory
+from ..errors import BackendError, ParameterError, enough_memory, shown
 from ..kernels.dispatch import get_backend, get_num_threads, has_bf16
 from ..kernels.interface import Pair, Window
 from ..kernels.lanes import (
@@ -166,7 +166,7 @@ def _resolve_layer(
     if name.isascii() and name.isdigit() and len(name) <= _CLASS_DIGITS:
         return index, [int(name)]
     known = ", ".join(map(repr, classes)) or "none named (use class:INDEX)"
-    raise ParameterError(f"there is no class {nn.shown(name)}; classes: {known}")
+    raise ParameterError(f"there is no class {shown(name)}; classes: {known}")
 
 
 def checked_features(layer: str, count: int, features: Sequence[int] | None) -> NDArray[np.intp]:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..arrays import as_array
-from ..errors import ParameterError, enough_memory
+from ..errors import ParameterError, enough_memory, shown
 from ..kernels.blocks import BlockBackend, Epilogue, ForwardBlock
 from ..kernels.dispatch import get_backend, get_num_threads
 from ..kernels.interface import Backend, Padding
@@ -139,7 +139,7 @@ def forward(net: Network, x: ArrayLike, algorithm: str) -> Trace:
     """Run `net` on one input; see `Network.forward`."""
     if algorithm not in ALGORITHMS:
         raise ParameterError(
-            f"algorithm must be one of {', '.join(ALGORITHMS)}, found {nn.shown(algorithm)}"
+            f"algorithm must be one of {', '.join(ALGORITHMS)}, found {shown(algorithm)}"
         )
     array = as_input(x, "x")
     net.shapes(array.shape)

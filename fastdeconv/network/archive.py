@@ -34,9 +34,9 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ArchiveError, ParameterError
+from ..errors import ArchiveError, ParameterError, shown
 from ..files import open_regular
-from .layers import Layer, layers_from_records, shown
+from .layers import Layer, layers_from_records
 from .network import Network, as_float32, check_array_names
 
 __all__ = [

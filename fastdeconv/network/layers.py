@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -22,7 +21,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ParameterError
+from ..errors import ParameterError, shown
 from ..kernels.interface import (
     PaddingLike,
     Pair,
@@ -58,7 +57,6 @@ __all__ = [
     "layer_from_record",
     "layers_from_records",
     "shape_text",
-    "shown",
 ]
 
 Arrays = Mapping[str, NDArray[np.float32]]
@@ -71,16 +69,6 @@ LARGEST_SIZE = 2**31 - 1
 # Of kernels, strides, dilations and paddings: far above any use, and small enough
 # that checks which walk along the windows of a hostile archive stay quick.
 LARGEST_STEP = 2**16
-
-
-def shown(value: Any) -> str:
-    """`value` as an error message shows it: escaped and of bounded length."""
-    short = reprlib.Repr()
-    short.maxstring = short.maxother = 120
-    try:
-        return short.repr(value)
-    except ValueError:  # an int of more digits than Python prints
-        return f"a {type(value).__name__} too long to print"
 
 
 def shape_text(shape: Sequence[int | None]) -> str:

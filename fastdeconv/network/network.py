@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..arrays import as_array
-from ..errors import ParameterError
+from ..errors import ParameterError, shown
 from .layers import (
     LARGEST_SIZE,
     Flatten,
@@ -22,7 +22,6 @@ from .layers import (
     SlidingLayer,
     layers_from_records,
     shape_text,
-    shown,
 )
 
 if TYPE_CHECKING:

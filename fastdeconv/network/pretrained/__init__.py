@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from importlib import resources
 
-from ...errors import ParameterError
-from ..layers import shown
+from ...errors import ParameterError, shown
 from ..network import Network
 
 __all__ = ["list_pretrained", "pretrained"]
