@@ -6,7 +6,6 @@ songs explained at different times come together.
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -18,6 +17,7 @@ from .folder import MANIFEST, replace_file
 from .listening import axis_of, facts_of, feature_rms
 from .names import printable, safe_name
 from .numbers import NUMBERS, rounded
+from .tables import read_rows
 from .web import GENERATOR, render, url
 
 __all__ = ["overview", "write_overview"]
@@ -94,7 +94,7 @@ def _results(out: Path) -> Iterator[_Result]:
             if (manifest["format"], manifest["version"]) != _FORMAT:
                 continue
             with (out / folder / "features.csv").open(newline="", encoding="utf-8") as file:
-                yield _Result(folder, manifest, list(csv.DictReader(file)))
+                yield _Result(folder, manifest, read_rows(file))
         except (OSError, ValueError, KeyError, TypeError):
             continue  # somebody else's folder, or of another version
 

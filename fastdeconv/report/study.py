@@ -15,7 +15,7 @@ import numpy as np
 from .citations import AURALISATION, DECONVNET
 from .folder import MANIFEST, new_folder
 from .names import safe_name, unique_names
-from .tables import write_json, write_rows, write_text
+from .tables import own_and_theirs, write_json, write_rows, write_text
 
 if TYPE_CHECKING:
     from ..analysis.attributes import AttributeStudy
@@ -40,7 +40,8 @@ def write_study(
         write_rows(folder / "layers.csv", study.table)
         write_rows(folder / "features.csv", study.feature_table)
         write_rows(folder / "stimuli.csv", [
-            {"stimulus": stimulus.name, **stimulus.attributes} for stimulus in study.stimuli
+            own_and_theirs({"stimulus": stimulus.name}, stimulus.attributes)
+            for stimulus in study.stimuli
         ])
         write_text(folder / "findings.txt", study.findings())
         _write_arrays(folder / "study.npz", study)
