@@ -56,6 +56,8 @@ def write_page(folder: Path, song: Song) -> None:
     seconds = manifest["audio"]["samples"] / manifest["audio"]["sr"]
     content = {
         "song": printable(manifest["song"]),
+        "notice": None,
+        "scores": None,
         "facts": facts_of(manifest),
         "axis": axis_of(manifest["frontend"], seconds),
         "original": url(f"original.{suffix}"),

@@ -122,6 +122,7 @@ def _content(results: list[_Result]) -> dict[str, Any]:
     songs = [_song(result) for result in results]
     return {
         "title": f"{len(results)} songs",
+        "left_out": [],
         # What differs from song to song is on its own page.
         "facts": [fact for fact in facts_of(first) if fact[0] not in ("song", "its output")],
         "axis": axis,

@@ -93,6 +93,7 @@ const cards = (() => {
     const folded = features.filter(passes).length - visible.length;
     document.getElementById("count").textContent =
       `${visible.length} shown${folded ? `, ${folded} ${folded === 1 ? "twin" : "twins"} folded` : ""}`;
+    ready();
   }
 
   /** Choose a feature; its card gets the focus unless something else is to keep it. */
@@ -106,6 +107,7 @@ const cards = (() => {
     }
     if (current) elements.get(current.at)?.classList.remove("current");
     current = feature;
+    ready();
     const card = elements.get(feature.at);
     card?.classList.add("current");
     if (card && focus) {
@@ -114,9 +116,8 @@ const cards = (() => {
     }
   }
 
-  function play(feature) {
-    choose(feature);
-    return player.play(
+  function hold(feature) {
+    player.hold(
       {
         name: feature.name, sound: feature.sound, rms: feature.rms, feature,
         seconds: page.seconds, pictures: () => picturesOf(feature),
@@ -125,9 +126,23 @@ const cards = (() => {
     );
   }
 
-  function playOriginal() {
+  function holdOriginal() {
     const picture = document.querySelector("[data-original]");
-    return player.play({ ...page.original, name: "original", original: true, seconds: page.seconds, pictures: () => [picture] }, page.original);
+    player.hold({ ...page.original, name: "original", original: true, seconds: page.seconds, pictures: () => [picture] }, page.original);
+  }
+
+  /** While nothing sounds, the player holds what is chosen, so that its buttons can be used. */
+  function ready() {
+    if (!player.paused) return;
+    const feature = current ?? visible[0];
+    if (feature) hold(feature); else holdOriginal();
+  }
+
+  /** What a click on the picture of a feature does. */
+  function playOrPause(feature) {
+    choose(feature);
+    hold(feature);
+    player.toggle();
   }
 
   function picturesOf(feature) {
@@ -168,8 +183,7 @@ const cards = (() => {
     const button = event.target.closest(".play");
     if (!button) return;
     const feature = byPlace.get(button.closest(".card").dataset.at);
-    if (player.playing?.feature === feature && !player.paused) player.toggle();
-    else play(feature);
+    playOrPause(feature);
     detail.follow(feature);
   });
   grid.addEventListener("focusin", (event) => {
@@ -177,11 +191,15 @@ const cards = (() => {
     if (card) choose(byPlace.get(card.dataset.at), { focus: false });
   });
   document.querySelector("[data-original]").addEventListener("click", () => {
-    if (player.playing?.original && !player.paused) player.toggle();
-    else playOriginal();
+    holdOriginal();
+    player.toggle();
+  });
+  player.onChange(() => {
+    const sounding = player.paused ? null : player.playing.feature;
+    if (sounding && !current) choose(sounding, { focus: false });
   });
   return {
-    state, set, update, choose, play, playOriginal, neighbour, columns, twinsOf,
+    state, set, update, choose, hold, playOrPause, neighbour, columns, twinsOf,
     get current() { return current; },
     get visible() { return visible; },
   };

@@ -28,10 +28,27 @@ const detail = (() => {
     );
   }
 
+  /** The buttons act on this feature, whatever sounds. */
+  function listen(act) {
+    cards.hold(feature);
+    act();
+  }
+
+  function showButtons() {
+    if (!feature) return;
+    const held = player.playing.feature === feature;
+    const sounding = held && !player.paused;
+    const act = sounding ? "Pause" : "Play";
+    get("detail-play").textContent = `${sounding ? "❚❚" : "▶"} ${act}`;
+    get("detail-play").setAttribute("aria-label", `${act} ${feature.name}`);
+    get("detail-ab").setAttribute("aria-pressed", String(held && player.hearsOriginal));
+  }
+
   function show() {
     const count = page.layers[feature.index].features.length;
     get("detail-title").textContent = feature.name;
     get("detail-label").textContent = feature.label;
+    showButtons();
     twins();
     get("clip-picture").src = "original.png";
     get("map-picture").src = feature.map;
@@ -76,6 +93,9 @@ const detail = (() => {
   }
 
   get("close").addEventListener("click", close);
+  get("detail-play").addEventListener("click", () => listen(player.toggle));
+  get("detail-ab").addEventListener("click", () => listen(player.swap));
+  player.onChange(showButtons);
   return {
     open, close,
     get feature() { return feature; },

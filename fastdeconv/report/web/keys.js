@@ -4,10 +4,9 @@
 {
   const move = (steps) => {
     const feature = cards.neighbour(steps);
-    if (!feature) return;
-    const sounding = player.playing && !player.paused;
-    if (sounding) cards.play(feature);
-    else cards.choose(feature);
+    if (!feature || feature === cards.current) return;
+    if (player.paused) cards.choose(feature);
+    else cards.playOrPause(feature);
     detail.follow(feature);
   };
 
@@ -20,15 +19,14 @@
     const next = cards.neighbour(1);
     const last = player.playing.original || next === player.playing.feature;
     if (onward.getAttribute("aria-pressed") !== "true" || last) return;
-    cards.play(next);
+    cards.playOrPause(next);
     detail.follow(next);
   });
 
   const playChosen = () => {
-    const feature = cards.current ?? cards.visible[0];
-    if (player.playing && (player.playing.original ? !cards.current : player.playing.feature === feature)) player.toggle();
-    else if (feature && !feature.silent) cards.play(feature);
-    else player.toggle();
+    const { current } = cards;
+    if (current ? player.playing.feature === current : player.playing.original) player.toggle();
+    else cards.playOrPause(current ?? cards.visible[0]);
   };
 
   const openChosen = () => {

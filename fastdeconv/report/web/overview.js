@@ -13,6 +13,7 @@
   let listed = [];
   let open = null;
   let current = null; // the card of the song that is chosen
+  const sounds = new WeakMap(); // card -> its sound, and the original of its song
 
   /** The label most songs agree on, and in how many. */
   function consensus(feature) {
@@ -54,26 +55,43 @@
       element("a", { href: feature.hash, textContent: feature.name }),
       element("span", { textContent: said(feature) }))));
     get("count").textContent = `${songs} songs, ${listed.length} features`;
-  }
-
-  function playOriginal(song, card) {
-    choose(card);
-    return player.play({ ...song, original: true, pictures: () => [card.querySelector(".picture")] }, song);
-  }
-
-  function playInstance(feature, i, card) {
-    choose(card);
-    const { sound, rms } = feature.songs[i];
-    return player.play({
-      sound, rms, name: `${feature.name} in ${page.songs[i].name}`, seconds: page.songs[i].seconds, card,
-      pictures: () => [card.querySelector(".picture")],
-    }, page.songs[i]);
+    ready();
   }
 
   function choose(card) {
     current?.classList.remove("current");
     current = card;
     card.classList.add("current");
+    ready();
+  }
+
+  function hold(card) {
+    const [sound, original] = sounds.get(card);
+    // Cards of features come and go: its pictures are those of the cards that are there now.
+    const pictures = () => [...get("songs").children, ...get("instances").children]
+      .filter((other) => sounds.get(other)?.[0].sound === sound.sound)
+      .map((other) => other.querySelector(".picture"));
+    player.hold({ ...sound, pictures }, original);
+  }
+
+  /** While nothing sounds, the player holds what is chosen, so that its buttons can be used. */
+  function ready() {
+    if (!player.paused) return;
+    const seen = cardsInSight();
+    const card = seen.includes(current) ? current : seen[0];
+    if (card) hold(card);
+  }
+
+  /** Give a card its sound; its picture plays it. */
+  function bind(card, sound, original) {
+    sounds.set(card, [sound, original]);
+    const button = card.querySelector(".play");
+    button.addEventListener("click", () => {
+      choose(card);
+      hold(card);
+      player.toggle();
+    });
+    button.addEventListener("focus", () => choose(card));
   }
 
   function instance(feature, i) {
@@ -90,9 +108,8 @@
     const card = element("li", { className: "card" }, picture, title,
       element("p", { className: "label", textContent: mine.label }),
       element("p", { className: "key", textContent: page.numbers.map(({ name }, n) => `${name} ${shown(mine.numbers, n)}`).join(" · ") }));
-    const play = () => (player.playing?.card === card && !player.paused ? player.toggle() : playInstance(feature, i, card));
-    picture.addEventListener("click", play);
-    picture.addEventListener("focus", () => choose(card));
+    const { sound, rms } = mine;
+    bind(card, { sound, rms, name: `${feature.name} in ${song.name}`, seconds: song.seconds }, song);
     return card;
   }
 
@@ -101,6 +118,8 @@
     get("across-title").textContent = `${feature.name} in every song`;
     get("instances").replaceChildren(...page.songs.map((_, i) => instance(feature, i)));
     get("across").hidden = false;
+    ready();
+    player.refreshHeads();
     if (location.hash !== feature.hash) history.replaceState(null, "", feature.hash);
     get("across").scrollIntoView({ block: "start" });
     get("across").focus({ preventScroll: true });
@@ -110,20 +129,25 @@
     if (!open) return;
     open = null;
     get("across").hidden = true;
+    ready();
     history.replaceState(null, "", location.pathname + location.search);
     get("search").focus();
   }
 
-  const cardsInSight = () => [...(open ? get("instances") : get("songs")).querySelectorAll(".card:not([hidden]) .play")];
+  /** The cards with a sound that the keys go through. */
+  function cardsInSight() {
+    return [...get(open ? "instances" : "songs").children].filter((card) => sounds.has(card) && !card.hidden);
+  }
 
   function move(steps) {
-    const buttons = cardsInSight();
-    const at = buttons.indexOf(current?.querySelector(".play"));
-    const button = buttons[at < 0 ? 0 : Math.min(buttons.length - 1, Math.max(0, at + steps))];
-    if (!button) return;
-    const sounding = player.playing && !player.paused;
+    const seen = cardsInSight();
+    const at = seen.indexOf(current);
+    const card = seen[at < 0 ? 0 : Math.min(seen.length - 1, Math.max(0, at + steps))];
+    if (!card || card === current) return;
+    const sounding = !player.paused;
+    const button = card.querySelector(".play");
     button.focus();
-    choose(button.closest(".card"));
+    choose(card);
     if (sounding) button.click();
   }
 
@@ -134,7 +158,7 @@
   }
 
   listenToKeys({
-    " ": () => (player.playing ? player.toggle() : cardsInSight()[0]?.click()),
+    " ": player.toggle,
     n: () => another(1),
     p: () => another(-1),
     ArrowRight: () => move(1),
@@ -144,12 +168,7 @@
 
   for (const card of get("songs").children) {
     const song = page.songs[card.dataset.song];
-    const button = card.querySelector(".play");
-    button.addEventListener("click", () => {
-      if (player.playing?.sound === song.sound && !player.paused) player.toggle();
-      else playOriginal(song, card);
-    });
-    button.addEventListener("focus", () => choose(card));
+    bind(card, { ...song, original: true }, song);
   }
   get("search").addEventListener("input", search);
   get("controls").addEventListener("submit", (event) => event.preventDefault());

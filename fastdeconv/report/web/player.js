@@ -8,7 +8,7 @@ const player = (() => {
   const master = new Audio();
   const other = new Audio();
   master.preload = other.preload = "none";
-  let playing = null; // what master holds: { name, sound, rms, original, pictures }
+  let playing = null; // what master holds: { name, sound, rms, seconds, original, pictures }
   let heads = [];
   const listeners = [];
 
@@ -26,9 +26,17 @@ const player = (() => {
     });
   }
 
+  /** Its length; until the sound is fetched, the length that the page was told. */
+  function length() {
+    return master.duration || playing?.seconds || 1;
+  }
+
   function step() {
-    const share = Math.min(1, master.currentTime / (master.duration || playing?.seconds || 1));
-    for (const head of heads) head.style.left = `${100 * share}%`;
+    const share = Math.min(1, master.currentTime / length());
+    for (const head of heads) {
+      head.style.left = `${100 * share}%`;
+      head.hidden = share === 0;
+    }
     // Both run on their own clocks; a loop or a long clip may part them.
     if (!other.paused && Math.abs(other.currentTime - master.currentTime) > 0.08) {
       other.currentTime = master.currentTime;
@@ -77,10 +85,13 @@ const player = (() => {
     onChange: (listener) => listeners.push(listener),
     onTick: (listener) => ticks.push(listener),
     onEnd: (listener) => enders.push(listener),
-    refreshHeads() { showHeads(); step(); },
+    /** Other pictures show what is held. */
+    refreshHeads() { showHeads(); step(); tell(); },
 
-    /** Play from the start; `original` is { sound, rms } of the song it belongs to. */
-    play(sound, original) {
+    /** Hold a sound, ready to play from its start, unless it is held already. Nothing is
+     *  fetched before it plays. `original` is { sound, rms } of the song it belongs to. */
+    hold(sound, original) {
+      if (playing?.sound === sound.sound) return;
       pause();
       playing = sound;
       master.src = sound.sound;
@@ -94,23 +105,23 @@ const player = (() => {
       other.muted = true;
       showHeads();
       step(); // the time of the sound before this one is over
-      return start();
+      tell();
     },
     toggle() {
       if (!playing) return;
       if (master.paused) start(); else pause();
     },
-    /** The original instead of the feature, or the feature again. */
+    /** Hear the original instead of the feature, or the feature again. */
     swap() {
       if (!playing || playing.original) return;
       master.muted = !master.muted;
       other.muted = !other.muted;
-      tell();
+      if (master.paused) start(); else tell();
     },
     setLoop(on) { master.loop = on; tell(); },
     seek(share) {
       if (!playing) return;
-      master.currentTime = share * (master.duration || 0);
+      master.currentTime = share * length();
       if (!playing.original) other.currentTime = master.currentTime;
       step();
     },
