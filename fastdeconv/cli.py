@@ -23,8 +23,8 @@ from .cli_shared import (
     say,
 )
 from .cli_studies import attributes, evolution
-from .errors import FastdeconvError
-from .report.names import printable, safe_name, unique_names
+from .errors import FastdeconvError, printable, shortened
+from .report.names import safe_name, unique_names
 
 if TYPE_CHECKING:
     from .explanation import Explanation, Progress
@@ -153,7 +153,7 @@ def _failure(song: _Song, error: Exception) -> str:
 
 def _report(failures: Sequence[str]) -> None:
     for failure in failures:
-        click.echo(f"Error: {printable(failure)}", err=True)
+        click.echo(f"Error: {shortened(printable(failure))}", err=True)
 
 
 def _songs(paths: Sequence[str], demo: Path | None) -> list[_Song]:

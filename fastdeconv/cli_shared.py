@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from .errors import FastdeconvError
-from .report.names import printable
+from .errors import FastdeconvError, printable, shortened, shown
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -54,7 +53,7 @@ def parse_features(ctx: click.Context, param: click.Parameter, value: str | None
         match = re.fullmatch(r"\s*([0-9]{1,6})(?:\s*-\s*([0-9]{1,6}))?\s*", part)
         if match is None:
             raise click.BadParameter(
-                f"{printable(part)!r} is neither a number nor a range such as 0-15"
+                f"{shown(part)} is neither a number nor a range such as 0-15"
             )
         first, last = int(match[1]), int(match[2] or match[1])
         if last < first:
@@ -72,7 +71,7 @@ def clean_exit(ctx: click.Context) -> Iterator[None]:
         click.echo("\nInterrupted; nothing half-written was left.", err=True)
         ctx.exit(_INTERRUPTED)
     except (FastdeconvError, FileNotFoundError) as error:
-        raise click.ClickException(printable(str(error))) from None
+        raise click.ClickException(shortened(printable(str(error)))) from None
 
 
 @contextmanager
@@ -93,6 +92,7 @@ def progress_bar(label: str, *, show: bool) -> Iterator[tqdm[Any] | None]:
 
 
 def say(text: str) -> None:
-    """Print a line that may hold names from outside."""
+    """Print text that may hold names from outside, line by line."""
     encoding = sys.stdout.encoding or "utf-8"
-    click.echo(printable(text).encode(encoding, "backslashreplace").decode(encoding))
+    lines = "\n".join(map(printable, text.split("\n")))
+    click.echo(lines.encode(encoding, "backslashreplace").decode(encoding))

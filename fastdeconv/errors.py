@@ -18,6 +18,7 @@ __all__ = [
     "FastdeconvError",
     "ParameterError",
     "enough_memory",
+    "printable",
     "shortened",
     "shown",
 ]
@@ -61,6 +62,14 @@ def enough_memory(what: str) -> Iterator[None]:
         yield
     except MemoryError:
         raise ParameterError(f"not enough memory for {what}") from None
+
+
+def printable(text: str) -> str:
+    """`text` on one line, control characters and terminal codes as Python escapes.
+
+    The only way in which a name from outside reaches a terminal, a page or a sentence.
+    """
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def shortened(text: str) -> str:

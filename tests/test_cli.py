@@ -415,7 +415,8 @@ def test_attributes_of_a_folder_of_sounds(network, out, tmp_path):
     result = CliRunner().invoke(cli.main, command)
     assert result.exit_code == 0, result.output
     assert result.stdout.startswith("4 stimuli, 4 pairs")
-    assert (out / "attributes" / "findings.txt").is_file()
+    findings = (out / "attributes" / "findings.txt").read_text(encoding="utf-8")
+    assert result.stdout.startswith(findings) and "\n\n" in findings.strip()
     again = CliRunner().invoke(cli.main, command)
     assert again.exit_code == 1 and "already there" in again.output
     assert CliRunner().invoke(cli.main, [*command, "--overwrite", "-q"]).output == ""

@@ -6,9 +6,11 @@ import pickle
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import fastdeconv as fd
-from fastdeconv.errors import FastdeconvError, ParameterError, shortened, shown
+from fastdeconv.errors import FastdeconvError, ParameterError, printable, shortened, shown
 
 LONGEST = 1000
 
@@ -43,6 +45,15 @@ def test_a_network_of_many_layers_names_its_ends():
         assert len(str(caught.value)) <= LONGEST
         assert "activation-0, " in str(caught.value)
         assert str(caught.value).endswith("activation-1999")
+
+
+@given(st.text(st.characters(exclude_categories=())))
+def test_printable_text_is_one_line_without_control_characters(text):
+    assert printable(text).isprintable()
+
+
+def test_printable_shows_what_it_escapes_and_leaves_the_rest():
+    assert printable("노래\n\x1b[31m") == "노래\\n\\x1b[31m"
 
 
 class Odd:

@@ -8,8 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..errors import ParameterError
-from .names import printable
+from ..errors import ParameterError, printable
 from .tables import write_text
 
 __all__ = ["MANIFEST", "check_free", "check_writable", "new_folder", "replace_file"]

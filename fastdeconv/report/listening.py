@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ..errors import printable
 from .axis import FrequencyAxis, time_step
-from .names import printable
 from .numbers import NUMBERS, rounded
 from .picture import RANGE_DB
 from .tables import write_text

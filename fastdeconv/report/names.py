@@ -1,8 +1,7 @@
-"""Names from outside made safe: for the file system and for the terminal.
+"""Names from outside made safe for the file system.
 
 Songs, layers and archives carry names nobody checked. `safe_name` is the only
-way one of them becomes a folder name, `printable` the only way one reaches a
-terminal.
+way one of them becomes a folder name.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ import re
 import unicodedata
 from collections.abc import Collection, Sequence
 
-__all__ = ["printable", "safe_name", "unique_names"]
+__all__ = ["safe_name", "unique_names"]
 
 # File systems stop at 255 bytes; the rest is for the affixes of temporary folders.
 _MAX_BYTES = 200
@@ -86,8 +85,3 @@ def unique_names(names: Sequence[str], taken: Collection[str] = ()) -> list[str]
 
 def _folded(name: str) -> str:
     return unicodedata.normalize("NFC", name.casefold())
-
-
-def printable(text: str) -> str:
-    """`text` on one line, control characters and terminal codes as Python escapes."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import AudioError
+from ..errors import AudioError, printable
 from .axis import FrequencyAxis
 from .listening import axis_of
-from .names import printable
 from .numbers import NUMBERS
 from .picture import RANGE_DB, levels, png, signed_levels
 from .song import heard_magnitude, original_gain, upright

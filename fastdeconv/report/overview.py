@@ -12,10 +12,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..errors import ParameterError
+from ..errors import ParameterError, printable
 from .folder import MANIFEST, replace_file
 from .listening import axis_of, facts_of, feature_rms
-from .names import printable, safe_name
+from .names import safe_name
 from .numbers import NUMBERS, rounded
 from .tables import read_rows
 from .web import GENERATOR, render, url

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastdeconv.report.names import printable, safe_name, unique_names
+from fastdeconv.report.names import safe_name, unique_names
 
 ANY_TEXT = st.text(alphabet=st.characters(exclude_categories=()), max_size=400)
 HOSTILE = st.one_of(
@@ -70,12 +70,3 @@ def test_unique_names_never_collide_even_when_case_is_ignored(texts):
 
 def test_colliding_names_are_numbered_in_order():
     assert unique_names(["a", "A", "a-2", "b", "a"]) == ["a", "A-2", "a-2-2", "b", "a-3"]
-
-
-@given(ANY_TEXT)
-def test_printable_text_is_one_line_without_control_characters(text):
-    assert printable(text).isprintable()
-
-
-def test_printable_shows_what_it_escapes_and_leaves_the_rest():
-    assert printable("노래\n\x1b[31m") == "노래\\n\\x1b[31m"
