@@ -54,6 +54,7 @@ def export(settings: Settings, cache: Path, run: Path, target: Path = PRETRAINED
             input_shape=tuple(x.shape[1:]),
             frontend=frontend,
             classes=settings.classes,
+            output="softmax",
             name=name,
             license=LICENCE,
             citation=citation,

@@ -146,5 +146,6 @@ def _with_arrays(net: Network, arrays: Arrays) -> Network:
         net.input_shape,
         frontend=net.frontend,
         classes=net.classes,
+        output=net.output,
         name=None if net.name is None else f"{net.name}, untrained",
     )

@@ -17,18 +17,22 @@ backpropagation: Springenberg et al., arXiv 1412.6806, section 3.4):
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import ParameterError
 from ..kernels import reference
 from ..kernels.interface import Backend, Pair, Window, switch_dtype
 from ..network import layers as nn
 from ..network.network import Network
 
-__all__ = ["Activations", "Arithmetic", "affine_of", "backward_layer", "forward_layer", "mixes"]
+__all__ = [
+    "Activations", "Arithmetic", "affine_of", "backward_layer", "forward_layer", "mixes",
+    "probabilities",
+]
 
 Array = NDArray[Any]
 RULES = ("deconvnet", "guided", "gradient")
@@ -95,7 +99,14 @@ def forward_layer(
             x[None], layer.window(_size(x), net.arrays), _out_size(net, index, x)
         )
         return values[0], switches[0]
-    return _FORWARD[type(layer)](net, index, x, arithmetic), None
+    return _entry(_FORWARD, layer)(net, index, x, arithmetic), None
+
+
+def _entry(table: Mapping[type[nn.Layer], Any], layer: nn.Layer) -> Any:
+    """What a table says of a layer; one it does not know never gets the entry of another."""
+    if type(layer) not in table:
+        raise ParameterError(f"{layer.label}: layers of this type cannot be computed")
+    return table[type(layer)]
 
 
 def _size(x: Array) -> Pair:
@@ -159,21 +170,30 @@ def _tanh(net: Network, index: int, x: Array, arithmetic: Arithmetic) -> Array:
     return out
 
 
-def _sigmoid(net: Network, index: int, x: Array, arithmetic: Arithmetic) -> Array:
+def probabilities(kind: str, x: Array) -> Array:
+    """Scores (C, H, W) as probabilities; `kind` is "softmax" (over the channels) or "sigmoid"."""
+    return {"softmax": _softmax_of, "sigmoid": _sigmoid_of}[kind](x)
+
+
+def _sigmoid_of(x: Array) -> Array:
     # exp of a non-positive number alone: no overflow, full precision on both sides.
     small = np.exp(-np.abs(x))
     return np.where(x >= 0, 1 / (1 + small), small / (1 + small)).astype(x.dtype)
 
 
-def _probabilities(x: Array) -> Array:
-    """Softmax over the channels, float64."""
+def _softmax_of(x: Array) -> Array:
+    """Over the channels, float64."""
     shifted = np.exp(x.astype(np.float64) - x.max(axis=0))
     out: Array = shifted / shifted.sum(axis=0)
     return out
 
 
+def _sigmoid(net: Network, index: int, x: Array, arithmetic: Arithmetic) -> Array:
+    return _sigmoid_of(x)
+
+
 def _softmax(net: Network, index: int, x: Array, arithmetic: Arithmetic) -> Array:
-    return _probabilities(x).astype(x.dtype)
+    return _softmax_of(x).astype(x.dtype)
 
 
 def _neighbours(layer: Any, values: Array, *, adjoint: bool = False) -> Array:
@@ -313,9 +333,9 @@ def backward_layer(
     -------
     array, shape (K, C', H', W')
     """
-    return _BACKWARD[type(trace.network.layers[index])](
-        trace, index, R, rule, arithmetic, channels
-    ).astype(arithmetic.dtype, copy=False)
+    back = _entry(_BACKWARD, trace.network.layers[index])
+    projected: Array = back(trace, index, R, rule, arithmetic, channels)
+    return projected.astype(arithmetic.dtype, copy=False)
 
 
 def _back_conv(trace: Activations, index: int, R: Array, rule: str,  # noqa: N803
@@ -336,28 +356,43 @@ def _back_relu(trace: Activations, index: int, R: Array, rule: str,  # noqa: N80
     return R
 
 
-def _derivative(layer: Any, x: Array) -> Array:
-    """Of an activation function, at its input."""
-    if isinstance(layer, nn.LeakyReLU):
-        return np.where(x > 0, 1.0, layer.negative_slope)
-    if isinstance(layer, nn.ELU):
-        return np.where(x > 0, 1.0, layer.alpha * np.exp(np.minimum(x, 0)))
+def _leaky_relu_slope(layer: Any, x: Array) -> Array:
+    return np.where(x > 0, 1.0, layer.negative_slope)
+
+
+def _elu_slope(layer: Any, x: Array) -> Array:
+    return np.where(x > 0, 1.0, layer.alpha * np.exp(np.minimum(x, 0)))
+
+
+def _sigmoid_slope(layer: Any, x: Array) -> Array:
     # Not from the output: where that rounds to 1, 1 - y has no digit left.
-    rate = 2 if isinstance(layer, nn.Tanh) else 1
-    decay = np.exp(-rate * np.abs(x.astype(np.float64)))
-    out: Array = rate**2 * decay / (1 + decay) ** 2
+    decay = np.exp(-np.abs(x.astype(np.float64)))
+    out: Array = decay / (1 + decay) ** 2
     return out
+
+
+def _tanh_slope(layer: Any, x: Array) -> Array:
+    return 4 * _sigmoid_slope(layer, 2 * x)  # tanh(x) = 2 sigmoid(2 x) - 1
+
+
+_SLOPES: dict[type[nn.Layer], Callable[[Any, Array], Array]] = {
+    nn.LeakyReLU: _leaky_relu_slope,
+    nn.ELU: _elu_slope,
+    nn.Tanh: _tanh_slope,
+    nn.Sigmoid: _sigmoid_slope,
+}
+"""Derivatives of the activations at their input; a ReLU goes by the rule instead."""
 
 
 def _back_activation(trace: Activations, index: int, R: Array, rule: str,  # noqa: N803
                      arithmetic: Arithmetic, channels: Any) -> Array:
-    x = trace.activation(index - 1)[channels]
-    return R * _derivative(trace.network.layers[index], x).astype(arithmetic.dtype)
+    layer, x = trace.network.layers[index], trace.activation(index - 1)[channels]
+    return R * _entry(_SLOPES, layer)(layer, x).astype(arithmetic.dtype)
 
 
 def _back_softmax(trace: Activations, index: int, R: Array, rule: str,  # noqa: N803
                   arithmetic: Arithmetic, channels: Any) -> Array:
-    p = _probabilities(trace.activation(index - 1))
+    p = _softmax_of(trace.activation(index - 1))
     out: Array = p * (R - (p * R).sum(axis=1, keepdims=True))
     return out
 

@@ -34,16 +34,19 @@ from ..kernels.lanes import (
     cached,
 )
 from ..network import layers as nn
-from ..network.network import Network
 from .layerwise import RULES, Arithmetic, affine_of, backward_layer, mixes
+from .overflow import bounds_back, check_overflow, is_safe
 from .plan import AFFINE, Order, Segment, layer_cache, segment_below
 from .region import Part, Region, covering_cells, reached_by, within
+from .scores import class_start
 from .trace import Trace
 
 __all__ = ["checked_features", "deconvolve"]
 
 Array = NDArray[Any]
 
+_STARTS = ("map", "max", "one")
+_CLASS = "class:"
 _CLASS_DIGITS = 9
 """More digits are no index of a class; Python refuses to read thousands of them."""
 
@@ -67,7 +70,7 @@ def deconvolve(
     layer: str,
     features: Sequence[int] | None = None,
     rule: Literal["deconvnet", "guided", "gradient"] = "deconvnet",
-    start: Literal["map", "max"] | ArrayLike = "map",
+    start: Literal["map", "max", "one"] | ArrayLike = "map",
     *,
     precision: Literal["float32", "bf16"] = "float32",
     backend: str | None = None,
@@ -90,15 +93,21 @@ def deconvolve(
         From ``net.forward(x)``.
     layer : str
         Any layer, by name. ``"class:NAME"`` or ``"class:INDEX"`` stands for that class's
-        score: the last layer's feature, before a closing softmax or sigmoid.
+        score: the last layer's feature, before a closing softmax or sigmoid, the mean over
+        its places where there are several.
     features : sequence of int, optional
         Numbers from 0, any order, repeats allowed; default all. Not with ``"class:..."``.
     rule : {"deconvnet", "guided", "gradient"}
         What a ReLU does on the way back: max(0, R); max(0, R) where its activation was
         positive; R where its activation was positive.
-    start : {"map", "max"} or array, shape (K, H, W)
-        The feature's whole activation map; its strongest unit alone (the first in
-        row-major order); or your own values at the layer's output.
+    start : {"map", "max", "one"} or array, shape (K, H, W)
+        ``"map"``: the feature's whole activation map. ``"max"``: its strongest unit alone (the
+        first in row-major order). ``"one"``: 1 everywhere, so that under ``"gradient"`` the map
+        is the derivative of the feature's sum. Or your own values at the layer's output.
+
+        A class starts from 1, divided by the number of its places (with ``"max"`` from 1 at the
+        strongest of them): the map shows what raises its score, whether the score is positive
+        or negative. The score itself as the start would turn the map over where it is negative.
     precision : {"float32", "bf16"}
         ``"bf16"`` rounds what is multiplied to bfloat16 (8 bits) and adds in float32: with
         many channels 1.3 to 1.5 times as fast. Errors are up to 3e-3 of a map's maximum
@@ -117,24 +126,41 @@ def deconvolve(
     Raises
     ------
     ParameterError
-        If layer, feature, rule, start or precision do not exist or do not fit.
+        If layer, feature, rule, start or precision do not exist or do not fit, or maps
+        overflow float32.
     BackendError
         If the back end, or this CPU, cannot multiply in bfloat16.
     """
     net = trace.network
     if rule not in RULES:
-        raise ParameterError(f"rule must be one of {', '.join(RULES)}, found {rule!r}")
-    index, features = _resolve_layer(net, layer, features)
-    activation = trace.activation(index)
-    chosen = checked_features(layer, activation.shape[0], features)
-    values = _start_values(activation, chosen, start)
+        raise ParameterError(f"rule must be one of {', '.join(RULES)}, found {shown(rule)}")
+    if isinstance(layer, str) and layer.startswith(_CLASS):
+        if features is not None:
+            raise ParameterError(f"{shown(layer)} is one feature already: leave features out")
+        number = _class_number(trace, layer[len(_CLASS) :])
+        index, feature, values = class_start(trace, number, strongest=_is_max(start))
+        chosen = np.array([feature])
+        if not isinstance(start, str) or start not in _STARTS:
+            values = _start_values(trace.activation(index), chosen, start)
+    else:
+        index = net.layer_index(layer)
+        chosen = checked_features(layer, trace.activation(index).shape[0], features)
+        values = _start_values(trace.activation(index), chosen, start)
     chosen_backend: Any = get_backend(backend)
     bf16 = _wants_bf16(precision, chosen_backend)
     walk = _Walk(trace, rule, chosen_backend, get_num_threads(num_threads), bf16)
     out = np.empty((len(chosen), *trace.x.shape), np.float32)
-    sparse = not (isinstance(start, str) and start == "map")
-    walk.project(index, chosen, values, out, sparse)
+    named = isinstance(start, str)
+    walk.project(index, chosen, values, out, sparse=not named or _is_max(start))
+    # Values of one's own may be as large as they like; others are not larger than the map's.
+    largest = trace.bound(index) if named else float(np.abs(values).max(initial=0))
+    if not is_safe(bounds_back(net, index, largest)):
+        check_overflow(out, f"a map of {net.layers[index].label}")
     return out
+
+
+def _is_max(start: Any) -> bool:
+    return isinstance(start, str) and start == "max"
 
 
 def _wants_bf16(precision: str, backend: Any) -> bool:
@@ -148,24 +174,15 @@ def _wants_bf16(precision: str, backend: Any) -> bool:
     return precision == "bf16"
 
 
-def _resolve_layer(
-    net: Network, layer: str, features: Sequence[int] | None
-) -> tuple[int, Sequence[int] | None]:
-    if not (isinstance(layer, str) and layer.startswith("class:")):
-        return net.layer_index(layer), features
-    if features is not None:
-        raise ParameterError(f"{layer!r} is one feature already: leave features out")
-    index = len(net.layers) - 1
-    if index > 0 and isinstance(net.layers[index], (nn.Softmax, nn.Sigmoid)):
-        # Its derivative vanishes exactly where the network is sure of itself.
-        index -= 1
-    name = layer[len("class:") :]
-    classes = net.classes or ()
+def _class_number(trace: Trace, name: str) -> int:
+    """The number of a class from its name, or from the number itself."""
+    classes = trace.network.classes or ()
     if name in classes:
-        return index, [classes.index(name)]
-    if name.isascii() and name.isdigit() and len(name) <= _CLASS_DIGITS:
-        return index, [int(name)]
-    known = ", ".join(map(repr, classes)) or "none named (use class:INDEX)"
+        return classes.index(name)
+    count = trace.activation(len(trace.network.layers) - 1).shape[0]
+    if name.isascii() and name.isdigit() and len(name) <= _CLASS_DIGITS and int(name) < count:
+        return int(name)
+    known = ", ".join(map(shown, classes)) or f"none named (use class:0 to class:{count - 1})"
     raise ParameterError(f"there is no class {shown(name)}; classes: {known}")
 
 
@@ -204,7 +221,14 @@ def _start_values(activation: Array, features: NDArray[np.intp], start: Any) -> 
             places = flat.argmax(axis=1)
             strongest[rows, places] = flat[rows, places]
             return strongest.reshape(maps.shape)
-        raise ParameterError(f"start must be 'map', 'max' or an array, found {start!r}")
+        if start == "one":
+            # A silent feature stays silent, whatever the rule would make of it.
+            return np.broadcast_to(maps.any(axis=(1, 2), keepdims=True), maps.shape).astype(
+                maps.dtype
+            )
+        raise ParameterError(
+            f"start must be 'map', 'max', 'one' or an array, found {shown(start)}"
+        )
     array = as_array(start, "start")
     if array.dtype.kind not in "fiub" or array.shape != maps.shape:
         raise ParameterError(

@@ -18,6 +18,7 @@ from ..kernels.lanes import cached
 from ..network import layers as nn
 from ..network.network import Network
 from .layerwise import Arithmetic, affine_of, forward_layer
+from .overflow import bounds_forward, check_overflow, is_safe
 from .plan import Block, forward_plan, layer_cache
 
 __all__ = ["Trace", "as_input", "forward"]
@@ -50,6 +51,7 @@ class Trace:
         self._switches: dict[int, NDArray[Any]] = {}
         self._planes: dict[int, NDArray[Any]] = {}
         self._derived: dict[Any, dict[Any, Any]] = {}
+        self._bounds = bounds_forward(network, float(np.abs(x).max()))
         self._blocks = forward_plan(network)
         for block, (value, switches) in zip(self._blocks, runner.run(self._blocks, x)):
             for index in range(block.end, block.last + 1):
@@ -57,6 +59,9 @@ class Trace:
             if switches is not None:
                 # A pool that follows no convolution is a block of its own.
                 self._switches[block.last if block.pool is None else block.pool] = switches
+        if not is_safe(self._bounds[-1]):
+            for block in self._blocks:
+                self.activation(block.end)
 
     def __getitem__(self, layer: str) -> NDArray[np.float32]:
         """Activation of a named layer.
@@ -107,8 +112,15 @@ class Trace:
             kept = self._kept.get(index)
             if kept is None:
                 kept = self._recompute(index)
-            planes = self._planes[index] = self._runner.planes(kept)
+            planes = self._runner.planes(kept)
+            if not is_safe(self.bound(index)):
+                check_overflow([planes], f"the output of {self.network.layers[index].label}")
+            self._planes[index] = planes
         return planes
+
+    def bound(self, index: int) -> float:
+        """No absolute value at the output of layer `index`, or below it, is larger."""
+        return self._bounds[index]
 
     def switch_cells(self, index: int) -> NDArray[Any]:
         """Switches of max pool `index`, channels last (H, W, Cs), Cs >= C."""

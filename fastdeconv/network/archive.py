@@ -20,6 +20,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import io
+import itertools
 import json
 import math
 import os
@@ -54,7 +55,8 @@ __all__ = [
 ]
 
 FORMAT = "fastdeconv-network"
-VERSION = 1
+#: The newest version of the format. A network is written as the oldest that can say it.
+VERSION = 2
 
 #: Most members of an archive.
 MAX_MEMBERS = 4096
@@ -377,7 +379,8 @@ def _npy_header(data: bytearray) -> tuple[Any, bool, tuple[int, ...], int]:
         raise ArchiveError(f"found a header of {size} bytes, cut short or over {_MAX_NPY_HEADER}")
     try:
         text = data[start : start + size].decode("utf-8" if version == 3 else "latin-1")
-        header = ast.literal_eval(text.strip())
+        # Python 2 wrote long integers: (4L, 1L).
+        header = ast.literal_eval(re.sub(r"(?<=[0-9])L(?=[,)])", "", text.strip()))
     # The last three come from deep nesting, whatever its kind.
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError) as exc:
         raise ArchiveError("the header is not a plain literal") from exc
@@ -440,6 +443,7 @@ def _make(
         record["input_shape"],
         frontend=record.get("frontend"),
         classes=record.get("classes"),
+        output=record.get("output"),
         name=record.get("name"),
         license=record.get("license"),
         citation=record.get("citation"),
@@ -456,40 +460,41 @@ def _key_in_errors(key: str) -> Iterator[None]:
 
 _REQUIRED = ("format", "version", "input_shape", "layers")
 _OPTIONAL = ("name", "frontend", "classes", "license", "citation")
+_OPTIONAL_SINCE_2 = ("output",)
 
 
 def _checked_record(record: Any, required: tuple[str, ...] = _REQUIRED) -> Mapping[str, Any]:
     """The record, after the checks on its keys, format and version."""
     if not isinstance(record, Mapping):
         raise ArchiveError(f"found {shown(record)}, wanted a JSON object")
-    for key, wanted in (("format", FORMAT), ("version", VERSION)):
+    for key, wanted in (("format", (FORMAT,)), ("version", tuple(range(1, VERSION + 1)))):
         if key in required or key in record:
             _check_mark(record, key, wanted)
     for key in required:
         if key not in record:
             raise ArchiveError(f"the key {key!r} is missing")
+    since_2 = _OPTIONAL_SINCE_2 if record.get("version", VERSION) > 1 else ()
+    known = (*_REQUIRED, *_OPTIONAL, *since_2)
     for key in record:
-        if key not in _REQUIRED + _OPTIONAL:
-            raise ArchiveError(
-                f"unknown key {shown(key)}; there are {', '.join(_REQUIRED + _OPTIONAL)}"
-            )
+        if key not in known:
+            raise ArchiveError(f"unknown key {shown(key)}; there are {', '.join(known)}")
     layers = record["layers"]
     if isinstance(layers, (list, tuple)) and len(layers) > MAX_LAYERS:
         raise ArchiveError(f"found {len(layers)} layers, over the limit of {MAX_LAYERS}")
     return record
 
 
-def _check_mark(record: Mapping[str, Any], key: str, wanted: str | int) -> None:
+def _check_mark(record: Mapping[str, Any], key: str, wanted: tuple[str | int, ...]) -> None:
     found = record.get(key)
-    if type(found) is type(wanted) and found == wanted:
+    if type(found) is type(wanted[0]) and found in wanted:
         return
     if key == "version" and type(found) is int and found > VERSION:
         raise ArchiveError(
             f"version {shown(found)} was written by a newer fastdeconv; this one reads "
-            f"version {VERSION}"
+            f"versions up to {VERSION}"
         )
     what = f"found {shown(found)}" if key in record else "the key is missing"
-    raise ArchiveError(f"{key}: {what}, wanted {wanted!r}")
+    raise ArchiveError(f"{key}: {what}, wanted {' or '.join(map(repr, wanted))}")
 
 
 # A string in one match, closed or not, so that no text makes the scan slow.
@@ -588,6 +593,7 @@ def _match_numbered(
             f"found {len(keys)} arrays ({shown(keys)}), wanted {len(owners)}: one for each "
             "layer with weights"
         )
+    _check_no_gap({key: _numbered(key) or 0 for key in keys})
     for key, layer in zip(keys, owners):
         if len(layer.array_names) > 1:
             raise ArchiveError(
@@ -596,6 +602,16 @@ def _match_numbered(
                 'bias, say "bias": false'
             )
     return {layer.array_names[0]: arrays[key] for key, layer in zip(keys, owners)}
+
+
+def _check_no_gap(numbers: Mapping[str, int]) -> None:
+    """Refuse numbered arrays with one missing between them: the rest would move up a layer."""
+    found = sorted(numbers.values())
+    for number, following in itertools.pairwise(found):
+        if following != number + 1:
+            raise ArchiveError(
+                f"the array of number {number + 1} is missing: found {shown(sorted(numbers))}"
+            )
 
 
 #: The front end of the 2015 script. STFTs were padded by reflection then.
@@ -618,6 +634,7 @@ def _choi2016(arrays: dict[str, NDArray[np.float32]]) -> Network:
             f"found {found}, wanted for 'choi2016' rank-4 arrays only, called W0, W1, ... "
             "or conv1.weight, conv2.weight, ..."
         )
+    _check_no_gap(numbers)
     keys = sorted(numbers, key=numbers.__getitem__)
     layers: list[dict[str, Any]] = []
     for key in keys:
@@ -709,12 +726,13 @@ def _record_array(network: Network) -> NDArray[np.str_]:
         raise ArchiveError(f"found {len(network.layers)} layers, over the limit of {MAX_LAYERS}")
     record = {
         "format": FORMAT,
-        "version": VERSION,
+        "version": 1 if network.output is None else 2,
         "name": network.name,
         "input_shape": network.input_shape,
         "frontend": None if network.frontend is None else network.frontend.to_record(),
         "layers": [layer.to_record() for layer in network.layers],
         "classes": network.classes,
+        "output": network.output,
         "license": network.license,
         "citation": network.citation,
     }

@@ -16,7 +16,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +35,7 @@ from ..kernels.interface import (
 __all__ = [
     "ELU",
     "LAYER_TYPES",
+    "OUTPUTS",
     "Affine",
     "AvgPool2d",
     "BatchNorm2d",
@@ -58,6 +59,9 @@ __all__ = [
     "layers_from_records",
     "shape_text",
 ]
+
+#: Types of layers that turn scores into probabilities.
+OUTPUTS = ("softmax", "sigmoid")
 
 Arrays = Mapping[str, NDArray[np.float32]]
 IntOrPair = int | Pair
@@ -142,6 +146,10 @@ def _flag(value: Any) -> bool:
     if not isinstance(value, (bool, np.bool_)):
         raise _WantedError("true or false")
     return bool(value)
+
+
+def _optional_flag(value: Any) -> bool | None:
+    return None if value is None else _flag(value)
 
 
 def _number(minimum: float = -math.inf, *, above: float = -math.inf) -> Check:
@@ -457,22 +465,32 @@ class AvgPool2d(SlidingLayer):
     padding : int, pair, "same", "valid" or ((top, bottom), (left, right))
     ceil_mode : bool
         Round output sizes up (PyTorch's rule) instead of down.
-    count_include_pad : bool
-        Whether the zeros of the padding count in the average.
+    count_include_pad : bool, optional
+        Whether the zeros of the padding count in the average. By default they do, as in
+        PyTorch, but not with ``padding="same"``: that is TensorFlow's word, where they never
+        count.
     """
 
     type: ClassVar[str] = "avg_pool2d"
     prefix: ClassVar[str] = "avg_pool"
     _checks: ClassVar[dict[str, Check]] = {
         "kernel_size": _pair(1), "stride": _optional_pair(1), "padding": _padding,
-        "ceil_mode": _flag, "count_include_pad": _flag,
+        "ceil_mode": _flag, "count_include_pad": _optional_flag,
     }
 
     kernel_size: IntOrPair
     stride: IntOrPair | None = None
     padding: PaddingLike = 0
     ceil_mode: bool = False
-    count_include_pad: bool = True
+    # Never None once made; the annotation says what a reader gets.
+    count_include_pad: bool = cast(bool, None)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        given: bool | None = self.count_include_pad
+        object.__setattr__(
+            self, "count_include_pad", self.padding != "same" if given is None else given
+        )
 
     def window(self, in_hw: Pair, arrays: Arrays) -> Window:
         return pool_window(
@@ -832,7 +850,8 @@ def layers_from_records(records: Any, *, named: bool = False) -> tuple[Layer, ..
     seen: dict[str, int] = {}
     count: dict[str, int] = {}
     for place, record in enumerate(records):
-        if isinstance(record, Layer) and record.type in LAYER_TYPES:
+        # A class of somebody's own has no arithmetic here, whatever it inherits.
+        if isinstance(record, Layer) and type(record) in LAYER_TYPES.values():
             layer = record
         else:
             try:

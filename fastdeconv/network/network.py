@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import IO, TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -13,6 +14,7 @@ from ..arrays import as_array
 from ..errors import ParameterError, shown
 from .layers import (
     LARGEST_SIZE,
+    OUTPUTS,
     Flatten,
     GlobalAvgPool2d,
     GlobalMaxPool2d,
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Network"]
 
+_KEYWORDS = ("frontend", "classes", "output", "name", "license", "citation")
 _SHOWN_OF_FRONTEND = ("kind", "sr", "n_fft", "hop_length", "scale", "normalize", "frames")
 
 
@@ -62,6 +65,9 @@ class Network:
         How a clip becomes an input; a dict is a front end record.
     classes : sequence of str, optional
         Names of the outputs, as many as the last layer has channels.
+    output : {"softmax", "sigmoid"}, optional
+        How scores become probabilities, where the network ends before that. It changes
+        nothing that is computed; scores are shown with the probability beside them.
     name, license, citation : str, optional
 
     Attributes
@@ -73,6 +79,7 @@ class Network:
         (C, H, W) with None where unknown; C filled in from the arrays.
     frontend : Frontend or None
     classes : tuple of str or None
+    output : str or None
     name, license, citation : str or None
 
     Raises
@@ -105,6 +112,7 @@ class Network:
     input_shape: Shape
     frontend: Frontend | None
     classes: tuple[str, ...] | None
+    output: Literal["softmax", "sigmoid"] | None
     name: str | None
     license: str | None
     citation: str | None
@@ -117,6 +125,7 @@ class Network:
         *,
         frontend: Frontend | Mapping[str, Any] | None = None,
         classes: Sequence[str] | None = None,
+        output: Literal["softmax", "sigmoid"] | None = None,
         name: str | None = None,
         license: str | None = None,
         citation: str | None = None,
@@ -140,6 +149,7 @@ class Network:
         self.license = _text("license", license)
         self.citation = _text("citation", citation)
         self.classes = _class_names(classes, self._shapes[-1][0])
+        self.output = _output(output, self.layers[-1])
 
     @classmethod
     def load(
@@ -365,6 +375,8 @@ class Network:
             names = ", ".join(map(_title, self.classes[:10]))
             more = ", ..." if len(self.classes) > 10 else ""
             facts.append(("classes", f"{len(self.classes)}: {names}{more}"))
+        if self.output is not None:
+            facts.append(("output", f"scores; {self.output} makes them probabilities"))
         if self.license is not None:
             facts.append(("license", _title(self.license)))
         return [f"{key + ':':<12}{value}" for key, value in facts]
@@ -426,18 +438,8 @@ class Network:
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Through __init__, because a pickled array comes back writable.
-        facts = (self.frontend, self.classes, self.name, self.license, self.citation)
-        return _rebuild, (self.layers, self.arrays, self.input_shape, *facts)
-
-
-def _rebuild(
-    layers: Any, arrays: Any, input_shape: Any, frontend: Any, classes: Any, name: Any,
-    license: Any, citation: Any,
-) -> Network:
-    return Network(
-        layers, arrays, input_shape, frontend=frontend, classes=classes, name=name,
-        license=license, citation=citation,
-    )
+        keywords = {key: getattr(self, key) for key in _KEYWORDS}
+        return partial(Network, **keywords), (self.layers, self.arrays, self.input_shape)
 
 
 def check_array_names(layers: Sequence[Layer], found: Iterable[Any]) -> None:
@@ -555,6 +557,20 @@ def _class_names(value: Any, channels: int | None) -> tuple[str, ...] | None:
             "channel of the last layer"
         )
     return tuple(value)
+
+
+def _output(value: Any, last: Layer) -> Any:
+    if value is None:
+        return None
+    if value not in OUTPUTS:
+        raise ParameterError(
+            f"output must be one of {', '.join(OUTPUTS)} or None (null), found {shown(value)}"
+        )
+    if last.type in OUTPUTS:
+        raise ParameterError(
+            f"output: found {value!r}, but {last.label} makes probabilities already; leave it out"
+        )
+    return value
 
 
 def _title(text: str | None) -> str:

@@ -387,7 +387,7 @@ def test_a_class_is_its_score_before_the_closing_activation(classifier, closing,
     trace = classifier(closing).forward(noise((1, 6, 6)))
     for rule in ("deconvnet", "guided", "gradient"):
         found = fd.deconvolve(trace, f"class:{name}", rule=rule)
-        wanted = fd.deconvolve(trace, "score", [feature], rule=rule)
+        wanted = fd.deconvolve(trace, "score", [feature], rule=rule, start="one")
         assert found.shape == (1, 1, 6, 6) and found.any()
         assert found.tobytes() == wanted.tobytes()
 

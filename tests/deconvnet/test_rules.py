@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 import fastdeconv as fd
+from fastdeconv.deconvnet import layerwise
+from fastdeconv.network import layers as nn
 
 RULES = ("deconvnet", "guided", "gradient")
 
@@ -408,3 +410,21 @@ def test_ties_of_a_max_pool_go_where_pytorch_sends_them(torch, build):
     (wanted,) = torch.autograd.grad(values[-1][0, 2].sum(), values[0])
     found = fd.deconvolve(trace, "l2", [2], start=np.ones((1, 6, 6)))
     close(found[0], wanted[0].numpy(), "native")
+
+
+def test_a_layer_that_the_tables_do_not_know_is_refused(build, monkeypatch):
+    net = build([{"type": "elu", "name": "act"}], (2, 4, 4))
+    x = np.random.default_rng(0).normal(size=(2, 4, 4))
+    trace = net.forward(x)
+    monkeypatch.delitem(layerwise._SLOPES, nn.ELU)
+    with pytest.raises(fd.ParameterError, match=r"'act' \(elu\)"):
+        fd.deconvolve(trace, "act", rule="gradient")
+    monkeypatch.delitem(layerwise._FORWARD, nn.ELU)
+    with pytest.raises(fd.ParameterError, match=r"'act' \(elu\)"):
+        net.forward(x)
+
+
+def test_every_type_of_layer_has_its_way_forward_and_back():
+    types = set(nn.LAYER_TYPES.values())
+    assert set(layerwise._FORWARD) | {nn.MaxPool2d} == types
+    assert set(layerwise._BACKWARD) == types

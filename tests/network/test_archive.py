@@ -6,6 +6,7 @@ import io
 import json
 import os
 import pathlib
+import re
 import zipfile
 
 import numpy as np
@@ -20,7 +21,8 @@ from fastdeconv.network.network import Network
 
 def same(a, b):
     assert a.layers == b.layers and a.input_shape == b.input_shape
-    assert (a.classes, a.name, a.license, a.citation) == (b.classes, b.name, b.license, b.citation)
+    facts = ("classes", "output", "name", "license", "citation")
+    assert [getattr(a, key) for key in facts] == [getattr(b, key) for key in facts]
     assert a.frontend == b.frontend
     assert list(a.arrays) == list(b.arrays)
     return all(a.arrays[k].tobytes() == b.arrays[k].tobytes() for k in a.arrays)
@@ -323,3 +325,48 @@ def test_a_weight_that_overflows_half_precision_is_named_and_nothing_written(rec
 def test_other_precisions_are_refused(net, tmp_path):
     with pytest.raises(ParameterError, match="dtype must be"):
         net.save(tmp_path / "net.npz", dtype="float64")
+
+
+def test_how_scores_become_probabilities_is_kept_and_makes_the_archive_version_2(net, tmp_path):
+    for output, version in ((None, 1), ("softmax", 2)):
+        told = Network(net.layers, net.arrays, net.input_shape, output=output)
+        told.save(tmp_path / "net.npz")
+        assert Network.load(tmp_path / "net.npz").output == output
+        record = json.loads(str(np.load(tmp_path / "net.npz")["network"]))
+        assert record["version"] == version
+
+
+def test_version_1_has_no_output(npz, arrays, record):
+    with pytest.raises(ArchiveError, match="unknown key 'output'"):
+        Network.load(npz(arrays, {**record, "version": 1, "output": "softmax"}))
+    told = {**record, "version": 2, "output": "sigmoid"}
+    assert Network.load(npz(arrays, told)).output == "sigmoid"
+
+
+def test_arrays_that_python_2_saved_are_read(npz, arrays, record):
+    def as_python_2(data):
+        header = data[10 : 10 + int.from_bytes(data[8:10], "little")]
+        longs = re.sub(rb"([0-9])(?=[,)])", rb"\1L", header).rstrip()
+        longs = longs.ljust(-(-(11 + len(longs)) // 64) * 64 - 11) + b"\n"
+        return data[:8] + len(longs).to_bytes(2, "little") + longs + data[10 + len(header) :]
+
+    old = io.BytesIO()
+    with zipfile.ZipFile(npz(arrays)) as new, zipfile.ZipFile(old, "w") as file:
+        for name in new.namelist():
+            file.writestr(name, as_python_2(new.read(name)))
+    assert b"(4L,)" in old.getvalue() and b"(4L, 1L, 3L, 3L)" in old.getvalue()
+    old.seek(0)
+    net = Network(
+        record["layers"], arrays, record["input_shape"], classes=record["classes"], name="small"
+    )
+    assert same(Network.load(old, record), net)
+
+
+@pytest.mark.parametrize("keys", [("W0", "W2"), ("conv1.weight", "conv3.weight")])
+def test_numbered_arrays_with_one_missing_are_refused(npz, keys):
+    arrays = dict.fromkeys(keys, np.ones((2, 2, 3, 3)))
+    with pytest.raises(ArchiveError, match=r"the array of number \d is missing"):
+        Network.load(npz(arrays), "choi2016")
+    layers = {"input_shape": [2, None, None], "layers": [conv("a"), conv("b")]}
+    with pytest.raises(ArchiveError, match="missing"):
+        Network.load(npz(arrays), layers)

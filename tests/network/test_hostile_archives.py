@@ -325,7 +325,7 @@ def test_records_that_are_no_plain_json_object_are_refused(refused, members, tex
     [
         ("format", None, "format"),
         ("format", "other", "'fastdeconv-network'"),
-        ("version", 2, "newer fastdeconv"),
+        ("version", 3, "newer fastdeconv"),
         ("version", 0, "wanted 1"),
         ("version", True, "wanted 1"),
         ("version", 1.0, "wanted 1"),

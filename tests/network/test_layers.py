@@ -30,6 +30,8 @@ def test_every_type_of_the_format_has_a_layer_class():
             "kernel_size": 3, "padding": 0, "dilation": 1, "ceil_mode": False}),
         (kinds.AvgPool2d("x", 3), {
             "kernel_size": 3, "padding": 0, "ceil_mode": False, "count_include_pad": True}),
+        (kinds.AvgPool2d("x", 3, padding="same"), {
+            "kernel_size": 3, "padding": "same", "ceil_mode": False, "count_include_pad": False}),
         (kinds.BatchNorm2d("x"), {"eps": 1e-5}),
         (kinds.LeakyReLU("x"), {"negative_slope": 0.01}),
         (kinds.ELU("x"), {"alpha": 1.0}),
@@ -186,3 +188,11 @@ def test_messages_stay_short_whatever_the_value():
     assert len(kinds.shown("x" * 10**6)) < 200
     assert len(kinds.shown([[list(range(1000))] * 1000] * 10)) < 2000
     assert kinds.shown(10**5000) == "a int too long to print" or len(kinds.shown(10**5000)) < 200
+
+
+def test_a_layer_class_of_somebody_s_own_is_refused_whatever_it_inherits():
+    class Selu(kinds.ELU):
+        pass
+
+    with pytest.raises(ParameterError, match="layer"):
+        kinds.layers_from_records([Selu("x")])

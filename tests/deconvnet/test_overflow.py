@@ -1,0 +1,70 @@
+"""Values beyond float32 are refused by the name of the layer; a bound says where none can be."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import fastdeconv as fd
+from fastdeconv.deconvnet.overflow import bounds_back, bounds_forward
+from fastdeconv.network.layers import LAYER_TYPES
+
+CONV = {"type": "conv2d", "padding": "same", "out": 4, "kernel": (3, 3)}
+LAYERS = [
+    {"type": "relu"}, {"type": "tanh"}, {"type": "sigmoid"}, {"type": "softmax"},
+    {"type": "batch_norm2d"}, {"type": "affine"}, {"type": "dropout"},
+    {"type": "leaky_relu", "negative_slope": 5.0}, {"type": "elu", "alpha": 7.0},
+    {"type": "local_response_norm", "size": 3, "k": 0.01},
+    {"type": "max_pool2d", "kernel_size": 3, "stride": 1, "padding": 1},
+    {"type": "max_pool2d", "kernel_size": 2},
+    {"type": "avg_pool2d", "kernel_size": 3, "stride": 1, "padding": 1},
+    {**CONV, "groups": 2}, CONV,
+]
+TAIL = [{"type": "global_avg_pool2d"}, {"type": "global_max_pool2d"}, {"type": "flatten"},
+        {"type": "linear", "out": 2}]
+
+
+def test_every_type_of_layer_is_among_those_tried():
+    tried = {record["type"] for record in [*LAYERS, *TAIL]}
+    assert tried == set(LAYER_TYPES)
+
+
+@given(data=st.data())
+def test_nothing_is_larger_than_the_bounds_say(build, data):
+    middle = data.draw(st.lists(st.sampled_from(LAYERS), max_size=4))
+    tail = data.draw(st.sampled_from([[], TAIL[:1], TAIL[1:2], TAIL[2:]]))
+    net = build([CONV, *middle, *tail], (1, 8, 9), seed=data.draw(st.integers(0, 99)))
+    x = np.random.default_rng(0).normal(size=(1, 8, 9))
+    trace = net.forward(x)
+    bounds = bounds_forward(net, float(np.abs(x).max()))
+    for layer, bound in zip(net.layers, bounds):
+        assert np.abs(trace[layer.name]).max() <= bound * (1 + 1e-5)
+    last = net.layers[-1].name
+    for rule in ("deconvnet", "guided", "gradient"):
+        maps = fd.deconvolve(trace, last, rule=rule)
+        limit = bounds_back(net, len(net.layers) - 1, float(np.abs(trace[last]).max()))
+        assert np.abs(maps).max() <= limit * (1 + 1e-5)
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_activations_that_overflow_are_refused_by_layer(on, build):
+    net = build([CONV, {"type": "relu"}, {**CONV, "name": "huge"}, {"type": "sigmoid"}], (1, 6, 6))
+    arrays = {**net.arrays, "huge.weight": net.arrays["huge.weight"] * np.float32(3e37)}
+    huge = fd.Network(net.layers, arrays, net.input_shape)
+    x = np.full((1, 6, 6), 1e3)
+    with pytest.raises(fd.ParameterError, match=r"the output of layer 'huge'.*overflows float32"):
+        huge.forward(x)
+    huge.forward(x * 1e-9)
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_maps_that_overflow_are_refused_by_layer(on, build):
+    net = build([CONV, {"type": "relu"}, {"type": "sigmoid", "name": "top"}], (1, 6, 6))
+    arrays = {**net.arrays, "l0.weight": net.arrays["l0.weight"] * np.float32(1e30)}
+    trace = fd.Network(net.layers, arrays, net.input_shape).forward(np.full((1, 6, 6), 1e-30))
+    for start in ("map", np.full((4, 6, 6), 1.0)):
+        assert np.isfinite(fd.deconvolve(trace, "top", start=start)).all()
+    with pytest.raises(fd.ParameterError, match=r"a map of layer 'top'.*overflows float32"):
+        fd.deconvolve(trace, "top", start=np.full((4, 6, 6), 1e20))
