@@ -110,7 +110,7 @@ class Frontend:
         its first frames, a shorter one padded with silence at its end. Samples
         and sounds then have the shortest length that gives this number (with an
         even n_fft and center, ``hop_length * (frames - 1)``): behind the middle
-        of the last frame the inverse STFT has hardly a window to divide by.
+        of the last frame sounds fade out.
     n_mels, fmin, fmax, htk, norm
         As in ``librosa.filters.mel``; of kind "mel" only.
     fmin, n_bins, bins_per_octave
@@ -383,8 +383,8 @@ class Clip:
     def from_stft(cls, stft: ArrayLike, frontend: Frontend) -> Clip:
         """A clip of a given complex STFT.
 
-        The samples are its inverse, of the shortest length that gives its
-        number of frames. `stft` and `x` are of the STFT as given, also when it
+        The samples are its inverse as in `auralise`, of the shortest length that
+        gives its number of frames. `stft` and `x` are of the STFT as given, also when it
         is not the STFT of any sound.
 
         Parameters

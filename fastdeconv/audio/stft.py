@@ -6,6 +6,11 @@ rounds once to complex64, as ``librosa.stft`` does; `Stft.inverse` works in
 float32 on many spectrograms at once and divides by the summed squares of the
 window, as ``librosa.istft`` does (Griffin and Lim 1984).
 
+Where hardly a window reaches (before the middle of the first frame without centring, behind
+the middle of the last), that sum goes to 0, and what a modified frame holds there would be
+divided by next to nothing: clicks of up to 1e14 times the signal. `Stft.envelope` therefore
+never falls below a share of the window's peak, and sounds fade out there instead.
+
 Spectra lie here as (frames, bins), so that every FFT reads memory in order.
 """
 
@@ -36,6 +41,11 @@ _COSINE_WINDOWS = {
     "hamming": (0.54, 1.0 - 0.54),
     "blackman": (0.42, 0.50, 0.08),
 }
+# Shares of the squared window's peak. Frames are divided by no less than the first anywhere,
+# and by no less than the second behind the middle of the last frame: a sample of a single
+# frame is enlarged 3.5 times at most there.
+_LEAST_SHARE = 0.01
+_END_SHARE = 0.08
 # Frames transformed at a time, so that the float64 work space of a long clip stays small.
 _BLOCK = 256
 
@@ -145,23 +155,33 @@ class Stft:
         return spectra
 
     def envelope(self, frames: int, n_samples: int) -> FloatArray:
-        """Sum of the squared windows of `frames` frames at each of `n_samples` samples."""
-        squares = np.broadcast_to(self.window_values**2, (1, frames, self.n_fft))
-        total = self._trim(_overlap_add(squares, self.hop_length), n_samples)[0]
+        """What the overlapping frames of a signal are divided by at each of `n_samples` samples.
+
+        The sum of their squared windows, as in ``librosa.istft``, where that is large enough to
+        divide by.
+        """
+        squares = self.window_values**2
+        spread = np.broadcast_to(squares, (1, frames, self.n_fft))
+        total = _overlap_add(spread, self.hop_length)[0]
+        peak = squares.max()
+        middle = self.n_fft // 2
+        least = total[middle : middle + (frames - 1) * self.hop_length + 1].min()
+        # Between the middles of the first and the last frame the sum is used as it is.
+        floor = peak * min(max(least / peak, _LEAST_SHARE), _END_SHARE)
+        total = self._trim(np.maximum(total, floor)[np.newaxis], n_samples)[0]
         return np.asarray(total, np.float32)
 
     def inverse(self, spectra: ComplexArray, envelope: FloatArray) -> FloatArray:
         """Signals, shape (K, n_samples), of K spectra, shape (K, frames, bins).
 
-        Equal to ``librosa.istft(..., length=n_samples)``, given the `envelope`
-        of these frames and samples. A signal has the same bits whatever K is.
+        Equal to ``librosa.istft(..., length=n_samples)`` but for the ends, see `envelope`,
+        of which that of these frames and samples is given. A signal has the same bits
+        whatever K is.
         """
         frames = np.fft.irfft(spectra, n=self.n_fft).astype(np.float32, copy=False)
         frames *= self.window_values.astype(np.float32)
         signals: FloatArray = self._trim(_overlap_add(frames, self.hop_length), envelope.size)
-        # librosa's threshold: where no window reaches, the signal stays 0.
-        reached = envelope > np.finfo(np.float32).tiny
-        np.divide(signals, envelope, out=signals, where=reached)
+        signals /= envelope
         return signals
 
     def _trim(self, padded: NDArray[Any], n_samples: int) -> NDArray[Any]:

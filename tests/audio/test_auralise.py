@@ -58,21 +58,60 @@ def test_auralise_is_librosa_istft(n, n_fft, hop, window, center, mode, data):
     sounds = auralise(clip, maps, mode=mode)
     assert sounds.dtype == np.float32
     assert sounds.shape == (2, n)
-    # Where the windows hardly reach, istft divides by almost nothing; what rounding differs
-    # in the phase is then multiplied, so only the well covered samples are comparable.
-    envelope = fe._stft().envelope(clip.stft.shape[1], n)
-    covered = envelope > (0 if mode == "mask" else 1e-2 * envelope.max())
+    covered = window_sum(clip) >= 0.081 * fe._stft().window_values.max() ** 2
     peak = np.abs(expected[:, covered]).max(initial=0)
     error = np.abs(sounds - expected)[:, covered].max(initial=0)
     assert error <= 1e-6 * peak
 
 
+def window_sum(clip):
+    """What librosa divides by at each sample of the clip, one frame after the other."""
+    fe = clip.frontend
+    squares = fe._stft().window_values ** 2
+    start = fe.n_fft // 2 if fe.center else 0
+    total = np.zeros(start + max(clip.samples.size, clip.stft.shape[1] * fe.hop_length) + fe.n_fft)
+    for t in range(clip.stft.shape[1]):
+        total[t * fe.hop_length : t * fe.hop_length + fe.n_fft] += squares
+    return total[start : start + clip.samples.size]
+
+
 @pytest.mark.parametrize("center", [True, False])
-def test_a_map_of_ones_gives_the_clip_back(center):
+def test_a_map_of_ones_gives_the_clip_back_but_for_its_ends(center):
     fe = Frontend(sr=8000, n_fft=256, hop_length=64, center=center, window="hamming")
     clip = Clip(normal(64 * 30), 8000, fe)
     sound = auralise(clip, np.ones((1, *clip.x.shape), np.float32))[0]
-    np.testing.assert_allclose(sound, clip.samples, rtol=0, atol=1e-5)
+    inside = slice(None) if center else slice(64, -64)
+    np.testing.assert_allclose(sound[inside], clip.samples[inside], rtol=0, atol=1e-5)
+    assert (np.abs(sound) <= np.abs(clip.samples) + 1e-5).all()
+
+
+@pytest.mark.parametrize("mode", ["mask", "phase"])
+@pytest.mark.parametrize(
+    ("n_fft", "hop", "win_length", "window"),
+    [(512, 256, 512, "hann"), (400, 160, 400, "hann"), (256, 256, 256, "hann"),
+     (256, 300, 256, "hamming"), (400, 100, 301, "blackman"), (256, 128, 256, ("kaiser", 14.0)),
+     (255, 60, 255, "hann"), (256, 128, 256, "boxcar")],
+)
+@pytest.mark.parametrize("center", [True, False])
+def test_ends_are_no_louder_than_frames_there_can_carry(n_fft, hop, win_length, window, center,
+                                                        mode):
+    fe = Frontend(sr=8000, n_fft=n_fft, hop_length=hop, win_length=win_length, window=window,
+                  center=center)
+    for extra in {0, 1, hop // 3, hop // 2, hop - 2, hop - 1}:
+        n = 24 * hop + n_fft + extra
+        clip = Clip(np.sin(np.arange(n) * 0.3) + 0.1 * normal(n), 8000, fe)
+        for maps in (np.maximum(normal(4, *clip.x.shape), 0), normal(4, *clip.x.shape)):
+            sounds = np.abs(auralise(clip, maps, mode=mode))
+            inside = sounds[:, n_fft:-n_fft].max()
+            assert sounds.max() <= 4 * inside
+
+
+def test_the_middle_of_a_frame_is_used_as_it_is_whatever_the_window():
+    """Between the middles of the outer frames a narrow window with a wide hop is divided by."""
+    fe = Frontend(sr=8000, n_fft=256, hop_length=128, window=("kaiser", 14.0))
+    clip = Clip(normal(128 * 30), 8000, fe)
+    sound = auralise(clip, np.ones((1, *clip.x.shape), np.float32))[0]
+    np.testing.assert_allclose(sound, clip.samples, rtol=0, atol=1e-4)
 
 
 def test_negative_maps_flip_a_mask_and_silence_a_phase():

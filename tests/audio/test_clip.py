@@ -207,7 +207,9 @@ def test_from_stft_gives_the_sound_back(center):
     again = Clip.from_stft(clip.stft, fe)
     np.testing.assert_array_equal(again.stft, clip.stft)
     np.testing.assert_array_equal(again.x, clip.x)
-    np.testing.assert_allclose(again.samples, clip.samples, atol=1e-6)
+    # Without centring hardly a window reaches the first and the last samples.
+    inside = slice(None) if center else slice(64, -64)
+    np.testing.assert_allclose(again.samples[inside], clip.samples[inside], atol=1e-6)
     assert not again.samples.flags.writeable
 
 
