@@ -10,19 +10,21 @@ alike before any network sees them, and deep maps are alike because deconvolutio
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
-from itertools import combinations
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..audio._checks import as_choice, as_int, as_number
 from ..deconvnet.projection import checked_features, deconvolve
 from ..errors import ParameterError, enough_memory, shown
 from ..kernels.dispatch import config, get_num_threads
-from ..network.choosing import choose_layers, open_network, up_to
+from ..network.choosing import as_list, choose_layers, open_network, up_to
 from ..network.layers import shape_text
 from ..network.network import Network
 from .controls import untrained
@@ -30,17 +32,23 @@ from .correlation import PairSums, open_at_most
 from .design import Design
 
 if TYPE_CHECKING:
-    import os
     from pathlib import Path
 
     from .stimuli import Stimulus
 
-__all__ = ["SUBJECTS", "VIEWS", "AttributeStudy", "Correlations", "Estimate", "attribute_study"]
+__all__ = [
+    "CONFIDENCE", "RESOLUTION", "SUBJECTS", "VIEWS", "AttributeStudy", "Correlations", "Estimate",
+    "attribute_study", "least_groups", "least_resamplings",
+]
 
 Array = NDArray[Any]
 
 SUBJECTS = ("network", "control", "input")
 VIEWS = ("map", "activation")
+#: Of every interval, before it is widened for a choice among attributes.
+CONFIDENCE = 0.95
+#: Correlations are known to this; what differs by less does not differ.
+RESOLUTION = 1e-5
 
 _LANES = 64
 """Most features that are projected at a time; more take no longer apart than together."""
@@ -49,7 +57,7 @@ _SUMS_BYTES = 1 << 30
 _INPUT_BYTES = 1 << 28
 """Inputs are kept for the next layer up to this; beyond it they are made again."""
 _CALIBRATION_INPUTS = 16
-_CONFIDENCE = 0.95
+_MOST_RESAMPLINGS = 1 << 20
 
 
 class Correlations(NamedTuple):
@@ -68,24 +76,59 @@ class Correlations(NamedTuple):
 
 
 class Estimate(NamedTuple):
-    """A figure with its 95 % interval."""
+    """A figure with its 95 % interval.
+
+    Attributes
+    ----------
+    value : float
+        NaN where all that was to be compared is silent.
+    low, high : float
+        NaN where there is no interval: with fewer groups of stimuli than `least_groups`, those
+        that are silent not counted, or fewer resamplings than `least_resamplings`.
+    """
 
     value: float
     low: float
     high: float
 
     def __str__(self) -> str:
-        return f"{self.value:.2f} [{self.low:.2f}, {self.high:.2f}]"
+        return self.text("")
+
+    def text(self, sign: Literal["", "+"]) -> str:
+        """For people, with "+" before what is not negative if that is the `sign`."""
+        if math.isnan(self.value):
+            return "silent"
+        value, low, high = (f"{number:{sign}.2f}" for number in self)
+        return f"{value} [{low}, {high}]" if self.has_interval else value
+
+    @property
+    def has_interval(self) -> bool:
+        """Whether `low` and `high` are numbers."""
+        return not math.isnan(self.low)
+
+
+def least_groups(confidence: float = CONFIDENCE) -> int:
+    """Groups of stimuli that an interval takes: six at 95 %.
+
+    With n groups, all of them point the same way by chance once in 2 ** (n - 1) times. Where
+    that is more often than an interval may be wrong, no method can tell it from chance.
+    """
+    return 1 + math.ceil(-math.log2(1 - confidence))
+
+
+def least_resamplings(confidence: float = CONFIDENCE) -> int:
+    """Resamplings that an interval takes, so that one lies beyond each end: 40 at 95 %."""
+    return math.ceil(round(2 / (1 - confidence), 6))
 
 
 @enough_memory("this study: take fewer features or shorter stimuli")
 def attribute_study(
     net: Network | str | os.PathLike[str],
-    stimuli: Sequence[Stimulus] | None = None,
+    stimuli: Sequence[Stimulus] | str | os.PathLike[str] | None = None,
     *,
     layers: str | Sequence[str] | None = None,
     features: Sequence[int] | None = None,
-    control: Network | None = None,
+    control: Network | str | os.PathLike[str] | None = None,
     rule: Literal["deconvnet", "guided", "gradient"] = "deconvnet",
     start: Literal["map", "max"] = "map",
     precision: Literal["float32", "bf16"] = "float32",
@@ -105,19 +148,19 @@ def attribute_study(
     ----------
     net : Network, str or path
         A network with a front end, the name of a bundled one, or an archive.
-    stimuli : sequence of Stimulus, optional
-        From `chord_stimuli` (the default) or `read_stimuli`.
+    stimuli : sequence of Stimulus, or path, optional
+        From `chord_stimuli` (the default) or `read_stimuli`, which also takes the path.
     layers : str or sequence of str, optional
         Default: every pooling layer.
     features : sequence of int, optional
         Of each layer; default all.
-    control : Network, optional
+    control : Network, str or path, optional
         What to compare with, of the same layers. Default: the bundled network before its
         training; for others `randomised` with seed 0, its channels centred on some stimuli.
     rule, start, precision, backend, num_threads
         See `deconvolve`.
     resamplings : int
-        Bootstrap resamplings behind every interval.
+        Bootstrap resamplings behind every interval; with fewer than 40 there is none.
     progress : callable, optional
         Called with (what is being done, steps done, steps in all).
 
@@ -134,19 +177,17 @@ def attribute_study(
     network = open_network(net)
     if network.frontend is None:
         raise ParameterError("the network has no front end: Network(..., frontend=Frontend(...))")
-    if isinstance(resamplings, bool) or not isinstance(resamplings, int) or resamplings < 1:
-        raise ParameterError(f"resamplings must be an int from 1, found {resamplings!r}")
-    if stimuli is None:
-        from .stimuli import chord_stimuli
-
-        stimuli = chord_stimuli()
-    chosen = list(stimuli)
+    resamplings = as_int("resamplings", resamplings, minimum=1, maximum=_MOST_RESAMPLINGS)
+    as_choice("start", start, ("map", "max"))
+    chosen = _chosen_stimuli(stimuli)
     names = choose_layers(network, layers)
     design = Design([stimulus.attributes for stimulus in chosen])
     inputs = _Inputs(chosen, network)
     if control is None:
         step = -(-len(chosen) // _CALIBRATION_INPUTS)
         control = untrained(network, [inputs[i] for i in range(0, len(chosen), step)])
+    else:
+        control = open_network(control)
     _check_control(network, control)
     shapes = network.shapes(inputs[0].shape)
     numbers = {
@@ -212,6 +253,15 @@ class AttributeStudy:
         """The attributes in which alone some stimuli differ."""
         return [name for name in self.design.attributes if self.design.of(name)]
 
+    @property
+    def margin_confidence(self) -> float:
+        """Of the interval of a feature's margin, which is widened for the choice of attributes.
+
+        A choice among four is one of six pairs, and each may be wrong a sixth as often
+        (Bonferroni).
+        """
+        return 1 - (1 - CONFIDENCE) / max(1, math.comb(len(self.attributes), 2))
+
     def correlation(
         self, attribute: str, layer: str = "input", subject: str = "network",
         view: str = "map",
@@ -233,11 +283,13 @@ class AttributeStudy:
 
         The interval is by bootstrap over stimuli: the groups of stimuli that share all other
         attributes are drawn anew, with replacement. It says how far the figure would move with
-        other stimuli of the kind, not with another network.
+        other stimuli of the kind, not with another network. There is none where such groups
+        are too few, see `Estimate`.
         """
         own = self._of(layer, subject, view)
         draws = _over_features(self._draws(attribute, own))
-        return _estimate(_over_features(self._point(attribute, own)), draws)
+        point = _over_features(self._point(attribute, own))
+        return _estimate(point, draws, self._heard_groups(attribute, own))
 
     def difference(
         self, attribute: str, layer: str, to: str = "control", view: str = "map"
@@ -246,13 +298,15 @@ class AttributeStudy:
 
         Both are drawn with the same groups of stimuli, so that what is common cancels out.
         """
+        as_choice("to", to, ("control", "input"))
         own = self._of(layer, "network", view)
         other = self._of(layer, to, view if to == "control" else "map")
         points, draws = (
             _over_features(of(attribute, own)) - _over_features(of(attribute, other))
             for of in (self._point, self._draws)
         )
-        return _estimate(points, draws)
+        groups = min(self._heard_groups(attribute, one) for one in (own, other))
+        return _estimate(points, draws, groups)
 
     @cached_property
     def table(self) -> list[dict[str, Any]]:
@@ -275,7 +329,8 @@ class AttributeStudy:
         ``correlation_<attribute>`` as in `correlation`; ``ignores`` and ``follows`` the
         attributes with the highest and the lowest correlation above the input's; ``margin``
         between those two with its interval, which is widened for the choice among attributes
-        (Bonferroni). ``ignores`` and ``follows`` are empty where the interval includes 0.
+        (Bonferroni). ``ignores`` and ``follows`` are empty where the interval includes 0 or
+        there is none.
         """
         rows: list[dict[str, Any]] = []
         for layer, numbers in self.features.items():
@@ -308,9 +363,9 @@ class AttributeStudy:
         for name in (ignores, follows):
             if name is not None:
                 self._require(name)
-        if subject not in SUBJECTS[:2]:
-            raise ParameterError(f"subject must be 'network' or 'control', found {shown(subject)}")
-        if layer is not None and layer not in self.features:
+        as_choice("subject", subject, SUBJECTS[:2])
+        margin = as_number("margin", margin)
+        if layer is not None and not (isinstance(layer, str) and layer in self.features):
             raise ParameterError(
                 f"layer {shown(layer)} was not studied; there are {', '.join(self.features)}"
             )
@@ -350,7 +405,7 @@ class AttributeStudy:
         return write_study(self, out, name, overwrite=overwrite)
 
     def _require(self, attribute: str) -> list[int]:
-        groups = self.design.of(attribute)
+        groups = self.design.of(attribute) if isinstance(attribute, str) else []
         if not groups:
             raise ParameterError(
                 f"no stimuli differ in {shown(attribute)} alone; attributes: "
@@ -359,15 +414,17 @@ class AttributeStudy:
         return groups
 
     def _of(self, layer: str, subject: str, view: str) -> Correlations:
-        key = ("input", "input") if "input" in (subject, layer) else (subject, layer)
-        try:
-            return self.found[key][view]
-        except KeyError:
-            raise ParameterError(
-                f"there is no {shown(view)} of {shown(layer)} for {shown(subject)}; layers: "
-                f"{', '.join(self.features)}; subjects: {', '.join(SUBJECTS)}; views: "
-                f"{', '.join(VIEWS)} (of the input: map)"
-            ) from None
+        if all(isinstance(name, str) for name in (layer, subject, view)):
+            # A network may have a layer of that name.
+            is_input = subject == "input" or (layer == "input" and layer not in self.features)
+            views = self.found.get(("input", "input") if is_input else (subject, layer), {})
+            if view in views:
+                return views[view]
+        raise ParameterError(
+            f"there is no {shown(view)} of {shown(layer)} for {shown(subject)}; layers: "
+            f"{', '.join(self.features)}; subjects: {', '.join(SUBJECTS)}; views: "
+            f"{', '.join(VIEWS)} (of the input: map)"
+        )
 
     def _point(self, attribute: str, own: Correlations) -> Array:
         groups = self._require(attribute)
@@ -378,6 +435,11 @@ class AttributeStudy:
         groups = self._require(attribute)
         counts = self._counts(attribute, len(groups))
         return _ratio(counts @ own.sums[:, groups].T, counts @ own.pairs[:, groups].T)
+
+    def _heard_groups(self, attribute: str, own: Correlations) -> int:
+        """Groups with a pair in which some feature is not silent."""
+        pairs = own.pairs[:, self._require(attribute)]
+        return int((pairs > 0).any(axis=0).sum())
 
     def _counts(self, attribute: str, n: int) -> Array:
         """How often each group is drawn in each resampling; the same for all subjects."""
@@ -392,11 +454,16 @@ class AttributeStudy:
         points = np.stack([self._point(a, own) for a in names])
         above = points - np.stack([self._point(a, blank) for a in names])
         draws = np.stack([self._draws(a, own) - self._draws(a, blank) for a in names])
-        comparisons = max(1, len(list(combinations(names, 2))))
+        heard = np.stack([
+            np.minimum(*((one.pairs[:, self._require(a)] > 0).sum(axis=1) for one in (own, blank)))
+            for a in names
+        ])
         for i, k in enumerate(numbers):
             row: dict[str, Any] = {"layer": layer, "feature": k, "subject": subject}
             row |= {f"correlation_{a}": float(points[j, i]) for j, a in enumerate(names)}
-            row |= _most_and_least(names, above[:, i], draws[:, :, i], comparisons)
+            row |= _most_and_least(
+                names, above[:, i], draws[:, :, i], heard[:, i], self.margin_confidence
+            )
             yield row
 
 
@@ -411,15 +478,16 @@ def _resampled(seed: int, n: int, resamplings: int) -> Array:
 
 
 def _most_and_least(
-    names: Sequence[str], above: Array, draws: Array, comparisons: int
+    names: Sequence[str], above: Array, draws: Array, heard: Array, confidence: float
 ) -> dict[str, Any]:
     if len(names) < 2 or not np.isfinite(above).all():
         return {"ignores": "", "follows": "", "margin": np.nan, "low": np.nan, "high": np.nan}
     most, least = int(above.argmax()), int(above.argmin())
     value, low, high = _estimate(
-        above[most] - above[least], draws[most] - draws[least], 1 - (1 - _CONFIDENCE) / comparisons
+        above[most] - above[least], draws[most] - draws[least], min(heard[most], heard[least]),
+        confidence,
     )
-    told = low > 0
+    told = low > RESOLUTION
     return {
         "ignores": names[most] if told else "", "follows": names[least] if told else "",
         "margin": value, "low": low, "high": high,
@@ -436,13 +504,33 @@ def _over_features(values: Array) -> Array:
     return _ratio(np.where(there, values, 0).sum(axis=-1), there.sum(axis=-1))
 
 
-def _estimate(value: Any, draws: Array, confidence: float = _CONFIDENCE) -> Estimate:
+def _estimate(
+    value: Any, draws: Array, groups: int, confidence: float = CONFIDENCE
+) -> Estimate:
+    # Draws of silent groups alone have no figure; with enough others they are very rare.
     known = draws[np.isfinite(draws)]
-    if not known.size:
+    if groups < least_groups(confidence) or known.size < least_resamplings(confidence):
         return Estimate(float(value), np.nan, np.nan)
     tail = 50 * (1 - confidence)
     low, high = np.percentile(known, [tail, 100 - tail])
     return Estimate(float(value), float(low), float(high))
+
+
+def _chosen_stimuli(stimuli: Any) -> list[Stimulus]:
+    from .stimuli import Stimulus, chord_stimuli, read_stimuli
+
+    if stimuli is None:
+        return chord_stimuli()
+    if isinstance(stimuli, (str, os.PathLike)):
+        return read_stimuli(stimuli)
+    chosen = as_list("stimuli", stimuli)
+    for i, stimulus in enumerate(chosen):
+        if not isinstance(stimulus, Stimulus):
+            raise ParameterError(
+                f"stimuli[{i}] must be a Stimulus, as read_stimuli and chord_stimuli give them; "
+                f"found {shown(stimulus)}"
+            )
+    return chosen
 
 
 def _check_control(net: Network, control: Network) -> None:

@@ -1,11 +1,18 @@
-"""Sentences from the numbers of an attribute study."""
+"""Sentences from the numbers of an attribute study.
+
+Nothing is said beyond what was measured: silence is called silence and compared with nothing,
+and where there is no interval, nothing is said about other stimuli.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from .attributes import Estimate
+import numpy as np
+
+from ..errors import printable
+from .attributes import CONFIDENCE, RESOLUTION, least_groups, least_resamplings
 
 if TYPE_CHECKING:
     from .attributes import AttributeStudy
@@ -18,7 +25,8 @@ _MARGIN = 0.1
 _CAVEAT = (
     "A high correlation says that maps look alike, not that the network is unaware of the "
     "attribute; a difference to the control says what training changed for stimuli like these. "
-    "Intervals are 95 %, by bootstrap over groups of stimuli; another training run is not in them."
+    f"Intervals are {100 * CONFIDENCE:g} %, by bootstrap over groups of stimuli, where there are "
+    f"at least {least_groups()} groups; another training run is not in them."
 )
 
 
@@ -30,16 +38,21 @@ def findings(study: AttributeStudy) -> str:
     str
         Paragraphs divided by blank lines.
     """
-    parts = [_controls(study), *(_attribute(study, name) for name in study.attributes)]
-    return "\n\n".join([*parts, _features(study), _CAVEAT]) + "\n"
+    parts = [
+        _controls(study), *(_attribute(study, name) for name in study.attributes),
+        _features(study), _CAVEAT,
+    ]
+    return "\n\n".join(map(printable, parts)) + "\n"
 
 
 def _controls(study: AttributeStudy) -> str:
     pairs = study.found["input", "input"]["map"].pairs
-    own = ", ".join(f"{name} {study.mean(name)}" for name in study.attributes)
+    own = ", ".join(f"{name} {study.mean(name, subject='input')}" for name in study.attributes)
     count = int(pairs[0].sum())
+    groups = ", ".join(f"{name} {len(study.design.of(name))}" for name in study.attributes)
     return (
-        f"{len(study.stimuli)} stimuli, {count:,} pairs that differ in one attribute alone. "
+        f"{len(study.stimuli)} stimuli, {count:,} pairs that differ in one attribute alone, in "
+        f"groups that share all others: {groups}. "
         f"Before any network, their input spectrograms correlate: {own}. "
         f"Every figure of {study.network} is to be read beside these and beside "
         f"{study.control}, the control."
@@ -47,43 +60,100 @@ def _controls(study: AttributeStudy) -> str:
 
 
 def _attribute(study: AttributeStudy, name: str) -> str:
-    first, last = study.layers[0], study.layers[-1]
-    ends = [first] if first == last else [first, last]
-
-    def along(subject: str) -> str:
-        return ", ".join(f"{study.mean(name, layer, subject)} in {layer}" for layer in ends)
-
     return (
-        f"{name}: maps of stimuli that differ in {name} alone correlate {along('network')}; "
-        f"those of the control {along('control')}. {_against_control(study, name)}"
+        f"{name}: maps of stimuli that differ in {name} alone correlate "
+        f"{_along(study, name, 'network')}; those of the control "
+        f"{_along(study, name, 'control')}. {_against_control(study, name)}"
     )
 
 
+def _along(study: AttributeStudy, name: str, subject: str) -> str:
+    """The means of the first and the last layer, and how many features are not in them."""
+    told = []
+    for layer in dict.fromkeys((study.layers[0], study.layers[-1])):
+        each = study.correlation(name, layer, subject)
+        silent = int(np.isnan(each).sum())
+        some = f" ({silent} of {len(each)} features silent)" if 0 < silent < len(each) else ""
+        told.append(f"{study.mean(name, layer, subject)} in {layer}{some}")
+    return ", ".join(told)
+
+
 def _against_control(study: AttributeStudy, name: str) -> str:
-    said: dict[str, list[str]] = {"more": [], "less": [], "": []}
+    more, less, same, untold, silent, no_control = (_Said() for _ in range(6))
     for layer in study.layers:
         difference = study.difference(name, layer)
-        value, low, high = difference
-        figures = f" ({value:+.2f} [{low:+.2f}, {high:+.2f}])"
-        which = _direction(difference)
-        said[which].append(layer + figures if which else layer)
-    sentences = [
-        f"{which} alike than the control's in {', '.join(said[which])}"
-        for which in ("more", "less") if said[which]
-    ]
-    if said[""]:
-        sentences.append(f"not to be told from the control's in {', '.join(said[''])}")
-    return f"They are {'; '.join(sentences)}."
+        if np.isnan(study.mean(name, layer).value):
+            silent.append(layer)
+        elif np.isnan(study.mean(name, layer, "control").value):
+            no_control.append(layer)
+        elif not difference.has_interval:
+            untold.append(layer)
+        elif difference.low > RESOLUTION:
+            more.append(f"{layer} ({difference.text('+')})")
+        elif difference.high < -RESOLUTION:
+            less.append(f"{layer} ({difference.text('+')})")
+        else:
+            same.append(layer)
+    compared = "; ".join(
+        f"{how} the control's in {layers}" for how, layers in (
+            ("more alike than", more), ("less alike than", less), ("not to be told from", same)
+        ) if layers
+    )
+    return " ".join(sentence for sentence in (
+        f"They are {compared}." if compared else "",
+        f"Beyond these stimuli nothing can be said of {untold}: {_why(study, name)}."
+        if untold else "",
+        f"Silent, and not compared: {silent}." if silent else "",
+        f"Not compared, because the control is silent there: {no_control}." if no_control else "",
+    ) if sentence)
 
 
-def _direction(difference: Estimate) -> str:
-    if difference.low > 0:
-        return "more"
-    return "less" if difference.high < 0 else ""
+class _Said(list[str]):
+    """Layers of which the same is said."""
+
+    def __str__(self) -> str:
+        return ", ".join(self)
+
+
+def _why(study: AttributeStudy, name: str) -> str:
+    """Why there is no interval of a difference to the control."""
+    groups, resamplings = len(study.design.of(name)), study.parameters["resamplings"]
+    needed = f"an interval takes {least_groups()}"
+    if groups == 1:
+        return f"there is one group of stimuli only, and {needed}"
+    if groups < least_groups():
+        return f"there are only {groups} groups of stimuli, and {needed}"
+    if resamplings < least_resamplings():
+        return f"{resamplings} resamplings are too few for an interval"
+    return f"in too few groups of stimuli the maps are not silent, and {needed}"
 
 
 def _features(study: AttributeStudy) -> str:
+    if len(study.attributes) < 2:
+        return (
+            "Of single features nothing can be said: there is one attribute only, and none to "
+            "ignore rather than another."
+        )
     total = sum(map(len, study.features.values()))
+    untold = sum(
+        bool(np.isnan(row["low"])) for row in study.feature_table if row["subject"] == "network"
+    )
+    if untold == total:
+        needed = study.margin_confidence
+        return (
+            "Of single features nothing can be said: a margin between two attributes takes "
+            f"{least_groups(needed)} groups of stimuli of each in which the maps are not silent, "
+            f"and {least_resamplings(needed)} resamplings."
+        )
+    missing = (
+        f" Of {untold} of them nothing can be said: they are silent, or in too few groups of "
+        "stimuli they are not." if untold else ""
+    )
+    return f"{_kinds(study, total)}{missing}"
+
+
+def _kinds(study: AttributeStudy, total: int) -> str:
+    """Which attributes features ignore rather than others, and how many of the control do."""
     counts = [
         Counter((row["ignores"], row["follows"]) for row in study.find(subject=s, margin=_MARGIN))
         for s in ("network", "control")

@@ -55,14 +55,14 @@ def save_figure(figure: Figure, path: Path) -> None:
 
 
 def draw_attribute(study: AttributeStudy, attribute: str) -> Figure:
-    """Mean correlation over layers of network, control and input, with 95 % intervals."""
+    """Mean correlation over layers of network, control and input, with intervals if there are."""
     figure = Figure(figsize=(9, 4), layout="constrained")
     axes: Any = figure.subplots(1, 2, sharey=True)
     for ax, (view, title) in zip(axes, _VIEWS.items()):
         for subject in ("network", "control"):
             points = [study.mean(attribute, layer, subject, view) for layer in study.layers]
             _line(ax, points, subject)
-        _line(ax, [study.mean(attribute)] * len(study.layers), "input")
+        _line(ax, [study.mean(attribute, subject="input")] * len(study.layers), "input")
         ax.set_xticks(range(len(study.layers)), [_plain(layer) for layer in study.layers])
         ax.set_title(title)
         ax.grid(alpha=0.3)

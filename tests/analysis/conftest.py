@@ -40,14 +40,26 @@ def net():
 @pytest.fixture(scope="session")
 def tones():
     """Three pitches by two loudnesses: loudness alone changes nothing but the scale."""
-
-    def source(hertz, gain):
-        time = np.arange(640) / SR
-        samples = (gain * np.sin(2 * np.pi * hertz * time) * (time > 0.02)).astype(np.float32)
-        return lambda frontend: fd.Clip(samples, SR, frontend)
-
     return [
         fd.Stimulus(f"{hertz}-{gain}", {"pitch": str(hertz), "gain": str(gain)},
-                    source(hertz, gain))
+                    tone(hertz, gain, 0.02))
         for hertz, gain in product((500, 1100, 2300), (0.25, 0.5))
     ]
+
+
+@pytest.fixture(scope="session")
+def many_tones():
+    """Pitches, loudnesses and beginnings: eight groups of each attribute, or more."""
+    return [
+        fd.Stimulus(f"{hertz}-{gain}-{start}",
+                    {"pitch": str(hertz), "gain": str(gain), "start": str(start)},
+                    tone(hertz, gain, start))
+        for hertz, gain, start in product((500, 900, 1500, 2300), (0.25, 0.5), (0.01, 0.02, 0.03,
+                                                                               0.04))
+    ]
+
+
+def tone(hertz, gain, start):
+    time = np.arange(640) / SR
+    samples = (gain * np.sin(2 * np.pi * hertz * time) * (time > start)).astype(np.float32)
+    return lambda frontend: fd.Clip(samples, SR, frontend)

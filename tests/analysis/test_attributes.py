@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
+import warnings
 from itertools import combinations
 
 import numpy as np
 import pytest
+import soundfile
 
 import fastdeconv as fd
+from fastdeconv.analysis.attributes import Correlations, least_groups
 from fastdeconv.errors import ParameterError
 from fastdeconv.report import study as report
 
@@ -22,6 +26,12 @@ def control(net):
 @pytest.fixture(scope="module")
 def study(net, tones, control):
     return fd.attribute_study(net, tones, control=control, resamplings=200)
+
+
+@pytest.fixture(scope="module")
+def wide_study(net, many_tones, control):
+    """Enough groups of every attribute for intervals."""
+    return fd.attribute_study(net, many_tones, control=control, resamplings=200)
 
 
 def brute_force(tones, maps, attribute):
@@ -70,9 +80,14 @@ def test_loudness_alone_changes_nothing_of_a_network_without_biases(study):
     # The linear input scales, and with it every map: the attribute is ignored wholly.
     assert study.mean("gain").value == pytest.approx(1, abs=1e-5)
     assert np.nanmin(study.correlation("gain", "pool2")) == pytest.approx(1, abs=1e-4)
-    found = study.find(ignores="gain", follows="pitch", subject="network")
-    assert all(row["margin"] > 0 and row["low"] > 0 for row in found)
-    assert study.find(ignores="pitch", follows="gain", margin=0.1) == []
+
+
+def test_labels_are_of_margins_that_are_told_from_nought(wide_study):
+    found = wide_study.find(ignores="pitch", follows="start")
+    assert found
+    assert all(0 < row["low"] <= row["margin"] <= row["high"] for row in found)
+    assert [row["margin"] for row in found] == sorted((r["margin"] for r in found), reverse=True)
+    assert wide_study.find(ignores="start", follows="pitch") == []
 
 
 def test_a_silent_feature_has_no_correlation_and_no_label(study):
@@ -82,13 +97,13 @@ def test_a_silent_feature_has_no_correlation_and_no_label(study):
     assert row["ignores"] == row["follows"] == "" and np.isnan(row["margin"])
 
 
-def test_means_lie_in_their_intervals_and_differences_are_of_means(study):
-    for layer in study.layers:
-        own = study.mean("pitch", layer)
+def test_means_lie_in_their_intervals_and_differences_are_of_means(wide_study):
+    for layer in wide_study.layers:
+        own = wide_study.mean("pitch", layer)
         assert own.low <= own.value <= own.high
-        difference = study.difference("pitch", layer)
+        difference = wide_study.difference("pitch", layer)
         assert difference.value == pytest.approx(
-            own.value - study.mean("pitch", layer, "control").value
+            own.value - wide_study.mean("pitch", layer, "control").value
         )
         assert difference.low <= difference.value <= difference.high
 
@@ -125,6 +140,161 @@ def test_progress_ends_where_it_said(net, tones, control):
                        progress=lambda *call: calls.append(call))
     assert calls[-1][1:] == (24, 24)
     assert [done for _, done, _ in calls] == sorted(done for _, done, _ in calls)
+
+
+def only(tones, **wanted):
+    """Those with one of the values wanted; what is left the same in all is no attribute."""
+    return [
+        fd.Stimulus(one.name, {k: v for k, v in one.attributes.items() if k not in wanted
+                               or len(wanted[k]) > 1}, one.source)
+        for one in tones if all(one.attributes[k] in values for k, values in wanted.items())
+    ]
+
+
+def has_interval(estimate):
+    assert np.isnan(estimate.low) == np.isnan(estimate.high)
+    return not np.isnan(estimate.low)
+
+
+@pytest.mark.parametrize(("pitches", "starts", "groups"), [
+    (["500"], ["0.01"], 0), (["500"], ["0.01", "0.02"], 2), (["500", "900"], ["0.01", "0.02"], 4),
+    (["500", "900", "1500"], ["0.01", "0.02"], 6), (["500", "900"], ["0.01", "0.02", "0.03"], 6),
+])
+def test_an_interval_takes_six_groups_of_stimuli(net, many_tones, control, pitches, starts, groups):
+    stimuli = only(many_tones, pitch=pitches, start=starts)
+    study = fd.attribute_study(net, stimuli, control=control, resamplings=200)
+    assert len(study.design.of("gain")) == max(1, groups)
+    wanted = groups >= least_groups() == 6
+    for estimate in (study.mean("gain"), study.mean("gain", "pool1"),
+                     study.difference("gain", "pool1"),
+                     study.difference("gain", "pool1", "input")):
+        assert np.isfinite(estimate.value)
+        assert has_interval(estimate) == wanted
+        assert ("[" in str(estimate)) == wanted
+        assert "nan" not in str(estimate)
+
+
+def test_with_one_group_nothing_is_said_beyond_the_stimuli(net, many_tones, control, tmp_path):
+    stimuli = only(many_tones, gain=["0.5"], start=["0.01"])
+    study = fd.attribute_study(net, stimuli, control=control, resamplings=200)
+    text = study.findings()
+    assert "alike than" not in text and "not to be told" not in text and "nan" not in text
+    assert "Beyond these stimuli nothing can be said of pool1, pool2: there is one group" in text
+    assert "there is one attribute only" in text
+    for subject in ("network", "control"):
+        assert study.find(subject=subject) == []
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        folder = study.save(tmp_path)
+    for name in ("layers.csv", "features.csv"):
+        with (folder / name).open() as file:
+            rows = list(csv.DictReader(file))
+        assert {row["low"] + row["high"] for row in rows} == {""}
+
+
+def test_two_groups_of_each_attribute_label_no_feature(net, many_tones, control):
+    stimuli = only(many_tones, pitch=["500", "900"], start=["0.01"])
+    study = fd.attribute_study(net, stimuli, control=control, resamplings=200)
+    assert [len(study.design.of(a)) for a in study.attributes] == [2, 2]
+    assert {row["ignores"] + row["follows"] for row in study.feature_table} == {""}
+    assert all(np.isnan(row["low"]) and np.isnan(row["high"]) for row in study.feature_table)
+    assert "Of single features nothing can be said" in study.findings()
+
+
+@pytest.mark.parametrize("resamplings", [1, 39, 40, 119, 120])
+def test_an_interval_takes_enough_resamplings(wide_study, resamplings):
+    """One beyond each end: 40 at 95 %, 120 where it is widened for three pairs of attributes."""
+    few = dataclasses.replace(
+        wide_study, parameters={**wide_study.parameters, "resamplings": resamplings}
+    )
+    assert has_interval(few.mean("pitch", "pool1")) == (resamplings >= 40)
+    assert has_interval(few.difference("pitch", "pool1")) == (resamplings >= 40)
+    labelled = [row for row in few.feature_table if row["ignores"]]
+    assert bool(labelled) == (resamplings >= 120)
+    assert ("resamplings are too few" in few.findings()) == (resamplings < 40)
+
+
+def test_a_margin_takes_more_groups_the_more_attributes_there_are(wide_study):
+    assert wide_study.margin_confidence == pytest.approx(1 - 0.05 / 3)
+    assert least_groups(wide_study.margin_confidence) == 7
+
+
+def test_silent_groups_do_not_count(wide_study):
+    """All groups of one attribute silent but five: as with five groups."""
+    groups = wide_study.design.of("start")
+    for left, wanted in ((5, False), (6, True)):
+        found = {}
+        for key, views in wide_study.found.items():
+            own = views["map"]
+            sums, pairs = own.sums.copy(), own.pairs.copy()
+            sums[:, groups[left:]], pairs[:, groups[left:]] = 0, 0
+            found[key] = {**views, "map": Correlations(sums, pairs)}
+        cut = dataclasses.replace(wide_study, found=found)
+        assert has_interval(cut.mean("start", "pool1")) == wanted
+        assert has_interval(cut.difference("start", "pool1")) == wanted
+        assert ("in too few groups" in cut.findings()) == (not wanted)
+
+
+def test_what_differs_by_less_than_is_known_does_not_differ(wide_study):
+    """A control that differs from the network by rounding."""
+    found = {}
+    for key, views in wide_study.found.items():
+        subject = "network" if key[0] == "control" else key[0]
+        own = wide_study.found[subject, key[1]]["map"]
+        error = 1e-7 if key[0] == "control" else 0
+        found[key] = {**views, "map": Correlations(own.sums - error * own.pairs, own.pairs)}
+    study = dataclasses.replace(wide_study, found=found)
+    assert study.difference("pitch", "pool1").low > 0
+    assert "alike than" not in study.findings()
+    assert "not to be told from the control's in pool1, pool2" in study.findings()
+
+
+@pytest.mark.parametrize("subject", ["network", "control"])
+def test_a_silent_layer_is_called_silent_and_compared_with_nothing(
+    net, many_tones, control, subject
+):
+    dead = {**control.arrays, "conv2.bias": np.full(6, -1e6)}
+    silent = fd.Network(net.layers, dead, net.input_shape, frontend=net.frontend)
+    pair = (silent, control) if subject == "network" else (net, silent)
+    study = fd.attribute_study(pair[0], many_tones, control=pair[1], resamplings=50)
+    assert np.isnan(study.correlation("pitch", "pool2", subject)).all()
+    assert str(study.mean("pitch", "pool2", subject)) == "silent"
+    assert str(study.difference("pitch", "pool2")) == "silent"
+    paragraph = study.findings().split("\n\n")[1]
+    assert "silent in pool2" in paragraph
+    assert "pool2" not in paragraph.partition("They are")[2].partition(".")[0]
+    said = "Silent, and not compared: pool2." if subject == "network" else (
+        "Not compared, because the control is silent there: pool2."
+    )
+    assert said in paragraph
+
+
+def test_silent_features_are_counted(wide_study):
+    assert "in pool2 (1 of 6 features silent)" in wide_study.findings()
+    assert "Of 2 of them nothing can be said" in wide_study.findings()
+
+
+def test_names_cannot_break_a_paragraph_or_reach_a_terminal_as_codes(net, tones, control):
+    named = [
+        fd.Stimulus(tone.name, dict(zip(("a\nb", "c\x1b[31m"), tone.attributes.values())),
+                    tone.source)
+        for tone in tones
+    ]
+    text = fd.attribute_study(net, named, control=control, resamplings=50).findings()
+    assert len(text.strip().split("\n")) == 2 * 5 - 1
+    assert "a\\nb" in text and "\x1b" not in text
+
+
+def test_a_layer_called_input_is_not_the_input(net, tones):
+    other = fd.Network(
+        [{"type": "conv2d", "name": "input", "padding": "same"}, {"type": "relu"}],
+        {"input.weight": net.arrays["conv1.weight"], "input.bias": np.zeros(4)}, (1, 33, 20),
+        frontend=net.frontend,
+    )
+    study = fd.attribute_study(other, tones, layers="input", resamplings=1)
+    assert study.correlation("pitch", "input").shape == (4,)
+    assert study.correlation("pitch", subject="input").shape == (1,)
+    assert f"correlate: pitch {study.mean('pitch', subject='input')}," in study.findings()
 
 
 def test_findings_put_the_input_first_and_name_every_attribute(study):
@@ -181,12 +351,31 @@ def test_a_folder_that_is_there_is_not_replaced_unasked(study, tmp_path):
         ({"features": [9]}, "has features 0..3"),
         ({"layers": "nope"}, "no layer 'nope'"),
         ({"resamplings": 0}, "resamplings must be an int from 1"),
+        ({"resamplings": "many"}, "resamplings must be an int from 1"),
         ({"rule": "nope"}, "rule must be one of"),
+        ({"start": np.ones((4, 16, 10))}, "start must be one of map, max"),
+        ({"control": 3}, "net must be a Network, a name or a path, found 3"),
+        ({"stimuli": 3}, "stimuli must be a list, found 3"),
+        ({"stimuli": ["a.wav"]}, r"stimuli\[0\] must be a Stimulus, .* found 'a.wav'"),
+        ({"stimuli": []}, "there are no stimuli"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(net, tones, control, options, message):
     with pytest.raises(ParameterError, match=message):
-        fd.attribute_study(net, tones, control=control, **options)
+        fd.attribute_study(net, **({"stimuli": tones, "control": control} | options))
+
+
+def test_a_path_stands_for_the_stimuli_there(net, tmp_path):
+    rows = ["file,pitch"]
+    for pitch in (500, 900):
+        soundfile.write(tmp_path / f"{pitch}.wav", np.sin(np.arange(640) * pitch / 1000), 8000)
+        rows.append(f"{pitch}.wav,{pitch}")
+    (tmp_path / "attributes.csv").write_text("\n".join(rows))
+    for path in (tmp_path, str(tmp_path), tmp_path / "attributes.csv"):
+        study = fd.attribute_study(net, path, layers="pool1", resamplings=1)
+        assert [stimulus.name for stimulus in study.stimuli] == ["500.wav", "900.wav"]
+    with pytest.raises(FileNotFoundError, match="missing"):
+        fd.attribute_study(net, "missing")
 
 
 def test_a_control_of_other_layers_is_refused(net, tones):
@@ -218,3 +407,20 @@ def test_asking_for_what_was_not_studied_says_what_was(study):
         study.find(subject="input")
     with pytest.raises(ParameterError, match="was not studied"):
         study.find(layer="conv1")
+    with pytest.raises(ParameterError, match="to must be one of control, input"):
+        study.difference("pitch", "pool1", "network")
+
+
+@pytest.mark.parametrize("wrong", [3, None, ["pool1"], np.array(["pool1", "pool2"])])
+def test_names_of_another_type_are_refused(study, wrong):
+    for ask in (
+        lambda: study.mean(wrong), lambda: study.mean("pitch", wrong),
+        lambda: study.mean("pitch", "pool1", wrong),
+        lambda: study.correlation("pitch", "pool1", "network", wrong),
+        lambda: study.difference("pitch", wrong), lambda: study.difference("pitch", "pool1", wrong),
+        lambda: study.find(subject=wrong), lambda: study.find(margin=np.ones(2)),
+        lambda: study.find(layer=[] if wrong is None else wrong),
+        lambda: study.find(ignores=[] if wrong is None else wrong),
+    ):
+        with pytest.raises(ParameterError):
+            ask()
