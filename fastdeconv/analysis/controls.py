@@ -7,6 +7,7 @@ the input whatever the weights (Nie et al., arXiv 1805.07039).
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -14,8 +15,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..deconvnet.trace import as_input
-from ..errors import ParameterError
-from ..network.choosing import as_list, up_to
+from ..errors import ParameterError, shown
+from ..network.choosing import as_list, open_network, up_to
 from ..network.layers import Affine, BatchNorm2d, Conv2d, Linear
 from ..network.network import Network
 from ..network.pretrained import list_pretrained, pretrained
@@ -29,7 +30,9 @@ _LEAST_SPREAD = 1e-6
 
 
 def randomised(
-    net: Network, seed: int = 0, inputs: Iterable[ArrayLike] | None = None
+    net: Network | str | os.PathLike[str],
+    seed: int = 0,
+    inputs: Iterable[ArrayLike] | None = None,
 ) -> Network:
     """The same network with random weights.
 
@@ -43,7 +46,8 @@ def randomised(
 
     Parameters
     ----------
-    net : Network
+    net : Network, str or path
+        A network, the name of a bundled one, or an archive.
     seed : int
         The same seed gives the same weights.
     inputs : iterable of array, shape (C, H, W), optional
@@ -56,18 +60,19 @@ def randomised(
     Raises
     ------
     ParameterError
-        If `seed` is not an int from 0, or an input does not fit the network.
+        If `net` is no network, `seed` is not an int from 0, or an input does not fit.
     """
+    network = open_network(net)
     if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
-        raise ParameterError(f"seed must be an int from 0, found {seed!r}")
-    arrays = _drawn(net, int(seed))
+        raise ParameterError(f"seed must be an int from 0, found {shown(seed)}")
+    arrays = _drawn(network, int(seed))
     if inputs is not None:
         given = as_list("inputs", inputs)
         samples = [as_input(x, f"inputs[{i}]") for i, x in enumerate(given)]
         if not samples:
             raise ParameterError("inputs must hold at least one input, found none")
-        _centre(net, arrays, samples)
-    return _with_arrays(net, arrays)
+        _centre(network, arrays, samples)
+    return _with_arrays(network, arrays)
 
 
 def untrained(net: Network, inputs: Iterable[ArrayLike]) -> Network:

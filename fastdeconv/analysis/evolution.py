@@ -32,6 +32,7 @@ __all__ = ["Evolution", "feature_evolution"]
 
 Array = NDArray[Any]
 
+_FOUND = ("activation", "clip", "row", "column", "top", "bottom", "left", "right")
 _SHOWN = 8
 """Features, unless some are asked for."""
 
@@ -127,13 +128,14 @@ class Evolution:
     maps : array of float32, shape (K, T, C, H, W)
         Projections of the strongest activation; zero for a feature that fires nowhere.
     value : array of float32, shape (K, T)
-        The activation.
+        The activation; 0 for a feature that fires nowhere.
     clip : array of int, shape (K, T)
         The clip it is in, from 0 (of equals the first); -1 for a feature that fires nowhere.
     position : array of int, shape (K, T, 2)
-        Its row and column in the layer's map.
+        Its row and column in the layer's map; -1 for a feature that fires nowhere.
     box : array of int, shape (K, T, 4)
-        What of the input it can see: rows and columns as begin, end, begin, end.
+        What of the input it can see: rows and columns as begin, end, begin, end; 0 to 0 for a
+        feature that fires nowhere.
     frontend : Frontend or None
     """
 
@@ -155,17 +157,19 @@ class Evolution:
 
     @property
     def table(self) -> list[dict[str, Any]]:
-        """One row per feature and checkpoint; ``box`` in rows and columns of the input."""
+        """One row per feature and checkpoint; ``box`` in rows and columns of the input.
+
+        None for a feature that fires nowhere.
+        """
         rows = []
         for i, k in enumerate(self.features):
             for t, label in enumerate(self.labels):
-                top, bottom, left, right = (int(n) for n in self.box[i, t])
-                rows.append({
-                    "layer": self.layer, "feature": k, "checkpoint": label,
-                    "activation": float(self.value[i, t]), "clip": int(self.clip[i, t]),
-                    "row": int(self.position[i, t, 0]), "column": int(self.position[i, t, 1]),
-                    "top": top, "bottom": bottom, "left": left, "right": right,
-                })
+                row: dict[str, Any] = {"layer": self.layer, "feature": k, "checkpoint": label}
+                row |= dict.fromkeys(_FOUND)
+                if self.clip[i, t] >= 0:
+                    places = (self.clip[i, t], *self.position[i, t], *self.box[i, t])
+                    row |= zip(_FOUND, (float(self.value[i, t]), *map(int, places)))
+                rows.append(row)
         return rows
 
     def save(
@@ -201,7 +205,9 @@ def _strongest(
     net: Network, layer: str, inputs: Sequence[Array], tell: Callable[[int], None]
 ) -> _Strongest:
     count = net.shapes(inputs[0].shape)[-1][0]
-    best = _Strongest(np.zeros(count, np.float32), np.full(count, -1), np.zeros((count, 2), int))
+    best = _Strongest(
+        np.zeros(count, np.float32), np.full(count, -1), np.full((count, 2), -1)
+    )
     for number, x in enumerate(inputs):
         maps = net.forward(x)[layer]
         flat = maps.reshape(len(maps), -1)
@@ -273,6 +279,8 @@ def _boxes(net: Network, shape: Sequence[int], position: Array) -> Array:
     shapes: list[Sequence[int]] = [shape, *net.shapes(shape)]
     boxes = np.zeros((len(position), 4), int)
     for box, (row, column) in zip(boxes, position.tolist()):
+        if row < 0:
+            continue  # of a feature that fires nowhere
         region = Region((row, row + 1), (column, column + 1))
         for layer, before, after in zip(net.layers[::-1], shapes[-2::-1], shapes[:0:-1]):
             inside = (before[1], before[2])

@@ -102,11 +102,32 @@ class Stimulus:
         Such as ``{"root": "C#", "chord": "min", "octave": "4", "instrument": "guitar"}``.
     source : callable
         Makes the clip for a front end.
+
+    Raises
+    ------
+    ParameterError
+        If one of them is of another type.
     """
 
     name: str
     attributes: Mapping[str, str]
     source: Callable[[Frontend], Clip] = field(repr=False)
+
+    def __post_init__(self) -> None:
+        # Of somebody's own making: whatever it is, messages can quote it.
+        if not isinstance(self.name, str):
+            raise ParameterError(f"name of a stimulus must be a str, found {shown(self.name)}")
+        where = f"stimulus {shown(self.name)}"
+        if not isinstance(self.attributes, Mapping) or not all(
+            isinstance(key, str) for key in self.attributes
+        ):
+            raise ParameterError(
+                f"{where}: attributes must be a dict of str to str, found {shown(self.attributes)}"
+            )
+        if not callable(self.source):
+            raise ParameterError(
+                f"{where}: source must make a Clip of a Frontend, found {shown(self.source)}"
+            )
 
     def clip(self, frontend: Frontend) -> Clip:
         """The sound as a network with that front end sees it; made anew at every call.
@@ -114,13 +135,17 @@ class Stimulus:
         Raises
         ------
         ParameterError
-            If `frontend` is not a `Frontend` of kind "stft", or its rate is too low for a note.
+            If `frontend` is not a `Frontend` of kind "stft", its rate is too low for a note, or
+            `source` gives something else than a clip.
         AudioError
             If a file cannot be read, or a sound font has no sound for the instrument.
         """
-        if not isinstance(frontend, Frontend):
-            raise ParameterError(f"the front end must be a Frontend, found {shown(frontend)}")
-        return self.source(frontend)
+        clip = self.source(_checked(frontend))
+        if not isinstance(clip, Clip):
+            raise ParameterError(
+                f"stimulus {shown(self.name)}: source must make a Clip, found {shown(clip)}"
+            )
+        return clip
 
 
 def chord_stimuli(
@@ -257,6 +282,7 @@ def cut_clips(path: str | os.PathLike[str], frontend: Frontend) -> list[Clip]:
     AudioError, FileNotFoundError
         See `load_clip`.
     """
+    _checked(frontend)
     if frontend.frames is None:
         return [load_clip(path, frontend)]
     samples = load_clip(path, replace(frontend, frames=None)).samples
@@ -267,6 +293,12 @@ def cut_clips(path: str | os.PathLike[str], frontend: Frontend) -> list[Clip]:
     return [
         Clip(samples[i * length : (i + 1) * length], frontend.sr, frontend) for i in range(count)
     ]
+
+
+def _checked(frontend: Any) -> Frontend:
+    if not isinstance(frontend, Frontend):
+        raise ParameterError(f"the front end must be a Frontend, found {shown(frontend)}")
+    return frontend
 
 
 def _chosen(key: str, values: Any, known: Iterable[Any]) -> list[Any]:

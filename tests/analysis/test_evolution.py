@@ -50,9 +50,16 @@ def test_maps_are_the_projections_of_that_unit(evolution, checkpoints, clips):
                 np.testing.assert_array_equal(evolution.maps[i, t], wanted)
 
 
-def test_the_feature_that_never_fires_is_silent_at_the_end(evolution):
+def test_of_a_feature_that_never_fires_nothing_is_told(evolution):
     assert evolution.clip[1].tolist()[1] == -1
-    assert not evolution.maps[1, 1].any()
+    assert evolution.position[1, 1].tolist() == [-1, -1]
+    assert evolution.box[1, 1].tolist() == [0, 0, 0, 0]
+    assert not evolution.maps[1, 1].any() and evolution.patch(1, 1).size == 0
+    (row,) = [r for r in evolution.table if (r["feature"], r["checkpoint"]) == (5, "end")]
+    assert list(row) == list(evolution.table[0])
+    assert {key for key, value in row.items() if value is not None} == {
+        "layer", "feature", "checkpoint"
+    }
 
 
 def test_boxes_are_what_a_unit_sees(evolution, checkpoints, clips):

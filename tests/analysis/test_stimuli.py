@@ -12,7 +12,15 @@ import soundfile
 
 from fastdeconv import AudioError, Frontend, ParameterError, load_clip
 from fastdeconv.analysis import stimuli as module
-from fastdeconv.analysis.stimuli import CHORDS, INSTRUMENTS, ROOTS, chord_stimuli, read_stimuli
+from fastdeconv.analysis.stimuli import (
+    CHORDS,
+    INSTRUMENTS,
+    ROOTS,
+    Stimulus,
+    chord_stimuli,
+    cut_clips,
+    read_stimuli,
+)
 
 SR = 11025
 FRONTEND = Frontend(sr=SR, n_fft=512, hop_length=256)
@@ -213,6 +221,25 @@ def test_a_front_end_that_cannot_serve_is_refused():
         stimulus.clip(Frontend(sr=8000))
     with pytest.raises(ParameterError, match="more than the limit of"):
         stimulus.clip(Frontend(sr=1e12))
+    with pytest.raises(ParameterError, match="must be a Frontend, found None"):
+        cut_clips("a.wav", None)
+
+
+@pytest.mark.parametrize(("parts", "message"), [
+    ((3, {}, len), "name of a stimulus must be a str, found 3"),
+    (("a", [("k", "v")], len), "stimulus 'a': attributes must be a dict of str to str"),
+    (("a", {1: "v"}, len), "stimulus 'a': attributes must be a dict of str to str"),
+    (("a", {}, "a.wav"), "stimulus 'a': source must make a Clip of a Frontend, found 'a.wav'"),
+])
+def test_a_stimulus_of_other_types_is_refused(parts, message):
+    with pytest.raises(ParameterError, match=message):
+        Stimulus(*parts)
+
+
+def test_a_source_that_makes_no_clip_is_named():
+    stimulus = Stimulus("a", {"k": "v"}, lambda frontend: np.zeros(100))
+    with pytest.raises(ParameterError, match="stimulus 'a': source must make a Clip, found array"):
+        stimulus.clip(FRONTEND)
 
 
 # --- a sound font --------------------------------------------------------------------------
