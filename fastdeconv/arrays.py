@@ -27,6 +27,9 @@ def as_array(
     FastdeconvError
         Of the class `error`, if NumPy cannot read `value`; begins with `name`.
     """
+    if isinstance(value, np.ndarray):
+        # Outside the clause below, which would also take what the handler of a signal raises.
+        return np.asarray(value)
     try:
         return np.asarray(value)
     except MemoryError:

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import functools
 import math
-import os
-import threading
+from collections import deque
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -320,35 +319,34 @@ class _Scratch:
     """Bytes kept for good, at most."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._free: list[FloatArray] = []
+        # No lock, as in schedule.py: an interrupted caller would not let go of it.
+        self._free: deque[FloatArray] = deque()
 
     def take(self, shape: tuple[int, ...]) -> FloatArray:
         size = math.prod(shape)
-        with self._lock:
-            same = next((i for i, a in enumerate(self._free) if a.size == size), None)
-            flat = None if same is None else self._free.pop(same)
-        return (aligned_empty((size,)) if flat is None else flat).reshape(shape)
+        for _ in range(len(self._free)):
+            flat = self._take_any()
+            if flat is None:
+                break
+            if flat.size == size:
+                return flat.reshape(shape)
+            self._free.append(flat)
+        return aligned_empty((size,)).reshape(shape)
 
     def give(self, tensor: FloatArray) -> None:
         """Nobody uses the tensor any more."""
-        with self._lock:
-            self._free.append(tensor.reshape(-1))
-            while sum(a.nbytes for a in self._free) > self._MOST:
-                self._free.pop(0)
+        self._free.append(tensor.reshape(-1))
+        while sum(a.nbytes for a in self._free.copy()) > self._MOST:
+            self._take_any()
+
+    def _take_any(self) -> FloatArray | None:
+        try:
+            return self._free.popleft()
+        except IndexError:  # another thread has taken the last one
+            return None
 
 
 _scratch = _Scratch()
-
-
-def _forget_scratch() -> None:
-    """After fork the lock may be held by a thread that the child does not have."""
-    global _scratch
-    _scratch = _Scratch()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_scratch)
 
 
 def _table() -> Any:

@@ -2,8 +2,14 @@
 
 Kernels never own threads: they take a range of rows, release the GIL and are
 called from here. The calling thread works too, so a call makes progress even
-when the pool is busy with other callers, and calls may nest. No OpenMP run time
-is involved that could clash with another library's.
+when all other threads are busy, and calls may nest. No OpenMP run time is
+involved that could clash with another library's.
+
+The main thread can be interrupted at any place: the handler of a signal (Ctrl-C)
+may raise an exception there, even in ``Condition.__enter__`` when the lock is
+already taken. A caller therefore takes no lock. What it shares with the helpers,
+the threads that work for it, are lists, deques and queues whose methods run in C,
+each as a whole. Helpers are never interrupted.
 """
 
 from __future__ import annotations
@@ -11,16 +17,20 @@ from __future__ import annotations
 import ctypes
 import os
 import threading
+from _thread import start_new_thread
+from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from itertools import repeat
+from queue import Empty, SimpleQueue
 from typing import NamedTuple
 
 __all__ = ["Stage", "band_edges", "copy_edges", "run_bands", "run_stages", "shrinking_edges"]
 
-# An upper bound only: the executor starts a thread when there is work for it.
-_MAX_WORKERS = 256
-_lock = threading.Lock()
-_pool: ThreadPoolExecutor | None = None
+_MAX_HELPERS = 256
+"""An upper bound only: a helper starts when there is work for it."""
+
+_LOOK_AGAIN = 0.1
+"""Seconds after which a thread that waits asks again whether it still has to."""
 
 
 class Stage(NamedTuple):
@@ -54,26 +64,16 @@ def run_stages(stages: Sequence[Stage], num_threads: int) -> None:
         return
     queue = _Queue(stages, _other_cpus())
     try:
-        _call_helpers(queue, helpers)
+        _helpers.call(queue.help, helpers)
         queue.drain()
-    except BaseException:
-        queue.stop()
-        raise
-    finally:
         queue.finish()
+    except BaseException:
+        # Set here: a second exception may come before a method has begun.
+        queue.stopped = True
+        queue.finish()
+        raise
     if queue.error is not None:
         raise queue.error
-
-
-def _call_helpers(queue: _Queue, helpers: int) -> None:
-    pool = _shared_pool()
-    try:
-        for _ in range(helpers):
-            pool.submit(queue.help)
-    except RuntimeError:
-        # No thread may start (the interpreter is closing down, or a limit of the system):
-        # the caller does what the helpers it got leave over.
-        pass
 
 
 def band_edges(rows: int, num_threads: int, *, smallest: int = 1, largest: int = 8) -> list[int]:
@@ -105,87 +105,143 @@ def shrinking_edges(rows: int, num_threads: int) -> list[int]:
     return edges
 
 
-_Band = tuple[int, int]
-"""Numbers of a stage and of a band in it; bands are handed out in the order of these."""
-
-
 class _Queue:
-    """Bands, handed out one at a time."""
+    """The bands of one call, handed out one at a time."""
 
-    def __init__(
-        self, stages: Sequence[Stage], helper_cpus: frozenset[int] | None
-    ) -> None:
-        self._stages = list(stages)
-        self._next: _Band = 0, 0
+    def __init__(self, stages: Sequence[Stage], helper_cpus: frozenset[int] | None) -> None:
+        self._bands: list[tuple[Callable[[int], None], int, int]] = []
+        """Work, what to call it with, and how many bands have to be done before that."""
+        stage_before = 0
+        for count, work, before in stages:
+            first = len(self._bands)
+            needs = repeat(0) if before is None else [stage_before + n for n in before]
+            self._bands += zip(repeat(work), range(count), needs)
+            stage_before = first
+        self._left = deque(range(len(self._bands)))
+        self._done = bytearray(len(self._bands))
+        self._helping: list[None] = []
+        """One entry for each helper at work."""
+        self._waiting: list[SimpleQueue[None]] = []
+        """One for each thread that waits, which is told of every change."""
         self._helper_cpus = helper_cpus
-        self._working: list[_Band] = []
-        """What was handed out and is not done."""
-        self._helping = 0
-        self._changed = threading.Condition()
+        self.stopped = False
+        """Whether no band is begun any more."""
         self.error: BaseException | None = None
         """The first exception of a helper."""
 
-    def _take(self, done: _Band | None) -> tuple[_Band, Callable[[int], None]] | None:
-        """The next band, and its work, once what it waits for is done."""
-        with self._changed:
-            if done:
-                self._working.remove(done)
-                self._changed.notify_all()
-            band = self._find_next()
-            if band is None:
-                return None
-            stage, number = band
-            _, work, before = self._stages[stage]
-            self._next = stage, number + 1
-            self._working.append(band)
-            if before:
-                wanted = stage - 1, before[number]
-                self._changed.wait_for(lambda: not self._stages or min(self._working) >= wanted)
-            return (band, work) if self._stages else None
-
-    def _find_next(self) -> _Band | None:
-        stage, number = self._next
-        while stage < len(self._stages) and number >= self._stages[stage].bands:
-            stage, number = stage + 1, 0
-        return (stage, number) if stage < len(self._stages) else None
-
     def drain(self) -> None:
         """Work until no band is left."""
-        done = None
-        while taken := self._take(done):
-            done, work = taken
-            work(done[1])
+        bands = self._bands
+        while True:
+            try:
+                number = self._left.popleft()
+            except IndexError:
+                return
+            work, i, needs = bands[number]
+            if not self._wait_for(needs):
+                return
+            work(i)
+            self._done[number] = 1
+            self._tell()
 
     def help(self) -> None:
-        """`drain`, for a thread of the pool; one that comes late finds nothing to do."""
+        """`drain`, for a helper; one that comes late finds nothing to do."""
         _run_on(self._helper_cpus)
-        with self._changed:
-            if self._find_next() is None:
-                return
-            self._helping += 1
+        self._helping.append(None)
         try:
             self.drain()
         except BaseException as error:
-            self.stop(error)
-        finally:
-            with self._changed:
-                self._helping -= 1
-                self._changed.notify_all()
-
-    def stop(self, error: BaseException | None = None) -> None:
-        """Hand out no more bands; one that waits for others is not worked on, either."""
-        with self._changed:
-            self._stages = []
             if self.error is None:
                 self.error = error
-            self._changed.notify_all()
+            self.stopped = True
+        finally:
+            self._helping.pop()
+            self._tell()
 
     def finish(self) -> None:
-        """Wait for the helpers that are working."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._helping == 0)
-        # The pool may hold a late helper for a while, and must not hold arrays with it.
-        self._stages = []
+        """Wait for the helpers at work: no band is left, or the queue has stopped."""
+        self._tell()
+        self._wait_until(lambda: not self._helping)
+        # The call of a helper that comes late must not keep arrays alive.
+        self._bands = []
+
+    def _wait_for(self, count: int) -> bool:
+        """Wait until the first `count` bands are done; False where the queue stops before."""
+
+        def ready() -> bool:
+            return self.stopped or not 0 <= self._done.find(0) < count
+
+        self._wait_until(ready)
+        return not self.stopped
+
+    def _wait_until(self, ready: Callable[[], bool]) -> None:
+        if ready():
+            return
+        changed: SimpleQueue[None] = SimpleQueue()
+        self._waiting.append(changed)
+        # Asked again now that it is in the list: what changes from here on is told.
+        while not ready():
+            try:
+                changed.get(timeout=_LOOK_AGAIN)
+            except Empty:
+                pass  # a caller that was interrupted twice may have told nobody
+        self._waiting.remove(changed)
+
+    def _tell(self) -> None:
+        for changed in self._waiting.copy():
+            changed.put(None)
+
+
+class _Helpers:
+    """Threads that wait for calls, one more than there is work for.
+
+    Helpers start each other: one that leaves nobody waiting when it begins to work starts
+    the next. They are not joined when the interpreter exits.
+    """
+
+    def __init__(self) -> None:
+        self._calls: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        self._started = False
+        self._lock = threading.Lock()
+        """Of the numbers below, which belong to the helpers."""
+        self._count = 1
+        self._waiting = 0
+
+    def call(self, function: Callable[[], None], times: int) -> None:
+        """Have so many helpers call a function that raises nothing; does not wait for them.
+
+        Where no thread may start (the interpreter is closing down, or a limit of the system)
+        there may be fewer, and they may come late.
+        """
+        if not self._started:
+            if not self._start():
+                return
+            self._started = True
+        for _ in range(times):
+            self._calls.put(function)
+
+    def _start(self) -> bool:
+        try:
+            # Not threading.Thread, whose start() takes locks.
+            start_new_thread(self._serve, ())
+        except RuntimeError:
+            return False
+        return True
+
+    def _serve(self) -> None:
+        while True:
+            with self._lock:
+                self._waiting += 1
+            function = self._calls.get()
+            with self._lock:
+                self._waiting -= 1
+                if self._waiting == 0 and self._count < _MAX_HELPERS:
+                    self._count += self._start()
+            function()
+            del function
+
+
+_helpers = _Helpers()
 
 
 def _other_cpus() -> frozenset[int] | None:
@@ -201,7 +257,7 @@ def _other_cpus() -> frozenset[int] | None:
 
 
 def _run_on(cpus: frozenset[int] | None) -> None:
-    """Keep this thread, one of the pool's, on these CPUs."""
+    """Keep this thread, a helper, on these CPUs."""
     if cpus is None or cpus == getattr(_thread, "cpus", None):
         return
     try:
@@ -222,19 +278,11 @@ _current_cpu = _find_current_cpu()
 _thread = threading.local()
 
 
-def _shared_pool() -> ThreadPoolExecutor:
-    global _pool
-    with _lock:
-        if _pool is None:
-            _pool = ThreadPoolExecutor(_MAX_WORKERS, thread_name_prefix="fastdeconv")
-        return _pool
-
-
-def _forget_pool() -> None:
-    """After fork the child has the executor but not its threads."""
-    global _pool, _lock
-    _pool, _lock = None, threading.Lock()
+def _forget_helpers() -> None:
+    """After fork the child has none of the threads."""
+    global _helpers
+    _helpers = _Helpers()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_pool)
+    os.register_at_fork(after_in_child=_forget_helpers)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -202,22 +204,22 @@ def test_calls_nest():
     assert sorted(calls) == [(i, j) for i in range(6) for j in range(6)]
 
 
-def test_calls_nest_deeper_than_the_pool_has_threads(monkeypatch):
-    with ThreadPoolExecutor(1) as small:
-        monkeypatch.setattr(schedule, "_pool", small)
-        calls: list[int] = []
+def test_calls_nest_deeper_than_there_are_helpers(monkeypatch):
+    monkeypatch.setattr(schedule, "_MAX_HELPERS", 1)
+    monkeypatch.setattr(schedule, "_helpers", schedule._Helpers())
+    calls: list[int] = []
 
-        def nested(depth: int) -> None:
-            if depth == 0:
-                calls.append(1)
-            else:
-                run_bands(2, lambda i: nested(depth - 1), 4)
+    def nested(depth: int) -> None:
+        if depth == 0:
+            calls.append(1)
+        else:
+            run_bands(2, lambda i: nested(depth - 1), 4)
 
-        nested(7)
+    nested(7)
     assert len(calls) == 2**7
 
 
-def test_many_callers_share_the_pool():
+def test_many_callers_share_the_helpers():
     def call(n: int) -> int:
         calls: list[int] = []
         run_bands(n, calls.append, 4)
@@ -232,24 +234,89 @@ def test_what_the_bands_worked_on_is_let_go_at_once(monkeypatch):
         def __call__(self, i: int) -> None:
             pass
 
-    busy = threading.Event()
-    with ThreadPoolExecutor(1) as small:
-        monkeypatch.setattr(schedule, "_pool", small)
-        small.submit(busy.wait, WAIT)
-        work = Work()
-        alive = weakref.ref(work)
-        run_bands(10, work, 2)  # the helper is still in the queue of the pool
-        del work
-        held = alive()
-        busy.set()
-    assert held is None
+    # The helper is called, and never comes.
+    monkeypatch.setattr(schedule, "start_new_thread", lambda *args: 0)
+    monkeypatch.setattr(schedule, "_helpers", schedule._Helpers())
+    work = Work()
+    alive = weakref.ref(work)
+    run_bands(10, work, 2)
+    assert schedule._helpers._calls.qsize() == 1
+    del work
+    assert alive() is None
 
 
-def test_a_pool_that_starts_no_thread_leaves_the_work_to_the_caller(monkeypatch):
-    closed = ThreadPoolExecutor(1)
-    closed.shutdown()
-    monkeypatch.setattr(schedule, "_pool", closed)
+def test_without_threads_the_caller_does_the_work(monkeypatch):
+    def refuse(*args: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(schedule, "start_new_thread", refuse)
+    monkeypatch.setattr(schedule, "_helpers", schedule._Helpers())
     test_every_band_is_called_once(20, 4)
+
+
+class Interrupt(BaseException):
+    """What the handler of a signal raises."""
+
+
+class InterruptAt:
+    """A trace function: raises before this bytecode of the calling thread in schedule.py."""
+
+    def __init__(self, number: int) -> None:
+        self.left = number
+
+    def __call__(self, frame, event, arg):
+        if frame.f_code.co_filename != schedule.__file__:
+            return None
+        frame.f_trace_opcodes = True
+        if event == "opcode":
+            self.left -= 1
+            if self.left < 0:
+                raise Interrupt
+        return self
+
+
+@contextlib.contextmanager
+def traced(function):
+    before = sys.gettrace()
+    sys.settrace(function)
+    try:
+        yield
+    finally:
+        sys.settrace(before)
+
+
+def test_an_exception_at_any_bytecode_of_the_caller_ends_the_call_and_nothing_else(monkeypatch):
+    helpers = schedule._Helpers()
+    monkeypatch.setattr(schedule, "_helpers", helpers)
+    caller = threading.get_ident()
+    working: set[int] = set()
+    done: list[int] = []
+
+    def work(i: int) -> None:
+        working.add(ident := threading.get_ident())
+        # Helpers are at work when the caller is interrupted, or wait for its band.
+        time.sleep(3e-4 if ident == caller else 1e-4)
+        done.append(i)
+        working.remove(ident)
+
+    def call() -> None:
+        run_stages([Stage(3, work), Stage(2, work, [2, 3])], 3)
+
+    for number in itertools.count():
+        interrupt = InterruptAt(number)
+        with contextlib.suppress(Interrupt), traced(interrupt):
+            call()
+        assert not working
+        done.clear()
+        call()
+        assert sorted(done) == [0, 0, 1, 1, 2]
+        if interrupt.left >= 0:
+            break
+    assert number > 100
+    give_up = time.monotonic() + WAIT
+    while helpers._waiting < helpers._count:
+        assert time.monotonic() < give_up, "a helper does not come back"
+        time.sleep(1e-3)
 
 
 def run_python(code: str) -> str:
@@ -285,9 +352,45 @@ def test_bands_run_while_the_interpreter_closes_down():
 import atexit
 from fastdeconv.kernels.schedule import run_bands
 run_bands(9, lambda i: None, 3)
-atexit.register(lambda: run_bands(9, lambda i: print(i), 3))
+def last():
+    calls = []
+    run_bands(9, calls.append, 3)
+    print(sorted(calls) == list(range(9)))
+atexit.register(last)
 """
-    assert run_python(code).split() == [str(i) for i in range(9)]
+    assert run_python(code) == "True\n"
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timer on this system")
+@pytest.mark.parametrize("seconds", [3e-3, 2e-4], ids=["now and then", "often"])
+def test_a_process_ends_after_its_calls_were_interrupted(seconds):
+    code = f"""
+import signal
+from fastdeconv.kernels.schedule import Stage, run_stages
+class Interrupt(BaseException):
+    pass
+def ring(signum, frame):
+    while frame is not None and frame.f_code is not call.__code__:
+        frame = frame.f_back
+    if frame is not None:
+        raise Interrupt
+def call():
+    calls = []
+    run_stages([Stage(9, calls.append), Stage(3, calls.append, [2, 5, 9])], 3)
+    assert sorted(calls) == sorted([*range(9), *range(3)])
+signal.signal(signal.SIGALRM, ring)
+signal.setitimer(signal.ITIMER_REAL, {seconds}, {seconds})
+hits = 0
+while hits < 100:
+    try:
+        call()
+    except Interrupt:
+        hits += 1
+signal.signal(signal.SIGALRM, signal.SIG_IGN)
+call()
+print("done")
+"""
+    assert run_python(code) == "done\n"
 
 
 @settings(derandomize=True, deadline=None)
