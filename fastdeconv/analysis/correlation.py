@@ -28,6 +28,8 @@ __all__ = ["PairSums", "open_at_most"]
 
 _FLAT = 1e-12
 """A map of which less than this share of the energy is left without its mean is flat."""
+_LARGEST_EXPONENT = 126
+"""Of a power of two that is a normal number in float32, and its inverse too."""
 
 
 def open_at_most(groups: Sequence[Group], order: Sequence[int]) -> int:
@@ -103,6 +105,9 @@ class PairSums:
 
 def _standardise(row: NDArray[np.float32]) -> bool:
     """Take away the mean and scale to length 1, in place; a flat row becomes 0 and is False."""
+    # Squares of very large or small maps would overflow or vanish. A power of two rounds nothing.
+    exponent = int(np.frexp(max(row.max(), -row.min()))[1])
+    row *= np.float32(2.0 ** -min(max(exponent, -_LARGEST_EXPONENT), _LARGEST_EXPONENT))
     before = _energy(row)
     row -= row.mean()
     energy = _energy(row)

@@ -58,6 +58,14 @@ def test_a_flat_map_is_in_no_pair(maps, value):
     assert found.sums[1, 0] == pytest.approx(wanted, abs=1e-5)
 
 
+@pytest.mark.parametrize("exponent", [-120, -70, 70, 120])
+def test_maps_of_any_size_correlate_alike(maps, exponent):
+    """Also where the squares of their values do not exist in float32."""
+    wanted = collect(maps).sums
+    scaled = [np.ldexp(own, exponent) for own in maps]
+    np.testing.assert_array_equal(collect(scaled).sums, wanted)
+
+
 def test_equal_maps_correlate_fully_and_opposite_ones_not_at_all(maps):
     maps[1], maps[2] = maps[0], 10 - 2 * maps[0]
     assert collect(maps).sums[0, 0] == pytest.approx(1 - 1 - 1, abs=1e-5)
