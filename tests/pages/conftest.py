@@ -18,6 +18,17 @@ import fastdeconv as fd
 
 SR = 11025
 
+# Longer than anything takes on a machine that is busy: a guard against what never comes true.
+PATIENCE = 60
+# True once something has been heard; a sound that loops never ends before it is looked at.
+SOUNDING = "Number(document.getElementById('time').textContent.replace(' s', '')) > 0.15"
+# The audio elements of a page, in a global of its own: first what plays, then the original.
+KEEP_SOUNDS = """sounds = []; const make = Audio; Audio = function () {
+    const sound = new make(); sounds.push(sound); return sound; };"""
+MUTED = "sounds.map(sound => sound.muted)"
+PAUSED = "sounds.every(sound => sound.paused)"
+WIDER = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+
 
 def unavailable(reason):
     if os.environ.get("FASTDECONV_REQUIRE_BROWSER") == "1":
@@ -55,7 +66,8 @@ class Opened:
         page.on("dialog", lambda dialog: self.complaints.append(f"dialog: {dialog.message}"))
         page.on("request", self._asked)
         page.on("requestfailed", self._failed)
-        page.set_default_timeout(10_000)
+        page.set_default_timeout(1000 * PATIENCE)
+        page.add_init_script(KEEP_SOUNDS)
         page.goto(address)
 
     def _asked(self, request):
@@ -82,12 +94,9 @@ class Opened:
         for key in keys:
             self.page.keyboard.press(key)
 
-    def time(self):
-        return float(self.text("#time").removesuffix(" s"))
-
-    def wait_for(self, condition, seconds=10):
+    def wait_for(self, condition):
         # Not Playwright's own, which the page's content security policy forbids.
-        end = time.monotonic() + seconds
+        end = time.monotonic() + PATIENCE
         while not self.page.evaluate(condition):
             assert time.monotonic() < end, f"never came true: {condition}"
             self.page.wait_for_timeout(20)
@@ -98,10 +107,11 @@ def open_page(browser):
     """Open a file or an address; the page must not have complained by the end of the test."""
     opened = []
 
-    def open_it(path, *, fragment="", width=1280, height=900, scheme="light"):
+    def open_it(path, *, fragment="", width=1280, height=900, scheme="light", touch=False):
         address = path if isinstance(path, str) else path.resolve().as_uri()
         page = browser.new_page(
-            viewport={"width": width, "height": height}, color_scheme=scheme
+            viewport={"width": width, "height": height}, color_scheme=scheme,
+            has_touch=touch, is_mobile=touch,
         )
         opened.append(Opened(page, address + fragment))
         return opened[-1]

@@ -6,9 +6,8 @@ import pytest
 
 import fastdeconv as fd
 
-from .conftest import SR, make_network, make_samples
+from .conftest import MUTED, SOUNDING, SR, WIDER, make_network, make_samples
 
-SOUNDING = "Number(document.getElementById('time').textContent.replace(' s', '')) > 0.15"
 NAMES = ("<i>first</i>", "100% second", "third")
 
 
@@ -42,6 +41,42 @@ def test_every_song_is_there_with_a_link_to_its_page(songs):
     assert songs.text("h1") == "100% second"
 
 
+def test_the_top_says_in_two_sentences_what_is_seen_and_what_to_do(songs):
+    intro = " ".join(songs.text(".intro").split())
+    assert intro.count(". ") == 1 and intro.endswith(".")
+    assert "features, small detectors" in intro and "press ▶" in intro
+
+
+def test_a_song_plays_at_once(songs):
+    assert songs.page.locator("#toggle").is_enabled()
+    songs.press("l", " ")
+    songs.wait_for(SOUNDING)
+    assert songs.text("#now") == cards(songs, "songs")[0]
+    assert songs.page.locator("#ab").is_disabled()  # an original has no other
+
+
+def test_a_link_makes_a_feature_ready_to_be_compared(open_page, songs_page):
+    page = open_page(songs_page, fragment="#pool2/3")
+    name = f"pool2/3 in {cards(page, 'instances')[0]}"
+    assert page.text("#now") == name
+    page.press("l")
+    page.page.click("#ab")
+    page.wait_for(SOUNDING)
+    assert page.page.evaluate(MUTED) == [True, False]
+    assert page.text("#now") == f"original (instead of {name})"
+
+
+def test_a_feature_that_is_opened_again_shows_where_it_is(open_page, songs_page):
+    page = open_page(songs_page, fragment="#pool2/3")
+    page.press("l", " ")
+    page.wait_for(SOUNDING)
+    page.press("Escape")
+    assert page.page.locator(".playhead:visible").count() == 0
+    page.page.click("#features a >> text=pool2/3")
+    page.page.locator("#instances .playhead").wait_for()
+    assert page.page.locator('#instances .play[aria-pressed="true"]').count() == 1
+
+
 def test_a_search_finds_songs_and_features(songs):
     songs.page.fill("#search", "third")
     assert cards(songs, "songs") == ["third"]
@@ -63,6 +98,7 @@ def test_features_whose_label_is_the_same_in_most_songs_come_first(songs):
 
 
 def test_one_feature_is_seen_and_heard_in_every_song(songs):
+    songs.press("l")
     songs.page.click("#features a >> text=pool2/3")
     assert songs.text("#across-title") == "pool2/3 in every song"
     assert cards(songs, "instances") == cards(songs, "songs")
@@ -94,6 +130,9 @@ def test_a_link_opens_a_feature_and_leads_on_to_it_in_one_song(open_page, songs_
     assert page.text("#across-title") == "pool2/3 in every song"
     page.page.locator("#instances h3 a").nth(1).click()
     assert page.text("#detail-title") == "pool2/3"
+    page.page.click("#ab")
+    page.wait_for(SOUNDING)
+    assert page.text("#now") == "original (instead of pool2/3)"
 
 
 def test_a_silent_feature_is_said_to_be_silent(open_page, songs_page):
@@ -113,5 +152,4 @@ def test_every_picture_is_there(songs):
 @pytest.mark.parametrize("width", [360, 1280])
 def test_nothing_is_wider_than_the_screen(open_page, songs_page, width):
     page = open_page(songs_page, fragment="#pool2/3", width=width)
-    wider = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
-    assert page.page.evaluate(wider) <= 0
+    assert page.page.evaluate(WIDER) <= 0

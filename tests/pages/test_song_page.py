@@ -13,16 +13,29 @@ import threading
 import pytest
 
 import fastdeconv as fd
+from fastdeconv.report import listening
+from fastdeconv.report.web import render
 
-from .conftest import SR, make_network, make_samples
+from .conftest import MUTED, PAUSED, SOUNDING, SR, WIDER, make_network, make_samples
 
-SOUNDING = "Number(document.getElementById('time').textContent.replace(' s', '')) > 0.15"
 SEEK = """share => {
     const slider = document.getElementById("seek");
     slider.value = share;
     slider.dispatchEvent(new Event("input"));
 }"""
 HEADS = "document.querySelectorAll('.playhead').length"
+# Presses a key and says by how much that moved the sound.
+PRESSED = """key => {
+    const before = sounds[0].currentTime;
+    document.body.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true }));
+    return sounds[0].currentTime - before;
+}"""
+# Keeps everything that the player says from now on.
+LISTEN = """() => {
+    window.said = [];
+    const now = document.getElementById("now");
+    new MutationObserver(() => said.push(now.textContent)).observe(now, { childList: true });
+}"""
 
 
 @pytest.fixture
@@ -43,6 +56,47 @@ def test_the_page_opens_from_a_disk_without_complaint_and_shows_what_was_compute
     facts = song.text(".facts")
     for fact in ("clicks.wav", "tiny", "rock", "deconvnet", "11025 Hz", fd.__version__):
         assert fact in facts
+
+
+def test_the_top_says_in_two_sentences_what_is_seen_and_what_to_do(song):
+    intro = " ".join(song.text(".intro").split())
+    assert intro.count(". ") == 1 and intro.endswith(".")
+    assert "features, a small detector" in intro and "Press ▶" in intro
+
+
+@pytest.fixture
+def page_with(open_page, monkeypatch, tmp_path):
+    """The page of a song that is given more to show."""
+    def open_it(**more):
+        monkeypatch.setattr(
+            listening, "render", lambda page, scripts, own: render(page, scripts, {**own, **more})
+        )
+        explanation = fd.explain((make_samples(), SR), make_network(), layers="pool1")
+        return open_page(explanation.save(tmp_path) / "index.html", width=390)
+    return open_it
+
+
+def test_a_notice_and_the_scores_of_the_classes_are_shown(page_with):
+    rows = [("rock <i>", "1.20", "82 %"), ("j" * 300, "−0.31", "")]
+    page = page_with(notice="Only <b> of it.", scores={"note": "What they mean.", "rows": rows})
+    assert page.text("header .notice") == "Only <b> of it."
+    assert page.text(".scores .hint") == "What they mean."
+    heads = page.page.locator(".scores thead th").all_inner_texts()
+    assert heads == ["class", "score", "probability"]
+    cells = page.page.locator(".scores tbody tr > *").all_inner_texts()
+    assert cells == [cell for row in rows for cell in row]
+    assert page.page.evaluate(WIDER) <= 0
+
+
+def test_scores_without_probabilities_have_no_column_for_them(page_with):
+    page = page_with(scores={"note": "", "rows": [("rock", "1.20", ""), ("jazz", "0.31", "")]})
+    assert page.page.locator(".scores thead th").all_inner_texts() == ["class", "score"]
+    assert page.page.locator(".scores td").count() == 2
+
+
+def test_without_a_notice_or_scores_there_is_no_place_for_them(page_with):
+    page = page_with(notice=None, scores=None)
+    assert page.page.locator(".notice, .scores").count() == 0
 
 
 def test_every_picture_that_comes_into_sight_is_there(song):
@@ -86,25 +140,57 @@ def test_the_axes_name_hertz_and_seconds_on_every_picture_in_sight(song):
 # Listening
 
 
+@pytest.mark.parametrize(("fragment", "button"), [
+    ("", "toggle"), ("", "ab"), ("#pool2/5", "toggle"), ("#pool1/2", "ab"),  # the last is silent
+])
+def test_play_and_compare_can_be_used_at_once(open_page, song_folder, fragment, button):
+    page = open_page(song_folder / "index.html", fragment=fragment)
+    wanted = fragment.removeprefix("#") or page.visible()[0]
+    assert page.text("#now") == wanted
+    assert page.page.locator(".playhead:visible").count() == 0
+    page.press("l")
+    page.page.click(f"#{button}")
+    page.wait_for(SOUNDING)
+    assert page.page.evaluate(MUTED) == [button == "ab", button == "toggle"]
+    assert wanted in page.text("#now") and ("original" in page.text("#now")) == (button == "ab")
+    if not fragment:
+        page.press("ArrowRight")  # goes on from what sounds
+        assert page.text("#now") == page.visible()[1]
+
+
+def test_space_plays_what_a_link_opened_and_leaves_the_focus_there(open_page, song_folder):
+    page = open_page(song_folder / "index.html", fragment="#pool2/5")
+    page.press("l", " ")
+    page.wait_for(SOUNDING)
+    assert page.text("#now") == "pool2/5"
+    assert page.page.evaluate("document.activeElement.id") == "detail"
+
+
+def test_a_place_can_be_chosen_before_a_sound_is_played(song):
+    song.page.evaluate(SEEK, 0.5)
+    assert song.text("#time") == "1.0 s"
+    song.page.evaluate("sounds[0].onplaying = () => { window.began = sounds[0].currentTime; }")
+    song.press(" ")
+    song.wait_for("window.began !== undefined")
+    assert song.page.evaluate("began") >= 1
+
+
 def test_a_click_plays_a_feature_and_its_playhead_moves(song):
+    song.press("l")
     card = song.page.locator(".card:not([hidden])").nth(1)
     card.locator(".play").click()
     song.wait_for(SOUNDING)
     assert song.text("#now") == song.visible()[1]
     assert card.locator(".play").get_attribute("aria-pressed") == "true"
-    head = card.locator(".playhead")
-    places = []
-    for _ in range(2):
-        places.append(head.evaluate("head => parseFloat(head.style.left)"))
-        song.page.wait_for_timeout(200)
-    assert 0 < places[0] < places[1] <= 100
+    place = card.locator(".playhead").evaluate("head => head.style.left")
+    song.wait_for(f"document.querySelector('.playhead').style.left !== '{place}'")
     card.locator(".play").click()
-    stopped = song.time()
-    song.page.wait_for_timeout(200)
-    assert song.time() == stopped
+    assert song.page.evaluate(PAUSED)
+    assert card.locator(".play").get_attribute("aria-pressed") is None
 
 
 def test_only_one_sound_and_one_playhead_at_a_time(song):
+    song.press("l")
     for i in (0, 2):
         song.page.locator(".card:not([hidden]) .play").nth(i).click()
         song.wait_for(SOUNDING)
@@ -117,31 +203,24 @@ def test_only_one_sound_and_one_playhead_at_a_time(song):
 
 @pytest.mark.parametrize("key", ["a", "B"])
 def test_switching_to_the_original_keeps_the_place_and_matches_the_level(song, song_folder, key):
-    sounds = """sounds = []; const make = Audio; Audio = function () {
-        const sound = new make(); sounds.push(sound); return sound; };"""
-    song.page.add_init_script(sounds)
-    song.page.reload()
-    song.press(" ")
+    song.press("l", " ")
     song.wait_for(SOUNDING)
-    feature, original = "sounds[0]", "sounds[1]"
-    assert song.page.evaluate(f"[{feature}.muted, {original}.muted]") == [False, True]
-    song.press(key)
-    before = song.time()
-    assert song.page.evaluate(f"[{feature}.muted, {original}.muted]") == [True, False]
+    assert song.page.evaluate(MUTED) == [False, True]
+    assert abs(song.page.evaluate(PRESSED, key)) < 0.05
+    assert song.page.evaluate(MUTED) == [True, False]
     assert "original" in song.text("#now")
-    assert song.page.evaluate(f"Math.abs({feature}.currentTime - {original}.currentTime)") < 0.15
-    song.page.wait_for_timeout(250)
-    assert 0 < song.time() - before < 1
+    song.wait_for("Math.abs(sounds[0].currentTime - sounds[1].currentTime) < 0.15")
+    assert not song.page.evaluate(PAUSED)
     # As loud as each other: rms as written times volume.
     name = song.visible()[0]
     (row,) = [r for r in rows_of(song_folder) if f"{r['layer']}/{r['feature']}" == name]
     audio = json.loads((song_folder / "manifest.json").read_text())["audio"]
     rms = float(row["gain"]) * (float(row["energy"]) / audio["samples"]) ** 0.5
-    volumes = song.page.evaluate(f"[{feature}.volume, {original}.volume]")
+    volumes = song.page.evaluate("sounds.map(sound => sound.volume)")
     assert volumes[0] * rms == pytest.approx(volumes[1] * audio["original_rms"], rel=1e-3)
     assert max(volumes) == 1
     song.press(key)
-    assert song.page.evaluate(f"[{feature}.muted, {original}.muted]") == [False, True]
+    assert song.page.evaluate(MUTED) == [False, True]
 
 
 def test_a_loop_begins_again_and_without_it_the_sound_ends(song):
@@ -157,13 +236,14 @@ def test_a_loop_begins_again_and_without_it_the_sound_ends(song):
 
 def test_the_next_feature_follows_by_itself_where_that_is_asked_for(song):
     first, second = song.visible()[:2]
-    song.press(" ", "n")
-    song.wait_for(SOUNDING)
-    assert song.text("#now") == first
-    song.page.evaluate(SEEK, 0.95)
-    song.wait_for(f"document.getElementById('now').textContent === '{second}'")
-    song.wait_for(SOUNDING)
+    song.page.evaluate(LISTEN)
+    song.press("n", " ")
     assert song.page.locator("#onward").get_attribute("aria-pressed") == "true"
+    song.wait_for(SOUNDING)
+    song.page.evaluate(SEEK, 0.95)
+    song.wait_for(f"said.includes('{second}')")
+    assert list(dict.fromkeys(song.page.evaluate("said")))[:2] == [first, second]
+    song.wait_for(SOUNDING)
 
 
 def test_no_sound_is_loaded_before_it_is_asked_for(song):
@@ -175,7 +255,7 @@ def test_no_sound_is_loaded_before_it_is_asked_for(song):
 
 
 def test_arrows_move_and_take_the_sound_along(song):
-    song.press(" ")
+    song.press("l", " ")
     song.wait_for(SOUNDING)
     first, second = song.visible()[:2]
     song.press("ArrowRight")
@@ -282,6 +362,49 @@ def test_the_details_follow_the_keys_and_close_with_escape(song):
     assert song.page.evaluate("document.activeElement.className") == "play picture"
 
 
+def test_the_details_have_buttons_for_a_thumb(open_page, song_folder):
+    page = open_page(
+        song_folder / "index.html", fragment="#pool2/5", width=390, height=844, touch=True
+    )
+    play, compare = page.page.locator("#detail-play"), page.page.locator("#detail-ab")
+    page.page.tap("#loop")
+    play.tap()
+    page.wait_for(SOUNDING)
+    assert page.page.get_by_role("button", name="Pause pool2/5").inner_text() == "❚❚ Pause"
+    compare.tap()
+    assert page.page.evaluate(MUTED) == [True, False]
+    assert compare.get_attribute("aria-pressed") == "true"
+    play.tap()
+    assert page.page.evaluate(PAUSED)
+    assert page.page.get_by_role("button", name="Play pool2/5", exact=True).inner_text() == "▶ Play"
+    assert page.page.evaluate(WIDER) <= 0
+
+
+def test_the_buttons_of_the_details_are_pressed_with_the_keyboard(open_page, song_folder):
+    page = open_page(song_folder / "index.html", fragment="#pool2/5")
+    page.press("l", "Tab", "Tab", " ")  # past the button that closes
+    page.wait_for(SOUNDING)
+    assert page.text("#now") == "pool2/5"
+    page.press("Tab", "Enter")
+    assert page.page.evaluate(MUTED) == [True, False]
+    assert page.text("#detail-title") == "pool2/5"
+
+
+@pytest.mark.parametrize("button", ["detail-play", "detail-ab"])
+def test_the_buttons_of_the_details_act_on_what_is_shown_whatever_sounds(song, button):
+    first, second = song.visible()[:2]
+    song.press("l", " ")
+    song.wait_for(SOUNDING)
+    song.page.locator(".card:not([hidden]) h3 a").nth(1).click()
+    assert song.text("#detail-title") == second
+    assert song.text("#now") == first
+    assert song.text("#detail-play") == "▶ Play"
+    song.page.click(f"#{button}")
+    assert song.text("#now").removeprefix("original (instead of ").removesuffix(")") == second
+    assert song.page.evaluate(MUTED) == [button == "detail-ab", button == "detail-play"]
+    assert song.text("#detail-play") == "❚❚ Pause"
+
+
 def test_a_link_to_a_twin_unfolds_it_and_one_to_a_silent_feature_says_so(open_page, song_folder):
     twin = open_page(song_folder / "index.html", fragment="#pool1/0")
     assert "pool1/0" in twin.visible()
@@ -384,11 +507,17 @@ def test_a_page_without_features_and_a_silent_one_open(open_page, tmp_path):
 @pytest.mark.parametrize("width", [360, 1280])
 def test_nothing_is_wider_than_the_screen(open_page, song_folder, width, scheme):
     page = open_page(song_folder / "index.html", width=width, height=800, scheme=scheme)
-    wider = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
-    assert page.page.evaluate(wider) <= 0
+    assert page.page.evaluate(WIDER) <= 0
     page.press("ArrowRight", "Enter")
     box = page.page.locator("#detail").bounding_box()
     assert box["x"] >= 0 and box["x"] + box["width"] <= width
+
+
+def test_all_that_is_pressed_on_a_phone_is_as_large_as_a_thumb(open_page, song_folder):
+    page = open_page(song_folder / "index.html", fragment="#pool2/5", width=390, touch=True)
+    for control in page.page.locator("button:visible, select:visible, input:visible").all():
+        box = control.bounding_box()
+        assert min(box["width"], box["height"]) >= 44, control.evaluate("one => one.outerHTML")
 
 
 def test_text_stands_out_from_its_ground(open_page, song_folder):

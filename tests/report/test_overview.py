@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 import fastdeconv as fd
+from fastdeconv.report import overview
+from fastdeconv.report.web import render
 
 SR = 8000
 
@@ -66,6 +68,19 @@ def test_only_songs_of_one_network_and_one_rule_are_compared(tmp_path):
     save(tmp_path, "guided", rule="guided")
     names = [song["name"] for song in data_of(fd.overview(tmp_path))["songs"]]
     assert names == ["a", "b"]
+
+
+def test_songs_that_are_left_out_are_named_with_the_reason(tmp_path, monkeypatch):
+    def render_with(left_out):
+        monkeypatch.setattr(overview, "render", lambda page, scripts, own: render(
+            page, scripts, {**own, "left_out": left_out}))
+        return fd.overview(tmp_path).read_text(encoding="utf-8")
+
+    save(tmp_path, "a")
+    text = " ".join(render_with([("<b>other", "another rule"), ("x", "damaged")]).split())
+    assert "Not on this page:" in text
+    assert "<li>&lt;b&gt;other: another rule</li> <li>x: damaged</li>" in text
+    assert "Not on this page" not in render_with([])
 
 
 def test_songs_from_other_places_of_their_files_are_compared_all_the_same(tmp_path):
