@@ -11,12 +11,14 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ..arrays import as_array
 from ..audio._checks import as_choice
 from ..audio.auralise import map_planes
 from ..audio.frontend import Clip
-from ..errors import ParameterError
+from ..errors import ParameterError, shown
 from ..kernels.dispatch import get_num_threads
 from ..kernels.schedule import run_bands
+from ..network.choosing import as_list
 from .hpss import harmonic_mask
 from .labels import label
 from .measures import correlation, selectivity, spectral_flux
@@ -30,11 +32,14 @@ DESCRIPTORS = (
     "level", "share", "onset", "attack", "harmonic", "centroid", "bandwidth", "flatness",
     "low", "mid", "high", "sustain", "frequency_selectivity", "time_selectivity", "sign", "copy",
 )
+_OF_TIME = ("onset", "attack", "harmonic", "sustain", "time_selectivity")
+
 #: Maps that correlate more than this are twins.
 TWINS = 0.95
 
 _LOW_HZ, _HIGH_HZ = 200.0, 2000.0
 _SUSTAIN_SECONDS = 0.1
+_LEAST_FRAMES = 3  # two always correlate, or one does not change
 _ATTACK_LIMIT = 60.0  # dB; no number for silence
 _FLOOR = 1e-8  # of the strongest band: the 80 dB of the pictures
 _RANK_RANGE = 60.0  # dB below the strongest feature of the layer at which strength is nil
@@ -90,6 +95,7 @@ def describe(
         ``onset``
             Correlation over frames of the map's size (sum of absolute values) with the
             clip's spectral flux (sum of rises of abs(STFT)), -1 to 1.
+            This and all else that is about time is None of a clip of one or two frames.
         ``attack``
             Mean size of the map in frames of strong flux (more than a standard deviation
             above its mean) relative to all other frames, dB; negative where it suppresses
@@ -104,7 +110,8 @@ def describe(
         ``low``, ``mid``, ``high``
             Shares of the energy heard below 200 Hz, below 2000 Hz, and above.
         ``sustain``
-            Autocorrelation of the spectrogram heard at 0.1 s, 0 to 1.
+            Autocorrelation of the spectrogram heard at 0.1 s, 0 to 1; None if the clip is
+            shorter.
         ``frequency_selectivity``, ``time_selectivity``
             0 if the map's energy is the same in all bands (frames), near 1 if it is in one.
         ``sign``
@@ -150,8 +157,8 @@ class Listener:
         self._flux = spectral_flux(self._stft.T)
         self._strong = self._flux > self._flux.mean() + self._flux.std()
         self._hz = np.arange(stft.shape[1]) * (clip.sr / clip.frontend.n_fft)
-        lag = round(_SUSTAIN_SECONDS * clip.sr / clip.frontend.hop_length)
-        self._lag = min(max(1, lag), len(stft) - 1)
+        self._frames = len(stft)
+        self._lag = max(1, round(_SUSTAIN_SECONDS * clip.sr / clip.frontend.hop_length))
         #: The clip's own values: heard as it is, with the network's input for a map. It
         #: has no level, which is among features.
         self.clip: dict[str, Any] = self._own()
@@ -160,11 +167,9 @@ class Listener:
         self, planes: NDArray[np.float32], features: Iterable[int] | None = None
     ) -> list[dict[str, Any]]:
         """As the function `describe`, of maps (K, T, F)."""
-        numbers = list(range(len(planes))) if features is None else [int(k) for k in features]
-        if len(numbers) != len(planes) or len(set(numbers)) != len(numbers):
-            raise ParameterError(
-                f"features must be {len(planes)} different numbers, one a map, found {numbers}"
-            )
+        numbers = list(range(len(planes)))
+        if features is not None:
+            numbers = _checked_numbers(features, len(planes))
         rows: list[dict[str, Any]] = [dict.fromkeys(DESCRIPTORS) for _ in numbers]
         energies = np.zeros(len(numbers))
         size = max(1, _BLOCK_VALUES // self._stft.size)
@@ -192,7 +197,7 @@ class Listener:
             {
                 "feature": number,
                 "rank": int(rank[i]),
-                "label": label(row, self.clip),
+                "label": label(row, self.clip, self._frames),
                 "twin_of": None if twin_of[i] < 0 else numbers[twin_of[i]],
                 **row,
             }
@@ -203,7 +208,7 @@ class Listener:
         numbers: dict[str, Any] = dict.fromkeys(DESCRIPTORS)
         if self._energy > 0:
             heard = self._stft[None]
-            found = self._of_map(self._input[None]) | self._of_sound(heard, _energy(heard, "f"))
+            found = self._numbers(self._input[None], heard, _energy(heard, "f"))
             numbers |= {"share": 1.0, "copy": 1.0, **_rows(found, 1)[0]}
         return numbers
 
@@ -219,15 +224,19 @@ class Listener:
         energy = bands.sum(axis=1)
         passed = energy if self._mode == "mask" else _energy(masked, "f").sum(axis=1)
         with np.errstate(invalid="ignore", divide="ignore"):
-            found = {
-                "share": passed / self._energy,
-                **self._of_map(unit),
-                **self._of_sound(heard, bands),
-            }
+            found = {"share": passed / self._energy, **self._numbers(unit, heard, bands)}
         rows = [
             row if own > 0 else {} for row, own in zip(_rows(found, len(planes)), energy.tolist())
         ]
         return rows, energy * largest.astype(np.float64) ** 2
+
+    def _numbers(
+        self, unit: FloatArray, heard: FloatArray, bands: NDArray[np.float64]
+    ) -> dict[str, NDArray[np.float64]]:
+        found = self._of_map(unit) | self._of_sound(heard, bands)
+        if self._frames < _LEAST_FRAMES:
+            found |= dict.fromkeys(_OF_TIME, np.full(len(unit), np.nan))
+        return found
 
     def _of_map(self, unit: FloatArray) -> dict[str, NDArray[np.float64]]:
         frames = np.abs(unit).sum(axis=2, dtype=np.float64)
@@ -269,11 +278,22 @@ class Listener:
         }
 
     def _sustain(self, heard: FloatArray) -> NDArray[np.float64]:
-        if self._lag < 1:
-            return np.ones(len(heard))
+        if self._lag >= self._frames:
+            return np.full(len(heard), np.nan)
         early, late = heard[:, : -self._lag], heard[:, self._lag :]
         norm = _dot(early, early) * _dot(late, late)
         return _dot(early, late) / np.sqrt(np.where(norm > 0, norm, 1))
+
+
+def _checked_numbers(features: Iterable[int], count: int) -> list[int]:
+    array = as_array(as_list("features", features), "features")
+    numbers: list[int] = array.tolist()
+    is_ints = array.ndim == 1 and (not array.size or array.dtype.kind in "iu")
+    if not is_ints or not count == len(numbers) == len(set(numbers)):
+        raise ParameterError(
+            f"features must be {count} different ints, one a map, found {shown(numbers)}"
+        )
+    return numbers
 
 
 def _rows(found: Mapping[str, NDArray[np.float64]], count: int) -> list[dict[str, Any]]:

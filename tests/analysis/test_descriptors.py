@@ -9,7 +9,7 @@ import pytest
 import fastdeconv as fd
 from fastdeconv.analysis.descriptors import DESCRIPTORS, Listener
 from fastdeconv.analysis.hpss import harmonic_mask
-from fastdeconv.analysis.labels import LABELS
+from fastdeconv.analysis.labels import LABELS, label
 
 SR = 11025
 SECONDS = 4
@@ -267,6 +267,50 @@ def test_a_copy_of_the_input_is_the_last_to_hear_of_all_that_sound(mixture):
     assert rows[0]["rank"] == len(rows)
 
 
+@pytest.mark.parametrize("frames", [1, 2, 3, 8])
+def test_few_frames_tell_nothing_about_time(frames):
+    """Two frames always correlate with the onsets or not at all, one has no course of time."""
+    clip = clip_of((np.linspace(0, 1, T.size) * chord())[: 256 * (frames - 1) + 2])
+    assert clip.stft.shape[1] == frames
+    rng = np.random.default_rng(0)
+    rows = fd.describe(clip, rng.random((20, *clip.x.shape[1:])).astype(np.float32))
+    about_time = {"onset", "attack", "harmonic", "sustain", "time_selectivity"}
+    for row in [*rows, Listener(clip, "mask").clip]:
+        if frames < 3:
+            assert {row[key] for key in about_time} == {None}
+        assert (row["sustain"] is None) == (frames <= 4)  # 0.1 s are four frames
+    if frames <= 4:
+        told = ", ".join(row["label"] for row in rows)
+        assert "onsets" not in told and "sustained" not in told
+
+
+def numbers(**changes):
+    row = dict.fromkeys(DESCRIPTORS, 0.0)
+    return row | {"onset": 0.5, "attack": 10.0} | changes
+
+
+@pytest.mark.parametrize(("frames", "onset", "wanted"), [
+    (173, 0.4, "onsets"), (173, -0.3, "avoids onsets"), (45, -0.3, "avoids onsets"),
+    (26, 0.4, "onsets"), (24, 0.4, ""), (24, -0.4, ""), (24, -0.41, "avoids onsets"),
+    (5, 0.97, ""), (5, 0.99, "onsets"), (4, 1.0, ""), (3, -1.0, ""),
+])
+def test_a_correlation_that_few_frames_reach_by_chance_earns_no_label(frames, onset, wanted):
+    attack = 10.0 if onset > 0 else -10.0
+    row = numbers(onset=onset, attack=attack)
+    assert label(row, dict.fromkeys(DESCRIPTORS), frames) == wanted
+
+
+@pytest.mark.parametrize("missing", ["onset", "attack", "sustain", "harmonic", "low", "high"])
+def test_a_number_that_is_missing_earns_no_label(missing):
+    row = numbers(**{missing: None})
+    if missing in ("onset", "attack"):
+        assert label(row, dict.fromkeys(DESCRIPTORS), 173) == ""
+    calm = {"sustain": 0.9, "harmonic": 0.9, "onset": 0.0, "low": 0.9} | {missing: None}
+    wanted = {"low": "sustained harmonics", "attack": "sustained harmonics, low end",
+              "high": "sustained harmonics, low end"}.get(missing, "low end")
+    assert label(numbers(**calm), dict.fromkeys(DESCRIPTORS), 173) == wanted
+
+
 def test_no_maps_give_no_rows(mixture):
     clip, _ = mixture
     assert fd.describe(clip, np.zeros((0, *clip.x.shape[1:]), np.float32)) == []
@@ -296,6 +340,11 @@ def test_the_number_of_threads_changes_no_bit(mixture, threads):
         ({"mode": "loud"}, "mode"),
         ({"features": [1]}, "features must be 2"),
         ({"features": [1, 1]}, "features must be 2"),
+        ({"features": 2}, "features must be a list, found 2"),
+        ({"features": ["a", "b"]}, "features must be 2 different ints, .* found"),
+        ({"features": [0.5, 1]}, "features must be 2 different ints"),
+        ({"features": [[0], [1]]}, "features must be 2 different ints"),
+        ({"features": [[0], [1, 2]]}, "features cannot be read as an array"),
         ({"maps": np.zeros((2, 3, 4))}, "maps must be"),
         ({"clip": "song.wav"}, "clip must be a Clip"),
     ],
