@@ -97,7 +97,7 @@ def test_every_argument_that_may_be_an_array_is_named(name, call, clip, net):
     assert f"{name} cannot be read as an array: of another" in str(caught.value)
 
 
-def test_tensors_that_numpy_cannot_read(clip, net):
+def test_tensors_that_numpy_cannot_read():
     torch = pytest.importorskip("torch")
     values = torch.ones(640)
     for tensor in (
@@ -106,3 +106,40 @@ def test_tensors_that_numpy_cannot_read(clip, net):
         with pytest.raises(AudioError, match=r"^samples cannot be read as an array"):
             fd.Clip(tensor, 8000, FRONTEND)
     assert fd.Clip(values, 8000, FRONTEND).samples.size == 640
+
+
+class Tensor(Unreadable):
+    """A number of another library that cannot be read."""
+
+    def __init__(self):
+        super().__init__(RuntimeError("of another library"))
+
+    def __index__(self):
+        raise self.error
+
+    __float__ = __index__
+
+
+@pytest.mark.parametrize(("name", "ask"), [
+    ("sr", lambda clip, net: fd.Clip(clip.samples, Tensor(), FRONTEND)),
+    ("n_fft", lambda clip, net: fd.Frontend(n_fft=Tensor())),
+    ("seconds", lambda clip, net: fd.chord_stimuli(seconds=Tensor())),
+    ("seed", lambda clip, net: fd.randomised(net, Tensor())),
+    ("num_threads", lambda clip, net: fd.auralise(clip, clip.x, num_threads=Tensor())),
+    ("num_threads", lambda clip, net: fd.auralise(clip, clip.x, num_threads="4")),
+    ("num_threads", lambda clip, net: fd.config(num_threads=1.5).__enter__()),
+    ("kernel_size", lambda clip, net: fd.ops.max_pool2d(np.ones((1, 1, 2, 2)), Tensor())),
+    ("mode", lambda clip, net: fd.auralise(clip, clip.x, np.array(["mask", "phase"]))),
+    ("rule", lambda clip, net: fd.deconvolve(net.forward(clip.x), "conv", rule=clip.x)),
+    ("precision", lambda clip, net: fd.deconvolve(net.forward(clip.x), "conv", precision=clip.x)),
+    ("algorithm", lambda clip, net: net.forward(clip.x, algorithm=clip.x)),
+    ("layer", lambda clip, net: net.layer_index(clip.x)),
+    ("trace", lambda clip, net: fd.deconvolve(clip.x, "conv")),
+    ("back end", lambda clip, net: fd.auralise(clip, fd.deconvolve(
+        net.forward(clip.x), "conv", backend=clip.x))),
+    ("ceil_mode", lambda clip, net: fd.ops.max_pool2d(clip.x[None], 1, ceil_mode=clip.x)),
+    ("bundled network", lambda clip, net: fd.pretrained(clip.x)),
+])
+def test_arrays_and_tensors_where_a_number_or_a_name_is_wanted(name, ask, clip, net):
+    with pytest.raises(FastdeconvError, match=name):
+        ask(clip, net)

@@ -7,19 +7,19 @@ import operator
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from ..errors import ParameterError
+from ..errors import ParameterError, shown
 
 __all__ = ["as_bool", "as_choice", "as_int", "as_number", "check_keys"]
 
 
 def as_int(name: str, value: Any, *, minimum: int, maximum: int) -> int:
     """An int (numpy's too, bool not) in [minimum, maximum]."""
-    wanted = f"{name} must be an int from {minimum} to {maximum}, found {value!r}"
+    wanted = f"{name} must be an int from {minimum} to {maximum}, found {shown(value)}"
     if isinstance(value, bool):
         raise ParameterError(wanted)
     try:
         number = operator.index(value)
-    except TypeError:
+    except Exception:  # conversion runs code of whoever made the value, such as a tensor's
         raise ParameterError(wanted) from None
     if not minimum <= number <= maximum:
         raise ParameterError(wanted)
@@ -29,28 +29,29 @@ def as_int(name: str, value: Any, *, minimum: int, maximum: int) -> int:
 def as_number(name: str, value: Any, *, above: float | None = None) -> float:
     """A finite real number, greater than `above` if that is given."""
     wanted = f"{name} must be a finite number" + ("" if above is None else f" above {above:g}")
+    wanted += f", found {shown(value)}"
     if isinstance(value, (bool, str, bytes)):
-        raise ParameterError(f"{wanted}, found {value!r}")
+        raise ParameterError(wanted)
     try:
         number = float(value)
-    except (TypeError, ValueError, OverflowError):
-        raise ParameterError(f"{wanted}, found {value!r}") from None
+    except Exception:
+        raise ParameterError(wanted) from None
     if not math.isfinite(number) or (above is not None and number <= above):
-        raise ParameterError(f"{wanted}, found {value!r}")
+        raise ParameterError(wanted)
     return number
 
 
 def as_bool(name: str, value: Any) -> bool:
     """True or False, nothing that merely counts as one."""
     if not isinstance(value, bool):
-        raise ParameterError(f"{name} must be true or false, found {value!r}")
+        raise ParameterError(f"{name} must be true or false, found {shown(value)}")
     return value
 
 
 def as_choice(name: str, value: Any, choices: Collection[str]) -> str:
     """One of `choices`."""
     if not isinstance(value, str) or value not in choices:
-        raise ParameterError(f"{name} must be one of {', '.join(choices)}, found {value!r}")
+        raise ParameterError(f"{name} must be one of {', '.join(choices)}, found {shown(value)}")
     return value
 
 
@@ -59,5 +60,5 @@ def check_keys(name: str, record: Mapping[Any, Any], allowed: Collection[str]) -
     unknown = [key for key in record if key not in allowed]
     if unknown:
         raise ParameterError(
-            f"{name}: unknown key {unknown[0]!r}; it takes {', '.join(sorted(allowed))}"
+            f"{name}: unknown key {shown(unknown[0])}; it takes {', '.join(sorted(allowed))}"
         )

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ParameterError
+from ..errors import ParameterError, shown
 from ._checks import as_choice, as_int, as_number, check_keys
 
 __all__ = ["NormalizeLike", "ScaleLike", "check_normalize", "check_scale", "scaled_magnitude"]
@@ -49,7 +49,9 @@ def check_scale(scale: Any, power: float) -> ScaleLike:
 
 def _typed_record(name: str, value: Any, types: tuple[str, ...]) -> dict[str, Any]:
     if not isinstance(value, Mapping):
-        raise ParameterError(f"{name} must be a name or a mapping with a 'type', found {value!r}")
+        raise ParameterError(
+            f"{name} must be a name or a mapping with a 'type', found {shown(value)}"
+        )
     as_choice(f"{name} type", value.get("type"), types)
     return dict(value)
 
@@ -67,7 +69,7 @@ def _check_db(record: dict[str, Any], power: float) -> dict[str, Any]:
 
 def _reference(ref: Any) -> float:
     if isinstance(ref, str):
-        raise ParameterError(f"scale ref must be 'max' or a number above 0, found {ref!r}")
+        raise ParameterError(f"scale ref must be 'max' or a number above 0, found {shown(ref)}")
     return as_number("scale ref", ref, above=0)
 
 

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..arrays import as_array
+from ..audio._checks import as_choice
 from ..errors import BackendError, ParameterError, enough_memory, shown
 from ..kernels.dispatch import get_backend, get_num_threads, has_bf16
 from ..kernels.interface import Pair, Window
@@ -131,9 +132,10 @@ def deconvolve(
     BackendError
         If the back end, or this CPU, cannot multiply in bfloat16.
     """
+    if not isinstance(trace, Trace):
+        raise ParameterError(f"trace must be a Trace, from net.forward(x), found {shown(trace)}")
     net = trace.network
-    if rule not in RULES:
-        raise ParameterError(f"rule must be one of {', '.join(RULES)}, found {shown(rule)}")
+    as_choice("rule", rule, RULES)
     if isinstance(layer, str) and layer.startswith(_CLASS):
         if features is not None:
             raise ParameterError(f"{shown(layer)} is one feature already: leave features out")
@@ -164,8 +166,7 @@ def _is_max(start: Any) -> bool:
 
 
 def _wants_bf16(precision: str, backend: Any) -> bool:
-    if precision not in ("float32", "bf16"):
-        raise ParameterError(f"precision must be 'float32' or 'bf16', found {precision!r}")
+    as_choice("precision", precision, ("float32", "bf16"))
     if precision == "bf16" and not has_bf16(backend):
         raise BackendError(
             "precision 'bf16' needs the native back end on a CPU with AVX512_BF16 "
@@ -198,12 +199,12 @@ def checked_features(layer: str, count: int, features: Sequence[int] | None) -> 
         return np.arange(count)
     array = as_array(features, "features")
     if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
-        raise ParameterError(f"features must be a sequence of ints, found {features!r}")
+        raise ParameterError(f"features must be a sequence of ints, found {shown(features)}")
     if any(isinstance(f, (bool, np.bool_)) for f in features):
         raise ParameterError(f"features must be ints, found a bool in {features!r}")
     if array.size and (array.min() < 0 or array.max() >= count):
         raise ParameterError(
-            f"layer {layer!r} has features 0..{count - 1}, found {array.min()}..{array.max()}"
+            f"layer {shown(layer)} has features 0..{count - 1}, found {array.min()}..{array.max()}"
         )
     return array.astype(np.intp)
 

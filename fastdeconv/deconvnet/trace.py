@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..arrays import as_array
-from ..errors import ParameterError, enough_memory, shown
+from ..audio._checks import as_choice
+from ..errors import ParameterError, enough_memory
 from ..kernels.blocks import BlockBackend, Epilogue, ForwardBlock
 from ..kernels.dispatch import get_backend, get_num_threads
 from ..kernels.interface import Backend, Padding
@@ -149,10 +150,7 @@ class Trace:
 @enough_memory("the activations of this input: take a shorter clip")
 def forward(net: Network, x: ArrayLike, algorithm: str) -> Trace:
     """Run `net` on one input; see `Network.forward`."""
-    if algorithm not in ALGORITHMS:
-        raise ParameterError(
-            f"algorithm must be one of {', '.join(ALGORITHMS)}, found {shown(algorithm)}"
-        )
+    as_choice("algorithm", algorithm, ALGORITHMS)
     array = as_input(x, "x")
     net.shapes(array.shape)
     backend: Any = get_backend()

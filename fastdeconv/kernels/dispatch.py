@@ -19,7 +19,9 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, NamedTuple
 
-from ..errors import BackendError, ParameterError
+import numpy as np
+
+from ..errors import BackendError, ParameterError, shown
 from .interface import Backend
 
 __all__ = [
@@ -90,8 +92,9 @@ def config(
 
 def get_backend(name: str | None = None) -> Backend:
     """The back end a call with ``backend=name`` uses."""
-    name = name or _settings.get().backend or os.environ.get("FASTDECONV_BACKEND") or None
-    if name:
+    if name is None:
+        name = _settings.get().backend or os.environ.get("FASTDECONV_BACKEND") or None
+    if name is not None:
         return _load(name)
     return _load(next(known for known in BACKENDS if _missing(known) is None))
 
@@ -119,7 +122,7 @@ def get_num_threads(num_threads: int | None = None) -> int:
             value = 0
         if value < 1:
             raise ParameterError(
-                f"FASTDECONV_NUM_THREADS must be a positive number, found {text!r}"
+                f"FASTDECONV_NUM_THREADS must be a positive number, found {shown(text)}"
             )
         return value
     return usable_cpus()
@@ -240,8 +243,8 @@ _MODULES = {
 
 
 def _load(name: str) -> Backend:
-    if name not in BACKENDS:
-        raise BackendError(f"unknown back end {name!r}; there are {', '.join(BACKENDS)}")
+    if not isinstance(name, str) or name not in BACKENDS:
+        raise BackendError(f"unknown back end {shown(name)}; there are {', '.join(BACKENDS)}")
     reason = _missing(name)
     if reason is not None:
         raise BackendError(
@@ -262,18 +265,19 @@ def _imported(name: str) -> Backend:
 
 
 def _check_isa(isa: str) -> str:
-    if isa not in _isas():
+    if not isinstance(isa, str) or isa not in _isas():
         raise BackendError(
-            f"instruction set {isa!r} is not available; "
+            f"instruction set {shown(isa)} is not available; "
             f"available: {', '.join(_isas()) or 'none (no native back end)'}"
         )
     return isa
 
 
 def _check_threads(value: Any, name: str) -> int:
-    if isinstance(value, bool) or not hasattr(value, "__index__") or value.__index__() < 1:
-        raise ParameterError(f"{name} must be a positive int, found {value!r}")
-    return int(value.__index__())
+    # Not operator.index: tensors have it, and raise errors of their own.
+    if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < 1:
+        raise ParameterError(f"{name} must be a positive int, found {shown(value)}")
+    return int(value)
 
 
 @functools.cache

@@ -16,12 +16,13 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ParameterError
+from ..errors import ParameterError, shown
 
 __all__ = [
     "Backend",
@@ -77,22 +78,19 @@ def as_pair(value: Any, name: str, *, minimum: int) -> Pair:
         value = value.tolist()
     items = value if isinstance(value, (tuple, list)) else (value, value)
     if len(items) != 2:
-        raise ParameterError(f"{name} must be an int or a pair of ints, found {value!r}")
+        raise ParameterError(f"{name} must be an int or a pair of ints, found {shown(value)}")
     pair = (_as_int(items[0], name, value), _as_int(items[1], name, value))
     if min(pair) < minimum:
-        raise ParameterError(f"{name} must be at least {minimum}, found {value!r}")
+        raise ParameterError(f"{name} must be at least {minimum}, found {shown(value)}")
     return pair
 
 
 def _as_int(item: Any, name: str, value: Any) -> int:
-    if isinstance(item, (bool, np.bool_)):
-        raise ParameterError(f"{name} must be an int or a pair of ints, found {value!r}")
-    try:
-        return operator.index(item)
-    except TypeError:
-        raise ParameterError(
-            f"{name} must be an int or a pair of ints, found {value!r}"
-        ) from None
+    if not isinstance(item, (bool, np.bool_)):
+        # Conversion runs code of whoever made the value, such as a tensor's.
+        with suppress(Exception):
+            return operator.index(item)
+    raise ParameterError(f"{name} must be an int or a pair of ints, found {shown(value)}")
 
 
 def resolve_padding(
@@ -114,13 +112,13 @@ def resolve_padding(
                 for n, k, s, d in zip(in_size, kernel, stride, dilation, strict=True)
             ]
             return sides[0], sides[1]
-        raise ParameterError(f"padding must be 'same', 'valid' or numbers, found {padding!r}")
+        raise ParameterError(f"padding must be 'same', 'valid' or numbers, found {shown(padding)}")
     if isinstance(padding, (tuple, list)) and any(
         isinstance(p, (tuple, list, np.ndarray)) for p in padding
     ):
         if len(padding) != 2:
             raise ParameterError(
-                f"padding must be ((top, bottom), (left, right)), found {padding!r}"
+                f"padding must be ((top, bottom), (left, right)), found {shown(padding)}"
             )
         return (
             as_pair(padding[0], "padding", minimum=0),

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..arrays import as_array
-from ..errors import ParameterError, enough_memory
+from ..errors import ParameterError, enough_memory, shown
 from .dispatch import get_backend, get_num_threads
 from .interface import (
     FloatArray,
@@ -128,7 +128,9 @@ def max_pool2d(
     window = pool_window(
         kernel_size, x.shape[2:], stride=stride, padding=padding, dilation=dilation
     )
-    out_size = pool_output_size(x.shape[2:], window, ceil_mode=ceil_mode)
+    if not isinstance(ceil_mode, (bool, np.bool_)):
+        raise ParameterError(f"ceil_mode must be true or false, found {shown(ceil_mode)}")
+    out_size = pool_output_size(x.shape[2:], window, ceil_mode=bool(ceil_mode))
     return get_backend(backend).max_pool2d(x, window, out_size, get_num_threads(num_threads))
 
 
@@ -274,7 +276,7 @@ def _bias(bias: ArrayLike | None, size: int) -> FloatArray | None:
 
 def _check_groups(weight: FloatArray, groups: int) -> int:
     if isinstance(groups, bool) or not isinstance(groups, (int, np.integer)) or groups < 1:
-        raise ParameterError(f"groups must be a positive int, found {groups!r}")
+        raise ParameterError(f"groups must be a positive int, found {shown(groups)}")
     if weight.shape[0] % groups:
         raise ParameterError(f"groups={groups} does not divide the {weight.shape[0]} outputs")
     return int(groups)

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from ..errors import ParameterError
+from ..errors import ParameterError, shown
 from .network import Network
 from .pretrained import list_pretrained, pretrained
 
@@ -42,12 +42,12 @@ def open_network(net: Network | str | os.PathLike[str]) -> Network:
     if isinstance(net, str) and net in list_pretrained():
         return pretrained(net)
     if not isinstance(net, (str, os.PathLike)):
-        raise ParameterError(f"net must be a Network, a name or a path, found {net!r}")
+        raise ParameterError(f"net must be a Network, a name or a path, found {shown(net)}")
     path = Path(net)
     looks_like_path = not isinstance(net, str) or path.suffix or path.name != net
     if not looks_like_path and not path.exists():
         raise ParameterError(
-            f"there is no network {net!r}: neither an archive of that name nor one of the "
+            f"there is no network {shown(net)}: neither an archive of that name nor one of the "
             f"bundled networks ({', '.join(list_pretrained()) or 'none'})"
         )
     return Network.load(path)
@@ -112,4 +112,4 @@ def as_list(key: str, values: Iterable[Any]) -> list[Any]:
     try:
         return list(values)
     except TypeError:
-        raise ParameterError(f"{key} must be a list, found {values!r}") from None
+        raise ParameterError(f"{key} must be a list, found {shown(values)}") from None

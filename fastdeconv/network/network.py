@@ -320,7 +320,7 @@ class Network:
             If there is none; lists the layers there are.
         """
         names = [layer.name for layer in self.layers]
-        if name not in names:
+        if not isinstance(name, str) or name not in names:
             raise ParameterError(f"no layer {shown(name)}; there are {', '.join(names)}")
         return names.index(name)
 
@@ -562,7 +562,7 @@ def _class_names(value: Any, channels: int | None) -> tuple[str, ...] | None:
 def _output(value: Any, last: Layer) -> Any:
     if value is None:
         return None
-    if value not in OUTPUTS:
+    if not isinstance(value, str) or value not in OUTPUTS:
         raise ParameterError(
             f"output must be one of {', '.join(OUTPUTS)} or None (null), found {shown(value)}"
         )

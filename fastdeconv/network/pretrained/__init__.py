@@ -51,7 +51,7 @@ def pretrained(name: str, *, trained: bool = True) -> Network:
     """
     names = list_pretrained()
     # Looked up in the list, so that the name is never a path.
-    if name not in names:
+    if not isinstance(name, str) or name not in names:
         raise ParameterError(
             f"no bundled network {shown(name)}; there are {', '.join(names) or 'none'}"
         )
