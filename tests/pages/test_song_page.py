@@ -474,6 +474,19 @@ def test_a_song_of_another_alphabet_with_odd_signs_finds_its_files(open_page, tm
     page.wait_for("document.querySelector('.card:not([hidden]) img').naturalWidth > 0")
 
 
+def test_long_names_are_no_wider_than_a_phone(open_page, tmp_path):
+    layer = "features.0.block." + 90 * "x"
+    net = make_network((layer, "pool2"), classes=[120 * "c", "b"], name=120 * "n")
+    explanation = fd.explain((make_samples(), SR), net)
+    folder, _ = (explanation.save(tmp_path, name) for name in (120 * "s", "short"))
+    for page in (folder / "index.html", fd.overview(tmp_path)):
+        opened = open_page(page, fragment=f"#{layer}/1", width=390, touch=True)
+        opened.page.locator("#detail, #across").wait_for()
+        assert opened.page.evaluate(WIDER) <= 0
+        ticks = opened.page.locator(".hz:visible").first
+        assert ticks.evaluate("tick => tick.offsetHeight") < 15  # one line
+
+
 @pytest.mark.parametrize("audio_format", ["flac", "ogg"])
 def test_other_sound_formats_play(open_page, tmp_path, audio_format):
     explanation = fd.explain((make_samples(), SR), make_network(), layers="pool2")
@@ -482,7 +495,7 @@ def test_other_sound_formats_play(open_page, tmp_path, audio_format):
     page.wait_for(SOUNDING)
 
 
-def test_a_missing_sound_is_said(open_page, song_folder, tmp_path):
+def test_a_missing_sound_is_said_and_played_once_it_is_there(open_page, song_folder, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(song_folder, copy)
     page = open_page(copy / "index.html")
@@ -490,6 +503,10 @@ def test_a_missing_sound_is_said(open_page, song_folder, tmp_path):
         os.remove(path)
     page.press(" ")
     page.wait_for("document.getElementById('now').textContent.includes('cannot play')")
+    shutil.copytree(song_folder, copy, dirs_exist_ok=True)
+    page.page.locator(".card:not([hidden]) .play").first.click()
+    page.wait_for(SOUNDING)
+    assert page.text("#now") == page.visible()[0]
     page.complaints.clear()
 
 

@@ -10,6 +10,7 @@ const player = (() => {
   master.preload = other.preload = "none";
   let playing = null; // what master holds: { name, sound, rms, seconds, original, pictures }
   let heads = [];
+  let frame = 0; // the next call of step
   const listeners = [];
 
   function tell() {
@@ -42,21 +43,23 @@ const player = (() => {
       other.currentTime = master.currentTime;
     }
     for (const listener of ticks) listener(master.currentTime, share);
-    if (!master.paused) requestAnimationFrame(step);
+    cancelAnimationFrame(frame);
+    if (!master.paused) frame = requestAnimationFrame(step);
   }
   const ticks = [];
   const enders = [];
 
   async function start() {
-    if (!playing.original) {
+    const wanted = playing;
+    if (!wanted.original) {
       other.currentTime = master.currentTime;
       other.play().catch(() => {}); // the original may be missing; the feature still plays
     }
     try {
       await master.play();
-      requestAnimationFrame(step);
+      step();
     } catch (error) {
-      if (error.name !== "AbortError") playing.failed = true;
+      if (error.name !== "AbortError") wanted.failed = true;
     }
     tell();
   }
@@ -91,7 +94,7 @@ const player = (() => {
     /** Hold a sound, ready to play from its start, unless it is held already. Nothing is
      *  fetched before it plays. `original` is { sound, rms } of the song it belongs to. */
     hold(sound, original) {
-      if (playing?.sound === sound.sound) return;
+      if (playing?.sound === sound.sound && !playing.failed) return;
       pause();
       playing = sound;
       master.src = sound.sound;
