@@ -16,6 +16,7 @@ import fastdeconv as fd
 from fastdeconv.analysis.attributes import Correlations, least_groups
 from fastdeconv.errors import ParameterError
 from fastdeconv.report import study as report
+from fastdeconv.report.tables import read_rows
 
 
 @pytest.fixture(scope="module")
@@ -329,6 +330,36 @@ def test_the_folder_has_tables_arrays_words_and_figures(study, tmp_path):
             assert (folder / name).read_bytes() == (again / name).read_bytes()
     else:
         assert figures == []
+
+
+def test_attributes_may_have_the_names_of_our_columns(
+    net, tones, control, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(report, "has_figures", lambda: False)  # one for every name takes long
+    names = ["stimulus", "file", "name", "attribute", "attribute_stimulus", "layer", "feature",
+             "subject", "view", "correlation", "ignores", "follows", "margin", "low", "high",
+             "network", "control", "input", "map", "=formula"]
+    plain = dict.fromkeys(names, "usual")
+    changed = [plain, *(plain | {name: "-other"} for name in names)]
+    stimuli = [fd.Stimulus(f"sound {i}", attributes, tones[i % 2].source)
+               for i, attributes in enumerate(changed)]
+    study = fd.attribute_study(net, stimuli, control=control, layers="pool1", resamplings=1)
+    folder = study.save(tmp_path)
+    rows = {}
+    for name in ("stimuli", "features", "layers"):
+        with (folder / f"{name}.csv").open(newline="", encoding="utf-8") as file:
+            header = next(csv.reader(file))
+            assert len(set(header)) == len(header)
+            file.seek(0)
+            rows[name] = read_rows(file)
+    for i, row in enumerate(rows["stimuli"]):
+        assert list(row.values()) == [f"sound {i}", *changed[i].values()]
+    assert set(rows["features"][0]) == {
+        "layer", "feature", "subject", *(f"correlation_{name}" for name in names), "ignores",
+        "follows", "margin", "low", "high",
+    }
+    assert {row["layer"] for row in rows["features"]} == {"pool1"}
+    assert {row["attribute"] for row in rows["layers"]} == set(names)
 
 
 def test_without_matplotlib_everything_else_is_written(study, tmp_path, monkeypatch):
