@@ -1,5 +1,28 @@
-"""``python -m fastdeconv``: the command line."""
+"""The process of the command line: ``fastdeconv``, or ``python -m fastdeconv``."""
 
-from .cli import main
+import os
+import signal
+from contextlib import suppress
 
-main(prog_name="python -m fastdeconv")
+
+def main() -> None:
+    """Prepare the process, then run the command."""
+    # Until a command takes Ctrl-C itself, it ends the process without a traceback.
+    with suppress(ValueError):  # not in the main thread
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    # The first file that is opened would take the place of a standard stream that is closed,
+    # and libraries would print into it.
+    for stream in range(3):
+        try:
+            os.fstat(stream)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    # No kernel here multiplies by BLAS. Its threads would cost memory, and time to start.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    from .cli import main as command
+
+    command()
+
+
+if __name__ == "__main__":
+    main()

@@ -7,27 +7,29 @@ numpy, so each command imports what it needs when it runs.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
 from . import __version__
+from .cli_process import print_out
 from .cli_shared import (
     DEFAULT_NETWORK,
     clean_exit,
     computing,
     parse_features,
     progress_bar,
+    reason_of,
     say,
 )
 from .cli_studies import attributes, evolution
-from .errors import FastdeconvError, printable, shortened
+from .errors import FastdeconvError, ParameterError, printable
 from .report.names import safe_name, unique_names
 
 if TYPE_CHECKING:
-    from .explanation import Explanation, Progress
+    from .explanation import Explanation, Plan, Progress
     from .network.network import Network
 
 __all__ = ["main"]
@@ -59,8 +61,9 @@ class _Song(NamedTuple):
               help="Features to explain.  [default: all]")
 @click.option("--rule", type=click.Choice(["deconvnet", "guided", "gradient"]),
               default="deconvnet", show_default=True, help="How activations are passed backwards.")
-@click.option("--start", type=click.Choice(["map", "max"]), default="map", show_default=True,
-              help="Start from a feature's whole map or from its strongest unit.")
+@click.option("--start", type=click.Choice(["map", "max", "one"]), default="map",
+              show_default=True,
+              help="Start from a feature's whole map, its strongest unit, or 1 everywhere.")
 @click.option("--mode", type=click.Choice(["mask", "phase"]), default="mask", show_default=True,
               help="The map masks the clip's spectrogram, or only borrows its phase.")
 @click.option("--offset", type=click.FloatRange(min=0), default=0.0, metavar="SECONDS",
@@ -95,6 +98,10 @@ def explain(
     one song in it OUT gets an index.html of them all. A SONG is any file that
     libsndfile reads: wav, flac, ogg, mp3 and more. After -- a SONG may begin with a
     dash.
+
+    A network that takes a fixed number of frames explains the first seconds of each SONG,
+    or those from --offset on. A SONG that is there already, with the same settings, is left
+    as it is; with others it is an error, unless --overwrite is given.
     """
     if not songs and not demo:
         raise click.UsageError("Give at least one SONG, or --demo.")
@@ -117,7 +124,7 @@ def explain(
         for song in _songs(songs, stack.enter_context(_demo_clip()) if demo else None):
             try:
                 _explain_song(song, net, Path(out), how, save, quiet=quiet)
-            except (FastdeconvError, OSError) as error:
+            except (FastdeconvError, OSError, MemoryError) as error:
                 failures.append(_failure(song, error))
         _overview(Path(out), quiet=quiet)
         if failures:
@@ -131,7 +138,7 @@ def info(ctx: click.Context) -> None:
     with clean_exit(ctx):
         from .kernels.dispatch import describe_config
 
-        click.echo(describe_config())
+        print_out(describe_config())
 
 
 @main.command()
@@ -142,18 +149,19 @@ def networks(ctx: click.Context) -> None:
         from .network.pretrained import list_pretrained, pretrained
 
         for name in list_pretrained():
-            say(f"{name}  {_one_line(pretrained(name))}")
+            print_out(f"{name}  {_one_line(pretrained(name))}")
 
 
 def _failure(song: _Song, error: Exception) -> str:
-    """The song and what happened to it, without the error number an OSError begins with."""
-    reason = getattr(error, "strerror", None) or str(error)
-    return reason if reason.startswith(f"{song.label}:") else f"{song.label}: {reason}"
+    """The song and what happened to it."""
+    label = printable(song.label)
+    reason = getattr(error, "strerror", None) or reason_of(error)
+    return reason if reason.startswith(f"{label}:") else f"{label}: {reason}"
 
 
 def _report(failures: Sequence[str]) -> None:
     for failure in failures:
-        click.echo(f"Error: {shortened(printable(failure))}", err=True)
+        click.echo(f"Error: {failure}", err=True)
 
 
 def _songs(paths: Sequence[str], demo: Path | None) -> list[_Song]:
@@ -184,24 +192,51 @@ def _explain_song(
     *,
     quiet: bool,
 ) -> None:
-    from .explanation import explain as explain_clip
-    from .report.folder import check_free
+    from .explanation import plan
 
+    planned = plan(song.path, net, **how)
     # Said before the work is done rather than after it.
-    check_free(out, song.folder, overwrite=save["overwrite"])
+    if _is_there(planned, out, song, save):
+        if not quiet:
+            say(f"{out / song.folder}: already there, with the same settings.")
+        return
     with _two_passes(song.label, show=not quiet) as (computed, written):
-        explanation = explain_clip(song.path, net, progress=computed, **how)
+        explanation = planned.compute(computed)
         folder = explanation.save(out, song.folder, progress=written, **save)
     if not quiet:
         say(_closing_line(explanation, folder))
 
 
+def _is_there(planned: Plan, out: Path, song: _Song, save: dict[str, Any]) -> bool:
+    """Whether the result is there; what is in its way is an error."""
+    from .report.folder import EXPLANATION, check_free, read_manifest
+
+    manifest = None
+    with suppress(ValueError):  # what is no result is in the way
+        manifest = read_manifest(out / song.folder, EXPLANATION)
+    found = None if manifest is None else manifest.get("settings")
+    if isinstance(found, dict) and not save["overwrite"]:
+        wanted = planned.settings(save["audio_format"])
+        differing = [key for key in wanted if found.get(key) != wanted[key]]
+        if not differing:
+            return True
+        raise ParameterError(
+            f"{printable(str(out / song.folder))} is already there and differs in "
+            f"{', '.join(differing)}: --overwrite replaces it"
+        )
+    check_free(out, song.folder, EXPLANATION, overwrite=save["overwrite"])
+    return False
+
+
 def _overview(out: Path, *, quiet: bool) -> None:
     from .report.overview import write_overview
 
-    page = write_overview(out, least=2)
-    if page is not None and not quiet:
-        say(f"All songs: open {page}")
+    written = write_overview(out, least=2)
+    if written is None or quiet:
+        return
+    say(f"All songs: open {written.page}")
+    for name, reason in written.left_out:
+        say(f"Not on that page: {name} ({reason})")
 
 
 @contextmanager
@@ -230,7 +265,8 @@ def _closing_line(explanation: Explanation, folder: Path) -> str:
         count += ", all of them silent"
     elif silent:
         count += f", {silent} of them silent"
-    return f"{folder}: {count}. Open {folder / 'index.html'}"
+    covered = f" {explanation.covered}" if explanation.covered else ""
+    return f"{folder}: {count}.{covered} Open {folder / 'index.html'}"
 
 
 def _count(number: int, noun: str) -> str:

@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import re
+import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from .cli_process import EndedError, ending_on_signals, print_out
 from .errors import FastdeconvError, printable, shortened, shown
 
 if TYPE_CHECKING:
     from tqdm import tqdm
 
 __all__ = [
-    "DEFAULT_NETWORK", "clean_exit", "computing", "parse_features", "progress_bar", "say",
+    "DEFAULT_NETWORK", "clean_exit", "computing", "parse_features", "progress_bar", "reason_of",
+    "say",
 ]
 
 #: The bundled network of every command that is given none.
 DEFAULT_NETWORK = "choi5-genre"
-
-_INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -64,20 +65,39 @@ def parse_features(ctx: click.Context, param: click.Parameter, value: str | None
 
 @contextmanager
 def clean_exit(ctx: click.Context) -> Iterator[None]:
-    """Errors of ours as one line and status 1, Ctrl-C as status 130, neither as a traceback."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        click.echo("\nInterrupted; nothing half-written was left.", err=True)
-        ctx.exit(_INTERRUPTED)
-    except (FastdeconvError, FileNotFoundError) as error:
-        raise click.ClickException(shortened(printable(str(error)))) from None
+    """Whatever ends a command is one line and a status, never a traceback.
+
+    Errors of ours, of the system and of too little memory: status 1. Ctrl-C and other signals
+    to end: 128 and the number of the signal.
+    """
+    with ending_on_signals():
+        try:
+            yield
+        except KeyboardInterrupt as error:
+            ended = error if isinstance(error, EndedError) else EndedError(signal.SIGINT)
+            click.echo(f"\n{ended.said}", err=True)
+            ctx.exit(ended.status)
+        except BrokenPipeError:
+            ctx.exit(1)  # whoever read the output wants no more of it
+        except (FastdeconvError, OSError, ImportError, MemoryError) as error:
+            raise click.ClickException(reason_of(error)) from None
+
+
+def reason_of(error: Exception) -> str:
+    """What went wrong, on one line and without the number an OSError begins with."""
+    if isinstance(error, MemoryError):
+        text = "not enough memory"
+    elif isinstance(error, OSError) and error.strerror:
+        text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    else:
+        text = " ".join(str(error).split())
+    return shortened(printable(text))
 
 
 @contextmanager
 def progress_bar(label: str, *, show: bool) -> Iterator[tqdm[Any] | None]:
     """A bar on stderr, or None where it is not to be shown or nobody looks."""
-    if not show or not sys.stderr.isatty():
+    if not show or sys.stderr is None or not sys.stderr.isatty():
         yield None
         return
     from tqdm import tqdm
@@ -92,7 +112,9 @@ def progress_bar(label: str, *, show: bool) -> Iterator[tqdm[Any] | None]:
 
 
 def say(text: str) -> None:
-    """Print text that may hold names from outside, line by line."""
-    encoding = sys.stdout.encoding or "utf-8"
-    lines = "\n".join(map(printable, text.split("\n")))
-    click.echo(lines.encode(encoding, "backslashreplace").decode(encoding))
+    """Print text that may hold names from outside, line by line.
+
+    For commands that write files: a line that cannot be printed is lost, and no error.
+    """
+    with suppress(OSError):
+        print_out("\n".join(map(printable, text.split("\n"))))

@@ -75,14 +75,14 @@ def attributes(
         from .analysis.stimuli import chord_stimuli, read_stimuli
         from .kernels.dispatch import config
         from .network.choosing import open_network
-        from .report.folder import check_free, check_writable
+        from .report.folder import ATTRIBUTES, check_free, check_writable
         from .report.study import has_figures
 
         if stimuli is not None and (renderer != "numpy" or soundfont is not None):
             raise click.UsageError("--renderer and --soundfont are for the rendered chords.")
         with config(backend=backend, num_threads=threads, isa=isa):
             check_writable(Path(out))
-            check_free(Path(out), "attributes", overwrite=overwrite)
+            check_free(Path(out), "attributes", ATTRIBUTES, overwrite=overwrite)
             sounds = (
                 chord_stimuli(renderer=renderer, soundfont=soundfont)  # type: ignore[arg-type]
                 if stimuli is None else read_stimuli(stimuli)
@@ -141,7 +141,7 @@ def evolution(
         from .analysis.evolution import feature_evolution
         from .kernels.dispatch import config
         from .network.choosing import open_network
-        from .report.folder import check_free, check_writable
+        from .report.folder import EVOLUTION, check_free, check_writable
         from .report.names import safe_name, unique_names
         from .report.study import has_figures
 
@@ -150,7 +150,7 @@ def evolution(
             labels = unique_names([Path(name).stem for name in checkpoints])
             folder_name = safe_name(f"evolution-{layer}", "evolution")
             check_writable(Path(out))
-            check_free(Path(out), folder_name, overwrite=overwrite)
+            check_free(Path(out), folder_name, EVOLUTION, overwrite=overwrite)
             with progress_bar("evolution", show=not quiet) as bar:
                 found = feature_evolution(
                     dict(zip(labels, networks)),

@@ -6,20 +6,22 @@ the command line can offer its help and check its arguments at once.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import platform
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .errors import ParameterError, enough_memory
+from .errors import ParameterError, enough_memory, shown
 from .kernels.dispatch import config, get_backend, get_isa, get_num_threads
 from .network.choosing import as_list, choose_layers, open_network
 from .report.citations import AURALISATION, DECONVNET
-from .report.folder import MANIFEST, check_free, new_folder
+from .report.folder import EXPLANATION, MANIFEST, check_free, new_folder, write_manifest
 from .report.names import safe_name, unique_names
 from .report.sounds import FORMATS, PEAK, check_format, peak_gain
 
@@ -28,12 +30,14 @@ if TYPE_CHECKING:
 
     from .analysis.descriptors import Listener
     from .audio.frontend import Clip
+    from .deconvnet.scores import ClassScore
+    from .deconvnet.trace import Trace
     from .network.network import Network
     from .report.listening import Layer
     from .report.notebook import FeatureView
     from .report.song import SongFiles
 
-__all__ = ["DEFAULT_NETWORK", "Explanation", "Progress", "explain"]
+__all__ = ["DEFAULT_NETWORK", "Explanation", "Plan", "Progress", "explain", "plan"]
 
 #: The bundled network `explain` uses when it is given none.
 DEFAULT_NETWORK = "choi5-genre"
@@ -64,7 +68,7 @@ def explain(
     layers: str | Iterable[str] | None = None,
     features: Features | None = None,
     rule: Literal["deconvnet", "guided", "gradient"] = "deconvnet",
-    start: Literal["map", "max"] | ArrayLike = "map",
+    start: Literal["map", "max", "one"] | ArrayLike = "map",
     mode: Literal["mask", "phase"] = "mask",
     *,
     offset: float = 0.0,
@@ -91,10 +95,10 @@ def explain(
         layer the dict does not hold: all features.
     rule : {"deconvnet", "guided", "gradient"}
         How the backward pass treats activations.
-    start : {"map", "max"} or array, shape (K, H, W)
+    start : {"map", "max", "one"} or array, shape (K, H, W)
         What the backward pass starts from: the whole map of the feature
-        (arXiv 1607.02444), its strongest unit alone (arXiv 1311.2901), or values
-        of your own.
+        (arXiv 1607.02444), its strongest unit alone (arXiv 1311.2901), 1 everywhere, or
+        values of your own.
     mode : {"mask", "phase"}
         How a map becomes sound, see `auralise`.
     offset : float
@@ -141,37 +145,134 @@ def explain(
     >>> ex.maps["pool1"].shape, ex.sound("pool1", 3).shape
     ((2, 1, 257, 44), (11025,))
     """
+    with config(backend=backend, num_threads=num_threads):
+        return plan(
+            source, net, layers, features, rule, start, mode, offset=offset, precision=precision
+        ).compute(progress)
+
+
+def plan(
+    source: Any,
+    net: Network | str | os.PathLike[str],
+    layers: str | Iterable[str] | None,
+    features: Features | None,
+    rule: str,
+    start: Any,
+    mode: str,
+    *,
+    offset: float,
+    precision: str,
+) -> Plan:
+    """What `explain` is asked for, with the clip read and the features chosen."""
     if mode not in _MODES:
-        raise ParameterError(f"mode must be 'mask' or 'phase', found {mode!r}")
+        raise ParameterError(f"mode must be 'mask' or 'phase', found {shown(mode)}")
     network = open_network(net)
     chosen = _choose_features(network, layers, features)
-    with config(backend=backend, num_threads=num_threads):
-        clip = _open_clip(source, network, offset)
+    clip = _open_clip(source, network, offset)
+    shapes = network.shapes(clip.x.shape)
+    numbers = {
+        layer: list(range(shapes[network.layer_index(layer)][0])) if wanted is None else wanted
+        for layer, wanted in chosen.items()
+    }
+    how = {"rule": rule, "start": start, "precision": precision}
+    return Plan(clip, network, numbers, how, mode, _file_name(source))
+
+
+class Plan(NamedTuple):
+    """An explanation before it is computed."""
+
+    clip: Clip
+    network: Network
+    features: dict[str, list[int]]
+    how: dict[str, Any]
+    """What `deconvolve` is told besides the layer and the features."""
+    mode: str
+    source: str | None
+
+    def compute(self, progress: Progress | None = None) -> Explanation:
+        """Project the features, with the back end of now."""
+        from .deconvnet.scores import class_scores
+
         with enough_memory(_MEMORY_ADVICE):
-            projected = _project(
-                network, clip, chosen, progress, rule=rule, start=start, precision=precision
-            )
+            trace = self.network.forward(self.clip.x)
+            maps = self._project(trace, progress)
+            activations = {layer: trace[layer] for layer in self.features}
+            scores = class_scores(trace)
         backend_name = get_backend().name
-        computation = {
-            "backend": backend_name,
-            "instruction_set": get_isa() if backend_name == "native" else None,
-            "threads": get_num_threads(),
-        }
-    return Explanation(
-        clip=clip,
-        network=network,
-        **projected,
-        mode=mode,
-        source=_file_name(source),
-        parameters={
-            "rule": rule,
+        return Explanation(
+            plan=self,
+            maps=maps,
+            activations=activations,
+            scores=scores,
+            computation={
+                "backend": backend_name,
+                "instruction_set": get_isa() if backend_name == "native" else None,
+                "threads": get_num_threads(),
+            },
+        )
+
+    def _project(self, trace: Trace, progress: Progress | None) -> dict[str, FloatArray]:
+        from .deconvnet.projection import deconvolve
+
+        done, total = 0, sum(map(len, self.features.values()))
+        maps = {}
+        for layer, wanted in self.features.items():
+            maps[layer] = deconvolve(trace, layer, features=wanted, **self.how)
+            done += len(wanted)
+            if progress is not None:
+                progress(layer, done, total)
+        return maps
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """How it is computed, in words and numbers."""
+        start = self.how["start"]
+        return {
+            "rule": self.how["rule"],
             "start": start if isinstance(start, str) else "array",
-            "mode": mode,
-            "offset": float(offset),
-            "precision": precision,
-        },
-        computation=computation,
-    )
+            "mode": self.mode,
+            "offset": self.clip.start,
+            "precision": self.how["precision"],
+        }
+
+    def settings(self, audio_format: str) -> dict[str, str]:
+        """Everything that decides what is saved, each in a word or as a hash of it.
+
+        Two results with the same settings hold the same, up to the rounding of back ends.
+        """
+        from . import __version__
+
+        start = self.how["start"]
+        return {
+            "version of fastdeconv": __version__,
+            "song": _hash(self.clip.samples),
+            "network": _hash(
+                *self.network.arrays.values(),
+                [layer.to_record() for layer in self.network.layers], self.network.classes,
+                self.network.output,
+            ),
+            "front end": _hash(self.clip.frontend.to_record()),
+            "layers and features": _hash(
+                {layer: [int(k) for k in ks] for layer, ks in self.features.items()}
+            ),
+            "rule": self.how["rule"],
+            "start": start if isinstance(start, str) else _hash(np.asarray(start)),
+            "mode": self.mode,
+            "precision": self.how["precision"],
+            "audio format": audio_format,
+        }
+
+
+def _hash(*parts: Any) -> str:
+    """Of arrays and of what JSON can hold."""
+    found = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, np.ndarray):
+            found.update(f"{part.dtype.str}{part.shape}".encode())
+            found.update(np.ascontiguousarray(part).data)
+        else:
+            found.update(json.dumps(part).encode())
+    return found.hexdigest()[:16]
 
 
 class Explanation:
@@ -189,7 +290,10 @@ class Explanation:
     activations : dict of str -> array of float32, shape (K, h, w)
         For each layer what its features put out, all of them, going forward.
     outputs : list of (str, float)
-        The network's classes and what it puts out for them; empty if it names none.
+        The network's classes and what it puts out for them, a mean where it puts out
+        several numbers for each (one a frame); empty if it names no classes.
+    probabilities : list of (str, float)
+        The same as probabilities; empty if the network does not say how to get them.
     mode : str
         How maps become sound.
     name : str
@@ -199,27 +303,24 @@ class Explanation:
     def __init__(
         self,
         *,
-        clip: Clip,
-        network: Network,
+        plan: Plan,
         maps: Mapping[str, FloatArray],
-        features: Mapping[str, Sequence[int]],
         activations: Mapping[str, FloatArray],
-        outputs: Sequence[tuple[str, float]],
-        mode: str,
-        source: str | None,
-        parameters: Mapping[str, Any],
+        scores: Sequence[ClassScore],
         computation: Mapping[str, Any],
     ) -> None:
-        self.clip = clip
-        self.network = network
+        self.clip = plan.clip
+        self.network = plan.network
         self.maps = dict(maps)
-        self.features = {layer: [int(k) for k in ks] for layer, ks in features.items()}
+        self.features = {layer: [int(k) for k in ks] for layer, ks in plan.features.items()}
         self.activations = dict(activations)
-        self.outputs = [(name, float(value)) for name, value in outputs]
-        self.mode = mode
-        self.name = "clip" if source is None else safe_name(Path(source).stem, "clip")
-        self._source = source
-        self._parameters = dict(parameters)
+        self.outputs = [(one.name, one.score) for one in scores]
+        self.probabilities = [
+            (one.name, one.probability) for one in scores if one.probability is not None
+        ]
+        self.mode = plan.mode
+        self.name = "clip" if plan.source is None else safe_name(Path(plan.source).stem, "clip")
+        self._plan = plan
         self._computation = dict(computation)
         self._sounds: dict[str, FloatArray] = {}
         self._rows: dict[str, list[dict[str, Any]]] = {}
@@ -381,6 +482,13 @@ class Explanation:
         """What `describe` says of the clip itself, to compare features with."""
         return dict(self._listen().clip)
 
+    @property
+    def covered(self) -> str | None:
+        """Which part of the song this is about, in words; None if it is about all of it."""
+        from .report.listening import covered
+
+        return covered(self.clip.start, self.clip.duration, is_cut=self.clip.is_cut)
+
     def save(
         self,
         out: str | os.PathLike[str],
@@ -415,9 +523,10 @@ class Explanation:
             The `table`.
         ``manifest.json``
             How it was made: version, network, front end, parameters, back end, the
-            features and gains of each layer, what to cite. It holds no time of day
-            and no path: the same call writes the same bytes (of ogg files all but a
-            serial number).
+            features and gains of each layer, what to cite; which part of the song it is
+            about; and the list of all files, by which the folder is known for a result
+            when it is to be replaced. It holds no time of day and no path: the same
+            call writes the same bytes (of ogg files all but a serial number).
 
         Folders of layers are called as the layers are, less what a file system does
         not take; the manifest says which is which.
@@ -431,7 +540,8 @@ class Explanation:
         audio_format : {"wav", "flac", "ogg"}
             Of all sounds. Vorbis in ogg is lossy, and a sixth of the size.
         overwrite : bool
-            Replace an earlier result of this name. Anything else is never replaced.
+            Replace an earlier result of this name. Anything else is never replaced, nor
+            a result in whose folder there is something else.
         progress : callable, optional
             Called with (layer, features written, features in all) after each layer.
 
@@ -452,15 +562,15 @@ class Explanation:
         """
         from .report.listening import Song, write_page
         from .report.song import SongFiles
-        from .report.tables import write_csv, write_json
+        from .report.tables import write_csv
 
         out, name = Path(out), safe_name(self.name if name is None else name, "clip")
         check_format(audio_format)
-        check_free(out, name, overwrite=overwrite)
+        check_free(out, name, EXPLANATION, overwrite=overwrite)
         folders = self.layer_folders()
         files = SongFiles(self.clip, self.mode, audio_format, self._computation["threads"])
         done, total = 0, sum(len(set(ks)) for ks in self.features.values())
-        with new_folder(out, name, overwrite=overwrite) as folder:
+        with new_folder(out, name, EXPLANATION, overwrite=overwrite) as folder:
             files.write_original(folder)
             pages = []
             for layer, layer_folder in folders.items():
@@ -471,8 +581,8 @@ class Explanation:
                     progress(layer, done, total)
             write_csv(folder / "features.csv", self.table)
             manifest = self._manifest(name, folders, audio_format)
-            write_json(folder / MANIFEST, manifest)
             write_page(folder, Song(manifest, self.clip_numbers, files.spectrum(), pages))
+            write_manifest(folder, manifest)
         return out / name
 
     def _write_layer(
@@ -583,16 +693,18 @@ class Explanation:
 
         gain = original_gain(self.clip)
         return {
-            "format": "fastdeconv-explanation",
+            "format": EXPLANATION,
             "version": 1,
             "fastdeconv": __version__,
             "python": platform.python_version(),
             "numpy": np.__version__,
             "song": name,
-            "source": self._source,
+            "source": self._plan.source,
             "audio": {
                 "sr": self.clip.sr,
                 "samples": int(self.clip.samples.size),
+                "start": self.clip.start,
+                "is_cut": self.clip.is_cut,
                 "format": audio_format,
                 "original_gain": gain,
                 "original_rms": gain * self._rms(),
@@ -602,11 +714,14 @@ class Explanation:
                 "name": self.network.name,
                 "license": self.network.license,
                 "citation": self.network.citation,
+                "output": self.network.output,
                 "outputs": [list(pair) for pair in self.outputs],
+                "probabilities": [list(pair) for pair in self.probabilities],
             },
             "frontend": self.clip.frontend.to_record(),
             "citation": [AURALISATION, DECONVNET],
-            "parameters": self._parameters,
+            "parameters": self._plan.parameters,
+            "settings": self._plan.settings(audio_format),
             "computation": self._computation,
             "layers": [
                 {
@@ -654,36 +769,6 @@ def _choose_features(
         )
     numbers = {layer: as_list("features", wanted) for layer, wanted in features.items()}
     return {layer: numbers.get(layer) for layer in chosen}
-
-
-def _project(
-    network: Network,
-    clip: Clip,
-    chosen: Mapping[str, list[int] | None],
-    progress: Progress | None,
-    **how: Any,
-) -> dict[str, Any]:
-    """Feature numbers, maps and activations of each layer."""
-    from .deconvnet.projection import deconvolve
-
-    trace = network.forward(clip.x)
-    shapes = network.shapes(clip.x.shape)
-    numbers = {
-        layer: list(range(shapes[network.layer_index(layer)][0])) if wanted is None else wanted
-        for layer, wanted in chosen.items()
-    }
-    done, total = 0, sum(map(len, numbers.values()))
-    maps = {}
-    for layer, wanted in numbers.items():
-        maps[layer] = deconvolve(trace, layer, features=wanted, **how)
-        done += len(wanted)
-        if progress is not None:
-            progress(layer, done, total)
-    activations = {layer: trace[layer] for layer in numbers}
-    outputs: list[tuple[str, float]] = []
-    if network.classes:
-        outputs = list(zip(network.classes, trace[network.layers[-1].name].ravel().tolist()))
-    return {"features": numbers, "maps": maps, "activations": activations, "outputs": outputs}
 
 
 def _open_clip(source: Any, network: Network, offset: float) -> Clip:

@@ -46,8 +46,9 @@ def auralise(
         As long as ``clip.samples``; not normalised. Equal to ``librosa.istft``
         with ``length=n_samples`` wherever windows reach; samples that hardly a window
         reaches (before the middle of the first frame without centring, behind the middle
-        of the last frame) fade out instead of being divided by next to nothing. The bits of a sound depend neither on the
-        number of threads nor on the other maps; a zero map gives zeros.
+        of the last frame) fade out instead of being divided by next to nothing. The bits
+        of a sound depend neither on the number of threads nor on the other maps; a zero
+        map gives zeros.
 
     Raises
     ------

@@ -335,6 +335,10 @@ class Clip:
     x : array, shape (1, F, T), or (1, T, F) with layout "CTF", float32
         The input of the network.
     frontend : Frontend
+    start : float
+        Where in its source the clip begins, in seconds: the `offset` of `load_clip`.
+    is_cut : bool
+        Whether the source goes on behind the clip.
 
     Raises
     ------
@@ -357,27 +361,34 @@ class Clip:
     stft: ComplexArray
     x: FloatArray
     frontend: Frontend
+    start: float
+    is_cut: bool
 
     def __init__(self, samples: ArrayLike, sr: float, frontend: Frontend) -> None:
         _check_frontend(frontend)
         rate = as_number("sr", sr, above=0)
         given = _at_rate(mono_samples(samples, rate), rate, frontend)
         fitted = _fit(given, frontend)
+        is_cut = fitted.size < given.size
         # The frames of a sound that was cut are the first ones of the whole.
-        heard = given if fitted.size < given.size else fitted
+        heard = given if is_cut else fitted
         try:
             with np.errstate(over="ignore"):
                 spectra = frontend._stft().forward(heard, frontend.frames)
         except MemoryError as error:
             raise AudioError(f"the STFT of {heard.size} samples: {error}") from error
-        self._set(fitted, spectra, frontend)
+        self._set(fitted, spectra, frontend, is_cut=is_cut)
 
-    def _set(self, samples: FloatArray, spectra: ComplexArray, frontend: Frontend) -> None:
+    def _set(
+        self, samples: FloatArray, spectra: ComplexArray, frontend: Frontend, *,
+        is_cut: bool = False,
+    ) -> None:
         x = _network_input(spectra, frontend)
         for array in (samples, spectra, x):
             array.flags.writeable = False
         self.samples, self.stft, self.x = samples, spectra.T, x
         self.frontend = frontend
+        self.start, self.is_cut = 0.0, is_cut
 
     @classmethod
     def from_stft(cls, stft: ArrayLike, frontend: Frontend) -> Clip:
@@ -537,13 +548,20 @@ def load_clip(
     if start < 0:
         raise ParameterError(f"offset must not be negative, found {start:g}")
     if isinstance(source, tuple):
-        return _clip_of_array(source, frontend, start)
+        clip = _clip_of_array(source, frontend, start)
+    else:
+        clip = _clip_of_file(source, frontend, start)
+    clip.start = start
+    return clip
+
+
+def _clip_of_file(source: Any, frontend: Frontend, offset: float) -> Clip:
     if not (isinstance(source, (str, os.PathLike)) or hasattr(source, "read")):
         raise ParameterError(
             "the source must be a path, a binary file object or (samples, sr), "
             f"found {type(source).__name__}"
         )
-    samples, sr = read_file(source, start, lambda rate: _native_samples(frontend, rate))
+    samples, sr = read_file(source, offset, lambda rate: _native_samples(frontend, rate))
     try:
         return Clip(samples, sr, frontend)
     except AudioError as error:

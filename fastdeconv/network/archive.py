@@ -37,6 +37,7 @@ from numpy.typing import NDArray
 
 from ..errors import ArchiveError, ParameterError, shown
 from ..files import open_regular
+from ..untrusted_json import parse_json
 from .layers import Layer, layers_from_records
 from .network import Network, as_float32, check_array_names
 
@@ -497,49 +498,11 @@ def _check_mark(record: Mapping[str, Any], key: str, wanted: tuple[str | int, ..
     raise ArchiveError(f"{key}: {what}, wanted {' or '.join(map(repr, wanted))}")
 
 
-# A string in one match, closed or not, so that no text makes the scan slow.
-_JSON_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"?|[\[{]|[\]}]', re.DOTALL)
-
-
 def _parse_json(text: str) -> Any:
-    """JSON of bounded size and depth, without NaN, Infinity or repeated keys."""
-    if len(text) > MAX_JSON_CHARS:
-        raise ArchiveError(f"found {len(text)} characters, over the limit of {MAX_JSON_CHARS}")
-    depth = 0
-    for token in _JSON_TOKEN.finditer(text):
-        first = token.group()[0]
-        depth += (first in "[{") - (first in "]}")
-        if depth > MAX_JSON_DEPTH:
-            raise ArchiveError(f"nested deeper than {MAX_JSON_DEPTH}")
     try:
-        return json.loads(
-            text,
-            parse_constant=_refuse_constant,
-            parse_float=_finite_float,
-            object_pairs_hook=_unique_keys,
-        )
-    except ArchiveError:
-        raise
-    except (ValueError, RecursionError) as exc:
-        raise ArchiveError(f"not valid JSON ({exc})") from exc
-
-
-def _refuse_constant(text: str) -> Any:
-    raise ArchiveError(f"found {text}, wanted a finite number")
-
-
-def _finite_float(text: str) -> float:
-    value = float(text)
-    return value if math.isfinite(value) else _refuse_constant(shown(text))
-
-
-def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    record: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in record:
-            raise ArchiveError(f"the key {shown(key)} is there twice in one object")
-        record[key] = value
-    return record
+        return parse_json(text, most_chars=MAX_JSON_CHARS, deepest=MAX_JSON_DEPTH)
+    except ValueError as exc:
+        raise ArchiveError(str(exc)) from None
 
 
 # --- plain archives ----------------------------------------------------------------------

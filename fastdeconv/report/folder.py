@@ -1,20 +1,62 @@
-"""The folder of one result: there whole, or not there at all."""
+"""The folder of one result: there whole, or not there at all.
+
+A result is written under a hidden name and gets its own name once it is complete. Its
+manifest, written last, lists its files, and only a folder that holds these files and no
+others is ever replaced: a stranger's `manifest.json` proves nothing. While it is written, the
+hidden folder is locked, and a lock ends with its process: what a killed run left is told from
+what another process is writing, and goes with the next result that is written beside it.
+"""
 
 from __future__ import annotations
 
+import ctypes
 import os
+import re
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from ..errors import ParameterError, printable
-from .tables import write_text
+from ..files import open_regular
+from ..untrusted_json import parse_json
+from .tables import write_json, write_text
 
-__all__ = ["MANIFEST", "check_free", "check_writable", "new_folder", "replace_file"]
+try:
+    import fcntl
+except ImportError:  # Windows, where nothing is cleared
+    fcntl = None  # type: ignore[assignment]
 
-#: The file that marks a folder as a result of this package.
+__all__ = [
+    "ATTRIBUTES", "EVOLUTION", "EXPLANATION", "MANIFEST", "check_free", "check_writable", "new_folder", "read_manifest", "replace_file",
+    "write_manifest",
+]
+
+#: The file that says what a result is and which files it has.
 MANIFEST = "manifest.json"
+#: The kinds of results, by the ``format`` that their manifests name.
+EXPLANATION = "fastdeconv-explanation"
+ATTRIBUTES = "fastdeconv-attributes"
+EVOLUTION = "fastdeconv-evolution"
+
+_MOST_MANIFEST_CHARS = 1 << 26
+_DEEPEST_MANIFEST = 16
+
+# What file managers leave in any folder that is looked at.
+_LITTER = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})
+
+# A hidden folder or file is "new" until its lock is held, then "partial"; "replaced" is an
+# earlier result for the moment until the new one has its name.
+_LEFTOVER = re.compile(
+    r"\.(?P<name>.+)\.fastdeconv-(?P<what>new|partial|replaced)-[0-9a-f]{16}", re.DOTALL
+)
+_NEW_SECONDS = 60.0
+"""A "new" one older than this was left behind; it is made and locked in microseconds."""
+
+_RENAME_EXCHANGE = 2  # of Linux's renameat2; macOS's renamex_np calls it RENAME_SWAP
+_AT_FDCWD = -100
 
 
 def check_writable(out: Path) -> None:
@@ -25,20 +67,28 @@ def check_writable(out: Path) -> None:
     ParameterError
         If it cannot be made or written.
     """
-    probe = _partial_path(out, "check")
+    probe = _hidden(out, "check", "new")
     made = _make(probe)
     probe.rmdir()
     _remove_empty(made)
 
 
-def check_free(out: Path, name: str, *, overwrite: bool) -> None:
+def check_free(out: Path, name: str, kind: str, *, overwrite: bool) -> None:
     """See that the result `name` may be written in `out`.
+
+    Parameters
+    ----------
+    out : Path
+    name : str
+    kind : str
+        Of the result.
+    overwrite : bool
 
     Raises
     ------
     ParameterError
-        If something has that name: without `overwrite` whatever it is, with it
-        anything but an earlier result.
+        If something has that name: without `overwrite` whatever it is, with it anything
+        but an earlier result of this kind and nothing else.
     """
     final = out / name
     if not os.path.lexists(final):
@@ -48,19 +98,58 @@ def check_free(out: Path, name: str, *, overwrite: bool) -> None:
         raise ParameterError(
             f"{where} is already there: overwrite=True (--overwrite) replaces it"
         )
-    if final.is_symlink() or not (final / MANIFEST).is_file():
+    reason = _why_not_ours(final, kind)
+    if reason is not None:
         raise ParameterError(
-            f"{where} is not a result of fastdeconv (no {MANIFEST} in it) and is not overwritten"
+            f"{where} is not a result of fastdeconv and is not overwritten: {reason}"
         )
 
 
+def read_manifest(folder: Path, kind: str) -> dict[str, Any] | None:
+    """The manifest of a result of this kind, which anybody may have written.
+
+    Returns
+    -------
+    dict or None
+        None if the folder has no manifest, or that of something else.
+
+    Raises
+    ------
+    ValueError
+        If it is damaged, or of another version; the text says what was found.
+    """
+    try:
+        with open_regular(folder / MANIFEST) as file:
+            data = file.read(4 * _MOST_MANIFEST_CHARS + 1)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise ValueError(f"its {MANIFEST} cannot be read: {error.strerror}") from None
+    try:
+        manifest = parse_json(
+            data.decode("utf-8"), most_chars=_MOST_MANIFEST_CHARS, deepest=_DEEPEST_MANIFEST
+        )
+    except ValueError as error:  # also bytes that are not UTF-8
+        raise ValueError(f"its {MANIFEST} is damaged: {error}") from None
+    if not isinstance(manifest, dict) or manifest.get("format") != kind:
+        return None
+    if manifest.get("version") != 1:
+        raise ValueError(f"its {MANIFEST} is of another version")
+    return manifest
+
+
+def write_manifest(folder: Path, record: Mapping[str, Any]) -> None:
+    """Write the manifest of a complete result, with the list of its files, as the last of them."""
+    write_json(folder / MANIFEST, {**record, "files": sorted(_files(folder))})
+
+
 @contextmanager
-def new_folder(out: Path, name: str, *, overwrite: bool = False) -> Iterator[Path]:
+def new_folder(out: Path, name: str, kind: str, *, overwrite: bool = False) -> Iterator[Path]:
     """A folder to write in, which becomes ``out / name`` when the block ends well.
 
     Until then it has a hidden name of its own in `out`. If the block raises
     anything at all it is removed, with the folders made for it, and an earlier result
-    stays as it was.
+    stays as it was. The block ends with `write_manifest`.
 
     Parameters
     ----------
@@ -68,8 +157,10 @@ def new_folder(out: Path, name: str, *, overwrite: bool = False) -> Iterator[Pat
         Made if need be, with its parents.
     name : str
         A result of `safe_name`.
+    kind : str
+        Of the result.
     overwrite : bool
-        Replace an earlier result with this name, whole: nothing of it is kept.
+        Replace an earlier result with this name and of this kind, whole.
 
     Yields
     ------
@@ -80,34 +171,79 @@ def new_folder(out: Path, name: str, *, overwrite: bool = False) -> Iterator[Pat
     ParameterError
         If `out` cannot be written, or see `check_free`.
     """
-    check_free(out, name, overwrite=overwrite)
-    partial = _partial_path(out, name)
-    made: list[Path] = []
+    check_free(out, name, kind, overwrite=overwrite)
+    fresh = _hidden(out, name, "new")
+    made = _make(fresh)
+    partial = _hidden(out, name, "partial")
     try:
-        made = _make(partial)
-        yield partial
-        check_free(out, name, overwrite=overwrite)
-        _publish(partial, out / name)
+        with _claimed(fresh, partial):
+            _clear_leftovers(out)
+            try:
+                yield partial
+                check_free(out, name, kind, overwrite=overwrite)
+                _publish(partial, out / name)
+            finally:
+                # The unfinished result, or the earlier one that it has replaced.
+                shutil.rmtree(partial, ignore_errors=True)
     except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(fresh, ignore_errors=True)
         _remove_empty(made)
         raise
 
 
 def replace_file(path: Path, text: str) -> None:
     """Write a file beside others: the new one whole, or the old one as it was."""
-    partial = _partial_path(path.parent, path.name)
+    fresh = _hidden(path.parent, path.name, "new")
+    partial = _hidden(path.parent, path.name, "partial")
     try:
-        write_text(partial, text)
-        partial.replace(path)
+        fresh.touch(exist_ok=False)
+        with _claimed(fresh, partial):
+            write_text(partial, text)
+            partial.replace(path)
     except BaseException:
-        partial.unlink(missing_ok=True)
+        for hidden in (fresh, partial):
+            hidden.unlink(missing_ok=True)
         raise
 
 
-def _partial_path(out: Path, name: str) -> Path:
-    # The random part tells apart processes of two machines that share the folder.
-    return out / f".{name}.partial-{os.getpid()}-{os.urandom(4).hex()}"
+# --- whose a folder is ---------------------------------------------------------------------
+
+
+def _why_not_ours(final: Path, kind: str) -> str | None:
+    """What speaks against a folder being a result of this kind and nothing else."""
+    if final.is_symlink() or not final.is_dir():
+        return "it is no folder"
+    try:
+        manifest = read_manifest(final, kind)
+    except ValueError as error:
+        return str(error)
+    if manifest is None:
+        return f"it has no {MANIFEST} of such a result"
+    listed = manifest.get("files")
+    if not isinstance(listed, list):
+        return f"its {MANIFEST} does not list its files (it is of an older version)"
+    known = {MANIFEST, *map(str, listed)}
+    for found in _files(final):
+        if found not in known and Path(found).name not in _LITTER:
+            return f"it holds {printable(found)}, which is not of the result"
+    return None
+
+
+def _files(folder: Path) -> Iterator[str]:
+    """Everything below a folder, by its path in it; folders end in a slash."""
+    for parent, folders, files in os.walk(folder):
+        inside = Path(parent).relative_to(folder)
+        # A link to a folder is followed nowhere, and is no folder of ours.
+        links = {name for name in folders if Path(parent, name).is_symlink()}
+        yield from ((inside / name).as_posix() for name in (*files, *links))
+        yield from (f"{(inside / name).as_posix()}/" for name in folders if name not in links)
+
+
+# --- hidden folders and files --------------------------------------------------------------
+
+
+def _hidden(out: Path, name: str, what: str) -> Path:
+    return out / f".{name}.fastdeconv-{what}-{os.urandom(8).hex()}"
 
 
 def _make(folder: Path) -> list[Path]:
@@ -131,17 +267,86 @@ def _remove_empty(folders: list[Path]) -> None:
             return  # somebody else has something in it by now
 
 
-def _publish(partial: Path, final: Path) -> None:
-    """Give the finished folder its name; an earlier result goes only once that worked."""
-    aside = partial.with_name(f"{partial.name}-replaced")
+@contextmanager
+def _claimed(fresh: Path, partial: Path) -> Iterator[None]:
+    """Rename to the name under which it is cleared if its lock is free, once that is held."""
+    lock = os.open(fresh, os.O_RDONLY) if fcntl else None
     try:
-        if final.exists():
-            final.rename(aside)
-        partial.rename(final)
-    except BaseException:
-        if aside.exists() and not final.exists():
-            aside.rename(final)
-        raise
+        if lock is not None:
+            _lock(lock)
+        fresh.rename(partial)
+        yield
     finally:
-        if final.exists():
-            shutil.rmtree(aside, ignore_errors=True)
+        if lock is not None:
+            os.close(lock)
+
+
+def _lock(descriptor: int) -> bool:
+    """Take the lock of an open file; False where somebody has it, or there are no locks."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _clear_leftovers(out: Path) -> None:
+    """Remove what killed runs left in `out`; an earlier result gets its name back."""
+    if not fcntl:
+        return
+    with suppress(OSError), os.scandir(out) as entries:
+        for entry in entries:
+            match = _LEFTOVER.fullmatch(entry.name)
+            if match and not entry.is_symlink():
+                with suppress(OSError):
+                    _clear(Path(entry.path), match["what"], out / match["name"])
+
+
+def _clear(left: Path, what: str, final: Path) -> None:
+    if what == "new" and time.time() - left.stat().st_mtime < _NEW_SECONDS:
+        return
+    if not (left.is_dir() or left.is_file()):  # what cannot be opened without waiting
+        return
+    descriptor = os.open(left, os.O_RDONLY)
+    try:
+        if not _lock(descriptor):
+            return
+        if what == "replaced" and not os.path.lexists(final):
+            left.rename(final)
+        elif left.is_dir():
+            shutil.rmtree(left, ignore_errors=True)
+        else:
+            left.unlink(missing_ok=True)
+    finally:
+        os.close(descriptor)
+
+
+def _publish(partial: Path, final: Path) -> None:
+    """Give the finished folder its name; an earlier result then has the hidden one."""
+    if not os.path.lexists(final):
+        partial.rename(final)
+    elif not _exchange(partial, final):
+        # A kill between the two leaves the earlier result where `_clear_leftovers` finds it.
+        aside = _hidden(final.parent, final.name, "replaced")
+        final.rename(aside)
+        try:
+            partial.rename(final)
+        except BaseException:
+            aside.rename(final)
+            raise
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Let two folders change names at once; False where the system cannot."""
+    with suppress(OSError, TypeError, AttributeError):
+        system = ctypes.CDLL(None)
+        names = os.fsencode(one), os.fsencode(other)
+        if hasattr(system, "renameat2"):
+            swapped = system.renameat2(
+                _AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_EXCHANGE
+            )
+        else:
+            swapped = system.renamex_np(*names, _RENAME_EXCHANGE)
+        return bool(swapped == 0)
+    return False

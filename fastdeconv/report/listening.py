@@ -13,16 +13,30 @@ from .picture import RANGE_DB
 from .tables import write_text
 from .web import render, url
 
-__all__ = ["Layer", "Song", "axis_of", "facts_of", "feature_rms", "write_page"]
+__all__ = [
+    "Layer", "Song", "axis_of", "class_table", "covered", "facts_of", "feature_rms", "write_page",
+]
 
 _STARTS = {
-    "map": "the whole map", "max": "the strongest unit", "array": "values given for the map",
+    "map": "the whole map", "max": "the strongest unit", "one": "1 everywhere",
+    "array": "values given for the map",
 }
 _MODES = {
     "mask": "the map masks the clip's STFT (mode mask)",
     "phase": "the map with the clip's phase (mode phase)",
 }
 _SCRIPTS = ("page.js", "data.js", "player.js", "cards.js", "detail.js", "keys.js", "song.js")
+
+
+_RAW = "The higher the score, the more the network takes the clip for that class."
+_OPINION = "That is its opinion, not the truth."
+_SCORES = {
+    "softmax": f"{_RAW} Softmax makes the scores probabilities, which add up to 100 %. {_OPINION}",
+    "sigmoid": f"{_RAW} A sigmoid makes each score a probability by itself. {_OPINION}",
+    "probabilities": f"The probability that the network gives each class. {_OPINION}",
+    "scores": f"{_RAW} Scores are no probabilities, and the network does not say how they "
+              "become some.",
+}
 
 
 class Layer(NamedTuple):
@@ -50,14 +64,17 @@ class Song(NamedTuple):
 
 def write_page(folder: Path, song: Song) -> None:
     """Write ``index.html`` beside the sounds and pictures of the song."""
-    manifest = song.manifest
-    suffix = manifest["audio"]["format"]
-    layers = [_layer(layer, suffix, manifest["audio"]["samples"]) for layer in song.layers]
-    seconds = manifest["audio"]["samples"] / manifest["audio"]["sr"]
+    manifest, audio = song.manifest, song.manifest["audio"]
+    network = manifest["network"]
+    suffix = audio["format"]
+    layers = [_layer(layer, suffix, audio["samples"]) for layer in song.layers]
+    seconds = audio["samples"] / audio["sr"]
     content = {
         "song": printable(manifest["song"]),
-        "notice": None,
-        "scores": None,
+        "notice": covered(audio["start"], seconds, is_cut=audio["is_cut"]),
+        "scores": class_table(
+            network["outputs"], network["probabilities"], network["output"]
+        ),
         "facts": facts_of(manifest),
         "axis": axis_of(manifest["frontend"], seconds),
         "original": url(f"original.{suffix}"),
@@ -80,6 +97,52 @@ def write_page(folder: Path, song: Song) -> None:
         },
     }
     write_text(folder / "index.html", render("song.html", _SCRIPTS, content))
+
+
+def covered(start: float, seconds: float, *, is_cut: bool) -> str | None:
+    """Which part of a song was explained, in words; None if it was all of it."""
+    end = start + seconds
+    if is_cut:
+        part = f"{start:.2f} to {end:.2f}" if start else f"The first {seconds:.2f}"
+        return (
+            f"{part} s of the song were explained. It goes on after that: another offset "
+            "explains another part."
+        )
+    return f"The song was explained from {start:.2f} s to its end at {end:.2f} s." if start else None
+
+
+def class_table(
+    outputs: Sequence[Sequence[Any]], probabilities: Sequence[Sequence[Any]], output: str | None
+) -> dict[str, Any] | None:
+    """What a network says of its classes, the first the most probable, and what that means.
+
+    Parameters
+    ----------
+    outputs, probabilities : sequence of (str, float)
+        As in `fastdeconv.Explanation`.
+    output : str or None
+        Of the network: how scores become probabilities.
+
+    Returns
+    -------
+    dict
+        ``note``, a few sentences, and ``rows`` of texts (class, score, probability), which
+        are empty where there is none; None if the network names no classes.
+    """
+    if not outputs:
+        return None
+    known = [value for _, value in probabilities] or [None] * len(outputs)
+    how = output or ("probabilities" if probabilities else "scores")
+    rows = [
+        (
+            printable(name),
+            "" if how == "probabilities" else f"{score:.2f}".replace("-", "−"),
+            "" if probability is None else f"{100 * probability:.1f} %",
+        )
+        for (name, score), probability in zip(outputs, known, strict=True)
+    ]
+    order = sorted(range(len(rows)), key=lambda i: -outputs[i][1])
+    return {"note": _SCORES[how], "rows": [rows[i] for i in order]}
 
 
 def axis_of(frontend: Mapping[str, Any], seconds: float) -> dict[str, Any]:
@@ -164,9 +227,6 @@ def facts_of(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("song", printable(manifest["source"] or manifest["song"])),
         ("network", printable(network["name"] or "without a name")),
     ]
-    if network["outputs"]:
-        facts.append(("its output", ", ".join(
-            f"{printable(name)} {value:.2f}" for name, value in network["outputs"])))
     facts += [
         ("rule", f"{parameters['rule']}, from {_STARTS[parameters['start']]} of each feature"),
         ("sound", _MODES[parameters["mode"]]),

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ..errors import AudioError, printable
 from .axis import FrequencyAxis
-from .listening import axis_of
+from .listening import axis_of, class_table
 from .numbers import NUMBERS
 from .picture import RANGE_DB, levels, png, signed_levels
 from .song import heard_magnitude, original_gain, upright
@@ -125,10 +125,8 @@ def overview(explanation: Explanation) -> str:
     return fragment("notebook.html", {
         "song": printable(explanation.name),
         "network": printable(network.name or "a network without a name"),
-        "outputs": [
-            (printable(name), f"{value:.2f}".replace("-", "−"))
-            for name, value in explanation.outputs
-        ],
+        "scores": class_table(explanation.outputs, explanation.probabilities, network.output),
+        "covered": explanation.covered,
         "seconds": seconds,
         "most_seconds": SECONDS,
         "range_db": round(RANGE_DB),

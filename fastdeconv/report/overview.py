@@ -1,37 +1,63 @@
 """``index.html`` of a folder with several songs: find them, and hear one feature in all.
 
 Made from what lies there (``manifest.json`` and ``features.csv`` of every song), so that
-songs explained at different times come together.
+songs explained at different times come together. Anybody may have put something there: a
+song whose files are damaged is left out by name, and never an error of this run.
 """
 
 from __future__ import annotations
 
+import io
 import json
+import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..errors import ParameterError, printable
-from .folder import MANIFEST, replace_file
+from ..audio._checks import as_choice, as_int
+from ..audio.frontend import Frontend
+from ..audio.reading import MAX_SAMPLES
+from ..errors import ParameterError, printable, shortened
+from ..files import open_regular
+from .folder import EXPLANATION, read_manifest, replace_file
 from .listening import axis_of, facts_of, feature_rms
 from .names import safe_name
 from .numbers import NUMBERS, rounded
+from .sounds import FORMATS
 from .tables import read_rows
 from .web import GENERATOR, render, url
 
-__all__ = ["overview", "write_overview"]
+__all__ = ["Overview", "overview", "write_overview"]
 
 _SCRIPTS = ("page.js", "player.js", "overview.js")
 # What a card of a feature shows; all its numbers are on the page of the song.
 _SHOWN = tuple(number for number in NUMBERS if number.key in ("level", "centroid", "onset"))
-_FORMAT = ("fastdeconv-explanation", 1)
+_TABLE = "features.csv"
+_MOST_TABLE_BYTES = 1 << 28
+# What reading records and numbers of unknown content raises; also our own errors.
+_DAMAGED = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, OSError)
+
+
+class Overview(NamedTuple):
+    """What `write_overview` wrote."""
+
+    page: Path
+    left_out: list[tuple[str, str]]
+    """Songs that are in the folder and not on the page, and why."""
 
 
 class _Result(NamedTuple):
+    """One song, read and checked."""
+
     folder: str
-    manifest: dict[str, Any]
-    rows: list[dict[str, str]]
+    compared: dict[str, Any]
+    """What is the same for songs that can be compared."""
+    frontend: dict[str, Any]
+    seconds: float
+    facts: list[tuple[str, str]]
+    song: dict[str, Any]
+    features: dict[tuple[str, int], dict[str, Any]]
 
 
 def overview(out: str | os.PathLike[str]) -> Path:
@@ -56,24 +82,30 @@ def overview(out: str | os.PathLike[str]) -> Path:
     ParameterError
         If there are no results in `out`, or its ``index.html`` is not an overview.
     """
-    path = write_overview(Path(out), least=1)
-    if path is None:
+    written = write_overview(Path(out), least=1)
+    if written is None:
         raise ParameterError(f"no results of explain in {printable(os.fspath(out))}")
-    return path
+    return written.page
 
 
-def write_overview(out: Path, *, least: int) -> Path | None:
+def write_overview(out: Path, *, least: int) -> Overview | None:
     """Write the overview if there are at least so many songs; see `overview`."""
-    results = _most_alike(list(_results(out)))
-    if len(results) < least:
+    results, left_out = _read_all(out)
+    shown = _most_alike(results)
+    if len(shown) < least:
         return None
+    left_out += [
+        (printable(result.folder), _difference(result, shown[0]))
+        for result in results if result.compared != shown[0].compared
+    ]
     path = out / "index.html"
     if os.path.lexists(path) and not _is_ours(path):
         raise ParameterError(
             f"{printable(str(path))} is not a page of fastdeconv and is not overwritten"
         )
-    replace_file(path, render("overview.html", _SCRIPTS, _content(results)))
-    return path
+    content = {**_content(shown), "left_out": sorted(left_out)}
+    replace_file(path, render("overview.html", _SCRIPTS, content))
+    return Overview(path, sorted(left_out))
 
 
 def _is_ours(path: Path) -> bool:
@@ -83,105 +115,146 @@ def _is_ours(path: Path) -> bool:
         return GENERATOR.encode() in file.read(2048)
 
 
-def _results(out: Path) -> Iterator[_Result]:
-    if not out.is_dir():
-        return
-    for folder in sorted(entry.name for entry in out.iterdir() if entry.is_dir()):
-        if folder.startswith("."):
+def _read_all(out: Path) -> tuple[list[_Result], list[tuple[str, str]]]:
+    """The results in a folder, and those that cannot be read, with the reason."""
+    results: list[_Result] = []
+    damaged: list[tuple[str, str]] = []
+    names = sorted(entry.name for entry in out.iterdir()) if out.is_dir() else []
+    for name in names:
+        if name.startswith(".") or not (out / name).is_dir():
             continue
         try:
-            manifest = json.loads((out / folder / MANIFEST).read_text(encoding="utf-8"))
-            if (manifest["format"], manifest["version"]) != _FORMAT:
-                continue
-            with (out / folder / "features.csv").open(newline="", encoding="utf-8") as file:
-                yield _Result(folder, manifest, read_rows(file))
-        except (OSError, ValueError, KeyError, TypeError):
-            continue  # somebody else's folder, or of another version
+            manifest = read_manifest(out / name, EXPLANATION)
+            if manifest is not None:
+                results.append(_read(out / name, manifest))
+        except _DAMAGED as error:
+            what = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+            damaged.append((printable(name), shortened(printable(f"it is damaged: {what}"))))
+    return results, damaged
+
+
+def _read(folder: Path, manifest: Mapping[str, Any]) -> _Result:
+    # Made, so that every size in it is checked before anything is made of that size.
+    frontend = Frontend.from_record(manifest["frontend"]).to_record()
+    audio = manifest["audio"]
+    samples = as_int("samples", audio["samples"], minimum=1, maximum=MAX_SAMPLES)
+    as_choice("audio format", audio["format"], FORMATS)
+    seconds = samples / frontend["sr"]
+    rows = _read_table(folder / _TABLE)
+    parameters = {k: v for k, v in manifest["parameters"].items() if k != "offset"}
+    return _Result(
+        folder.name,
+        {"network": manifest["network"]["name"], "front end": frontend, **parameters},
+        frontend,
+        seconds,
+        # What differs from song to song is on its own page.
+        [fact for fact in facts_of(manifest) if fact[0] != "song"],
+        _song(folder.name, manifest, rows, seconds),
+        _features(folder.name, manifest, rows),
+    )
+
+
+def _read_table(path: Path) -> list[dict[str, str]]:
+    with open_regular(path) as file:
+        data = file.read(_MOST_TABLE_BYTES + 1)
+    if len(data) > _MOST_TABLE_BYTES:
+        raise ValueError(f"{path.name} is larger than {_MOST_TABLE_BYTES >> 20} MB")
+    return read_rows(io.StringIO(data.decode("utf-8"), newline=""))
 
 
 def _most_alike(results: list[_Result]) -> list[_Result]:
     """The largest group of results that can be compared; of equal ones the first."""
     groups: dict[str, list[_Result]] = {}
     for result in results:
-        network = result.manifest["network"]
-        key = json.dumps([
-            network["name"], result.manifest["frontend"],
-            {key: value for key, value in result.manifest["parameters"].items()
-             if key != "offset"},
-        ])
-        groups.setdefault(key, []).append(result)
+        groups.setdefault(json.dumps(result.compared, sort_keys=True), []).append(result)
     return max(groups.values(), key=len, default=[])
 
 
+def _difference(result: _Result, other: _Result) -> str:
+    """In what a result cannot be compared with another."""
+    differing = [
+        key for key in {**other.compared, **result.compared}
+        if result.compared.get(key) != other.compared.get(key)
+    ]
+    return "it was made with another " + " and another ".join(map(printable, differing))
+
+
 def _content(results: list[_Result]) -> dict[str, Any]:
-    first = results[0].manifest
-    lengths = [_seconds(result.manifest) for result in results]
-    axis = axis_of(first["frontend"], max(lengths))
+    lengths = [result.seconds for result in results]
+    axis = axis_of(results[0].frontend, max(lengths))
     if max(lengths) > 1.02 * min(lengths):
         axis["seconds"] = []  # one set of ticks cannot be right for all
-    songs = [_song(result) for result in results]
+    songs = [result.song for result in results]
     return {
         "title": f"{len(results)} songs",
-        "left_out": [],
-        # What differs from song to song is on its own page.
-        "facts": [fact for fact in facts_of(first) if fact[0] not in ("song", "its output")],
+        "facts": results[0].facts,
         "axis": axis,
         "songs": songs,
         "data": {
             "numbers": [number._asdict() for number in _SHOWN],
             "songs": songs,
-            "features": _features(results),
+            "features": _side_by_side(results),
         },
     }
 
 
-def _seconds(manifest: Mapping[str, Any]) -> float:
-    return float(manifest["audio"]["samples"] / manifest["audio"]["sr"])
-
-
-def _song(result: _Result) -> dict[str, Any]:
-    audio = result.manifest["audio"]
+def _song(
+    folder: str, manifest: Mapping[str, Any], rows: list[dict[str, str]], seconds: float
+) -> dict[str, Any]:
+    audio = manifest["audio"]
     counts: dict[str, int] = {}
-    for row in result.rows:
+    for row in rows:
         for label in filter(None, row["label"].split(", ")):
             counts[label] = counts.get(label, 0) + 1
     return {
-        "name": printable(result.manifest["song"]),
-        "page": url(result.folder, "index.html"),
-        "picture": url(result.folder, "original.png"),
-        "sound": url(result.folder, f"original.{audio['format']}"),
-        "rms": rounded(audio["original_rms"]),
-        "seconds": _seconds(result.manifest),
+        "name": printable(manifest["song"]),
+        "page": url(folder, "index.html"),
+        "picture": url(folder, "original.png"),
+        "sound": url(folder, f"original.{audio['format']}"),
+        "rms": _finite(audio["original_rms"]),
+        "seconds": seconds,
         "labels": sorted(counts.items(), key=lambda pair: (-pair[1], pair[0])),
     }
 
 
-def _features(results: list[_Result]) -> list[dict[str, Any]]:
+def _features(
+    folder: str, manifest: Mapping[str, Any], rows: list[dict[str, str]]
+) -> dict[tuple[str, int], dict[str, Any]]:
+    """What every feature of a song is, by layer and number."""
+    folders = {layer["name"]: layer["folder"] for layer in manifest["layers"]}
+    audio = manifest["audio"]
+    features = {}
+    for row in rows:
+        layer, k = row["layer"], int(row["feature"])
+        inner = folders[layer]
+        if safe_name(inner, "") != inner or not inner:
+            raise ValueError(f"the folder of layer {layer!r} is {inner!r}")
+        features[layer, k] = {
+            "label": row["label"],
+            "silent": row["level"] == "",
+            "picture": url(folder, inner, f"feature_{k}.png"),
+            "sound": url(folder, inner, f"feature_{k}.{audio['format']}"),
+            "rms": _finite(feature_rms(
+                float(row["energy"]), float(row["gain"]), audio["samples"]
+            )),
+            "numbers": [
+                None if row[number.key] == "" else _finite(float(row[number.key]))
+                for number in _SHOWN
+            ],
+        }
+    return features
+
+
+def _side_by_side(results: list[_Result]) -> list[dict[str, Any]]:
     """Every feature of any song, with what it is in each; None where it was not explained."""
-    features: dict[tuple[str, int], dict[str, Any]] = {}
-    for i, result in enumerate(results):
-        folders = {layer["name"]: layer["folder"] for layer in result.manifest["layers"]}
-        audio = result.manifest["audio"]
-        for row in result.rows:
-            layer, k = row["layer"], int(row["feature"])
-            folder = folders.get(layer, "")
-            if safe_name(folder, "") != folder or not folder:
-                continue  # not a folder that a result of ours has
-            feature = features.setdefault(
-                (layer, k), {"layer": layer, "k": k, "songs": [None] * len(results)}
-            )
-            feature["songs"][i] = {
-                "label": row["label"],
-                "silent": row["level"] == "",
-                "picture": url(result.folder, folder, f"feature_{k}.png"),
-                "sound": url(result.folder, folder, f"feature_{k}.{audio['format']}"),
-                "rms": feature_rms(
-                    float(row["energy"]), float(row["gain"]), audio["samples"]
-                ),
-                "numbers": [_number(row[number.key]) for number in _SHOWN],
-            }
-    return list(features.values())
+    found = dict.fromkeys(key for result in results for key in result.features)
+    return [
+        {"layer": layer, "k": k, "songs": [result.features.get((layer, k)) for result in results]}
+        for layer, k in found
+    ]
 
 
-def _number(text: str) -> float | None:
-    return rounded(float(text)) if text else None
+def _finite(value: float) -> Any:
+    if not math.isfinite(value):
+        raise ValueError(f"found the number {value}")
+    return rounded(value)

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .citations import AURALISATION, DECONVNET
-from .folder import MANIFEST, new_folder
+from .folder import ATTRIBUTES, EVOLUTION, new_folder, write_manifest
 from .names import safe_name, unique_names
-from .tables import own_and_theirs, write_json, write_rows, write_text
+from .tables import own_and_theirs, write_rows, write_text
 
 if TYPE_CHECKING:
     from ..analysis.attributes import AttributeStudy
@@ -36,7 +36,7 @@ def write_study(
 ) -> Path:
     """Write a study; see `AttributeStudy.save`."""
     folder_name = safe_name(name, "attributes")
-    with new_folder(Path(out), folder_name, overwrite=overwrite) as folder:
+    with new_folder(Path(out), folder_name, ATTRIBUTES, overwrite=overwrite) as folder:
         write_rows(folder / "layers.csv", study.table)
         write_rows(folder / "features.csv", study.feature_table)
         write_rows(folder / "stimuli.csv", [
@@ -46,7 +46,7 @@ def write_study(
         write_text(folder / "findings.txt", study.findings())
         _write_arrays(folder / "study.npz", study)
         _draw(folder, study)
-        write_json(folder / MANIFEST, _manifest(study))
+        write_manifest(folder, _manifest(study))
     return Path(out) / folder_name
 
 
@@ -81,7 +81,7 @@ def _manifest(study: AttributeStudy) -> dict[str, Any]:
     from .. import __version__
 
     return {
-        "format": "fastdeconv-attributes",
+        "format": ATTRIBUTES,
         "version": 1,
         "fastdeconv": __version__,
         "network": study.network,
@@ -101,7 +101,7 @@ def write_evolution(
     from .. import __version__
 
     folder_name = safe_name(name, "evolution")
-    with new_folder(Path(out), folder_name, overwrite=overwrite) as folder:
+    with new_folder(Path(out), folder_name, EVOLUTION, overwrite=overwrite) as folder:
         write_rows(folder / "evolution.csv", evolution.table)
         arrays = {key: getattr(evolution, key) for key in _EVOLUTION_ARRAYS}
         np.savez_compressed(
@@ -112,8 +112,8 @@ def write_evolution(
             from .figures import draw_evolution, save_figure
 
             save_figure(draw_evolution(evolution), folder / "evolution")
-        write_json(folder / MANIFEST, {
-            "format": "fastdeconv-evolution",
+        write_manifest(folder, {
+            "format": EVOLUTION,
             "version": 1,
             "fastdeconv": __version__,
             "layer": evolution.layer,

@@ -1,0 +1,94 @@
+"""What a command owes to its process: it ends when it is told to, and prints where it can."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+__all__ = ["EndedError", "ending_on_signals", "print_out"]
+
+_ENDINGS = {
+    number: said
+    for name, said in (
+        ("SIGINT", "Interrupted"), ("SIGTERM", "Ended by SIGTERM"), ("SIGHUP", "Ended by SIGHUP"),
+    )
+    if (number := getattr(signal, name, None)) is not None
+}
+_GRACE_SECONDS = 1.0
+"""What removing a half-written folder may take before the process ends all the same."""
+
+
+class EndedError(KeyboardInterrupt):
+    """A signal told this process to end."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.status = 128 + number
+        """The exit status, as shells report it."""
+        self.said = f"{_ENDINGS[number]}; nothing half-written was left."
+
+
+@contextmanager
+def ending_on_signals() -> Iterator[None]:
+    """Raise `EndedError` where the work is, when Ctrl-C or another signal to end arrives.
+
+    Code between may swallow an exception that comes at any moment, such as a library that is
+    being imported. So a second later the process ends, whatever it is doing.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals belong to the main thread
+        return
+    timers: list[threading.Timer] = []
+
+    def end(number: int, frame: Any) -> None:
+        # What follows is cleaning up, and is not to be interrupted.
+        for other in _ENDINGS:
+            signal.signal(other, signal.SIG_IGN)
+        timer = threading.Timer(_GRACE_SECONDS, _leave, [EndedError(number)])
+        timer.daemon = True
+        timers.append(timer)
+        with suppress(RuntimeError):  # where no thread can be started
+            timer.start()
+        raise EndedError(number)
+
+    before = {number: signal.signal(number, end) for number in _ENDINGS}
+    try:
+        yield
+    finally:
+        for timer in timers:
+            timer.cancel()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _leave(error: EndedError) -> None:
+    # What a folder under way would leave is removed by the next run beside it.
+    with suppress(OSError):
+        os.write(2, b"\n" + error.said.split(";")[0].encode() + b".\n")
+    os._exit(error.status)
+
+
+def print_out(text: str) -> None:
+    """Print to standard output; what its encoding lacks is escaped.
+
+    Raises
+    ------
+    OSError
+        If nothing can be printed there, now and later: it is closed, full, or nobody reads it.
+    """
+    if sys.stdout is None:
+        raise OSError("standard output is closed")
+    encoding = sys.stdout.encoding or "utf-8"
+    try:
+        sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
+        sys.stdout.flush()
+    except OSError:
+        # What is still in the buffer would raise again when Python ends.
+        with suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise
