@@ -16,6 +16,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from ..errors import printable
 from .picture import RANGE_DB
 
 if TYPE_CHECKING:
@@ -165,4 +166,4 @@ def _line(ax: Any, points: list[Estimate], subject: str) -> None:
 
 def _plain(text: str) -> str:
     """Text from outside as it is: a dollar sign would begin mathematics."""
-    return text.replace("$", r"\$")
+    return printable(text).replace("$", r"\$")

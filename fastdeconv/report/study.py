@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..errors import ParameterError, shown
 from .citations import AURALISATION, DECONVNET
 from .folder import ATTRIBUTES, EVOLUTION, new_folder, write_manifest
 from .names import safe_name, unique_names
@@ -35,7 +36,7 @@ def write_study(
     study: AttributeStudy, out: str | os.PathLike[str], name: str, *, overwrite: bool
 ) -> Path:
     """Write a study; see `AttributeStudy.save`."""
-    folder_name = safe_name(name, "attributes")
+    out, folder_name = _place(out, name, "attributes")
     with new_folder(Path(out), folder_name, ATTRIBUTES, overwrite=overwrite) as folder:
         write_rows(folder / "layers.csv", study.table)
         write_rows(folder / "features.csv", study.feature_table)
@@ -48,6 +49,14 @@ def write_study(
         _draw(folder, study)
         write_manifest(folder, _manifest(study))
     return Path(out) / folder_name
+
+
+def _place(out: Any, name: Any, fallback: str) -> tuple[Path, str]:
+    if not isinstance(out, (str, os.PathLike)):
+        raise ParameterError(f"out must be a folder, found {shown(out)}")
+    if not isinstance(name, str):
+        raise ParameterError(f"name must be a str, found {shown(name)}")
+    return Path(out), safe_name(name, fallback)
 
 
 def _write_arrays(path: Path, study: AttributeStudy) -> None:
@@ -100,7 +109,7 @@ def write_evolution(
     """Write the evolution of features; see `Evolution.save`."""
     from .. import __version__
 
-    folder_name = safe_name(name, "evolution")
+    out, folder_name = _place(out, name, "evolution")
     with new_folder(Path(out), folder_name, EVOLUTION, overwrite=overwrite) as folder:
         write_rows(folder / "evolution.csv", evolution.table)
         arrays = {key: getattr(evolution, key) for key in _EVOLUTION_ARRAYS}

@@ -368,6 +368,17 @@ def test_without_matplotlib_everything_else_is_written(study, tmp_path, monkeypa
     assert (folder / "findings.txt").exists() and not list(folder.glob("*.png"))
 
 
+@pytest.mark.parametrize(("place", "message"), [
+    ((3,), "out must be a folder, found 3"), ((None,), "out must be a folder"),
+    (("out", 3), "name must be a str, found 3"), (("a\0b",), "a.*b"),
+])
+def test_where_nothing_can_be_written_is_said(study, tmp_path, monkeypatch, place, message):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ParameterError, match=message):
+        study.save(*place)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_folder_that_is_there_is_not_replaced_unasked(study, tmp_path):
     study.save(tmp_path)
     with pytest.raises(ParameterError, match="already there"):
