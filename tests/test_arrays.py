@@ -123,6 +123,7 @@ class Tensor(Unreadable):
 @pytest.mark.parametrize(("name", "ask"), [
     ("sr", lambda clip, net: fd.Clip(clip.samples, Tensor(), FRONTEND)),
     ("n_fft", lambda clip, net: fd.Frontend(n_fft=Tensor())),
+    ("n_samples", lambda clip, net: FRONTEND.num_frames(Tensor())),
     ("seconds", lambda clip, net: fd.chord_stimuli(seconds=Tensor())),
     ("seed", lambda clip, net: fd.randomised(net, Tensor())),
     ("num_threads", lambda clip, net: fd.auralise(clip, clip.x, num_threads=Tensor())),

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..arrays import as_array
-from ..errors import AudioError, ParameterError
+from ..errors import AudioError, ParameterError, shown
 from ._checks import as_bool, as_choice, as_int, as_number, check_keys
 from .reading import (
     MAX_SAMPLES,
@@ -161,7 +161,7 @@ class Frontend:
             If a key is unknown or belongs to another kind, or a value is refused.
         """
         if not isinstance(record, Mapping):
-            raise ParameterError(f"the front end must be a mapping, found {record!r}")
+            raise ParameterError(f"the front end must be a mapping, found {shown(record)}")
         kind = as_choice("kind", record.get("kind", "stft"), _KINDS)
         check_keys(f"front end of kind {kind!r}", record, _fields_of(kind))
         return cls(**record)
@@ -172,7 +172,8 @@ class Frontend:
 
     def num_frames(self, n_samples: int) -> int:
         """Frames of the STFT of `n_samples` samples (at `sr`, before `frames` applies)."""
-        return self._stft().num_frames(n_samples)
+        count = as_int("n_samples", n_samples, minimum=0, maximum=MAX_SAMPLES)
+        return self._stft().num_frames(count)
 
     def _stft(self) -> Stft:
         return Stft(**{field.name: getattr(self, field.name) for field in fields(Stft)})
@@ -229,7 +230,7 @@ def _check_foreign(fe: Frontend, kind: str) -> None:
         if field.name not in own and getattr(fe, field.name) != field.default:
             raise ParameterError(
                 f"{field.name} does not belong to a front end of kind {kind!r}, "
-                f"found {getattr(fe, field.name)!r}"
+                f"found {shown(getattr(fe, field.name))}"
             )
 
 
@@ -247,10 +248,12 @@ def _check_window(window: Any, win_length: int) -> WindowLike:
     if isinstance(spec, tuple) and spec and isinstance(spec[0], str):
         spec = (spec[0], *(as_number("window parameter", value) for value in spec[1:]))
     elif not isinstance(spec, str):
-        raise ParameterError(f"window must be a name or (name, parameter, ...), found {window!r}")
+        raise ParameterError(
+            f"window must be a name or (name, parameter, ...), found {shown(window)}"
+        )
     values = get_window(spec, win_length)
     if not np.isfinite(values).all() or not values.any():
-        raise ParameterError(f"window {window!r} has no finite, non-zero values")
+        raise ParameterError(f"window {shown(window)} has no finite, non-zero values")
     return cast(WindowLike, spec)
 
 
@@ -442,7 +445,7 @@ class Clip:
 
 def _check_frontend(frontend: Any) -> None:
     if not isinstance(frontend, Frontend):
-        raise ParameterError(f"the front end must be a Frontend, found {frontend!r}")
+        raise ParameterError(f"the front end must be a Frontend, found {shown(frontend)}")
     frontend._require_stft()
 
 
