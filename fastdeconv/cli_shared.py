@@ -25,6 +25,8 @@ __all__ = [
 #: The bundled network of every command that is given none.
 DEFAULT_NETWORK = "choi5-genre"
 
+_MOST_FEATURES = 1_000_000
+
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
@@ -59,6 +61,8 @@ def parse_features(ctx: click.Context, param: click.Parameter, value: str | None
         first, last = int(match[1]), int(match[2] or match[1])
         if last < first:
             raise click.BadParameter(f"the range {first}-{last} runs backwards")
+        if len(numbers) + last - first >= _MOST_FEATURES:
+            raise click.BadParameter(f"more than {_MOST_FEATURES} numbers")
         numbers.extend(range(first, last + 1))
     return list(dict.fromkeys(numbers))
 

@@ -11,7 +11,7 @@ import os
 import stat
 from typing import IO
 
-__all__ = ["open_regular"]
+__all__ = ["open_regular", "read_regular"]
 
 _KINDS = {
     stat.S_IFDIR: "a folder",
@@ -42,3 +42,20 @@ def open_regular(path: str | os.PathLike[str]) -> IO[bytes]:
         raise OSError(errno.EINVAL, str(error), path) from None
     found = _KINDS.get(kind, "something else")
     raise OSError(errno.EINVAL, f"{found}, not a regular file", path)
+
+
+def read_regular(path: str | os.PathLike[str], most: int) -> bytes:
+    """The bytes of a file, of which there are `most` at the most; see `open_regular`.
+
+    Raises
+    ------
+    OSError
+        Also if the file is larger.
+    """
+    with open_regular(path) as file:
+        # Memory for what there is, not for what would be allowed.
+        size = os.fstat(file.fileno()).st_size
+        data = file.read(min(size, most) + 1)
+    if len(data) > most:
+        raise OSError(errno.EFBIG, f"larger than {most >> 20} MB", path)
+    return data

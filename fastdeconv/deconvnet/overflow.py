@@ -23,7 +23,7 @@ from ..network.network import Network
 from .layerwise import affine_of
 from .plan import AFFINE, layer_cache
 
-__all__ = ["bounds_back", "bounds_forward", "check_overflow", "is_safe"]
+__all__ = ["bounds_back", "bounds_forward", "check_overflow", "is_safe", "without_warnings"]
 
 _SAFE = 1e30
 """float32 ends at 3.4e38. The rest is room for sums inside kernels (Winograd's transforms)."""
@@ -64,6 +64,11 @@ def bounds_back(net: Network, index: int, largest: float) -> float:
     return bound
 
 
+def without_warnings() -> np.errstate:
+    """NumPy's own warnings are left out where an overflow is looked for afterwards."""
+    return np.errstate(over="ignore", invalid="ignore")
+
+
 def check_overflow(values: Iterable[NDArray[Any]], what: str) -> None:
     """Refuse values that are not finite in float32.
 
@@ -73,7 +78,7 @@ def check_overflow(values: Iterable[NDArray[Any]], what: str) -> None:
         Begins with `what`.
     """
     for array in values:
-        with np.errstate(over="ignore"):
+        with without_warnings():
             finite = np.isfinite(array.astype(np.float32, copy=False)).all()
         if not finite:
             raise ParameterError(f"{what} overflows float32: are the weights in order?")

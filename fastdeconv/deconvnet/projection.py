@@ -36,7 +36,7 @@ from ..kernels.lanes import (
 )
 from ..network import layers as nn
 from .layerwise import RULES, Arithmetic, affine_of, backward_layer, mixes
-from .overflow import bounds_back, check_overflow, is_safe
+from .overflow import bounds_back, check_overflow, is_safe, without_warnings
 from .plan import AFFINE, Order, Segment, layer_cache, segment_below
 from .region import Part, Region, covering_cells, reached_by, within
 from .scores import class_start
@@ -153,7 +153,8 @@ def deconvolve(
     walk = _Walk(trace, rule, chosen_backend, get_num_threads(num_threads), bf16)
     out = np.empty((len(chosen), *trace.x.shape), np.float32)
     named = isinstance(start, str)
-    walk.project(index, chosen, values, out, sparse=not named or _is_max(start))
+    with without_warnings():
+        walk.project(index, chosen, values, out, sparse=not named or _is_max(start))
     # Values of one's own may be as large as they like; others are not larger than the map's.
     largest = trace.bound(index) if named else float(np.abs(values).max(initial=0))
     if not is_safe(bounds_back(net, index, largest)):

@@ -19,7 +19,7 @@ from ..kernels.lanes import cached
 from ..network import layers as nn
 from ..network.network import Network
 from .layerwise import Arithmetic, affine_of, forward_layer
-from .overflow import bounds_forward, check_overflow, is_safe
+from .overflow import bounds_forward, check_overflow, is_safe, without_warnings
 from .plan import Block, forward_plan, layer_cache
 
 __all__ = ["Trace", "as_input", "forward"]
@@ -54,7 +54,9 @@ class Trace:
         self._derived: dict[Any, dict[Any, Any]] = {}
         self._bounds = bounds_forward(network, float(np.abs(x).max()))
         self._blocks = forward_plan(network)
-        for block, (value, switches) in zip(self._blocks, runner.run(self._blocks, x)):
+        with without_warnings():
+            results = list(runner.run(self._blocks, x))
+        for block, (value, switches) in zip(self._blocks, results):
             for index in range(block.end, block.last + 1):
                 self._kept[index] = value
             if switches is not None:
@@ -143,7 +145,8 @@ class Trace:
 
     def _recompute(self, index: int) -> Any:
         block = next(b for b in self._blocks if b.first <= index <= b.last)
-        ((value, _),) = self._runner.run([block.cut(index)], self._kept[block.first - 1])
+        with without_warnings():
+            ((value, _),) = self._runner.run([block.cut(index)], self._kept[block.first - 1])
         return value
 
 

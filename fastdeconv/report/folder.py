@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ParameterError, printable
-from ..files import open_regular
+from ..files import read_regular
 from ..untrusted_json import parse_json
 from .tables import write_json, write_text
 
@@ -41,7 +41,7 @@ EXPLANATION = "fastdeconv-explanation"
 ATTRIBUTES = "fastdeconv-attributes"
 EVOLUTION = "fastdeconv-evolution"
 
-_MOST_MANIFEST_CHARS = 1 << 26
+_MOST_MANIFEST_BYTES = 1 << 26
 _DEEPEST_MANIFEST = 16
 
 # What file managers leave in any folder that is looked at.
@@ -119,15 +119,14 @@ def read_manifest(folder: Path, kind: str) -> dict[str, Any] | None:
         If it is damaged, or of another version; the text says what was found.
     """
     try:
-        with open_regular(folder / MANIFEST) as file:
-            data = file.read(4 * _MOST_MANIFEST_CHARS + 1)
+        data = read_regular(folder / MANIFEST, _MOST_MANIFEST_BYTES)
     except FileNotFoundError:
         return None
     except OSError as error:
         raise ValueError(f"its {MANIFEST} cannot be read: {error.strerror}") from None
     try:
         manifest = parse_json(
-            data.decode("utf-8"), most_chars=_MOST_MANIFEST_CHARS, deepest=_DEEPEST_MANIFEST
+            data.decode("utf-8"), most_chars=len(data), deepest=_DEEPEST_MANIFEST
         )
     except ValueError as error:  # also bytes that are not UTF-8
         raise ValueError(f"its {MANIFEST} is damaged: {error}") from None

@@ -48,7 +48,6 @@ def test_nothing_is_larger_than_the_bounds_say(build, data):
         assert np.abs(maps).max() <= limit * (1 + 1e-5)
 
 
-@pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_activations_that_overflow_are_refused_by_layer(on, build):
     net = build([CONV, {"type": "relu"}, {**CONV, "name": "huge"}, {"type": "sigmoid"}], (1, 6, 6))
     arrays = {**net.arrays, "huge.weight": net.arrays["huge.weight"] * np.float32(3e37)}
@@ -59,7 +58,6 @@ def test_activations_that_overflow_are_refused_by_layer(on, build):
     huge.forward(x * 1e-9)
 
 
-@pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_maps_that_overflow_are_refused_by_layer(on, build):
     net = build([CONV, {"type": "relu"}, {"type": "sigmoid", "name": "top"}], (1, 6, 6))
     arrays = {**net.arrays, "l0.weight": net.arrays["l0.weight"] * np.float32(1e30)}

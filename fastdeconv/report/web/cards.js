@@ -176,7 +176,7 @@ const cards = (() => {
       seen.unobserve(target);
       if (player.playing?.feature?.at === target.dataset.at) player.refreshHeads();
     }
-  }, { rootMargin: "300px" });
+  }, { rootMargin: "1000px" });
   for (const card of elements.values()) seen.observe(card);
 
   grid.addEventListener("click", (event) => {
