@@ -20,7 +20,7 @@ from ..audio.frontend import Frontend
 from ..audio.reading import MAX_SAMPLES
 from ..errors import ParameterError, printable, shortened
 from ..files import read_regular
-from .folder import EXPLANATION, read_manifest, replace_file
+from .folder import EXPLANATION, as_folder, read_manifest, replace_file
 from .listening import axis_of, facts_of, feature_rms
 from .names import safe_name
 from .numbers import NUMBERS, rounded
@@ -82,7 +82,7 @@ def overview(out: str | os.PathLike[str]) -> Path:
     ParameterError
         If there are no results in `out`, or its ``index.html`` is not an overview.
     """
-    written = write_overview(Path(out), least=1)
+    written = write_overview(as_folder(out), least=1)
     if written is None:
         raise ParameterError(f"no results of explain in {printable(os.fspath(out))}")
     return written.page

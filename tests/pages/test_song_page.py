@@ -132,6 +132,7 @@ def test_twins_are_folded_under_the_one_that_stands_for_them(song):
 
 def test_the_axes_name_hertz_and_seconds_on_every_picture_in_sight(song):
     card = song.page.locator(".card:not([hidden])").first
+    card.scroll_into_view_if_needed()
     card.locator(".axes").wait_for(state="attached")
     assert card.locator(".hz").all_text_contents() == ["50", "100", "200", "500", "1k", "2k", "5k"]
     assert card.locator(".s").all_text_contents() == ["0.5", "1", "1.5"]
