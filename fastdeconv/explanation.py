@@ -21,7 +21,14 @@ from .errors import ParameterError, enough_memory, shown
 from .kernels.dispatch import config, get_backend, get_isa, get_num_threads
 from .network.choosing import as_list, choose_layers, open_network
 from .report.citations import AURALISATION, DECONVNET
-from .report.folder import EXPLANATION, MANIFEST, check_free, new_folder, write_manifest
+from .report.folder import (
+    EXPLANATION,
+    MANIFEST,
+    check_free,
+    new_folder,
+    result_place,
+    write_manifest,
+)
 from .report.names import safe_name, unique_names
 from .report.sounds import FORMATS, PEAK, check_format, peak_gain
 
@@ -164,7 +171,7 @@ def plan(
     precision: str,
 ) -> Plan:
     """What `explain` is asked for, with the clip read and the features chosen."""
-    if mode not in _MODES:
+    if not isinstance(mode, str) or mode not in _MODES:
         raise ParameterError(f"mode must be 'mask' or 'phase', found {shown(mode)}")
     network = open_network(net)
     chosen = _choose_features(network, layers, features)
@@ -564,7 +571,7 @@ class Explanation:
         from .report.song import SongFiles
         from .report.tables import write_csv
 
-        out, name = Path(out), safe_name(self.name if name is None else name, "clip")
+        out, name = result_place(out, self.name if name is None else name, "clip")
         check_format(audio_format)
         check_free(out, name, EXPLANATION, overwrite=overwrite)
         folders = self.layer_folders()
@@ -739,16 +746,17 @@ class Explanation:
         return float(np.sqrt(np.square(samples, dtype=np.float64).sum() / max(1, samples.size)))
 
     def _require_layer(self, layer: str) -> None:
-        if layer not in self.maps:
+        if not isinstance(layer, str) or layer not in self.maps:
             raise ParameterError(
-                f"layer {layer!r} was not explained; there are {', '.join(self.maps) or 'none'}"
+                f"layer {shown(layer)} was not explained; there are "
+                f"{', '.join(self.maps) or 'none'}"
             )
 
     def _require_feature(self, layer: str, feature: int) -> None:
         self._require_layer(layer)
-        if feature not in self.features[layer]:
+        if not isinstance(feature, (int, np.integer)) or feature not in self.features[layer]:
             raise ParameterError(
-                f"feature {feature!r} of layer {layer!r} was not explained; "
+                f"feature {shown(feature)} of layer {shown(layer)} was not explained; "
                 f"there are {_ranges(self.features[layer])}"
             )
 
@@ -764,7 +772,7 @@ def _choose_features(
     strangers = [layer for layer in features if layer not in chosen]
     if strangers:
         raise ParameterError(
-            f"features are given for {strangers[0]!r}, which is not among the layers "
+            f"features are given for {shown(strangers[0])}, which is not among the layers "
             f"{', '.join(chosen)}"
         )
     numbers = {layer: as_list("features", wanted) for layer, wanted in features.items()}

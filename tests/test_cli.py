@@ -3,6 +3,8 @@ from __future__ import annotations
 import io
 import json
 import os
+import shlex
+import signal
 import subprocess
 import sys
 
@@ -320,6 +322,179 @@ def test_a_full_disk_is_an_error_of_the_song_and_leaves_nothing(
     result = run("explain", song, "-o", out, "--network", network)
     assert result.exit_code == 1
     assert result.stderr == f"Error: {song}: No space left on device\n"
+    assert not out.exists()
+
+
+# What was left out is said
+
+
+def test_a_song_that_goes_on_behind_the_clip_is_said_to(tmp_path, network, out):
+    short, long = tmp_path / "short.wav", tmp_path / "long.wav"
+    soundfile.write(short, np.full(620, 0.1), SR)
+    soundfile.write(long, np.full(31 * SR, 0.1), SR)
+    result = run("explain", short, long, "-o", out, "--network", network)
+    lines = result.stdout.splitlines()
+    assert "were explained" not in lines[0]
+    assert "The first 0.08 s of the song were explained. It goes on after that" in lines[1]
+    for name, is_cut in (("short", False), ("long", True)):
+        audio = json.loads((out / name / "manifest.json").read_text())["audio"]
+        assert (audio["start"], audio["is_cut"]) == (0, is_cut)
+        page = (out / name / "index.html").read_text(encoding="utf-8")
+        assert ("The first 0.08 s of the song" in page) is is_cut
+
+
+def test_what_an_offset_covers_is_said(tmp_path, network, out):
+    song = tmp_path / "song.wav"
+    soundfile.write(song, np.full(2 * SR, 0.1), SR)
+    said = run("explain", song, "-o", out, "--network", network, "--offset", 1.5).stdout
+    assert "1.50 to 1.58 s of the song were explained." in said
+    said = run(
+        "explain", song, "-o", out, "--network", network, "--offset", 1.95, "--overwrite"
+    ).stdout
+    assert "The song was explained from 1.95 s to its end" in said
+
+
+def test_songs_that_are_not_on_the_page_of_all_are_named(tmp_path, network, out):
+    a, b, c, d = (write_song(tmp_path / f"{name}.wav", i) for i, name in enumerate("abcd"))
+    run("explain", a, b, "-o", out, "--network", network)
+    (out / "b" / "features.csv").write_text("a,b\n1,2\n")
+    said = run("explain", c, "-o", out, "--network", network).stdout
+    assert "Not on that page: b (it is damaged" in said
+    result = run("explain", d, "-o", out, "--network", network, "--rule", "guided")
+    assert result.exit_code == 0
+    assert "Not on that page: d (it was made with another rule)" in result.stdout
+    page = (out / "index.html").read_text(encoding="utf-8")
+    assert "it was made with another rule" in page and "it is damaged" in page
+
+
+# Running again
+
+
+def test_a_song_that_is_there_with_the_same_settings_is_no_error(tmp_path, network, out):
+    a, b = (write_song(tmp_path / f"{name}.wav", i) for i, name in enumerate("ab"))
+    run("explain", a, "-o", out, "--network", network)
+    before = (out / "a" / "manifest.json").stat().st_mtime_ns
+    result = run("explain", a, b, "-o", out, "--network", network)
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert f"{out / 'a'}: already there, with the same settings." in result.stdout
+    assert (out / "a" / "manifest.json").stat().st_mtime_ns == before
+    assert folders(out) == ["a", "b", "index.html"]
+
+
+def other_song(tmp_path):
+    (tmp_path / "other").mkdir()
+    return write_song(tmp_path / "other" / "a.wav", seed=9)
+
+
+@pytest.mark.parametrize(
+    ("options", "differing"),
+    [
+        (["--rule", "guided"], "rule"), (["--start", "one"], "start"),
+        (["--mode", "phase"], "mode"), (["--layers", "pool1"], "layers and features"),
+        (["--features", "0"], "layers and features"), (["--audio-format", "flac"], "audio format"),
+        (["--offset", "0.01"], "song"),
+        ([], "song"),
+    ],
+)
+def test_one_of_another_song_or_with_other_settings_is(tmp_path, network, out, options, differing):
+    song = write_song(tmp_path / "a.wav")
+    run("explain", song, "-o", out, "--network", network)
+    again = song if options else other_song(tmp_path)
+    result = run("explain", again, "-o", out, "--network", network, *options)
+    assert result.exit_code == 1
+    assert f"is already there and differs in {differing}: --overwrite replaces it" in result.stderr
+
+
+def test_another_network_of_the_same_name_is_told_by_its_weights(tmp_path, network, out):
+    song = write_song(tmp_path / "a.wav")
+    run("explain", song, "-o", out, "--network", network)
+    net = fd.Network.load(network)
+    arrays = {key: array + 1 for key, array in net.arrays.items()}
+    fd.Network(
+        net.layers, arrays, net.input_shape, frontend=net.frontend, name=net.name
+    ).save(network)
+    result = run("explain", song, "-o", out, "--network", network)
+    assert "differs in network" in result.stderr
+
+
+# How a process ends
+
+
+def start(*args, **how):
+    return subprocess.Popen(
+        [sys.executable, "-m", "fastdeconv", *map(str, args)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **how,
+    )
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_a_signal_to_end_leaves_one_line_and_complete_songs_only(tmp_path, network, out, name):
+    songs = [write_song(tmp_path / f"{i}.wav", i) for i in range(200)]
+    process = start("explain", *songs, "-o", out, "--network", network)
+    # The first line that it prints says that a song is done, and the next one is under way.
+    process.stdout.readline()
+    process.send_signal(getattr(signal, name))
+    said = process.communicate(timeout=60)[1]
+    assert process.returncode == 128 + getattr(signal, name)
+    assert len(said.strip().splitlines()) == 1 and "nothing half-written was left" in said
+    assert not [folder for folder in os.listdir(out) if folder.startswith(".")]
+    assert 0 < len(os.listdir(out)) < len(songs)
+    assert all((out / folder / "manifest.json").exists() for folder in os.listdir(out))
+
+
+def test_a_signal_that_something_swallows_still_ends_the_process(tmp_path):
+    code = """
+import signal, time
+from fastdeconv.cli_process import ending_on_signals
+with ending_on_signals():
+    print("ready", flush=True)
+    while True:
+        try:
+            time.sleep(60)
+        except KeyboardInterrupt:
+            pass
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    said = process.communicate(timeout=60)[1]
+    assert process.returncode == 130 and said.strip() == "Interrupted."
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a device of Linux")
+@pytest.mark.parametrize("stream", [">/dev/full", ">&-", "2>&-", "<&-", "| true"])
+def test_a_stream_that_takes_nothing_is_no_error_of_a_song(tmp_path, network, out, stream):
+    song = write_song(tmp_path / "song.wav")
+    command = [sys.executable, "-m", "fastdeconv", "explain", song, "-o", out, "--network", network]
+    done = subprocess.run(
+        f"{shlex.join(map(str, command))} {stream}", shell=True, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (out / "song" / "index.html").exists()
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a device of Linux")
+@pytest.mark.parametrize("command", ["networks", "info"])
+def test_a_command_whose_output_is_its_result_says_that_it_is_lost(command):
+    line = shlex.join([sys.executable, "-m", "fastdeconv", command])
+    for stream, reason in ((">/dev/full", "No space left"), (">&-", "closed")):
+        done = subprocess.run(f"{line} {stream}", shell=True, capture_output=True, text=True)
+        assert done.returncode == 1
+        assert done.stderr.startswith("Error: ") and reason in done.stderr
+        assert done.stderr.count("\n") == 1
+
+
+def test_too_little_memory_is_one_line(tmp_path, network, out, monkeypatch):
+    def none(*args, **options):
+        raise MemoryError
+
+    monkeypatch.setattr(song_report, "write_png", none)
+    song = write_song(tmp_path / "song.wav")
+    result = run("explain", song, "-o", out, "--network", network)
+    assert (result.exit_code, result.stderr) == (1, f"Error: {song}: not enough memory\n")
     assert not out.exists()
 
 

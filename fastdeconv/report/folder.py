@@ -19,9 +19,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from ..errors import ParameterError, printable
+from ..errors import ParameterError, printable, shown
 from ..files import read_regular
 from ..untrusted_json import parse_json
+from .names import safe_name
 from .tables import write_json, write_text
 
 try:
@@ -30,7 +31,8 @@ except ImportError:  # Windows, where nothing is cleared
     fcntl = None  # type: ignore[assignment]
 
 __all__ = [
-    "ATTRIBUTES", "EVOLUTION", "EXPLANATION", "MANIFEST", "check_free", "check_writable", "new_folder", "read_manifest", "replace_file",
+    "ATTRIBUTES", "EVOLUTION", "EXPLANATION", "MANIFEST", "as_folder", "check_free",
+    "check_writable", "new_folder", "read_manifest", "replace_file", "result_place",
     "write_manifest",
 ]
 
@@ -57,6 +59,26 @@ _NEW_SECONDS = 60.0
 
 _RENAME_EXCHANGE = 2  # of Linux's renameat2; macOS's renamex_np calls it RENAME_SWAP
 _AT_FDCWD = -100
+
+
+def as_folder(out: Any) -> Path:
+    """`out` as a path; ParameterError if it is none."""
+    if not isinstance(out, (str, os.PathLike)):
+        raise ParameterError(f"out must be a folder, found {shown(out)}")
+    return Path(out)
+
+
+def result_place(out: Any, name: Any, fallback: str) -> tuple[Path, str]:
+    """Where a result goes: the folder `out`, and a safe name in it.
+
+    Raises
+    ------
+    ParameterError
+        If `out` is no path, or `name` no string.
+    """
+    if not isinstance(name, str):
+        raise ParameterError(f"name must be a str, found {shown(name)}")
+    return as_folder(out), safe_name(name, fallback)
 
 
 def check_writable(out: Path) -> None:

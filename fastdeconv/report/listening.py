@@ -108,7 +108,9 @@ def covered(start: float, seconds: float, *, is_cut: bool) -> str | None:
             f"{part} s of the song were explained. It goes on after that: another offset "
             "explains another part."
         )
-    return f"The song was explained from {start:.2f} s to its end at {end:.2f} s." if start else None
+    if start:
+        return f"The song was explained from {start:.2f} s to its end at {end:.2f} s."
+    return None
 
 
 def class_table(

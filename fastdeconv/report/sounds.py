@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import AudioError, ParameterError
+from ..errors import AudioError, ParameterError, shown
 
 __all__ = ["FORMATS", "PEAK", "check_format", "encode", "peak_gain", "write_sound"]
 
@@ -38,9 +38,9 @@ def check_format(audio_format: str) -> str:
     ------
     ParameterError
     """
-    if audio_format not in FORMATS:
+    if not isinstance(audio_format, str) or audio_format not in FORMATS:
         raise ParameterError(
-            f"audio_format must be one of {', '.join(FORMATS)}, found {audio_format!r}"
+            f"audio_format must be one of {', '.join(FORMATS)}, found {shown(audio_format)}"
         )
     return audio_format
 

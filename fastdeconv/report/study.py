@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import ParameterError, shown
 from .citations import AURALISATION, DECONVNET
-from .folder import ATTRIBUTES, EVOLUTION, new_folder, write_manifest
+from .folder import ATTRIBUTES, EVOLUTION, new_folder, result_place, write_manifest
 from .names import safe_name, unique_names
 from .tables import own_and_theirs, write_rows, write_text
 
@@ -36,8 +35,8 @@ def write_study(
     study: AttributeStudy, out: str | os.PathLike[str], name: str, *, overwrite: bool
 ) -> Path:
     """Write a study; see `AttributeStudy.save`."""
-    out, folder_name = _place(out, name, "attributes")
-    with new_folder(Path(out), folder_name, ATTRIBUTES, overwrite=overwrite) as folder:
+    out, folder_name = result_place(out, name, "attributes")
+    with new_folder(out, folder_name, ATTRIBUTES, overwrite=overwrite) as folder:
         write_rows(folder / "layers.csv", study.table)
         write_rows(folder / "features.csv", study.feature_table)
         write_rows(folder / "stimuli.csv", [
@@ -48,15 +47,7 @@ def write_study(
         _write_arrays(folder / "study.npz", study)
         _draw(folder, study)
         write_manifest(folder, _manifest(study))
-    return Path(out) / folder_name
-
-
-def _place(out: Any, name: Any, fallback: str) -> tuple[Path, str]:
-    if not isinstance(out, (str, os.PathLike)):
-        raise ParameterError(f"out must be a folder, found {shown(out)}")
-    if not isinstance(name, str):
-        raise ParameterError(f"name must be a str, found {shown(name)}")
-    return Path(out), safe_name(name, fallback)
+    return out / folder_name
 
 
 def _write_arrays(path: Path, study: AttributeStudy) -> None:
@@ -109,8 +100,8 @@ def write_evolution(
     """Write the evolution of features; see `Evolution.save`."""
     from .. import __version__
 
-    out, folder_name = _place(out, name, "evolution")
-    with new_folder(Path(out), folder_name, EVOLUTION, overwrite=overwrite) as folder:
+    out, folder_name = result_place(out, name, "evolution")
+    with new_folder(out, folder_name, EVOLUTION, overwrite=overwrite) as folder:
         write_rows(folder / "evolution.csv", evolution.table)
         arrays = {key: getattr(evolution, key) for key in _EVOLUTION_ARRAYS}
         np.savez_compressed(
@@ -130,4 +121,4 @@ def write_evolution(
             "checkpoints": evolution.labels,
             "citation": [DECONVNET],
         })
-    return Path(out) / folder_name
+    return out / folder_name
