@@ -12,7 +12,9 @@ importing numpy.
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
+
+# As in the module typing, which takes longer to import than all else here.
+TYPE_CHECKING = False
 
 __version__ = "0.1.0"
 
@@ -54,6 +56,8 @@ _EXPORTS = {
 __all__ = ["__version__", *sorted(_EXPORTS)]
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from .analysis.attributes import AttributeStudy as AttributeStudy
     from .analysis.attributes import attribute_study as attribute_study
     from .analysis.controls import randomised as randomised

@@ -2,14 +2,12 @@
 
 import os
 import signal
-from contextlib import suppress
 
 
 def main() -> None:
     """Prepare the process, then run the command."""
     # Until a command takes Ctrl-C itself, it ends the process without a traceback.
-    with suppress(ValueError):  # not in the main thread
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     # The first file that is opened would take the place of a standard stream that is closed,
     # and libraries would print into it.
     for stream in range(3):
