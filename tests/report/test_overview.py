@@ -131,3 +131,90 @@ def test_nothing_to_show_is_an_error(tmp_path):
 def test_the_same_results_give_the_same_bytes(tmp_path):
     save(tmp_path, "a")
     assert fd.overview(tmp_path).read_bytes() == fd.overview(tmp_path).read_bytes()
+
+
+# Neighbours are data from strangers
+
+
+def changed(*path, to=...):
+    """A change of a manifest: a value set, or taken away."""
+
+    def change(manifest):
+        for key in path[:-1]:
+            manifest = manifest[key]
+        if to is ...:
+            del manifest[path[-1]]
+        else:
+            manifest[path[-1]] = to
+
+    return change
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *(changed(key) for key in ("song", "audio", "network", "layers", "frontend",
+                                   "parameters", "computation")),
+        changed("song", to=None), changed("frontend", to=None), changed("network", to=5),
+        changed("frontend", "n_fft", to=2**40), changed("frontend", "n_fft", to=0),
+        changed("frontend", "sr", to="x"), changed("audio", "samples", to=-1),
+        changed("audio", "samples", to=2**60), changed("audio", "format", to="../x"),
+        changed("audio", "original_rms", to="x"), changed("parameters", to=[]),
+        changed("parameters", "start", to=7), changed("layers", to=None),
+        changed("layers", 0, "folder", to=5), changed("version", to=99),
+    ],
+)
+def test_a_neighbour_with_a_damaged_manifest_is_left_out_by_name(tmp_path, change):
+    save(tmp_path, "a")
+    broken = save(tmp_path, "b", seed=1) / "manifest.json"
+    manifest = json.loads(broken.read_text(encoding="utf-8"))
+    change(manifest)
+    broken.write_text(json.dumps(manifest), encoding="utf-8")
+    written = overview.write_overview(tmp_path, least=1)
+    assert [name for name, _ in written.left_out] == ["b"]
+    assert written.left_out[0][1].startswith("it is damaged: ")
+    assert [song["name"] for song in data_of(written.page)["songs"]] == ["a"]
+
+
+@pytest.mark.parametrize("text", ["", "[" * 200_000, "{", '{"format": NaN}', "\xff"])
+def test_a_neighbour_with_a_manifest_that_is_no_json_is_left_out_by_name(tmp_path, text):
+    save(tmp_path, "a")
+    (save(tmp_path, "b") / "manifest.json").write_text(text, encoding="latin-1")
+    assert [name for name, _ in overview.write_overview(tmp_path, least=1).left_out] == ["b"]
+
+
+@pytest.mark.parametrize("text", ["5", "null", "[]", '{"name": "app", "start_url": "/"}'])
+def test_a_folder_of_something_else_is_no_song(tmp_path, text):
+    save(tmp_path, "a")
+    (tmp_path / "app").mkdir()
+    (tmp_path / "app" / "manifest.json").write_text(text)
+    assert overview.write_overview(tmp_path, least=1).left_out == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda t: t.replace("label", "lab"), lambda t: t.replace("pool1,0,", "pool1,x,"),
+        lambda t: t.replace("pool1,0,", "pool1,,"), lambda t: t.replace("0.", "nan."),
+        lambda t: t.replace("\n", "\n,,,\n"), lambda t: t + '"' + "a" * 200_000,
+        lambda t: t.replace("pool1,0,", "pool9,0,"), lambda t: "",
+    ],
+)
+def test_a_neighbour_with_a_damaged_table_is_left_out_by_name(tmp_path, change):
+    save(tmp_path, "a")
+    table = save(tmp_path, "b", seed=1) / "features.csv"
+    table.write_text(change(table.read_text()))
+    assert [name for name, _ in overview.write_overview(tmp_path, least=1).left_out] == ["b"]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+@pytest.mark.parametrize("file", ["manifest.json", "features.csv"])
+def test_pipes_and_devices_in_a_neighbour_are_not_waited_for(tmp_path, file):
+    save(tmp_path, "a")
+    for name in ("pipe", "device"):
+        (save(tmp_path, name) / file).unlink()
+    os.mkfifo(tmp_path / "pipe" / file)
+    (tmp_path / "device" / file).symlink_to("/dev/zero")
+    left_out = overview.write_overview(tmp_path, least=1).left_out
+    assert [name for name, _ in left_out] == ["device", "pipe"]
+    assert all("not a regular file" in reason for _, reason in left_out)
