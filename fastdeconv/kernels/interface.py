@@ -86,6 +86,9 @@ def as_pair(value: Any, name: str, *, minimum: int) -> Pair:
 
 
 def _as_int(item: Any, name: str, value: Any) -> int:
+    if isinstance(item, (int, np.integer)) and not isinstance(item, bool):
+        # Outside the clause below, which would also take what the handler of a signal raises.
+        return int(item)
     if not isinstance(item, (bool, np.bool_)):
         # Conversion runs code of whoever made the value, such as a tensor's.
         with suppress(Exception):

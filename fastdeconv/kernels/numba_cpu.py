@@ -25,13 +25,13 @@ import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
 from . import numba_lanes
 from .interface import FloatArray, Pair, Window, switch_dtype
 from .lanes import First, Last, Step, aligned_zeros
+from .numba_jit import kernel as _kernel
 from .schedule import run_bands
 
 __all__ = ["BACKEND", "NumbaBackend"]
@@ -40,11 +40,6 @@ __all__ = ["BACKEND", "NumbaBackend"]
 TILE = 256
 # More bands than threads, so that a slow core is helped out.
 BANDS_PER_THREAD = 4
-
-
-def _kernel(function: Callable[..., Any]) -> Callable[..., Any]:
-    compiled: Callable[..., Any] = numba.njit(nogil=True, error_model="numpy")(function)
-    return compiled
 
 
 def _input(array: NDArray[Any]) -> NDArray[Any]:

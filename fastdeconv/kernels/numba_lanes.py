@@ -27,7 +27,6 @@ import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 from llvmlite import binding
 from numpy.typing import NDArray
@@ -49,6 +48,7 @@ from .lanes import (
     pack_blocks,
     pack_scatter,
 )
+from .numba_jit import kernel as _kernel
 from .numba_vector import broadcast, load, multiply_add, store, zeros
 from .schedule import band_edges, run_bands
 
@@ -56,11 +56,6 @@ __all__ = ["lanes", "project", "project_last"]
 
 # Columns of the first step that share a load of its weights.
 COLUMNS = 4
-
-
-def _kernel(function: Callable[..., Any]) -> Callable[..., Any]:
-    compiled: Callable[..., Any] = numba.njit(nogil=True, error_model="numpy")(function)
-    return compiled
 
 
 # ---- the entry points ----

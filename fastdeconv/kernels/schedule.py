@@ -20,17 +20,27 @@ import threading
 from _thread import start_new_thread
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from itertools import repeat
 from queue import Empty, SimpleQueue
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar, cast
 
-__all__ = ["Stage", "band_edges", "copy_edges", "run_bands", "run_stages", "shrinking_edges"]
+__all__ = [
+    "Stage", "band_edges", "copy_edges", "run_bands", "run_stages", "run_undisturbed",
+    "shrinking_edges",
+]
+
+_T = TypeVar("_T")
 
 _MAX_HELPERS = 256
 """An upper bound only: a helper starts when there is work for it."""
 
 _LOOK_AGAIN = 0.1
-"""Seconds after which a thread that waits asks again whether it still has to."""
+"""Seconds after which a thread that waits asks again whether it still has to.
+
+A caller that was interrupted twice may have told nobody, and a signal that another thread
+was given does not wake the main thread.
+"""
 
 
 class Stage(NamedTuple):
@@ -76,6 +86,38 @@ def run_stages(stages: Sequence[Stage], num_threads: int) -> None:
         raise queue.error
 
 
+def run_undisturbed(function: Callable[..., _T], *arguments: Any) -> _T:
+    """``function(*arguments)`` where no handler of a signal can raise anything.
+
+    For what takes seconds and writes to no array of the caller's. An exception in the main
+    thread ends its call at once: it waits neither here nor for a helper that is in here. The
+    function itself runs on to its end.
+    """
+    if threading.get_ident() != threading.main_thread().ident:
+        queue: _Queue | None = getattr(_thread, "queue", None)
+        return function(*arguments) if queue is None else queue.leave_for(function, *arguments)
+    answers: SimpleQueue[tuple[_T | None, BaseException | None]] = SimpleQueue()
+
+    def run() -> None:
+        try:
+            answers.put((function(*arguments), None))
+        except BaseException as error:
+            answers.put((None, error))
+
+    try:
+        start_new_thread(run, ())
+    except RuntimeError:
+        run()
+    answer = None
+    while answer is None:
+        with suppress(Empty):
+            answer = answers.get(timeout=_LOOK_AGAIN)
+    result, error = answer
+    if error is not None:
+        raise error
+    return cast(_T, result)
+
+
 def band_edges(rows: int, num_threads: int, *, smallest: int = 1, largest: int = 8) -> list[int]:
     """Cut `rows` into bands small enough to balance `num_threads` threads.
 
@@ -103,6 +145,10 @@ def shrinking_edges(rows: int, num_threads: int) -> list[int]:
     while (left := rows - edges[-1]) > 0:
         edges.append(edges[-1] + max(1, left // (2 * num_threads)))
     return edges
+
+
+class _StoppedError(Exception):
+    """Ends a band whose queue has stopped."""
 
 
 class _Queue:
@@ -147,6 +193,7 @@ class _Queue:
     def help(self) -> None:
         """`drain`, for a helper; one that comes late finds nothing to do."""
         _run_on(self._helper_cpus)
+        _thread.queue = self
         self._helping.append(None)
         try:
             self.drain()
@@ -155,12 +202,27 @@ class _Queue:
                 self.error = error
             self.stopped = True
         finally:
+            _thread.queue = None
             self._helping.pop()
             self._tell()
 
-    def finish(self) -> None:
-        """Wait for the helpers at work: no band is left, or the queue has stopped."""
+    def leave_for(self, function: Callable[..., _T], *arguments: Any) -> _T:
+        """Call a function for a helper; where the queue stops meanwhile it does not return."""
+        _thread.queue = None
+        self._helping.pop()
         self._tell()
+        try:
+            return function(*arguments)
+        finally:
+            self._helping.append(None)
+            _thread.queue = self
+            if self.stopped:
+                raise _StoppedError
+
+    def finish(self) -> None:
+        """Wait until all bands are done or, if the queue has stopped, no helper is at work."""
+        self._tell()
+        self._wait_for(len(self._done))
         self._wait_until(lambda: not self._helping)
         # The call of a helper that comes late must not keep arrays alive.
         self._bands = []
@@ -181,10 +243,8 @@ class _Queue:
         self._waiting.append(changed)
         # Asked again now that it is in the list: what changes from here on is told.
         while not ready():
-            try:
+            with suppress(Empty):
                 changed.get(timeout=_LOOK_AGAIN)
-            except Empty:
-                pass  # a caller that was interrupted twice may have told nobody
         self._waiting.remove(changed)
 
     def _tell(self) -> None:

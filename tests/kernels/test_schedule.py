@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import itertools
 import os
@@ -24,6 +25,7 @@ from fastdeconv.kernels.schedule import (
     copy_edges,
     run_bands,
     run_stages,
+    run_undisturbed,
     shrinking_edges,
 )
 
@@ -245,11 +247,12 @@ def test_what_the_bands_worked_on_is_let_go_at_once(monkeypatch):
     assert alive() is None
 
 
-def test_without_threads_the_caller_does_the_work(monkeypatch):
-    def refuse(*args: object) -> None:
-        raise RuntimeError("can't start new thread")
+def refuse_to_start(*args: object) -> None:
+    raise RuntimeError("can't start new thread")
 
-    monkeypatch.setattr(schedule, "start_new_thread", refuse)
+
+def test_without_threads_the_caller_does_the_work(monkeypatch):
+    monkeypatch.setattr(schedule, "start_new_thread", refuse_to_start)
     monkeypatch.setattr(schedule, "_helpers", schedule._Helpers())
     test_every_band_is_called_once(20, 4)
 
@@ -317,6 +320,66 @@ def test_an_exception_at_any_bytecode_of_the_caller_ends_the_call_and_nothing_el
     while helpers._waiting < helpers._count:
         assert time.monotonic() < give_up, "a helper does not come back"
         time.sleep(1e-3)
+
+
+def test_run_undisturbed_returns_and_raises_what_the_function_does():
+    assert run_undisturbed(divmod, 7, 2) == (3, 1)
+    with pytest.raises(ZeroDivisionError):
+        run_undisturbed(divmod, 7, 0)
+
+
+@pytest.mark.parametrize("threads_start", [True, False])
+def test_run_undisturbed_leaves_the_main_thread_where_it_can(threads_start, monkeypatch):
+    if not threads_start:
+        monkeypatch.setattr(schedule, "start_new_thread", refuse_to_start)
+    in_main = run_undisturbed(threading.get_ident) == threading.get_ident()
+    assert in_main != threads_start
+
+
+def test_an_exception_in_the_main_thread_waits_for_nobody_who_is_undisturbed():
+    """Neither for the main thread's own function nor for that of a helper."""
+    inside, may_end, over = threading.Semaphore(0), threading.Event(), threading.Semaphore(0)
+    continued: list[int] = []
+
+    def function() -> None:
+        inside.release()
+        assert may_end.wait(WAIT)
+        over.release()
+
+    def work(i: int) -> None:
+        run_undisturbed(function)
+        continued.append(i)
+
+    def interrupt() -> None:
+        if inside.acquire(timeout=WAIT) and inside.acquire(timeout=WAIT):
+            _thread.interrupt_main()
+
+    other = threading.Thread(target=interrupt)
+    other.start()
+    with pytest.raises(KeyboardInterrupt):
+        run_bands(2, work, 2)
+    other.join()
+    may_end.set()
+    for _ in range(2):
+        assert over.acquire(timeout=WAIT)
+    run_bands(4, lambda i: None, 2)
+    assert not continued
+
+
+def test_a_call_waits_for_the_band_of_a_helper_that_was_undisturbed():
+    caller, meeting = threading.get_ident(), threading.Barrier(2, timeout=WAIT)
+    may_end, done = threading.Event(), []
+
+    def work(i: int) -> None:
+        meeting.wait()
+        if threading.get_ident() != caller:
+            run_undisturbed(may_end.wait, WAIT)
+            done.append(i)
+        else:
+            threading.Timer(0.05, may_end.set).start()  # meanwhile the caller has finished
+
+    run_bands(2, work, 2)
+    assert len(done) == 1
 
 
 def run_python(code: str) -> str:
