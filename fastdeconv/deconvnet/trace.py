@@ -84,6 +84,11 @@ class Trace:
     def switches(self, layer: str) -> NDArray[Any]:
         """Where each maximum of a max-pooling layer was in its window.
 
+        Among equal values, zeros too, the first in row-major order counts. The back end
+        compares the values that it computed. The reference back end computes in float64: two
+        values that differ there can be the same float32 number in ``trace[...]``, and the
+        switch may point to the second of them.
+
         Returns
         -------
         array of uint8, uint16 or uint32, shape (C, H, W), read-only

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import fastdeconv as fd
 
@@ -191,6 +193,55 @@ def test_unusual_chains_and_sizes_agree_with_the_reference(on, build, records, s
         )
 
 
+# Switches
+
+
+@st.composite
+def pooled_chains(draw):
+    """Layers with a max pool as the last one."""
+    above = st.sampled_from([
+        {**CONV, "out": 1}, {**CONV, "out": 18, "kernel": (2, 1)}, RELU, NORM, AFFINE,
+        {"type": "tanh"}, {"type": "sigmoid"}, {"type": "elu"},
+    ])
+    pool = {
+        **POOL, "kernel_size": draw(st.integers(2, 3)), "padding": draw(st.integers(0, 1)),
+        "stride": draw(st.integers(1, 3)),
+    }
+    return [*draw(st.lists(above, max_size=4)), pool]
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(pooled_chains(), st.integers(0, 2**32), st.booleans())
+def test_switches_are_the_first_maxima_of_what_the_back_end_computed(
+    implementations, build, records, seed, coarse
+):
+    net = build(records, (2, 9, 11), seed)
+    x = noise((2, 9, 11), seed)
+    if coarse:  # equal values, before and after rounding
+        x = np.round(4 * x)
+    for implementation in implementations:
+        with fd.config(**implementation):
+            trace = net.forward(x)
+        below = trace.activation(len(records) - 2)
+        exact = implementation["backend"] == "reference"
+        assert below.dtype == (np.float64 if exact else np.float32)
+        pool = net.layers[-1]
+        windows = patches(below, pool, net.arrays, trace[pool.name].shape[1:], fill=-np.inf)
+        first = windows.reshape(*windows.shape[:2], len(below), -1).argmax(axis=3)
+        np.testing.assert_array_equal(trace.switches(pool.name), first.transpose(2, 0, 1))
+
+
+def test_the_reference_back_end_compares_what_float32_cannot_tell_apart():
+    net = fd.Network(
+        [{"type": "affine", "name": "sum"}, {**POOL, "name": "pool"}],
+        {"sum.weight": [1], "sum.bias": [1]}, (1, 2, 2),
+    )
+    with fd.config(backend="reference"):
+        trace = net.forward([[[0, 2**-30], [0, 0]]])
+    assert trace.switches("pool").tolist() == [[[1]]]
+    assert (trace["sum"] == 1).all()
+
+
 # What is refused
 
 
@@ -254,12 +305,15 @@ def test_a_kernel_larger_than_the_map_is_refused_unless_padding_makes_room(build
 # Equal input patches give equal bits, wherever they lie
 
 
-def patches(below: np.ndarray, layer: Any, arrays: Any, size: tuple[int, int]) -> np.ndarray:
-    """(H', W', ...): what each output of a layer sees; borders of pools as a mark."""
+def patches(
+    below: np.ndarray, layer: Any, arrays: Any, size: tuple[int, int], fill: float = 1e9
+) -> np.ndarray:
+    """(H', W', ...): what each output of a layer sees; borders of pools as `fill`."""
     if not hasattr(layer, "window"):
         return below.transpose(1, 2, 0)
     window = layer.window(below.shape[1:], arrays)
-    fill = 0.0 if layer.type == "conv2d" else 1e9
+    if layer.type == "conv2d":
+        fill = 0.0
     (top, _), (left, _) = window.padding
     shape = [(n - 1) * s + e for n, s, e in zip(size, window.stride, window.extent)]
     room = [max(n, m + p) for n, m, p in zip(shape, below.shape[1:], (top, left))]
