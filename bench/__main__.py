@@ -10,9 +10,12 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import os
 import sys
 import time
 from pathlib import Path
+
+import fastdeconv as fd
 
 from . import compare, footprint, gpu, growth, machine, ours, sections, sweep, ties
 from .measure import keep_freed_memory
@@ -54,6 +57,7 @@ def main() -> int:
     if args.compare:
         return compare.compare(args.compare, rounds, args.threads)
 
+    _check_extension()
     keep_freed_memory()
     options = Options(rounds, args.threads, args.quick, args.output.parent / "plots")
     report = Report()
@@ -67,6 +71,19 @@ def main() -> int:
     report.write(args.output)
     print(f"{time.perf_counter() - begin:.0f} s; written to {args.output}")
     return 0
+
+
+def _check_extension() -> None:
+    """Stop where another back end than the native one would be timed without being asked for."""
+    if "native" in fd.available_backends() or os.environ.get("FASTDECONV_BACKEND"):
+        return
+    folder = Path(fd.__file__).parent
+    raise SystemExit(
+        f"python -m bench: {folder} has no native extension, so Numba would be timed. "
+        f"That folder is imported even where fastdeconv is installed elsewhere. Build the "
+        f"extension there (pip install -e {folder.parent}), or ask for the other back end "
+        "(FASTDECONV_BACKEND=numba)."
+    )
 
 
 def _introduce(report: Report, options: Options) -> None:

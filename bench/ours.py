@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import fastdeconv as fd
+from fastdeconv.kernels.dispatch import get_backend, get_isa
 
 from .measure import Contender
 from .peers import BFLOAT16
@@ -30,8 +31,8 @@ def variants() -> dict[str, dict[str, str]]:
 
 def default() -> str:
     """What the default is here."""
-    isas = fd.available_isas()
-    return f"native, {isas[0]}" if isas else fd.available_backends()[0]
+    name = get_backend().name
+    return f"native, {get_isa()}" if name == "native" else name
 
 
 def settings(**chosen: Any) -> Callable[[], AbstractContextManager[None]]:
