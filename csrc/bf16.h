@@ -10,9 +10,8 @@
  *         4 loads, 4 unpacks, 4 stores of W; then per 6 channels 4 loads, 6 broadcasts,
  *         24 VDPBF16PS.
  * Numbers V and W round to nearest even, products are exact, VDPBF16PS adds the two of a pair
- *         and then the sum, flushing denormals. Of a map's maximum the error is up to 3e-3 with
- *         pools and a rectifier, more where more cancels out (see the tests). Independent of
- *         threads and other lanes.
+ *         and then the sum, flushing denormals. A sum is off by up to 2^-8 of the sum of its
+ *         absolute values (see the tests). Independent of threads and other lanes.
  */
 #ifndef FD_BF16_H
 #define FD_BF16_H
