@@ -112,7 +112,7 @@ def deconvolve(
     precision : {"float32", "bf16"}
         ``"bf16"`` rounds every value and weight that is multiplied to bfloat16, by up to 1/512
         of itself, and adds in float32: with many channels 1.3 to 1.5 times as fast. Through
-        n convolutions, what is added up for a place of a map is then off by up to n/256 of the
+        n convolutions, what is added up for a place of a map is then off by up to some n/256 of the
         sum of its absolute values. What share of the map's maximum that is depends on how much
         cancels out. On the bundled network it is 2e-3. Of 2,500 random networks (3 to 5
         convolutions, ReLUs, with and without pools) half stayed below 5e-3, and the worst came

@@ -7,6 +7,7 @@ To write their outputs anew, from the root of the repository:
 
 from __future__ import annotations
 
+import itertools
 import re
 import tempfile
 from pathlib import Path
@@ -39,10 +40,25 @@ def execute(notebook, folder):
 
 def texts(cell):
     """What a cell printed and the plain texts of what it showed; not pictures and HTML."""
-    return [
-        output.text if output.output_type == "stream" else output.data.get("text/plain", "")
-        for output in cell.outputs
-    ]
+    found = []
+    # The kernel may send what a cell prints at once in several pieces.
+    for stream, outputs in itertools.groupby(cell.outputs, lambda output: output.get("name")):
+        if stream:
+            found.append("".join(output.text for output in outputs))
+        else:
+            found += [output.data.get("text/plain", "") for output in outputs]
+    return found
+
+
+def test_what_is_printed_is_read_whatever_pieces_it_came_in():
+    def printed(*pieces):
+        return nbformat.v4.new_code_cell(outputs=[
+            nbformat.v4.new_output("stream", name=name, text=text) for name, text in pieces
+        ])
+
+    whole = printed(("stdout", "one two"), ("stderr", "three"), ("stdout", "four"))
+    pieces = printed(("stdout", "one "), ("stdout", "two"), ("stderr", "three"), ("stdout", "four"))
+    assert texts(pieces) == texts(whole) == ["one two", "three", "four"]
 
 
 def assert_same_text(found, expected):
