@@ -20,6 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 from .errors import ParameterError, enough_memory, shown
 from .kernels.dispatch import config, get_backend, get_isa, get_num_threads
 from .network.choosing import as_list, choose_layers, open_network
+from .network.layers import layer_records
 from .report.citations import AURALISATION, DECONVNET
 from .report.folder import (
     EXPLANATION,
@@ -255,7 +256,7 @@ class Plan(NamedTuple):
             "song": _hash(self.clip.samples),
             "network": _hash(
                 *self.network.arrays.values(),
-                [layer.to_record() for layer in self.network.layers], self.network.classes,
+                layer_records(self.network.layers), self.network.classes,
                 self.network.output,
             ),
             "front end": _hash(self.clip.frontend.to_record()),

@@ -38,7 +38,7 @@ from numpy.typing import NDArray
 from ..errors import ArchiveError, ParameterError, shown
 from ..files import open_regular
 from ..untrusted_json import parse_json
-from .layers import Layer, layers_from_records
+from .layers import Layer, layer_records, layers_from_records
 from .network import Network, as_float32, check_array_names
 
 __all__ = [
@@ -73,6 +73,14 @@ MAX_JSON_CHARS = 1 << 22
 MAX_JSON_DEPTH = 16
 #: Most layers.
 MAX_LAYERS = 2048
+
+# What version 1 has, a chain of these layers.
+_TYPES_OF_VERSION_1 = frozenset({
+    "conv2d", "relu", "leaky_relu", "elu", "tanh", "sigmoid", "softmax", "batch_norm2d",
+    "local_response_norm", "max_pool2d", "avg_pool2d", "global_avg_pool2d", "global_max_pool2d",
+    "dropout", "flatten", "linear", "affine",
+})
+_KEYS_SINCE_2 = frozenset({"inputs", "axis"})
 
 _RECORD = "network"
 _SUFFIX = ".npy"
@@ -460,8 +468,7 @@ def _key_in_errors(key: str) -> Iterator[None]:
 
 
 _REQUIRED = ("format", "version", "input_shape", "layers")
-_OPTIONAL = ("name", "frontend", "classes", "license", "citation")
-_OPTIONAL_SINCE_2 = ("output",)
+_OPTIONAL = ("name", "frontend", "classes", "output", "license", "citation")
 
 
 def _checked_record(record: Any, required: tuple[str, ...] = _REQUIRED) -> Mapping[str, Any]:
@@ -474,11 +481,11 @@ def _checked_record(record: Any, required: tuple[str, ...] = _REQUIRED) -> Mappi
     for key in required:
         if key not in record:
             raise ArchiveError(f"the key {key!r} is missing")
-    since_2 = _OPTIONAL_SINCE_2 if record.get("version", VERSION) > 1 else ()
-    known = (*_REQUIRED, *_OPTIONAL, *since_2)
     for key in record:
-        if key not in known:
-            raise ArchiveError(f"unknown key {shown(key)}; there are {', '.join(known)}")
+        if key not in _REQUIRED + _OPTIONAL:
+            raise ArchiveError(
+                f"unknown key {shown(key)}; there are {', '.join(_REQUIRED + _OPTIONAL)}"
+            )
     layers = record["layers"]
     if isinstance(layers, (list, tuple)) and len(layers) > MAX_LAYERS:
         raise ArchiveError(f"found {len(layers)} layers, over the limit of {MAX_LAYERS}")
@@ -687,13 +694,14 @@ def _record_array(network: Network) -> NDArray[np.str_]:
     """The JSON record as the 0-d unicode array of the archive."""
     if len(network.layers) > MAX_LAYERS:
         raise ArchiveError(f"found {len(network.layers)} layers, over the limit of {MAX_LAYERS}")
+    layers = layer_records(network.layers)
     record = {
         "format": FORMAT,
-        "version": 1 if network.output is None else 2,
+        "version": _version(layers, network.output),
         "name": network.name,
         "input_shape": network.input_shape,
         "frontend": None if network.frontend is None else network.frontend.to_record(),
-        "layers": [layer.to_record() for layer in network.layers],
+        "layers": layers,
         "classes": network.classes,
         "output": network.output,
         "license": network.license,
@@ -705,6 +713,15 @@ def _record_array(network: Network) -> NDArray[np.str_]:
             f"the record has {len(text)} characters, over the limit of {MAX_JSON_CHARS}"
         )
     return np.array(text, dtype=f"<U{len(text)}")
+
+
+def _version(layers: list[dict[str, Any]], output: str | None) -> int:
+    """The oldest version that can say all of it."""
+    new = output is not None or any(
+        record["type"] not in _TYPES_OF_VERSION_1 or not _KEYS_SINCE_2.isdisjoint(record)
+        for record in layers
+    )
+    return 2 if new else 1
 
 
 def _write_zip(file: IO[bytes], arrays: Mapping[str, NDArray[Any]]) -> None:

@@ -1,4 +1,4 @@
-"""`Network`: an ordered chain of layers with its weights, checked when it is made."""
+"""`Network`: a graph of layers with its weights, checked when it is made."""
 
 from __future__ import annotations
 
@@ -12,18 +12,31 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..arrays import as_array
 from ..errors import ParameterError, shown
+from .fields import receptive_fields
 from .layers import (
     LARGEST_SIZE,
     OUTPUTS,
-    Flatten,
+    Add,
+    AvgPool2d,
+    Dropout,
+    Elementwise,
     GlobalAvgPool2d,
     GlobalMaxPool2d,
     Layer,
+    LocalResponseNorm,
+    LogSoftmax,
     MaxPool2d,
+    Multiply,
+    Normalisation,
+    Pad,
+    Scaling,
     Shape,
-    SlidingLayer,
+    Softmax,
+    Upsample,
     layers_from_records,
+    resolve_inputs,
     shape_text,
+    sources_of,
 )
 
 if TYPE_CHECKING:
@@ -33,25 +46,33 @@ if TYPE_CHECKING:
 __all__ = ["Network"]
 
 _KEYWORDS = ("frontend", "classes", "output", "name", "license", "citation")
+# Layers that neither know their channels nor change them.
+_KEEP_CHANNELS = (
+    Elementwise, Softmax, LogSoftmax, Normalisation, LocalResponseNorm, MaxPool2d, AvgPool2d,
+    GlobalAvgPool2d, GlobalMaxPool2d, Dropout, Pad, Upsample, Add, Multiply, Scaling,
+)
 _SHOWN_OF_FRONTEND = ("kind", "sr", "n_fft", "hop_length", "scale", "normalize", "frames")
 
 
 class Network:
-    """A trained sequential network: layers, weights, and what goes in and comes out.
+    """A trained network: layers, weights, and what goes in and comes out.
 
-    Everything is checked here: parameters, names, that shapes chain from the
-    input to the last layer, and that every array is there, has its shape, is
-    finite and belongs to a layer. A network that exists can run.
+    Everything is checked here: parameters, names, that every layer can take what its
+    inputs put out, and that every array is there, has its shape, is finite and
+    belongs to a layer. A network that exists can run.
 
     Treat a network as immutable; its arrays are read-only.
 
     Parameters
     ----------
     layers : sequence of dict or Layer
-        In order. Dicts are layer records of the archive format,
+        In an order in which they can be computed; the last one's output is the
+        network's. Dicts are layer records of the archive format,
         ``{"type": "conv2d", "name": "conv1", "padding": "same"}``; one without a
         name gets one from its type and its place among the layers of that type
-        (``conv1``, ``relu1``, ``pool1``).
+        (``conv1``, ``relu1``, ``pool1``). ``"inputs": ["conv1", "relu3"]`` names what a
+        layer takes ("input" is the input of the network); without it, it takes the
+        layer before it.
     arrays : mapping of str to array
         Named as in a PyTorch state dict: ``conv1.weight`` (out, in / groups, kh,
         kw), ``conv1.bias`` (out,), ``bn1.weight``, ``.bias``, ``.running_mean``,
@@ -73,6 +94,9 @@ class Network:
     Attributes
     ----------
     layers : tuple of Layer
+        ``layers[i].inputs`` are the names of what it takes.
+    sources : tuple of tuple of int
+        The same by place in `layers`; -1 is the network's input.
     arrays : dict of str to array
         float32, C-contiguous, read-only.
     input_shape : tuple
@@ -108,6 +132,7 @@ class Network:
     """
 
     layers: tuple[Layer, ...]
+    sources: tuple[tuple[int, ...], ...]
     arrays: dict[str, NDArray[np.float32]]
     input_shape: Shape
     frontend: Frontend | None
@@ -130,7 +155,8 @@ class Network:
         license: str | None = None,
         citation: str | None = None,
     ) -> None:
-        self.layers = layers_from_records(layers)
+        self.layers = resolve_inputs(layers_from_records(layers))
+        self.sources = sources_of(self.layers)
         if not isinstance(arrays, Mapping):
             raise ParameterError(f"arrays must be a dict, found {shown(arrays)}")
         check_array_names(self.layers, arrays)
@@ -142,7 +168,7 @@ class Network:
         for layer in self.layers:
             layer.check_arrays(self.arrays)
         self.input_shape = self._resolve_input(_declared_shape(input_shape))
-        self._shapes = self._chain(self.input_shape)
+        self._shapes = self._all_shapes(self.input_shape)
         self._latest_shapes: tuple[Shape | None, list[tuple[int, int, int]]] = (None, [])
         self.frontend = _as_frontend(frontend)
         self.name = _text("name", name)
@@ -306,7 +332,7 @@ class Network:
             )
         known, shapes = self._latest_shapes
         if known != shape:
-            shapes = [(c or 0, h or 0, w or 0) for c, h, w in self._chain(shape)]
+            shapes = [(c or 0, h or 0, w or 0) for c, h, w in self._all_shapes(shape)]
             # Clips mostly have one size, and every pass over them asks.
             self._latest_shapes = shape, shapes
         return list(shapes)
@@ -339,22 +365,25 @@ class Network:
         Parameters are weights and biases (running statistics do not count). The
         receptive field is rows x columns of the input that one output can see,
         edges aside; the jump is the distance in the input between neighbouring
-        outputs.
+        outputs. Of a network with branches it also says what each layer takes.
 
         Returns
         -------
         str
         """
-        head = ("layer", "type", "output", "parameters", "field", "jump")
+        head: list[str] = ["layer", "type", "output", "parameters", "field", "jump"]
+        is_chain = all(taken == (i - 1,) for i, taken in enumerate(self.sources))
+        if not is_chain:
+            head.append("takes")
         rows = [head]
-        for layer, shape, reach in zip(self.layers, self._shapes, self._receptive_fields()):
+        fields = receptive_fields(self.layers, self.sources, self.arrays)
+        for layer, shape, reach in zip(self.layers, self._shapes, fields):
             count = self._count_parameters([layer])
-            rows.append((
-                layer.name, layer.type, shape_text(shape), f"{count:,}" if count else "-", *reach
-            ))
+            row = [layer.name, layer.type, shape_text(shape), f"{count:,}" if count else "-"]
+            rows.append([*row, *reach.texts, *([] if is_chain else [", ".join(layer.inputs)])])
         widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
         # Numbers to the right, everything else to the left.
-        marks = "<<<><<"
+        marks = "<<<><<<"
         lines = [
             "  ".join(f"{cell:{m}{w}}" for cell, m, w in zip(row, marks, widths)).rstrip()
             for row in rows
@@ -389,45 +418,29 @@ class Network:
             if not key.endswith((".running_mean", ".running_var"))
         )
 
-    def _receptive_fields(self) -> list[tuple[str, str]]:
-        """(field, jump) of every layer, as text: ``10 x 10``, ``4 x 4``."""
-        field, jump = [1, 1], [1, 1]
-        whole = False
-        result = []
-        for layer, before in zip(self.layers, [self.input_shape, *self._shapes]):
-            if isinstance(layer, (GlobalAvgPool2d, GlobalMaxPool2d)):
-                whole = True
-            elif isinstance(layer, Flatten):
-                whole = whole or before[1:] != (1, 1)
-            elif isinstance(layer, SlidingLayer) and not whole:
-                # Kernel, stride and dilation do not depend on the size.
-                window = layer.window((1, 1), self.arrays)
-                for axis in (0, 1):
-                    field[axis] += (window.extent[axis] - 1) * jump[axis]
-                    jump[axis] *= window.stride[axis]
-            result.append(("all", "-") if whole else (shape_text(field), shape_text(jump)))
-        return result
-
     def _resolve_input(self, shape: Shape) -> Shape:
         """`shape` with C from the first layer that tells it."""
         if shape[0] is not None:
             return shape
-        for layer in self.layers:
-            # Behind a flatten, channels are no longer those of the input.
-            if isinstance(layer, Flatten):
-                break
+        # Layers whose input has the channels of the network's.
+        same = {-1}
+        for i, (layer, taken) in enumerate(zip(self.layers, self.sources)):
+            if not same.issuperset(taken):
+                continue
             channels = layer.input_channels(self.arrays)
             if channels is not None:
                 return (channels, *shape[1:])
+            if isinstance(layer, _KEEP_CHANNELS):
+                same.add(i)
         return shape
 
-    def _chain(self, shape: Shape) -> list[Shape]:
+    def _all_shapes(self, shape: Shape) -> list[Shape]:
         """Output shape of every layer, None where unknown."""
-        shapes = []
-        for layer in self.layers:
-            shape = layer.output_shape(shape, self.arrays)
-            shapes.append(shape)
-        return shapes
+        shapes = {-1: shape}
+        for i, (layer, taken) in enumerate(zip(self.layers, self.sources)):
+            shapes[i] = layer.joined_shape([shapes[k] for k in taken], self.arrays)
+        del shapes[-1]
+        return [*shapes.values()]
 
     def __repr__(self) -> str:
         name = "" if self.name is None else f" {shown(self.name)}"

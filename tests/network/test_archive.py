@@ -336,13 +336,6 @@ def test_how_scores_become_probabilities_is_kept_and_makes_the_archive_version_2
         assert record["version"] == version
 
 
-def test_version_1_has_no_output(npz, arrays, record):
-    with pytest.raises(ArchiveError, match="unknown key 'output'"):
-        Network.load(npz(arrays, {**record, "version": 1, "output": "softmax"}))
-    told = {**record, "version": 2, "output": "sigmoid"}
-    assert Network.load(npz(arrays, told)).output == "sigmoid"
-
-
 def test_arrays_that_python_2_saved_are_read(npz, arrays, record):
     def as_python_2(data):
         header = data[10 : 10 + int.from_bytes(data[8:10], "little")]

@@ -1,0 +1,92 @@
+"""What of the input one output of each layer can see."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from . import layers as nn
+
+__all__ = ["Field", "receptive_fields"]
+
+_Sizes = tuple[float, float]
+
+
+class Field(NamedTuple):
+    """Rows and columns that one output sees, edges aside, and the way to its neighbour."""
+
+    size: _Sizes
+    """Infinite along an axis all of which is seen."""
+    jump: _Sizes
+
+    @property
+    def texts(self) -> tuple[str, str]:
+        """Both for people: ``10 x 10``, ``4 x 4``; "all" where everything is seen."""
+        if min(self.size) == math.inf:
+            return "all", "-"
+        size = " x ".join("all" if n == math.inf else f"{n:g}" for n in self.size)
+        jump = " x ".join(
+            "-" if n == math.inf else f"{step:g}" for n, step in zip(self.size, self.jump)
+        )
+        return size, jump
+
+
+_ALL = Field((math.inf, math.inf), (1.0, 1.0))
+
+
+def receptive_fields(
+    layers: Sequence[nn.Layer], sources: Sequence[tuple[int, ...]], arrays: nn.Arrays
+) -> list[Field]:
+    """The field of every layer's outputs; of several inputs the larger one counts."""
+    fields = {-1: Field((1.0, 1.0), (1.0, 1.0))}
+    for i, (layer, taken) in enumerate(zip(layers, sources)):
+        fields[i] = _onward(layer, _joined([fields[k] for k in taken]), arrays)
+    del fields[-1]
+    return [*fields.values()]
+
+
+def _joined(fields: Sequence[Field]) -> Field:
+    size = max(f.size[0] for f in fields), max(f.size[1] for f in fields)
+    jump = max(f.jump[0] for f in fields), max(f.jump[1] for f in fields)
+    return Field(size, jump)
+
+
+def _onward(layer: nn.Layer, field: Field, arrays: nn.Arrays) -> Field:
+    """The field behind a layer."""
+    if isinstance(layer, nn.SlidingLayer):
+        # Kernel, stride and dilation do not depend on the size.
+        window = layer.window((1, 1), arrays)
+        size = tuple(
+            n + (e - 1) * j for n, e, j in zip(field.size, window.extent, field.jump)
+        )
+        jump = tuple(j * s for j, s in zip(field.jump, window.stride))
+        return Field((size[0], size[1]), (jump[0], jump[1]))
+    if isinstance(layer, nn.ConvTranspose2d):
+        window = layer.window((1, 1), arrays)
+        size = tuple(
+            n + (e - 1) // s * j
+            for n, e, s, j in zip(field.size, window.extent, window.stride, field.jump)
+        )
+        jump = tuple(j / s for j, s in zip(field.jump, window.stride))
+        return Field((size[0], size[1]), (jump[0], jump[1]))
+    if isinstance(layer, nn.Upsample):
+        rows, columns = layer.scales
+        return field._replace(jump=(field.jump[0] / rows, field.jump[1] / columns))
+    if isinstance(layer, nn.Permute) and 0 not in layer.order[1:]:
+        h, w = (axis - 1 for axis in layer.order[1:])
+        return Field((field.size[h], field.size[w]), (field.jump[h], field.jump[w]))
+    if isinstance(layer, (nn.Flatten, nn.Reshape, nn.Permute)):
+        return field if field.size == (1.0, 1.0) else _ALL
+    seen = set(_seen_whole(layer))
+    size = tuple(math.inf if axis in seen else n for axis, n in zip("HW", field.size))
+    return field._replace(size=(size[0], size[1]))
+
+
+def _seen_whole(layer: nn.Layer) -> Iterator[str]:
+    """The axes along which an output depends on everything."""
+    if isinstance(layer, (nn.Reduction, nn.LayerNorm)):
+        yield from layer.axes
+    elif isinstance(layer, (nn.GlobalAvgPool2d, nn.GlobalMaxPool2d, nn.GroupNorm,
+                            nn.InstanceNorm)):
+        yield from "HW"

@@ -1,0 +1,31 @@
+"""The layers a network can have, as plain records: parameters and shapes, no arithmetic.
+
+Every layer is a frozen dataclass, in one file a family. Its fields are the parameters of the
+archive format, with PyTorch's defaults, and hold the values as they were written
+(``padding`` may be ``"same"``, a stride an int or a pair); lists become tuples
+so that a record can be hashed and never changes. Parameters are checked when
+the record is made.
+
+Shapes are (C, H, W), with None for a size that is not known. The output of a
+flat layer is (C, 1, 1).
+"""
+
+from . import activations as _activations
+from .activations import *
+from .base import *
+from .checks import LARGEST_SIZE as LARGEST_SIZE
+from .combining import *
+from .convolution import *
+from .normalisation import *
+from .pooling import *
+from .records import *
+from .shaping import *
+
+#: Types of layers that turn scores into probabilities.
+OUTPUTS = ("softmax", "sigmoid")
+
+
+def __getattr__(name: str) -> type[Elementwise]:
+    """The classes of activations, which are made from their table."""
+    found: type[Elementwise] = getattr(_activations, name)
+    return found

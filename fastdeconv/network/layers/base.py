@@ -1,0 +1,231 @@
+"""What all layers have: a name, a type, inputs, the arrays they need, a shape rule."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...errors import ParameterError, shown
+from ...kernels.interface import Pair, Window
+from . import checks
+from .checks import Check, WantedError
+
+__all__ = [
+    "INPUT", "SINCE_2", "Arrays", "IntOrPair", "Layer", "Shape", "SlidingLayer",
+    "check_per_channel", "check_shape", "label_of", "shape_text", "weight_names",
+]
+
+Arrays = Mapping[str, NDArray[np.float32]]
+IntOrPair = int | Pair
+Shape = tuple[int | None, int | None, int | None]
+
+#: What layers call the input of the network.
+INPUT = "input"
+#: Marks parameters that version 1 of the archive does not have; left out where they are default.
+SINCE_2 = {"since": 2}
+
+
+def shape_text(shape: Sequence[int | None]) -> str:
+    """A shape for people: ``64 x 128 x ?``."""
+    return " x ".join("?" if n is None else str(n) for n in shape)
+
+
+def _inputs(value: Any) -> tuple[str, ...] | None:
+    if value is None:
+        return None
+    names = tuple(value) if isinstance(value, (list, tuple)) else ()
+    if not names or not all(isinstance(name, str) for name in names):
+        raise WantedError("a list of names of layers")
+    return names
+
+
+@dataclass(frozen=True)
+class Layer:
+    """What all layers have: a name, a type, the arrays they need, a shape rule.
+
+    Parameters
+    ----------
+    name : str
+        Not empty, printable, without slashes.
+    inputs : sequence of str, optional
+        Names of the layers whose outputs it takes; "input" is the input of the network. Left
+        out, it takes the layer before it, and a network fills that in.
+
+    Raises
+    ------
+    ParameterError
+        If a parameter has a wrong type or value; names the layer and the key.
+    """
+
+    type: ClassVar[str] = ""
+    #: Prefix of the generated name of a layer that was created without one.
+    prefix: ClassVar[str] = ""
+    #: Fewest and most inputs.
+    arity: ClassVar[tuple[int, int]] = (1, 1)
+    _checks: ClassVar[dict[str, Check]] = {}
+
+    name: str
+    inputs: tuple[str, ...] = field(default=cast(Any, None), kw_only=True)
+
+    def __post_init__(self) -> None:
+        for key, check in {"name": checks.name, "inputs": _inputs, **self._checks}.items():
+            value = getattr(self, key)
+            try:
+                object.__setattr__(self, key, check(value))
+            except WantedError as wanted:
+                label = label_of(self.name, self.type)
+                raise ParameterError(
+                    f"{label}: {key} must be {wanted}, found {shown(value)}"
+                ) from None
+
+    @property
+    def label(self) -> str:
+        """How messages call this layer."""
+        return label_of(self.name, self.type)
+
+    @property
+    def array_names(self) -> tuple[str, ...]:
+        """Names of the arrays this layer needs, as in a PyTorch state dict."""
+        return ()
+
+    def check_arrays(self, arrays: Arrays) -> None:
+        """Check this layer's arrays among themselves.
+
+        Raises
+        ------
+        ParameterError
+            If one has a wrong shape or value; names the array, found and wanted.
+        """
+
+    def input_channels(self, arrays: Arrays) -> int | None:
+        """The number of input channels the arrays demand; None if any will do."""
+        return None
+
+    def output_shape(self, shape: Shape, arrays: Arrays) -> Shape:
+        """Shape of the output for an input of `shape`.
+
+        Parameters
+        ----------
+        shape : (C, H, W)
+            None for a size that is not known.
+        arrays : mapping of str to array
+            The arrays of the network.
+
+        Returns
+        -------
+        (C, H, W)
+
+        Raises
+        ------
+        ParameterError
+            If the layer cannot take that input.
+        """
+        self._check_channels(shape, arrays)
+        return shape
+
+    def joined_shape(self, shapes: Sequence[Shape], arrays: Arrays) -> Shape:
+        """`output_shape` for as many inputs as the layer has."""
+        (shape,) = shapes
+        return self.output_shape(shape, arrays)
+
+    def to_record(self) -> dict[str, Any]:
+        """The layer as the archive's JSON object, without its inputs.
+
+        Parameters that are None are left out, and new ones where they are default.
+        """
+        record: dict[str, Any] = {"type": self.type}
+        for parameter in dataclasses.fields(self):
+            value = getattr(self, parameter.name)
+            as_before = "since" in parameter.metadata and value == parameter.default
+            if value is not None and parameter.name != "inputs" and not as_before:
+                record[parameter.name] = value
+        return record
+
+    def _check_channels(self, shape: Shape, arrays: Arrays) -> None:
+        wanted = self.input_channels(arrays)
+        if None in (wanted, shape[0]) or wanted == shape[0]:
+            return
+        key = self.array_names[0]
+        raise ParameterError(
+            f"{self.label}: array {key!r} of shape {arrays[key].shape} is for {wanted} input "
+            f"channels, but the layer gets {shape[0]}"
+        )
+
+
+def label_of(name: Any, type_name: str) -> str:
+    return f"layer {shown(name)} ({type_name})"
+
+
+def check_shape(key: str, arrays: Arrays, wanted: tuple[int | str, ...]) -> None:
+    """Check one array's shape; a string in `wanted` stands for any size but 0."""
+    found = arrays[key].shape
+    fits = len(found) == len(wanted) and all(
+        n > 0 and (isinstance(w, str) or n == w) for n, w in zip(found, wanted)
+    )
+    if not fits:
+        text = ", ".join(map(str, wanted)) + ("," if len(wanted) == 1 else "")
+        raise ParameterError(f"array {key!r}: found shape {found}, wanted ({text})")
+
+
+class SlidingLayer(Layer):
+    """A layer with a window that slides over height and width."""
+
+    def window(self, in_hw: Pair, arrays: Arrays) -> Window:
+        """The window, resolved for an input of (height, width) `in_hw`.
+
+        Parameters
+        ----------
+        in_hw : pair of int
+        arrays : mapping of str to array
+            The arrays of the network; a convolution's kernel size is its weight's.
+
+        Returns
+        -------
+        Window
+        """
+        raise NotImplementedError
+
+    def _out_size(self, in_hw: Pair, window: Window) -> Pair:
+        raise NotImplementedError
+
+    def _slide(
+        self, size: tuple[int | None, int | None], arrays: Arrays
+    ) -> tuple[int | None, int | None]:
+        """(height, width) of the output, one axis at a time where only one is known."""
+        if size == (None, None):
+            return size
+        rows, cols = size
+        stand_in = (1 if rows is None else rows, 1 if cols is None else cols)
+        window = _free_axes(self.window(stand_in, arrays), rows is None, cols is None)
+        try:
+            out = self._out_size(stand_in, window)
+        except ParameterError as exc:
+            raise ParameterError(
+                f"{self.label} cannot take an input of {shape_text(size)}: {exc}"
+            ) from None
+        return (None if rows is None else out[0]), (None if cols is None else out[1])
+
+
+def _free_axes(window: Window, rows: bool, cols: bool) -> Window:
+    """`window` with a single element, which fits any size, along rows or columns."""
+    (kh, kw), (sh, sw), (dh, dw), (ph, pw) = window
+    if rows:
+        kh, sh, dh, ph = 1, 1, 1, (0, 0)
+    if cols:
+        kw, sw, dw, pw = 1, 1, 1, (0, 0)
+    return Window((kh, kw), (sh, sw), (dh, dw), (ph, pw))
+
+
+def weight_names(name: str, bias: bool) -> tuple[str, ...]:
+    return (f"{name}.weight", f"{name}.bias") if bias else (f"{name}.weight",)
+
+
+def check_per_channel(keys: tuple[str, ...], arrays: Arrays) -> None:
+    check_shape(keys[0], arrays, ("channels",))
+    for key in keys[1:]:
+        check_shape(key, arrays, arrays[keys[0]].shape)

@@ -1,0 +1,261 @@
+"""Layers that scale and shift: by stored statistics, or by those of the input."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import numpy as np
+
+from ...errors import ParameterError
+from .base import (
+    SINCE_2,
+    Arrays,
+    Layer,
+    Shape,
+    check_per_channel,
+    check_shape,
+    shape_text,
+    weight_names,
+)
+from .checks import Check, axes, choice, flag, number, whole
+
+__all__ = [
+    "Affine", "BatchNorm2d", "GroupNorm", "InstanceNorm", "LayerNorm", "LocalResponseNorm",
+    "Normalisation", "Scaling",
+]
+
+_WORDS = {"C": "channels", "H": "rows", "W": "columns"}
+
+
+@dataclass(frozen=True)
+class Scaling(Layer):
+    """A scale and a shift for each channel, or each row or column.
+
+    Parameters
+    ----------
+    name : str
+    axis : {"C", "H", "W"}
+        What each number is for.
+    """
+
+    _checks: ClassVar[dict[str, Check]] = {"axis": choice("C", "H", "W")}
+
+    axis: str = field(default="C", metadata=SINCE_2, kw_only=True)
+
+    @property
+    def array_names(self) -> tuple[str, ...]:
+        return weight_names(self.name, True)
+
+    def check_arrays(self, arrays: Arrays) -> None:
+        check_per_channel(self.array_names, arrays)
+
+    def input_channels(self, arrays: Arrays) -> int | None:
+        return len(arrays[f"{self.name}.weight"]) if self.axis == "C" else None
+
+    def output_shape(self, shape: Shape, arrays: Arrays) -> Shape:
+        self._check_channels(shape, arrays)
+        key = f"{self.name}.weight"
+        found = shape["CHW".index(self.axis)]
+        if found not in (None, len(arrays[key])):
+            raise ParameterError(
+                f"{self.label}: array {key!r} is for {len(arrays[key])} "
+                f"{_WORDS[self.axis]}, but the layer gets {found}"
+            )
+        return shape
+
+
+@dataclass(frozen=True)
+class BatchNorm2d(Scaling):
+    """Batch normalisation with stored statistics.
+
+    Arrays, each (C,), or as many as `axis` has: ``<name>.weight``, ``.bias``, ``.running_mean``,
+    ``.running_var``. The variance is not negative, and the scale
+    weight / sqrt(running_var + eps) is finite.
+
+    Parameters
+    ----------
+    name : str
+    eps : float
+    axis : {"C", "H", "W"}
+    """
+
+    type: ClassVar[str] = "batch_norm2d"
+    prefix: ClassVar[str] = "bn"
+    _checks: ClassVar[dict[str, Check]] = {"eps": number(0), **Scaling._checks}
+
+    eps: float = 1e-5
+
+    @property
+    def array_names(self) -> tuple[str, ...]:
+        suffixes = ("weight", "bias", "running_mean", "running_var")
+        return tuple(f"{self.name}.{suffix}" for suffix in suffixes)
+
+    def check_arrays(self, arrays: Arrays) -> None:
+        check_per_channel(self.array_names, arrays)
+        key = f"{self.name}.running_var"
+        variance = arrays[key].astype(np.float64)
+        if variance.min() < 0:
+            raise ParameterError(
+                f"array {key!r}: found the negative variance {variance.min():g}, "
+                "wanted at least 0"
+            )
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            scale = arrays[f"{self.name}.weight"] / np.sqrt(variance + self.eps)
+            scale = scale.astype(np.float32)
+        if not np.isfinite(scale).all():
+            raise ParameterError(
+                f"array {key!r}: found a variance so small that the scale "
+                f"weight / sqrt(running_var + eps) is infinite, with eps={self.eps:g}"
+            )
+
+
+@dataclass(frozen=True)
+class LocalResponseNorm(Layer):
+    """x / (k + alpha / size * sum of squares over `size` channels) ** beta, as in PyTorch.
+
+    Parameters
+    ----------
+    name : str
+    size : int
+        Number of neighbouring channels.
+    alpha, beta, k : float
+    """
+
+    type: ClassVar[str] = "local_response_norm"
+    prefix: ClassVar[str] = "lrn"
+    # k = 0 would make silence 0 / 0.
+    _checks: ClassVar[dict[str, Check]] = {
+        "size": whole(1), "alpha": number(0), "beta": number(), "k": number(above=0),
+    }
+
+    size: int
+    alpha: float = 1e-4
+    beta: float = 0.75
+    k: float = 1.0
+
+
+@dataclass(frozen=True)
+class Affine(Scaling):
+    """A scale and a shift per channel, row or column.
+
+    Arrays, each (C,), or as many as `axis` has: ``<name>.weight`` and ``<name>.bias``.
+
+    Parameters
+    ----------
+    name : str
+    axis : {"C", "H", "W"}
+    """
+
+    type: ClassVar[str] = "affine"
+    prefix: ClassVar[str] = "affine"
+
+
+@dataclass(frozen=True)
+class Normalisation(Layer):
+    """(x - mean) / sqrt(variance + eps), of the input itself, then a scale and a shift.
+
+    With `affine` it has the arrays ``<name>.weight`` and ``<name>.bias``.
+    """
+
+    @property
+    def array_names(self) -> tuple[str, ...]:
+        return weight_names(self.name, True) if getattr(self, "affine", False) else ()
+
+    def check_arrays(self, arrays: Arrays) -> None:
+        if self.array_names:
+            check_per_channel(self.array_names, arrays)
+
+    def input_channels(self, arrays: Arrays) -> int | None:
+        return len(arrays[self.array_names[0]]) if self.array_names else None
+
+
+@dataclass(frozen=True)
+class LayerNorm(Normalisation):
+    """Normalised over some axes, for every place along the others.
+
+    Its arrays, with `affine`, have the sizes of the axes, in the order C, H, W.
+
+    Parameters
+    ----------
+    name : str
+    axes : str
+        Letters of C, H, W.
+    eps : float
+    affine : bool
+    """
+
+    type: ClassVar[str] = "layer_norm"
+    prefix: ClassVar[str] = "layer_norm"
+    _checks: ClassVar[dict[str, Check]] = {"axes": axes(), "eps": number(0), "affine": flag}
+
+    axes: str
+    eps: float = 1e-5
+    affine: bool = True
+
+    def check_arrays(self, arrays: Arrays) -> None:
+        for key in self.array_names:
+            check_shape(key, arrays, tuple(axis for axis in "CHW" if axis in self.axes))
+
+    def input_channels(self, arrays: Arrays) -> int | None:
+        return len(arrays[self.array_names[0]]) if self.affine and "C" in self.axes else None
+
+    def output_shape(self, shape: Shape, arrays: Arrays) -> Shape:
+        wanted = tuple(n for axis, n in zip("CHW", shape) if axis in self.axes)
+        for key in self.array_names:
+            found = arrays[key].shape
+            if any(n not in (None, size) for n, size in zip(wanted, found)):
+                raise ParameterError(
+                    f"{self.label}: array {key!r} is for {shape_text(found)}, but the layer "
+                    f"gets {shape_text(wanted)} along {self.axes}"
+                )
+        return shape
+
+
+@dataclass(frozen=True)
+class GroupNorm(Normalisation):
+    """Normalised over groups of channels and all places.
+
+    Parameters
+    ----------
+    name : str
+    groups : int
+    eps : float
+    affine : bool
+    """
+
+    type: ClassVar[str] = "group_norm"
+    prefix: ClassVar[str] = "group_norm"
+    _checks: ClassVar[dict[str, Check]] = {"groups": whole(1), "eps": number(0), "affine": flag}
+
+    groups: int
+    eps: float = 1e-5
+    affine: bool = True
+
+    def output_shape(self, shape: Shape, arrays: Arrays) -> Shape:
+        self._check_channels(shape, arrays)
+        if shape[0] is not None and shape[0] % self.groups:
+            raise ParameterError(
+                f"{self.label}: the {shape[0]} channels that it gets are no multiple of "
+                f"groups={self.groups}"
+            )
+        return shape
+
+
+@dataclass(frozen=True)
+class InstanceNorm(Normalisation):
+    """Normalised over all places, for each channel.
+
+    Parameters
+    ----------
+    name : str
+    eps : float
+    affine : bool
+    """
+
+    type: ClassVar[str] = "instance_norm"
+    prefix: ClassVar[str] = "instance_norm"
+    _checks: ClassVar[dict[str, Check]] = {"eps": number(0), "affine": flag}
+
+    eps: float = 1e-5
+    affine: bool = False

@@ -1,0 +1,181 @@
+"""Layers that keep one value of many: pools, and means and maxima over whole axes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, cast
+
+from ...kernels.interface import PaddingLike, Pair, Window, pool_output_size, pool_window
+from .base import Arrays, IntOrPair, Layer, Shape, SlidingLayer
+from .checks import Check, axes, flag, optional, padding, pair
+
+__all__ = [
+    "AvgPool2d", "GlobalAvgPool2d", "GlobalMaxPool2d", "MaxPool2d", "ReduceMax", "ReduceMean",
+    "Reduction",
+]
+
+
+@dataclass(frozen=True)
+class MaxPool2d(SlidingLayer):
+    """Max pooling; pads with minus infinity.
+
+    Parameters
+    ----------
+    name : str
+    kernel_size : int or pair of int
+    stride : int or pair of int, optional
+        None means the kernel size.
+    padding : int, pair, "same", "valid" or ((top, bottom), (left, right))
+    dilation : int or pair of int
+    ceil_mode : bool
+        Round output sizes up (PyTorch's rule) instead of down.
+    """
+
+    type: ClassVar[str] = "max_pool2d"
+    prefix: ClassVar[str] = "pool"
+    _checks: ClassVar[dict[str, Check]] = {
+        "kernel_size": pair(1), "stride": optional(pair(1)), "padding": padding,
+        "dilation": pair(1), "ceil_mode": flag,
+    }
+
+    kernel_size: IntOrPair
+    stride: IntOrPair | None = None
+    padding: PaddingLike = 0
+    dilation: IntOrPair = 1
+    ceil_mode: bool = False
+
+    def window(self, in_hw: Pair, arrays: Arrays) -> Window:
+        return pool_window(
+            self.kernel_size, in_hw, stride=self.stride, padding=self.padding,
+            dilation=self.dilation,
+        )
+
+    def output_shape(self, shape: Shape, arrays: Arrays) -> Shape:
+        return (shape[0], *self._slide(shape[1:], arrays))
+
+    def _out_size(self, in_hw: Pair, window: Window) -> Pair:
+        return pool_output_size(in_hw, window, ceil_mode=self.ceil_mode)
+
+
+@dataclass(frozen=True)
+class AvgPool2d(SlidingLayer):
+    """Average pooling; pads with zeros.
+
+    Parameters
+    ----------
+    name : str
+    kernel_size : int or pair of int
+    stride : int or pair of int, optional
+        None means the kernel size.
+    padding : int, pair, "same", "valid" or ((top, bottom), (left, right))
+    ceil_mode : bool
+        Round output sizes up (PyTorch's rule) instead of down.
+    count_include_pad : bool, optional
+        Whether the zeros of the padding count in the average. By default they do, as in
+        PyTorch, but not with ``padding="same"``: that is TensorFlow's word, where they never
+        count.
+    """
+
+    type: ClassVar[str] = "avg_pool2d"
+    prefix: ClassVar[str] = "avg_pool"
+    _checks: ClassVar[dict[str, Check]] = {
+        "kernel_size": pair(1), "stride": optional(pair(1)), "padding": padding,
+        "ceil_mode": flag, "count_include_pad": optional(flag),
+    }
+
+    kernel_size: IntOrPair
+    stride: IntOrPair | None = None
+    padding: PaddingLike = 0
+    ceil_mode: bool = False
+    # Never None once made; the annotation says what a reader gets.
+    count_include_pad: bool = cast(bool, None)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        given: bool | None = self.count_include_pad
+        object.__setattr__(
+            self, "count_include_pad", self.padding != "same" if given is None else given
+        )
+
+    def window(self, in_hw: Pair, arrays: Arrays) -> Window:
+        return pool_window(
+            self.kernel_size, in_hw, stride=self.stride, padding=self.padding, dilation=1
+        )
+
+    def output_shape(self, shape: Shape, arrays: Arrays) -> Shape:
+        return (shape[0], *self._slide(shape[1:], arrays))
+
+    def _out_size(self, in_hw: Pair, window: Window) -> Pair:
+        return pool_output_size(in_hw, window, ceil_mode=self.ceil_mode)
+
+
+@dataclass(frozen=True)
+class GlobalAvgPool2d(Layer):
+    """Mean over height and width: (C, H, W) to (C, 1, 1)."""
+
+    type: ClassVar[str] = "global_avg_pool2d"
+    prefix: ClassVar[str] = "global_avg_pool"
+
+    def output_shape(self, shape: Shape, arrays: Arrays) -> Shape:
+        return shape[0], 1, 1
+
+
+@dataclass(frozen=True)
+class GlobalMaxPool2d(Layer):
+    """Maximum over height and width: (C, H, W) to (C, 1, 1)."""
+
+    type: ClassVar[str] = "global_max_pool2d"
+    prefix: ClassVar[str] = "global_max_pool"
+
+    def output_shape(self, shape: Shape, arrays: Arrays) -> Shape:
+        return shape[0], 1, 1
+
+
+@dataclass(frozen=True)
+class Reduction(Layer):
+    """One value for all those along some axes, which are kept with size 1.
+
+    Parameters
+    ----------
+    name : str
+    axes : str
+        Letters of C, H, W.
+    """
+
+    _checks: ClassVar[dict[str, Check]] = {"axes": axes()}
+
+    axes: str
+
+    def output_shape(self, shape: Shape, arrays: Arrays) -> Shape:
+        c, h, w = (1 if axis in self.axes else n for axis, n in zip("CHW", shape))
+        return c, h, w
+
+
+@dataclass(frozen=True)
+class ReduceMean(Reduction):
+    """The mean over some axes, which are kept with size 1.
+
+    Parameters
+    ----------
+    name : str
+    axes : str
+        Letters of C, H, W.
+    """
+
+    type: ClassVar[str] = "reduce_mean"
+    prefix: ClassVar[str] = "mean"
+
+
+@dataclass(frozen=True)
+class ReduceMax(Reduction):
+    """The maximum over some axes, which are kept with size 1; the first in row-major order.
+
+    Parameters
+    ----------
+    name : str
+    axes : str
+        Letters of C, H, W.
+    """
+
+    type: ClassVar[str] = "reduce_max"
+    prefix: ClassVar[str] = "max"

@@ -1,0 +1,210 @@
+"""From records of the archive to layers, and what each takes for its input."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ...errors import ParameterError, shown
+from .activations import ACTIVATION_TYPES, LogSoftmax, Softmax
+from .base import INPUT, Layer
+from .combining import Add, Concat, Multiply
+from .convolution import Conv2d, ConvTranspose2d, Linear
+from .normalisation import (
+    Affine,
+    BatchNorm2d,
+    GroupNorm,
+    InstanceNorm,
+    LayerNorm,
+    LocalResponseNorm,
+)
+from .pooling import (
+    AvgPool2d,
+    GlobalAvgPool2d,
+    GlobalMaxPool2d,
+    MaxPool2d,
+    ReduceMax,
+    ReduceMean,
+)
+from .shaping import Dropout, Flatten, Pad, Permute, Reshape, Slice, Upsample
+
+__all__ = [
+    "LAYER_TYPES", "layer_from_record", "layer_records", "layers_from_records", "resolve_inputs",
+    "sources_of",
+]
+
+_CLASSES: tuple[type[Layer], ...] = (
+    Conv2d, ConvTranspose2d, Linear, *ACTIVATION_TYPES.values(), Softmax, LogSoftmax,
+    BatchNorm2d, Affine, LocalResponseNorm, LayerNorm, GroupNorm, InstanceNorm,
+    MaxPool2d, AvgPool2d, GlobalAvgPool2d, GlobalMaxPool2d, ReduceMean, ReduceMax,
+    Dropout, Flatten, Slice, Pad, Permute, Reshape, Upsample, Add, Multiply, Concat,
+)
+
+#: The layer class of every type string of the archive.
+LAYER_TYPES: dict[str, type[Layer]] = {cls.type: cls for cls in _CLASSES}
+
+
+def layer_from_record(record: Any, default_name: str | None = None) -> Layer:
+    """The layer that a record of the archive describes.
+
+    Parameters
+    ----------
+    record : mapping
+        ``{"type": ..., "name": ..., parameters...}``.
+    default_name : str, optional
+        For a record without a name; None: the name is required.
+
+    Returns
+    -------
+    Layer
+
+    Raises
+    ------
+    ParameterError
+        If the type or a key is unknown, a required key is missing, or a value
+        is wrong; names the layer and the key.
+    """
+    cls = LAYER_TYPES[_record_type(record)]
+    values = {key: value for key, value in record.items() if key != "type"}
+    if default_name is not None:
+        values.setdefault("name", default_name)
+    label = f"{_who(values)} ({cls.type})"
+    fields = dataclasses.fields(cls)
+    known = [field.name for field in fields]
+    for key in values:
+        if key not in known:
+            raise ParameterError(
+                f"{label}: unknown key {shown(key)}; there are {', '.join(['type', *known])}"
+            )
+    for field in fields:
+        if field.default is dataclasses.MISSING and field.name not in values:
+            raise ParameterError(f"{label}: the key {field.name!r} is missing")
+    return cls(**values)
+
+
+def _who(record: Mapping[str, Any]) -> str:
+    return f"layer {shown(record['name'])}" if "name" in record else "layer without a name"
+
+
+def _record_type(record: Any) -> str:
+    if not isinstance(record, Mapping):
+        raise ParameterError(f"a layer must be an object with a type, found {shown(record)}")
+    if "type" not in record:
+        raise ParameterError(f"{_who(record)}: the key 'type' is missing")
+    found = record["type"]
+    if not isinstance(found, str) or found not in LAYER_TYPES:
+        raise ParameterError(
+            f"{_who(record)}: unknown type {shown(found)}; there are {', '.join(LAYER_TYPES)}"
+        )
+    return found
+
+
+def layers_from_records(records: Any, *, named: bool = False) -> tuple[Layer, ...]:
+    """Layers from records, dataclasses or a mixture of both.
+
+    Parameters
+    ----------
+    records : sequence of mapping or Layer
+        At least one.
+    named : bool
+        Whether a record must have a name. If not, it gets one from its type and
+        its place among the layers of that type: ``conv1``, ``relu1``, ``pool1``.
+
+    Returns
+    -------
+    tuple of Layer
+
+    Raises
+    ------
+    ParameterError
+        If a record is wrong, or two layers have one name.
+    """
+    if not isinstance(records, (list, tuple)) or not records:
+        raise ParameterError(
+            f"layers must be a list of at least one layer, found {shown(records)}"
+        )
+    layers: list[Layer] = []
+    seen: dict[str, int] = {}
+    count: dict[str, int] = {}
+    for place, record in enumerate(records):
+        # A class of somebody's own has no arithmetic here, whatever it inherits.
+        if isinstance(record, Layer) and type(record) in LAYER_TYPES.values():
+            layer = record
+        else:
+            try:
+                kind = _record_type(record)
+                number = count.get(kind, 0) + 1
+                default = None if named else f"{LAYER_TYPES[kind].prefix}{number}"
+                layer = layer_from_record(record, default)
+            except ParameterError as exc:
+                raise ParameterError(f"layers[{place}]: {exc}") from None
+        count[layer.type] = count.get(layer.type, 0) + 1
+        if layer.name in seen:
+            raise ParameterError(
+                f"layers[{seen[layer.name]}] and layers[{place}] have the same name "
+                f"{shown(layer.name)}"
+            )
+        seen[layer.name] = place
+        layers.append(layer)
+    return tuple(layers)
+
+
+def resolve_inputs(layers: Sequence[Layer]) -> tuple[Layer, ...]:
+    """The same layers, each with the names of what it takes.
+
+    Raises
+    ------
+    ParameterError
+        If a layer takes one that does not come before it, or not as many as it can.
+    """
+    known = {INPUT}
+    resolved: list[Layer] = []
+    before = INPUT
+    for layer in layers:
+        inputs = layer.inputs or (before,)
+        for name in inputs:
+            if name not in known:
+                raise ParameterError(f"{layer.label}: {_unknown_input(name, layers)}")
+        fewest, most = layer.arity
+        if not fewest <= len(inputs) <= most:
+            wanted = f"{fewest}" if fewest == most else f"{fewest} to {most}"
+            raise ParameterError(
+                f"{layer.label}: wanted {wanted} inputs, found {len(inputs)} ({shown(inputs)})"
+            )
+        known.add(layer.name)
+        resolved.append(dataclasses.replace(layer, inputs=inputs))
+        before = layer.name
+    return tuple(resolved)
+
+
+def sources_of(layers: Sequence[Layer]) -> tuple[tuple[int, ...], ...]:
+    """For each layer the places of those it takes, -1 for the input of the network.
+
+    A layer that is itself called "input" hides that of the network from those after it.
+    """
+    places = {INPUT: -1}
+    sources = []
+    for i, layer in enumerate(layers):
+        sources.append(tuple(places[name] for name in layer.inputs))
+        places[layer.name] = i
+    return tuple(sources)
+
+
+def _unknown_input(name: str, layers: Sequence[Layer]) -> str:
+    if any(layer.name == name for layer in layers):
+        return f"its input {shown(name)} comes after it or is itself; inputs come first"
+    return f"there is no layer {shown(name)} to be its input"
+
+
+def layer_records(layers: Sequence[Layer]) -> list[dict[str, Any]]:
+    """Records of layers whose inputs are resolved; those of a chain need no inputs."""
+    records = []
+    before = INPUT
+    for layer in layers:
+        record = layer.to_record()
+        if layer.inputs != (before,):
+            record["inputs"] = list(layer.inputs)
+        records.append(record)
+        before = layer.name
+    return records
