@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 
 import fastdeconv as fd
 
-native_cpu = pytest.importorskip("fastdeconv.kernels.native_cpu")
+pytest.importorskip("fastdeconv.kernels.native")
+
+from fastdeconv.kernels import native_cpu  # noqa: E402  (needs the extension)
 
 PROPERTY = settings(derandomize=True, deadline=None)
 
