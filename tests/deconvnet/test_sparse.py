@@ -13,7 +13,7 @@ import fastdeconv as fd
 
 pytest.importorskip("fastdeconv.kernels.native")
 
-from fastdeconv.kernels import native_cpu  # noqa: E402  (needs the extension)
+from fastdeconv.kernels import native_cpu
 
 PROPERTY = settings(derandomize=True, deadline=None)
 
