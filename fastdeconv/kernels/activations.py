@@ -5,9 +5,10 @@ parameters, the function, its derivative, and what the rules of the way back do 
 records, the forward pass, the way back and the bounds against overflow read the table and
 have no list of their own: adding an activation is adding a row.
 
-Functions take arrays of floats of any shape and give arrays of the same type. Derivatives are
-taken at the input of the activation and computed in the precision of it; where a function has
-a kink, the derivative is that of PyTorch (0 at the kink of a ReLU).
+Functions take arrays of floats of any shape and give arrays of the same type. Derivatives
+are taken at the input of the activation, and come in float64 where float32 would lose
+digits; where a function has a kink, the derivative is that of PyTorch (0 at the kink of a
+ReLU). At the bounds of a clip it is 0.
 """
 
 from __future__ import annotations
@@ -109,7 +110,7 @@ def _relu_slope(y: Array) -> Array:
 
 
 def _clip(x: Array, min: float | None, max: float | None) -> Array:
-    return np.clip(x, min, max)
+    return np.clip(x, -math.inf if min is None else min, math.inf if max is None else max)
 
 
 def _clip_slope(y: Array, min: float | None, max: float | None) -> Array:
@@ -160,30 +161,32 @@ def _silu_slope(x: Array) -> Array:
     return sigmoid(exact) + exact * _sigmoid_slope(exact)
 
 
-_GELU_SCALE = math.sqrt(2 / math.pi)
+# Hendrycks and Gimpel, arXiv 1606.08415: x / 2 (1 + tanh u), which is x sigmoid(2 u).
+_GELU_SCALE = 2 * math.sqrt(2 / math.pi)
 _GELU_CUBE = 0.044715
+_GELU_ENDS = 30.0
+"""Beyond it the sigmoid is 0 or 1, and the cube may overflow."""
 
 
 def _gelu(x: Array, approximate: str) -> Array:
     if approximate == "tanh":
-        return (x / 2 * (1 + np.tanh(_gelu_argument(x)))).astype(x.dtype)
+        return x * sigmoid(_gelu_argument(x))
     from scipy.special import ndtr
 
     return (x * ndtr(x)).astype(x.dtype)
 
 
 def _gelu_argument(x: Array) -> Array:
-    out: Array = _GELU_SCALE * (x + _GELU_CUBE * x**3)
-    return out
+    x = np.clip(x, -_GELU_ENDS, _GELU_ENDS)
+    return _GELU_SCALE * (x + _GELU_CUBE * x**3)
 
 
 def _gelu_slope(x: Array, approximate: str) -> Array:
     x = x.astype(np.float64)
     if approximate == "tanh":
         inner = _gelu_argument(x)
-        return (1 + np.tanh(inner)) / 2 + x / 2 * _tanh_slope(inner) * _GELU_SCALE * (
-            1 + 3 * _GELU_CUBE * x**2
-        )
+        rise = _GELU_SCALE * (1 + 3 * _GELU_CUBE * np.square(x))
+        return sigmoid(inner) + x * _sigmoid_slope(inner) * rise
     from scipy.special import ndtr
 
     density = np.exp(-np.square(x) / 2) / math.sqrt(2 * math.pi)
@@ -248,6 +251,8 @@ def _power(x: Array, exponent: float) -> Array:
 
 
 def _power_slope(x: Array, exponent: float) -> Array:
+    if exponent == 0:  # also where 0 to the power of -1 is infinite
+        return np.zeros_like(x)
     out: Array = exponent * x.astype(np.float64) ** (exponent - 1)
     return out
 

@@ -1,0 +1,92 @@
+"""Layers of several inputs, forward and back; the same under every rule.
+
+An axis of size 1 is repeated going forward where another input is larger, so what comes back
+to it is summed along that axis.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial, reduce
+from typing import Any
+
+import numpy as np
+
+from ..network import layers as nn
+from .layerwise.base import Array, double, entry
+
+__all__ = ["backward_join", "forward_join"]
+
+_Forward = Callable[[Any, Sequence[Array]], Array]
+_Back = Callable[[Any, Sequence[Array], Array], list[Array]]
+
+
+def forward_join(layer: nn.Layer, inputs: Sequence[Array]) -> Array:
+    """The output of a join for planes (C, H, W)."""
+    forward, _ = entry(_JOINS, layer)
+    return np.ascontiguousarray(forward(layer, inputs))
+
+
+def backward_join(
+    layer: nn.Layer, inputs: Sequence[Array], R: Array  # noqa: N803
+) -> list[Array]:
+    """Projections (K, C, H, W) at the output of a join, taken back to each input.
+
+    They are not to be written to: they may share memory with `R`.
+    """
+    _, back = entry(_JOINS, layer)
+    return back(layer, inputs, R)
+
+
+def _add(layer: nn.Add, inputs: Sequence[Array]) -> Array:
+    return reduce(np.add, inputs)
+
+
+def _add_back(layer: nn.Add, inputs: Sequence[Array], R: Array) -> list[Array]:  # noqa: N803
+    return [R if x.shape == R.shape[1:] else _summed(double, R, x.shape) for x in inputs]
+
+
+def _multiply(layer: nn.Multiply, inputs: Sequence[Array]) -> Array:
+    return reduce(np.multiply, inputs)
+
+
+def _multiply_back(
+    layer: nn.Multiply, inputs: Sequence[Array], R: Array  # noqa: N803
+) -> list[Array]:
+    sent = []
+    for i, x in enumerate(inputs):
+        others = reduce(np.multiply, map(double, [*inputs[:i], *inputs[i + 1 :]]))
+        sent.append(_summed(partial(np.multiply, others), R, x.shape))
+    return sent
+
+
+def _concat(layer: nn.Concat, inputs: Sequence[Array]) -> Array:
+    return np.concatenate(inputs, axis="CHW".index(layer.axis))
+
+
+def _concat_back(layer: nn.Concat, inputs: Sequence[Array], R: Array) -> list[Array]:  # noqa: N803
+    axis = "CHW".index(layer.axis)
+    ends = np.cumsum([x.shape[axis] for x in inputs])
+    return np.split(R, ends[:-1], axis=axis + 1)
+
+
+def _summed(
+    back: Callable[[Array], Array], R: Array, shape: Sequence[int]  # noqa: N803
+) -> Array:
+    """`back` of every projection, added up in float64 along the axes where `shape` has size 1.
+
+    One after another, so that no bit depends on how many there are.
+    """
+    axes = tuple(axis for axis, size in enumerate(shape) if size == 1)
+    out = np.empty((len(R), *shape), R.dtype)
+    for projected, r in zip(out, R):
+        projected[...] = back(r).sum(axes, keepdims=True)
+    return out
+
+
+_JOINS: dict[type[nn.Layer], tuple[_Forward, _Back]] = {
+    nn.Add: (_add, _add_back),
+    nn.Multiply: (_multiply, _multiply_back),
+    nn.Concat: (_concat, _concat_back),
+}
+"""Forward and back of every type."""
