@@ -20,6 +20,7 @@ def check(what: str) -> None:
     assert run.returncode == 0, run.stderr
 
 
+@pytest.mark.skipif(importlib.util.find_spec("numba") is None, reason="without Numba")
 def test_in_the_simulator_everything_is_the_references_up_to_rounding() -> None:
     check("simulate")
 
@@ -33,10 +34,10 @@ def test_kernels_compile_and_keep_their_sums_in_registers() -> None:
 
 @pytest.mark.skipif("cuda" in fastdeconv.available_backends(), reason="there is a GPU")
 def test_where_there_is_no_gpu_it_is_refused_with_the_reason() -> None:
-    message = "'cuda' is not available: there is no NVIDIA driver; available: native"
-    if "native" not in fastdeconv.available_backends():
-        message = message.replace("native", "numba")
-    with pytest.raises(fastdeconv.BackendError, match=message):
+    reason = "no NVIDIA driver|driver finds no GPU|numba package is not installed"
+    with pytest.raises(
+        fastdeconv.BackendError, match=f"'cuda' is not available: .*({reason}); available: "
+    ):
         dispatch.get_backend("cuda")
 
 
