@@ -9,8 +9,7 @@ are checked, and an overflow is refused by the name of the layer.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from itertools import accumulate
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,7 +20,7 @@ from ..kernels.lanes import cached
 from ..network import layers as nn
 from ..network.network import Network
 from .layerwise import affine_of
-from .plan import AFFINE, layer_cache
+from .plan import layer_cache
 
 __all__ = ["bounds_back", "bounds_forward", "check_overflow", "is_safe", "without_warnings"]
 
@@ -29,10 +28,13 @@ _SAFE = 1e30
 """float32 ends at 3.4e38. The rest is room for sums inside kernels (Winograd's transforms)."""
 
 _NEVER_LARGER = (
-    nn.ReLU, nn.Tanh, nn.Sigmoid, nn.Softmax, nn.MaxPool2d, nn.AvgPool2d, nn.GlobalAvgPool2d,
-    nn.GlobalMaxPool2d, nn.Dropout, nn.Flatten,
+    nn.Softmax, nn.MaxPool2d, nn.AvgPool2d, nn.GlobalAvgPool2d, nn.GlobalMaxPool2d, nn.Reduction,
+    nn.Dropout, nn.Flatten, nn.Slice, nn.Permute, nn.Reshape, nn.Upsample,
 )
 """Layers whose output is at most as large as their input, or 1."""
+
+
+Bounds = Callable[[int], float]
 
 
 class _Growth(NamedTuple):
@@ -50,23 +52,37 @@ def is_safe(bound: float) -> bool:
 
 def bounds_forward(net: Network, largest: float) -> list[float]:
     """The largest absolute value up to the output of each layer, for an input up to `largest`."""
-    def onward(bound: float, growth: _Growth) -> float:
-        return max(bound, bound * growth.forward + growth.shift)
+    bounds = {-1: max(1.0, largest)}
+    for i, (layer, growth) in enumerate(zip(net.layers, _growths(net))):
+        taken = [bounds[k] for k in net.sources[i]]
+        whole = math.prod(taken) if isinstance(layer, nn.Multiply) else sum(taken)
+        bounds[i] = max(*taken, whole, whole * growth.forward + growth.shift)
+    del bounds[-1]
+    return [*bounds.values()]
 
-    return [*accumulate(_growths(net), onward, initial=max(1.0, largest))][1:]
 
+def bounds_back(net: Network, index: int, largest: float, activations: Bounds) -> float:
+    """The largest absolute value on the way from the output of layer `index` to the input.
 
-def bounds_back(net: Network, index: int, largest: float) -> float:
-    """The largest absolute value on the way from the output of layer `index` to the input."""
-    bound = max(1.0, largest)
-    for growth in reversed(_growths(net)[: index + 1]):
-        bound = max(bound, bound * growth.back)
-    return bound
+    `activations` are the bounds of the forward pass, which a product sends back.
+    """
+    bounds = {index: max(1.0, largest)}
+    most = bounds[index]
+    for i in range(index, -1, -1):
+        if i not in bounds:
+            continue
+        sent = bounds[i] * _growths(net)[i].back
+        if isinstance(net.layers[i], nn.Multiply):
+            sent *= math.prod(max(1.0, activations(k)) for k in net.sources[i])
+        for k in net.sources[i]:
+            bounds[k] = bounds.get(k, 0.0) + sent
+            most = max(most, bounds[k])
+    return most
 
 
 def without_warnings() -> np.errstate:
     """NumPy's own warnings are left out where an overflow is looked for afterwards."""
-    return np.errstate(over="ignore", invalid="ignore")
+    return np.errstate(over="ignore", invalid="ignore", divide="ignore")
 
 
 def check_overflow(values: Iterable[NDArray[Any]], what: str) -> None:
@@ -95,20 +111,39 @@ def _growth(net: Network, index: int) -> _Growth:
     layer: Any = net.layers[index]
     if isinstance(layer, _NEVER_LARGER):
         # Where windows of a pool overlap, what they send back to a place is added up.
-        overlap = 1.0
+        back = 1.0
         if isinstance(layer, (nn.MaxPool2d, nn.AvgPool2d)):
-            overlap = float(math.prod(layer.window((1, 1), net.arrays).kernel))
-        return _Growth(1.0, 0.0, 2.0 if isinstance(layer, nn.Softmax) else overlap)
-    if isinstance(layer, AFFINE):
+            back = float(math.prod(layer.window((1, 1), net.arrays).kernel))
+        elif isinstance(layer, nn.Upsample):
+            back = float(math.prod(layer.scales))
+        elif isinstance(layer, nn.Softmax):
+            back = 2.0
+        return _Growth(1.0, 0.0, back)
+    if isinstance(layer, nn.Joining):
+        return _Growth(1.0, 0.0, 1.0)
+    if isinstance(layer, nn.Elementwise):
+        given = layer.parameters
+        for key in layer.array_names:
+            given["weight"] = net.arrays[key]
+        steepest = layer.row.steepest(**given)
+        with np.errstate(divide="ignore"):
+            at_zero = layer.row.forward(np.zeros(1), **given)
+        return _Growth(steepest, float(np.abs(at_zero).max()), steepest)
+    if isinstance(layer, nn.Scaling):
         scale, shift = (float(np.abs(a).max()) for a in affine_of(net, index))
         return _Growth(scale, shift, scale)
-    if isinstance(layer, (nn.Conv2d, nn.Linear)):
+    if isinstance(layer, nn.Pad):
+        return _Growth(1.0, abs(layer.value), 1.0)
+    if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
         weight = np.abs(net.arrays[f"{layer.name}.weight"].astype(np.float64))
         bias = net.arrays.get(f"{layer.name}.bias")
         others = tuple(range(2, weight.ndim))
-        return _Growth(
+        growth = _Growth(
             float(weight.sum(axis=(1, *others)).max()),
             0.0 if bias is None else float(np.abs(bias).max()),
             float(weight.sum(axis=(0, *others)).max()),
         )
+        if isinstance(layer, nn.ConvTranspose2d):  # whose first axis is the input's
+            growth = growth._replace(forward=growth.back, back=growth.forward)
+        return growth
     return _Growth(math.inf, 0.0, math.inf)

@@ -10,6 +10,7 @@ down goes on; what follows then applies to sums.
 from __future__ import annotations
 
 import weakref
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from ..kernels.lanes import cached
@@ -17,10 +18,13 @@ from ..network import layers as nn
 from ..network.network import Network
 
 __all__ = [
-    "AFFINE", "Block", "Order", "Segment", "forward_plan", "layer_cache", "segment_below",
+    "Block", "Order", "Segment", "forward_plan", "is_affine", "layer_cache", "segment_below",
 ]
 
-AFFINE = (nn.BatchNorm2d, nn.Affine)
+
+def is_affine(layer: nn.Layer) -> bool:
+    """Whether a layer is a scale and a shift for each channel."""
+    return isinstance(layer, nn.Scaling) and layer.axis == "C"
 
 
 class Block(NamedTuple):
@@ -66,8 +70,14 @@ def _plan(net: Network) -> list[Block]:
 
 def _fuse(net: Network, conv: int) -> Block:
     """Convolution, then [scale][ReLU][scale][max pool], each where it comes next."""
-    slots: list[tuple[str, Any]] = [
-        ("affine1", AFFINE), ("relu", nn.ReLU), ("affine2", AFFINE), ("pool", nn.MaxPool2d),
+    def is_relu(layer: nn.Layer) -> bool:
+        return isinstance(layer, nn.ReLU)
+
+    def is_pool(layer: nn.Layer) -> bool:
+        return isinstance(layer, nn.MaxPool2d)
+
+    slots: list[tuple[str, Callable[[nn.Layer], bool]]] = [
+        ("affine1", is_affine), ("relu", is_relu), ("affine2", is_affine), ("pool", is_pool),
     ]
     parts: dict[str, Any] = {}
     last = conv
@@ -76,7 +86,7 @@ def _fuse(net: Network, conv: int) -> Block:
         if isinstance(layer, nn.Dropout):
             last = index
             continue
-        while slots and not isinstance(layer, slots[0][1]):
+        while slots and not slots[0][1](layer):
             slots.pop(0)
         if not slots:
             break
@@ -135,7 +145,7 @@ def segment_below(
                 steps.append(index)
             if rule != "deconvnet":
                 gates.append(index)
-        elif isinstance(layer, AFFINE):
+        elif is_affine(layer):
             steps.append(index)
         elif isinstance(layer, nn.MaxPool2d):
             if pool is not None or (index in overlapping and not adds):

@@ -35,12 +35,13 @@ from ..kernels.lanes import (
     cached,
 )
 from ..network import layers as nn
+from .graph_walk import GraphWalk
 from .layerwise import RULES, Arithmetic, affine_of, backward_layer, mixes
 from .overflow import bounds_back, check_overflow, is_safe, without_warnings
-from .plan import AFFINE, Order, Segment, layer_cache, segment_below
+from .plan import Order, Segment, is_affine, layer_cache, segment_below
 from .region import Part, Region, covering_cells, reached_by, within
 from .scores import class_start
-from .trace import Trace
+from .trace import GraphTrace, Trace
 
 __all__ = ["checked_features", "deconvolve"]
 
@@ -153,14 +154,19 @@ def deconvolve(
         values = _start_values(trace.activation(index), chosen, start)
     chosen_backend: Any = get_backend(backend)
     bf16 = _wants_bf16(precision, chosen_backend)
-    walk = _Walk(trace, rule, chosen_backend, get_num_threads(num_threads), bf16)
+    threads = get_num_threads(num_threads)
+
+    def walk_of(chain: Trace) -> _Walk:
+        return _Walk(chain, rule, chosen_backend, threads, bf16)
+
+    walk: Any = GraphWalk(trace, walk_of) if isinstance(trace, GraphTrace) else walk_of(trace)
     out = np.empty((len(chosen), *trace.x.shape), np.float32)
     named = isinstance(start, str)
     with without_warnings():
         walk.project(index, chosen, values, out, sparse=not named or _is_max(start))
     # Values of one's own may be as large as they like; others are not larger than the map's.
     largest = trace.bound(index) if named else float(np.abs(values).max(initial=0))
-    if not is_safe(bounds_back(net, index, largest)):
+    if not is_safe(bounds_back(net, index, largest, trace.bound)):
         check_overflow(out, f"a map of {net.layers[index].label}")
     return out
 
@@ -314,7 +320,7 @@ class _Piece(NamedTuple):
 
 
 class _Walk:
-    """The way down a network for one trace, rule and back end."""
+    """The way down a chain for one trace, rule and back end."""
 
     def __init__(
         self, trace: Trace, rule: str, backend: Any, num_threads: int, bf16: bool
@@ -383,7 +389,7 @@ class _Walk:
                 pool = index
             elif pool is not None and isinstance(layer, nn.ReLU):
                 R = self._pooled_relu(index, pool, R, features)
-            elif pool is not None and not isinstance(layer, (nn.Dropout, *AFFINE)):
+            elif pool is not None and not (isinstance(layer, nn.Dropout) or is_affine(layer)):
                 R, pool = self._layer(pool, R, features), None
                 continue
             else:
@@ -437,12 +443,12 @@ class _Walk:
         if chain:
             way = self._whole_way(chain)
             job = First(maps, features, way.first, Post(), self.bf16)
-            return self._planes_down(*self._lanes_down(job, way, len(maps)))
+            return self.planes_down(*self._lanes_down(job, way, len(maps)))
         spread = np.zeros((len(features), *self.shapes[index + 1]), maps.dtype)
         spread[np.arange(len(features)), features] = maps
-        return self._planes_down(index, spread)
+        return self.planes_down(index, spread)
 
-    def _planes_down(self, index: int, R: Array) -> Array:  # noqa: N803
+    def planes_down(self, index: int, R: Array) -> Array:  # noqa: N803
         """From projections (K, C, H, W) at the output of layer `index` to the input."""
         while index >= 0:
             chain = self._chain(index)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,11 +18,13 @@ from ..kernels.interface import Backend, Padding
 from ..kernels.lanes import cached
 from ..network import layers as nn
 from ..network.network import Network
+from .graph import parts_of
+from .joins import forward_join
 from .layerwise import Arithmetic, affine_of, forward_layer
 from .overflow import bounds_forward, check_overflow, is_safe, without_warnings
 from .plan import Block, forward_plan, layer_cache
 
-__all__ = ["Trace", "as_input", "forward"]
+__all__ = ["GraphTrace", "Trace", "as_input", "forward"]
 
 ALGORITHMS = ("auto", "direct", "winograd")
 
@@ -44,7 +46,10 @@ class Trace:
         The input, read-only.
     """
 
-    def __init__(self, network: Network, x: NDArray[np.float32], runner: _Runner) -> None:
+    def __init__(
+        self, network: Network, x: NDArray[Any], runner: _Runner,
+        bounds: Sequence[float] | None = None,
+    ) -> None:
         self.network = network
         self.x = x
         self._runner = runner
@@ -52,7 +57,7 @@ class Trace:
         self._switches: dict[int, NDArray[Any]] = {}
         self._planes: dict[int, NDArray[Any]] = {}
         self._derived: dict[Any, dict[Any, Any]] = {}
-        self._bounds = bounds_forward(network, float(np.abs(x).max()))
+        self._bounds = bounds or bounds_forward(network, float(np.abs(x).max()))
         self._blocks = forward_plan(network)
         with without_warnings():
             results = list(runner.run(self._blocks, x))
@@ -130,6 +135,10 @@ class Trace:
         """No absolute value at the output of layer `index`, or below it, is larger."""
         return self._bounds[index]
 
+    def chain_at(self, index: int) -> tuple[Trace, int]:
+        """The chain with layer `index`, and the place of the layer in it."""
+        return self, index
+
     def switch_cells(self, index: int) -> NDArray[Any]:
         """Switches of max pool `index`, channels last (H, W, Cs), Cs >= C."""
         return self._switches[index]
@@ -155,6 +164,53 @@ class Trace:
         return value
 
 
+class GraphTrace(Trace):
+    """A clip's way through a network with branches: one trace a chain, and what joins put out."""
+
+    def __init__(self, network: Network, x: NDArray[np.float32], make: _MakeRunner) -> None:
+        self.network = network
+        self.x = x
+        self._bounds = bounds_forward(network, float(np.abs(x).max()))
+        self._joined: dict[int, NDArray[Any]] = {}
+        self._chains: dict[int, tuple[Trace, int]] = {}
+        for part in parts_of(network):
+            inputs = [self.activation(source) for source in part.sources]
+            if part.chain is None:
+                self._join(part.places[0], inputs)
+                continue
+            bounds = [self._bounds[place] for place in part.places]
+            chain = Trace(part.chain, inputs[0], make(part.chain), bounds)
+            for local, place in enumerate(part.places):
+                self._chains[place] = chain, local
+
+    def _join(self, index: int, inputs: Sequence[NDArray[Any]]) -> None:
+        layer = self.network.layers[index]
+        with without_warnings():
+            joined = forward_join(layer, inputs)
+        if not is_safe(self.bound(index)):
+            check_overflow([joined], f"the output of {layer.label}")
+        self._joined[index] = joined
+
+    def activation(self, index: int) -> NDArray[Any]:
+        if index < 0:
+            return self.x
+        if index in self._joined:
+            return self._joined[index]
+        chain, local = self._chains[index]
+        return chain.activation(local)
+
+    def chain_at(self, index: int) -> tuple[Trace, int]:
+        return self._chains[index]
+
+    def switch_planes(self, index: int) -> NDArray[Any]:
+        chain, local = self._chains[index]
+        return chain.switch_planes(local)
+
+    def is_join(self, index: int) -> bool:
+        """Whether a layer has several inputs."""
+        return index in self._joined
+
+
 @enough_memory("the activations of this input: take a shorter clip")
 def forward(net: Network, x: ArrayLike, algorithm: str) -> Trace:
     """Run `net` on one input; see `Network.forward`."""
@@ -163,9 +219,15 @@ def forward(net: Network, x: ArrayLike, algorithm: str) -> Trace:
     net.shapes(array.shape)
     backend: Any = get_backend()
     threads = get_num_threads()
-    if hasattr(backend, "forward_blocks"):
-        return Trace(net, array, _FusedRunner(net, backend, threads, algorithm))
-    return Trace(net, array, _Runner(net, backend, threads))
+
+    def make_runner(chain: Network) -> _Runner:
+        if hasattr(backend, "forward_blocks"):
+            return _FusedRunner(chain, backend, threads, algorithm)
+        return _Runner(chain, backend, threads)
+
+    if net.is_chain:
+        return Trace(net, array, make_runner(net))
+    return GraphTrace(net, array, make_runner)
 
 
 def as_input(value: ArrayLike, name: str) -> NDArray[np.float32]:
@@ -197,6 +259,7 @@ def _read_only(array: NDArray[Any], dtype: Any) -> NDArray[Any]:
 
 
 _Result = tuple[Any, "NDArray[Any] | None"]
+_MakeRunner = Callable[[Network], "_Runner"]
 
 
 class _Runner:

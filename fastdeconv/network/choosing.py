@@ -8,25 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ParameterError, shown
+from . import layers as nn
 from .network import Network
 from .pretrained import list_pretrained, pretrained
 
 __all__ = ["as_list", "choose_layers", "open_network", "up_to"]
 
 # Layers that belong to the convolution before them: they change values, not features.
-_POINTWISE = frozenset(
-    {
-        "affine",
-        "batch_norm2d",
-        "dropout",
-        "elu",
-        "leaky_relu",
-        "local_response_norm",
-        "relu",
-        "sigmoid",
-        "tanh",
-    }
-)
+_POINTWISE = (nn.Elementwise, nn.Scaling, nn.Normalisation, nn.LocalResponseNorm, nn.Dropout)
 
 
 def open_network(net: Network | str | os.PathLike[str]) -> Network:
@@ -82,10 +71,10 @@ def _block_ends(network: Network) -> list[str]:
     ends: list[str] = []
     in_block = False
     for layer in network.layers:
-        if layer.type == "conv2d":
+        if isinstance(layer, nn.Conv2d):
             ends.append(layer.name)
             in_block = True
-        elif in_block and layer.type in _POINTWISE:
+        elif in_block and isinstance(layer, _POINTWISE):
             ends[-1] = layer.name
         else:
             in_block = False

@@ -71,6 +71,8 @@ class Layer:
 
     name: str
     inputs: tuple[str, ...] = field(default=cast(Any, None), kw_only=True)
+    # Whether a network filled them in: the layer then takes the one before it in any other list.
+    implied: bool = field(default=False, kw_only=True, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         for key, check in {"name": checks.name, "inputs": _inputs, **self._checks}.items():
@@ -142,7 +144,8 @@ class Layer:
         for parameter in dataclasses.fields(self):
             value = getattr(self, parameter.name)
             as_before = "since" in parameter.metadata and value == parameter.default
-            if value is not None and parameter.name != "inputs" and not as_before:
+            about_inputs = parameter.name in ("inputs", "implied")
+            if value is not None and not about_inputs and not as_before:
                 record[parameter.name] = value
         return record
 

@@ -70,7 +70,7 @@ def layer_from_record(record: Any, default_name: str | None = None) -> Layer:
     if default_name is not None:
         values.setdefault("name", default_name)
     label = f"{_who(values)} ({cls.type})"
-    fields = dataclasses.fields(cls)
+    fields = [field for field in dataclasses.fields(cls) if field.name != "implied"]
     known = [field.name for field in fields]
     for key in values:
         if key not in known:
@@ -162,7 +162,8 @@ def resolve_inputs(layers: Sequence[Layer]) -> tuple[Layer, ...]:
     resolved: list[Layer] = []
     before = INPUT
     for layer in layers:
-        inputs = layer.inputs or (before,)
+        implied = layer.implied or not layer.inputs
+        inputs = (before,) if implied else layer.inputs
         for name in inputs:
             if name not in known:
                 raise ParameterError(f"{layer.label}: {_unknown_input(name, layers)}")
@@ -173,7 +174,7 @@ def resolve_inputs(layers: Sequence[Layer]) -> tuple[Layer, ...]:
                 f"{layer.label}: wanted {wanted} inputs, found {len(inputs)} ({shown(inputs)})"
             )
         known.add(layer.name)
-        resolved.append(dataclasses.replace(layer, inputs=inputs))
+        resolved.append(dataclasses.replace(layer, inputs=inputs, implied=implied))
         before = layer.name
     return tuple(resolved)
 
