@@ -56,7 +56,9 @@ def run_bands(count: int, work: Callable[[int], None], num_threads: int) -> None
     """Call ``work(i)`` once for every i in range(count), on up to `num_threads` threads.
 
     Bands are handed out in order to whichever thread is free. The first
-    exception stops the handing out and is raised here once all threads are done.
+    exception stops the handing out and is raised here once all threads are done. A second
+    one that comes meanwhile (Ctrl-C again) is raised at once; a band that another thread
+    has begun then runs to its end.
     """
     run_stages([Stage(count, work)], num_threads)
 
