@@ -17,7 +17,15 @@ from numpy.typing import ArrayLike, NDArray
 from ..deconvnet.trace import as_input
 from ..errors import ParameterError, shown
 from ..network.choosing import as_list, open_network, up_to
-from ..network.layers import Affine, BatchNorm2d, Conv2d, Linear
+from ..network.layers import (
+    BatchNorm2d,
+    Conv2d,
+    ConvTranspose2d,
+    Elementwise,
+    Linear,
+    Normalisation,
+    Scaling,
+)
 from ..network.network import Network
 from ..network.pretrained import list_pretrained, pretrained
 
@@ -25,6 +33,8 @@ __all__ = ["randomised", "untrained"]
 
 Arrays = dict[str, NDArray[Any]]
 
+_PRELU_START = 0.25
+"""As in PyTorch."""
 _LEAST_SPREAD = 1e-6
 """Of a channel that is constant over all inputs only the mean is taken away."""
 
@@ -101,14 +111,15 @@ def _drawn(net: Network, seed: int) -> Arrays:
         rng = np.random.default_rng([seed, number])
         for key in layer.array_names:
             shape = net.arrays[key].shape
-            if isinstance(layer, (Conv2d, Linear)) and len(shape) > 1:
+            if isinstance(layer, (Conv2d, ConvTranspose2d, Linear)) and len(shape) > 1:
                 bound = 1 / np.sqrt(np.prod(shape[1:]))
                 arrays[key] = rng.uniform(-bound, bound, shape).astype(np.float32)
             else:
-                ones = isinstance(layer, (Affine, BatchNorm2d)) and key.endswith(
+                ones = isinstance(layer, (Scaling, Normalisation)) and key.endswith(
                     (".weight", ".running_var")
                 )
-                arrays[key] = np.full(shape, float(ones), np.float32)
+                start = _PRELU_START if isinstance(layer, Elementwise) else float(ones)
+                arrays[key] = np.full(shape, start, np.float32)
     return arrays
 
 
@@ -132,8 +143,9 @@ def _centre(net: Network, arrays: Arrays, samples: Sequence[NDArray[Any]]) -> No
 
 
 def _norm_behind(net: Network, index: int) -> BatchNorm2d | None:
-    following = net.layers[index + 1] if index + 1 < len(net.layers) else None
-    return following if isinstance(following, BatchNorm2d) else None
+    takers = [layer for layer, taken in zip(net.layers, net.sources) if index in taken]
+    norms = [layer for layer in takers if isinstance(layer, BatchNorm2d) and layer.axis == "C"]
+    return norms[0] if len(takers) == 1 and norms else None
 
 
 def _moments(maps: Sequence[NDArray[Any]]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -37,6 +37,14 @@ class Region(NamedTuple):
     def slices(self) -> tuple[slice, slice]:
         return slice(*self.rows), slice(*self.cols)
 
+    def around(self, other: Region) -> Region:
+        """The smallest rectangle with both in it."""
+        (top, bottom), (left, right) = self
+        return Region(
+            (min(top, other.rows[0]), max(bottom, other.rows[1])),
+            (min(left, other.cols[0]), max(right, other.cols[1])),
+        )
+
 
 class Part(NamedTuple):
     """What of one convolution is computed on the way down."""

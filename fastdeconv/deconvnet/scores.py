@@ -22,6 +22,10 @@ _PASSING = (nn.Dropout, nn.Flatten)
 """Layers that hand every value on as it is."""
 
 
+_CLOSING = (nn.Softmax, nn.LogSoftmax, nn.ACTIVATION_TYPES["sigmoid"])
+"""Layers whose derivative vanishes exactly where the network is sure of itself."""
+
+
 class ClassScore(NamedTuple):
     """What a network puts out for one class.
 
@@ -85,8 +89,8 @@ def class_start(trace: Trace, number: int, *, strongest: bool = False) -> ClassS
 def _last_changing(net: Network) -> int:
     """The last layer that changes values."""
     index = len(net.layers) - 1
-    while index > 0 and isinstance(net.layers[index], _PASSING):
-        index -= 1
+    while isinstance(net.layers[index], _PASSING) and net.sources[index] != (-1,):
+        (index,) = net.sources[index]
     return index
 
 
@@ -97,9 +101,11 @@ def _closing_type(net: Network) -> str | None:
 
 def _score_layer(net: Network) -> int:
     """The layer whose output are the scores: the last one, or the one below a closing softmax."""
-    if _closing_type(net) is None or _last_changing(net) == 0:
+    closing = _last_changing(net)
+    if not isinstance(net.layers[closing], _CLOSING) or net.sources[closing] == (-1,):
         return len(net.layers) - 1
-    return _last_changing(net) - 1
+    (below,) = net.sources[closing]
+    return below
 
 
 def _means(planes: NDArray[Any]) -> list[Any]:
