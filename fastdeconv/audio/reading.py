@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import math
 import os
-import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import IO, Any
 
 import numpy as np
@@ -18,6 +17,9 @@ from numpy.typing import NDArray
 from ..arrays import as_array
 from ..errors import AudioError
 from ..files import open_regular
+from . import containers
+from .foreign import not_read
+from .pieces import Part, Piece, Pieces
 
 __all__ = [
     "MAX_SAMPLES",
@@ -37,12 +39,19 @@ MAX_SAMPLES = 1 << 30
 # More is a damaged header too, and would make a small file fill the memory.
 _MAX_UPSAMPLING = 256
 # Values decoded at a time, so that memory follows what a file holds, not what it claims.
-_BLOCK_VALUES = 1 << 20
-# Writers that stream to a pipe leave a size like this where they do not know it.
-_UNKNOWN_SIZE = 0x7FFFF000
-# How libsndfile notes a wrong size of the audio: wav and caf, aiff, au, w64, rf64.
-_SIZE_NOTE = re.compile(r"\s*(?:data|SSND|Data Size|riff|Riff size)\s*: (\d+) \(should be (\d+)\)")
-_OGG_PAGE = 65307  # the longest there can be
+_BLOCK_VALUES = 1 << 16
+# More would only keep the reader busy.
+_MAX_PARTS = 10_000
+# More samples than any file has.
+_NO_END = 1 << 62
+# Where libsndfile finds a sample exactly; in other formats it is read up to.
+_SEEK_FORMATS = ("WAV", "WAVEX", "RF64", "W64", "AIFF", "AU", "CAF", "FLAC")
+_SEEK_SUBTYPES = (
+    "PCM_S8", "PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW", "ALAW",
+)
+# Below this share of the energy of the channels, 40 dB less, their mean is what codecs and
+# rounding left of a sound that is not there.
+_CANCELLED = 1e-4
 _PCM_SCALE = {"int8": 2.0**7, "uint8": 2.0**7, "int16": 2.0**15, "int32": 2.0**31}
 
 
@@ -100,44 +109,253 @@ def _open(path: str | os.PathLike[str], name: str) -> IO[bytes]:
 def _read_object(
     file: Any, name: str, offset: float, wanted: Callable[[float], int | None]
 ) -> tuple[FloatArray, int]:
-    import soundfile
-
-    _check_file_object(file, name)
+    size = _check_file_object(file, name)
     try:
-        sound = soundfile.SoundFile(_QuietFile(file))
-    except (soundfile.SoundFileError, RuntimeError) as error:
-        raise AudioError(f"{name}: not an audio file, or damaged: {_reason(error)}") from error
-    with sound:
-        _check_whole(sound, file, name)
-        try:
-            return _read_sound(sound, file, name, offset, wanted), sound.samplerate
-        except (soundfile.SoundFileError, RuntimeError) as error:
-            raise AudioError(f"{name}: damaged or truncated: {_reason(error)}") from error
+        samples, sr, first = _Reader(file, size, offset, wanted).read()
+    except AudioError as error:
+        raise AudioError(f"{name}: {error}") from error.__cause__
+    except OSError as error:
+        raise AudioError(f"{name}: damaged, or cannot be read: {error}") from error
+    check_samples(samples, sr, name, first)
+    return samples, sr
 
 
-class _QuietFile:
-    """What libsndfile reads from: `file`, but a failed seek or read is silent.
+def _check_file_object(file: Any, name: str) -> int:
+    """Refuse what cannot be read from; returns the size in bytes."""
+    try:
+        if not file.seekable():
+            raise AudioError(f"{name}: cannot seek; read it into io.BytesIO first")
+        size: int = file.seek(0, os.SEEK_END)
+        file.seek(0)
+        is_binary = isinstance(file.read(0), bytes)
+    except AudioError:
+        raise
+    except (AttributeError, OSError, ValueError) as error:
+        raise AudioError(f"{name}: not a readable binary file object: {error}") from error
+    if not is_binary:
+        raise AudioError(f"{name}: is opened as text; open it in binary mode")
+    if size == 0:
+        raise AudioError(f"{name}: the file is empty")
+    return size
 
-    An exception cannot pass through libsndfile; cffi would print its traceback.
-    A damaged file asks for impossible seeks; libsndfile sees that the position
-    or the count is not the one it asked for, and reports that.
+
+class _Reader:
+    """Reads the streams of a file, one after another, until there are samples enough.
+
+    No number of samples that a header notes or libsndfile tells ends the reading: every
+    stream is read to its end, wherever that is.
     """
 
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file = file
-        self.tell = file.tell
+    def __init__(
+        self, file: Any, size: int, offset: float, wanted: Callable[[float], int | None]
+    ) -> None:
+        self._file, self._size = file, size
+        self._offset, self._wanted = offset, wanted
+        self._mix = _Mix()
+        self._rate = 0
+        # Samples of the streams that were read.
+        self._passed = 0
 
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        try:
-            return self._file.seek(offset, whence)
-        except (OSError, ValueError):
-            return self._file.tell()
+    def read(self) -> tuple[FloatArray, int, int]:
+        """The samples, their rate, and the number of the first one."""
+        parts = containers.parts(self._file, self._size, self._last, self._measured)
+        for number, part in enumerate(parts, 1):
+            if number > _MAX_PARTS:
+                raise AudioError(f"damaged: has more than {_MAX_PARTS} streams")
+            self._read_part(part)
+            last = self._last(self._rate)
+            if last is not None and self._passed >= last:
+                break
+        first = _start(self._offset, self._rate, self._passed)
+        return self._mix.samples(), self._rate, first
 
-    def read(self, size: int) -> bytes:
+    def _first(self, rate: float) -> int:
+        """The number of the first sample that is wanted."""
+        # Bounded before int(), which an infinite product would break.
+        return int(min(self._offset * rate, _NO_END))
+
+    def _last(self, rate: float) -> int | None:
+        """The number of the sample behind the last one that is wanted; None for all."""
+        count = self._wanted(rate)
+        return None if count is None else self._first(rate) + count
+
+    def _open(self, pieces: Sequence[Piece], tail: int = 0) -> _Sound:
+        import soundfile
+
         try:
-            return self._file.read(size)
-        except (OSError, ValueError):
-            return b""
+            return _Sound(Pieces(self._file, pieces, tail))
+        except (soundfile.SoundFileError, RuntimeError) as error:
+            kind = containers.foreign_kind(self._file, self._size)
+            reason = f"not an audio file, or damaged: {_reason(error)}"
+            raise AudioError(not_read(kind) if kind else reason) from error
+
+    def _measured(self, pieces: Sequence[Piece]) -> tuple[int, int]:
+        """How many samples libsndfile decodes of the pieces, and their rate."""
+        with self._open(pieces) as sound:
+            while len(sound.read()):
+                pass
+            return sound.position, sound.rate
+
+    def _read_part(self, part: Part) -> None:
+        with self._open(part.pieces, part.tail) as sound:
+            rate = self._rate = self._rate or sound.rate
+            if sound.rate != rate:
+                raise AudioError(
+                    f"its streams have different rates, {rate} and {sound.rate} Hz; convert it "
+                    "to one rate first, for instance with ffmpeg"
+                )
+            # From here on, counted from the first sample that libsndfile decodes of the part.
+            before = self._passed - part.skip
+            first, last = max(part.skip, self._first(rate) - before), self._last(rate)
+            wanted = _NO_END if last is None else last - before
+            length = _NO_END if part.length is None else part.skip + part.length
+            end = min(wanted, length)
+            sound.seek(first)
+            _check_count(self._mix.count + min(end, sound.known_length) - first)
+            while sound.position < end:
+                block = sound.read(end - sound.position)
+                if not len(block):
+                    _check_decoded(sound, part)
+                    break
+                self._mix.add(block[max(0, first - sound.position + len(block)) :])
+            if part.cut is not None and sound.position < wanted:
+                raise AudioError(part.cut)
+            self._passed += max(0, min(sound.position, length) - part.skip)
+
+
+def _check_decoded(sound: _Sound, part: Part) -> None:
+    """Refuse a stream that ended too soon."""
+    if sound.view.failed is not None:
+        raise AudioError(f"damaged or truncated: {sound.view.failed}")
+    if part.promised is not None and sound.position < part.promised:
+        raise AudioError(
+            f"truncated or damaged: {sound.position} samples where there should be {part.promised}"
+        )
+    # What stands behind the sound and is none does no harm.
+    is_behind = part.promised is not None or sound.view.tell() >= sound.view.size
+    if sound.error is not None and not is_behind:
+        raise AudioError(f"damaged: {_reason(sound.error)}")
+
+
+class _Sound:
+    """A stream as libsndfile decodes it."""
+
+    def __init__(self, view: Pieces) -> None:
+        self.view = view
+        #: The number of the next sample.
+        self.position = 0
+        #: What ended the reading, if it was not the end.
+        self.error: Exception | None = None
+        self._open()
+
+    def _open(self) -> None:
+        import soundfile
+
+        self.view.seek(0)
+        self._file = soundfile.SoundFile(self.view)
+        # Otherwise soundfile seeks after every read, which breaks the sound of an mp3.
+        self._file.seekable = lambda: False
+        self.rate: int = self._file.samplerate
+        self._seeks_exactly = (
+            self._file.format in _SEEK_FORMATS and self._file.subtype in _SEEK_SUBTYPES
+        )
+
+    def __enter__(self) -> _Sound:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._file.close()
+
+    @property
+    def known_length(self) -> int:
+        """How many samples there are; 0 where that is not sure."""
+        length = int(self._file.frames) if self._seeks_exactly else 0
+        return length if length < _NO_END else 0
+
+    def seek(self, position: int) -> None:
+        """Go to a sample where that is exact; elsewhere, what is before it is to be read."""
+        import soundfile
+
+        if position == 0 or not self._seeks_exactly:
+            return
+        try:
+            self.position = self._file.seek(min(position, self._file.frames))
+        except soundfile.SoundFileError:  # such as of a wrong table for seeking in the file
+            self._file.close()
+            self._open()
+
+    def read(self, count: int = _NO_END) -> FloatArray:
+        """Some of the next samples, (n, channels); none at the end."""
+        import soundfile
+
+        channels = self._file.channels
+        count = min(count, max(1, _BLOCK_VALUES // channels)) if self.error is None else 0
+        block = np.empty((count, channels), np.float32)
+        try:
+            done = len(self._file.read(out=block))
+        except (soundfile.SoundFileError, RuntimeError) as error:
+            # What was decoded before the error is there, too.
+            self.error = error
+            done = self._decoded() - self.position
+        self.position += done
+        return block[:done]
+
+    def _decoded(self) -> int:
+        import soundfile
+
+        try:
+            return int(self._file.tell())
+        except soundfile.SoundFileError:
+            return self.position
+
+
+class _Mix:
+    """Blocks of channels, mixed to mono."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._blocks: list[FloatArray] = []
+        self._energies = np.zeros(2)
+
+    def add(self, block: FloatArray) -> None:
+        if not len(block):
+            return
+        # A copy, so that the block with its unused rest is not kept.
+        mono = np.array(_mean_of_channels(block.T))
+        self._energies += _energies(block.T, mono)
+        self._blocks.append(mono)
+        self.count += len(mono)
+        _check_count(self.count)
+
+    def samples(self) -> FloatArray:
+        _check_not_cancelled(self._energies, "its channels")
+        return np.concatenate(self._blocks) if self._blocks else np.zeros(0, np.float32)
+
+
+def _check_count(count: int) -> None:
+    if count > MAX_SAMPLES:
+        raise AudioError(f"{count} samples are more than the limit of {MAX_SAMPLES}")
+
+
+def _energies(channels: NDArray[Any], mono: NDArray[Any]) -> NDArray[np.float64]:
+    """Of the mix, and the mean of the channels'."""
+    if channels.ndim == 1 or len(channels) == 1:
+        return np.zeros(2)
+    with np.errstate(over="ignore", invalid="ignore"):
+        mixed = np.einsum("i,i", mono, mono, dtype=np.float64)
+        return np.array(
+            [mixed, np.einsum("ij,ij", channels, channels, dtype=np.float64) / len(channels)]
+        )
+
+
+def _check_not_cancelled(energies: NDArray[np.float64], channels: str) -> None:
+    """Refuse a mix that is silent, or almost, only because the channels cancel each other."""
+    mixed, mean = energies
+    if mixed < _CANCELLED * mean:
+        raise AudioError(
+            f"{channels} cancel each other out: mixed to mono, nothing or little is left; "
+            "use one of them alone"
+        )
 
 
 def _reason(error: Exception) -> str:
@@ -146,111 +364,14 @@ def _reason(error: Exception) -> str:
     return text if isinstance(text, str) and text else str(error)
 
 
-def _check_file_object(file: Any, name: str) -> None:
-    try:
-        seekable = file.seekable()
-        size = file.seek(0, os.SEEK_END) if seekable else 0
-        if seekable:
-            file.seek(0)
-    except (AttributeError, OSError, ValueError) as error:
-        raise AudioError(f"{name}: not a readable binary file object: {error}") from error
-    if not seekable:
-        raise AudioError(f"{name}: cannot seek; read it into io.BytesIO first")
-    if not isinstance(file.read(0), bytes):
-        raise AudioError(f"{name}: is opened as text; open it in binary mode")
-    if size == 0:
-        raise AudioError(f"{name}: the file is empty")
-
-
-def _check_whole(sound: Any, file: Any, name: str) -> None:
-    """Refuse a file shorter than its header says; libsndfile only notes it in its log."""
-    if sound.format == "OGG" and not _ogg_has_its_end(file):
-        raise AudioError(f"{name}: truncated: the Ogg stream has no end")
-    for line in sound.extra_info.splitlines():
-        match = _SIZE_NOTE.fullmatch(line)
-        if match is None:
-            continue
-        claimed, found = int(match[1]), int(match[2])
-        if found < claimed < _UNKNOWN_SIZE:
-            raise AudioError(f"{name}: truncated: {found} bytes where the header says {claimed}")
-
-
-def _ogg_has_its_end(file: Any) -> bool:
-    """Whether the last Ogg page is whole and marked as the last of its stream."""
-    # libsndfile reads on from where it left the file.
-    position = file.tell()
-    size = file.seek(0, os.SEEK_END)
-    file.seek(max(0, size - 2 * _OGG_PAGE))
-    tail = file.read(2 * _OGG_PAGE)
-    file.seek(position)
-    start = tail.rfind(b"OggS")
-    if start < 0:
-        return True  # something long was appended, such as a tag; the pages are out of sight
-    page = tail[start:]
-    if len(page) < 27 or not page[5] & 4:
-        return False
-    lengths = page[27 : 27 + page[26]]
-    whole: bool = len(page) >= 27 + page[26] + sum(lengths)
-    return whole
-
-
-def _read_sound(
-    sound: Any, file: Any, name: str, offset: float, wanted: Callable[[float], int | None]
-) -> FloatArray:
-    start = _start(offset, sound.samplerate, sound.frames, name)
-    limit = wanted(sound.samplerate)
-    count = sound.frames - start if limit is None else min(limit, sound.frames - start)
-    if count > MAX_SAMPLES:
-        raise AudioError(f"{name}: {count} samples are more than the limit of {MAX_SAMPLES}")
-    # A seek, even to the start, changes the rounding of libsndfile's mp3 decoder.
-    if start:
-        sound.seek(start)
-    samples = _read_blocks(sound, count)
-    if samples.size < count and not _length_is_a_guess(sound, file):
-        raise AudioError(
-            f"{name}: truncated: {start + samples.size} samples where the header says "
-            f"{sound.frames}"
-        )
-    check_samples(samples, sound.samplerate, name, start)
-    return samples
-
-
-def _start(offset: float, sr: float, count: int, name: str) -> int:
+def _start(offset: float, sr: float, count: int) -> int:
     """The number of the first sample at `offset` seconds of `count` samples."""
     if count == 0:
-        raise AudioError(f"{name}: holds no samples")
+        raise AudioError("holds no samples")
     # Compared before int(), which an infinite product would break.
     if offset * sr >= count:
-        raise AudioError(f"{name}: offset {offset:g} s is beyond the end, at {count / sr:.3f} s")
+        raise AudioError(f"offset {offset:g} s is beyond the end, at {count / sr:.3f} s")
     return int(offset * sr)
-
-
-def _read_blocks(sound: Any, count: int) -> FloatArray:
-    blocks: list[FloatArray] = []
-    step = max(1, _BLOCK_VALUES // sound.channels)
-    while count > 0:
-        block = sound.read(min(count, step), dtype="float32", always_2d=True)
-        if not len(block):
-            break
-        blocks.append(_mean_of_channels(block.T))
-        count -= len(block)
-    return np.concatenate(blocks) if blocks else np.zeros(0, np.float32)
-
-
-def _length_is_a_guess(sound: Any, file: Any) -> bool:
-    """Whether an mp3 has no header that counts its frames, so its length is estimated."""
-    if sound.format != "MP3":
-        return False
-    file.seek(0)
-    head = file.read(10)
-    if head[:3] == b"ID3":
-        # The size of the tag before the audio, in four groups of seven bits.
-        size = sum(byte << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=False))
-        file.seek(10 + size)
-    else:
-        file.seek(0)
-    frame = file.read(256)
-    return not any(mark in frame for mark in (b"Xing", b"Info", b"VBRI"))
 
 
 def mono_samples(samples: Any, sr: float, offset: float = 0.0) -> FloatArray:
@@ -269,10 +390,15 @@ def mono_samples(samples: Any, sr: float, offset: float = 0.0) -> FloatArray:
         raise AudioError(f"samples must be (n,) or (channels, n), found shape {array.shape}")
     if 0 in array.shape:
         raise AudioError(f"samples are empty, found shape {array.shape}")
-    start = _start(offset, sr, array.shape[-1], "samples")
+    try:
+        start = _start(offset, sr, array.shape[-1])
+    except AudioError as error:
+        raise AudioError(f"samples: {error}") from None
     with np.errstate(over="ignore"):
-        mono: FloatArray = _mean_of_channels(_as_float(array))[start:].astype(np.float32)
+        channels = _as_float(array)[..., start:]
+        mono: FloatArray = _mean_of_channels(channels).astype(np.float32)
     check_samples(mono, sr, "samples", start)
+    _check_not_cancelled(_energies(channels, mono), "the channels")
     return mono
 
 

@@ -84,13 +84,13 @@ def test_other_rates_are_loaded_as_by_librosa(tmp_path, sr, channels):
 @pytest.mark.parametrize("fmt", ["wav", "flac", "ogg", "mp3"])
 def test_an_offset_cuts_what_comes_before(tmp_path, fmt):
     path = written(tmp_path / f"song.{fmt}", noise(30000), fmt=fmt)
-    expected, _ = librosa.load(path, sr=None, offset=1.3)
     clip = load_clip(path, ANY_LENGTH, offset=1.3)
-    np.testing.assert_array_equal(clip.samples, expected)
-    # An mp3 frame needs bits of frames before it, which a seek may miss.
-    if fmt != "mp3":
-        whole = load_clip(path, ANY_LENGTH)
-        np.testing.assert_allclose(clip.samples, whole.samples[int(1.3 * 11025) :], atol=1e-6)
+    whole = load_clip(path, ANY_LENGTH)
+    np.testing.assert_array_equal(clip.samples, whole.samples[int(1.3 * 11025) :])
+    # librosa seeks, which is exact in these formats only.
+    if fmt in ("wav", "flac"):
+        expected, _ = librosa.load(path, sr=None, offset=1.3)
+        np.testing.assert_array_equal(clip.samples, expected)
 
 
 @pytest.mark.parametrize("sr", [11025, 48000])
@@ -109,12 +109,14 @@ def test_no_more_is_decoded_than_the_frames_need(tmp_path, monkeypatch, sr):
     assert sum(decoded) < 5 * sr
 
 
-def test_long_files_are_read_in_blocks_without_seams(tmp_path, monkeypatch):
+@pytest.mark.parametrize("fmt", ["wav", "flac", "ogg", "mp3"])
+def test_long_files_are_read_in_blocks_without_seams(tmp_path, monkeypatch, fmt):
     monkeypatch.setattr("fastdeconv.audio.reading._BLOCK_VALUES", 1000)
     samples = np.stack([noise(5000), noise(5000, 1)], axis=1)
-    path = written(tmp_path / "song.wav", samples)
+    path = written(tmp_path / f"song.{fmt}", samples, 22050, fmt=fmt)
     expected, _ = librosa.load(path, sr=None)
-    np.testing.assert_array_equal(load_clip(path, ANY_LENGTH).samples, expected)
+    frontend = Frontend(sr=22050, n_fft=512, hop_length=256)
+    np.testing.assert_array_equal(load_clip(path, frontend).samples, expected)
 
 
 def test_silence_loads_without_a_warning(tmp_path):
@@ -310,6 +312,9 @@ def test_file_objects_that_cannot_serve_are_refused(tmp_path):
     closed.close()
     with pytest.raises(AudioError, match="<BytesIO>: not a readable binary file object"):
         load_clip(closed, PAPER)
+    with open(tmp_path / "new.wav", "wb") as file:
+        with pytest.raises(AudioError, match=r"new\.wav: not a readable binary file object"):
+            load_clip(file, PAPER)
 
     class Pipe(io.BytesIO):
         def seekable(self):
