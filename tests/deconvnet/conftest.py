@@ -209,8 +209,11 @@ class _Torch:
     def max_pool2d(self, h: Any) -> Any:
         window, sides = self._window(h)
         padded = self.F.pad(h, sides, value=-self.torch.inf)
-        return self.F.max_pool2d(padded, window.kernel, window.stride, dilation=window.dilation,
-                                 ceil_mode=self.layer.ceil_mode)
+        pooled = self.F.max_pool2d(padded, window.kernel, window.stride, dilation=window.dilation,
+                                   ceil_mode=self.layer.ceil_mode)
+        # With ceil_mode PyTorch, which sees no padding here, may begin a window in it.
+        _, rows, columns = self.layer.output_shape(tuple(h.shape[1:]), {})
+        return pooled[:, :, :rows, :columns]
 
     def avg_pool2d(self, h: Any) -> Any:
         window, (left, right, top, bottom) = self._window(h)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import numpy as np
 import pytest
 
 import fastdeconv as fd
-from fastdeconv.deconvnet import layerwise
+from fastdeconv.deconvnet import joins, layerwise
 from fastdeconv.network import layers as nn
 
 RULES = ("deconvnet", "guided", "gradient")
@@ -104,6 +103,65 @@ NETWORKS: dict[str, tuple[list[dict[str, Any]], tuple[int, int, int]]] = {
          {"type": "linear", "out": 3}],
         (1, 9, 8),
     ),
+    "smooth activations": (
+        [
+            conv(5, padding=1), {"type": "silu"}, conv(4, (2, 2)), {"type": "gelu"},
+            conv(5, (1, 3)), {"type": "gelu", "approximate": "tanh"}, max_pool(),
+            conv(4, padding=1), {"type": "mish"}, {"type": "softsign"}, conv(4, (1, 1)),
+            {"type": "softplus", "beta": 2.0}, {"type": "sqrt"}, conv(5, (2, 2)), {"type": "selu"},
+            {"type": "square"}, conv(4, (1, 1)), {"type": "sigmoid"}, {"type": "log"},
+            {"type": "exp"}, {"type": "power", "exponent": 1.7}, conv(3, (1, 1)),
+            {"type": "log_softmax"},
+        ],
+        (1, 13, 12),
+    ),
+    "activations with kinks": (
+        [
+            conv(5, padding=1), {"type": "hardswish"}, conv(6, padding=1),
+            {"type": "clip", "min": 0.0, "max": 1.0}, max_pool(), conv(5, padding=1),
+            {"type": "prelu"}, {"type": "prelu", "out": 1}, {"type": "abs"}, conv(4, (1, 1)),
+            {"type": "clip", "min": -0.5, "max": 0.75}, conv(4, (2, 2)), {"type": "hardsigmoid"},
+            {"type": "clip", "min": 0.25},
+        ],
+        (2, 11, 12),
+    ),
+    "norms of the input": (
+        [
+            conv(6, padding=1), {"type": "layer_norm", "axes": "W"}, RELU,
+            {"type": "group_norm", "groups": 3}, conv(6, (2, 2)),
+            {"type": "instance_norm", "affine": True}, RELU, max_pool(),
+            {"type": "layer_norm", "axes": "CH"}, conv(4, padding=1),
+            {"type": "group_norm", "groups": 2, "affine": False}, RELU, {"type": "instance_norm"},
+        ],
+        (1, 9, 11),
+    ),
+    "shapes of all kinds": (
+        [
+            {"type": "permute", "axes": "HCW"}, conv(6, padding=1), RELU,
+            {"type": "pad", "padding": ((1, 0), (2, 1)), "value": 0.5},
+            {"type": "conv_transpose2d", "out": 4, "kernel": (3, 2), "stride": (2, 1)}, RELU,
+            max_pool(), {"type": "affine", "axis": "H"}, {"type": "upsample", "scale": (1, 2)},
+            {"type": "slice", "axis": "W", "start": 1, "step": 2}, conv(6, (2, 2)), RELU,
+            {"type": "batch_norm2d", "axis": "W"}, {"type": "slice", "axis": "C", "stop": -2},
+            {"type": "permute", "axes": "CWH"}, {"type": "reshape", "shape": (5, -1, 3)},
+            conv(5, (2, 2)), RELU, {"type": "reduce_mean", "axes": "H"},
+            {"type": "reduce_max", "axes": "CW"},
+        ],
+        (3, 5, 8),
+    ),
+    "branches": (
+        [
+            conv(6, padding=1, name="stem"), {**RELU, "name": "wide"},
+            conv(6, padding=1, inputs=["wide"]), RELU, conv(6, padding=1, name="deep"),
+            {"type": "add", "inputs": ["deep", "wide"]}, {**RELU, "name": "sum"},
+            {"type": "reduce_mean", "axes": "HW"}, conv(3, (1, 1)), RELU, conv(6, (1, 1)),
+            {"type": "hardsigmoid", "name": "gate"},
+            {"type": "multiply", "inputs": ["sum", "gate"], "name": "gated"}, max_pool(),
+            conv(4, padding=1), RELU, {"type": "upsample", "scale": 2, "name": "up"},
+            {"type": "concat", "inputs": ["up", "gated"]}, conv(5, (2, 2)), RELU,
+        ],
+        (1, 10, 8),
+    ),
     "one row": (
         [conv(6, (1, 5), padding="same"), RELU, max_pool((1, 4)), conv(5, (1, 4), padding="same"),
          RELU, max_pool((1, 3), stride=(1, 2))],
@@ -158,17 +216,26 @@ def test_the_gradient_is_the_slope_of_the_activations(case):
     assert compared >= 3
 
 
+KINKS = {
+    "relu": [0], "leaky_relu": [0], "prelu": [0], "elu": [0], "selu": [0], "abs": [0],
+    "hardswish": [-3, 3], "hardsigmoid": [-3, 3],
+}
+
+
 def same_pieces(one: fd.Trace, other: fd.Trace) -> bool:
-    """Whether no kink lies between two inputs: equal signs at ReLUs, equal switches."""
+    """Whether no kink lies between two inputs: on one side of it each, equal places of maxima."""
     for i, layer in enumerate(one.network.layers):
-        a, b = one.activation(i), other.activation(i)
-        if layer.type in ("relu", "leaky_relu", "elu") and ((a > 0) != (b > 0)).any():
-            return False
         if layer.type == "max_pool2d" and (one.switch_planes(i) != other.switch_planes(i)).any():
             return False
-        if layer.type == "global_max_pool2d":
-            below = [t.activation(i - 1).reshape(len(a), -1).argmax(axis=1) for t in (one, other)]
-            if (below[0] != below[1]).any():
+        if layer.type in ("global_max_pool2d", "reduce_max"):
+            axes = tuple("CHW".index(letter) for letter in getattr(layer, "axes", "HW"))
+            a, b = (t.activation(one.network.sources[i][0]) for t in (one, other))
+            if ((a == a.max(axes, keepdims=True)) != (b == b.max(axes, keepdims=True))).any():
+                return False
+        bounds = [layer.min, layer.max] if layer.type == "clip" else KINKS.get(layer.type, [])
+        for kink in bounds:
+            a, b = (t.activation(one.network.sources[i][0]) for t in (one, other))
+            if kink is not None and ((a > kink) != (b > kink)).any():
                 return False
     return True
 
@@ -266,104 +333,6 @@ def test_overlapping_windows_add():
 # Against PyTorch
 
 
-@pytest.fixture(scope="module")
-def torch():
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        module = pytest.importorskip("torch")
-    threads = module.get_num_threads()
-    module.set_num_threads(1)  # handing out such small work costs more than doing it
-    yield module
-    module.set_num_threads(threads)
-
-
-def relu_of(torch: Any, rule: str) -> Any:
-    class Rectify(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx: Any, x: Any) -> Any:
-            ctx.save_for_backward(x)
-            return x.clamp(min=0)
-
-        @staticmethod
-        def backward(ctx: Any, grad: Any) -> Any:
-            (x,) = ctx.saved_tensors
-            if rule != "gradient":
-                grad = grad.clamp(min=0)
-            return grad if rule == "deconvnet" else grad * (x > 0)
-
-    return Rectify.apply
-
-
-def lrn_of(torch: Any, layer: Any, rule: str) -> Any:
-    def norm(x: Any) -> Any:
-        return torch.nn.functional.local_response_norm(
-            x, layer.size, layer.alpha, layer.beta, layer.k
-        )
-
-    class Pass(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx: Any, x: Any) -> Any:
-            return norm(x)
-
-        @staticmethod
-        def backward(ctx: Any, grad: Any) -> Any:
-            return grad
-
-    return norm if rule == "gradient" else Pass.apply
-
-
-def in_torch(torch: Any, net: fd.Network, x: np.ndarray, rule: str) -> list[Any]:
-    """Input and output of every layer, float64, on one graph."""
-    F = torch.nn.functional
-    arrays = {k: torch.from_numpy(v.astype(np.float64)) for k, v in net.arrays.items()}
-    values = [torch.from_numpy(x.astype(np.float64))[None].requires_grad_()]
-    for layer in net.layers:
-        kind, h = layer.type, values[-1]
-        p = {k[len(layer.name) + 1 :]: a for k, a in arrays.items()
-             if k.startswith(layer.name + ".")}
-        if hasattr(layer, "window"):
-            window = layer.window(tuple(h.shape[2:]), net.arrays)
-            (top, bottom), (left, right) = window.padding
-            sides = (left, right, top, bottom)
-        if kind == "conv2d":
-            h = F.conv2d(F.pad(h, sides), p["weight"], p.get("bias"), window.stride,
-                         dilation=window.dilation, groups=layer.groups)
-        elif kind == "max_pool2d":
-            h = F.max_pool2d(F.pad(h, sides, value=-torch.inf), window.kernel, window.stride,
-                             dilation=window.dilation, ceil_mode=layer.ceil_mode)
-        elif kind == "avg_pool2d":
-            assert (top, left) == (bottom, right)
-            h = F.avg_pool2d(h, window.kernel, window.stride, (top, left), layer.ceil_mode,
-                             layer.count_include_pad)
-        elif kind == "batch_norm2d":
-            h = F.batch_norm(h, p["running_mean"], p["running_var"], p["weight"], p["bias"],
-                             eps=layer.eps)
-        elif kind == "affine":
-            h = h * p["weight"][:, None, None] + p["bias"][:, None, None]
-        elif kind == "linear":
-            h = F.linear(h[:, :, 0, 0], p["weight"], p.get("bias"))[:, :, None, None]
-        elif kind == "flatten":
-            h = h.reshape(1, -1, 1, 1)
-        elif kind == "relu":
-            h = relu_of(torch, rule)(h)
-        elif kind == "local_response_norm":
-            h = lrn_of(torch, layer, rule)(h)
-        else:
-            simple = {
-                "leaky_relu": lambda h, l=layer: F.leaky_relu(h, l.negative_slope),
-                "elu": lambda h, l=layer: F.elu(h, l.alpha),
-                "tanh": torch.tanh,
-                "sigmoid": torch.sigmoid,
-                "softmax": lambda h: torch.softmax(h, dim=1),
-                "dropout": lambda h: F.dropout(h, training=False),
-                "global_avg_pool2d": lambda h: F.adaptive_avg_pool2d(h, 1),
-                "global_max_pool2d": lambda h: F.adaptive_max_pool2d(h, 1),
-            }
-            h = simple[kind](h)
-        values.append(h)
-    return values
-
-
 BACKENDS = pytest.mark.parametrize("backend", ["reference", fd.available_backends()[0]])
 
 
@@ -374,20 +343,20 @@ def close(found: np.ndarray, wanted: np.ndarray, backend: str) -> None:
 
 @EACH
 @BACKENDS
-def test_every_layer_computes_what_pytorch_computes(torch, case, backend):
+def test_every_layer_computes_what_pytorch_computes(in_torch, case, backend):
     net, x = case
     with fd.config(backend=backend):
         trace = net.forward(x)
-    for layer, value in zip(net.layers, in_torch(torch, net, x, "gradient")[1:]):
+    for layer, value in zip(net.layers, in_torch(net, x, "gradient")[1:]):
         close(trace[layer.name], value[0].detach().numpy(), backend)
 
 
 @EACH
 @BACKENDS
 @pytest.mark.parametrize("rule", RULES)
-def test_every_layer_projects_as_pytorch_differentiates(torch, case, backend, rule):
+def test_every_layer_projects_as_pytorch_differentiates(torch, in_torch, case, backend, rule):
     net, x = case
-    values = in_torch(torch, net, x, rule)
+    values = in_torch(net, x, rule)
     rng = np.random.default_rng(2)
     with fd.config(backend=backend):
         trace = net.forward(x)
@@ -402,29 +371,26 @@ def test_every_layer_projects_as_pytorch_differentiates(torch, case, backend, ru
                 close(found, wanted[0].numpy(), backend)
 
 
-def test_ties_of_a_max_pool_go_where_pytorch_sends_them(torch, build):
+def test_ties_of_a_max_pool_go_where_pytorch_sends_them(torch, in_torch, build):
     net = build([conv(4, padding=1), RELU, max_pool(3, stride=2, padding=1)], (1, 12, 12))
     x = np.full((1, 12, 12), 0.25, np.float32)
     trace = net.forward(x)
-    values = in_torch(torch, net, x, "deconvnet")
+    values = in_torch(net, x, "deconvnet")
     (wanted,) = torch.autograd.grad(values[-1][0, 2].sum(), values[0])
     found = fd.deconvolve(trace, "l2", [2], start=np.ones((1, 6, 6)))
     close(found[0], wanted[0].numpy(), "native")
 
 
-def test_a_layer_that_the_tables_do_not_know_is_refused(build, monkeypatch):
+def test_a_layer_that_the_table_does_not_know_is_refused(build, monkeypatch):
     net = build([{"type": "elu", "name": "act"}], (2, 4, 4))
     x = np.random.default_rng(0).normal(size=(2, 4, 4))
     trace = net.forward(x)
-    monkeypatch.delitem(layerwise._SLOPES, nn.ELU)
+    monkeypatch.delitem(layerwise._PASSES, type(net.layers[0]))
     with pytest.raises(fd.ParameterError, match=r"'act' \(elu\)"):
         fd.deconvolve(trace, "act", rule="gradient")
-    monkeypatch.delitem(layerwise._FORWARD, nn.ELU)
     with pytest.raises(fd.ParameterError, match=r"'act' \(elu\)"):
         net.forward(x)
 
 
 def test_every_type_of_layer_has_its_way_forward_and_back():
-    types = set(nn.LAYER_TYPES.values())
-    assert set(layerwise._FORWARD) | {nn.MaxPool2d} == types
-    assert set(layerwise._BACKWARD) == types
+    assert {*layerwise._PASSES, *joins._JOINS} == set(nn.LAYER_TYPES.values())

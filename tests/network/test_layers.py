@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pickle
 
 import numpy as np
 import pytest
 
-from fastdeconv.errors import ParameterError
+from fastdeconv.errors import ParameterError, shown
+from fastdeconv.kernels.activations import ACTIVATIONS
 from fastdeconv.kernels.interface import Window
 from fastdeconv.network import layers as kinds
 
@@ -16,10 +18,26 @@ NO_ARRAYS: dict = {}
 
 def test_every_type_of_the_format_has_a_layer_class():
     assert list(kinds.LAYER_TYPES) == [
-        "conv2d", "relu", "leaky_relu", "elu", "tanh", "sigmoid", "softmax", "batch_norm2d",
-        "local_response_norm", "max_pool2d", "avg_pool2d", "global_avg_pool2d",
-        "global_max_pool2d", "dropout", "flatten", "linear", "affine",
+        "conv2d", "conv_transpose2d", "linear",
+        "relu", "leaky_relu", "prelu", "elu", "selu", "clip", "tanh", "sigmoid", "silu", "gelu",
+        "hardsigmoid", "hardswish", "softplus", "softsign", "mish", "exp", "log", "power", "abs",
+        "square", "sqrt", "softmax", "log_softmax",
+        "batch_norm2d", "affine", "local_response_norm", "layer_norm", "group_norm",
+        "instance_norm",
+        "max_pool2d", "avg_pool2d", "global_avg_pool2d", "global_max_pool2d", "reduce_mean",
+        "reduce_max",
+        "dropout", "flatten", "slice", "pad", "permute", "reshape", "upsample",
+        "add", "multiply", "concat",
     ]
+
+
+def test_activations_are_the_rows_of_their_table():
+    assert list(kinds.ACTIVATION_TYPES) == list(ACTIVATIONS)
+    for name, row in ACTIVATIONS.items():
+        cls = getattr(kinds, row.title)
+        assert cls is kinds.LAYER_TYPES[name] and cls.row is row
+        assert cls("x").parameters == {key: p.default for key, p in row.parameters.items()}
+        assert cls("x").array_names == (("x.weight",) if row.has_weight else ())
 
 
 @pytest.mark.parametrize(
@@ -38,19 +56,69 @@ def test_every_type_of_the_format_has_a_layer_class():
         (kinds.LocalResponseNorm("x", 5), {"size": 5, "alpha": 1e-4, "beta": 0.75, "k": 1.0}),
         (kinds.Linear("x"), {"bias": True}),
         (kinds.ReLU("x"), {}),
+        (kinds.ConvTranspose2d("x"), {
+            "stride": 1, "padding": 0, "output_padding": 0, "dilation": 1, "groups": 1,
+            "bias": True}),
+        (kinds.LayerNorm("x", "HW"), {"axes": "HW", "eps": 1e-5, "affine": True}),
+        (kinds.GroupNorm("x", 2), {"groups": 2, "eps": 1e-5, "affine": True}),
+        (kinds.InstanceNorm("x"), {"eps": 1e-5, "affine": False}),
+        (kinds.Affine("x"), {}),
+        (kinds.Affine("x", axis="H"), {"axis": "H"}),
+        (kinds.BatchNorm2d("x", axis="W"), {"eps": 1e-5, "axis": "W"}),
+        (kinds.ReduceMean("x", "HW"), {"axes": "HW"}),
+        (kinds.ReduceMax("x", "W"), {"axes": "W"}),
+        (kinds.Slice("x", "W"), {"axis": "W", "start": 0, "step": 1}),
+        (kinds.Pad("x", ((1, 0), (0, 2))), {"padding": ((1, 0), (0, 2)), "value": 0.0}),
+        (kinds.Permute("x", "CWH"), {"axes": "CWH"}),
+        (kinds.Reshape("x", (2, -1, 3)), {"shape": (2, -1, 3)}),
+        (kinds.Upsample("x", 2), {"scale": 2, "mode": "nearest"}),
+        (kinds.GELU("x"), {"approximate": "none"}),
+        (kinds.Softplus("x"), {"beta": 1.0, "threshold": 20.0}),
+        (kinds.Clip("x"), {}),
+        (kinds.Clip("x", min=0.0), {"min": 0.0}),
+        (kinds.Power("x"), {"exponent": 2.0}),
+        (kinds.PReLU("x"), {}),
+        (kinds.Softmax("x"), {}),
+        (kinds.LogSoftmax("x"), {}),
+        (kinds.Add("x"), {}),
+        (kinds.Multiply("x"), {}),
+        (kinds.Concat("x"), {"axis": "C"}),
     ],
 )
 def test_defaults_are_those_of_pytorch(layer, defaults):
     assert layer.to_record() == {"type": layer.type, "name": "x", **defaults}
 
 
+#: What has no default, and of pools more.
+GIVEN = {
+    "max_pool2d": {"kernel_size": [2, 3], "padding": [[0, 1], [1, 0]]},
+    "avg_pool2d": {"kernel_size": [2, 3], "padding": [[0, 1], [1, 0]]},
+    "local_response_norm": {"size": 5},
+    "layer_norm": {"axes": "CW"},
+    "group_norm": {"groups": 2},
+    "reduce_mean": {"axes": "HW"},
+    "reduce_max": {"axes": "C"},
+    "slice": {"axis": "H"},
+    "pad": {"padding": [[0, 1], [1, 0]]},
+    "permute": {"axes": "WHC"},
+    "reshape": {"shape": [4, -1, 2]},
+    "upsample": {"scale": [1, 2]},
+}
+
+
+@pytest.mark.parametrize("kind", kinds.LAYER_TYPES)
+def test_what_has_no_default_is_missed_by_name(kind):
+    for field in dataclasses.fields(kinds.LAYER_TYPES[kind]):
+        if field.default is dataclasses.MISSING:
+            record = {"type": kind, "name": "x", **GIVEN.get(kind, {})}
+            del record[field.name]
+            with pytest.raises(ParameterError, match=f"the key '{field.name}' is missing"):
+                kinds.layer_from_record(record)
+
+
 @pytest.mark.parametrize("kind", kinds.LAYER_TYPES)
 def test_records_come_back_as_the_same_layer(kind):
-    record = {"type": kind, "name": "x"}
-    if kind in ("max_pool2d", "avg_pool2d"):
-        record.update(kernel_size=[2, 3], padding=[[0, 1], [1, 0]])
-    if kind == "local_response_norm":
-        record["size"] = 5
+    record = {"type": kind, "name": "x", **GIVEN.get(kind, {})}
     layer = kinds.layer_from_record(record)
     assert isinstance(layer, kinds.LAYER_TYPES[kind])
     assert kinds.layer_from_record(layer.to_record()) == layer
@@ -113,11 +181,37 @@ def test_wrong_records_are_refused_by_name_and_key(record, words):
         (kinds.ELU, "alpha", 10**400),
         (kinds.LeakyReLU, "negative_slope", float("inf")),
         (kinds.LeakyReLU, "negative_slope", None),
+        (kinds.Clip, "min", float("nan")),
+        (kinds.GELU, "approximate", "erf"),
+        (kinds.Softplus, "beta", 0.0),
+        (kinds.Affine, "axis", "K"),
+        (kinds.Affine, "axis", "CH"),
+        (kinds.LayerNorm, "axes", ""),
+        (kinds.LayerNorm, "axes", "HH"),
+        (kinds.LayerNorm, "axes", ["H"]),
+        (kinds.GroupNorm, "groups", 0),
+        (kinds.InstanceNorm, "eps", -1.0),
+        (kinds.ReduceMean, "axes", "HX"),
+        (kinds.ConvTranspose2d, "padding", "same"),
+        (kinds.ConvTranspose2d, "output_padding", -1),
+        (kinds.Slice, "axis", "D"),
+        (kinds.Pad, "padding", 1),
+        (kinds.Pad, "padding", ((1, -1), (0, 0))),
+        (kinds.Permute, "axes", "CW"),
+        (kinds.Permute, "axes", "CCW"),
+        (kinds.Reshape, "shape", (-1, -1, 1)),
+        (kinds.Reshape, "shape", (0, 1, 1)),
+        (kinds.Upsample, "scale", 0),
+        (kinds.Upsample, "mode", "linear"),
+        (kinds.Concat, "axis", 0),
+        (kinds.ReLU, "inputs", "conv1"),
+        (kinds.ReLU, "inputs", []),
+        (kinds.ReLU, "inputs", [3]),
     ],
 )
 def test_wrong_values_are_refused_by_layer_and_key(cls, key, value):
     with pytest.raises(ParameterError) as error:
-        cls("some", **{key: value})
+        cls(**{"name": "some", **GIVEN.get(cls.type, {}), key: value})
     assert "'some'" in str(error.value) and f"{key} must be" in str(error.value)
     assert len(str(error.value)) < 400
 
@@ -173,6 +267,20 @@ def test_window_of_a_pool_has_the_kernel_size_as_default_stride():
         (kinds.Flatten("f"), (5, None, 3), (None, 1, 1)),
         (kinds.Softmax("s"), (5, 2, 3), (5, 2, 3)),
         (kinds.Dropout("d"), (None, 2, 3), (None, 2, 3)),
+        (kinds.LogSoftmax("s"), (5, 2, None), (5, 2, None)),
+        (kinds.ReduceMean("m", "HC"), (5, 2, 3), (1, 1, 3)),
+        (kinds.ReduceMax("m", "W"), (None, 2, None), (None, 2, 1)),
+        (kinds.Slice("s", "W", 1, -1, 2), (5, 2, 7), (5, 2, 3)),
+        (kinds.Slice("s", "C", -2), (5, 2, 7), (2, 2, 7)),
+        (kinds.Slice("s", "H", 0, 99), (5, None, 7), (5, None, 7)),
+        (kinds.Pad("p", ((1, 0), (2, 3))), (5, 2, None), (5, 3, None)),
+        (kinds.Permute("p", "WCH"), (5, 2, None), (None, 5, 2)),
+        (kinds.Reshape("r", (2, -1, 3)), (6, 2, 2), (2, 4, 3)),
+        (kinds.Reshape("r", (2, -1, 3)), (6, 2, None), (2, None, 3)),
+        (kinds.Upsample("u", (2, 3)), (5, 2, None), (5, 4, None)),
+        (kinds.LayerNorm("n", "HW", affine=False), (5, 2, 3), (5, 2, 3)),
+        (kinds.InstanceNorm("n"), (5, None, 3), (5, None, 3)),
+        (kinds.GroupNorm("n", 5, affine=False), (10, 2, 3), (10, 2, 3)),
     ],
 )
 def test_output_shapes(layer, given, wanted):
@@ -184,10 +292,125 @@ def test_an_input_smaller_than_the_window_is_refused_also_when_one_side_is_unkno
         kinds.MaxPool2d("p", (4, 2)).output_shape((1, 3, None), NO_ARRAYS)
 
 
+def arrays(**shapes: tuple[int, ...]) -> dict[str, np.ndarray]:
+    return {f"x.{key}": np.ones(shape, np.float32) for key, shape in shapes.items()}
+
+
+@pytest.mark.parametrize(
+    ("layer", "given", "wanted"),
+    [
+        ({}, (4, 5, None), (6, 7, None)),
+        ({"stride": (2, 3)}, (4, 5, 6), (6, 11, 18)),
+        ({"stride": 3, "padding": ((1, 0), (0, 2)), "output_padding": (2, 0)}, (4, 5, 6),
+         (6, 16, 16)),
+        ({"dilation": (2, 1), "padding": 1}, (4, 5, 6), (6, 7, 6)),
+    ],
+)
+def test_output_shapes_of_transposed_convolutions_are_those_of_pytorch(layer, given, wanted):
+    conv = kinds.ConvTranspose2d("x", **layer)
+    assert conv.output_shape(given, arrays(weight=(4, 6, 3, 3), bias=(6,))) == wanted
+
+
+@pytest.mark.parametrize(
+    ("shapes", "wanted"),
+    [
+        ([(5, 2, 3), (5, 2, 3)], (5, 2, 3)),
+        ([(5, 1, 1), (5, 2, 3), (1, 2, 1)], (5, 2, 3)),
+        ([(5, None, 3), (1, 1, 3)], (5, None, 3)),
+        ([(1, 2, 3), (None, 2, 3)], (None, 2, 3)),
+        ([(5, None, 1), (5, 4, None)], (5, 4, None)),
+    ],
+)
+def test_sums_and_products_repeat_axes_of_size_1(shapes, wanted):
+    for layer in (kinds.Add("j"), kinds.Multiply("j")):
+        assert layer.joined_shape(shapes, NO_ARRAYS) == wanted
+        assert layer.joined_shape(shapes[::-1], NO_ARRAYS) == wanted
+
+
+@pytest.mark.parametrize(
+    ("axis", "shapes", "wanted"),
+    [
+        ("C", [(5, 2, 3), (1, 2, 3), (4, 2, 3)], (10, 2, 3)),
+        ("H", [(5, 2, None), (5, 7, 3)], (5, 9, 3)),
+        ("W", [(5, 2, 3), (None, 2, None)], (5, 2, None)),
+    ],
+)
+def test_concatenation_adds_sizes_along_its_axis(axis, shapes, wanted):
+    assert kinds.Concat("j", axis).joined_shape(shapes, NO_ARRAYS) == wanted
+
+
+@pytest.mark.parametrize(
+    ("layer", "shapes", "words"),
+    [
+        (kinds.Add("j"), [(5, 2, 3), (5, 4, 3)], ["'j'", "5 x 2 x 3", "5 x 4 x 3"]),
+        (kinds.Multiply("j", inputs=("a", "b")), [(5, 2, 3), (4, 2, 3)], ["'a'", "'b'"]),
+        (kinds.Concat("j"), [(5, 2, 3), (5, 1, 3)], ["'j'", "5 x 1 x 3"]),
+        (kinds.Slice("j", "W", 3), [(5, 2, 3)], ["'j'", "5 x 2 x 3", "nothing"]),
+        (kinds.Reshape("j", (2, -1, 4)), [(5, 2, 3)], ["'j'", "5 x 2 x 3", "(2, -1, 4)"]),
+        (kinds.Reshape("j", (2, 3, 4)), [(5, 2, 3)], ["'j'", "5 x 2 x 3", "(2, 3, 4)"]),
+        (kinds.GroupNorm("j", 2, affine=False), [(5, 2, 3)], ["'j'", "5 channels", "groups=2"]),
+        (kinds.Upsample("j", 2**16), [(1, 2**16, 1)], ["'j'", "4294967296"]),
+    ],
+)
+def test_shapes_that_do_not_fit_are_refused_by_layer_and_size(layer, shapes, words):
+    with pytest.raises(ParameterError) as error:
+        layer.joined_shape(shapes, NO_ARRAYS)
+    assert all(word in str(error.value) for word in words)
+
+
+@pytest.mark.parametrize(
+    ("layer", "found", "shape", "words"),
+    [
+        (kinds.Affine("x", axis="H"), arrays(weight=(4,), bias=(4,)), (2, 5, 3),
+         ["'x.weight'", "4 rows", "5"]),
+        (kinds.BatchNorm2d("x", axis="W"),
+         arrays(weight=(4,), bias=(4,), running_mean=(4,), running_var=(4,)), (2, 4, 3),
+         ["'x.weight'", "4 columns", "3"]),
+        (kinds.LayerNorm("x", "WC"), arrays(weight=(2, 4), bias=(2, 4)), (2, 5, 3),
+         ["'x.weight'", "2 x 4", "2 x 3"]),
+        (kinds.InstanceNorm("x", affine=True), arrays(weight=(4,), bias=(4,)), (3, 5, 5),
+         ["'x.weight'", "4 input channels", "3"]),
+        (kinds.PReLU("x"), arrays(weight=(4,)), (3, 5, 5), ["'x.weight'", "4 input channels", "3"]),
+        (kinds.ConvTranspose2d("x"), arrays(weight=(4, 2, 3, 3), bias=(2,)), (3, 5, 5),
+         ["'x.weight'", "4 input channels", "3"]),
+        (kinds.ConvTranspose2d("x", padding=4), arrays(weight=(3, 2, 3, 3), bias=(2,)), (3, 5, 5),
+         ["'x'", "5 x 5", "-1 rows"]),
+    ],
+)
+def test_arrays_that_do_not_fit_the_input_are_refused_by_name_and_size(layer, found, shape, words):
+    layer.check_arrays(found)
+    with pytest.raises(ParameterError) as error:
+        layer.output_shape(shape, found)
+    assert all(word in str(error.value) for word in words)
+
+
+@pytest.mark.parametrize(
+    ("layer", "found", "words"),
+    [
+        (kinds.ConvTranspose2d("x", groups=2), arrays(weight=(4, 3, 2, 2), bias=(3,)),
+         ["'x.bias'", "(3,)", "(6,)"]),
+        (kinds.ConvTranspose2d("x", groups=3), arrays(weight=(4, 3, 2, 2), bias=(9,)),
+         ["'x.weight'", "4 input channels", "groups=3"]),
+        (kinds.LayerNorm("x", "HW"), arrays(weight=(4,), bias=(4,)), ["'x.weight'", "(H, W)"]),
+        (kinds.GroupNorm("x", 2), arrays(weight=(4,), bias=(3,)), ["'x.bias'", "(3,)", "(4,)"]),
+        (kinds.PReLU("x"), arrays(weight=(4, 1)), ["'x.weight'", "(4, 1)"]),
+    ],
+)
+def test_arrays_that_do_not_fit_together_are_refused_by_name_and_shape(layer, found, words):
+    with pytest.raises(ParameterError) as error:
+        layer.check_arrays(found)
+    assert all(word in str(error.value) for word in words)
+
+
+def test_output_padding_is_smaller_than_the_stride():
+    with pytest.raises(ParameterError, match=r"'x' .*output_padding.*stride \(2, 1\).*\(1, 1\)"):
+        kinds.ConvTranspose2d("x", stride=(2, 1), output_padding=1)
+
+
 def test_messages_stay_short_whatever_the_value():
-    assert len(kinds.shown("x" * 10**6)) < 200
-    assert len(kinds.shown([[list(range(1000))] * 1000] * 10)) < 2000
-    assert kinds.shown(10**5000) == "a int too long to print" or len(kinds.shown(10**5000)) < 200
+    assert len(shown("x" * 10**6)) < 200
+    assert len(shown([[list(range(1000))] * 1000] * 10)) < 2000
+    assert shown(10**5000) == "a int too long to print" or len(shown(10**5000)) < 200
 
 
 def test_a_layer_class_of_somebody_s_own_is_refused_whatever_it_inherits():
