@@ -69,7 +69,7 @@ class _Song(NamedTuple):
 @click.option("--offset", type=click.FloatRange(min=0), default=0.0, metavar="SECONDS",
               help="Skip the beginning of each song.")
 @click.option("--precision", type=click.Choice(["float32", "bf16"]), default="float32",
-              show_default=True, help="bf16: faster, off by thousandths of a map's largest value, or more.")
+              show_default=True, help="bf16: faster and less exact, see the documentation.")
 @click.option("--audio-format", type=click.Choice(["wav", "flac", "ogg"]), default="wav",
               show_default=True, help="Of all sounds; ogg is lossy and a sixth of the size.")
 @computing

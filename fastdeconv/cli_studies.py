@@ -44,7 +44,7 @@ _NO_FIGURES = "No figures: pip install 'fastdeconv[figures]' draws them."
 @click.option("--rule", type=click.Choice(["deconvnet", "guided", "gradient"]),
               default="deconvnet", show_default=True, help="How activations are passed backwards.")
 @click.option("--precision", type=click.Choice(["float32", "bf16"]), default="float32",
-              show_default=True, help="bf16: faster, off by thousandths of a map's largest value, or more.")
+              show_default=True, help="bf16: faster and less exact, see the documentation.")
 @computing
 @click.pass_context
 def attributes(

@@ -125,7 +125,7 @@ def _growth(net: Network, index: int) -> _Growth:
         given = layer.parameters
         for key in layer.array_names:
             given["weight"] = net.arrays[key]
-        steepest = layer.row.steepest(**given)
+        steepest = layer.steepest(net.arrays)
         with np.errstate(divide="ignore"):
             at_zero = layer.row.forward(np.zeros(1), **given)
         return _Growth(steepest, float(np.abs(at_zero).max()), steepest)

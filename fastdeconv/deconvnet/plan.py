@@ -9,6 +9,7 @@ down goes on; what follows then applies to sums.
 
 from __future__ import annotations
 
+import math
 import weakref
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -18,7 +19,8 @@ from ..network import layers as nn
 from ..network.network import Network
 
 __all__ = [
-    "Block", "Order", "Segment", "forward_plan", "is_affine", "layer_cache", "segment_below",
+    "Abilities", "Block", "Order", "Segment", "forward_plan", "is_affine", "layer_cache",
+    "rectifies", "segment_below",
 ]
 
 
@@ -105,7 +107,7 @@ class Order(NamedTuple):
 class Segment(NamedTuple):
     """The way down from one convolution's input to the next one's output, as one step.
 
-    `gates` are ReLUs that let a value through only where their activation was positive.
+    `gates` are rectifiers that let a value through only where their activation was positive.
     """
 
     conv: int
@@ -115,18 +117,34 @@ class Segment(NamedTuple):
     pool: int | None
     below: Order | None
     """What follows a pool whose windows overlap: it applies to their sums."""
+    slopes: tuple[int, ...] = ()
+    """Activations that multiply by their derivative, of one value at a place and channel."""
+
+
+class Abilities(NamedTuple):
+    """What only some lane kernels can do."""
+
+    adds: bool
+    """Sum what overlapping windows of a pool send to the same place."""
+    multiplies: bool
+    """Multiply every value by a factor of its place and channel."""
+
+
+def rectifies(layer: nn.Layer) -> bool:
+    """Whether the rules treat a layer as a ReLU."""
+    return isinstance(layer, nn.Elementwise) and layer.row.rectifies(**layer.parameters)
 
 
 def segment_below(
-    net: Network, conv: int, rule: str, overlapping: set[int], adds: bool
+    net: Network, conv: int, rule: str, overlapping: set[int], abilities: Abilities
 ) -> Segment | None:
     """What lies between convolution `conv` and the one below it, if lane kernels can do it.
 
     None when there is no convolution below or something else is in between, which then
-    has to be done layer by layer. `overlapping` are the pools whose windows overlap, which
-    only some lane kernels can add up (`adds`).
+    has to be done layer by layer. `overlapping` are the pools whose windows overlap.
     """
     steps: list[int] = []
+    slopes: list[int] = []
     above: list[int] | None = None
     gates: list[int] = []
     pool = None
@@ -139,16 +157,24 @@ def segment_below(
                 order, below = _order(net, above), _order(net, steps)
                 if below is None:
                     return None
-            return order and Segment(index, order, tuple(gates), pool, below)
-        if isinstance(layer, nn.ReLU):
+            if slopes and rule != "gradient" and any(rectifies(net.layers[i]) for i in
+                                                     (*steps, *(above or ()))):
+                return None  # a slope may be negative, so it makes a difference which is first
+            return order and Segment(index, order, tuple(gates), pool, below, tuple(slopes))
+        if rectifies(layer):
             if rule != "gradient":
                 steps.append(index)
             if rule != "deconvnet":
                 gates.append(index)
         elif is_affine(layer):
             steps.append(index)
+        elif isinstance(layer, nn.Elementwise):
+            # Times an infinite slope, what is zero would not stay so.
+            if not abilities.multiplies or layer.steepest(net.arrays) == math.inf:
+                return None
+            slopes.append(index)
         elif isinstance(layer, nn.MaxPool2d):
-            if pool is not None or (index in overlapping and not adds):
+            if pool is not None or (index in overlapping and (slopes or not abilities.adds)):
                 return None
             if index in overlapping:
                 above, steps = steps, []
@@ -164,7 +190,7 @@ def segment_below(
 
 def _order(net: Network, steps: list[int]) -> Order | None:
     """ReLUs and scales as an `Order`; None when there are more turns than it has."""
-    kinds = ["relu" if isinstance(net.layers[i], nn.ReLU) else "scale" for i in steps]
+    kinds = ["relu" if rectifies(net.layers[i]) else "scale" for i in steps]
     turns = [s for i, s in enumerate(kinds) if i == 0 or kinds[i - 1] != s]
     orders = {
         (): (False, False),

@@ -36,9 +36,16 @@ from ..kernels.lanes import (
 )
 from ..network import layers as nn
 from .graph_walk import GraphWalk
-from .layerwise import RULES, Arithmetic, affine_of, backward_layer, mixes
+from .layerwise import (
+    RULES,
+    Arithmetic,
+    activation_slope,
+    affine_of,
+    backward_layer,
+    mixes,
+)
 from .overflow import bounds_back, check_overflow, is_safe, without_warnings
-from .plan import Order, Segment, is_affine, layer_cache, segment_below
+from .plan import Abilities, Order, Segment, is_affine, layer_cache, segment_below
 from .region import Part, Region, covering_cells, reached_by, within
 from .scores import class_start
 from .trace import GraphTrace, Trace
@@ -296,6 +303,8 @@ class _Stage(NamedTuple):
     height: int
     """Rows of all of it."""
     last: bool
+    factor: Array | None
+    """(H, W, channels) that the tensor above is multiplied by, where its cells begin."""
 
 
 class _Way(NamedTuple):
@@ -329,7 +338,9 @@ class _Walk:
         self.net = trace.network
         self.arithmetic = Arithmetic(backend, num_threads)
         self.lanes: LaneBackend | None = backend if hasattr(backend, "project_last") else None
-        self.adds = hasattr(backend, "add_overlaps")
+        self.abilities = Abilities(
+            adds=hasattr(backend, "add_overlaps"), multiplies=hasattr(backend, "multiply")
+        )
         known = trace.derived("walks")
         self.shapes = cached(
             known, "shapes", lambda: [trace.x.shape, *self.net.shapes(trace.x.shape)]
@@ -483,7 +494,7 @@ class _Walk:
         if index < 0 or self.lanes is None or not isinstance(self.net.layers[index], nn.Conv2d):
             return []
         return cached(
-            self.trace.derived("chains"), (index, self.rule, self.adds),
+            self.trace.derived("chains"), (index, self.rule, self.abilities),
             lambda: self._make_chain(index),
         )
 
@@ -491,7 +502,7 @@ class _Walk:
         chain = [_Link(index, None)]
         while True:
             segment = segment_below(
-                self.net, chain[-1].conv, self.rule, self.overlapping, adds=self.adds
+                self.net, chain[-1].conv, self.rule, self.overlapping, self.abilities
             )
             if segment is None:
                 return chain
@@ -585,7 +596,7 @@ class _Walk:
         _, width = self._size(-1)
         step = max(_LEAST_COLUMNS, _LANE_BYTES * width // max(1, self._lane_bytes(chain)))
         ways = cached(
-            self.trace.derived("ways"), (chain[0].conv, self.rule, self.adds, step),
+            self.trace.derived("ways"), (chain[0].conv, self.rule, self.abilities, step),
             lambda: self._whole_ways(chain, step),
         )
         for some in self._together(rest):
@@ -642,13 +653,14 @@ class _Walk:
         sizes = [math.prod(self.shapes[link.conv]) for link in chain]
         if self._scatters(chain):
             # The last one is the result, and the one above it stays in cache.
-            sizes = sizes[: -1 if self._adds(chain[-1]) else -2]
+            sizes = sizes[: -1 if self._is_made(chain[-1]) else -2]
         pairs = max((a + b for a, b in itertools.pairwise([0, *sizes])), default=0)
         return 4 * _LANES * pairs
 
-    def _adds(self, link: _Link) -> bool:
-        """Whether the way to a convolution leads through an `Overlap` job."""
-        return link.segment is not None and link.segment.below is not None
+    def _is_made(self, link: _Link) -> bool:
+        """Whether the tensor above a convolution exists as a whole: summed up, or multiplied."""
+        segment = link.segment
+        return segment is not None and (segment.below is not None or bool(segment.slopes))
 
     def _scatters(self, chain: list[_Link]) -> bool:
         """Whether the chain ends in a `Last` job."""
@@ -678,13 +690,14 @@ class _Walk:
                 self._convolution(conv, part), segment.below, above.input.begin,
                 self._size(conv if segment.pool is None else segment.pool)[0],
                 scatters and conv == chain[-1].conv,
+                self._factor(segment, part.cells),
             ))
         first = self._convolution(chain[0].conv, parts[0])
         return _Way(parts[0].output, first, stages, parts[-1].input, chain[-1].conv)
 
     def _whole_way(self, chain: list[_Link]) -> _Way:
         return cached(
-            self.trace.derived("whole ways"), (chain[0].conv, self.rule, self.adds),
+            self.trace.derived("whole ways"), (chain[0].conv, self.rule, self.abilities),
             lambda: self._way(chain, self._whole_parts(chain)),
         )
 
@@ -693,9 +706,9 @@ class _Walk:
     ) -> None:
         """From a job for the first convolution of a way to out[rows] at the input of its last."""
         assert self.lanes is not None
-        for post, source, conv, below, begin, height, last in stages:
+        for post, source, conv, below, begin, height, last, factor in stages:
             job = job._replace(post=post)
-            if last and below is None:
+            if last and below is None and factor is None:
                 self.lanes.project_last(
                     Last(job, source, conv, height), out, rows, self.num_threads
                 )
@@ -704,6 +717,8 @@ class _Walk:
             v = self._lanes_of(job)
             if below is not None:
                 v = self._add_overlaps(v, begin, source, below)
+            if factor is not None:
+                self._multiply(v, factor)
             if last:
                 self.lanes.project_last(
                     Last(v, source, conv, height), out, rows, self.num_threads
@@ -731,6 +746,10 @@ class _Walk:
         lanes: Any = self.lanes
         job = Overlap(v, begin, source, self._post(below))
         return lanes.add_overlaps(job, self.num_threads)
+
+    def _multiply(self, v: Any, factor: Array) -> None:
+        lanes: Any = self.lanes
+        lanes.multiply(v, factor, self.num_threads)
 
     def _release(self, job: First | Step) -> None:
         if isinstance(job, Step) and self.lanes is not None:
@@ -790,14 +809,37 @@ class _Walk:
             return None
         return np.ascontiguousarray(gate.transpose(1, 2, 0)).view(np.uint8)
 
+    def _factor(self, segment: Segment, cells: Region) -> Array | None:
+        """The product of the slopes of a segment, in the places of the tensor above it."""
+        if not segment.slopes:
+            return None
+        cache = self.trace.derived(("slopes", segment.conv, segment.pool, segment.slopes))
+        whole = cached(cache, "product", lambda: np.ascontiguousarray(
+            math.prod(self._slope(i, segment.pool) for i in segment.slopes).transpose(1, 2, 0),
+            np.float32,
+        ))
+        part: Array = whole[cells.slices]
+        return part
+
+    def _slope(self, index: int, pool: int | None) -> Any:
+        """The derivative of activation `index`, in the places of the tensor pooled by `pool`."""
+        slope = activation_slope(self.trace, index)
+        return slope if pool is None or index > pool else self._pooled(slope, pool)
+
     def _active(self, index: int, pool: int | None) -> Array:
-        """Where ReLU `index` was active, in the places of the tensor pooled by `pool`."""
+        """Where rectifier `index` was active, in the places of the tensor pooled by `pool`."""
+        layer: Any = self.net.layers[index]
+
+        def active(output: Array) -> Array:
+            where: Array = layer.row.derivative(output, **layer.parameters) > 0
+            return where
+
         if pool is None or index > pool:
-            return self.trace.activation(index) > 0
+            return active(self.trace.activation(index))
         if all(isinstance(layer, nn.Dropout) for layer in self.net.layers[index + 1 : pool]):
-            # The pool kept the ReLU's own values, and those are at hand.
-            return self.trace.activation(pool) > 0
-        return self._pooled(self.trace.activation(index) > 0, pool)
+            # The pool kept the rectifier's own values, and those are at hand.
+            return active(self.trace.activation(pool))
+        return self._pooled(active(self.trace.activation(index)), pool)
 
     def _pooled(self, values: Array, pool: int) -> Array:
         """Planes at a pool's input, read where its switches point."""

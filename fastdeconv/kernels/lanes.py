@@ -172,7 +172,9 @@ class LaneBackend(Backend, Protocol):
     """A back end with the lane kernels.
 
     One that has ``add_overlaps(job: Overlap, num_threads)``, too, takes pools whose windows
-    overlap; the result takes the place of ``job.v``, which nobody uses any more.
+    overlap; the result takes the place of ``job.v``, which nobody uses any more. One that has
+    ``multiply(v, factor, num_threads)`` takes activations that go back by their derivative:
+    a lane tensor is multiplied in place by factors (H, W, C) that all features share.
     """
 
     def has_bf16(self) -> bool:

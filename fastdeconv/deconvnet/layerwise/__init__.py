@@ -31,13 +31,13 @@ import numpy as np
 from ...network import layers as nn
 from ...network.network import Network
 from . import activations, convolution, normalisation, pooling, shaping
-from .activations import probabilities
+from .activations import activation_slope, probabilities
 from .base import RULES, Activations, Arithmetic, Array, Back, Passes, entry
 from .normalisation import scale_and_shift
 
 __all__ = [
-    "RULES", "Activations", "Arithmetic", "affine_of", "backward_layer", "forward_layer", "mixes",
-    "probabilities",
+    "RULES", "Activations", "Arithmetic", "activation_slope", "affine_of", "backward_layer",
+    "forward_layer", "mixes", "probabilities",
 ]
 
 _PASSES: dict[type[nn.Layer], Passes] = {

@@ -12,9 +12,9 @@ import numpy as np
 
 from ...kernels.activations import sigmoid
 from ...network import layers as nn
-from .base import Arithmetic, Array, Back, Passes, always, each_feature, never
+from .base import Activations, Arithmetic, Array, Back, Passes, always, each_feature, never
 
-__all__ = ["PASSES", "probabilities"]
+__all__ = ["PASSES", "activation_slope", "probabilities"]
 
 
 def _parameters(
@@ -33,6 +33,16 @@ def _elementwise(layer: Any, arrays: nn.Arrays, x: Array, arithmetic: Arithmetic
     return out
 
 
+def activation_slope(trace: Activations, index: int, channels: Any = slice(None)) -> Array:
+    """The derivative of an activation where it was, planes of its channels (C, H, W)."""
+    layer: Any = trace.network.layers[index]
+    taken = trace.activation(index if layer.row.at_output else index - 1)[channels]
+    slope: Array = layer.row.derivative(
+        taken, **_parameters(layer, trace.network.arrays, channels)
+    )
+    return slope
+
+
 def _elementwise_back(at: Back, R: Array) -> Array:  # noqa: N803
     row = at.layer.row
     parameters = _parameters(at.layer, at.arrays, at.channels)
@@ -41,7 +51,7 @@ def _elementwise_back(at: Back, R: Array) -> Array:  # noqa: N803
         R = np.maximum(R, 0)
     if rectifies and at.rule == "deconvnet":
         return R
-    slope = row.derivative(at.output if row.at_output else at.input, **parameters)
+    slope = activation_slope(at.trace, at.index, at.channels)
     if rectifies:
         return np.where(slope != 0, R, 0)
     slope = slope.astype(at.arithmetic.dtype)

@@ -27,6 +27,13 @@ class Elementwise(Layer):
         """What the functions of its row are given besides values and a weight."""
         return {key: getattr(self, key) for key in self.row.parameters}
 
+    def steepest(self, arrays: Arrays) -> float:
+        """The largest absolute value of the derivative."""
+        given = self.parameters
+        if self.row.has_weight:
+            given["weight"] = arrays[f"{self.name}.weight"]
+        return self.row.steepest(**given)
+
     @property
     def array_names(self) -> tuple[str, ...]:
         return (f"{self.name}.weight",) if self.row.has_weight else ()
