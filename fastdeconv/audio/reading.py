@@ -18,8 +18,8 @@ from ..arrays import as_array
 from ..errors import AudioError
 from ..files import open_regular
 from . import containers
-from .foreign import not_read
-from .pieces import Part, Piece, Pieces
+from .containers.foreign import not_read
+from .containers.pieces import Part, Piece, Pieces
 
 __all__ = [
     "MAX_SAMPLES",

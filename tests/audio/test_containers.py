@@ -10,7 +10,7 @@ import pytest
 import soundfile
 
 from fastdeconv import AudioError, Frontend, load_clip
-from fastdeconv.audio import chunks
+from fastdeconv.audio.containers import chunks
 
 SR = 16000
 ID3V1 = b"TAG" + bytes(125)

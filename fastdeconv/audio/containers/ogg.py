@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from itertools import pairwise
 from typing import Any, NamedTuple
 
-from ..errors import AudioError
+from ...errors import AudioError
 from . import flac
 from .foreign import not_read
 from .pieces import Part, Piece, find, read_at
