@@ -1,4 +1,4 @@
-"""A network as its peers see it: stages of one convolution, one ReLU and perhaps a max pool."""
+"""A network as its peers see it: stages of a convolution, an activation and perhaps a max pool."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from typing import NamedTuple
 import numpy as np
 
 import fastdeconv as fd
+from fastdeconv.deconvnet.layerwise import activation_slope
 from fastdeconv.kernels.interface import Padding, Pair, Window
 from fastdeconv.network import layers as nn
 
 
 class Stage(NamedTuple):
-    """A convolution (stride and dilation 1, no groups), the ReLU after it, perhaps a pool."""
+    """A convolution (stride and dilation 1, no groups), its activation, perhaps a pool."""
 
     weight: np.ndarray
     bias: np.ndarray
@@ -22,8 +23,8 @@ class Stage(NamedTuple):
     """(height, width) of the convolution's input"""
     above: Pair
     """(height, width) of the convolution's output"""
-    relu: str
-    """name of the ReLU layer"""
+    activation: str
+    """name of the layer of the activation"""
     top: str
     """name of the stage's last layer"""
 
@@ -48,8 +49,8 @@ def stages_of(net: fd.Network, shape: tuple[int, ...]) -> list[Stage]:
             window = layer.window(below, net.arrays)
             assert window.stride == window.dilation == (1, 1) and layer.groups == 1
             stages.append(Stage(*arrays, window, None, below, above, "", ""))
-        elif isinstance(layer, nn.ReLU):
-            stages[-1] = stages[-1]._replace(relu=layer.name, top=layer.name)
+        elif isinstance(layer, nn.Elementwise):
+            stages[-1] = stages[-1]._replace(activation=layer.name, top=layer.name)
         else:
             assert isinstance(layer, nn.MaxPool2d)
             pool = layer.window(below, net.arrays)
@@ -63,7 +64,9 @@ class Given(NamedTuple):
     activation: np.ndarray
     """(C, h, w): output of the stage"""
     active: np.ndarray
-    """(C, H, W), bool: where the ReLU let something through"""
+    """(C, H, W), bool: where the activation is positive"""
+    slope: np.ndarray | None
+    """(C, H, W): the derivative of an activation other than ReLU, which every rule goes by"""
     switches: np.ndarray | None
     """(C, h, w): place of the maximum in its window, row-major"""
 
@@ -71,9 +74,19 @@ class Given(NamedTuple):
 def given_by(trace: fd.Trace, stages: list[Stage]) -> list[Given]:
     """Our activations and switches, so that all project the same thing."""
     return [
-        Given(trace[s.top], trace[s.relu] > 0, None if s.pool is None else trace.switches(s.top))
+        Given(
+            trace[s.top], trace[s.activation] > 0, _slope(trace, s.activation),
+            None if s.pool is None else trace.switches(s.top),
+        )
         for s in stages
     ]
+
+
+def _slope(trace: fd.Trace, name: str) -> np.ndarray | None:
+    index = trace.network.layer_index(name)
+    if isinstance(trace.network.layers[index], nn.ReLU):
+        return None
+    return activation_slope(trace, index).astype(np.float32)
 
 
 def places(switches: np.ndarray, stage: Stage) -> np.ndarray:

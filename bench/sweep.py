@@ -36,6 +36,7 @@ class Case:
     size: Pair = (257, 173)
     rule: str = "deconvnet"
     start: str = "map"
+    activation: str = "relu"
     peer_size: Pair | None = None
     """a smaller clip for the peer, extrapolated by area"""
 
@@ -46,14 +47,17 @@ class Case:
 
     def work(self, size: Pair | None = None) -> Work:
         """The forward pass, on the clip or one of another size."""
-        return _work(self.channels, self.top, self.kernel, self.pools, size or self.size)
+        size = size or self.size
+        return _work(self.channels, self.top, self.kernel, self.pools, size, self.activation)
 
 
 @functools.lru_cache(maxsize=1)
-def _work(channels: int, top: int, kernel: Pair, pools: tuple[Pool, ...], size: Pair) -> Work:
+def _work(
+    channels: int, top: int, kernel: Pair, pools: tuple[Pool, ...], size: Pair, activation: str
+) -> Work:
     depth = len(pools)
     widths = (channels,) * (depth - 1) + (top,)
-    net = workload.network(widths, (kernel,) * depth, pools, size[0])
+    net = workload.network(widths, (kernel,) * depth, pools, size[0], activation=activation)
     return Work.of(net, workload.spectrogram(*size))
 
 
@@ -114,6 +118,13 @@ CASES = [
     replace(_BASE, name='start "max", rule "gradient", 20 features', start="max",
             rule="gradient", features=20),
     *(
+        replace(_BASE, name=f"five stages, {name}", pools=((2, 2),) * 5, activation=kind)
+        for name, kind in {
+            "ReLU": "relu", "leaky ReLU": "leaky_relu", "ELU": "elu", "SiLU": "silu",
+            "GELU": "gelu",
+        }.items()
+    ),
+    *(
         replace(_BASE, name=f"one stage: {name}", pools=((2, 2),), **more)
         for name, more in {
             "64 features": {}, "kernel 5x5": {"kernel": (5, 5)},
@@ -123,7 +134,7 @@ CASES = [
 ]
 QUICK = ("64 channels, 3x3, pool 2x2, 64 features, 4 s", "16 channels", "kernel 5x5, 2 s",
          "pool 3x3 stride 2, 32 channels, 2 s", "1 feature", "tiny map, 16 x 16",
-         'rule "guided"', "one stage: 64 features")
+         "five stages, ELU", 'rule "guided"', "one stage: 64 features")
 
 
 def sweep(report: Report, options: Options) -> None:

@@ -51,14 +51,18 @@ def network(
     pools: Sequence[Pool] = ((2, 2),) * DEPTH,
     height: int = 257,
     frontend: dict[str, object] | None = None,
+    activation: str = "relu",
 ) -> fd.Network:
-    """Stages of ['same' convolution, ReLU, max pool] with He-normal weights, small biases."""
+    """Stages of ['same' convolution, ReLU, max pool] with He-normal weights, small biases.
+
+    `activation` is the type of a layer to take the place of the ReLU.
+    """
     rng = np.random.default_rng(0)
     layers, arrays, below = [], {}, 1
     for i, (above, kernel, pool) in enumerate(zip(channels, kernels, pools), 1):
         layers += [
             {"type": "conv2d", "name": f"conv{i}", "padding": "same"},
-            {"type": "relu", "name": f"relu{i}"},
+            {"type": activation, "name": f"{activation}{i}"},
         ]
         if pool is not None:
             size, stride = pool if isinstance(pool[0], tuple) else (pool, pool)

@@ -99,8 +99,11 @@ class _Step:
     """One stage, backwards."""
 
     def __init__(self, stage: Stage, state: Given, rule: str, of: TorchTuned) -> None:
-        self.stage, self.rectify, self.format = stage, of.rectify, of.format
+        self.stage, self.format = stage, of.format
+        self.rectify = of.rectify and state.slope is None
         gate = state.active if rule != "deconvnet" else None
+        if state.slope is not None:
+            gate = state.slope
         self.masks = _masks(stage, state, gate, of)
         self.places = self.gate = None
         if stage.pool is not None:
