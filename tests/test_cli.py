@@ -449,9 +449,9 @@ def test_a_signal_that_something_swallows_still_ends_the_process(tmp_path):
 import signal, time
 from fastdeconv.cli_process import ending_on_signals
 with ending_on_signals():
-    print("ready", flush=True)
     while True:
         try:
+            print("ready", flush=True)  # within the try: the signal comes as soon as it is read
             time.sleep(60)
         except KeyboardInterrupt:
             pass
