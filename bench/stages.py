@@ -1,4 +1,4 @@
-"""A network as its peers see it: stages of a convolution, an activation and perhaps a max pool."""
+"""A network as its peers see it: stages of a convolution, an activation and perhaps a pool."""
 
 from __future__ import annotations
 
@@ -27,6 +27,8 @@ class Stage(NamedTuple):
     """name of the layer of the activation"""
     top: str
     """name of the stage's last layer"""
+    is_average: bool = False
+    """whether the pool averages"""
 
     @property
     def way_back(self) -> Padding:
@@ -52,9 +54,11 @@ def stages_of(net: fd.Network, shape: tuple[int, ...]) -> list[Stage]:
         elif isinstance(layer, nn.Elementwise):
             stages[-1] = stages[-1]._replace(activation=layer.name, top=layer.name)
         else:
-            assert isinstance(layer, nn.MaxPool2d)
-            pool = layer.window(below, net.arrays)
-            stages[-1] = stages[-1]._replace(pool=pool, top=layer.name)
+            assert isinstance(layer, (nn.MaxPool2d, nn.AvgPool2d))
+            stages[-1] = stages[-1]._replace(
+                pool=layer.window(below, net.arrays), top=layer.name,
+                is_average=isinstance(layer, nn.AvgPool2d),
+            )
     return stages
 
 
@@ -76,7 +80,7 @@ def given_by(trace: fd.Trace, stages: list[Stage]) -> list[Given]:
     return [
         Given(
             trace[s.top], trace[s.activation] > 0, _slope(trace, s.activation),
-            None if s.pool is None else trace.switches(s.top),
+            None if s.pool is None or s.is_average else trace.switches(s.top),
         )
         for s in stages
     ]

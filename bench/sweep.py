@@ -37,6 +37,7 @@ class Case:
     rule: str = "deconvnet"
     start: str = "map"
     activation: str = "relu"
+    pool_type: str = "max_pool2d"
     peer_size: Pair | None = None
     """a smaller clip for the peer, extrapolated by area"""
 
@@ -47,17 +48,22 @@ class Case:
 
     def work(self, size: Pair | None = None) -> Work:
         """The forward pass, on the clip or one of another size."""
-        size = size or self.size
-        return _work(self.channels, self.top, self.kernel, self.pools, size, self.activation)
+        return _work(
+            self.channels, self.top, self.kernel, self.pools, size or self.size,
+            self.activation, self.pool_type,
+        )
 
 
 @functools.lru_cache(maxsize=1)
 def _work(
-    channels: int, top: int, kernel: Pair, pools: tuple[Pool, ...], size: Pair, activation: str
+    channels: int, top: int, kernel: Pair, pools: tuple[Pool, ...], size: Pair, activation: str,
+    pool_type: str,
 ) -> Work:
     depth = len(pools)
     widths = (channels,) * (depth - 1) + (top,)
-    net = workload.network(widths, (kernel,) * depth, pools, size[0], activation=activation)
+    net = workload.network(
+        widths, (kernel,) * depth, pools, size[0], activation=activation, pool_type=pool_type
+    )
     return Work.of(net, workload.spectrogram(*size))
 
 
@@ -124,6 +130,8 @@ CASES = [
             "GELU": "gelu",
         }.items()
     ),
+    replace(_BASE, name="five stages, average pools", pools=((2, 2),) * 5,
+            pool_type="avg_pool2d"),
     *(
         replace(_BASE, name=f"one stage: {name}", pools=((2, 2),), **more)
         for name, more in {

@@ -52,10 +52,11 @@ def network(
     height: int = 257,
     frontend: dict[str, object] | None = None,
     activation: str = "relu",
+    pool_type: str = "max_pool2d",
 ) -> fd.Network:
     """Stages of ['same' convolution, ReLU, max pool] with He-normal weights, small biases.
 
-    `activation` is the type of a layer to take the place of the ReLU.
+    `activation` and `pool_type` are types of layers to take their places.
     """
     rng = np.random.default_rng(0)
     layers, arrays, below = [], {}, 1
@@ -67,7 +68,7 @@ def network(
         if pool is not None:
             size, stride = pool if isinstance(pool[0], tuple) else (pool, pool)
             layers.append({
-                "type": "max_pool2d", "name": f"pool{i}", "kernel_size": size, "stride": stride,
+                "type": pool_type, "name": f"pool{i}", "kernel_size": size, "stride": stride,
             })
         shape = (above, below, *kernel)
         deviation = np.sqrt(2 / np.prod(shape[1:]))

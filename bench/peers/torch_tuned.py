@@ -106,7 +106,7 @@ class _Step:
             gate = state.slope
         self.masks = _masks(stage, state, gate, of)
         self.places = self.gate = None
-        if stage.pool is not None:
+        if stage.pool is not None and not stage.is_average:
             self.places = torch.tensor(places(state.switches, stage), device=of.device)
         if gate is not None:
             self.gate = torch.tensor(gate, dtype=of.dtype, device=of.device)[None]
@@ -190,6 +190,10 @@ class _Step:
         pool = self.stage.pool
         if pool is None:
             plane = values
+        elif self.stage.is_average:
+            room = values.new_zeros((len(values), 1, *self.stage.above))
+            _spread(room, pool.kernel, values[:, None], self.masks[0][:, :1])
+            plane = room[:, 0]
         elif pool.overlapping:
             plane = values.new_zeros((len(values), *self.stage.above))
             for part, mask in self._windows(plane, values):
@@ -250,6 +254,12 @@ def _masks(
     mask (1, C, h, kernel, w, kernel), gate included, else one (1, C, h, w) per tap."""
     if stage.pool is None:
         return []
+    if stage.is_average:
+        assert gate is None and not stage.pool.overlapping
+        (kh, kw), (c, h, w) = stage.pool.kernel, state.activation.shape
+        mask = torch.full((1, c, h * kh, w * kw), 1 / (kh * kw), dtype=of.dtype, device=of.device)
+        mask = mask.contiguous(memory_format=of.format)
+        return [mask.unflatten(2, (h, kh)).unflatten(4, (w, kw))]
     assert state.switches is not None
     assert stage.pool.padding == ((0, 0), (0, 0)) and stage.pool.dilation == (1, 1)
     if stage.pool.overlapping:

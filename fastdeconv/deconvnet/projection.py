@@ -35,6 +35,7 @@ from ..kernels.lanes import (
     cached,
 )
 from ..network import layers as nn
+from .folding import folded
 from .graph_walk import GraphWalk
 from .layerwise import (
     RULES,
@@ -358,6 +359,26 @@ class _Walk:
 
         `sparse`: it may pay to look where they are zero.
         """
+        walk, index = self._folded(index)
+        walk._project(index, features, values, out, sparse)
+
+    def planes_down(self, index: int, R: Array) -> Array:  # noqa: N803
+        """From projections (K, C, H, W) at the output of layer `index` to the input."""
+        walk, index = self._folded(index)
+        return walk._planes_down(index, R)
+
+    def _folded(self, index: int) -> tuple[_Walk, int]:
+        """The walk that goes back from layer `index`, and the layer's place on its chain."""
+        if self.rule != "deconvnet" or self.lanes is None:
+            return self, index
+        trace, place = folded(self.trace, index)
+        if trace is self.trace:
+            return self, index
+        return _Walk(trace, self.rule, self.lanes, self.num_threads, self.bf16), place
+
+    def _project(
+        self, index: int, features: NDArray[np.intp], values: Array, out: Array, sparse: bool
+    ) -> None:
         sounding = values.any(axis=(1, 2))
         out[~sounding] = 0
         rows = np.flatnonzero(sounding)
@@ -454,13 +475,12 @@ class _Walk:
         if chain:
             way = self._whole_way(chain)
             job = First(maps, features, way.first, Post(), self.bf16)
-            return self.planes_down(*self._lanes_down(job, way, len(maps)))
+            return self._planes_down(*self._lanes_down(job, way, len(maps)))
         spread = np.zeros((len(features), *self.shapes[index + 1]), maps.dtype)
         spread[np.arange(len(features)), features] = maps
-        return self.planes_down(index, spread)
+        return self._planes_down(index, spread)
 
-    def planes_down(self, index: int, R: Array) -> Array:  # noqa: N803
-        """From projections (K, C, H, W) at the output of layer `index` to the input."""
+    def _planes_down(self, index: int, R: Array) -> Array:  # noqa: N803
         while index >= 0:
             chain = self._chain(index)
             if chain:

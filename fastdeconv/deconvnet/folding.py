@@ -1,0 +1,145 @@
+"""Average pools folded into the convolution below them, for the rule "deconvnet".
+
+The way back spreads every value evenly over its window. Under "deconvnet" rectifiers, and
+always scales of channels, do the same to a value before it is spread as after. What is left
+is linear: a convolution and the average over its outputs together are one convolution with
+a larger kernel and stride. After a 2 x 2 average under a 3 x 3 convolution that takes 16
+products a value, where the spread one would take 36, and the lane kernels do the rest.
+
+Under the other rules a rectifier lets some of the places of a window through and others not,
+so that nothing can be folded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..kernels.lanes import cached
+from ..network import layers as nn
+from ..network.network import Network
+from .plan import is_affine, layer_cache, rectifies
+from .trace import Trace
+
+__all__ = ["Folded", "folded"]
+
+Array = NDArray[Any]
+
+
+class Folded(NamedTuple):
+    """A chain with its average pools folded."""
+
+    network: Network
+    places: tuple[int, ...]
+    """For each of its layers the one of the chain whose output has the same shape."""
+
+
+class FoldedTrace(Trace):
+    """The trace of a chain, as the folded one sees it."""
+
+    def __init__(self, trace: Trace, folded: Folded) -> None:
+        self.network = folded.network
+        self.x = trace.x
+        self._trace, self._places = trace, (*folded.places, -1)
+        self._derived = {}
+
+    def activation(self, index: int) -> Array:
+        return self._trace.activation(self._places[index])
+
+    def switch_cells(self, index: int) -> Array:
+        return self._trace.switch_cells(self._places[index])
+
+    def switch_planes(self, index: int) -> Array:
+        return self._trace.switch_planes(self._places[index])
+
+
+def folded(trace: Trace, index: int) -> tuple[Trace, int]:
+    """The trace to go back on from layer `index` under "deconvnet", and the layer's place in it.
+
+    The trace itself where there is nothing to fold.
+    """
+    if not any(isinstance(layer, nn.AvgPool2d) for layer in trace.network.layers[: index + 1]):
+        return trace, index
+    net, shape = trace.network, trace.x.shape
+    found: Folded | None = cached(
+        layer_cache(net, -1), ("folded", index, shape), lambda: _fold(net, index, shape)
+    )
+    if found is None:
+        return trace, index
+    seen = cached(trace.derived("folded"), index, lambda: FoldedTrace(trace, found))
+    return seen, len(found.places) - 1
+
+
+def _fold(net: Network, index: int, shape: tuple[int, ...]) -> Folded | None:
+    """The chain up to layer `index`, folded; None if it stays as it is."""
+    shapes = [shape, *net.shapes(shape)]
+    layers: list[nn.Layer] = []
+    places: list[int] = []
+    arrays = dict(net.arrays)
+    at = 0
+    while at <= index:
+        pool = _pool_above(net, at, index)
+        if pool is None:
+            layers.append(net.layers[at])
+            places.append(at)
+            at += 1
+            continue
+        conv, weight = _joined(net, at, pool, shapes)
+        arrays[f"{conv.name}.weight"] = weight
+        # The rest of the block comes behind the join; under the rule it does not look at what
+        # it put out, only the shape counts, which is that of the pool.
+        layers += [conv, *net.layers[at + 1 : pool]]
+        places += [pool] * (pool - at)
+        at = pool + 1
+    if len(layers) == index + 1:
+        return None
+    keys = [key for layer in layers for key in layer.array_names]
+    return Folded(
+        Network(layers, {key: arrays[key] for key in keys}, shape), tuple(places)
+    )
+
+
+def _pool_above(net: Network, conv: int, last: int) -> int | None:
+    """The average pool that convolution `conv` can be joined with, not above `last`."""
+    if not isinstance(net.layers[conv], nn.Conv2d):
+        return None
+    for place in range(conv + 1, last + 1):
+        layer = net.layers[place]
+        if isinstance(layer, nn.AvgPool2d):
+            kernel, stride, _, padding = layer.window((1, 1), net.arrays)
+            plain = kernel == stride and padding == ((0, 0), (0, 0)) and not layer.ceil_mode
+            return place if plain else None
+        if not (rectifies(layer) or is_affine(layer) or isinstance(layer, nn.Dropout)):
+            return None
+    return None
+
+
+def _joined(
+    net: Network, conv: int, pool: int, shapes: Sequence[Sequence[int]]
+) -> tuple[nn.Conv2d, Array]:
+    """The convolution that is convolution `conv` and the average of its outputs."""
+    layer: Any = net.layers[conv]
+    pooling: Any = net.layers[pool]
+    below, out = (shapes[conv][1], shapes[conv][2]), shapes[pool + 1][1:]
+    window = layer.window(below, net.arrays)
+    size = pooling.window((1, 1), net.arrays).kernel
+    weight = net.arrays[f"{layer.name}.weight"].astype(np.float64)
+    extent = tuple(
+        e + (p - 1) * s for e, p, s in zip(window.extent, size, window.stride)
+    )
+    joined = np.zeros((*weight.shape[:2], *extent))
+    (sh, sw), (dh, dw), (kh, kw) = window.stride, window.dilation, window.kernel
+    for i, j in np.ndindex(*size):
+        rows = slice(i * sh, i * sh + (kh - 1) * dh + 1, dh)
+        columns = slice(j * sw, j * sw + (kw - 1) * dw + 1, dw)
+        joined[:, :, rows, columns] += weight
+    stride = sh * size[0], sw * size[1]
+    padding = tuple(
+        (before, max(0, (n_out - 1) * s + e - n - before))
+        for (before, _), n_out, s, e, n in zip(window.padding, out, stride, extent, below)
+    )
+    made = nn.Conv2d(layer.name, stride, padding, 1, layer.groups, layer.bias)
+    return made, (joined / (size[0] * size[1])).astype(np.float32)
