@@ -1,13 +1,13 @@
-"""Average pools folded into the convolution below them, for the rule "deconvnet".
+"""Average pools folded into the convolution below them.
 
-The way back spreads every value evenly over its window. Under "deconvnet" rectifiers, and
-always scales of channels, do the same to a value before it is spread as after. What is left
-is linear: a convolution and the average over its outputs together are one convolution with
-a larger kernel and stride. After a 2 x 2 average under a 3 x 3 convolution that takes 16
+The way back spreads every value evenly over its window. Under the rule "deconvnet" rectifiers,
+and always scales of channels, do the same to a value before it is spread as after. What is
+left is linear: a convolution and the average over its outputs together are one convolution
+with a larger kernel and stride. After a 2 x 2 average under a 3 x 3 convolution that takes 16
 products a value, where the spread one would take 36, and the lane kernels do the rest.
 
 Under the other rules a rectifier lets some of the places of a window through and others not,
-so that nothing can be folded.
+so that nothing can be folded where there is one between.
 """
 
 from __future__ import annotations
@@ -56,24 +56,30 @@ class FoldedTrace(Trace):
         return self._trace.switch_planes(self._places[index])
 
 
-def folded(trace: Trace, index: int) -> tuple[Trace, int]:
-    """The trace to go back on from layer `index` under "deconvnet", and the layer's place in it.
+def folded(trace: Trace, index: int, rule: str) -> tuple[Trace, int]:
+    """The trace to go back on from layer `index`, and the layer's place in it.
 
     The trace itself where there is nothing to fold.
     """
     if not any(isinstance(layer, nn.AvgPool2d) for layer in trace.network.layers[: index + 1]):
         return trace, index
     net, shape = trace.network, trace.x.shape
+    through_rectifiers = rule == "deconvnet"
     found: Folded | None = cached(
-        layer_cache(net, -1), ("folded", index, shape), lambda: _fold(net, index, shape)
+        layer_cache(net, -1), ("folded", index, shape, through_rectifiers),
+        lambda: _fold(net, index, shape, through_rectifiers),
     )
     if found is None:
         return trace, index
-    seen = cached(trace.derived("folded"), index, lambda: FoldedTrace(trace, found))
+    seen = cached(
+        trace.derived("folded"), (index, through_rectifiers), lambda: FoldedTrace(trace, found)
+    )
     return seen, len(found.places) - 1
 
 
-def _fold(net: Network, index: int, shape: tuple[int, ...]) -> Folded | None:
+def _fold(
+    net: Network, index: int, shape: tuple[int, ...], through_rectifiers: bool
+) -> Folded | None:
     """The chain up to layer `index`, folded; None if it stays as it is."""
     shapes = [shape, *net.shapes(shape)]
     layers: list[nn.Layer] = []
@@ -81,7 +87,7 @@ def _fold(net: Network, index: int, shape: tuple[int, ...]) -> Folded | None:
     arrays = dict(net.arrays)
     at = 0
     while at <= index:
-        pool = _pool_above(net, at, index)
+        pool = _pool_above(net, at, index, through_rectifiers)
         if pool is None:
             layers.append(net.layers[at])
             places.append(at)
@@ -89,8 +95,8 @@ def _fold(net: Network, index: int, shape: tuple[int, ...]) -> Folded | None:
             continue
         conv, weight = _joined(net, at, pool, shapes)
         arrays[f"{conv.name}.weight"] = weight
-        # The rest of the block comes behind the join; under the rule it does not look at what
-        # it put out, only the shape counts, which is that of the pool.
+        # The rest of the block comes behind the join; what goes back through it does not look
+        # at what it put out, only the shape counts, which is that of the pool.
         layers += [conv, *net.layers[at + 1 : pool]]
         places += [pool] * (pool - at)
         at = pool + 1
@@ -102,7 +108,7 @@ def _fold(net: Network, index: int, shape: tuple[int, ...]) -> Folded | None:
     )
 
 
-def _pool_above(net: Network, conv: int, last: int) -> int | None:
+def _pool_above(net: Network, conv: int, last: int, through_rectifiers: bool) -> int | None:
     """The average pool that convolution `conv` can be joined with, not above `last`."""
     if not isinstance(net.layers[conv], nn.Conv2d):
         return None
@@ -112,6 +118,8 @@ def _pool_above(net: Network, conv: int, last: int) -> int | None:
             kernel, stride, _, padding = layer.window((1, 1), net.arrays)
             plain = kernel == stride and padding == ((0, 0), (0, 0)) and not layer.ceil_mode
             return place if plain else None
+        if rectifies(layer) and not through_rectifiers:
+            return None
         if not (rectifies(layer) or is_affine(layer) or isinstance(layer, nn.Dropout)):
             return None
     return None

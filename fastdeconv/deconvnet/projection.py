@@ -369,9 +369,9 @@ class _Walk:
 
     def _folded(self, index: int) -> tuple[_Walk, int]:
         """The walk that goes back from layer `index`, and the layer's place on its chain."""
-        if self.rule != "deconvnet" or self.lanes is None:
+        if self.lanes is None:
             return self, index
-        trace, place = folded(self.trace, index)
+        trace, place = folded(self.trace, index, self.rule)
         if trace is self.trace:
             return self, index
         return _Walk(trace, self.rule, self.lanes, self.num_threads, self.bf16), place

@@ -62,20 +62,31 @@ def test_any_chain_with_average_pools_goes_back_as_the_reference(build, data):
 def test_what_is_folded_has_one_layer_less_a_pool(build):
     net = build([CONV, RELU, AVERAGE, CONV, {"type": "batch_norm2d"}, RELU, AVERAGE], (1, 24, 28))
     trace = net.forward(noise(1, 24, 28))
-    seen, place = folded(trace, 6)
+    seen, place = folded(trace, 6, "deconvnet")
     assert [layer.type for layer in seen.network.layers] == [
         "conv2d", "relu", "conv2d", "batch_norm2d", "relu",
     ]
     assert place == 4 and seen.network.layers[0].stride == (2, 2)
     # A layer below the pool that is asked for stands where it stood.
-    assert folded(trace, 1) == (trace, 1)
+    assert folded(trace, 1, "deconvnet") == (trace, 1)
+    # Under the others a ReLU between convolution and pool lets some of a window through.
+    assert folded(trace, 6, "guided") == folded(trace, 6, "gradient") == (trace, 6)
 
 
 @pytest.mark.parametrize("between", [[{"type": "elu"}], [{"type": "max_pool2d", "kernel_size": 2}]])
 def test_nothing_is_folded_that_does_not_commute(build, between):
     trace = build([CONV, *between, AVERAGE], (1, 24, 28)).forward(noise(1, 24, 28))
     last = len(trace.network.layers) - 1
-    assert folded(trace, last) == (trace, last)
+    assert all(folded(trace, last, rule) == (trace, last) for rule in RULES)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_what_has_no_rectifier_between_is_folded_under_every_rule(build, rule):
+    trace = build([CONV, {"type": "batch_norm2d"}, AVERAGE, RELU], (1, 24, 28)).forward(
+        noise(1, 24, 28)
+    )
+    seen, _ = folded(trace, 3, rule)
+    assert [layer.type for layer in seen.network.layers] == ["conv2d", "batch_norm2d", "relu"]
 
 
 def test_bits_depend_neither_on_threads_nor_features_nor_pieces(on, build, monkeypatch):
