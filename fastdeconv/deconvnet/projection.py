@@ -8,6 +8,7 @@ single map, handled layer by layer; from there on, back ends with lane kernels (
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Iterator, Sequence
@@ -46,7 +47,7 @@ from .layerwise import (
     mixes,
 )
 from .overflow import bounds_back, check_overflow, is_safe, without_warnings
-from .plan import Abilities, Order, Segment, is_affine, layer_cache, segment_below
+from .plan import Abilities, Order, Segment, is_affine, layer_cache, rectifies, segment_below
 from .region import Part, Region, covering_cells, reached_by, within
 from .scores import class_start
 from .trace import GraphTrace, Trace
@@ -419,8 +420,10 @@ class _Walk:
             if pool is None and isinstance(layer, nn.MaxPool2d) and index not in self.overlapping:
                 # Every value goes to one place: what follows is done while there are few.
                 pool = index
-            elif pool is not None and isinstance(layer, nn.ReLU):
-                R = self._pooled_relu(index, pool, R, features)
+            elif pool is not None and rectifies(layer):
+                R = self._pooled_rectifier(index, pool, R, features)
+            elif pool is not None and self._has_slope(layer):
+                R = R * self._pooled_slope(index, pool)[features]
             elif pool is not None and not (isinstance(layer, nn.Dropout) or is_affine(layer)):
                 R, pool = self._layer(pool, R, features), None
                 continue
@@ -429,15 +432,21 @@ class _Walk:
             index -= 1
         return index, R[0], pool
 
-    def _pooled_relu(
+    def _pooled_rectifier(
         self, index: int, pool: int, R: Array, features: NDArray[np.intp]  # noqa: N803
     ) -> Array:
-        """ReLU `index` at the places of the map that `pool` made."""
+        """Rectifier `index` at the places of the map that `pool` made."""
         if self.rule != "gradient" and R.min(initial=0) < 0:  # an activation has no negatives
             R = np.maximum(R, 0)
         if self.rule != "deconvnet":
             R = np.where(self._active(index, pool)[features], R, 0)
         return R
+
+    def _pooled_slope(self, index: int, pool: int) -> Array:
+        cache = self.trace.derived("slopes")
+        key = index, pool, self.arithmetic.dtype
+        slope: Array = cached(cache, key, lambda: self._slope(index, pool))
+        return slope
 
     def _is_single(self, index: int) -> bool:
         """Whether layer `index` is a convolution that `project_single` takes to the input."""
@@ -833,17 +842,23 @@ class _Walk:
         """The product of the slopes of a segment, in the places of the tensor above it."""
         if not segment.slopes:
             return None
-        cache = self.trace.derived(("slopes", segment.conv, segment.pool, segment.slopes))
-        whole = cached(cache, "product", lambda: np.ascontiguousarray(
-            math.prod(self._slope(i, segment.pool) for i in segment.slopes).transpose(1, 2, 0),
+        cache = self.trace.derived(("products", segment.pool))
+        whole = cached(cache, segment.slopes, lambda: np.ascontiguousarray(
+            functools.reduce(
+                np.multiply, (self._slope(i, segment.pool) for i in segment.slopes)
+            ).transpose(1, 2, 0),
             np.float32,
         ))
         part: Array = whole[cells.slices]
         return part
 
-    def _slope(self, index: int, pool: int | None) -> Any:
+    def _has_slope(self, layer: nn.Layer) -> bool:
+        """Whether a layer multiplies what goes back by finite factors of its own."""
+        return isinstance(layer, nn.Elementwise) and layer.steepest(self.net.arrays) < math.inf
+
+    def _slope(self, index: int, pool: int | None) -> Array:
         """The derivative of activation `index`, in the places of the tensor pooled by `pool`."""
-        slope = activation_slope(self.trace, index)
+        slope = activation_slope(self.trace, index).astype(self.arithmetic.dtype)
         return slope if pool is None or index > pool else self._pooled(slope, pool)
 
     def _active(self, index: int, pool: int | None) -> Array:
