@@ -89,6 +89,8 @@ typedef struct {
     int relu_before;
     const float *scale;     /* can be read for a vector past its end */
     int relu_after;
+    const float *factor;    /* one a channel of every pixel, the same for all features; or NULL */
+    ptrdiff_t factor_row, factor_column; /* elements between those of neighbouring pixels */
 } fd_post;
 
 /* Transposed convolution of an unpooled lane tensor. */

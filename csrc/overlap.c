@@ -26,6 +26,7 @@ static void overlap_cell(const fd_overlap *o, int row, int column, const int32_t
     const int whole = (int)o->source.list_row, channels = o->source.channels, kp = o->kp;
     const int32_t *next = o->next + (size_t)(row * whole + column) * channels;
     const float *own = pixel_at(o, row, column);
+    const float *factor = factors(&o->post, row - o->row, column - o->column);
     for (int e = 0; e < n; e++) {
         const int c = order[e];
         float *to = out + (size_t)c * kp;
@@ -38,7 +39,10 @@ static void overlap_cell(const fd_overlap *o, int row, int column, const int32_t
                 vf_store(to + k, vf_add(vf_load(sum + k), vf_load(more + k)));
             sum = to;
         }
-        for (int k = 0; k < kp; k += VW) vf_store(to + k, post(vf_load(sum + k), &o->post, c, 1));
+        for (int k = 0; k < kp; k += VW) {
+            const vf a = post(vf_load(sum + k), &o->post, c, 1);
+            vf_store(to + k, factor ? vf_mul(a, vf_set1(factor[c])) : a);
+        }
     }
 }
 
@@ -54,6 +58,7 @@ static void overlap_few(const fd_overlap *o, int row, int column, const int32_t 
     const int whole = (int)o->source.list_row, channels = o->source.channels;
     const int32_t *next = o->next + (size_t)(row * whole + column) * channels;
     const float *own = pixel_at(o, row, column);
+    const float *factor = factors(&o->post, row - o->row, column - o->column);
     for (int e = 0; e < n; e++) {
         const int c = order[e];
         for (int k = 0; k < o->kp; k++) out[k * channels + c] = own ? own[k * channels + c] : 0;
@@ -63,7 +68,7 @@ static void overlap_few(const fd_overlap *o, int row, int column, const int32_t 
         }
         for (int k = 0; k < o->kp; k++) {
             float *to = out + k * channels + c;
-            *to = post_one(*to, &o->post, c);
+            *to = post_one(*to, &o->post, c) * (factor ? factor[c] : 1);
         }
     }
 }

@@ -2,7 +2,7 @@
  *
  * What    A step turns the lane tensor V at a pool's output into the one at the
  *         convolution's input: unpool by the switches, transposed convolution,
- *         `fd_post`. The switches come from the forward pass of one clip, so all
+ *         `fd_post` and its factors. The switches come from the forward pass of one clip, so all
  *         features share them, and with them the pattern of non-zeros: the unpooled
  *         tensor is never built. For every output pixel one list (gather.h) names the
  *         entries {row of V, row of W} that reach it, and product.h sums them up.
@@ -124,6 +124,8 @@ static void step_pixel(stepper *p, int Y, int X, float *out) {
         sparse_pixel(&p->sparse, Y, X, out);
     else
         dense_pixel(&p->dense, Y, X, out);
+    const fd_step *s = p->s;
+    times_factors(&s->post, Y, X, out, s->cout, s->kp, !s->nv);
 }
 
 int FD_NAME(fd_step_rows)(const fd_step *s, float *out, int row0, int row1) {
@@ -212,6 +214,8 @@ static void first_columns(const fd_first *f, int Y, int X, int columns, float *o
     for (int x = 0; i < f->cout && x < columns; x++)
         first_tile(f, offset, tap, n, u + x * f->kp, i, out + x * out_col + (size_t)i * f->kp,
                    out_col, 1, 1);
+    for (int x = 0; x < columns; x++)
+        times_factors(&f->post, Y, X + x * k->sw, out + x * out_col, f->cout, f->kp, 0);
 }
 
 /* Columns X, X + stride, ... that first_columns takes at once from column X on. */
@@ -236,6 +240,7 @@ static void first_pixel_few(const fd_first *f, int Y, int X, float *out) {
             store_part(out + (size_t)i * f->cout + c, post(acc, &f->post, c, 0),
                        f->cout - c);
         }
+    times_factors(&f->post, Y, X, out, f->cout, f->kp, 1);
 }
 
 int FD_NAME(fd_first_rows)(const fd_first *f, float *out, int row0, int row1) {

@@ -298,15 +298,13 @@ class _Stage(NamedTuple):
     """Of the job above."""
     source: Source
     conv: Convolution
-    below: Order | None
+    below: Post | None
     """What follows the sum of overlapping windows, where there are any."""
     begin: Pair
     """Row and column where the tensor above begins."""
     height: int
     """Rows of all of it."""
     last: bool
-    factor: Array | None
-    """(H, W, channels) that the tensor above is multiplied by, where its cells begin."""
 
 
 class _Way(NamedTuple):
@@ -341,7 +339,7 @@ class _Walk:
         self.arithmetic = Arithmetic(backend, num_threads)
         self.lanes: LaneBackend | None = backend if hasattr(backend, "project_last") else None
         self.abilities = Abilities(
-            adds=hasattr(backend, "add_overlaps"), multiplies=hasattr(backend, "multiply")
+            adds=hasattr(backend, "add_overlaps"), multiplies=getattr(backend, "multiplies", False)
         )
         known = trace.derived("walks")
         self.shapes = cached(
@@ -687,9 +685,8 @@ class _Walk:
         return 4 * _LANES * pairs
 
     def _is_made(self, link: _Link) -> bool:
-        """Whether the tensor above a convolution exists as a whole: summed up, or multiplied."""
-        segment = link.segment
-        return segment is not None and (segment.below is not None or bool(segment.slopes))
+        """Whether the tensor above a convolution exists as a whole, summed up."""
+        return link.segment is not None and link.segment.below is not None
 
     def _scatters(self, chain: list[_Link]) -> bool:
         """Whether the chain ends in a `Last` job."""
@@ -714,12 +711,15 @@ class _Walk:
         stages = []
         for (conv, segment), above, part in zip(chain[1:], parts, parts[1:]):
             assert segment is not None
+            factor = self._factor(segment, part.cells)
+            if segment.below is None:
+                post, below = self._post(segment.order, factor), None
+            else:
+                post, below = self._post(segment.order), self._post(segment.below, factor)
             stages.append(_Stage(
-                self._post(segment.order), self._source(segment, part),
-                self._convolution(conv, part), segment.below, above.input.begin,
-                self._size(conv if segment.pool is None else segment.pool)[0],
+                post, self._source(segment, part), self._convolution(conv, part), below,
+                above.input.begin, self._size(conv if segment.pool is None else segment.pool)[0],
                 scatters and conv == chain[-1].conv,
-                self._factor(segment, part.cells),
             ))
         first = self._convolution(chain[0].conv, parts[0])
         return _Way(parts[0].output, first, stages, parts[-1].input, chain[-1].conv)
@@ -735,9 +735,9 @@ class _Walk:
     ) -> None:
         """From a job for the first convolution of a way to out[rows] at the input of its last."""
         assert self.lanes is not None
-        for post, source, conv, below, begin, height, last, factor in stages:
+        for post, source, conv, below, begin, height, last in stages:
             job = job._replace(post=post)
-            if last and below is None and factor is None:
+            if last and below is None:
                 self.lanes.project_last(
                     Last(job, source, conv, height), out, rows, self.num_threads
                 )
@@ -746,8 +746,6 @@ class _Walk:
             v = self._lanes_of(job)
             if below is not None:
                 v = self._add_overlaps(v, begin, source, below)
-            if factor is not None:
-                self._multiply(v, factor)
             if last:
                 self.lanes.project_last(
                     Last(v, source, conv, height), out, rows, self.num_threads
@@ -770,15 +768,11 @@ class _Walk:
         self._release(job)
         return v
 
-    def _add_overlaps(self, v: Any, begin: Pair, source: Source, below: Order) -> Any:
+    def _add_overlaps(self, v: Any, begin: Pair, source: Source, below: Post) -> Any:
         """What becomes of a lane tensor that begins there before it is unpooled."""
         lanes: Any = self.lanes
-        job = Overlap(v, begin, source, self._post(below))
+        job = Overlap(v, begin, source, below)
         return lanes.add_overlaps(job, self.num_threads)
-
-    def _multiply(self, v: Any, factor: Array) -> None:
-        lanes: Any = self.lanes
-        lanes.multiply(v, factor, self.num_threads)
 
     def _release(self, job: First | Step) -> None:
         if isinstance(job, Step) and self.lanes is not None:
@@ -803,15 +797,16 @@ class _Walk:
         v = self.lanes.from_planes(R, self.bf16)
         return Step(v, source, conv, Post(), self.bf16)
 
-    def _post(self, order: Order) -> Post:
+    def _post(self, order: Order, factor: Array | None = None) -> Post:
         scale = None
         for index in order.scales:
-            factor = affine_of(self.net, index)[0]
-            scale = factor if scale is None else scale * factor
+            one = affine_of(self.net, index)[0]
+            scale = one if scale is None else scale * one
         return Post(
             order.relu_before,
             None if scale is None else scale.astype(np.float32),
             order.relu_after,
+            factor,
         )
 
     def _source(self, segment: Segment, part: Part) -> Source:

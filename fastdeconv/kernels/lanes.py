@@ -98,11 +98,14 @@ class Source(NamedTuple):
 
 
 class Post(NamedTuple):
-    """What follows a transposed convolution: max(0, x), x * scale[channel], max(0, x)."""
+    """What follows a sum: max(0, x), x * scale[channel], max(0, x), x * factor."""
 
     relu_before: bool = False
     scale: FloatArray | None = None
     relu_after: bool = False
+    factor: FloatArray | None = None
+    """(H, W, C), contiguous in C, the same for all features; only where the back end says that
+    it ``multiplies``."""
 
 
 class First(NamedTuple):
@@ -172,9 +175,8 @@ class LaneBackend(Backend, Protocol):
     """A back end with the lane kernels.
 
     One that has ``add_overlaps(job: Overlap, num_threads)``, too, takes pools whose windows
-    overlap; the result takes the place of ``job.v``, which nobody uses any more. One that has
-    ``multiply(v, factor, num_threads)`` takes activations that go back by their derivative:
-    a lane tensor is multiplied in place by factors (H, W, C) that all features share.
+    overlap; the result takes the place of ``job.v``, which nobody uses any more. One whose
+    ``multiplies`` is true takes activations that go back by their derivative, as `Post.factor`.
     """
 
     def has_bf16(self) -> bool:

@@ -64,6 +64,8 @@ cdef extern from "fastdeconv.h" nogil:
         int relu_before
         const float *scale
         int relu_after
+        const float *factor
+        ptrdiff_t factor_row, factor_column
 
     ctypedef struct fd_step:
         fd_source source
@@ -368,6 +370,12 @@ cdef fd_post _post(post, list keep):
     cdef fd_post p
     p.relu_before, p.relu_after = post.relu_before, post.relu_after
     p.scale = NULL if post.scale is None else _floats(post.scale, keep)
+    p.factor, p.factor_row, p.factor_column = NULL, 0, 0
+    factor = post.factor
+    if factor is not None:  # a part of an array, so that rows do not follow each other
+        p.factor = <const float *><uintptr_t>factor.ctypes.data
+        p.factor_row, p.factor_column = factor.strides[0] // 4, factor.strides[1] // 4
+        keep.append(factor)
     return p
 
 

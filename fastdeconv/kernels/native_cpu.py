@@ -103,6 +103,7 @@ class NativeBackend:
     """The kernels of csrc/, on the instruction set chosen by `fastdeconv.config`."""
 
     name = "native"
+    multiplies = True
 
     # ---- the general operations, (N, C, H, W) ----
 
@@ -233,16 +234,6 @@ class NativeBackend:
         if not whole_v:
             self.release(v)
         return Lanes(out, v.lanes, v.few, v.rectified or _rectifies(job.post))
-
-    def multiply(self, v: Lanes, factor: FloatArray, num_threads: int) -> None:
-        """Multiply a lane tensor by factors (H, W, C), the same for all features, in place."""
-        channels = v.values.shape[3 if v.few else 2]
-        by_lane = factor[..., None, :channels] if v.few else factor[..., :channels, None]
-
-        def work(row0: int, row1: int) -> None:
-            v.values[row0:row1] *= by_lane[row0:row1]
-
-        _run_rows(work, len(factor), _enough_threads(num_threads, v.values.size * _COPY))
 
     def project_last(
         self, job: Last, out: FloatArray, rows: NDArray[np.intp], num_threads: int
