@@ -56,7 +56,11 @@ def ending_on_signals() -> Iterator[None]:
             timer.start()
         raise EndedError(number)
 
-    before = {number: signal.signal(number, end) for number in _ENDINGS}
+    # What is ignored stays so: that is what nohup and a shell's background jobs ask for.
+    before = {
+        number: signal.signal(number, end)
+        for number in _ENDINGS if signal.getsignal(number) != signal.SIG_IGN
+    }
     try:
         yield
     finally:

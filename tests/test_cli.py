@@ -465,6 +465,21 @@ with ending_on_signals():
     assert process.returncode == 130 and said.strip() == "Interrupted."
 
 
+@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+def test_a_signal_that_was_ignored_stays_so():
+    """As under nohup, and in the background jobs of a shell."""
+    code = """
+import os, signal
+from fastdeconv.cli_process import ending_on_signals
+signal.signal(signal.SIGHUP, signal.SIG_IGN)
+with ending_on_signals():
+    os.kill(os.getpid(), signal.SIGHUP)
+    print("still here")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "still here\n", "")
+
+
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a device of Linux")
 @pytest.mark.parametrize("stream", [">/dev/full", ">&-", "2>&-", "<&-", "| true"])
 def test_a_stream_that_takes_nothing_is_no_error_of_a_song(tmp_path, network, out, stream):
