@@ -20,22 +20,4 @@ FD_INLINE const float *factors(const fd_post *p, int y, int x) {
     return p->factor ? p->factor + y * p->factor_row + x * p->factor_column : NULL;
 }
 
-/* A finished pixel times its factors, while it is in cache: (channels, kp) or, of few features,
- * (kp, channels). */
-static void times_factors(const fd_post *p, int y, int x, float *out, int channels, int kp,
-                          int few) {
-    const float *factor = factors(p, y, x);
-    if (!factor) return;
-    if (few) {
-        for (int k = 0; k < kp; k++)
-            for (int c = 0; c < channels; c++) out[k * channels + c] *= factor[c];
-        return;
-    }
-    for (int c = 0; c < channels; c++) {
-        const vf f = vf_set1(factor[c]);
-        float *to = out + (size_t)c * kp;
-        for (int k = 0; k < kp; k += VW) vf_store(to + k, vf_mul(vf_load(to + k), f));
-    }
-}
-
 #endif

@@ -34,6 +34,24 @@
 
 /* ---- one step, pixel by pixel ---- */
 
+/* A finished pixel times its factors, while it is in cache: (channels, kp) or, of few features,
+ * (kp, channels). */
+static void times_factors(const fd_post *p, int y, int x, float *out, int channels, int kp,
+                          int few) {
+    const float *factor = factors(p, y, x);
+    if (!factor) return;
+    if (few) {
+        for (int k = 0; k < kp; k++)
+            for (int c = 0; c < channels; c++) out[k * channels + c] *= factor[c];
+        return;
+    }
+    for (int c = 0; c < channels; c++) {
+        const vf f = vf_set1(factor[c]);
+        float *to = out + (size_t)c * kp;
+        for (int k = 0; k < kp; k += VW) vf_store(to + k, vf_mul(vf_load(to + k), f));
+    }
+}
+
 static void step_group_few(const fd_step *s, entry *list, int n, int g, float *out) {
     const int couts = s->cout / s->groups, width = padded(couts), channel = g * couts;
     const size_t rows = (size_t)s->conv.kh * s->conv.kw * (s->source.channels / s->groups);
