@@ -9,5 +9,7 @@ from hypothesis import settings
 settings.register_profile("steady", deadline=None, derandomize=True)
 settings.load_profile("steady")
 
-# Background jobs of a shell ignore Ctrl-C, and so would what the tests start and interrupt.
+# Background jobs of a shell ignore Ctrl-C, nohup a hang-up; so would what the tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+if hasattr(signal, "SIGHUP"):
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
