@@ -89,9 +89,28 @@ typedef struct {
     int relu_before;
     const float *scale;     /* can be read for a vector past its end */
     int relu_after;
-    const float *factor;    /* one a channel of every pixel, the same for all features; or NULL */
-    ptrdiff_t factor_row, factor_column; /* elements between those of neighbouring pixels */
 } fd_post;
+
+/* A number for each channel of every pixel, the same for all features; NULL: 1. */
+typedef struct {
+    const float *values;    /* of the first pixel, a channel after the other */
+    ptrdiff_t row, column;  /* elements between those of neighbouring pixels; 0: all alike */
+} fd_factor;
+
+/* A lane tensor or a part of one. */
+typedef struct {
+    const float *v;         /* of the first pixel and channel; NULL: nothing */
+    ptrdiff_t row, column;  /* elements between neighbouring pixels; 0: all alike */
+    ptrdiff_t feature;      /* of few features: elements between them */
+} fd_view;
+
+/* What is left to do with a pixel that is summed: add what is there of another tensor, `post`,
+ * multiply. */
+typedef struct {
+    fd_view more;
+    fd_post post;
+    fd_factor factor;
+} fd_finish;
 
 /* Transposed convolution of an unpooled lane tensor. */
 typedef struct {
@@ -107,8 +126,11 @@ typedef struct {
     const uint16_t *bf16;   /* for bfloat16 (bf16.h) */
     const float *sparse;    /* for leaving out zeros (sparse.h) */
     const uint16_t *sparse_bf16; /* for both (sparse_bf16.h) */
+    const float *depthwise; /* (taps, channels): every channel by itself, from a source without
+                             * pool and gate */
     int sparse_width;       /* of a row of them: whole vectors, pairs of vectors for bfloat16 */
-    fd_post post;
+    fd_post post;           /* before a sum leaves the registers, */
+    fd_finish finish;       /* and when all of a pixel is there */
     int out_h, out_w;
 } fd_step;
 
@@ -125,6 +147,7 @@ typedef struct {
     const int32_t *phase_tap;
     fd_window conv;
     fd_post post;
+    fd_finish finish;
     int out_h, out_w;
 } fd_first;
 
@@ -140,9 +163,29 @@ typedef struct {
     int v_h, v_w;
     int kp, few;            /* few: kp features as in fd_step with nv 0 */
     fd_post post;
+    fd_factor factor;
     float *out;             /* a lane tensor of source.cells; only what leads is written. May be V
                              * if that has the same cells */
 } fd_overlap;
+
+/* Lane tensors, each times its factor, added up (combine.c). */
+typedef struct {
+    const fd_view *terms;
+    const fd_factor *factors;
+    int count;
+    int w, channels, kp, few;
+    fd_post post;           /* what follows the sum ... */
+    fd_factor factor;       /* ... and then */
+    float *out;             /* (h, w, channels, kp); may be a term */
+} fd_combine;
+
+/* The sum of all pixels of a lane tensor, each times its factor. */
+typedef struct {
+    fd_view of;
+    fd_factor factor;
+    int h, w, channels, kp, few;
+    float *out;             /* (channels, kp); of few features (kp, channels) */
+} fd_reduce;
 
 /* The last transposed convolution, fed pixel by pixel by the step above it. */
 typedef struct {
@@ -198,6 +241,8 @@ typedef struct {
     int (*step_rows)(const fd_step *, float *out, int row0, int row1);
     int (*first_rows)(const fd_first *, float *out, int row0, int row1);
     void (*overlap_rows)(const fd_overlap *, int row0, int row1);
+    void (*combine_rows)(const fd_combine *, int row0, int row1);
+    int (*reduce_channels)(const fd_reduce *, int channel0, int channel1);
     /* Rows of (C, H, W) planes into channels last, and of lanes into (K, C, H, W) planes. */
     void (*planes_to_channels)(const float *planes, int channels, int h, int w, float *out,
                                ptrdiff_t out_row, ptrdiff_t out_col, int row0, int row1);

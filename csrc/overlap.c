@@ -26,7 +26,7 @@ static void overlap_cell(const fd_overlap *o, int row, int column, const int32_t
     const int whole = (int)o->source.list_row, channels = o->source.channels, kp = o->kp;
     const int32_t *next = o->next + (size_t)(row * whole + column) * channels;
     const float *own = pixel_at(o, row, column);
-    const float *factor = factors(&o->post, row - o->row, column - o->column);
+    const float *factor = factors(&o->factor, row - o->row, column - o->column);
     for (int e = 0; e < n; e++) {
         const int c = order[e];
         float *to = out + (size_t)c * kp;
@@ -46,19 +46,13 @@ static void overlap_cell(const fd_overlap *o, int row, int column, const int32_t
     }
 }
 
-static float post_one(float a, const fd_post *p, int channel) {
-    if (p->relu_before) a = 0 > a ? 0 : a;
-    if (p->scale) a *= p->scale[channel];
-    return p->relu_after && 0 > a ? 0 : a;
-}
-
 /* The same of few features. */
 static void overlap_few(const fd_overlap *o, int row, int column, const int32_t *order, int n,
                         float *out) {
     const int whole = (int)o->source.list_row, channels = o->source.channels;
     const int32_t *next = o->next + (size_t)(row * whole + column) * channels;
     const float *own = pixel_at(o, row, column);
-    const float *factor = factors(&o->post, row - o->row, column - o->column);
+    const float *factor = factors(&o->factor, row - o->row, column - o->column);
     for (int e = 0; e < n; e++) {
         const int c = order[e];
         for (int k = 0; k < o->kp; k++) out[k * channels + c] = own ? own[k * channels + c] : 0;

@@ -15,9 +15,21 @@ FD_INLINE vf post(vf a, const fd_post *p, int channel, const int one_channel) {
     return a;
 }
 
-/* The factors of a pixel, which come after that; NULL: none. */
-FD_INLINE const float *factors(const fd_post *p, int y, int x) {
-    return p->factor ? p->factor + y * p->factor_row + x * p->factor_column : NULL;
+/* The same of one value. */
+FD_INLINE float post_one(float a, const fd_post *p, int channel) {
+    if (p->relu_before) a = 0 > a ? 0 : a;
+    if (p->scale) a *= p->scale[channel];
+    return p->relu_after && 0 > a ? 0 : a;
+}
+
+/* The factors of a pixel; NULL: none. */
+FD_INLINE const float *factors(const fd_factor *f, int y, int x) {
+    return f->values ? f->values + y * f->row + x * f->column : NULL;
+}
+
+/* What a view has at a pixel; NULL: nothing. */
+FD_INLINE const float *viewed(const fd_view *of, int y, int x) {
+    return of->v ? of->v + y * of->row + x * of->column : NULL;
 }
 
 #endif

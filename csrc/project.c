@@ -2,7 +2,7 @@
  *
  * What    A step turns the lane tensor V at a pool's output into the one at the
  *         convolution's input: unpool by the switches, transposed convolution,
- *         `fd_post` and its factors. The switches come from the forward pass of one clip, so all
+ *         `fd_post` and `fd_finish`. The switches come from the forward pass of one clip, so all
  *         features share them, and with them the pattern of non-zeros: the unpooled
  *         tensor is never built. For every output pixel one list (gather.h) names the
  *         entries {row of V, row of W} that reach it, and product.h sums them up.
@@ -34,21 +34,30 @@
 
 /* ---- one step, pixel by pixel ---- */
 
-/* A finished pixel times its factors, while it is in cache: (channels, kp) or, of few features,
- * (kp, channels). */
-static void times_factors(const fd_post *p, int y, int x, float *out, int channels, int kp,
-                          int few) {
-    const float *factor = factors(p, y, x);
-    if (!factor) return;
+/* A summed pixel, while it is in cache: (channels, kp) or, of few features, (kp, channels). */
+static void finish_pixel(const fd_finish *f, int y, int x, float *out, int channels, int kp,
+                         int few) {
+    const float *factor = factors(&f->factor, y, x), *more = viewed(&f->more, y, x);
+    if (!factor && !more) return;
     if (few) {
         for (int k = 0; k < kp; k++)
-            for (int c = 0; c < channels; c++) out[k * channels + c] *= factor[c];
+            for (int c = 0; c < channels; c++) {
+                float *to = out + k * channels + c;
+                if (more) *to = post_one(*to + more[k * f->more.feature + c], &f->post, c);
+                if (factor) *to *= factor[c];
+            }
         return;
     }
+    const fd_post after = f->post;
     for (int c = 0; c < channels; c++) {
-        const vf f = vf_set1(factor[c]);
-        float *to = out + (size_t)c * kp;
-        for (int k = 0; k < kp; k += VW) vf_store(to + k, vf_mul(vf_load(to + k), f));
+        const vf by = vf_set1(factor ? factor[c] : 1);
+        const ptrdiff_t at = (ptrdiff_t)c * kp;
+        float *to = out + at;
+        for (int k = 0; k < kp; k += VW) {
+            vf a = vf_load(to + k);
+            if (more) a = post(vf_add(a, vf_load(more + at + k)), &after, c, 1);
+            vf_store(to + k, factor ? vf_mul(a, by) : a);
+        }
     }
 }
 
@@ -115,35 +124,95 @@ static void dense_pixel(gatherer *p, int Y, int X, float *out) {
     }
 }
 
-/* A step and what it remembers from pixel to pixel. */
+/* One tap of a pixel of a convolution that takes every channel by itself. */
+typedef struct {
+    const float *v, *w; /* a pixel of V and the weights of its channels */
+} tap;
+
+static vf load_part(const float *from, int count) {
+    if (count >= VW) return vf_load(from);
+    float lanes[VW] = {0};
+    for (int l = 0; l < count; l++) lanes[l] = from[l];
+    return vf_load(lanes);
+}
+
+/* Every channel by itself: the source has no pool and no gate, so that V has every place. */
+static void depthwise_pixel(const fd_step *s, tap *taps, int Y, int X, float *out) {
+    const fd_window *k = &s->conv;
+    const int channels = s->cout, kp = s->kp;
+    const fd_post after = s->post;
+    int n = 0;
+    for (int i = 0; i < k->kh; i++) {
+        const int y = Y + k->top - i * k->dh;
+        if (y < 0 || y % k->sh || y / k->sh >= s->source.h) continue;
+        for (int j = 0; j < k->kw; j++) {
+            const int x = X + k->left - j * k->dw;
+            if (x < 0 || x % k->sw || x / k->sw >= s->source.w) continue;
+            const ptrdiff_t pixel = (ptrdiff_t)(y / k->sh) * s->source.cells_w + x / k->sw;
+            taps[n++] = (tap){s->v + pixel * channels * kp,
+                              s->depthwise + (i * k->kw + j) * channels};
+        }
+    }
+    if (!s->nv) {
+        for (int f = 0; f < kp; f++)
+            for (int c = 0; c < channels; c += VW) {
+                const int some = channels - c, at = f * channels + c;
+                vf sum = vf_zero();
+                for (int t = 0; t < n; t++)
+                    sum = vf_fma(load_part(taps[t].w + c, some), load_part(taps[t].v + at, some),
+                                 sum);
+                store_part(out + at, post(sum, &after, c, 0), some);
+            }
+        return;
+    }
+    for (int c = 0; c < channels; c++)
+        for (int f = 0; f < kp; f += VW) {
+            const ptrdiff_t at = (ptrdiff_t)c * kp + f;
+            vf sum = vf_zero();
+            for (int t = 0; t < n; t++)
+                sum = vf_fma(vf_set1(taps[t].w[c]), vf_load(taps[t].v + at), sum);
+            vf_store(out + at, post(sum, &after, c, 1));
+        }
+}
+
+/* A step and what it remembers from pixel to pixel: one of these. */
 typedef struct {
     const fd_step *s;
     gatherer dense;
-    sparse_lists sparse; /* or this */
+    sparse_lists sparse;
+    tap *taps; /* depthwise */
 } stepper;
 
 static int leaves_out_zeros(const fd_step *s) { return s->sparse || s->sparse_bf16; }
 
 static int stepper_init(stepper *p, const fd_step *s) {
     p->s = s;
+    if (s->depthwise) {
+        p->taps = malloc(sizeof(tap) * s->conv.kh * s->conv.kw);
+        return p->taps != NULL;
+    }
     return leaves_out_zeros(s) ? sparse_init(&p->sparse, s)
                                : gatherer_init(&p->dense, s, step_room(s));
 }
 
 static void stepper_free(stepper *p) {
-    if (leaves_out_zeros(p->s))
+    if (p->s->depthwise)
+        free(p->taps);
+    else if (leaves_out_zeros(p->s))
         sparse_free(&p->sparse);
     else
         gatherer_free(&p->dense);
 }
 
 static void step_pixel(stepper *p, int Y, int X, float *out) {
-    if (leaves_out_zeros(p->s))
+    const fd_step *s = p->s;
+    if (s->depthwise)
+        depthwise_pixel(s, p->taps, Y, X, out);
+    else if (leaves_out_zeros(s))
         sparse_pixel(&p->sparse, Y, X, out);
     else
         dense_pixel(&p->dense, Y, X, out);
-    const fd_step *s = p->s;
-    times_factors(&s->post, Y, X, out, s->cout, s->kp, !s->nv);
+    finish_pixel(&s->finish, Y, X, out, s->cout, s->kp, !s->nv);
 }
 
 int FD_NAME(fd_step_rows)(const fd_step *s, float *out, int row0, int row1) {
@@ -233,7 +302,7 @@ static void first_columns(const fd_first *f, int Y, int X, int columns, float *o
         first_tile(f, offset, tap, n, u + x * f->kp, i, out + x * out_col + (size_t)i * f->kp,
                    out_col, 1, 1);
     for (int x = 0; x < columns; x++)
-        times_factors(&f->post, Y, X + x * k->sw, out + x * out_col, f->cout, f->kp, 0);
+        finish_pixel(&f->finish, Y, X + x * k->sw, out + x * out_col, f->cout, f->kp, 0);
 }
 
 /* Columns X, X + stride, ... that first_columns takes at once from column X on. */
@@ -258,7 +327,7 @@ static void first_pixel_few(const fd_first *f, int Y, int X, float *out) {
             store_part(out + (size_t)i * f->cout + c, post(acc, &f->post, c, 0),
                        f->cout - c);
         }
-    times_factors(&f->post, Y, X, out, f->cout, f->kp, 1);
+    finish_pixel(&f->finish, Y, X, out, f->cout, f->kp, 1);
 }
 
 int FD_NAME(fd_first_rows)(const fd_first *f, float *out, int row0, int row1) {

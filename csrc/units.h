@@ -27,6 +27,8 @@ int FD_NAME(fd_has_bf16)(void);
 int FD_NAME(fd_step_rows)(const fd_step *, float *out, int row0, int row1);
 int FD_NAME(fd_first_rows)(const fd_first *, float *out, int row0, int row1);
 void FD_NAME(fd_overlap_rows)(const fd_overlap *, int row0, int row1);
+void FD_NAME(fd_combine_rows)(const fd_combine *, int row0, int row1);
+int FD_NAME(fd_reduce_channels)(const fd_reduce *, int channel0, int channel1);
 void FD_NAME(fd_last_reach)(const fd_last *, int *reach, int *advance, ptrdiff_t *row);
 int FD_NAME(fd_last_bands)(const fd_last *, int band0, int band1);
 int FD_NAME(fd_last_seam)(const fd_last *, int band);

@@ -135,10 +135,6 @@ class Trace:
         """No absolute value at the output of layer `index`, or below it, is larger."""
         return self._bounds[index]
 
-    def chain_at(self, index: int) -> tuple[Trace, int]:
-        """The chain with layer `index`, and the place of the layer in it."""
-        return self, index
-
     def switch_cells(self, index: int) -> NDArray[Any]:
         """Switches of max pool `index`, channels last (H, W, Cs), Cs >= C."""
         return self._switches[index]
@@ -170,6 +166,7 @@ class GraphTrace(Trace):
     def __init__(self, network: Network, x: NDArray[np.float32], make: _MakeRunner) -> None:
         self.network = network
         self.x = x
+        self._derived = {}
         self._bounds = bounds_forward(network, float(np.abs(x).max()))
         self._joined: dict[int, NDArray[Any]] = {}
         self._chains: dict[int, tuple[Trace, int]] = {}
@@ -199,16 +196,13 @@ class GraphTrace(Trace):
         chain, local = self._chains[index]
         return chain.activation(local)
 
-    def chain_at(self, index: int) -> tuple[Trace, int]:
-        return self._chains[index]
+    def switch_cells(self, index: int) -> NDArray[Any]:
+        chain, local = self._chains[index]
+        return chain.switch_cells(local)
 
     def switch_planes(self, index: int) -> NDArray[Any]:
         chain, local = self._chains[index]
         return chain.switch_planes(local)
-
-    def is_join(self, index: int) -> bool:
-        """Whether a layer has several inputs."""
-        return index in self._joined
 
 
 @enough_memory("the activations of this input: take a shorter clip")

@@ -11,6 +11,7 @@ feature per vector lane in a *lane tensor* (H, W, C, lanes) and a back end that 
          send to the same place
 `Last`   the transposed convolution to the network's input, fused with the `First`
          or `Step` above it so that the largest lane tensor never exists
+`Combine`, `Reduce`  what layers of several inputs send back; only some back ends
 
 Native and Numba back ends share the geometry and packing in this module.
 """
@@ -18,7 +19,7 @@ Native and Numba back ends share the geometry and packing in this module.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
@@ -27,6 +28,7 @@ from numpy.typing import NDArray
 from .interface import Backend, FloatArray, Pair, Window
 
 __all__ = [
+    "Combine",
     "Convolution",
     "First",
     "LaneBackend",
@@ -34,10 +36,13 @@ __all__ = [
     "Overlap",
     "Phases",
     "Post",
+    "Reduce",
     "Shared",
     "Single",
     "Source",
     "Step",
+    "Term",
+    "View",
     "cached",
     "cell_places",
     "first_lanes",
@@ -97,8 +102,20 @@ class Source(NamedTuple):
     """For what a back end derives from switches and gate; lives as long as they do."""
 
 
+class View(NamedTuple):
+    """A lane tensor or a part of one."""
+
+    v: Any
+    origin: Pair = (0, 0)
+    """Row and column of `v` where it begins."""
+    channel: int = 0
+    """Its first channel."""
+    repeated: bool = False
+    """Whether `v` is one pixel, which is meant at every place."""
+
+
 class Post(NamedTuple):
-    """What follows a sum: max(0, x), x * scale[channel], max(0, x), x * factor."""
+    """What follows a sum: x + more, max(0, x), x * scale[channel], max(0, x), x * factor."""
 
     relu_before: bool = False
     scale: FloatArray | None = None
@@ -106,6 +123,15 @@ class Post(NamedTuple):
     factor: FloatArray | None = None
     """(H, W, C), contiguous in C, the same for all features; only where the back end says that
     it ``multiplies``."""
+    more: View | None = None
+    """Only where the back end ``joins``, and not after an `Overlap`."""
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing follows."""
+        return not (self.relu_before or self.relu_after) and all(
+            x is None for x in (self.scale, self.factor, self.more)
+        )
 
 
 class First(NamedTuple):
@@ -143,6 +169,32 @@ class Overlap(NamedTuple):
     """What follows the sum."""
 
 
+class Term(NamedTuple):
+    """A lane tensor of a `Combine`."""
+
+    view: View
+    factor: FloatArray | None = None
+    """(H, W, C), contiguous in C, the same for all features."""
+
+
+class Combine(NamedTuple):
+    """The sum of lane tensors, each times its factor."""
+
+    terms: Sequence[Term]
+    size: Pair
+    channels: int
+    post: Post
+    """What follows the sum."""
+
+
+class Reduce(NamedTuple):
+    """The sum of all places of a lane tensor, each times its factor: one pixel."""
+
+    term: Term
+    size: Pair
+    channels: int
+
+
 class Last(NamedTuple):
     """Transposed convolution to the input, of what `above` would have produced."""
 
@@ -177,6 +229,8 @@ class LaneBackend(Backend, Protocol):
     One that has ``add_overlaps(job: Overlap, num_threads)``, too, takes pools whose windows
     overlap; the result takes the place of ``job.v``, which nobody uses any more. One whose
     ``multiplies`` is true takes activations that go back by their derivative, as `Post.factor`.
+    One whose ``joins`` is true has ``combine(job: Combine, num_threads)`` and ``reduce(job: Reduce,
+    num_threads)``, both of which give a new lane tensor, and takes `Post.more`.
     """
 
     def has_bf16(self) -> bool:

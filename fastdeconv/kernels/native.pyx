@@ -13,6 +13,7 @@ from cpython.buffer cimport (
     PyBuffer_Release,
     PyObject_GetBuffer,
 )
+from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uintptr_t
 
 
@@ -64,8 +65,19 @@ cdef extern from "fastdeconv.h" nogil:
         int relu_before
         const float *scale
         int relu_after
-        const float *factor
-        ptrdiff_t factor_row, factor_column
+
+    ctypedef struct fd_factor:
+        const float *values
+        ptrdiff_t row, column
+
+    ctypedef struct fd_view:
+        const float *v
+        ptrdiff_t row, column, feature
+
+    ctypedef struct fd_finish:
+        fd_view more
+        fd_post post
+        fd_factor factor
 
     ctypedef struct fd_step:
         fd_source source
@@ -77,8 +89,10 @@ cdef extern from "fastdeconv.h" nogil:
         const uint16_t *bf16
         const float *sparse
         const uint16_t *sparse_bf16
+        const float *depthwise
         int sparse_width
         fd_post post
+        fd_finish finish
         int out_h, out_w
 
     ctypedef struct fd_first:
@@ -91,6 +105,7 @@ cdef extern from "fastdeconv.h" nogil:
         const int32_t *phase_tap
         fd_window conv
         fd_post post
+        fd_finish finish
         int out_h, out_w
 
     ctypedef struct fd_overlap:
@@ -101,6 +116,21 @@ cdef extern from "fastdeconv.h" nogil:
         int v_row, v_column, v_h, v_w
         int kp, few
         fd_post post
+        fd_factor factor
+        float *out
+
+    ctypedef struct fd_combine:
+        const fd_view *terms
+        const fd_factor *factors
+        int count, w, channels, kp, few
+        fd_post post
+        fd_factor factor
+        float *out
+
+    ctypedef struct fd_reduce:
+        fd_view of
+        fd_factor factor
+        int h, w, channels, kp, few
         float *out
 
     ctypedef struct fd_last:
@@ -145,6 +175,8 @@ cdef extern from "fastdeconv.h" nogil:
         int (*step_rows)(const fd_step *, float *, int, int) noexcept nogil
         int (*first_rows)(const fd_first *, float *, int, int) noexcept nogil
         void (*overlap_rows)(const fd_overlap *, int, int) noexcept nogil
+        void (*combine_rows)(const fd_combine *, int, int) noexcept nogil
+        int (*reduce_channels)(const fd_reduce *, int, int) noexcept nogil
         void (*planes_to_channels)(const float *, int, int, int, float *, ptrdiff_t, ptrdiff_t,
                                    int, int) noexcept nogil
         void (*lanes_to_planes)(const float *, int, int, int, int, int, float *, int,
@@ -370,13 +402,37 @@ cdef fd_post _post(post, list keep):
     cdef fd_post p
     p.relu_before, p.relu_after = post.relu_before, post.relu_after
     p.scale = NULL if post.scale is None else _floats(post.scale, keep)
-    p.factor, p.factor_row, p.factor_column = NULL, 0, 0
-    factor = post.factor
-    if factor is not None:  # a part of an array, so that rows do not follow each other
-        p.factor = <const float *><uintptr_t>factor.ctypes.data
-        p.factor_row, p.factor_column = factor.strides[0] // 4, factor.strides[1] // 4
-        keep.append(factor)
     return p
+
+
+cdef fd_factor _factor(factor, list keep):
+    cdef fd_factor f
+    f.values, f.row, f.column = NULL, 0, 0
+    if factor is not None:  # a part of an array, so that rows do not follow each other
+        f.values = <const float *><uintptr_t>factor.ctypes.data
+        f.row, f.column = factor.strides[0] // 4, factor.strides[1] // 4
+        keep.append(factor)
+    return f
+
+
+cdef fd_view _view(view, list keep):
+    """None: nothing; else the lane tensor, its first element and the strides."""
+    cdef fd_view f
+    cdef ptrdiff_t first
+    f.v, f.row, f.column, f.feature = NULL, 0, 0, 0
+    if view is not None:
+        values, first, f.row, f.column, f.feature = view
+        f.v = _floats(values, keep) + first
+    return f
+
+
+cdef fd_finish _finish(post, view, list keep):
+    """What is left of `post` where `view` is added before it."""
+    cdef fd_finish f
+    f.more = _view(view, keep)
+    f.post = _post(post, keep)
+    f.factor = _factor(post.factor, keep)
+    return f
 
 
 cdef class Step:
@@ -387,7 +443,7 @@ cdef class Step:
     cdef list keep
 
     def __init__(self, Table table, v, int kp, int nv, source, cells, window, int groups,
-                 int cout, post, out_size):
+                 int cout, post, more, out_size):
         self.table = table
         self.keep = []
         self.s.source = _source(source, cells, self.keep)
@@ -395,7 +451,9 @@ cdef class Step:
         self.s.kp, self.s.nv = kp, nv
         self.s.conv = _window(window)
         self.s.groups, self.s.cout = groups, cout
-        self.s.post = _post(post, self.keep)
+        self.s.finish = _finish(post, more, self.keep)
+        if more is None:
+            self.s.post = self.s.finish.post
         self.s.out_h, self.s.out_w = out_size
 
     def multiply(self, weight):
@@ -413,6 +471,10 @@ cdef class Step:
             self.s.sparse = _floats(weight, self.keep)
         self.s.sparse_width = weight.shape[3]
 
+    def keep_apart(self, weight):
+        """Every channel by itself; weights (taps, channels)."""
+        self.s.depthwise = _floats(weight, self.keep)
+
     def rows(self, float[:, :, :, ::1] out, int row0, int row1):
         cdef int status
         with nogil:
@@ -428,7 +490,7 @@ cdef class First:
     cdef list keep
 
     def __init__(self, Table table, u, weight, bint few, int cout, phase_start, phase_offset, phase_tap, window,
-                 post, out_size):
+                 post, more, out_size):
         self.table = table
         self.keep = []
         self.f.u = _floats(u, self.keep)
@@ -441,7 +503,9 @@ cdef class First:
         self.f.phase_offset = <const ptrdiff_t *>_index(phase_offset, self.keep)
         self.f.phase_tap = <const int32_t *>_index(phase_tap, self.keep)
         self.f.conv = _window(window)
-        self.f.post = _post(post, self.keep)
+        self.f.finish = _finish(post, more, self.keep)
+        if more is None:
+            self.f.post = self.f.finish.post
         self.f.out_h, self.f.out_w = out_size
 
     def rows(self, float[:, :, :, ::1] out, int row0, int row1):
@@ -469,11 +533,73 @@ cdef class Overlap:
         self.o.v_h, self.o.v_w = v.shape[:2]
         self.o.kp, self.o.few = kp, few
         self.o.post = _post(post, self.keep)
+        self.o.factor = _factor(post.factor, self.keep)
         self.o.out = _writable(out, self.keep)
 
     def rows(self, int row0, int row1):
         with nogil:
             self.table.k.overlap_rows(&self.o, row0, row1)
+
+
+cdef class Combine:
+    """Lane tensors, each times its factor, added up (see fd_combine); `terms`: (view, factor)."""
+
+    cdef Table table
+    cdef fd_combine o
+    cdef fd_view *terms
+    cdef fd_factor *factors
+    cdef list keep
+
+    def __cinit__(self):
+        self.terms, self.factors = NULL, NULL
+
+    def __init__(self, Table table, terms, int kp, bint few, int channels, post, out):
+        cdef int i
+        self.table = table
+        self.keep = []
+        self.terms = <fd_view *>PyMem_Malloc(len(terms) * sizeof(fd_view))
+        self.factors = <fd_factor *>PyMem_Malloc(len(terms) * sizeof(fd_factor))
+        if not self.terms or not self.factors:
+            raise MemoryError
+        for i, (view, factor) in enumerate(terms):
+            self.terms[i] = _view(view, self.keep)
+            self.factors[i] = _factor(factor, self.keep)
+        self.o.terms, self.o.factors, self.o.count = self.terms, self.factors, len(terms)
+        self.o.w, self.o.channels, self.o.kp, self.o.few = out.shape[1], channels, kp, few
+        self.o.post = _post(post, self.keep)
+        self.o.factor = _factor(post.factor, self.keep)
+        self.o.out = _writable(out, self.keep)
+
+    def __dealloc__(self):
+        PyMem_Free(self.terms)
+        PyMem_Free(self.factors)
+
+    def rows(self, int row0, int row1):
+        with nogil:
+            self.table.k.combine_rows(&self.o, row0, row1)
+
+
+cdef class Reduce:
+    """The sum of all pixels of a lane tensor, each times its factor (see fd_reduce)."""
+
+    cdef Table table
+    cdef fd_reduce r
+    cdef list keep
+
+    def __init__(self, Table table, view, factor, int kp, bint few, size, int channels, out):
+        self.table = table
+        self.keep = []
+        self.r.of = _view(view, self.keep)
+        self.r.factor = _factor(factor, self.keep)
+        self.r.h, self.r.w = size
+        self.r.channels, self.r.kp, self.r.few = channels, kp, few
+        self.r.out = _writable(out, self.keep)
+
+    def channels(self, int channel0, int channel1):
+        cdef int status
+        with nogil:
+            status = self.table.k.reduce_channels(&self.r, channel0, channel1)
+        _check(status)
 
 
 cdef class Last:

@@ -23,13 +23,16 @@ from .blocks import ForwardBlock
 from .dispatch import get_isa
 from .interface import FloatArray, Padding, Pair, Window, switch_dtype
 from .lanes import (
+    Combine,
     First,
     Last,
     Overlap,
     Post,
+    Reduce,
     Single,
     Source,
     Step,
+    View,
     aligned_copy,
     aligned_empty,
     aligned_zeros,
@@ -55,7 +58,10 @@ _FEW = 8
 """How much longer a multiply-add takes with so few features that they are kept out of the lanes."""
 
 _COPY = 64
-"""Multiply-adds in the time one value is copied to another layout."""
+"""Multiply-adds in the time one value is copied to another layout,"""
+
+_ADD = 16
+"""and in the time one is read and added."""
 
 _WINOGRAD_INPUTS = 16
 """Input channels from which on Winograd's algorithm is not slower (8: 1.0 to 1.1 of the direct
@@ -103,7 +109,7 @@ class NativeBackend:
     """The kernels of csrc/, on the instruction set chosen by `fastdeconv.config`."""
 
     name = "native"
-    multiplies = True
+    multiplies = joins = True
 
     # ---- the general operations, (N, C, H, W) ----
 
@@ -234,6 +240,37 @@ class NativeBackend:
         if not whole_v:
             self.release(v)
         return Lanes(out, v.lanes, v.few, v.rectified or _rectifies(job.post))
+
+    def combine(self, job: Combine, num_threads: int) -> Lanes:
+        table, like = _table(), job.terms[0].view.v
+        lanes, few = like.lanes, like.few
+        shape = (lanes, job.channels) if few else (job.channels, lanes)
+        out = _scratch.take((*job.size, *shape))
+        terms = [(_viewed(term.view), term.factor) for term in job.terms]
+        kernel = native.Combine(
+            table, terms, lanes, few, job.channels, _readable(table, job.post), out
+        )
+        threads = _enough_threads(num_threads, len(terms) * out.size * _ADD)
+        _run_rows(kernel.rows, job.size[0], threads)
+        rectified = _rectifies(job.post) or all(term.view.v.rectified for term in job.terms)
+        return Lanes(out, lanes, few, rectified)
+
+    def reduce(self, job: Reduce, num_threads: int) -> Lanes:
+        table, (view, factor), channels = _table(), job.term, job.channels
+        lanes, few = view.v.lanes, view.v.few
+        out = _scratch.take((1, 1, lanes, channels) if few else (1, 1, channels, lanes))
+        kernel = native.Reduce(
+            table, _viewed(view), factor, lanes, few, job.size, channels, out
+        )
+        threads = _enough_threads(num_threads, math.prod(job.size) * out.size * _ADD)
+        _run_rows(kernel.channels, channels, threads)
+        return Lanes(out, lanes, few, False)
+
+    def add_maps(self, v: Lanes, maps: FloatArray, features: NDArray[np.intp]) -> None:
+        """Add maps (K, H, W), map k to channel features[k] of its lane."""
+        own = np.arange(len(features))
+        at = (slice(None), slice(None), *((own, features) if v.few else (features, own)))
+        v.values[at] += maps.transpose(1, 2, 0)
 
     def project_last(
         self, job: Last, out: FloatArray, rows: NDArray[np.intp], num_threads: int
@@ -655,11 +692,19 @@ def _step(table: Any, job: Step, post: Post, num_threads: int) -> Any:
     cells = _cells(source, num_threads)
     if job.v.few and job.v.lanes == 1:
         cells = _without_zeros(source, cells, job.v.values, num_threads)
+    window, depthwise = conv.window, _is_depthwise(job)
+    if window.stride != (1, 1) and not depthwise:
+        source, window = _with_stride(source, window)
     step = native.Step(
-        table, job.v.values, job.v.lanes, nv, source, cells, conv.window, conv.groups,
-        conv.input_channels, post, conv.input_size,
+        table, job.v.values, job.v.lanes, nv, source, cells, window, conv.groups,
+        conv.input_channels, post, _viewed(post.more), conv.input_size,
     )
-    if _is_sparse(table, job):
+    if depthwise:
+        step.keep_apart(cached(
+            conv.cache, "depthwise",
+            lambda: np.ascontiguousarray(conv.weight[:, 0].reshape(len(conv.weight), -1).T),
+        ))
+    elif _is_sparse(table, job):
         step.leave_out_zeros(cached(
             conv.cache, ("sparse", table.name, job.bf16),
             lambda: _pack_sparse(conv.weight, table, job.bf16),
@@ -674,6 +719,43 @@ def _step(table: Any, job: Step, post: Post, num_threads: int) -> Any:
     return step
 
 
+def _with_stride(source: Source, window: Window) -> tuple[Source, Window]:
+    """A convolution with a stride as one of stride 1, of a source with as much room between."""
+    pool, stride = source.pool, window.stride
+    wide = Window(
+        pool.kernel, _times(pool.stride, stride), _times(pool.dilation, stride),
+        tuple(_times(side, (s, s)) for side, s in zip(pool.padding, stride)),
+    )
+    rows, columns = ((n - 1) * s + 1 for n, s in zip(source.size, stride))
+    return source._replace(pool=wide, size=(rows, columns)), window._replace(stride=(1, 1))
+
+
+def _times(one: Pair, other: Pair) -> Pair:
+    return one[0] * other[0], one[1] * other[1]
+
+
+def _is_depthwise(job: Step) -> bool:
+    """Whether every channel goes by itself, from a source that has values everywhere."""
+    conv, source = job.conv, job.source
+    by_itself = conv.weight.shape[:2] == (conv.groups, 1)
+    return by_itself and source.switches is None and source.gate is None and not job.bf16
+
+
+def _viewed(view: View | None) -> tuple[FloatArray, int, int, int, int] | None:
+    """A view for kernels: the tensor, its first element, and the elements between rows, columns
+    and, of few features, features."""
+    if view is None:
+        return None
+    values, lanes, few, _ = view.v
+    _, w, *pixel = values.shape
+    column = math.prod(pixel)
+    channel = view.channel * (1 if few else lanes)
+    if view.repeated:
+        return values, channel, 0, 0, pixel[1]
+    row, first = w * column, view.origin[0] * w + view.origin[1]
+    return values, first * column + channel, row, column, pixel[1]
+
+
 def _rectifies(post: Post) -> bool:
     return post.relu_before or post.relu_after
 
@@ -681,9 +763,10 @@ def _rectifies(post: Post) -> bool:
 def _is_sparse(table: Any, job: Step) -> bool:
     """Whether csrc/sparse.h can take a step, and is faster."""
     conv = job.conv
-    plain = conv.groups == 1 and conv.window.stride == conv.window.dilation == (1, 1)
+    plain = conv.groups == 1 and conv.window.dilation == (1, 1)
     # Offsets into the weights have 32 bits, numbers of their rows in bfloat16 have 15.
-    fits = job.source.size[1] * conv.weight[:, :, 0, 0].size < 2**30 and (
+    width = job.source.size[1] * conv.window.stride[1]
+    fits = width * conv.weight[:, :, 0, 0].size < 2**30 and (
         not job.bf16 or conv.weight[:, 0].size <= 2**15
     )
     return plain and fits and not job.v.few and _has_zeros(table, job)
@@ -840,5 +923,5 @@ def _first(
     return native.First(
         table, u, weight, few, conv.input_channels, phases.start,
         np.ascontiguousarray(places, np.intp), phases.tap, conv.window, post,
-        conv.input_size,
+        _viewed(post.more), conv.input_size,
     )

@@ -15,7 +15,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import fastdeconv as fd
-from fastdeconv.deconvnet import projection
+from fastdeconv.deconvnet import cost
 
 PROPERTY = settings(derandomize=True, deadline=None)
 
@@ -218,12 +218,12 @@ def test_pieces_of_a_map_give_the_bits_of_the_whole(case: Case) -> None:
     # Small maps are projected whole; here columns are few and features never too cheap.
     for implementation in IMPLEMENTATIONS:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(projection, "_PIECE_WORK", np.inf)
+            patch.setattr(cost, "PIECE_WORK", np.inf)
             whole = case.maps(**implementation)
-            patch.setattr(projection, "_LANE_BYTES", 1)
-            patch.setattr(projection, "_LEAST_COLUMNS", 3)
+            patch.setattr(cost, "LANE_BYTES", 1)
+            patch.setattr(cost, "LEAST_COLUMNS", 3)
             np.testing.assert_array_equal(case.maps(**implementation), whole)
-            patch.setattr(projection, "_PIECE_WORK", -np.inf)
+            patch.setattr(cost, "PIECE_WORK", -np.inf)
             np.testing.assert_array_equal(case.maps(**implementation), whole)
 
 

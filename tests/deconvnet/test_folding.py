@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fastdeconv as fd
-from fastdeconv.deconvnet import projection
+from fastdeconv.deconvnet import cost
 from fastdeconv.deconvnet.folding import folded
 
 CONV = {"type": "conv2d", "padding": "same", "out": 20, "kernel": (3, 3)}
@@ -99,6 +99,6 @@ def test_bits_depend_neither_on_threads_nor_features_nor_pieces(on, build, monke
     assert found.tobytes() == whole[some].tobytes()
     again = fd.deconvolve(trace, net.layers[-1].name, num_threads=3)
     assert again.tobytes() == whole.tobytes()
-    monkeypatch.setattr(projection, "_LANE_BYTES", 1 << 20)
+    monkeypatch.setattr(cost, "LANE_BYTES", 1 << 20)
     pieces = fd.deconvolve(net.forward(x), net.layers[-1].name)
     assert pieces.tobytes() == whole.tobytes()

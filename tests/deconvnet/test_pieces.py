@@ -12,7 +12,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import fastdeconv as fd
-from fastdeconv.deconvnet import projection
+from fastdeconv.deconvnet import cost
+from fastdeconv.deconvnet.run import Run
 from fastdeconv.deconvnet.region import Region, covering_cells, reached_by, within
 from fastdeconv.kernels.interface import Window
 
@@ -33,27 +34,34 @@ def on(request: pytest.FixtureRequest) -> Iterator[dict[str, str]]:
 
 
 @contextmanager
-def in_pieces(columns: int) -> Iterator[list[Any]]:
-    """Pieces of this many input columns; yields those that are projected."""
+def ways_gone() -> Iterator[list[Any]]:
+    """Yields the ways that are gone, each with the features that go it."""
     seen: list[Any] = []
-    project = projection._Walk._project_piece
+    project = Run._run_piece
 
-    def noting(walk: Any, piece: Any, *arguments: Any) -> None:
-        seen.append(piece)
-        project(walk, piece, *arguments)
+    def noting(run: Any, way: Any, some: Any, *arguments: Any) -> None:
+        seen.append((way, some))
+        project(run, way, some, *arguments)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(projection, "_LEAST_COLUMNS", columns)
-        patch.setattr(projection, "_LANE_BYTES", 0)
-        patch.setattr(projection._Walk, "_project_piece", noting)
+        patch.setattr(Run, "_run_piece", noting)
         yield seen
+
+
+@contextmanager
+def in_pieces(columns: int) -> Iterator[list[Any]]:
+    """Pieces of this many input columns; yields what `ways_gone` does."""
+    with pytest.MonkeyPatch.context() as patch, ways_gone() as ways:
+        patch.setattr(cost, "LEAST_COLUMNS", columns)
+        patch.setattr(cost, "LANE_BYTES", 0)
+        yield ways
 
 
 @contextmanager
 def parts_pay(answer: bool) -> Iterator[None]:
     """Whether sparse starts are projected on their own part of every layer."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(projection._Walk, "_pays", lambda *_: answer)
+        patch.setattr(cost, "pays", lambda *_: answer)
         yield
 
 
@@ -185,12 +193,12 @@ def test_every_column_is_projected_once_for_every_feature(on, build, count):
     with in_pieces(columns=7) as pieces:
         fd.deconvolve(trace, "l8", some_features(trace, "l8", count))
     columns = np.zeros((count, 61), int)
-    for piece in pieces:
-        assert len(piece.chosen) <= 64
-        columns[np.ix_(piece.chosen, range(*piece.way.inputs.cols))] += 1
-    sounding = [k for piece in pieces for k in piece.chosen]
+    for way, some in pieces:
+        assert len(some) <= 64
+        columns[np.ix_(some, range(*way.inputs.cols))] += 1
+    sounding = [k for _, some in pieces for k in some]
     np.testing.assert_array_equal(columns[sounding], 1)
-    assert len({piece.way.inputs for piece in pieces}) == 9
+    assert len({way.inputs for way, _ in pieces}) == 9
 
 
 @pytest.mark.parametrize("threads", [1, 2, 5])
@@ -210,13 +218,12 @@ def test_a_clip_long_enough_comes_in_pieces_unasked(build):
         {"type": "conv2d", "out": 4, "kernel": (1, 1)},
     ]
     trace = build(records, (1, 6, 1200)).forward(np.ones((1, 6, 1200)))
-    walk = projection._Walk(trace, "deconvnet", fd.kernels.dispatch.get_backend(None), 1, False)
-    pieces = list(walk._pieces(walk._chain(4), trace["l4"], False))
-    assert len(pieces) > 1
-    assert [p.way.inputs.cols[0] for p in pieces[1:]] == [
-        p.way.inputs.cols[1] for p in pieces[:-1]
-    ]
-    assert pieces[-1].way.inputs.cols[1] == 1200
+    with ways_gone() as gone:
+        fd.deconvolve(trace, "l4")
+    ways = [way for way, _ in gone]
+    assert len(ways) > 1
+    assert [w.inputs.cols[0] for w in ways[1:]] == [w.inputs.cols[1] for w in ways[:-1]]
+    assert ways[-1].inputs.cols[1] == 1200
 
 
 # Sparse starts
@@ -271,10 +278,10 @@ def test_parts_and_pieces_in_one_call_give_the_bits_of_the_whole(on, build, rule
         whole = fd.deconvolve(trace, "l8", rule=rule, start=start)
     with pytest.MonkeyPatch.context() as patch, in_pieces(columns=9) as pieces:
         patch.setattr(
-            projection._Walk, "_pays", lambda _, chain, parts, *__: parts[0].output.size == (1, 1)
+            cost, "pays", lambda facts, route, parts, *_: parts[0].output.size == (1, 1)
         )
         found = fd.deconvolve(trace, "l8", rule=rule, start=start)
-    assert {piece.alone for piece in pieces} == {False, True}
+    assert {way.alone for way, _ in pieces} == {False, True}
     np.testing.assert_array_equal(found, whole)
     assert not found[4:6].any()
 
@@ -284,9 +291,9 @@ def test_the_strongest_unit_of_a_large_layer_is_projected_alone(build):
     trace = published(build, width=9001)
     with in_pieces(columns=9001) as pieces:
         maps = fd.deconvolve(trace, "l8", [3, 9], start="max")
-    assert [piece.alone for piece in pieces] == [True, True]
-    for k, piece in enumerate(pieces):
-        part = maps[k][(slice(None), *piece.way.inputs.slices)]
+    assert [way.alone for way, _ in pieces] == [True, True]
+    for k, (way, _) in enumerate(pieces):
+        part = maps[k][(slice(None), *way.inputs.slices)]
         assert part.size < maps[k].size / 20
         assert np.count_nonzero(part) == np.count_nonzero(maps[k]) > 0
 

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fastdeconv as fd
-from fastdeconv.deconvnet import projection
+from fastdeconv.deconvnet import cost
 
 RULES = ("deconvnet", "guided", "gradient")
 ROUNDING = 2.0**-9
@@ -158,8 +158,8 @@ def test_no_error_exceeds_what_rounding_every_product_can_do(
 @contextmanager
 def in_pieces(columns: int) -> Any:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(projection, "_LEAST_COLUMNS", columns)
-        patch.setattr(projection, "_LANE_BYTES", 0)
+        patch.setattr(cost, "LEAST_COLUMNS", columns)
+        patch.setattr(cost, "LANE_BYTES", 0)
         yield
 
 

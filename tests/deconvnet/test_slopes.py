@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fastdeconv as fd
-from fastdeconv.deconvnet import projection
+from fastdeconv.deconvnet import cost
 
 RULES = ("deconvnet", "guided", "gradient")
 CONV = {"type": "conv2d", "padding": "same", "out": 20, "kernel": (3, 3)}
@@ -64,7 +64,7 @@ def test_pieces_of_a_long_clip_fit_together(on, build, monkeypatch, activation, 
     net = build(records, (1, 20, 700))
     trace = net.forward(noise(1, 20, 700))
     whole = fd.deconvolve(trace, net.layers[-1].name, rule=rule)
-    monkeypatch.setattr(projection, "_LANE_BYTES", 1 << 20)
+    monkeypatch.setattr(cost, "LANE_BYTES", 1 << 20)
     trace = net.forward(noise(1, 20, 700))
     pieces = fd.deconvolve(trace, net.layers[-1].name, rule=rule, num_threads=3)
     assert pieces.tobytes() == whole.tobytes()

@@ -36,7 +36,8 @@ def _elementwise(layer: Any, arrays: nn.Arrays, x: Array, arithmetic: Arithmetic
 def activation_slope(trace: Activations, index: int, channels: Any = slice(None)) -> Array:
     """The derivative of an activation where it was, planes of its channels (C, H, W)."""
     layer: Any = trace.network.layers[index]
-    taken = trace.activation(index if layer.row.at_output else index - 1)[channels]
+    (below,) = trace.network.sources[index]
+    taken = trace.activation(index if layer.row.at_output else below)[channels]
     slope: Array = layer.row.derivative(
         taken, **_parameters(layer, trace.network.arrays, channels)
     )

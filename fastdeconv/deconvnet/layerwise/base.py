@@ -88,7 +88,8 @@ class Back:
     @property
     def input(self) -> Array:
         """What the layer took going forward, (C, H, W), as far as its channels count here."""
-        x: Array = self.trace.activation(self.index - 1)[self.channels]
+        (below,) = self.trace.network.sources[self.index]
+        x: Array = self.trace.activation(below)[self.channels]
         return x
 
     @property

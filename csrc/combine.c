@@ -1,0 +1,102 @@
+/* The backward pass through what has several inputs or outputs.
+ *
+ * What    Where a signal forks going forward, what comes back is added; a product sends back what
+ *         comes times its other input, and where that was repeated over all places the sum of
+ *         them. Here both are done on lane tensors.
+ * Layout  (h, w, channel, lane); of few features (h, w, feature, channel). Of a tensor that is
+ *         read a part may be meant, or one pixel for all (fd_view).
+ * Mix     per term, value and vector of lanes 1 load, 1 FMA, or 1 add without a factor: bound by
+ *         memory.
+ * Numbers float32. Terms in their order; sums of pixels row by row, then of the rows from the top,
+ *         whatever the threads.
+ */
+#include <string.h>
+
+#include "post.h"
+
+/* Term i of a pixel, times its factor. */
+FD_INLINE float term_one(const float *from, const float *factor, ptrdiff_t at, int channel) {
+    return factor ? from[at] * factor[channel] : from[at];
+}
+
+static void combine_few(const fd_combine *o, int y, int x, float *out) {
+    const float *last = factors(&o->factor, y, x);
+    for (int k = 0; k < o->kp; k++)
+        for (int c = 0; c < o->channels; c++) {
+            float sum = 0;
+            for (int i = 0; i < o->count; i++) {
+                const float *from = viewed(o->terms + i, y, x);
+                const float one = term_one(from, factors(o->factors + i, y, x),
+                                           k * o->terms[i].feature + c, c);
+                sum = i ? sum + one : one;
+            }
+            sum = post_one(sum, &o->post, c);
+            out[k * o->channels + c] = last ? sum * last[c] : sum;
+        }
+}
+
+static void combine_lanes(const fd_combine *o, int y, int x, float *out) {
+    const float *last = factors(&o->factor, y, x);
+    const fd_post after = o->post;
+    const int kp = o->kp;
+    for (int c = 0; c < o->channels; c++) {
+        const ptrdiff_t at = (ptrdiff_t)c * kp;
+        for (int k = 0; k < kp; k += VW) {
+            vf sum = vf_zero();
+            for (int i = 0; i < o->count; i++) {
+                const float *factor = factors(o->factors + i, y, x);
+                vf one = vf_load(viewed(o->terms + i, y, x) + at + k);
+                if (factor) one = vf_mul(one, vf_set1(factor[c]));
+                sum = i ? vf_add(sum, one) : one;
+            }
+            sum = post(sum, &after, c, 1);
+            vf_store(out + at + k, last ? vf_mul(sum, vf_set1(last[c])) : sum);
+        }
+    }
+}
+
+void FD_NAME(fd_combine_rows)(const fd_combine *o, int row0, int row1) {
+    const size_t pixel = (size_t)o->channels * o->kp;
+    for (int y = row0; y < row1; y++)
+        for (int x = 0; x < o->w; x++)
+            (o->few ? combine_few : combine_lanes)(o, y, x,
+                                                   o->out + ((size_t)y * o->w + x) * pixel);
+}
+
+/* Adds a pixel's channels from..to-1 to `sums` (channel, lane). */
+static void add_pixel(const fd_reduce *r, int y, int x, int from, int to, float *sums) {
+    const float *v = viewed(&r->of, y, x), *factor = factors(&r->factor, y, x);
+    const int kp = r->kp;
+    for (int c = from; c < to; c++, sums += kp) {
+        if (r->few) {
+            for (int k = 0; k < kp; k++)
+                sums[k] += term_one(v, factor, k * r->of.feature + c, c);
+            continue;
+        }
+        const vf by = vf_set1(factor ? factor[c] : 1);
+        const float *lanes = v + (ptrdiff_t)c * kp;
+        for (int k = 0; k < kp; k += VW) {
+            const vf one = vf_mul(vf_load(lanes + k), by);
+            vf_store(sums + k, vf_add(vf_load(sums + k), one));
+        }
+    }
+}
+
+int FD_NAME(fd_reduce_channels)(const fd_reduce *r, int channel0, int channel1) {
+    const size_t size = (size_t)(channel1 - channel0) * r->kp;
+    float *total = fd_scratch(2 * size), *row = total + size;
+    if (!total) return -1;
+    memset(total, 0, sizeof(float) * size);
+    for (int y = 0; y < r->h; y++) {
+        memset(row, 0, sizeof(float) * size);
+        for (int x = 0; x < r->w; x++) add_pixel(r, y, x, channel0, channel1, row);
+        for (size_t i = 0; i < size; i++) total[i] += row[i];
+    }
+    for (int c = channel0; c < channel1; c++)
+        for (int k = 0; k < r->kp; k++) {
+            const size_t at = r->few ? (size_t)k * r->channels + c : (size_t)c * r->kp + k;
+            r->out[at] = total[(size_t)(c - channel0) * r->kp + k];
+        }
+    free(total);
+    return 0;
+}

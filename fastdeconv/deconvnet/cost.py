@@ -1,0 +1,258 @@
+"""Which parts of the maps are computed together, for which features, and what it costs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..kernels.interface import Pair
+from ..network import layers as nn
+from .facts import Facts
+from .region import Part, Region, covering_cells, reached_by
+from .route import Segment, is_spread
+
+__all__ = [
+    "Route", "boxes", "lane_bytes", "lanes_at_once", "parts_above", "parts_below", "parts_whole",
+    "pays", "pieces_of", "sources_of", "together", "whole_start",
+]
+
+Array = NDArray[Any]
+
+LANES = 64
+"""Most features in one pass."""
+FEW_LANES = 16
+"""Lanes come in this many."""
+LANE_BYTES = 1 << 26
+"""Two consecutive lane tensors stay below this; longer clips are projected in pieces."""
+LEAST_COLUMNS = 128
+"""Input columns of such a piece: pieces overlap by what a few of them reach."""
+PIECE_WORK = 2e7
+"""What it costs to look after a piece, as multiply-adds: some 0.2 ms."""
+
+
+class Route(NamedTuple):
+    """The way from some layers down to the input in lanes."""
+
+    firsts: tuple[int, ...]
+    """Convolutions that take one map a feature."""
+    segments: dict[int, Segment]
+    """From top to bottom, by the layer each begins at."""
+    is_chain: bool
+    """Whether one convolution follows the other and nothing is added."""
+
+
+def sources_of(facts: Facts, segment: Segment) -> tuple[int, ...]:
+    """Where what comes out of a segment, and through the layer at its end, is sent."""
+    if segment.end != segment.top and facts.takers[segment.end] > 1:
+        return (segment.end,)
+    return facts.net.sources[segment.end]
+
+
+def is_convolution(facts: Facts, segment: Segment) -> bool:
+    """Whether a segment ends at a convolution that takes what comes out of it."""
+    to_itself = sources_of(facts, segment) == (segment.end,)
+    return isinstance(facts.net.layers[segment.end], nn.Conv2d) and not to_itself
+
+
+def _needs_everything(facts: Facts, segment: Segment) -> bool:
+    """Whether a part of what is sent depends on all of the tensor above."""
+    layer = facts.net.layers[segment.end]
+    if sources_of(facts, segment) == (segment.end,):
+        return False
+    if isinstance(layer, nn.Multiply):
+        return any(facts.size(k) != facts.size(segment.end) for k in facts.net.sources[segment.end])
+    return is_spread(layer)
+
+
+# ---- parts ----
+
+
+def parts_whole(facts: Facts, route: Route) -> dict[int, Part]:
+    """All of every map."""
+    return {
+        top: _part(facts, segment, Region.of(facts.size(top)))
+        for top, segment in route.segments.items()
+    }
+
+
+def _part(facts: Facts, segment: Segment, cells: Region) -> Part:
+    if is_convolution(facts, segment):
+        return facts.whole(segment.end, cells)
+    return Part(cells, cells, cells)
+
+
+def parts_above(facts: Facts, route: Route, inputs: Region) -> dict[int, Part]:
+    """What these input places need of the tensor at the top of every segment."""
+    needed = {-1: inputs}
+    parts: dict[int, Part] = {}
+    for top, segment in reversed(route.segments.items()):
+        sources = sources_of(facts, segment)
+        if is_convolution(facts, segment):
+            below = needed[sources[0]]
+            output = cells = _covering(facts, segment.end, below)
+            if segment.pool is not None:
+                cells = _covering(facts, segment.pool, output)
+                output = _unpooled(facts, segment, cells)
+            parts[top] = Part(output, below, cells)
+        elif _needs_everything(facts, segment):
+            parts[top] = _part(facts, segment, Region.of(facts.size(top)))
+        else:
+            cells = needed[sources[0]]
+            for source in sources[1:]:
+                cells = cells.around(needed[source])
+            parts[top] = Part(cells, cells, cells)
+        needed[top] = parts[top].cells
+    return parts
+
+
+def whole_start(facts: Facts, conv: int, parts: dict[int, Part], inputs: Region) -> Part:
+    """The part of a first convolution, of which these parts come below."""
+    below = facts.below(conv)
+    needed = inputs if below < 0 else parts[below].cells
+    output = _covering(facts, conv, needed)
+    return Part(output, needed, output)
+
+
+def parts_below(facts: Facts, route: Route, start: Region) -> tuple[Part, dict[int, Part]]:
+    """What is reached from `start` at the output of a chain's first convolution."""
+    (conv,) = route.firsts
+    first = Part(start, _reached(facts, conv, start), start)
+    parts: dict[int, Part] = {}
+    above = first.input
+    for top, segment in route.segments.items():
+        cells = output = above
+        if segment.pool is not None:
+            if segment.below is not None:
+                # Sums are kept at the first window that points to a place, even if that sends
+                # nothing.
+                cells = _covering(facts, segment.pool, _unpooled(facts, segment, above))
+            output = _unpooled(facts, segment, cells)
+        above = _reached(facts, segment.end, output)
+        parts[top] = Part(output, above, cells)
+    return first, parts
+
+
+def _covering(facts: Facts, index: int, inputs: Region) -> Region:
+    return covering_cells(facts.window(index), inputs, facts.size(index))
+
+
+def _reached(facts: Facts, index: int, output: Region) -> Region:
+    return reached_by(facts.window(index), output, facts.size(facts.below(index)))
+
+
+def _unpooled(facts: Facts, segment: Segment, cells: Region) -> Region:
+    """What cells of the tensor above a segment become at its lower end."""
+    return cells if segment.pool is None else _reached(facts, segment.pool, cells)
+
+
+# ---- features and columns that go together ----
+
+
+def boxes(maps: Array) -> dict[Region, list[int]]:
+    """Which of the maps (K, H, W), none of them silent, are zero outside the same rectangle."""
+    there = maps != 0
+    sides = []
+    for axis in (2, 1):
+        some = there.any(axis=axis)
+        sides.append((some.argmax(axis=1), some.shape[1] - some[:, ::-1].argmax(axis=1)))
+    found: dict[Region, list[int]] = {}
+    for k, (top, bottom, left, right) in enumerate(zip(*sides[0], *sides[1])):
+        box = Region((int(top), int(bottom)), (int(left), int(right)))
+        found.setdefault(box, []).append(k)
+    return found
+
+
+def together(features: list[int], rule: str, bf16: bool, most: int = LANES) -> Iterator[list[int]]:
+    """As many features as share a pass."""
+    for at in range(0, len(features), most):
+        some = features[at : at + most]
+        left_over = len(some) % FEW_LANES
+        # Behind a rectifier native kernels leave out zeros, padding among them.
+        few = FEW_LANES // (2 if rule == "gradient" else 4)
+        if len(some) > left_over and 0 < left_over <= few and not bf16:
+            # Padded to whole vectors they would cost more than by themselves.
+            yield some[:-left_over]
+            some = some[-left_over:]
+        yield some
+
+
+def pieces_of(size: Pair, columns: int) -> list[Region]:
+    """Inputs of this size, so many columns at a time."""
+    height, width = size
+    return [
+        Region((0, height), (column, min(width, column + columns)))
+        for column in range(0, width, columns)
+    ]
+
+
+def columns_at_once(facts: Facts, route: Route) -> int:
+    """Columns of the input that are projected together."""
+    _, width = facts.size(-1)
+    if any(_needs_everything(facts, segment) for segment in route.segments.values()):
+        return width
+    return max(LEAST_COLUMNS, LANE_BYTES * width // max(1, LANES * lane_bytes(facts, route)))
+
+
+def lanes_at_once(facts: Facts, route: Route) -> int:
+    """Features that are projected together."""
+    if route.is_chain:
+        return LANES
+    fits = LANE_BYTES // max(1, lane_bytes(facts, route))
+    return max(FEW_LANES, min(LANES, fits // FEW_LANES * FEW_LANES))
+
+
+def lane_bytes(facts: Facts, route: Route) -> int:
+    """Bytes a lane of all tensors that exist at a time."""
+    tops = list(route.segments)
+    place = {top: i for i, top in enumerate([*tops, -1])}
+    alive = [0] * (len(tops) + 1)
+    last = _fused_last(facts, route)
+    for i, top in enumerate(tops):
+        if top == last:
+            continue  # it stays in cache
+        until = max(place[source] for source in sources_of(facts, route.segments[top]))
+        for at in range(i, until + 1):
+            if at < len(tops):
+                alive[at] += math.prod(facts.shape(top))
+    if last is None:
+        alive[-1] += math.prod(facts.shape(-1))
+    return 4 * max(alive)
+
+
+def _fused_last(facts: Facts, route: Route) -> int | None:
+    """Where the last segment begins, if its tensor is scattered to the input as it is summed."""
+    top, segment = list(route.segments.items())[-1] if route.segments else (None, None)
+    if segment is None or not route.is_chain or segment.below is not None:
+        return None
+    layer: Any = facts.net.layers[segment.end]
+    return top if layer.groups == 1 else None
+
+
+def pays(
+    facts: Facts, route: Route, parts: Sequence[Part], whole: Sequence[Part], count: int
+) -> bool:
+    """Whether `count` features are cheaper on these parts than among others on the whole."""
+    alone, all_of_it = _work(facts, route, parts), _work(facts, route, whole)
+    # Measured on 64 channels: one feature alone does the work of 4 in full lanes, 8 of 12.
+    few = count <= FEW_LANES // 2
+    in_lanes = 3 + 1.1 * count if few else -(-count // FEW_LANES) * FEW_LANES
+    return alone * in_lanes + PIECE_WORK < all_of_it * count
+
+
+def _work(facts: Facts, route: Route, parts: Sequence[Part]) -> float:
+    """Multiply-adds of one feature through a chain: its first convolution and its segments."""
+    work = 0.0
+    segments: list[Segment | None] = [None, *route.segments.values()]
+    for segment, part in zip(segments, parts):
+        conv = route.firsts[0] if segment is None else segment.end
+        weight = facts.net.arrays[f"{facts.net.layers[conv].name}.weight"]
+        channels = 1 if segment is None else len(weight)
+        each = channels * weight[0].size
+        if segment is not None and segment.pool is not None:
+            each /= math.prod(facts.window(segment.pool).stride)
+        work += math.prod(part.input.size) * each
+    return work

@@ -1,0 +1,193 @@
+"""What one forward pass decides for the way back, as kernels want it; kept with the trace."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..kernels.interface import Pair, Window
+from ..kernels.lanes import NO_POOL, Convolution, Post, Source, cached
+from ..network import layers as nn
+from .layerwise import activation_slope, affine_of
+from .plan import layer_cache
+from .region import Part, Region, within
+from .route import Order, Segment, takers_of
+from .trace import Trace
+
+__all__ = ["Facts"]
+
+Array = NDArray[Any]
+
+
+class Facts:
+    """Sizes, switches, gates and slopes of a trace; layers by index, -1 is the input."""
+
+    def __init__(self, trace: Trace, dtype: Any) -> None:
+        self.trace, self.net, self.dtype = trace, trace.network, dtype
+        known = trace.derived("facts")
+        self.shapes = cached(
+            known, "shapes", lambda: [trace.x.shape, *self.net.shapes(trace.x.shape)]
+        )
+        self.takers = cached(known, "takers", lambda: takers_of(self.net))
+        self.overlapping = cached(known, "overlapping", lambda: {
+            i
+            for i, layer in enumerate(self.net.layers)
+            if isinstance(layer, nn.MaxPool2d) and self.window(i).overlapping
+        })
+
+    # ---- sizes ----
+
+    def shape(self, index: int) -> tuple[int, ...]:
+        """(C, H, W) of the output of a layer."""
+        shape: tuple[int, ...] = self.shapes[index + 1]
+        return shape
+
+    def size(self, index: int) -> Pair:
+        """(H, W) of the output of a layer."""
+        _, h, w = self.shapes[index + 1]
+        return h, w
+
+    def window(self, index: int) -> Window:
+        """The window of a convolution or pool."""
+        layer: Any = self.net.layers[index]
+        return cached(
+            self.trace.derived("windows"), index,
+            lambda: layer.window(self.size(self.below(index)), self.net.arrays),
+        )
+
+    def below(self, index: int) -> int:
+        """The layer that a layer of one input takes."""
+        (below,) = self.net.sources[index]
+        return below
+
+    def whole(self, index: int, cells: Region | None = None) -> Part:
+        """All of convolution `index`; `cells` where its output is unpooled from those."""
+        output = Region.of(self.size(index))
+        return Part(output, Region.of(self.size(self.below(index))), cells or output)
+
+    # ---- for jobs ----
+
+    def convolution(self, index: int, part: Part, scales: Sequence[int] = ()) -> Convolution:
+        """A convolution on a part of its maps, its outputs times the scales of these layers."""
+        layer: Any = self.net.layers[index]
+        weight, cache = self.net.arrays[f"{layer.name}.weight"], layer_cache(self.net, index)
+        if scales:
+            cache = cached(cache, ("scaled", *scales), dict)
+            own, scale = weight, self._scale(scales)
+            assert scale is not None
+            weight = cached(cache, "weight", lambda: own * scale[:, None, None, None])
+        return Convolution(
+            weight, within(self.window(index), part.input, part.output), layer.groups,
+            part.input.size, cache,
+        )
+
+    def post(self, order: Order, factor: Array | None = None) -> Post:
+        """What follows a sum."""
+        return Post(order.relu_before, self._scale(order.scales), order.relu_after, factor)
+
+    def _scale(self, scales: Sequence[int]) -> Array | None:
+        scale = None
+        for index in scales:
+            one = affine_of(self.net, index)[0]
+            scale = one if scale is None else scale * one
+        return None if scale is None else scale.astype(np.float32)
+
+    def source(self, segment: Segment, part: Part) -> Source:
+        """What the convolution below a segment is fed from: the tensor above the segment."""
+        cells, unpooled = part.cells, part.output
+        pool, switches = NO_POOL, None
+        if segment.pool is not None:
+            pool = self.window(segment.pool)
+            switches = self.trace.switch_cells(segment.pool)
+        cache = self.trace.derived(("source", segment.end, segment.pool, segment.gates))
+        gate = cached(cache, "gate", lambda: self._gate(segment))
+        return Source(
+            switches, gate, within(pool, unpooled, cells), cells.begin, cells.size,
+            unpooled.size, self.shape(segment.end)[0], cache,
+        )
+
+    def _gate(self, segment: Segment) -> NDArray[np.uint8] | None:
+        """1 where every gating rectifier was active, in the places of the pooled tensor."""
+        gate: Array | None = None
+        for index in segment.gates:
+            active = self.active(index, segment.pool)
+            gate = active if gate is None else gate & active
+        if gate is None:
+            return None
+        return np.ascontiguousarray(gate.transpose(1, 2, 0)).view(np.uint8)
+
+    def factor(self, segment: Segment, cells: Region, with_gates: bool) -> Array | None:
+        """The product of the slopes of a segment, in these places of the tensor above it; times 0
+        where a gate is closed, if those are to count here."""
+        gates = segment.gates if with_gates else ()
+        if not segment.slopes and not gates:
+            return None
+
+        def product() -> Array:
+            planes = [self.slope(i, segment.pool) for i in segment.slopes]
+            planes += [self.active(i, segment.pool) for i in gates]
+            whole = functools.reduce(np.multiply, planes).transpose(1, 2, 0)
+            return np.ascontiguousarray(whole, np.float32)
+
+        cache = self.trace.derived(("products", segment.pool))
+        part: Array = cached(cache, (segment.slopes, gates), product)[cells.slices]
+        return part
+
+    def cells_last(self, index: int) -> Array:
+        """The output of a layer as (H, W, C), float32."""
+        return cached(
+            self.trace.derived("cells last"), index,
+            lambda: np.ascontiguousarray(
+                self.trace.activation(index).transpose(1, 2, 0), np.float32
+            ),
+        )
+
+    # ---- activations ----
+
+    def pooled_slope(self, index: int, pool: int) -> Array:
+        """`slope`, kept."""
+        key = index, pool, self.dtype
+        return cached(self.trace.derived("slopes"), key, lambda: self.slope(index, pool))
+
+    def slope(self, index: int, pool: int | None) -> Array:
+        """The derivative of activation `index`, in the places of the tensor pooled by `pool`."""
+        slope = activation_slope(self.trace, index).astype(self.dtype)
+        return slope if pool is None or index > pool else self._pooled(slope, pool)
+
+    def active(self, index: int, pool: int | None) -> Array:
+        """Where rectifier `index` was active, in the places of the tensor pooled by `pool`."""
+        layer: Any = self.net.layers[index]
+
+        def active(output: Array) -> Array:
+            where: Array = layer.row.derivative(output, **layer.parameters) > 0
+            return where
+
+        if pool is None or index > pool:
+            return active(self.trace.activation(index))
+        if self._hands_on(index, pool):
+            # The pool kept the rectifier's own values, and those are at hand.
+            return active(self.trace.activation(pool))
+        return self._pooled(active(self.trace.activation(index)), pool)
+
+    def _hands_on(self, index: int, pool: int) -> bool:
+        """Whether what `index` puts out comes to `pool` as it is."""
+        between = self.below(pool)
+        while between != index and isinstance(self.net.layers[between], nn.Dropout):
+            between = self.below(between)
+        return between == index
+
+    def _pooled(self, values: Array, pool: int) -> Array:
+        """Planes at a pool's input, read where its switches point."""
+        window = self.window(pool)
+        switches = self.trace.switch_planes(pool).astype(np.intp)
+        c, h, w = switches.shape
+        rows = switches // window.kernel[1] * window.dilation[0]
+        rows += (np.arange(h) * window.stride[0] - window.padding[0][0])[:, None]
+        cols = switches % window.kernel[1] * window.dilation[1]
+        cols += np.arange(w) * window.stride[1] - window.padding[1][0]
+        picked: Array = values[np.arange(c)[:, None, None], rows, cols]
+        return picked
