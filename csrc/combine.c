@@ -35,24 +35,38 @@ static void combine_few(const fd_combine *o, int y, int x, float *out) {
         }
 }
 
+/* One vector of lanes of a channel: the terms' sum, with what follows. */
+FD_INLINE vf combined(const float *const *from, const float *const *by, int count, ptrdiff_t at,
+                      int c, const fd_post *after, const float *last) {
+    vf sum = vf_load(from[0] + at);
+    if (by[0]) sum = vf_mul(sum, vf_set1(by[0][c]));
+    for (int i = 1; i < count; i++) {
+        vf one = vf_load(from[i] + at);
+        if (by[i]) one = vf_mul(one, vf_set1(by[i][c]));
+        sum = vf_add(sum, one);
+    }
+    sum = post(sum, after, c, 1);
+    return last ? vf_mul(sum, vf_set1(last[c])) : sum;
+}
+
 static void combine_lanes(const fd_combine *o, int y, int x, float *out) {
+    const float *from[FD_MOST_TERMS], *by[FD_MOST_TERMS];
     const float *last = factors(&o->factor, y, x);
     const fd_post after = o->post;
-    const int kp = o->kp;
-    for (int c = 0; c < o->channels; c++) {
-        const ptrdiff_t at = (ptrdiff_t)c * kp;
-        for (int k = 0; k < kp; k += VW) {
-            vf sum = vf_zero();
-            for (int i = 0; i < o->count; i++) {
-                const float *factor = factors(o->factors + i, y, x);
-                vf one = vf_load(viewed(o->terms + i, y, x) + at + k);
-                if (factor) one = vf_mul(one, vf_set1(factor[c]));
-                sum = i ? vf_add(sum, one) : one;
-            }
-            sum = post(sum, &after, c, 1);
-            vf_store(out + at + k, last ? vf_mul(sum, vf_set1(last[c])) : sum);
-        }
+    const int kp = o->kp, count = o->count;
+    for (int i = 0; i < count; i++) {
+        from[i] = viewed(o->terms + i, y, x);
+        by[i] = factors(o->factors + i, y, x);
     }
+    for (int c = 0; c < o->channels; c++)
+        for (int k = 0; k < kp; k += VW) {
+            const ptrdiff_t at = (ptrdiff_t)c * kp + k;
+            /* Of a constant number of terms, by far the most frequent ones, without a loop. */
+            const vf sum = count == 2   ? combined(from, by, 2, at, c, &after, last)
+                           : count == 1 ? combined(from, by, 1, at, c, &after, last)
+                                        : combined(from, by, count, at, c, &after, last);
+            vf_store(out + at, sum);
+        }
 }
 
 void FD_NAME(fd_combine_rows)(const fd_combine *o, int row0, int row1) {

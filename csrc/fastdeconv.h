@@ -105,16 +105,21 @@ typedef struct {
 } fd_view;
 
 /* What is left to do with a pixel that is summed: add what is there of another tensor, `post`,
- * multiply. */
+ * multiply, add it to sums. */
 typedef struct {
     fd_view more;
     fd_post post;
     fd_factor factor;
+    float *sums;            /* (rows, channels, kp), or NULL: to those of its row the pixel is added,
+                             * times ... */
+    fd_factor counts;       /* ... these; of few features (rows, kp, channels) */
 } fd_finish;
 
 /* Transposed convolution of an unpooled lane tensor. */
-typedef struct {
+typedef struct fd_step {
     fd_source source;
+    const struct fd_step *above; /* where V comes from, pixel by pixel, instead of memory: for a
+                             * 1 x 1 convolution of stride 1 without pool and gate; or NULL */
     const float *v;         /* lanes (cells_h, cells_w, source.channels, kp) */
     int kp, nv;             /* nv vectors of lanes at a time; divides kp / vector width.
                              * nv 0: kp features, at most half a vector of them, and
@@ -168,9 +173,11 @@ typedef struct {
                              * if that has the same cells */
 } fd_overlap;
 
+#define FD_MOST_TERMS 256
+
 /* Lane tensors, each times its factor, added up (combine.c). */
 typedef struct {
-    const fd_view *terms;
+    const fd_view *terms;   /* at most FD_MOST_TERMS */
     const fd_factor *factors;
     int count;
     int w, channels, kp, few;

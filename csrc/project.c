@@ -17,6 +17,7 @@
  *         added in `last_seam`. Between the two a pool whose windows overlap (overlap.c) needs
  *         all of the tensor; then it is read from memory.
  * Sparse  Behind a rectifier most steps leave out the zeros (sparse.h, sparse_bf16.h).
+ * Fused   A 1 x 1 convolution may take its pixels from the step above while they are in cache.
  * Few     Features that fill at most half a vector stay out of the lanes (few.h).
  * Layout  V (h, w, channel, lane); of few features (h, w, feature, channel). W packed per
  *         group: for every block of NC output channels (the last may be smaller)
@@ -34,47 +35,66 @@
 
 /* ---- one step, pixel by pixel ---- */
 
+/* A finished pixel to the sums of its row. */
+static void add_to_sums(const fd_finish *f, int y, int x, const float *pixel, int channels, int kp,
+                        int few) {
+    const float *by = factors(&f->counts, y, x);
+    float *sums = f->sums + (ptrdiff_t)y * channels * kp;
+    if (few) {
+        for (int k = 0; k < kp; k++)
+            for (int c = 0; c < channels; c++)
+                sums[k * channels + c] += pixel[k * channels + c] * by[c];
+        return;
+    }
+    for (int c = 0; c < channels; c++, pixel += kp, sums += kp)
+        for (int k = 0; k < kp; k += VW)
+            vf_store(sums + k, vf_add(vf_load(sums + k),
+                                      vf_mul(vf_load(pixel + k), vf_set1(by[c]))));
+}
+
 /* A summed pixel, while it is in cache: (channels, kp) or, of few features, (kp, channels). */
 static void finish_pixel(const fd_finish *f, int y, int x, float *out, int channels, int kp,
                          int few) {
     const float *factor = factors(&f->factor, y, x), *more = viewed(&f->more, y, x);
-    if (!factor && !more) return;
-    if (few) {
+    if (few && (factor || more)) {
         for (int k = 0; k < kp; k++)
             for (int c = 0; c < channels; c++) {
                 float *to = out + k * channels + c;
                 if (more) *to = post_one(*to + more[k * f->more.feature + c], &f->post, c);
                 if (factor) *to *= factor[c];
             }
-        return;
-    }
-    const fd_post after = f->post;
-    for (int c = 0; c < channels; c++) {
-        const vf by = vf_set1(factor ? factor[c] : 1);
-        const ptrdiff_t at = (ptrdiff_t)c * kp;
-        float *to = out + at;
-        for (int k = 0; k < kp; k += VW) {
-            vf a = vf_load(to + k);
-            if (more) a = post(vf_add(a, vf_load(more + at + k)), &after, c, 1);
-            vf_store(to + k, factor ? vf_mul(a, by) : a);
+    } else if (factor || more) {
+        const fd_post after = f->post;
+        for (int c = 0; c < channels; c++) {
+            const vf by = vf_set1(factor ? factor[c] : 1);
+            const ptrdiff_t at = (ptrdiff_t)c * kp;
+            float *to = out + at;
+            for (int k = 0; k < kp; k += VW) {
+                vf a = vf_load(to + k);
+                if (more) a = post(vf_add(a, vf_load(more + at + k)), &after, c, 1);
+                vf_store(to + k, factor ? vf_mul(a, by) : a);
+            }
         }
     }
+    if (f->sums) add_to_sums(f, y, x, out, channels, kp, few);
 }
 
-static void step_group_few(const fd_step *s, entry *list, int n, int g, float *out) {
+static void step_group_few(const fd_step *s, const float *v, entry *list, int n, int g,
+                           float *out) {
     const int couts = s->cout / s->groups, width = padded(couts), channel = g * couts;
     const size_t rows = (size_t)s->conv.kh * s->conv.kw * (s->source.channels / s->groups);
-    const few_block f = {s->v, s->source.channels, s->weight + g * rows * width, width,
+    const few_block f = {v, s->source.channels, s->weight + g * rows * width, width,
                          out + channel, s->cout, couts, &s->post, channel};
     product_of_few(&f, list, n, s->kp);
 }
 
-static void step_group(const fd_step *s, const entry *list, int n, int g, float *out) {
+static void step_group(const fd_step *s, const float *from, const entry *list, int n, int g,
+                       float *out) {
     const int couts = s->cout / s->groups, nc = tile_nc[s->nv];
     const size_t rows = (size_t)s->conv.kh * s->conv.kw * (s->source.channels / s->groups);
     const float *w0 = s->weight + (size_t)g * rows * couts;
     for (int k = 0; k < s->kp; k += s->nv * VW) {
-        const lane_rows v = {s->v + k, s->kp};
+        const lane_rows v = {from + k, s->kp};
         for (int c = 0; c < couts; c += nc) {
             const int channel = g * couts + c;
             const panel_block to = {out + (size_t)channel * s->kp + k, s->kp, &s->post, channel};
@@ -118,16 +138,26 @@ static void dense_pixel(gatherer *p, int Y, int X, float *out) {
         entry *list = s->groups > 1 ? p->split + p->bounds[g] : p->list;
         const int count = s->groups > 1 ? p->bounds[g + 1] - p->bounds[g] : n;
         if (s->nv)
-            step_group(s, list, count, g, out);
+            step_group(s, s->v, list, count, g, out);
         else
-            step_group_few(s, list, count, g, out);
+            step_group_few(s, s->v, list, count, g, out);
     }
 }
 
 /* One tap of a pixel of a convolution that takes every channel by itself. */
 typedef struct {
-    const float *v, *w; /* a pixel of V and the weights of its channels */
+    int v;          /* which of the pixels of V that are in use */
+    const float *w; /* the weights of its channels */
 } tap;
+
+/* What some pixels of a row want of V: its places in so many rows and columns. */
+typedef struct {
+    const float **v; /* of every place in use */
+    float *lanes;    /* one channel of all of them */
+    tap *taps;       /* (pixel, taps) */
+    int *n;          /* taps of every pixel */
+    int places;
+} depthwise;
 
 static vf load_part(const float *from, int count) {
     if (count >= VW) return vf_load(from);
@@ -136,102 +166,240 @@ static vf load_part(const float *from, int count) {
     return vf_load(lanes);
 }
 
-/* Every channel by itself: the source has no pool and no gate, so that V has every place. */
-static void depthwise_pixel(const fd_step *s, tap *taps, int Y, int X, float *out) {
+/* NV vectors of lanes of channel c. */
+FD_INLINE void depthwise_lanes(const tap *taps, int n, const float *lanes, int c, const int NV,
+                               const fd_post *after, float *out) {
+    vf sum[FD_MAX_NV];
+    FD_UNROLL
+    for (int j = 0; j < NV; j++) sum[j] = vf_zero();
+    for (int t = 0; t < n; t++) {
+        const vf w = vf_set1(taps[t].w[c]);
+        const float *v = lanes + taps[t].v * NV * VW;
+        FD_UNROLL
+        for (int j = 0; j < NV; j++) sum[j] = vf_fma(w, vf_load(v + j * VW), sum[j]);
+    }
+    FD_UNROLL
+    for (int j = 0; j < NV; j++) vf_store(out + j * VW, post(sum[j], after, c, 1));
+}
+
+#define DEPTHWISE_CASE(NV) \
+    case NV: depthwise_lanes(taps, n, lanes, c, NV, after, out); break;
+FD_INLINE void depthwise_channel(const tap *taps, int n, const float *lanes, int c, int nv,
+                                 const fd_post *after, float *out) {
+    switch (nv) {
+        DEPTHWISE_CASE(1) DEPTHWISE_CASE(2)
+#if FD_MAX_NV == 4
+        DEPTHWISE_CASE(3) DEPTHWISE_CASE(4)
+#endif
+    }
+}
+
+/* Channels further on that are fetched while one is brought together. */
+#define DEPTHWISE_AHEAD 4
+
+/* Pixels of a row that a step gives at a time: as many as the first step does. */
+#if FD_REGISTERS >= 32
+#define COLUMNS 12
+#else
+#define COLUMNS 6
+#endif
+
+static void depthwise_free(depthwise *p) {
+    free(p->v);
+    free(p->lanes);
+    free(p->taps);
+    free(p->n);
+}
+
+static int depthwise_init(depthwise *p, const fd_step *s) {
     const fd_window *k = &s->conv;
-    const int channels = s->cout, kp = s->kp;
-    const fd_post after = s->post;
-    int n = 0;
+    const size_t taps = (size_t)COLUMNS * k->kh * k->kw;
+    const size_t most = k->kh * ((COLUMNS + (k->kw - 1) * k->dw) / k->sw + 2);
+    p->v = malloc(sizeof(float *) * most);
+    p->lanes = fd_scratch(most * FD_MAX_NV * VW);
+    p->taps = malloc(sizeof(tap) * taps);
+    p->n = malloc(sizeof(int) * COLUMNS);
+    if (p->v && p->lanes && p->taps && p->n) return 1;
+    depthwise_free(p);
+    return 0;
+}
+
+/* What reaches the pixels (Y, X..X+columns-1), of a source without pool and gate, so that V has
+ * every place. */
+static void find_taps(depthwise *p, const fd_step *s, int Y, int X, int columns) {
+    const fd_window *k = &s->conv;
+    const int left = X + k->left - (k->kw - 1) * k->dw, right = X + columns - 1 + k->left;
+    const int x0 = left > 0 ? (left + k->sw - 1) / k->sw : 0;
+    const int x1 = right / k->sw < s->source.w ? right / k->sw + 1 : s->source.w;
+    const int wide = x1 > x0 ? x1 - x0 : 0;
+    p->places = 0;
+    memset(p->n, 0, sizeof(int) * columns);
     for (int i = 0; i < k->kh; i++) {
         const int y = Y + k->top - i * k->dh;
         if (y < 0 || y % k->sh || y / k->sh >= s->source.h) continue;
-        for (int j = 0; j < k->kw; j++) {
-            const int x = X + k->left - j * k->dw;
-            if (x < 0 || x % k->sw || x / k->sw >= s->source.w) continue;
-            const ptrdiff_t pixel = (ptrdiff_t)(y / k->sh) * s->source.cells_w + x / k->sw;
-            taps[n++] = (tap){s->v + pixel * channels * kp,
-                              s->depthwise + (i * k->kw + j) * channels};
-        }
-    }
-    if (!s->nv) {
-        for (int f = 0; f < kp; f++)
-            for (int c = 0; c < channels; c += VW) {
-                const int some = channels - c, at = f * channels + c;
-                vf sum = vf_zero();
-                for (int t = 0; t < n; t++)
-                    sum = vf_fma(load_part(taps[t].w + c, some), load_part(taps[t].v + at, some),
-                                 sum);
-                store_part(out + at, post(sum, &after, c, 0), some);
+        const float *row = s->v + (ptrdiff_t)(y / k->sh) * s->source.cells_w * s->cout * s->kp;
+        for (int x = x0; x < x1; x++) p->v[p->places + x - x0] = row + (ptrdiff_t)x * s->cout * s->kp;
+        for (int c = 0; c < columns; c++)
+            for (int j = 0; j < k->kw; j++) {
+                const int x = X + c + k->left - j * k->dw;
+                if (x < 0 || x % k->sw || x / k->sw >= s->source.w) continue;
+                p->taps[c * k->kh * k->kw + p->n[c]++] =
+                    (tap){p->places + x / k->sw - x0, s->depthwise + (i * k->kw + j) * s->cout};
             }
-        return;
+        p->places += wide;
     }
-    for (int c = 0; c < channels; c++)
-        for (int f = 0; f < kp; f += VW) {
-            const ptrdiff_t at = (ptrdiff_t)c * kp + f;
+}
+
+static void depthwise_few(const depthwise *p, const fd_step *s, const tap *taps, int n,
+                          float *out) {
+    const int channels = s->cout;
+    for (int f = 0; f < s->kp; f++)
+        for (int c = 0; c < channels; c += VW) {
+            const int some = channels - c, at = f * channels + c;
             vf sum = vf_zero();
             for (int t = 0; t < n; t++)
-                sum = vf_fma(vf_set1(taps[t].w[c]), vf_load(taps[t].v + at), sum);
-            vf_store(out + at, post(sum, &after, c, 1));
+                sum = vf_fma(load_part(taps[t].w + c, some),
+                             load_part(p->v[taps[t].v] + at, some), sum);
+            store_part(out + at, post(sum, &s->post, c, 0), some);
         }
 }
 
-/* A step and what it remembers from pixel to pixel: one of these. */
-typedef struct {
+/* Every channel by itself, of some pixels. Their windows share most of what they read: it is
+ * brought together first, as pixels often lie so that all share a few sets of L1. */
+static void depthwise_columns(depthwise *p, const fd_step *s, int Y, int X, int columns,
+                              float *out) {
+    const ptrdiff_t most = s->conv.kh * s->conv.kw, pixel = (ptrdiff_t)s->cout * s->kp;
+    const int step = s->nv * VW;
+    const fd_post after = s->post;
+    find_taps(p, s, Y, X, columns);
+    if (!s->nv) {
+        for (int i = 0; i < columns; i++)
+            depthwise_few(p, s, p->taps + i * most, p->n[i], out + i * pixel);
+        return;
+    }
+    for (int c = 0; c < s->cout; c++)
+        for (int f = 0; f < s->kp; f += step) {
+            const ptrdiff_t at = (ptrdiff_t)c * s->kp + f;
+            for (int v = 0; v < p->places; v++)
+                for (int l = 0; l < step; l += VW) {
+                    vf_store(p->lanes + v * step + l, vf_load(p->v[v] + at + l));
+                    __builtin_prefetch(p->v[v] + at + l + DEPTHWISE_AHEAD * s->kp);
+                }
+            for (int i = 0; i < columns; i++)
+                depthwise_channel(p->taps + i * most, p->n[i], p->lanes, c, s->nv, &after,
+                                  out + i * pixel + at);
+        }
+}
+
+/* A step and what it remembers from pixel to pixel. */
+typedef struct stepper {
     const fd_step *s;
+    /* One of these: */
     gatherer dense;
     sparse_lists sparse;
-    tap *taps; /* depthwise */
+    depthwise depthwise;
+    struct stepper *above;
+    /* With `above`: */
+    float *panel; /* its pixels */
+    entry *list;  /* all of its channels */
 } stepper;
 
 static int leaves_out_zeros(const fd_step *s) { return s->sparse || s->sparse_bf16; }
 
+static void stepper_free(stepper *p) {
+    if (p->s->above) {
+        if (p->above) stepper_free(p->above);
+        free(p->above);
+        free(p->panel);
+        free(p->list);
+    } else if (p->s->depthwise) {
+        depthwise_free(&p->depthwise);
+    } else if (leaves_out_zeros(p->s)) {
+        sparse_free(&p->sparse);
+    } else {
+        gatherer_free(&p->dense);
+    }
+}
+
+static int stepper_init(stepper *p, const fd_step *s);
+
+static int fused_init(stepper *p, const fd_step *s) {
+    const int channels = s->source.channels;
+    p->above = malloc(sizeof(stepper));
+    p->panel = fd_scratch((size_t)COLUMNS * channels * s->kp);
+    p->list = malloc(sizeof(entry) * ((size_t)channels + FD_LIST_ROOM));
+    if (!p->above || !p->panel || !p->list || !stepper_init(p->above, s->above)) {
+        free(p->above);
+        p->above = NULL;
+        stepper_free(p);
+        return 0;
+    }
+    for (int c = 0; c < channels; c++) p->list[c] = make_entry((uint32_t)c, (uint32_t)c);
+    end_list(p->list, channels);
+    return 1;
+}
+
 static int stepper_init(stepper *p, const fd_step *s) {
     p->s = s;
-    if (s->depthwise) {
-        p->taps = malloc(sizeof(tap) * s->conv.kh * s->conv.kw);
-        return p->taps != NULL;
-    }
+    if (s->above) return fused_init(p, s);
+    if (s->depthwise) return depthwise_init(&p->depthwise, s);
     return leaves_out_zeros(s) ? sparse_init(&p->sparse, s)
                                : gatherer_init(&p->dense, s, step_room(s));
 }
 
-static void stepper_free(stepper *p) {
-    if (p->s->depthwise)
-        free(p->taps);
-    else if (leaves_out_zeros(p->s))
-        sparse_free(&p->sparse);
-    else
-        gatherer_free(&p->dense);
+static void step_columns(stepper *p, int Y, int X, int columns, float *out);
+
+/* A 1 x 1 convolution of the pixels that the step above has just summed. */
+static void fused_columns(stepper *p, int Y, int X, int columns, float *out) {
+    const fd_step *s = p->s;
+    const int channels = s->source.channels;
+    step_columns(p->above, Y, X, columns, p->panel);
+    for (int i = 0; i < columns; i++, out += (ptrdiff_t)s->cout * s->kp) {
+        const float *v = p->panel + (ptrdiff_t)i * channels * s->kp;
+        if (s->nv)
+            step_group(s, v, p->list, channels, 0, out);
+        else
+            step_group_few(s, v, p->list, channels, 0, out);
+    }
 }
 
-static void step_pixel(stepper *p, int Y, int X, float *out) {
+/* Up to COLUMNS pixels of a row. */
+static void step_columns(stepper *p, int Y, int X, int columns, float *out) {
     const fd_step *s = p->s;
-    if (s->depthwise)
-        depthwise_pixel(s, p->taps, Y, X, out);
-    else if (leaves_out_zeros(s))
-        sparse_pixel(&p->sparse, Y, X, out);
-    else
-        dense_pixel(&p->dense, Y, X, out);
-    finish_pixel(&s->finish, Y, X, out, s->cout, s->kp, !s->nv);
+    const ptrdiff_t pixel = (ptrdiff_t)s->cout * s->kp;
+    if (s->above)
+        fused_columns(p, Y, X, columns, out);
+    else if (s->depthwise)
+        depthwise_columns(&p->depthwise, s, Y, X, columns, out);
+    for (int i = 0; i < columns; i++, out += pixel) {
+        if (leaves_out_zeros(s))
+            sparse_pixel(&p->sparse, Y, X + i, out);
+        else if (!s->above && !s->depthwise)
+            dense_pixel(&p->dense, Y, X + i, out);
+        finish_pixel(&s->finish, Y, X + i, out, s->cout, s->kp, !s->nv);
+    }
+}
+
+/* How many pixels of a row that wide it is best to ask for, from column X on: one, unless they
+ * have something in common. */
+static int columns_from(const fd_step *s, int X, int width) {
+    const int most = s->above || s->depthwise ? COLUMNS : 1;
+    return width - X < most ? width - X : most;
 }
 
 int FD_NAME(fd_step_rows)(const fd_step *s, float *out, int row0, int row1) {
     stepper p;
     if (!stepper_init(&p, s)) return -1;
     for (int y = row0; y < row1; y++)
-        for (int x = 0; x < s->out_w; x++)
-            step_pixel(&p, y, x, out + ((size_t)y * s->out_w + x) * s->cout * s->kp);
+        for (int x = 0, n; x < s->out_w; x += n) {
+            n = columns_from(s, x, s->out_w);
+            step_columns(&p, y, x, n, out + ((size_t)y * s->out_w + x) * s->cout * s->kp);
+        }
     stepper_free(&p);
     return 0;
 }
 
 /* ---- the first step: one channel per lane ---- */
-
-#if FD_REGISTERS >= 32
-#define FIRST_COLUMNS 12
-#else
-#define FIRST_COLUMNS 6
-#endif
 
 /* T columns that share their taps x 2 channels (or 1). */
 FD_INLINE void first_tile(const fd_first *f, const ptrdiff_t *offset, const int32_t *tap, int n,
@@ -243,7 +411,7 @@ FD_INLINE void first_tile(const fd_first *f, const ptrdiff_t *offset, const int3
     const float *weight = f->weight + channel * row;
     for (int k = 0; k < kp; k += VW) {
         const float *w = weight + k;
-        vf acc[2][FIRST_COLUMNS];
+        vf acc[2][COLUMNS];
         FD_UNROLL
         for (int i = 0; i < NI; i++)
             FD_UNROLL
@@ -273,7 +441,7 @@ FD_INLINE void first_tile(const fd_first *f, const ptrdiff_t *offset, const int3
     case T: first_tile(f, offset, tap, n, u, i, q, out_col, T, 2); break;
 #define FIRST_CASES_6 \
     FIRST_CASE(1) FIRST_CASE(2) FIRST_CASE(3) FIRST_CASE(4) FIRST_CASE(5) FIRST_CASE(6)
-#if FIRST_COLUMNS == 12
+#if COLUMNS == 12
 #define FIRST_CASES \
     FIRST_CASES_6 FIRST_CASE(7) FIRST_CASE(8) FIRST_CASE(9) \
     FIRST_CASE(10) FIRST_CASE(11) FIRST_CASE(12)
@@ -308,7 +476,7 @@ static void first_columns(const fd_first *f, int Y, int X, int columns, float *o
 /* Columns X, X + stride, ... that first_columns takes at once from column X on. */
 static int first_count(const fd_first *f, int X) {
     const int left = (f->out_w - X + f->conv.sw - 1) / f->conv.sw;
-    return left < FIRST_COLUMNS ? left : FIRST_COLUMNS;
+    return left < COLUMNS ? left : COLUMNS;
 }
 
 /* One pixel of few features: the channels of all of them, [feature][channel]. */
@@ -341,7 +509,7 @@ int FD_NAME(fd_first_rows)(const fd_first *f, float *out, int row0, int row1) {
     }
     for (int y = row0; y < row1; y++)
         for (int phase = 0; phase < stride; phase++)
-            for (int x = phase; x < f->out_w; x += FIRST_COLUMNS * stride)
+            for (int x = phase; x < f->out_w; x += COLUMNS * stride)
                 first_columns(f, y, x, first_count(f, x),
                               out + ((size_t)y * f->out_w + x) * pixel, stride * pixel);
     return 0;
@@ -504,9 +672,11 @@ static void produce_row(scatterer *p, stepper *above, int Y, float *panel) {
     const int columns = f->source.cells_w;
     for (int i = 0; i < p->reach; i++) p->rows[i] = ring_row(p, Y, i);
     if (f->step) {
-        for (int x = 0; x < columns; x++) {
-            step_pixel(above, Y, x, panel);
-            scatter(p, Y, x, panel);
+        const ptrdiff_t pixel = (ptrdiff_t)f->step->cout * f->kp;
+        for (int x = 0, n; x < columns; x += n) {
+            n = columns_from(f->step, x, columns);
+            step_columns(above, Y, x, n, panel);
+            for (int i = 0; i < n; i++) scatter(p, Y, x + i, panel + i * pixel);
         }
         return;
     }
@@ -526,7 +696,7 @@ static void produce_row(scatterer *p, stepper *above, int Y, float *panel) {
     const ptrdiff_t pixel = (ptrdiff_t)f->first->cout * f->kp;
     /* Of a strided convolution only every stride-th column shares its taps; sums want them in
      * order, so those go one by one. */
-    const int most = f->first->conv.sw == 1 ? FIRST_COLUMNS : 1;
+    const int most = f->first->conv.sw == 1 ? COLUMNS : 1;
     for (int x = 0; x < columns; x += most) {
         const int n = columns - x < most ? columns - x : most;
         first_columns(f->first, Y, x, n, panel, pixel);
@@ -560,7 +730,7 @@ int FD_NAME(fd_last_bands)(const fd_last *f, int band0, int band1) {
     scatterer p;
     stepper above;
     if (!scatterer_init(&p, f)) return -1;
-    float *panel = fd_scratch((size_t)FIRST_COLUMNS * f->source.channels * f->kp);
+    float *panel = fd_scratch((size_t)COLUMNS * f->source.channels * f->kp);
     const int ok = panel && (!f->step || stepper_init(&above, f->step));
     for (int band = band0; ok && band < band1; band++) produce_band(&p, &above, band, panel);
     if (ok && f->step) stepper_free(&above);

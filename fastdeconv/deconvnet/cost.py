@@ -16,8 +16,8 @@ from .region import Part, Region, covering_cells, reached_by
 from .route import Segment, is_spread
 
 __all__ = [
-    "Route", "boxes", "lane_bytes", "lanes_at_once", "parts_above", "parts_below", "parts_whole",
-    "pays", "pieces_of", "sources_of", "together", "whole_start",
+    "Route", "at_once", "boxes", "few_apart", "is_convolution", "parts_above", "parts_below",
+    "parts_whole", "pays", "pieces_of", "sources_of", "together", "whole_start",
 ]
 
 Array = NDArray[Any]
@@ -28,6 +28,8 @@ FEW_LANES = 16
 """Lanes come in this many."""
 LANE_BYTES = 1 << 26
 """Two consecutive lane tensors stay below this; longer clips are projected in pieces."""
+BRANCHED_BYTES = 1 << 28
+"""The same for all that exist at a time where the network has branches."""
 LEAST_COLUMNS = 128
 """Input columns of such a piece: pieces overlap by what a few of them reach."""
 PIECE_WORK = 2e7
@@ -166,14 +168,20 @@ def boxes(maps: Array) -> dict[Region, list[int]]:
     return found
 
 
-def together(features: list[int], rule: str, bf16: bool, most: int = LANES) -> Iterator[list[int]]:
+def few_apart(route: Route, rule: str, bf16: bool) -> int:
+    """So many features that are left over are faster by themselves."""
+    if bf16 or not route.is_chain:
+        return 0
+    # Behind a rectifier native kernels leave out zeros, padding among them.
+    return FEW_LANES // (2 if rule == "gradient" else 4)
+
+
+def together(features: list[int], few: int, most: int) -> Iterator[list[int]]:
     """As many features as share a pass."""
     for at in range(0, len(features), most):
         some = features[at : at + most]
         left_over = len(some) % FEW_LANES
-        # Behind a rectifier native kernels leave out zeros, padding among them.
-        few = FEW_LANES // (2 if rule == "gradient" else 4)
-        if len(some) > left_over and 0 < left_over <= few and not bf16:
+        if len(some) > left_over and 0 < left_over <= few:
             # Padded to whole vectors they would cost more than by themselves.
             yield some[:-left_over]
             some = some[-left_over:]
@@ -189,20 +197,16 @@ def pieces_of(size: Pair, columns: int) -> list[Region]:
     ]
 
 
-def columns_at_once(facts: Facts, route: Route) -> int:
-    """Columns of the input that are projected together."""
+def at_once(facts: Facts, route: Route) -> tuple[int, int]:
+    """How many features, and columns of the input, are projected together."""
     _, width = facts.size(-1)
-    if any(_needs_everything(facts, segment) for segment in route.segments.values()):
-        return width
-    return max(LEAST_COLUMNS, LANE_BYTES * width // max(1, LANES * lane_bytes(facts, route)))
-
-
-def lanes_at_once(facts: Facts, route: Route) -> int:
-    """Features that are projected together."""
+    each = max(1, lane_bytes(facts, route))
     if route.is_chain:
-        return LANES
-    fits = LANE_BYTES // max(1, lane_bytes(facts, route))
-    return max(FEW_LANES, min(LANES, fits // FEW_LANES * FEW_LANES))
+        return LANES, max(LEAST_COLUMNS, LANE_BYTES * width // (LANES * each))
+    fits = BRANCHED_BYTES // each
+    if fits >= LANES // 2 or any(_needs_everything(facts, s) for s in route.segments.values()):
+        return max(FEW_LANES, min(LANES, fits // FEW_LANES * FEW_LANES)), width
+    return LANES // 2, max(LEAST_COLUMNS, fits * width // (LANES // 2))
 
 
 def lane_bytes(facts: Facts, route: Route) -> int:
@@ -211,9 +215,10 @@ def lane_bytes(facts: Facts, route: Route) -> int:
     place = {top: i for i, top in enumerate([*tops, -1])}
     alive = [0] * (len(tops) + 1)
     last = _fused_last(facts, route)
+    passed_on = _passed_on(facts, route)
     for i, top in enumerate(tops):
-        if top == last:
-            continue  # it stays in cache
+        if top == last or top in passed_on:
+            continue  # it stays in cache, or is another one's
         until = max(place[source] for source in sources_of(facts, route.segments[top]))
         for at in range(i, until + 1):
             if at < len(tops):
@@ -221,6 +226,20 @@ def lane_bytes(facts: Facts, route: Route) -> int:
     if last is None:
         alive[-1] += math.prod(facts.shape(-1))
     return 4 * max(alive)
+
+
+def _passed_on(facts: Facts, route: Route) -> set[int]:
+    """Where nothing is summed: what comes is a sum that others get, too, but for scales."""
+    senders: dict[int, list[Segment]] = {}
+    for segment in route.segments.values():
+        for source in sources_of(facts, segment):
+            senders.setdefault(source, []).append(segment)
+    return {
+        top
+        for top, segment in route.segments.items()
+        if is_convolution(facts, segment) and segment.only_scales
+        and [isinstance(facts.net.layers[s.end], nn.Add) for s in senders.get(top, [])] == [True]
+    }
 
 
 def _fused_last(facts: Facts, route: Route) -> int | None:

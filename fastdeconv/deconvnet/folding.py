@@ -13,6 +13,7 @@ so that nothing can be folded where there is one between.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,23 +23,24 @@ from ..kernels.lanes import cached
 from ..network import layers as nn
 from ..network.network import Network
 from .plan import is_affine, layer_cache, rectifies
+from .route import takers_of
 from .trace import Trace
 
-__all__ = ["Folded", "folded"]
+__all__ = ["folded", "pool_above"]
 
 Array = NDArray[Any]
 
 
 class Folded(NamedTuple):
-    """A chain with its average pools folded."""
+    """A network with its average pools folded."""
 
     network: Network
     places: tuple[int, ...]
-    """For each of its layers the one of the chain whose output has the same shape."""
+    """For each of its layers the one of the whole network whose output has the same shape."""
 
 
 class FoldedTrace(Trace):
-    """The trace of a chain, as the folded one sees it."""
+    """The trace of a network, as the folded one sees it."""
 
     def __init__(self, trace: Trace, folded: Folded) -> None:
         self.network = folded.network
@@ -80,25 +82,32 @@ def folded(trace: Trace, index: int, rule: str) -> tuple[Trace, int]:
 def _fold(
     net: Network, index: int, shape: tuple[int, ...], through_rectifiers: bool
 ) -> Folded | None:
-    """The chain up to layer `index`, folded; None if it stays as it is."""
+    """The network up to layer `index`, folded; None if it stays as it is."""
     shapes = [shape, *net.shapes(shape)]
     layers: list[nn.Layer] = []
     places: list[int] = []
     arrays = dict(net.arrays)
+    names: dict[str, str] = {}
+    """Of a pool: what puts out the same now."""
+
+    def keep(layer: nn.Layer, place: int) -> None:
+        layers.append(replace(layer, inputs=tuple(names.get(name, name) for name in layer.inputs)))
+        places.append(place)
+
     at = 0
     while at <= index:
-        pool = _pool_above(net, at, index, through_rectifiers)
+        pool = pool_above(net, at, index, through_rectifiers)
         if pool is None:
-            layers.append(net.layers[at])
-            places.append(at)
+            keep(net.layers[at], at)
             at += 1
             continue
         conv, weight = _joined(net, at, pool, shapes)
         arrays[f"{conv.name}.weight"] = weight
         # The rest of the block comes behind the join; what goes back through it does not look
         # at what it put out, only the shape counts, which is that of the pool.
-        layers += [conv, *net.layers[at + 1 : pool]]
-        places += [pool] * (pool - at)
+        for layer in (conv, *net.layers[at + 1 : pool]):
+            keep(layer, pool)
+        names[net.layers[pool].name] = net.layers[pool - 1].name
         at = pool + 1
     if len(layers) == index + 1:
         return None
@@ -108,12 +117,15 @@ def _fold(
     )
 
 
-def _pool_above(net: Network, conv: int, last: int, through_rectifiers: bool) -> int | None:
+def pool_above(net: Network, conv: int, last: int, through_rectifiers: bool) -> int | None:
     """The average pool that convolution `conv` can be joined with, not above `last`."""
     if not isinstance(net.layers[conv], nn.Conv2d):
         return None
+    takers = takers_of(net)
     for place in range(conv + 1, last + 1):
         layer = net.layers[place]
+        if net.sources[place] != (place - 1,) or takers[place - 1] > 1:
+            return None
         if isinstance(layer, nn.AvgPool2d):
             kernel, stride, _, padding = layer.window((1, 1), net.arrays)
             plain = kernel == stride and padding == ((0, 0), (0, 0)) and not layer.ceil_mode
@@ -149,5 +161,5 @@ def _joined(
         (before, max(0, (n_out - 1) * s + e - n - before))
         for (before, _), n_out, s, e, n in zip(window.padding, out, stride, extent, below)
     )
-    made = nn.Conv2d(layer.name, stride, padding, 1, layer.groups, layer.bias)
+    made = replace(layer, stride=stride, padding=padding, dilation=1)
     return made, (joined / (size[0] * size[1])).astype(np.float32)

@@ -13,14 +13,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ..network import layers as nn
 from ..network.network import Network
 from .plan import is_affine, rectifies
 
 __all__ = [
-    "Abilities", "Order", "Segment", "has_slope", "is_spread", "route_of", "takers_of",
+    "Abilities", "Order", "Segment", "abilities_of", "has_slope", "is_spread", "route_of", "takers_of",
 ]
 
 
@@ -49,12 +49,10 @@ class Segment(NamedTuple):
     """Activations that multiply by their derivative, of one value at a place and channel."""
 
     @property
-    def is_empty(self) -> bool:
-        """Whether it leaves everything as it is."""
-        return self == Segment(self.top, self.end, _NOTHING)
-
-
-_NOTHING = Order((), relu_before=False, relu_after=False)
+    def only_scales(self) -> bool:
+        """Whether it does no more than multiply every channel, and leave some values out."""
+        plain = Segment(self.top, self.end, Order(self.order.scales, False, False), self.gates)
+        return self == plain
 
 
 class Abilities(NamedTuple):
@@ -66,6 +64,15 @@ class Abilities(NamedTuple):
     """Multiply every value by a factor of its place and channel."""
     joins: bool
     """Add lane tensors, and sum one up over all places."""
+
+
+def abilities_of(backend: Any) -> Abilities:
+    """What the lane kernels of a back end can do."""
+    return Abilities(
+        adds=hasattr(backend, "add_overlaps"),
+        multiplies=getattr(backend, "multiplies", False),
+        joins=getattr(backend, "joins", False),
+    )
 
 
 def has_slope(layer: nn.Layer, arrays: nn.Arrays) -> bool:

@@ -43,7 +43,7 @@ from .joins import backward_join
 from .layerwise import Arithmetic, backward_layer, mixes
 from .plan import is_affine, rectifies
 from .region import Part, Region
-from .route import Abilities, Segment, has_slope, route_of
+from .route import Segment, abilities_of, has_slope, route_of
 from .trace import Trace
 
 __all__ = ["Run"]
@@ -116,6 +116,10 @@ class _Part:
     """Whether it has all channels of the tensor."""
     factor: Array | None = None
 
+    def is_all_of(self, region: Region) -> bool:
+        """Whether the tensor has these places and channels, each once, and no others."""
+        return not self.repeated and self.is_whole and self.region == region
+
     def term(self, region: Region) -> Term:
         """What of it lies in a smaller region."""
         down, right = (a - b for a, b in zip(region.begin, self.region.begin))
@@ -187,9 +191,16 @@ class Run:
                 some = slice(at, at + size)
                 part = [start._replace(maps=start.maps[some]) for start in starts]
                 self._run(self._way_of_planes(starts), part, features[some], rows[some], out)
+            self._end()
             return
         for way, some in self._pieces(route, starts, sparse):
             self._run_piece(way, some, starts, features, rows, out)
+        self._end()
+
+    def _end(self) -> None:
+        """Nothing is taken back any more."""
+        if self.lanes is not None:
+            self.lanes.end()
 
     @property
     def _joins(self) -> bool:
@@ -367,18 +378,15 @@ class Run:
         if not is_convolution:
             return Stage(top, segment, part.cells, post, sources)
         scaled, scales = None, segment.order.scales
-        if segment == Segment(top, segment.end, segment.order, segment.gates) and scales and not (
-            segment.order.relu_before or segment.order.relu_after
-        ):
+        if segment.only_scales and scales:
             scaled = facts.convolution(segment.end, part, scales)
         return Stage(
             top, segment, part.cells, post, sources, facts.source(segment, part),
             facts.convolution(segment.end, part), scaled, below,
         )
 
-    def _whole_ways(self, route: Route) -> list[Way]:
-        """The ways to all of the input, some columns each."""
-        columns = cost.columns_at_once(self.facts, route)
+    def _whole_ways(self, route: Route, columns: int) -> list[Way]:
+        """The ways to all of the input, so many columns each."""
         key = route.firsts, tuple(route.segments.items()), columns
         return cached(self.trace.derived("ways"), key, lambda: [
             self._way(route, inputs, cost.parts_above(self.facts, route, inputs))
@@ -433,6 +441,7 @@ class Run:
     ) -> Iterator[tuple[Way, list[int]]]:
         """Which features go together, and the ways they go."""
         rest = list(range(len(starts[0].maps)))
+        few = cost.few_apart(route, self.rule, self.bf16)
         # In bfloat16 entries are rounded in pairs, and which pair up depends on the part.
         if sparse and route.is_chain and not self.bf16:
             rest, facts = [], self.facts
@@ -448,14 +457,14 @@ class Run:
                     conv = facts.convolution(route.firsts[0], first)
                     firsts = {route.firsts[0]: (conv, first.output)}
                     way = Way(firsts, stages, parts[-1].input, alone=True)
-                    for some in cost.together(group, self.rule, self.bf16):
+                    for some in cost.together(group, few, cost.LANES):
                         yield way, some
                 else:
                     rest += group
             rest.sort()
-        ways = self._whole_ways(route)
-        most = cost.lanes_at_once(self.facts, route)
-        for some in cost.together(rest, self.rule, self.bf16, most):
+        most, columns = cost.at_once(self.facts, route)
+        ways = self._whole_ways(route, columns)
+        for some in cost.together(rest, few, most):
             for way in ways:
                 yield way, some
 
@@ -551,17 +560,20 @@ class Run:
     def _are_all(self, stage: Stage, parts: list[_Part]) -> bool:
         """Whether the sum of these is a tensor that is there already."""
         (part,) = parts if len(parts) == 1 else [None]
-        return (
-            part is not None and part.factor is None and not part.repeated
-            and part.is_whole and part.region == stage.cells
-        )
+        return part is not None and part.factor is None and part.is_all_of(stage.cells)
 
     def _combined(self, stage: Stage, parts: list[_Part], post: Post) -> _Tensor:
         terms = [part.term(stage.cells) for part in parts]
-        job = Combine(terms, stage.cells.size, self.facts.shape(stage.top)[0], post)
+        own = (
+            i for i, part in enumerate(parts)
+            if part.tensor.uses == 1 and part.is_all_of(stage.cells)
+        )
+        into = next(own, None)
+        job = Combine(terms, stage.cells.size, self.facts.shape(stage.top)[0], post, into)
         v = self.backend.combine(job, self.num_threads)
-        for part in parts:
-            self._release(part.tensor)
+        for i, part in enumerate(parts):
+            if i != into:
+                self._release(part.tensor)
         return _Tensor(v)
 
     def _own(self, stage: Stage, tensor: _Tensor) -> _Tensor:
@@ -599,8 +611,13 @@ class Run:
     ) -> _Job:
         """The convolution at the end of a segment, still to be taken back."""
         settled, conv = self._settled(stage, came, features)
-        tensor = self._tensor(self._unpooled_sums(stage, settled))
+        settled = self._unpooled_sums(stage, settled)
         assert conv is not None and stage.source is not None
+        if isinstance(settled, _Job) and self._joins and self.backend.fuses(
+            settled.job, stage.source, conv
+        ):
+            return _Job(Step(settled.job, stage.source, conv, Post(), self.bf16), settled.uses)
+        tensor = self._tensor(settled)
         return _Job(Step(tensor.v, stage.source, conv, Post(), self.bf16), [tensor])
 
     def _last(
@@ -631,8 +648,10 @@ class Run:
         assert stage.segment is not None
         settled, _ = self._settled(stage, came, features)
         end, sources, facts = stage.segment.end, stage.sources, self.facts
-        layer = self.net.layers[end]
-        tensor, cells = self._tensor(settled), stage.cells
+        layer, cells = self.net.layers[end], stage.cells
+        if isinstance(settled, _Job) and isinstance(layer, nn.Multiply):
+            settled = self._counting(settled, sources, cells)
+        tensor = self._tensor(settled)
         if stage.sources == (end,) or isinstance(layer, nn.Add):
             parts = [_Part(tensor, cells) for _ in sources]
         elif isinstance(layer, nn.Concat):
@@ -654,6 +673,14 @@ class Run:
             tensor.uses += 1
             self._release(tensor)
         return zip(sources, parts)
+
+    def _counting(self, job: _Job, sources: tuple[int, ...], cells: Region) -> _Job:
+        """A job that sums up on the way what a product sends to an input of one pixel."""
+        for source, other in zip(sources, reversed(sources)):
+            if self.facts.size(source) == (1, 1) != cells.size:
+                counts = self.facts.cells_last(other)
+                return _Job(job.job._replace(post=job.job.post._replace(counts=counts)), job.uses)
+        return job
 
     def _product(self, tensor: _Tensor, cells: Region, source: int, other: int) -> _Part:
         """What a product sends to one of its inputs."""
@@ -712,15 +739,6 @@ class Run:
 
     def _layer(self, index: int, R: Array, channels: Any = slice(None)) -> Array:  # noqa: N803
         return backward_layer(self.trace, index, R, self.rule, self.arithmetic, channels)
-
-
-def abilities_of(backend: Any) -> Abilities:
-    """What the lane kernels of a back end can do."""
-    return Abilities(
-        adds=hasattr(backend, "add_overlaps"),
-        multiplies=getattr(backend, "multiplies", False),
-        joins=getattr(backend, "joins", False),
-    )
 
 
 def _scatters(stage: Stage) -> bool:

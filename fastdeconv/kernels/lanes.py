@@ -125,12 +125,15 @@ class Post(NamedTuple):
     it ``multiplies``."""
     more: View | None = None
     """Only where the back end ``joins``, and not after an `Overlap`."""
+    counts: FloatArray | None = None
+    """(H, W, C), contiguous in C: the result comes with the sum of all its places, each times
+    these; only where the back end ``joins``."""
 
     @property
     def is_empty(self) -> bool:
         """Whether nothing follows."""
         return not (self.relu_before or self.relu_after) and all(
-            x is None for x in (self.scale, self.factor, self.more)
+            x is None for x in (self.scale, self.factor, self.more, self.counts)
         )
 
 
@@ -149,7 +152,8 @@ class Step(NamedTuple):
     """Transposed convolution of an unpooled lane tensor."""
 
     v: Any
-    """A lane tensor as the back end that runs the job lays it out."""
+    """A lane tensor as the back end that runs the job lays it out, or the step whose result it is
+    where the back end ``fuses`` them."""
     source: Source
     conv: Convolution
     post: Post
@@ -185,10 +189,15 @@ class Combine(NamedTuple):
     channels: int
     post: Post
     """What follows the sum."""
+    into: int | None = None
+    """The term whose lane tensor, which is whole and nobody else's, the result may replace."""
 
 
 class Reduce(NamedTuple):
-    """The sum of all places of a lane tensor, each times its factor: one pixel."""
+    """The sum of all places of a lane tensor, each times its factor: one pixel.
+
+    What a job has summed with `Post.counts` needs no more than that.
+    """
 
     term: Term
     size: Pair
@@ -229,8 +238,10 @@ class LaneBackend(Backend, Protocol):
     One that has ``add_overlaps(job: Overlap, num_threads)``, too, takes pools whose windows
     overlap; the result takes the place of ``job.v``, which nobody uses any more. One whose
     ``multiplies`` is true takes activations that go back by their derivative, as `Post.factor`.
-    One whose ``joins`` is true has ``combine(job: Combine, num_threads)`` and ``reduce(job: Reduce,
-    num_threads)``, both of which give a new lane tensor, and takes `Post.more`.
+    One whose ``joins`` is true takes `Post.more` and has ``combine(job: Combine, num_threads)`` and
+    ``reduce(job: Reduce, num_threads)``, both of which give a lane tensor, ``add_maps(v, maps,
+    features)``, which adds one map to each lane, and ``fuses(above, source, conv)``, whether it
+    takes a step that has another one for its lane tensor.
     """
 
     def has_bf16(self) -> bool:
@@ -246,6 +257,9 @@ class LaneBackend(Backend, Protocol):
 
     def release(self, v: Any) -> None:
         """Nobody uses this lane tensor any more."""
+
+    def end(self) -> None:
+        """No job follows for now."""
 
     def from_planes(self, planes: FloatArray, bf16: bool) -> Any:
         """(K, C, H, W) as a lane tensor, for jobs in bfloat16 or not."""
@@ -437,7 +451,11 @@ def aligned_copy(array: NDArray[Any]) -> FloatArray:
 def aligned_empty(shape: tuple[int, ...]) -> FloatArray:
     """Uninitialised floats that start on a cache line."""
     size = math.prod(shape)
-    raw = np.empty(size + 16, np.float32)
-    skip = -raw.__array_interface__["data"][0] % 64 // 4
-    view: FloatArray = raw[skip : skip + size].reshape(shape)
+    view: FloatArray = aligned(np.empty(size + 16, np.float32))[:size].reshape(shape)
     return view
+
+
+def aligned(memory: FloatArray) -> FloatArray:
+    """What of some memory starts on a cache line, 16 floats less."""
+    skip = -memory.__array_interface__["data"][0] % 64 // 4
+    return memory[skip : skip + memory.size - 16]

@@ -78,9 +78,12 @@ cdef extern from "fastdeconv.h" nogil:
         fd_view more
         fd_post post
         fd_factor factor
+        float *sums
+        fd_factor counts
 
     ctypedef struct fd_step:
         fd_source source
+        const fd_step *above
         const float *v
         int kp, nv
         fd_window conv
@@ -188,6 +191,7 @@ cdef extern from "fastdeconv.h" nogil:
 
     int fd_available(const fd_kernels **)
     enum: FD_LIST_ROOM
+    enum: FD_MOST_TERMS
     void fd_sort_cells(const void *, int, ptrdiff_t, const uint8_t *, int, int, int32_t *,
                        int32_t *, int, int)
     ctypedef struct fd_shared:
@@ -432,6 +436,7 @@ cdef fd_finish _finish(post, view, list keep):
     f.more = _view(view, keep)
     f.post = _post(post, keep)
     f.factor = _factor(post.factor, keep)
+    f.sums = NULL
     return f
 
 
@@ -447,7 +452,11 @@ cdef class Step:
         self.table = table
         self.keep = []
         self.s.source = _source(source, cells, self.keep)
-        self.s.v = _floats(v, self.keep)
+        if isinstance(v, Step):
+            self.s.above = &(<Step>v).s
+            self.keep.append(v)
+        else:
+            self.s.v = _floats(v, self.keep)
         self.s.kp, self.s.nv = kp, nv
         self.s.conv = _window(window)
         self.s.groups, self.s.cout = groups, cout
@@ -474,6 +483,11 @@ cdef class Step:
     def keep_apart(self, weight):
         """Every channel by itself; weights (taps, channels)."""
         self.s.depthwise = _floats(weight, self.keep)
+
+    def sum_up(self, counts, sums):
+        """Add every pixel, times its counts, to its row of `sums`."""
+        self.s.finish.counts = _factor(counts, self.keep)
+        self.s.finish.sums = _writable(sums, self.keep)
 
     def rows(self, float[:, :, :, ::1] out, int row0, int row1):
         cdef int status
@@ -507,6 +521,11 @@ cdef class First:
         if more is None:
             self.f.post = self.f.finish.post
         self.f.out_h, self.f.out_w = out_size
+
+    def sum_up(self, counts, sums):
+        """Add every pixel, times its counts, to its row of `sums`."""
+        self.f.finish.counts = _factor(counts, self.keep)
+        self.f.finish.sums = _writable(sums, self.keep)
 
     def rows(self, float[:, :, :, ::1] out, int row0, int row1):
         cdef int status
@@ -693,6 +712,7 @@ cdef class Single:
 
 
 LIST_ROOM = FD_LIST_ROOM
+MOST_TERMS = FD_MOST_TERMS
 
 
 def sort_cells(switches, gate, int channels, int places, int32_t[::1] order,

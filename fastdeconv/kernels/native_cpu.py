@@ -23,7 +23,9 @@ from .blocks import ForwardBlock
 from .dispatch import get_isa
 from .interface import FloatArray, Padding, Pair, Window, switch_dtype
 from .lanes import (
+    NO_POOL,
     Combine,
+    Convolution,
     First,
     Last,
     Overlap,
@@ -32,7 +34,9 @@ from .lanes import (
     Single,
     Source,
     Step,
+    Term,
     View,
+    aligned,
     aligned_copy,
     aligned_empty,
     aligned_zeros,
@@ -62,6 +66,9 @@ _COPY = 64
 
 _ADD = 16
 """and in the time one is read and added."""
+
+_KEPT, _KEPT_MEANWHILE = 1 << 26, 1 << 28
+"""Bytes of lane tensors that are kept for the next one, for good and while jobs go on."""
 
 _WINOGRAD_INPUTS = 16
 """Input channels from which on Winograd's algorithm is not slower (8: 1.0 to 1.1 of the direct
@@ -103,6 +110,8 @@ class Lanes(NamedTuple):
     few: bool
     rectified: bool
     """Whether many of the values are zero."""
+    sums: FloatArray | None = None
+    """Of every row, as `Post.counts` asked for them."""
 
 
 class NativeBackend:
@@ -222,9 +231,13 @@ class NativeBackend:
         h, w = job.conv.input_size
         channels = job.conv.input_channels
         out = _scratch.take((h, w, lanes, channels) if few else (h, w, channels, lanes))
+        sums = None
+        if job.post.counts is not None:
+            sums = aligned_zeros((h, 1, *out.shape[2:]))
+            kernel.sum_up(job.post.counts, sums)
         threads = _enough_threads(num_threads, _multiply_adds(job))
         _run_edges(lambda a, b: kernel.rows(out, a, b), shrinking_edges(h, threads), threads)
-        return Lanes(out, lanes, few, _rectifies(job.post))
+        return Lanes(out, lanes, few, _rectifies(job.post), sums)
 
     def add_overlaps(self, job: Overlap, num_threads: int) -> Lanes:
         table, v, source = _table(), job.v, job.source
@@ -241,28 +254,43 @@ class NativeBackend:
             self.release(v)
         return Lanes(out, v.lanes, v.few, v.rectified or _rectifies(job.post))
 
+    def fuses(self, above: First | Step, source: Source, conv: Convolution) -> bool:
+        """Whether a step takes its values from the one above while they are in cache."""
+        pointwise = conv.groups == 1 and conv.window == NO_POOL
+        plain = source.switches is None and source.gate is None
+        # What leaves out zeros does less than what saves the way to memory and back.
+        return (
+            pointwise and plain and isinstance(above, Step) and isinstance(above.v, Lanes)
+            and not above.bf16 and not _rectifies(above.post)
+        )
+
     def combine(self, job: Combine, num_threads: int) -> Lanes:
-        table, like = _table(), job.terms[0].view.v
+        terms = job.terms
+        if len(terms) > native.MOST_TERMS:
+            sums = job._replace(terms=terms[: native.MOST_TERMS], post=Post(), into=None)
+            rest = [Term(View(self.combine(sums, num_threads))), *terms[native.MOST_TERMS :]]
+            return self.combine(job._replace(terms=rest, into=0), num_threads)
+        table, like = _table(), terms[0].view.v
         lanes, few = like.lanes, like.few
         shape = (lanes, job.channels) if few else (job.channels, lanes)
-        out = _scratch.take((*job.size, *shape))
-        terms = [(_viewed(term.view), term.factor) for term in job.terms]
+        own = None if job.into is None else terms[job.into].view.v.values
+        out = _scratch.take((*job.size, *shape)) if own is None else own
         kernel = native.Combine(
-            table, terms, lanes, few, job.channels, _readable(table, job.post), out
+            table, [(_viewed(term.view), term.factor) for term in terms], lanes, few, job.channels, _readable(table, job.post), out
         )
         threads = _enough_threads(num_threads, len(terms) * out.size * _ADD)
         _run_rows(kernel.rows, job.size[0], threads)
-        rectified = _rectifies(job.post) or all(term.view.v.rectified for term in job.terms)
+        rectified = _rectifies(job.post) or all(term.view.v.rectified for term in terms)
         return Lanes(out, lanes, few, rectified)
 
     def reduce(self, job: Reduce, num_threads: int) -> Lanes:
         table, (view, factor), channels = _table(), job.term, job.channels
-        lanes, few = view.v.lanes, view.v.few
+        lanes, few, size = view.v.lanes, view.v.few, job.size
+        if view.v.sums is not None:
+            view, factor, size = View(view.v._replace(values=view.v.sums)), None, (size[0], 1)
         out = _scratch.take((1, 1, lanes, channels) if few else (1, 1, channels, lanes))
-        kernel = native.Reduce(
-            table, _viewed(view), factor, lanes, few, job.size, channels, out
-        )
-        threads = _enough_threads(num_threads, math.prod(job.size) * out.size * _ADD)
+        kernel = native.Reduce(table, _viewed(view), factor, lanes, few, size, channels, out)
+        threads = _enough_threads(num_threads, math.prod(size) * out.size * _ADD)
         _run_rows(kernel.channels, channels, threads)
         return Lanes(out, lanes, few, False)
 
@@ -277,7 +305,7 @@ class NativeBackend:
     ) -> None:
         table, conv = _table(), job.conv
         if isinstance(job.above, Lanes):
-            above, lanes, few, _ = job.above
+            above, lanes, few = job.above[:3]
         else:
             above, lanes, few = _prepare(table, job.above, num_threads)
         nv = 0 if few else _vectors(table, lanes)
@@ -310,11 +338,12 @@ class NativeBackend:
         lanes, few = _lanes(_table(), count, bf16)
         # In bfloat16 what is left out shows in the bits, which no other feature may decide.
         rectified = not bf16 and 2 * int(np.count_nonzero(planes)) <= planes.size
+        values = _scratch.take((h, w, lanes, channels) if few else (h, w, channels, lanes))
         if few:
-            # A copy whatever the shape: it is released some time, the planes are not ours.
-            return Lanes(planes.transpose(2, 3, 0, 1).copy(order="C"), lanes, few, rectified)
-        values = aligned_zeros((h, w, channels, lanes))
-        values[..., :count] = planes.transpose(2, 3, 1, 0)
+            values[...] = planes.transpose(2, 3, 0, 1)
+        else:
+            values[..., :count] = planes.transpose(2, 3, 1, 0)
+            values[..., count:] = 0
         return Lanes(values, lanes, few, rectified)
 
     def project_single(self, job: Single, out: FloatArray, num_threads: int) -> None:
@@ -328,6 +357,9 @@ class NativeBackend:
 
     def release(self, v: Lanes) -> None:
         _scratch.give(v.values)
+
+    def end(self) -> None:
+        _scratch.keep(_KEPT)
 
     def to_planes(self, v: Lanes, planes: FloatArray, num_threads: int) -> None:
         if v.few:
@@ -353,28 +385,35 @@ class _Scratch:
     features of a deepest layer take.
     """
 
-    _MOST = 1 << 26
-    """Bytes kept for good, at most."""
-
     def __init__(self) -> None:
         # No lock, as in schedule.py: an interrupted caller would not let go of it.
         self._free: deque[FloatArray] = deque()
 
     def take(self, shape: tuple[int, ...]) -> FloatArray:
         size = math.prod(shape)
+        found: FloatArray | None = None
         for _ in range(len(self._free)):
-            flat = self._take_any()
-            if flat is None:
+            memory = self._take_any()
+            if memory is None:
                 break
-            if flat.size == size:
-                return flat.reshape(shape)
-            self._free.append(flat)
-        return aligned_empty((size,)).reshape(shape)
+            # The smallest that will do, but none of which most would lie idle.
+            if size <= memory.size <= 4 * size and (found is None or memory.size < found.size):
+                memory, found = found, memory
+            if memory is not None:
+                self._free.append(memory)
+        flat = aligned_empty((size,)) if found is None else found[:size]
+        return flat.reshape(shape)
 
     def give(self, tensor: FloatArray) -> None:
         """Nobody uses the tensor any more."""
-        self._free.append(tensor.reshape(-1))
-        while sum(a.nbytes for a in self._free.copy()) > self._MOST:
+        memory = tensor.base
+        assert isinstance(memory, np.ndarray)
+        self._free.append(aligned(memory))
+        self.keep(_KEPT_MEANWHILE)
+
+    def keep(self, most: int) -> None:
+        """Give back what is more than so many bytes."""
+        while sum(a.nbytes for a in self._free.copy()) > most:
             self._take_any()
 
     def _take_any(self) -> FloatArray | None:
@@ -398,6 +437,10 @@ def _enough_threads(num_threads: int, multiply_adds: int) -> int:
 
 def _multiply_adds(job: First | Step) -> int:
     """What a job takes without a pool; one that has a pool takes less."""
+    if isinstance(job, Step) and isinstance(job.v, Step):
+        lanes, _ = _lanes_of(job)
+        own = math.prod(job.conv.input_size) * lanes * job.conv.weight.size
+        return own + _multiply_adds(job.v)
     values = job.values if isinstance(job, First) else job.v.values
     return int(values.size) * job.conv.weight[0].size
 
@@ -673,9 +716,16 @@ def _prepare(table: Any, job: First | Step, num_threads: int) -> tuple[Any, int,
     """The kernel object of a job, the lanes of its result, and whether they are few."""
     post = _readable(table, job.post)
     if isinstance(job, Step):
-        return _step(table, job, post, num_threads), job.v.lanes, job.v.few
+        return _step(table, job, post, num_threads), *_lanes_of(job)
     lanes, few = _lanes(table, len(job.values), job.bf16)
     return _first(table, job, post, lanes, few, num_threads), lanes, few
+
+
+def _lanes_of(job: Step) -> tuple[int, bool]:
+    """The lanes of a step's result, and whether they are few."""
+    if isinstance(job.v, Step):
+        return _lanes_of(job.v)
+    return job.v.lanes, job.v.few
 
 
 def _readable(table: Any, post: Post) -> Post:
@@ -688,15 +738,20 @@ def _readable(table: Any, post: Post) -> Post:
 
 def _step(table: Any, job: Step, post: Post, num_threads: int) -> Any:
     conv, source = job.conv, job.source
-    nv = 0 if job.v.few else _vectors(table, job.v.lanes)
+    lanes, few = _lanes_of(job)
+    nv = 0 if few else _vectors(table, lanes)
     cells = _cells(source, num_threads)
-    if job.v.few and job.v.lanes == 1:
+    if isinstance(job.v, Step):
+        v, _, _ = _prepare(table, job.v, num_threads)
+    else:
+        v = job.v.values
+    if lanes == 1 and not isinstance(job.v, Step):
         cells = _without_zeros(source, cells, job.v.values, num_threads)
     window, depthwise = conv.window, _is_depthwise(job)
     if window.stride != (1, 1) and not depthwise:
         source, window = _with_stride(source, window)
     step = native.Step(
-        table, job.v.values, job.v.lanes, nv, source, cells, window, conv.groups,
+        table, v, lanes, nv, source, cells, window, conv.groups,
         conv.input_channels, post, _viewed(post.more), conv.input_size,
     )
     if depthwise:
@@ -746,7 +801,7 @@ def _viewed(view: View | None) -> tuple[FloatArray, int, int, int, int] | None:
     and, of few features, features."""
     if view is None:
         return None
-    values, lanes, few, _ = view.v
+    values, lanes, few = view.v[:3]
     _, w, *pixel = values.shape
     column = math.prod(pixel)
     channel = view.channel * (1 if few else lanes)
@@ -769,7 +824,7 @@ def _is_sparse(table: Any, job: Step) -> bool:
     fits = width * conv.weight[:, :, 0, 0].size < 2**30 and (
         not job.bf16 or conv.weight[:, 0].size <= 2**15
     )
-    return plain and fits and not job.v.few and _has_zeros(table, job)
+    return plain and fits and isinstance(job.v, Lanes) and not job.v.few and _has_zeros(table, job)
 
 
 def _has_zeros(table: Any, job: Step) -> bool:

@@ -438,6 +438,9 @@ class NumbaBackend:
     def release(self, v: FloatArray) -> None:
         """See `fastdeconv.kernels.lanes.LaneBackend`."""
 
+    def end(self) -> None:
+        """See `fastdeconv.kernels.lanes.LaneBackend`."""
+
     def from_planes(self, planes: FloatArray, bf16: bool) -> FloatArray:
         """See `fastdeconv.kernels.lanes.LaneBackend`."""
         count, channels, h, w = planes.shape

@@ -202,6 +202,9 @@ class CudaBackend:
         with _CARD:
             _scratch.give(v)
 
+    def end(self) -> None:
+        """See `fastdeconv.kernels.lanes.LaneBackend`."""
+
     def from_planes(self, planes: FloatArray, bf16: bool) -> Tensor:
         with _CARD:
             return _to_lanes(planes)

@@ -353,6 +353,11 @@ class Network:
         return names.index(name)
 
     @property
+    def known_shapes(self) -> list[Shape]:
+        """Output shape of every layer, None for sizes that depend on the input."""
+        return list(self._shapes)
+
+    @property
     def is_chain(self) -> bool:
         """Whether every layer takes the one before it, and that alone."""
         return all(taken == (i - 1,) for i, taken in enumerate(self.sources))
@@ -395,24 +400,31 @@ class Network:
         Parameters are weights and biases (running statistics do not count). The
         receptive field is rows x columns of the input that one output can see,
         edges aside; the jump is the distance in the input between neighbouring
-        outputs. Of a network with branches it also says what each layer takes.
+        outputs. "way back" says whether a layer goes back in the lanes of the vector unit, which
+        is fast, or by itself, which is as exact and slower; on the present back end, and only
+        the rules that are named where it depends on them. Of a network with branches the table
+        also says what each layer takes.
 
         Returns
         -------
         str
         """
-        head: list[str] = ["layer", "type", "output", "parameters", "field", "jump"]
+        # Here, because what computes imports this module.
+        from ..deconvnet.speed import speeds
+
+        head: list[str] = ["layer", "type", "output", "parameters", "field", "jump", "way back"]
         if not self.is_chain:
             head.append("takes")
         rows = [head]
         fields = receptive_fields(self.layers, self.sources, self.arrays)
-        for layer, shape, reach in zip(self.layers, self._shapes, fields):
+        for layer, shape, reach, speed in zip(self.layers, self._shapes, fields, speeds(self)):
             count = self._count_parameters([layer])
             row = [layer.name, layer.type, shape_text(shape), f"{count:,}" if count else "-"]
-            rows.append([*row, *reach.texts, *([] if self.is_chain else [", ".join(layer.inputs)])])
+            row += [*reach.texts, speed]
+            rows.append(row if self.is_chain else [*row, ", ".join(layer.inputs)])
         widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
         # Numbers to the right, everything else to the left.
-        marks = "<<<><<<"
+        marks = "<<<><<<<"
         lines = [
             "  ".join(f"{cell:{m}{w}}" for cell, m, w in zip(row, marks, widths)).rstrip()
             for row in rows

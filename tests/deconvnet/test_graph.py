@@ -10,10 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fastdeconv as fd
+from fastdeconv.deconvnet import cost
 from fastdeconv.deconvnet.graph import parts_of
 from fastdeconv.deconvnet.joins import backward_join
 from fastdeconv.deconvnet.layerwise import Arithmetic, backward_layer
 from fastdeconv.kernels.dispatch import get_backend
+
+from .conftest import IMPLEMENTATIONS
 
 RULES = ("deconvnet", "guided", "gradient")
 
@@ -104,7 +107,51 @@ def towers() -> fd.Network:
     )
 
 
-NETWORKS = {"residual": residual, "gated": gated, "u": u_shaped, "towers": towers}
+def mobile() -> fd.Network:
+    """An inverted bottleneck: depthwise with a stride, a gate, and a sum; wider than a vector."""
+    rng = np.random.default_rng(4)
+    norms = {
+        f"{name}.{key}": rng.uniform(0.5, 1.5, size) * rng.choice([-1, 1] if key == "weight" else [1])
+        for name, size in {"n1": 20, "n2": 20, "n3": 18}.items()
+        for key in ("weight", "bias", "running_mean", "running_var")
+    }
+    return fd.Network(
+        [
+            conv("stem"), layer("hardswish", "h0"),
+            conv("wide"), layer("batch_norm2d", "n1"), layer("hardswish", "h1"),
+            conv("deep", groups=20, stride=2), layer("batch_norm2d", "n2"),
+            layer("hardswish", "h2"), layer("reduce_mean", "mean", axes="HW"),
+            conv("down"), layer("relu", "dr"), conv("up"), layer("hardsigmoid", "gate"),
+            layer("multiply", "gated", "h2", "gate"),
+            conv("narrow"), layer("batch_norm2d", "n3"),
+            conv("deep2", groups=18), layer("add", "sum", "deep2", "n3"), layer("relu", "r"),
+        ],
+        norms | weights(rng, stem=(5, 1, 3, 3), wide=(20, 5, 1, 1), deep=(20, 1, 5, 3),
+                        down=(4, 20, 1, 1), up=(20, 4, 1, 1), narrow=(18, 20, 1, 1),
+                        deep2=(18, 1, 3, 3)),
+        (1, None, None),
+    )
+
+
+def averaged() -> fd.Network:
+    """Average pools, on a way of their own and behind a sum."""
+    rng = np.random.default_rng(5)
+    return fd.Network(
+        [
+            conv("c1"), layer("relu", "r1"), layer("avg_pool2d", "p1", kernel_size=2),
+            conv("c2"), layer("avg_pool2d", "p2", kernel_size=2),
+            conv("skip", "p1", stride=2), layer("add", "sum", "p2", "skip"), layer("relu", "r2"),
+            layer("avg_pool2d", "p3", kernel_size=2), conv("c3"), layer("elu", "e3"),
+        ],
+        weights(rng, c1=(4, 1, 3, 3), c2=(6, 4, 3, 3), skip=(6, 4, 1, 1), c3=(3, 6, 3, 3)),
+        (1, None, None),
+    )
+
+
+NETWORKS = {
+    "residual": residual, "gated": gated, "u": u_shaped, "towers": towers, "mobile": mobile,
+    "averaged": averaged,
+}
 
 
 @pytest.fixture(params=NETWORKS, scope="module")
@@ -177,6 +224,18 @@ def test_bits_depend_neither_on_threads_nor_on_the_features_in_a_call(on, net):
         some = list(range(0, len(maps), 2))
         found = fd.deconvolve(trace, own.name, some, num_threads=3)
         assert found.tobytes() == maps[some].tobytes(), own.name
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_pieces_give_the_bits_of_the_whole(on, net, monkeypatch, rule):
+    trace = net.forward(noise(1, 16, 96))
+    name = net.layers[-1].name
+    whole = fd.deconvolve(trace, name, rule=rule)
+    monkeypatch.setattr(cost, "LEAST_COLUMNS", 16)
+    monkeypatch.setattr(cost, "LANE_BYTES", 0)
+    monkeypatch.setattr(cost, "BRANCHED_BYTES", 0)
+    pieces = fd.deconvolve(trace, name, rule=rule, num_threads=3)
+    assert pieces.tobytes() == whole.tobytes()
 
 
 def test_the_gradient_is_that_of_pytorch():
@@ -256,21 +315,32 @@ def test_chains_are_as_long_as_they_can_be():
 
 @st.composite
 def graphs(draw: st.DrawFn) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Small graphs of layers that keep the shape (2, H, W)."""
+    """Small graphs of layers that keep the shape (C, H, W)."""
     rng = np.random.default_rng(draw(st.integers(0, 999)))
+    channels = draw(st.sampled_from([2, 18]))
     records: list[dict[str, Any]] = [conv("l0", "input")]
-    arrays = weights(rng, l0=(2, 2, 3, 3))
+    arrays = weights(rng, l0=(channels, channels, 3, 3))
     for i in range(1, draw(st.integers(2, 9))):
-        names = ["input", *(record["name"] for record in records)]
+        names = ["input", *(r["name"] for r in records if r["type"] != "reduce_mean")]
         taken = draw(st.lists(st.sampled_from(names), min_size=1, max_size=3))
         name = f"l{i}"
         if len(taken) > 1:
             records.append(layer(draw(st.sampled_from(["add", "multiply"])), name, *taken))
-        elif draw(st.booleans()):
+            continue
+        kind = draw(st.sampled_from(["conv", "deep", "norm", "gate", "relu", "tanh", "dropout"]))
+        if kind == "conv":
             records.append(conv(name, *taken))
-            arrays |= weights(rng, **{name: (2, 2, 3, 3)})
+            arrays |= weights(rng, **{name: (channels, channels, 3, 3)})
+        elif kind == "deep":
+            records.append(conv(name, *taken, groups=channels))
+            arrays |= weights(rng, **{name: (channels, 1, 3, 3)})
+        elif kind == "norm":
+            records.append(layer("affine", name, *taken))
+            arrays |= weights(rng, **{name: (channels,)})
+        elif kind == "gate":
+            records.append(layer("reduce_mean", f"mean{i}", *taken, axes="HW"))
+            records.append(layer("multiply", name, *taken, f"mean{i}"))
         else:
-            kind = draw(st.sampled_from(["relu", "tanh", "dropout"]))
             records.append(layer(kind, name, *taken))
     return records, arrays
 
@@ -279,16 +349,21 @@ def graphs(draw: st.DrawFn) -> tuple[list[dict[str, Any]], dict[str, Any]]:
 @given(graph=graphs(), rule=st.sampled_from(RULES))
 def test_any_graph_goes_back_as_layer_by_layer(graph, rule):
     records, arrays = graph
-    net = fd.Network(records, arrays, (2, None, None))
-    x = noise(2, 7, 8)
+    channels = len(arrays["l0.bias"])
+    net = fd.Network(records, arrays, (channels, None, None))
+    x = noise(channels, 7, 8)
     with fd.config(backend="reference"):
         exact = net.forward(x)
         index = len(net.layers) - 1
         planes = exact.activation(index)
-        start = np.zeros((2, *planes.shape))
-        for k in range(2):
+        start = np.zeros((channels, *planes.shape))
+        for k in range(channels):
             start[k, k] = planes[k]
         wanted = going_back_layer_by_layer(net, exact, index, start, rule)
-        found = fd.deconvolve(exact, net.layers[-1].name, rule=rule)
     scale = max(1e-30, np.abs(wanted).max())
-    np.testing.assert_allclose(found / scale, wanted / scale, atol=1e-6)
+    for implementation in IMPLEMENTATIONS:
+        with fd.config(**implementation):
+            found = fd.deconvolve(exact, net.layers[-1].name, rule=rule)
+            few = fd.deconvolve(exact, net.layers[-1].name, [1], rule=rule, num_threads=3)
+        np.testing.assert_allclose(found / scale, wanted / scale, atol=3e-6)
+        assert few[0].tobytes() == found[1].tobytes(), implementation

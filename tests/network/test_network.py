@@ -252,7 +252,7 @@ def test_receptive_field_is_the_span_of_input_that_one_output_sees(windows):
         last = last * s + (k - 1) * d
     row = Network(layers, {}, (1, None, None)).describe().splitlines()[3 + len(layers)]
     jump = math.prod(s for _, s, _ in windows)
-    assert row.endswith(f"  {jump} x 1") and f"  {last + 1} x 1  " in row
+    assert f"  {jump} x 1  " in row and f"  {last + 1} x 1  " in row
 
 
 def test_a_network_survives_pickling_with_read_only_arrays(net):

@@ -1,0 +1,81 @@
+"""Which layers go back in the lanes of the vector unit, and which one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..kernels.dispatch import get_backend
+from ..network import layers as nn
+from ..network.network import Network
+from .folding import pool_above
+from .layerwise import RULES
+from .route import Segment, abilities_of, route_of
+
+__all__ = ["speeds"]
+
+
+def speeds(net: Network) -> list[str]:
+    """For each layer how it goes back on the present back end, from the last layer down.
+
+    Returns
+    -------
+    list of str
+        ``"lanes"``, ``"layer by layer"``, or the rules under which it is in lanes:
+        ``"lanes: deconvnet"``.
+    """
+    backend: Any = get_backend()
+    if not hasattr(backend, "project_last"):
+        return ["layer by layer"] * len(net.layers)
+    found = {rule: _in_lanes(net, rule, backend) for rule in RULES}
+
+    def text(index: int) -> str:
+        rules = [rule for rule in RULES if index in found[rule]]
+        if len(rules) == len(RULES):
+            return "lanes"
+        return f"lanes: {', '.join(rules)}" if rules else "layer by layer"
+
+    return [text(index) for index in range(len(net.layers))]
+
+
+@dataclass
+class _Folded:
+    """A network whose folded pools do nothing, as far as routes look at it."""
+
+    layers: list[nn.Layer]
+    sources: Sequence[tuple[int, ...]]
+    arrays: nn.Arrays
+
+
+def _in_lanes(net: Network, rule: str, backend: Any) -> set[int]:
+    last = len(net.layers) - 1
+    layers = list(net.layers)
+    for conv in range(len(layers)):
+        pool = pool_above(net, conv, last, rule == "deconvnet")
+        if pool is not None:
+            layers[pool] = nn.Dropout(layers[pool].name)
+    seen: Any = _Folded(layers, net.sources, net.arrays)
+    overlapping = {
+        i
+        for i, layer in enumerate(layers)
+        if isinstance(layer, nn.MaxPool2d) and layer.window((1, 1), net.arrays).overlapping
+    }
+
+    def route(start: int) -> dict[int, Segment | None]:
+        abilities = abilities_of(backend)
+        return route_of(seen, {start: True}, rule, overlapping, abilities, net.known_shapes)
+
+    # What is above the first segment is a head, whose features are single maps at its foot.
+    start = last
+    while start > 0 and route(start)[start] is None:
+        start -= 1
+    taken: set[int] = set()
+    for top, segment in route(start).items():
+        index = top
+        while segment is not None and index != segment.end:
+            taken.add(index)
+            (index,) = net.sources[index]
+        if segment is not None:
+            taken.add(index)
+    return taken
