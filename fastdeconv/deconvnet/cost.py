@@ -16,8 +16,8 @@ from .region import Part, Region, covering_cells, reached_by
 from .route import Segment, is_spread
 
 __all__ = [
-    "Route", "at_once", "boxes", "few_apart", "is_convolution", "parts_above", "parts_below",
-    "parts_whole", "pays", "pieces_of", "sources_of", "together", "whole_start",
+    "Route", "at_once", "boxes", "few_apart", "is_convolution", "part_whole", "parts_above",
+    "parts_below", "pays", "pieces_of", "route_in_lanes", "sources_of", "together", "whole_start",
 ]
 
 Array = NDArray[Any]
@@ -45,6 +45,10 @@ class Route(NamedTuple):
     """From top to bottom, by the layer each begins at."""
     is_chain: bool
     """Whether one convolution follows the other and nothing is added."""
+    lane_bytes: int = 0
+    """Of all lane tensors that exist at a time."""
+    needs_everything: bool = False
+    """Whether a part of the input depends on all of what is above."""
 
 
 def sources_of(facts: Facts, segment: Segment) -> tuple[int, ...]:
@@ -73,12 +77,9 @@ def _needs_everything(facts: Facts, segment: Segment) -> bool:
 # ---- parts ----
 
 
-def parts_whole(facts: Facts, route: Route) -> dict[int, Part]:
-    """All of every map."""
-    return {
-        top: _part(facts, segment, Region.of(facts.size(top)))
-        for top, segment in route.segments.items()
-    }
+def part_whole(facts: Facts, segment: Segment) -> Part:
+    """All of the maps of a segment."""
+    return _part(facts, segment, Region.of(facts.size(segment.top)))
 
 
 def _part(facts: Facts, segment: Segment, cells: Region) -> Part:
@@ -101,7 +102,7 @@ def parts_above(facts: Facts, route: Route, inputs: Region) -> dict[int, Part]:
                 output = _unpooled(facts, segment, cells)
             parts[top] = Part(output, below, cells)
         elif _needs_everything(facts, segment):
-            parts[top] = _part(facts, segment, Region.of(facts.size(top)))
+            parts[top] = part_whole(facts, segment)
         else:
             cells = needed[sources[0]]
             for source in sources[1:]:
@@ -197,19 +198,36 @@ def pieces_of(size: Pair, columns: int) -> list[Region]:
     ]
 
 
+def route_in_lanes(
+    facts: Facts, firsts: tuple[int, ...], segments: dict[int, Segment]
+) -> Route:
+    """The way from some convolutions down to the input."""
+    below = [facts.below(conv) for conv in firsts]
+    for segment in segments.values():
+        below += sources_of(facts, segment)
+    is_chain = below == [*segments, -1] and all(
+        is_convolution(facts, segment) for segment in segments.values()
+    )
+    route = Route(firsts, segments, is_chain)
+    return route._replace(
+        lane_bytes=_lane_bytes(facts, route),
+        needs_everything=any(_needs_everything(facts, s) for s in segments.values()),
+    )
+
+
 def at_once(facts: Facts, route: Route) -> tuple[int, int]:
     """How many features, and columns of the input, are projected together."""
     _, width = facts.size(-1)
-    each = max(1, lane_bytes(facts, route))
+    each = max(1, route.lane_bytes)
     if route.is_chain:
         return LANES, max(LEAST_COLUMNS, LANE_BYTES * width // (LANES * each))
     fits = BRANCHED_BYTES // each
-    if fits >= LANES // 2 or any(_needs_everything(facts, s) for s in route.segments.values()):
+    if fits >= LANES // 2 or route.needs_everything:
         return max(FEW_LANES, min(LANES, fits // FEW_LANES * FEW_LANES)), width
     return LANES // 2, max(LEAST_COLUMNS, fits * width // (LANES // 2))
 
 
-def lane_bytes(facts: Facts, route: Route) -> int:
+def _lane_bytes(facts: Facts, route: Route) -> int:
     """Bytes a lane of all tensors that exist at a time."""
     tops = list(route.segments)
     place = {top: i for i, top in enumerate([*tops, -1])}

@@ -43,7 +43,7 @@ from .joins import backward_join
 from .layerwise import Arithmetic, backward_layer, mixes
 from .plan import is_affine, rectifies
 from .region import Part, Region
-from .route import Segment, abilities_of, has_slope, route_of
+from .route import Abilities, Segment, abilities_of, has_slope, route_of
 from .trace import Trace
 
 __all__ = ["Run"]
@@ -63,6 +63,14 @@ class Start(NamedTuple):
     """At its output: (K, H, W), one a feature, or all channels (K, C, H, W)."""
     pool: int | None = None
     """A pool that is left to do, at whose output they are."""
+
+
+class _Key(NamedTuple):
+    starts: tuple[tuple[int, bool, bool], ...]
+    """Each its layer, whether a convolution takes it as one map a feature, and whether it goes in
+    lanes."""
+    rule: str
+    abilities: Abilities | None
 
 
 class Stage(NamedTuple):
@@ -323,39 +331,39 @@ class Run:
 
     # ---- routes and ways ----
 
-    def _segments(self, starts: Sequence[Start]) -> dict[int, Segment | None]:
+    def _segments(self, key: _Key) -> dict[int, Segment | None]:
         """The way down from the starts; without lane kernels layer by layer."""
         tops: dict[int, bool] = {}
-        for start in starts:
-            top = self.facts.below(start.layer) if self._is_first(start) else start.layer
-            in_lanes = self.lanes is not None and start.maps.ndim == 3
+        for layer, is_first, in_lanes in key.starts:
+            top = self.facts.below(layer) if is_first else layer
             # Without joins lanes take no more than one.
             tops[top] = in_lanes and (self._joins or top not in tops)
-        key = tuple(sorted(tops.items())), self.rule, self.abilities
-        return cached(
-            self.trace.derived("routes"), key,
-            lambda: route_of(
-                self.net, tops, self.rule, self.facts.overlapping, self.abilities,
-                self.facts.shapes[1:],
-            ),
+        return route_of(
+            self.net, tops, self.rule, self.facts.overlapping, self.abilities,
+            self.facts.shapes[1:],
+        )
+
+    def _key(self, starts: Sequence[Start]) -> _Key:
+        """All that the way from these starts depends on."""
+        lanes = self.lanes is not None
+        return _Key(
+            tuple((s.layer, self._is_first(s), lanes and s.maps.ndim == 3) for s in starts),
+            self.rule, self.abilities,
         )
 
     def _route(self, starts: Sequence[Start]) -> Route | None:
         """The way down where lanes take all of it."""
-        segments = self._segments(starts)
-        if None in segments.values() or any(start.maps.ndim == 4 for start in starts):
-            return None
-        whole: dict[int, Segment] = {top: s for top, s in segments.items() if s is not None}
-        firsts = tuple(start.layer for start in starts if self._is_first(start))
-        if not firsts:
-            return None
-        below = [self.facts.below(firsts[0])]
-        for segment in whole.values():
-            below += cost.sources_of(self.facts, segment)
-        is_chain = len(starts) == 1 and below == [*whole, -1] and all(
-            cost.is_convolution(self.facts, segment) for segment in whole.values()
-        )
-        return Route(firsts, whole, is_chain)
+        key = self._key(starts)
+
+        def make() -> Route | None:
+            segments = self._segments(key)
+            if None in segments.values() or not all(in_lanes for _, _, in_lanes in key.starts):
+                return None
+            whole = {top: s for top, s in segments.items() if s is not None}
+            firsts = tuple(layer for layer, is_first, _ in key.starts if is_first)
+            return cost.route_in_lanes(self.facts, firsts, whole) if firsts else None
+
+        return cached(self.trace.derived("routes"), key, make)
 
     def _way(self, route: Route, inputs: Region, parts: dict[int, Part], **more: Any) -> Way:
         firsts = {}
@@ -385,39 +393,33 @@ class Run:
             facts.convolution(segment.end, part), scaled, below,
         )
 
-    def _whole_ways(self, route: Route, columns: int) -> list[Way]:
+    def _whole_ways(self, key: _Key, route: Route, columns: int) -> list[Way]:
         """The ways to all of the input, so many columns each."""
-        key = route.firsts, tuple(route.segments.items()), columns
-        return cached(self.trace.derived("ways"), key, lambda: [
+        return cached(self.trace.derived("ways"), (key, columns), lambda: [
             self._way(route, inputs, cost.parts_above(self.facts, route, inputs))
             for inputs in cost.pieces_of(self.facts.size(-1), columns)
         ])
 
     def _way_of_planes(self, starts: Sequence[Start]) -> Way:
         """The whole way, where not all of it is in lanes."""
-        segments = self._segments(starts)
+        key = self._key(starts)
 
         def make() -> Way:
             stages = []
-            for top, segment in segments.items():
+            for top, segment in self._segments(key).items():
                 cells = Region.of(self.facts.size(top))
                 if segment is None:
                     stages.append(Stage(top, None, cells, Post(), self.net.sources[top]))
-                    continue
-                known = Route((), {top: segment}, is_chain=False)
-                part = cost.parts_whole(self.facts, known)[top]
-                stages.append(self._stage(top, segment, part))
+                else:
+                    part = cost.part_whole(self.facts, segment)
+                    stages.append(self._stage(top, segment, part))
             firsts = {}
-            for start in starts:
-                if self._is_first(start):
-                    part = self.facts.whole(start.layer)
-                    firsts[start.layer] = self.facts.convolution(start.layer, part), part.output
+            for layer, is_first, _ in key.starts:
+                if is_first:
+                    part = self.facts.whole(layer)
+                    firsts[layer] = self.facts.convolution(layer, part), part.output
             return Way(firsts, stages, Region.of(self.facts.size(-1)))
 
-        key = (
-            tuple((start.layer, self._is_first(start)) for start in starts),
-            tuple(segments.items()),
-        )
         return cached(self.trace.derived("ways of planes"), key, make)
 
     def _is_first(self, start: Start) -> bool:
@@ -445,7 +447,8 @@ class Run:
         # In bfloat16 entries are rounded in pairs, and which pair up depends on the part.
         if sparse and route.is_chain and not self.bf16:
             rest, facts = [], self.facts
-            whole = [facts.whole(route.firsts[0]), *cost.parts_whole(facts, route).values()]
+            whole = [facts.whole(route.firsts[0])]
+            whole += [cost.part_whole(facts, segment) for segment in route.segments.values()]
             for box, group in cost.boxes(starts[0].maps).items():
                 first, below = cost.parts_below(facts, route, box)
                 parts = [first, *below.values()]
@@ -463,7 +466,7 @@ class Run:
                     rest += group
             rest.sort()
         most, columns = cost.at_once(self.facts, route)
-        ways = self._whole_ways(route, columns)
+        ways = self._whole_ways(self._key(starts), route, columns)
         for some in cost.together(rest, few, most):
             for way in ways:
                 yield way, some
