@@ -17,7 +17,7 @@ from pathlib import Path
 
 import fastdeconv as fd
 
-from . import compare, footprint, gpu, growth, machine, ours, sections, sweep, ties
+from . import compare, footprint, gpu, graphs, growth, machine, ours, sections, sweep, ties
 from .measure import keep_freed_memory
 from .report import Report
 from .sections import Options
@@ -29,12 +29,13 @@ SECTIONS = {
     "avx2": sections.avx2,
     "peak": sections.peak,
     "sweep": sweep.sweep,
+    "graphs": graphs.graphs,
     "ties": ties.ties,
     "footprint": footprint.footprint,
     "growth": growth.growth,
     "gpu": gpu.gpu,
 }
-NOT_WHEN_QUICK = ("layers", "avx2", "growth", "gpu")
+NOT_WHEN_QUICK = ("layers", "avx2", "graphs", "growth", "gpu")
 
 
 def main() -> int:

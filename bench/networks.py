@@ -13,9 +13,10 @@ import numpy as np
 
 import fastdeconv as fd
 
-__all__ = ["Builder", "mobile", "residual"]
+__all__ = ["Builder", "mobile", "one_dimensional", "residual"]
 
 _HEIGHT = 257
+IntOrPair = int | tuple[int, int]
 
 
 class Builder:
@@ -33,13 +34,14 @@ class Builder:
         return name
 
     def conv(
-        self, x: str, below: int, above: int, kernel: int = 3, stride: int = 1, groups: int = 1
+        self, x: str, below: int, above: int, kernel: IntOrPair = 3, stride: IntOrPair = 1,
+        groups: int = 1,
     ) -> str:
         """A convolution without bias, and the batch norm that follows it."""
-        name = self.layer(
-            "conv2d", x, stride=stride, padding=kernel // 2, groups=groups, bias=False
-        )
-        shape = above, below // groups, kernel, kernel
+        size = (kernel, kernel) if isinstance(kernel, int) else kernel
+        padding = [(n // 2, n // 2) for n in size]
+        name = self.layer("conv2d", x, stride=stride, padding=padding, groups=groups, bias=False)
+        shape = above, below // groups, *size
         deviation = np.sqrt(2 / np.prod(shape[1:]))
         self.arrays[f"{name}.weight"] = self._normal(0, deviation, shape)
         norm = self.layer("batch_norm2d", name)
@@ -57,9 +59,9 @@ class Builder:
         gate = self.layer("hardsigmoid", self._pointwise(hidden, inside, channels))
         return self.layer("multiply", x, gate)
 
-    def network(self) -> fd.Network:
+    def network(self, height: int = _HEIGHT) -> fd.Network:
         """What has been built."""
-        return fd.Network(self.layers, self.arrays, input_shape=(1, _HEIGHT, None))
+        return fd.Network(self.layers, self.arrays, input_shape=(1, height, None))
 
     def _pointwise(self, x: str, below: int, above: int) -> str:
         name = self.layer("conv2d", x)
@@ -86,6 +88,19 @@ def residual(channels: int = 64, strides: Sequence[int] = (2, 2, 2, 2)) -> fd.Ne
         x = build.layer("relu", build.layer("add", x, shortcut))
         below = channels
     return build.network()
+
+
+def one_dimensional(first: int, hop: int, kernel: int, channels: int = 64) -> fd.Network:
+    """A network of a waveform (1, 1, W): four convolutions, each but the last with a pool of 4.
+
+    The first takes `first` samples every `hop`, the others `kernel` values.
+    """
+    build = Builder()
+    x = build.layer("relu", build.conv("input", 1, channels, (1, first), (1, hop)))
+    for _ in range(3):
+        x = build.layer("max_pool2d", x, kernel_size=(1, 4))
+        x = build.layer("relu", build.conv(x, channels, channels, (1, kernel)))
+    return build.network(height=1)
 
 
 #: kernel, channels inside, channels above, stride

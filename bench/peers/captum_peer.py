@@ -8,7 +8,7 @@ every call, so its switches are its own.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -22,12 +22,17 @@ from .torch_module import fastest_batch, tower
 
 def project(work: Work, depth: int) -> Iterator[Contender]:
     """One feature a call, as its documentation shows; and many in a batch."""
-    x = torch.from_numpy(work.x.copy())[None]
     count = len(work.given[depth - 1].activation)
-    documented = Deconvolution(_HalfSquares(tower(work, depth)))
-    tuned = Deconvolution(
-        _HalfSquares(tower(work, depth)).to(memory_format=torch.channels_last)
-    )
+    return attributing(lambda: tower(work, depth), work.x, count)
+
+
+def attributing(
+    make: Callable[[], torch.nn.Module], x: np.ndarray, count: int
+) -> Iterator[Contender]:
+    """All of a module's features, for one input (C, H, W)."""
+    x = torch.from_numpy(x.copy())[None]
+    documented = Deconvolution(_HalfSquares(make()))
+    tuned = Deconvolution(_HalfSquares(make()).to(memory_format=torch.channels_last))
 
     def batch(size: int) -> np.ndarray:
         inputs = x.expand(size, -1, -1, -1).contiguous(memory_format=torch.channels_last)

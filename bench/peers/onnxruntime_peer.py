@@ -18,11 +18,11 @@ def forward(work: Work, num_threads: int | None = None) -> Iterator[Contender]:
     """With switches; and activations alone, which lets it keep its blocked layout."""
     threads = num_threads or len(os.sched_getaffinity(0))
     for switches in (True, False):
-        session = _session(_model(work, switches), threads)
+        run = session(_model(work, switches), threads)
         feed = {"x": work.x[None]}
         name = "ONNX Runtime" if switches else "ONNX Runtime, no switches"
         yield Contender(
-            name, lambda s=session, f=feed: s.run(None, f),
+            name, lambda s=run, f=feed: s.run(None, f),
             "Conv, Relu, MaxPool, all graph optimisations"
             + (", indices" if switches else ", activations only"),
             read=lambda out, w=work, s=switches: _read(out, w, s),
@@ -56,7 +56,8 @@ def _model(work: Work, switches: bool) -> bytes:
     return model.SerializeToString()
 
 
-def _session(model: bytes, threads: int) -> onnxruntime.InferenceSession:
+def session(model: bytes, threads: int) -> onnxruntime.InferenceSession:
+    """A model, ready to run."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL

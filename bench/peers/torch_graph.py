@@ -90,6 +90,8 @@ class TorchGraph:
             if self.rule == "guided":
                 return lambda maps: [maps.clamp_min(0).mul_(active)]
             return lambda maps: [maps * active]
+        if isinstance(layer, nn.MaxPool2d):
+            return self._unpool(place, layer)
         if isinstance(layer, nn.Elementwise):
             slope = self._tensor(self._slope(place))
             return lambda maps: [maps * slope]
@@ -129,6 +131,28 @@ class TorchGraph:
             groups=layer.groups,
         )]
 
+    def _unpool(self, place: int, layer: Any) -> Back:
+        """Every value times the mask of its window."""
+        window = layer.window((1, 1), self.net.arrays)
+        kh, kw = window.kernel
+        assert window.stride == window.kernel and window.padding == ((0, 0), (0, 0))
+        switches = self.trace.switch_planes(place).astype(np.int64)
+        c, h, w = switches.shape
+        mask = np.zeros((c, h, w, kh * kw), np.float32)
+        np.put_along_axis(mask, switches[..., None], 1, axis=-1)
+        planes = mask.reshape(c, h, w, kh, kw).transpose(0, 1, 3, 2, 4).reshape(c, h * kh, w * kw)
+        spread = self._tensor(planes).unflatten(2, (h, kh)).unflatten(4, (w, kw))
+        height, width = self._size(self.net.sources[place][0])
+
+        def back(maps: torch.Tensor) -> list[torch.Tensor]:
+            out = torch.zeros(len(maps), c, height, width).to(memory_format=self.format)
+            windows = out[:, :, : h * kh, : w * kw]
+            windows = windows.unflatten(2, (h, kh)).unflatten(4, (w, kw))
+            torch.mul(maps[:, :, :, None, :, None], spread, out=windows)
+            return [out]
+
+        return back
+
     def _slope(self, place: int) -> np.ndarray:
         return activation_slope(self.trace, place)
 
@@ -139,6 +163,65 @@ class TorchGraph:
     def _tensor(self, values: np.ndarray) -> torch.Tensor:
         tensor = torch.tensor(values, dtype=torch.float32)[None]
         return tensor.contiguous(memory_format=self.format)
+
+
+class GraphModule(torch.nn.Module):
+    """A network as a module, for libraries that attribute modules."""
+
+    def __init__(self, net: fd.Network) -> None:
+        super().__init__()
+        self.sources = net.sources
+        self.steps = torch.nn.ModuleList(_module(layer, net) for layer in net.layers)
+        # Nobody asks for the gradients of the weights: libraries are spared them.
+        self.eval().requires_grad_(False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        values = {-1: x}
+        for place, (step, sources) in enumerate(zip(self.steps, self.sources)):
+            values[place] = step(*(values[k] for k in sources))
+        return values[place]
+
+
+def _module(layer: Any, net: fd.Network) -> torch.nn.Module:
+    arrays = {
+        key[len(layer.name) + 1 :]: torch.tensor(net.arrays[key]) for key in layer.array_names
+    }
+    if isinstance(layer, (nn.Conv2d, nn.MaxPool2d)):
+        window = layer.window((1, 1), net.arrays)
+        assert all(before == after for before, after in window.padding)
+        padding = tuple(before for before, _ in window.padding)
+        if isinstance(layer, nn.MaxPool2d):
+            return torch.nn.MaxPool2d(window.kernel, window.stride, padding)
+        weight = arrays["weight"]
+        conv = torch.nn.Conv2d(
+            weight.shape[1] * layer.groups, len(weight), window.kernel, window.stride, padding,
+            groups=layer.groups, bias=layer.bias,
+        )
+        conv.load_state_dict(arrays)
+        return conv
+    if isinstance(layer, nn.BatchNorm2d):
+        norm = torch.nn.BatchNorm2d(len(arrays["weight"]), layer.eps)
+        norm.load_state_dict(arrays, strict=False)
+        return norm
+    known = {"relu": torch.nn.ReLU, "hardswish": torch.nn.Hardswish,
+             "hardsigmoid": torch.nn.Hardsigmoid, "add": _Add, "multiply": _Multiply,
+             "reduce_mean": _Mean}
+    return known[layer.type]()
+
+
+class _Add(torch.nn.Module):
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return x + y
+
+
+class _Multiply(torch.nn.Module):
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return x * y
+
+
+class _Mean(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.mean((2, 3), keepdim=True)
 
 
 def tuned(trace: fd.Trace, count: int, rule: str = "deconvnet") -> TorchGraph:
