@@ -3,12 +3,12 @@
  * What    Where the network's lowest convolution is also the feature's own, every feature is a
  *         single map (pooled, with switches) that becomes a few planes. Nothing is shared
  *         between features and hardly anything is computed; so no lanes, and one pass: unpool
- *         into a padded plane that stays in cache, then out[c] = sum over taps of weight * plane.
+ *         (windows do not overlap) into a padded plane that stays in cache, then out[c] = sum
+ *         over taps of weight * plane.
  * Layout  values (feature, cell), switches (channel, cell), weight (feature, cout, kh, kw), out
  *         planes. Stride 1 only.
  * Mix     per tap and vector of neighbouring columns: 1 load, 1 FMA; 1 broadcast per 4 vectors.
  * Numbers float32, vf_fma over taps row-major: the bits of the First kernel in project.c.
- *         Values of overlapping windows are added in the windows' row-major order.
  */
 #include "units.h"
 
@@ -37,7 +37,7 @@ static void unpool(const fd_single *s, int k, const plane *p) {
                 const int col = col0 + (int)place % w->kw * w->dw;
                 if (row < 0 || row >= p->rows || col < 0 || col >= p->cols) continue;
             }
-            p->at[row0 * (ptrdiff_t)p->cols + col0 + p->offset[place]] += value[cell];
+            p->at[row0 * (ptrdiff_t)p->cols + col0 + p->offset[place]] = value[cell];
         }
 }
 

@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import importlib
 
+from .version import __version__
+
 # As in the module typing, which takes longer to import than all else here.
 TYPE_CHECKING = False
-
-__version__ = "0.1.0"
 
 # name -> module that defines it; a module named like its key is the value itself.
 _EXPORTS = {

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from . import __version__
 from .cli_process import print_out
 from .cli_shared import (
     DEFAULT_NETWORK,
@@ -27,6 +26,7 @@ from .cli_shared import (
 from .cli_studies import attributes, evolution
 from .errors import FastdeconvError, ParameterError, printable
 from .report.names import safe_name, unique_names
+from .version import __version__
 
 if TYPE_CHECKING:
     from .explanation import Explanation, Plan, Progress

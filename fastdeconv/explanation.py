@@ -32,6 +32,7 @@ from .report.folder import (
 )
 from .report.names import safe_name, unique_names
 from .report.sounds import FORMATS, PEAK, check_format, peak_gain
+from .version import __version__
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -248,8 +249,6 @@ class Plan(NamedTuple):
 
         Two results with the same settings hold the same, up to the rounding of back ends.
         """
-        from . import __version__
-
         start = self.how["start"]
         return {
             "version of fastdeconv": __version__,
@@ -696,7 +695,6 @@ class Explanation:
     def _manifest(
         self, name: str, folders: Mapping[str, str], audio_format: str
     ) -> dict[str, Any]:
-        from . import __version__
         from .report.song import original_gain
 
         gain = original_gain(self.clip)

@@ -16,11 +16,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ..network import layers as nn
+from ..network.layers import Shape
 from ..network.network import Network
 from .plan import is_affine, rectifies
 
 __all__ = [
-    "Abilities", "Order", "Segment", "abilities_of", "has_slope", "is_spread", "route_of", "takers_of",
+    "Abilities", "Order", "Segment", "abilities_of", "has_slope", "is_spread", "route_of",
+    "takers_of",
 ]
 
 
@@ -103,7 +105,7 @@ def takers_of(net: Network) -> dict[int, int]:
 
 def route_of(
     net: Network, starts: Mapping[int, bool], rule: str, overlapping: set[int],
-    abilities: Abilities | None, shapes: Sequence[tuple[int, ...]],
+    abilities: Abilities | None, shapes: Sequence[Shape],
 ) -> dict[int, Segment | None]:
     """The way from the outputs of some layers down to the input, from top to bottom.
 
@@ -160,7 +162,7 @@ def _with_zeros_of(segment: Segment, above: Segment | None, net: Network) -> Seg
 
 def _segment(
     net: Network, top: int, rule: str, overlapping: set[int], abilities: Abilities,
-    shapes: Sequence[tuple[int, ...]], takers: dict[int, int],
+    shapes: Sequence[Shape], takers: dict[int, int],
 ) -> Segment | None:
     steps: list[int] = []
     slopes: list[int] = []
@@ -204,7 +206,7 @@ def _segment(
     return None
 
 
-def _joins(net: Network, index: int, shapes: Sequence[tuple[int, ...]]) -> bool:
+def _joins(net: Network, index: int, shapes: Sequence[Shape]) -> bool:
     """Whether lane tensors take a layer of several inputs, or a mean over all places."""
     layer, taken = net.layers[index], [shapes[k] for k in net.sources[index]]
     if isinstance(layer, nn.Add):

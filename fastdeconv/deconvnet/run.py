@@ -196,9 +196,9 @@ class Run:
         if route is None:
             size = self._features_at_once(index)
             for at in range(0, len(rows), size):
-                some = slice(at, at + size)
-                part = [start._replace(maps=start.maps[some]) for start in starts]
-                self._run(self._way_of_planes(starts), part, features[some], rows[some], out)
+                few = slice(at, at + size)
+                part = [start._replace(maps=start.maps[few]) for start in starts]
+                self._run(self._way_of_planes(starts), part, features[few], rows[few], out)
             self._end()
             return
         for way, some in self._pieces(route, starts, sparse):

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..errors import BackendError, ParameterError, shown
+from ..version import __version__
 from .interface import Backend
 
 __all__ = [
@@ -151,8 +152,6 @@ def show_config() -> None:
 
 def describe_config() -> str:
     """The text of `show_config`."""
-    from .. import __version__
-
     backends = available_backends()
     isas = available_isas()
     rows = [

@@ -227,7 +227,7 @@ class Single(NamedTuple):
     rows: NDArray[np.intp]
     """Where in the result each map belongs."""
     switches: NDArray[Any] | None
-    """Planes (C, H, W) of the pool; its windows may overlap."""
+    """Planes (C, H, W) of the pool, whose windows do not overlap."""
     pool: Window
     conv: Convolution
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -276,7 +276,8 @@ class NativeBackend:
         own = None if job.into is None else terms[job.into].view.v.values
         out = _scratch.take((*job.size, *shape)) if own is None else own
         kernel = native.Combine(
-            table, [(_viewed(term.view), term.factor) for term in terms], lanes, few, job.channels, _readable(table, job.post), out
+            table, [(_viewed(term.view), term.factor) for term in terms], lanes, few,
+            job.channels, _readable(table, job.post), out,
         )
         threads = _enough_threads(num_threads, len(terms) * out.size * _ADD)
         _run_rows(kernel.rows, job.size[0], threads)
@@ -688,6 +689,126 @@ def _phase_job(
     )
 
 
+# ---- the backward pass: the kernels of a step ----
+
+
+def _takes_depthwise(table: Any, job: Step) -> bool:
+    """Every channel by itself, from a source that has values everywhere."""
+    conv, source = job.conv, job.source
+    by_itself = conv.weight.shape[:2] == (conv.groups, 1)
+    return by_itself and source.switches is None and source.gate is None and not job.bf16
+
+
+def _takes_sparse(table: Any, job: Step) -> bool:
+    """What csrc/sparse.h can take, and has zeros."""
+    return not job.bf16 and _fits_lists(job) and _has_zeros(table, job)
+
+
+def _takes_sparse_bf16(table: Any, job: Step) -> bool:
+    """The same; numbers of rows have 15 bits."""
+    fits = job.conv.weight[:, 0].size <= 2**15
+    return job.bf16 and fits and _fits_lists(job) and _has_zeros(table, job)
+
+
+def _fits_lists(job: Step) -> bool:
+    """Whether csrc/sparse.h can take a step."""
+    conv = job.conv
+    plain = conv.groups == 1 and conv.window.dilation == (1, 1)
+    # Offsets into the weights have 32 bits.
+    width = job.source.size[1] * conv.window.stride[1]
+    fits = width * conv.weight[:, :, 0, 0].size < 2**30
+    return plain and fits and isinstance(job.v, Lanes) and not job.v.few
+
+
+def _has_zeros(table: Any, job: Step) -> bool:
+    """Whether a step has as many values that are zero as make it worth while to look for them."""
+    # In bfloat16 the dense product is twice as fast; looking for zeros pays for whole blocks.
+    least = table.width * table.sparse_nv if job.bf16 else table.sparse_least
+    return job.v.rectified and job.conv.input_channels >= least
+
+
+def _pack_depthwise(conv: Convolution, table: Any, nv: int) -> FloatArray:
+    """(taps, channels)"""
+    taps = conv.weight[:, 0].reshape(len(conv.weight), -1)
+    return np.ascontiguousarray(taps.T)
+
+
+def _pack_dense(conv: Convolution, table: Any, nv: int) -> FloatArray:
+    """As csrc/project.c wants them; nv 0 for few features."""
+    weight, groups = conv.weight, conv.groups
+    if nv:
+        return pack_blocks(weight, groups, table.tile_nc(nv))
+    inner = weight.shape[1]
+    return _pad_last(pack_blocks(weight, groups, inner).reshape(-1, inner), table.width)
+
+
+def _pack_sparse(conv: Convolution, table: Any, nv: int) -> FloatArray:
+    """As csrc/sparse.h wants them: [block][tap][O][width]."""
+    return _in_blocks(conv.weight, table, table.width)
+
+
+def _pack_sparse_bf16(conv: Convolution, table: Any, nv: int) -> NDArray[np.uint16]:
+    """The same for csrc/sparse_bf16.h."""
+    return _round_bf16(_in_blocks(conv.weight, table, 2 * table.width))
+
+
+def _in_blocks(weight: FloatArray, table: Any, unit: int) -> FloatArray:
+    out, inner = weight.shape[:2]
+    units = -(-inner // unit)
+    blocks = -(-units * unit // (table.sparse_nv * table.width))
+    width = -(-units // blocks) * unit
+    rows = _pad_last(weight.reshape(out, inner, -1).transpose(2, 0, 1), blocks * width)
+    return aligned_copy(rows.reshape(-1, out, blocks, width).transpose(2, 0, 1, 3))
+
+
+def _pack_bf16(conv: Convolution, table: Any, nv: int) -> NDArray[np.uint16]:
+    """As csrc/bf16.h wants them: (taps * O, C in groups of 32)."""
+    out, inner = conv.weight.shape[:2]
+    by_tap = conv.weight.reshape(out, inner, -1).transpose(2, 0, 1)
+    rows = _round_bf16(_pad_last(by_tap, 32))
+    return rows.reshape(-1, rows.shape[2])
+
+
+def _round_bf16(rows: FloatArray) -> NDArray[np.uint16]:
+    """Rows of groups of 32 to bfloat16, which start on a cache line."""
+    bits = np.ascontiguousarray(rows).view(np.uint32)
+    # To nearest, ties to even.
+    rounded = ((bits + (0x7FFF + (bits >> 16 & 1))) >> 16).astype(np.uint16)
+    # Unpacking takes four numbers of every eight for the lower 16 channels, and four for the
+    # upper ones.
+    halves = rounded.reshape(-1, 2, 4, 4).swapaxes(1, 2)
+    packed = aligned_empty((rows.size // 2,)).view(np.uint16)
+    packed.reshape(halves.shape)[...] = halves
+    return packed.reshape(rows.shape)
+
+
+class StepKernel(NamedTuple):
+    """One way to take a step back through a convolution."""
+
+    name: str
+    takes: Callable[[Any, Step], bool]
+    """``takes(table, job)``: whether it can take a job, and is the fastest that can."""
+    pack: Callable[[Convolution, Any, int], NDArray[Any]]
+    """``pack(conv, table, nv)``: its weights; nv as in csrc/fastdeconv.h."""
+    give: str
+    """The method of `native.Step` that gets them."""
+    by_lanes: bool = False
+    """Whether they depend on nv."""
+    in_lists: bool = True
+    """Whether it goes by the lists of csrc/gather.h, which want a stride of 1."""
+
+
+_STEP_KERNELS = (
+    StepKernel("depthwise", _takes_depthwise, _pack_depthwise, "keep_apart", in_lists=False),
+    StepKernel("sparse", _takes_sparse, _pack_sparse, "leave_out_zeros"),
+    StepKernel("sparse bf16", _takes_sparse_bf16, _pack_sparse_bf16, "leave_out_zeros"),
+    StepKernel("bf16", lambda table, job: job.bf16 and job.conv.groups == 1, _pack_bf16,
+               "multiply"),
+    StepKernel("dense", lambda table, job: True, _pack_dense, "multiply", by_lanes=True),
+)
+"""The first one that takes a job does it."""
+
+
 # ---- the backward pass: packing ----
 
 
@@ -747,39 +868,27 @@ def _step(table: Any, job: Step, post: Post, num_threads: int) -> Any:
         v = job.v.values
     if lanes == 1 and not isinstance(job.v, Step):
         cells = _without_zeros(source, cells, job.v.values, num_threads)
-    window, depthwise = conv.window, _is_depthwise(job)
-    if window.stride != (1, 1) and not depthwise:
+    window = conv.window
+    kernel = next(kernel for kernel in _STEP_KERNELS if kernel.takes(table, job))
+    if window.stride != (1, 1) and kernel.in_lists:
         source, window = _with_stride(source, window)
     step = native.Step(
         table, v, lanes, nv, source, cells, window, conv.groups,
         conv.input_channels, post, _viewed(post.more), conv.input_size,
     )
-    if depthwise:
-        step.keep_apart(cached(
-            conv.cache, "depthwise",
-            lambda: np.ascontiguousarray(conv.weight[:, 0].reshape(len(conv.weight), -1).T),
-        ))
-    elif _is_sparse(table, job):
-        step.leave_out_zeros(cached(
-            conv.cache, ("sparse", table.name, job.bf16),
-            lambda: _pack_sparse(conv.weight, table, job.bf16),
-        ))
-    elif job.bf16 and conv.groups == 1:
-        step.multiply(cached(conv.cache, "bf16", lambda: _pack_bf16(conv.weight)))
-    else:
-        step.multiply(cached(
-            conv.cache, ("step", table.name, nv),
-            lambda: _pack_step(conv.weight, conv.groups, table, nv),
-        ))
+    key = kernel.name, table.name, nv if kernel.by_lanes else None
+    weight = cached(conv.cache, key, lambda: kernel.pack(conv, table, nv))
+    getattr(step, kernel.give)(weight)
     return step
 
 
 def _with_stride(source: Source, window: Window) -> tuple[Source, Window]:
     """A convolution with a stride as one of stride 1, of a source with as much room between."""
     pool, stride = source.pool, window.stride
+    rows_around, columns_around = (_times(side, (s, s)) for side, s in zip(pool.padding, stride))
     wide = Window(
         pool.kernel, _times(pool.stride, stride), _times(pool.dilation, stride),
-        tuple(_times(side, (s, s)) for side, s in zip(pool.padding, stride)),
+        (rows_around, columns_around),
     )
     rows, columns = ((n - 1) * s + 1 for n, s in zip(source.size, stride))
     return source._replace(pool=wide, size=(rows, columns)), window._replace(stride=(1, 1))
@@ -787,13 +896,6 @@ def _with_stride(source: Source, window: Window) -> tuple[Source, Window]:
 
 def _times(one: Pair, other: Pair) -> Pair:
     return one[0] * other[0], one[1] * other[1]
-
-
-def _is_depthwise(job: Step) -> bool:
-    """Whether every channel goes by itself, from a source that has values everywhere."""
-    conv, source = job.conv, job.source
-    by_itself = conv.weight.shape[:2] == (conv.groups, 1)
-    return by_itself and source.switches is None and source.gate is None and not job.bf16
 
 
 def _viewed(view: View | None) -> tuple[FloatArray, int, int, int, int] | None:
@@ -813,25 +915,6 @@ def _viewed(view: View | None) -> tuple[FloatArray, int, int, int, int] | None:
 
 def _rectifies(post: Post) -> bool:
     return post.relu_before or post.relu_after
-
-
-def _is_sparse(table: Any, job: Step) -> bool:
-    """Whether csrc/sparse.h can take a step, and is faster."""
-    conv = job.conv
-    plain = conv.groups == 1 and conv.window.dilation == (1, 1)
-    # Offsets into the weights have 32 bits, numbers of their rows in bfloat16 have 15.
-    width = job.source.size[1] * conv.window.stride[1]
-    fits = width * conv.weight[:, :, 0, 0].size < 2**30 and (
-        not job.bf16 or conv.weight[:, 0].size <= 2**15
-    )
-    return plain and fits and isinstance(job.v, Lanes) and not job.v.few and _has_zeros(table, job)
-
-
-def _has_zeros(table: Any, job: Step) -> bool:
-    """Whether a step has as many values that are zero as make it worth while to look for them."""
-    # In bfloat16 the dense product is twice as fast; looking for zeros pays for whole blocks.
-    least = table.width * table.sparse_nv if job.bf16 else table.sparse_least
-    return job.v.rectified and job.conv.input_channels >= least
 
 
 _Cells = tuple[NDArray[np.int32], NDArray[np.int32], Pair]
@@ -909,47 +992,6 @@ def _without_zeros(source: Source, cells: _Cells, v: FloatArray, num_threads: in
         source.cells[0], _enough_threads(num_threads, v.size * _COPY),
     )
     return order, first, (0, 0)
-
-
-def _pack_step(weight: FloatArray, groups: int, table: Any, nv: int) -> FloatArray:
-    """Weights of a `Step` as csrc/project.c wants them; nv 0 for few features."""
-    if nv:
-        return pack_blocks(weight, groups, table.tile_nc(nv))
-    inner = weight.shape[1]
-    return _pad_last(pack_blocks(weight, groups, inner).reshape(-1, inner), table.width)
-
-
-def _pack_sparse(weight: FloatArray, table: Any, bf16: bool) -> NDArray[Any]:
-    """Weights (O, C, kh, kw) as csrc/sparse.h wants them, or sparse_bf16.h:
-    [block][tap][O][width]."""
-    out, inner = weight.shape[:2]
-    unit = 2 * table.width if bf16 else table.width
-    units = -(-inner // unit)
-    blocks = -(-units * unit // (table.sparse_nv * table.width))
-    width = -(-units // blocks) * unit
-    rows = _pad_last(weight.reshape(out, inner, -1).transpose(2, 0, 1), blocks * width)
-    packed = aligned_copy(rows.reshape(-1, out, blocks, width).transpose(2, 0, 1, 3))
-    return _round_bf16(packed) if bf16 else packed
-
-
-def _pack_bf16(weight: FloatArray) -> NDArray[np.uint16]:
-    """Weights (O, C, kh, kw) as csrc/bf16.h wants them: (taps * O, C in groups of 32)."""
-    out, inner = weight.shape[:2]
-    rows = _round_bf16(_pad_last(weight.reshape(out, inner, -1).transpose(2, 0, 1), 32))
-    return rows.reshape(-1, rows.shape[2])
-
-
-def _round_bf16(rows: FloatArray) -> NDArray[np.uint16]:
-    """Rows of groups of 32 to bfloat16, which start on a cache line."""
-    bits = np.ascontiguousarray(rows).view(np.uint32)
-    # To nearest, ties to even.
-    rounded = ((bits + (0x7FFF + (bits >> 16 & 1))) >> 16).astype(np.uint16)
-    # Unpacking takes four numbers of every eight for the lower 16 channels, and four for the
-    # upper ones.
-    halves = rounded.reshape(-1, 2, 4, 4).swapaxes(1, 2)
-    packed = aligned_empty((rows.size // 2,)).view(np.uint16)
-    packed.reshape(halves.shape)[...] = halves
-    return packed.reshape(rows.shape)
 
 
 def _pack_last(weight: FloatArray, table: Any, nv: int) -> FloatArray:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,9 +23,10 @@ from .sounds import encode
 from .web import fragment
 
 if TYPE_CHECKING:
-    from ..explanation import Explanation
+    from ..audio.frontend import Clip
+    from ..network.network import Network
 
-__all__ = ["COLUMNS", "FEATURES", "SECONDS", "FeatureView", "Heard", "overview"]
+__all__ = ["COLUMNS", "FEATURES", "SECONDS", "Explained", "FeatureView", "Heard", "overview"]
 
 #: Features of a layer in the overview.
 FEATURES = 3
@@ -40,12 +41,39 @@ _SAID = ("level", "centroid", "onset")
 FloatArray = NDArray[np.float32]
 
 
+class Explained(Protocol):
+    """What is shown; see `fastdeconv.Explanation`."""
+
+    clip: Clip
+    network: Network
+    name: str
+    mode: str
+    maps: dict[str, FloatArray]
+    features: dict[str, list[int]]
+    outputs: list[tuple[str, float]]
+    probabilities: list[tuple[str, float]]
+
+    @property
+    def clip_numbers(self) -> dict[str, Any]:
+        """What the original sounds like."""
+
+    @property
+    def covered(self) -> str | None:
+        """Which part of a song was explained."""
+
+    def ranked(self, layer: str) -> list[dict[str, Any]]:
+        """Rows of the table of a layer, the first to hear first."""
+
+    def sound(self, layer: str, feature: int) -> FloatArray:
+        """The sound of a feature."""
+
+
 class Heard:
     """The spectrograms that become the sounds of one layer, and the scale they share.
 
     Parameters
     ----------
-    explanation : Explanation
+    explanation : Explained
     layer : str
         Must have been explained.
 
@@ -55,7 +83,7 @@ class Heard:
         The largest magnitude of them all: the brightest colour, 0 dB.
     """
 
-    def __init__(self, explanation: Explanation, layer: str) -> None:
+    def __init__(self, explanation: Explained, layer: str) -> None:
         self._explanation, self._layer = explanation, layer
         self._stft = np.ascontiguousarray(np.abs(explanation.clip.stft))
         largest = (float(self._of(m).max(initial=0.0)) for m in explanation.maps[layer])
@@ -80,7 +108,7 @@ class FeatureView:
         The feature's row of the `Explanation.table`.
     """
 
-    def __init__(self, explanation: Explanation, row: Mapping[str, Any]) -> None:
+    def __init__(self, explanation: Explained, row: Mapping[str, Any]) -> None:
         self.row = dict(row)
         self._explanation = explanation
 
@@ -117,7 +145,7 @@ class FeatureView:
         })
 
 
-def overview(explanation: Explanation) -> str:
+def overview(explanation: Explained) -> str:
     """The clip, and of each layer the `FEATURES` features to listen to first, as HTML."""
     clip, network = explanation.clip, explanation.network
     seconds = clip.samples.size / clip.sr
@@ -136,7 +164,7 @@ def overview(explanation: Explanation) -> str:
     })
 
 
-def _layer(explanation: Explanation, layer: str, axis: FrequencyAxis) -> dict[str, Any]:
+def _layer(explanation: Explained, layer: str, axis: FrequencyAxis) -> dict[str, Any]:
     rows = explanation.ranked(layer)
     audible = [row for row in rows if row["level"] is not None]
     heard, sr = Heard(explanation, layer), explanation.clip.sr
@@ -163,7 +191,7 @@ def _layer(explanation: Explanation, layer: str, axis: FrequencyAxis) -> dict[st
 
 
 def _original(
-    explanation: Explanation, axis: FrequencyAxis, seconds: float | None = None
+    explanation: Explained, axis: FrequencyAxis, seconds: float | None = None
 ) -> dict[str, str]:
     clip = explanation.clip
     stft = np.abs(clip.stft)
@@ -173,12 +201,12 @@ def _original(
     }
 
 
-def _axis(explanation: Explanation) -> dict[str, Any]:
+def _axis(explanation: Explained) -> dict[str, Any]:
     clip = explanation.clip
     return axis_of(clip.frontend.to_record(), clip.samples.size / clip.sr)
 
 
-def _map_of(explanation: Explanation, layer: str, feature: int) -> FloatArray:
+def _map_of(explanation: Explained, layer: str, feature: int) -> FloatArray:
     plane: FloatArray = explanation.maps[layer][explanation.features[layer].index(feature)]
     return plane
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..version import __version__
 from .citations import AURALISATION, DECONVNET
 from .folder import ATTRIBUTES, EVOLUTION, new_folder, result_place, write_manifest
 from .names import safe_name, unique_names
@@ -78,8 +79,6 @@ def _draw(folder: Path, study: AttributeStudy) -> None:
 
 
 def _manifest(study: AttributeStudy) -> dict[str, Any]:
-    from .. import __version__
-
     return {
         "format": ATTRIBUTES,
         "version": 1,
@@ -98,8 +97,6 @@ def write_evolution(
     evolution: Evolution, out: str | os.PathLike[str], name: str, *, overwrite: bool
 ) -> Path:
     """Write the evolution of features; see `Evolution.save`."""
-    from .. import __version__
-
     out, folder_name = result_place(out, name, "evolution")
     with new_folder(out, folder_name, EVOLUTION, overwrite=overwrite) as folder:
         write_rows(folder / "evolution.csv", evolution.table)

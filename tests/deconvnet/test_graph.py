@@ -111,10 +111,11 @@ def mobile() -> fd.Network:
     """An inverted bottleneck: depthwise with a stride, a gate, and a sum; wider than a vector."""
     rng = np.random.default_rng(4)
     norms = {
-        f"{name}.{key}": rng.uniform(0.5, 1.5, size) * rng.choice([-1, 1] if key == "weight" else [1])
+        f"{name}.{key}": rng.uniform(0.5, 1.5, size)
         for name, size in {"n1": 20, "n2": 20, "n3": 18}.items()
         for key in ("weight", "bias", "running_mean", "running_var")
     }
+    norms["n2.weight"] *= rng.choice([-1, 1], 20)
     return fd.Network(
         [
             conv("stem"), layer("hardswish", "h0"),

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 import fastdeconv as fd
 from fastdeconv.deconvnet import cost
-from fastdeconv.deconvnet.run import Run
 from fastdeconv.deconvnet.region import Region, covering_cells, reached_by, within
+from fastdeconv.deconvnet.run import Run
 from fastdeconv.kernels.interface import Window
 
 PROPERTY = settings(derandomize=True, deadline=None)

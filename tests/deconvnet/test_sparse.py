@@ -129,15 +129,18 @@ def tower(build: Any, channels: int) -> fd.Trace:
 def zeros_left_out(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The steps that leave out zeros from here on."""
     seen: list[Any] = []
-    decide = native_cpu._is_sparse
 
-    def noting(table: Any, job: Any) -> bool:
-        sparse = bool(decide(table, job))
-        if sparse:
-            seen.append(job)
-        return sparse
+    def noting(kernel: Any) -> Any:
+        def takes(table: Any, job: Any) -> bool:
+            taken = bool(kernel.takes(table, job))
+            if taken:
+                seen.append(job)
+            return taken
 
-    monkeypatch.setattr(native_cpu, "_is_sparse", noting)
+        return kernel._replace(takes=takes) if "sparse" in kernel.name else kernel
+
+    kernels = tuple(map(noting, native_cpu._STEP_KERNELS))
+    monkeypatch.setattr(native_cpu, "_STEP_KERNELS", kernels)
     return seen
 
 

@@ -230,7 +230,8 @@ def test_summary_prints_a_table_with_a_line_for_each_layer(net, capsys):
     rows = {line.split()[0]: line for line in lines if line.split()}
     assert all(layer.name in rows and layer.type in rows[layer.name] for layer in net.layers)
     assert "4 x 6 x ?" in rows["pool1"] and "4 x 4" in rows["pool1"] and "2 x 2" in rows["pool1"]
-    assert rows["conv1"].split()[-7] == "40"
+    assert rows["conv1"].split()[-8] == "40" and rows["conv1"].endswith("  lanes")
+    assert rows["fc1"].endswith("layer by layer")
     assert "all" in rows["gap"] and "all" in rows["fc1"]
     total = 40 + 8 + 48 + 12 + 21
     assert rows["parameters:"].split()[1] == str(total)
