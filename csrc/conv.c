@@ -8,7 +8,8 @@
  *         tap tests a border. Packed weights: for every block of channels (two
  *         vectors, the last block perhaps one) [tap][input][lane]; channels beyond
  *         cout are zeros. Groups whose size is no multiple of the vector width:
- *         one vector at a time, lanes gather their own group's input.
+ *         one vector at a time, lanes gather their own group's input; where every
+ *         channel is a group of its own (depthwise) they load it.
  * Mix     per tap and input, on AVX-512: 2 loads, 12 broadcasts, 24 FMA.
  * Numbers float32; starts from the bias and adds taps in row-major order, inputs
  *         innermost, one vf_fma each. Every output pixel sees the same sequence of
@@ -23,6 +24,8 @@
 #else
 #define TILE 6
 #endif
+
+#define DEPTHWISE_TILE 4
 
 /* T columns x NV vectors of channels; T and NV are constants after inlining. */
 FD_INLINE void conv_tile(const fd_conv *c, const float *origin, const float *w, int channel,
@@ -99,12 +102,48 @@ static const float *conv_row_block(const fd_conv *c, const float *origin, const 
     return w;
 }
 
+/* T columns of a vector of channels from `channel` on, each a group of its own. */
+FD_INLINE void depthwise_tile(const fd_conv *c, const float *origin, const float *w, int channel,
+                              float *out, ptrdiff_t out_col, const int T) {
+    vf acc[DEPTHWISE_TILE];
+    FD_UNROLL
+    for (int x = 0; x < T; x++) acc[x] = vf_load(c->bias + channel);
+    for (int t = 0; t < c->ntaps; t++) {
+        const float *p = origin + c->taps[t] + channel;
+        const vf b = vf_load(w + t * VW);
+        FD_UNROLL
+        for (int x = 0; x < T; x++) acc[x] = vf_fma(vf_load(p + x * c->in_col), b, acc[x]);
+    }
+    FD_UNROLL
+    for (int x = 0; x < T; x++)
+        vf_store(out + x * out_col + channel, finish(acc[x], &c->epilogue, channel));
+}
+
+/* All whole vectors of channels; returns how many. */
+static int conv_row_depthwise(const fd_conv *c, const float *origin, float *out,
+                              ptrdiff_t out_col) {
+    const int vectors = c->cout / VW;
+    for (int v = 0; v < vectors; v++) {
+        const float *w = c->weight + (size_t)v * c->ntaps * VW;
+        int x = 0;
+        for (; x + DEPTHWISE_TILE <= c->cols; x += DEPTHWISE_TILE)
+            depthwise_tile(c, origin + x * c->in_col, w, v * VW, out + x * out_col, out_col,
+                           DEPTHWISE_TILE);
+        for (; x < c->cols; x++)
+            depthwise_tile(c, origin + x * c->in_col, w, v * VW, out + x * out_col, out_col, 1);
+    }
+    return vectors;
+}
+
 /* Small groups: a vector of channels spans groups, so every lane reads its own input. */
 static void conv_row_gather(const fd_conv *c, const float *origin, float *out,
                             ptrdiff_t out_col) {
     const int per_group = c->cout / c->groups, vectors = (c->cout + VW - 1) / VW;
-    const float *w0 = c->weight;
-    for (int v = 0; v < vectors; v++, w0 += (size_t)c->ntaps * c->cin * VW) {
+    const int depthwise = per_group == 1 && c->cin == 1;
+    const int done = depthwise ? conv_row_depthwise(c, origin, out, out_col) : 0;
+    const size_t each = (size_t)c->ntaps * c->cin * VW;
+    const float *w0 = c->weight + done * each;
+    for (int v = done; v < vectors; v++, w0 += each) {
         int from[VW];
         for (int l = 0; l < VW; l++) {
             const int o = v * VW + l < c->cout ? v * VW + l : c->cout - 1;

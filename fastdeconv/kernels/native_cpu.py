@@ -93,6 +93,13 @@ class Channels(NamedTuple):
     def planes(self) -> FloatArray:
         """The activation as a (C, H, W) array."""
         c, h, w = self.shape
+        table, stored = _table(), self.buffer.shape[2]
+        if self.buffer.shape[:2] == (h, w) and stored % table.width == 0:
+            planes = np.empty((c, h, w), np.float32)
+            native.lanes_to_planes(
+                table, self.buffer.reshape(h, w, 1, stored), planes.reshape(c, 1, h, w), 0, h
+            )
+            return planes
         inside = self.buffer[self.top : self.top + h, self.left : self.left + w, :c]
         return np.ascontiguousarray(inside.transpose(2, 0, 1))
 
