@@ -60,9 +60,11 @@ class Start(NamedTuple):
     layer: int
     """A convolution; or a layer at whose output something else is added; -1 is the input."""
     maps: Array
-    """At its output: (K, H, W), one a feature, or all channels (K, C, H, W)."""
+    """At its output: (K, H, W), one a feature."""
     pool: int | None = None
     """A pool that is left to do, at whose output they are."""
+    as_planes: bool = False
+    """Whether the layer goes by itself, on planes of all channels."""
 
 
 class _Key(NamedTuple):
@@ -237,10 +239,9 @@ class Run:
             elif layer >= 0 and layer != top and not self._mixes(layer):
                 single[layer] = single[layer] + start.maps if layer in single else start.maps
             else:
-                if layer < 0 or not isinstance(self.net.layers[layer], nn.Conv2d):
-                    maps = self._unpooled(start, features).maps
-                    start = Start(layer, self._spread(layer, maps, features))
-                starts.append(start)
+                is_convolution = layer >= 0 and isinstance(self.net.layers[layer], nn.Conv2d)
+                lanes = is_convolution and self.lanes is not None
+                starts.append(start._replace(as_planes=not lanes))
                 if layer >= 0:
                     others.update(self.net.sources[layer])
         return starts
@@ -285,7 +286,8 @@ class Run:
     def _unpooled(self, start: Start, features: NDArray[np.intp]) -> Start:
         if start.pool is None:
             return start
-        return Start(start.layer, self._layer(start.pool, start.maps[None], features)[0])
+        maps = self._layer(start.pool, start.maps[None], features)[0]
+        return start._replace(maps=maps, pool=None)
 
     def _pooled_rectifier(
         self, index: int, pool: int, R: Array, features: NDArray[np.intp]  # noqa: N803
@@ -297,10 +299,13 @@ class Run:
             R = np.where(self.facts.active(index, pool)[features], R, 0)
         return R
 
-    def _spread(self, index: int, maps: Array, features: NDArray[np.intp]) -> Array:
-        """Single maps as planes (K, C, H, W) at the output of a layer."""
-        planes = np.zeros((len(features), *self.facts.shape(index)), maps.dtype)
-        planes[np.arange(len(features)), features] = maps
+    def _spread(
+        self, index: int, maps: Array, features: NDArray[np.intp], region: Region
+    ) -> Array:
+        """A part of single maps as planes (K, C, H, W) at the output of a layer."""
+        shape = len(features), self.facts.shape(index)[0], *region.size
+        planes = np.zeros(shape, maps.dtype)
+        planes[np.arange(len(features)), features] = maps[(slice(None), *region.slices)]
         return planes
 
     def _is_single(self, starts: list[Start]) -> bool:
@@ -309,8 +314,7 @@ class Run:
         layer: Any = self.net.layers[index]
         return (
             len(starts) == 1
-            and index >= 0
-            and isinstance(layer, nn.Conv2d)
+            and self._is_first(starts[0])
             and self.facts.below(index) < 0
             and layer.groups == 1
             and self.facts.window(index).stride == (1, 1)
@@ -345,11 +349,8 @@ class Run:
 
     def _key(self, starts: Sequence[Start]) -> _Key:
         """All that the way from these starts depends on."""
-        lanes = self.lanes is not None
-        return _Key(
-            tuple((s.layer, self._is_first(s), lanes and s.maps.ndim == 3) for s in starts),
-            self.rule, self.abilities,
-        )
+        own = tuple((start.layer, self._is_first(start), not start.as_planes) for start in starts)
+        return _Key(own, self.rule, self.abilities)
 
     def _route(self, starts: Sequence[Start]) -> Route | None:
         """The way down where lanes take all of it."""
@@ -424,18 +425,17 @@ class Run:
 
     def _is_first(self, start: Start) -> bool:
         """Whether a start is taken by a convolution as one map a feature."""
-        return (
-            start.maps.ndim == 3 and start.layer >= 0 and self.lanes is not None
-            and isinstance(self.net.layers[start.layer], nn.Conv2d)
-        )
+        is_layer = start.layer >= 0 and not start.as_planes and self.lanes is not None
+        return is_layer and isinstance(self.net.layers[start.layer], nn.Conv2d)
 
     def _features_at_once(self, index: int) -> int:
         """Features of layer `index` whose projections as planes fit in bounded memory."""
         largest = max(math.prod(shape) for shape in self.facts.shapes[: index + 2])
+        at_a_time = 2 if self.net.is_chain else 4
         if self.lanes is None:
             size = self.arithmetic.dtype().itemsize
-            return max(1, PLANE_BYTES // (2 * size * largest))
-        fits = cost.LANE_BYTES // (2 * 4 * largest)
+            return max(1, PLANE_BYTES // (at_a_time * size * largest))
+        fits = cost.LANE_BYTES // (at_a_time * 4 * largest)
         return max(cost.FEW_LANES, min(cost.LANES, fits // cost.FEW_LANES * cost.FEW_LANES))
 
     def _pieces(
@@ -501,8 +501,6 @@ class Run:
                 conv, _ = way.firsts[start.layer]
                 job = First(start.maps, features, conv, Post(), self.bf16)
                 sent[self.facts.below(start.layer)].append(_Job(job))
-            elif start.maps.ndim == 4:
-                sent[start.layer].append(start.maps)
             else:
                 sent[start.layer].append(_Maps(start.maps))
         lasts = [stage for stage in way.stages if -1 in stage.sources]
@@ -708,7 +706,7 @@ class Run:
         total: Array | None = None
         for one in came:
             if isinstance(one, _Maps):
-                planes = self._spread(index, one.maps, features)
+                planes = self._spread(index, one.maps, features, region)
             elif isinstance(one, np.ndarray):
                 planes = one
             else:
