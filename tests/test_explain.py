@@ -328,7 +328,7 @@ def test_the_picture_shows_the_spectrogram_that_is_heard(mode):
     stft = np.abs(clip.stft)
     feature_map = np.random.default_rng(2).standard_normal((1, *stft.shape)).astype(np.float32)
     expected = stft * np.abs(feature_map[0]) if mode == "mask" else np.maximum(feature_map[0], 0)
-    heard = song_report.heard_magnitude(clip, stft, feature_map, mode)
+    heard = song_report.heard(clip, stft, feature_map, mode)
     np.testing.assert_array_equal(heard, expected)
 
 

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..arrays import as_array
 from ..audio._checks import as_choice
-from ..audio.auralise import map_planes
+from ..audio.auralise import heard_magnitude, map_planes
 from ..audio.frontend import Clip
 from ..errors import ParameterError, shown
 from ..kernels.dispatch import get_num_threads
@@ -217,9 +217,8 @@ class Listener:
         largest: FloatArray = np.maximum(planes.max(axis=(1, 2)), -planes.min(axis=(1, 2)))
         largest[largest == 0] = 1
         unit = planes / largest[:, None, None]
-        masked = np.abs(unit)
-        masked *= self._stft
-        heard = masked if self._mode == "mask" else np.maximum(unit, 0)
+        masked = heard_magnitude(unit, self._stft, "mask")
+        heard = masked if self._mode == "mask" else heard_magnitude(unit, self._stft, self._mode)
         bands = _energy(heard, "f")
         energy = bands.sum(axis=1)
         passed = energy if self._mode == "mask" else _energy(masked, "f").sum(axis=1)

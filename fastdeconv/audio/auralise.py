@@ -12,7 +12,7 @@ from ..kernels.schedule import run_bands
 from ._checks import as_choice
 from .frontend import Clip
 
-__all__ = ["auralise", "map_planes"]
+__all__ = ["auralise", "heard_magnitude", "map_planes"]
 
 FloatArray = NDArray[np.float32]
 ComplexArray = NDArray[np.complex64]
@@ -70,14 +70,37 @@ def auralise(
         part = slice(band * size, (band + 1) * size)
         # np.errstate belongs to the thread, so it is set in each.
         with np.errstate(over="ignore", invalid="ignore"):
-            weights = np.ascontiguousarray(planes[part])
-            if mode == "phase":
-                weights = np.maximum(weights, 0)
+            weights = _weights(np.ascontiguousarray(planes[part]), mode)
             sounds[part] = transform.inverse(spectra * weights, envelope)
 
     run_bands(-(-len(planes) // size), work, threads)
     _check_finite(sounds, "the sound of map")
     return sounds
+
+
+def _weights(planes: FloatArray, mode: str) -> FloatArray:
+    """What of maps multiplies the clip's STFT ("mask"), or its phases ("phase")."""
+    return planes if mode == "mask" else np.maximum(planes, 0)
+
+
+def heard_magnitude(planes: FloatArray, stft: FloatArray, mode: str) -> FloatArray:
+    """Magnitude of the spectrograms that `auralise` turns into sound.
+
+    Parameters
+    ----------
+    planes : array of float32, shape (..., F, T) or (..., T, F)
+        Maps, as `stft` lies.
+    stft : array of float32
+        Magnitude of the clip's STFT.
+    mode : {"mask", "phase"}
+        ``|STFT| * |map|``, or the positive part of the map.
+    """
+    weights = _weights(planes, mode)
+    if mode == "phase":
+        return weights
+    heard: FloatArray = np.abs(weights)
+    heard *= stft
+    return heard
 
 
 def map_planes(maps: ArrayLike, clip: Clip) -> FloatArray:

@@ -18,7 +18,7 @@ from .axis import FrequencyAxis
 from .listening import axis_of, class_table
 from .numbers import NUMBERS
 from .picture import RANGE_DB, levels, png, signed_levels
-from .song import heard_magnitude, original_gain, upright
+from .song import heard, original_gain, upright
 from .sounds import encode
 from .web import fragment
 
@@ -94,7 +94,7 @@ class Heard:
         return self._of(_map_of(self._explanation, self._layer, feature))
 
     def _of(self, feature_map: FloatArray) -> FloatArray:
-        return heard_magnitude(
+        return heard(
             self._explanation.clip, self._stft, feature_map, self._explanation.mode
         )
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from ..audio.auralise import heard_magnitude
 from ..kernels.dispatch import get_num_threads
 from ..kernels.schedule import run_bands
 from .axis import FrequencyAxis
@@ -18,7 +19,7 @@ from .sounds import PEAK, write_sound
 if TYPE_CHECKING:
     from ..audio.frontend import Clip
 
-__all__ = ["SongFiles", "heard_magnitude", "original_gain", "upright"]
+__all__ = ["SongFiles", "heard", "original_gain", "upright"]
 
 # One character a shade, for pages.
 _DIGITS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
@@ -80,7 +81,7 @@ class SongFiles:
         """Write the sound and the pictures of the features of one layer.
 
         ``feature_<k>.png`` is the magnitude of the spectrogram that became the sound (see
-        `heard_magnitude`). All of a call share one scale, whose brightest colour is the
+        `heard`). All of a call share one scale, whose brightest colour is the
         largest magnitude among them: unlike the sounds, which each fill the scale of their
         file, they show how strong the features are beside each other. ``map_<k>.png`` is
         the map, each on its own scale.
@@ -156,31 +157,12 @@ class SongFiles:
             write_png(folder / f"activation_{name}.png", shades(seen))
 
     def _heard(self, feature_map: FloatArray) -> FloatArray:
-        return heard_magnitude(self._clip, self._stft, feature_map, self._mode)
+        return heard(self._clip, self._stft, feature_map, self._mode)
 
 
-def heard_magnitude(
-    clip: Clip, stft: FloatArray, feature_map: FloatArray, mode: str
-) -> FloatArray:
-    """Magnitude of the spectrogram that `fastdeconv.auralise` turns into sound.
-
-    Parameters
-    ----------
-    clip : Clip
-    stft : array of float32, shape (F, T)
-        Magnitude of the clip's STFT.
-    feature_map : array of float32, shape (1, H, W)
-        (H, W) is (F, T), or (T, F) when the front end's layout is "CTF".
-    mode : {"mask", "phase"}
-        ``|STFT| * |map|``, or the positive part of the map.
-
-    Returns
-    -------
-    array of float32, shape (F, T)
-    """
-    plane = upright(clip, feature_map[0])
-    heard: FloatArray = np.maximum(plane, 0) if mode == "phase" else np.abs(plane * stft)
-    return heard
+def heard(clip: Clip, stft: FloatArray, feature_map: FloatArray, mode: str) -> FloatArray:
+    """What is heard of a map (1, H, W), as (F, T); see `fastdeconv.audio.auralise`."""
+    return heard_magnitude(upright(clip, feature_map[0]), stft, mode)
 
 
 def upright(clip: Clip, plane: FloatArray) -> FloatArray:

@@ -110,25 +110,27 @@ class AvgPool2d(SlidingLayer):
 
 
 @dataclass(frozen=True)
-class GlobalAvgPool2d(Layer):
-    """Mean over height and width: (C, H, W) to (C, 1, 1)."""
-
-    type: ClassVar[str] = "global_avg_pool2d"
-    prefix: ClassVar[str] = "global_avg_pool"
+class GlobalPool(Layer):
+    """One value for all those of a channel."""
 
     def output_shape(self, shape: Shape, arrays: Arrays) -> Shape:
         return shape[0], 1, 1
 
 
 @dataclass(frozen=True)
-class GlobalMaxPool2d(Layer):
+class GlobalAvgPool2d(GlobalPool):
+    """Mean over height and width: (C, H, W) to (C, 1, 1)."""
+
+    type: ClassVar[str] = "global_avg_pool2d"
+    prefix: ClassVar[str] = "global_avg_pool"
+
+
+@dataclass(frozen=True)
+class GlobalMaxPool2d(GlobalPool):
     """Maximum over height and width: (C, H, W) to (C, 1, 1)."""
 
     type: ClassVar[str] = "global_max_pool2d"
     prefix: ClassVar[str] = "global_max_pool"
-
-    def output_shape(self, shape: Shape, arrays: Arrays) -> Shape:
-        return shape[0], 1, 1
 
 
 @dataclass(frozen=True)
