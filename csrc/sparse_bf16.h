@@ -1,6 +1,6 @@
 /* Lists of values that are not zero and their product, in bfloat16 (AVX512_BF16).
  *
- * What    As the float32 ones of sparse.h, which includes this file. The lists of all rows of the
+ * What    As the float32 ones of sparse.h. The lists (sparse_lists.h) of all rows of the
  *         unpooled tensor that an output row needs are joined column by column, so that what
  *         reaches a pixel is one range: an instruction multiplies two entries, whichever two come
  *         next.
@@ -14,6 +14,8 @@
  */
 #ifndef FD_SPARSE_BF16_H
 #define FD_SPARSE_BF16_H
+
+#include "sparse_lists.h"
 
 /* Rows of W that entries may name: a row added to an entry's does not reach its value. */
 #define ROW_MASK 0x7fff
