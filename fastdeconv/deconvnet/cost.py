@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from numpy.typing import NDArray
 
@@ -12,10 +12,10 @@ from ..kernels.interface import Pair
 from ..network import layers as nn
 from .facts import Facts
 from .region import Part, Region, covering_cells, reached_by
-from .route import Segment, is_spread
+from .route import Route, Segment, is_spread
 
 __all__ = [
-    "Route", "at_once", "boxes", "few_apart", "is_convolution", "part_whole", "parts_above",
+    "at_once", "boxes", "few_apart", "is_convolution", "part_whole", "parts_above",
     "parts_below", "pays", "pieces_of", "route_in_lanes", "sources_of", "together", "whole_start",
 ]
 
@@ -33,21 +33,6 @@ LEAST_COLUMNS = 128
 """Input columns of such a piece: pieces overlap by what a few of them reach."""
 PIECE_WORK = 2e7
 """What it costs to look after a piece, as multiply-adds: some 0.2 ms."""
-
-
-class Route(NamedTuple):
-    """The way from some layers down to the input in lanes."""
-
-    firsts: tuple[int, ...]
-    """Convolutions that take one map a feature."""
-    segments: dict[int, Segment]
-    """From top to bottom, by the layer each begins at."""
-    is_chain: bool
-    """Whether one convolution follows the other and nothing is added."""
-    lane_bytes: int = 0
-    """Of all lane tensors that exist at a time."""
-    needs_everything: bool = False
-    """Whether a part of the input depends on all of what is above."""
 
 
 def sources_of(facts: Facts, segment: Segment) -> tuple[int, ...]:

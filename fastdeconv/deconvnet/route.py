@@ -21,8 +21,8 @@ from ..network.network import Network
 from .plan import is_affine, rectifies
 
 __all__ = [
-    "Abilities", "Order", "Segment", "abilities_of", "has_slope", "is_spread", "route_of",
-    "takers_of",
+    "Abilities", "Order", "Route", "Segment", "abilities_of", "has_slope", "is_spread",
+    "route_of", "takers_of",
 ]
 
 
@@ -55,6 +55,21 @@ class Segment(NamedTuple):
         """Whether it does no more than multiply every channel, and leave some values out."""
         plain = Segment(self.top, self.end, Order(self.order.scales, False, False), self.gates)
         return self == plain
+
+
+class Route(NamedTuple):
+    """The way from some layers down to the input in lanes."""
+
+    firsts: tuple[int, ...]
+    """Convolutions that take one map a feature."""
+    segments: dict[int, Segment]
+    """From top to bottom, by the layer each begins at."""
+    is_chain: bool
+    """Whether one convolution follows the other and nothing is added."""
+    lane_bytes: int = 0
+    """Of all lane tensors that exist at a time."""
+    needs_everything: bool = False
+    """Whether a part of the input depends on all of what is above."""
 
 
 class Abilities(NamedTuple):

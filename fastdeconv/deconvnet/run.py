@@ -36,14 +36,13 @@ from ..kernels.lanes import (
 )
 from ..network import layers as nn
 from . import cost
-from .cost import Route
 from .facts import Facts
 from .folding import folded
 from .joins import backward_join
 from .layerwise import Arithmetic, backward_layer, mixes
 from .plan import is_affine, rectifies
 from .region import Part, Region
-from .route import Abilities, Segment, abilities_of, has_slope, route_of
+from .route import Abilities, Route, Segment, abilities_of, has_slope, route_of
 from .trace import Trace
 
 __all__ = ["Run"]

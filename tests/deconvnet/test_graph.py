@@ -239,6 +239,37 @@ def test_pieces_give_the_bits_of_the_whole(on, net, monkeypatch, rule):
     assert pieces.tobytes() == whole.tobytes()
 
 
+def test_bfloat16_takes_branches_too(bf16, net):
+    trace = net.forward(noise(1, 16, 20))
+    name = net.layers[-1].name
+    exact = fd.deconvolve(trace, name)
+    maps = fd.deconvolve(trace, name, precision="bf16")
+    assert np.abs(maps - exact).max() <= 3e-2 * np.abs(exact).max()
+    some = list(range(0, len(maps), 2))
+    found = fd.deconvolve(trace, name, some, precision="bf16", num_threads=3)
+    assert found.tobytes() == maps[some].tobytes()
+
+
+@pytest.mark.parametrize("channels", [2, 18])
+def test_a_signal_may_fork_to_any_number_of_layers(on, channels):
+    rng = np.random.default_rng(6)
+    ways = [f"w{i}" for i in range(300)]
+    net = fd.Network(
+        [
+            conv("c1"), *(layer("affine", way, "c1") for way in ways),
+            layer("add", "one", *ways[:150]), layer("add", "other", *ways[150:]),
+            layer("add", "both", "one", "other"), conv("c2"),
+        ],
+        weights(rng, c1=(channels, 1, 3, 3), c2=(channels, channels, 3, 3))
+        | weights(rng, **dict.fromkeys(ways, (channels,))),
+        (1, None, None),
+    )
+    trace = net.forward(noise(1, 5, 6))
+    wanted = fd.deconvolve(trace, "c2", backend="reference")
+    found = fd.deconvolve(trace, "c2")
+    np.testing.assert_allclose(found, wanted, atol=1e-5 * np.abs(wanted).max())
+
+
 def test_the_gradient_is_that_of_pytorch():
     torch = pytest.importorskip("torch")
     functional = torch.nn.functional
