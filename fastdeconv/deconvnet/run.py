@@ -8,11 +8,10 @@ can do is done layer by layer, on planes (K, C, H, W).
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,80 +27,24 @@ from ..kernels.lanes import (
     Post,
     Reduce,
     Single,
-    Source,
     Step,
     Term,
     View,
-    cached,
 )
 from ..network import layers as nn
-from . import cost
 from .facts import Facts
 from .folding import folded
 from .joins import backward_join
-from .layerwise import Arithmetic, backward_layer, mixes
-from .plan import is_affine, rectifies
-from .region import Part, Region
-from .route import Abilities, Route, Segment, abilities_of, has_slope, route_of
+from .layerwise import Arithmetic, backward_layer
+from .region import Region
+from .route import abilities_of
+from .starts import Start, Starts
 from .trace import Trace
+from .ways import Stage, Way, Ways
 
 __all__ = ["Run"]
 
 Array = NDArray[Any]
-
-PLANE_BYTES = 1 << 28
-"""Planes of features that are projected layer by layer stay below this."""
-
-
-class Start(NamedTuple):
-    """Where the way begins, and with what."""
-
-    layer: int
-    """A convolution; or a layer at whose output something else is added; -1 is the input."""
-    maps: Array
-    """At its output: (K, H, W), one a feature."""
-    pool: int | None = None
-    """A pool that is left to do, at whose output they are."""
-    as_planes: bool = False
-    """Whether the layer goes by itself, on planes of all channels."""
-
-
-class _Key(NamedTuple):
-    starts: tuple[tuple[int, bool, bool], ...]
-    """Each its layer, whether a convolution takes it as one map a feature, and whether it goes in
-    lanes."""
-    rule: str
-    abilities: Abilities | None
-
-
-class Stage(NamedTuple):
-    """A segment on the part of its maps that is computed, as jobs want it."""
-
-    top: int
-    segment: Segment | None
-    """None: layer `top` by itself, on planes."""
-    cells: Region
-    """Of the tensor at the top."""
-    post: Post
-    sources: tuple[int, ...]
-    source: Source | None = None
-    conv: Convolution | None = None
-    """Where a convolution takes what comes out."""
-    scaled: Convolution | None = None
-    """The same that has taken the scales of `post` on itself, if nothing else is in that."""
-    below: Post | None = None
-    """What follows the sum of overlapping windows, where there are any."""
-
-
-class Way(NamedTuple):
-    """A route on the parts that are computed."""
-
-    firsts: dict[int, tuple[Convolution, Region]]
-    """Of the convolutions that take one map a feature, and the part of their outputs."""
-    stages: list[Stage]
-    inputs: Region
-    alone: bool = False
-    """Whether maps are zero outside that."""
 
 
 @dataclass
@@ -165,7 +108,10 @@ class Run:
         self.arithmetic = Arithmetic(backend, num_threads)
         self.facts = Facts(trace, self.arithmetic.dtype)
         self.lanes: LaneBackend | None = backend if hasattr(backend, "project_last") else None
-        self.abilities = None if self.lanes is None else abilities_of(backend)
+        abilities = None if self.lanes is None else abilities_of(backend)
+        self._joins = abilities is not None and abilities.joins
+        self.starts = Starts(self.facts, rule, self.arithmetic, lanes=abilities is not None)
+        self.ways = Ways(self.facts, rule, abilities, bf16)
 
     def project(
         self, index: int, features: NDArray[np.intp], values: Array, out: Array, sparse: bool
@@ -188,21 +134,21 @@ class Run:
         if len(rows) < len(values):
             features, values = features[rows], values[rows]
         maps = values.astype(self.arithmetic.dtype, copy=False)
-        starts = self._starts(index, maps, features)
+        starts = self.starts.of(index, maps, features)
         if self._is_single(starts):
             self._project_single(starts[0], features, rows, out)
             return
-        starts = [self._unpooled(start, features) for start in starts]
-        route = self._route(starts)
+        starts = [self.starts.unpooled(start, features) for start in starts]
+        route = self.ways.route(starts)
         if route is None:
-            size = self._features_at_once(index)
+            size = self.ways.features_at_once(index)
             for at in range(0, len(rows), size):
                 few = slice(at, at + size)
                 part = [start._replace(maps=start.maps[few]) for start in starts]
-                self._run(self._way_of_planes(starts), part, features[few], rows[few], out)
+                self._run(self.ways.of_planes(starts), part, features[few], rows[few], out)
             self._end()
             return
-        for way, some in self._pieces(route, starts, sparse):
+        for way, some in self.ways.pieces(route, starts, sparse):
             self._run_piece(way, some, starts, features, rows, out)
         self._end()
 
@@ -211,109 +157,13 @@ class Run:
         if self.lanes is not None:
             self.lanes.end()
 
-    @property
-    def _joins(self) -> bool:
-        return self.abilities is not None and self.abilities.joins
-
-    # ---- one map a feature ----
-
-    def _starts(self, index: int, maps: Array, features: NDArray[np.intp]) -> list[Start]:
-        """Where single maps meet a layer that mixes channels, or something that is added."""
-        starts: list[Start] = []
-        single, others = {index: maps}, set[int]()
-        while single:
-            top = max(*single, *others) if others else max(single)
-            if top in others:
-                others.discard(top)
-                if top in single:
-                    starts.append(Start(top, single.pop(top)))
-                if top >= 0:
-                    others.update(self.net.sources[top])
-                continue
-            start = self._down(top, single.pop(top), features)
-            layer = start.layer
-            if layer >= 0 and self._adds(layer):
-                for source in self.net.sources[layer]:
-                    single[source] = single[source] + start.maps if source in single else start.maps
-            elif layer >= 0 and layer != top and not self._mixes(layer):
-                single[layer] = single[layer] + start.maps if layer in single else start.maps
-            else:
-                is_convolution = layer >= 0 and isinstance(self.net.layers[layer], nn.Conv2d)
-                lanes = is_convolution and self.lanes is not None
-                starts.append(start._replace(as_planes=not lanes))
-                if layer >= 0:
-                    others.update(self.net.sources[layer])
-        return starts
-
-    def _adds(self, index: int) -> bool:
-        """Whether a layer sends all inputs what comes back to it."""
-        return isinstance(self.net.layers[index], nn.Add) and all(
-            self.facts.shape(k) == self.facts.shape(index) for k in self.net.sources[index]
-        )
-
-    def _mixes(self, index: int) -> bool:
-        return mixes(self.net.layers[index], self.rule)
-
-    def _down(self, index: int, maps: Array, features: NDArray[np.intp]) -> Start:
-        """Maps (K, H, W), one a feature, down to the layer that first mixes channels, or whose
-        output several take."""
-        top, pool = index, None
-        R = maps[None]
-        while index >= 0 and not self._mixes(index):
-            if index != top and self.facts.takers[index] > 1:
-                break
-            layer = self.net.layers[index]
-            if pool is None and isinstance(layer, nn.MaxPool2d) and (
-                index not in self.facts.overlapping
-            ):
-                # Every value goes to one place: what follows is done while there are few.
-                pool = index
-            elif pool is not None and rectifies(layer):
-                R = self._pooled_rectifier(index, pool, R, features)
-            elif pool is not None and has_slope(layer, self.net.arrays):
-                R = R * self.facts.pooled_slope(index, pool)[features]
-            elif pool is not None and not (isinstance(layer, nn.Dropout) or is_affine(layer)):
-                R, pool = self._layer(pool, R, features), None
-                continue
-            else:
-                R = self._layer(index, R, features)
-            index = self.facts.below(index)
-        start = Start(index, R[0], pool)
-        is_convolution = index >= 0 and isinstance(self.net.layers[index], nn.Conv2d)
-        return start if is_convolution else self._unpooled(start, features)
-
-    def _unpooled(self, start: Start, features: NDArray[np.intp]) -> Start:
-        if start.pool is None:
-            return start
-        maps = self._layer(start.pool, start.maps[None], features)[0]
-        return start._replace(maps=maps, pool=None)
-
-    def _pooled_rectifier(
-        self, index: int, pool: int, R: Array, features: NDArray[np.intp]  # noqa: N803
-    ) -> Array:
-        """Rectifier `index` at the places of the map that `pool` made."""
-        if self.rule != "gradient" and R.min(initial=0) < 0:  # an activation has no negatives
-            R = np.maximum(R, 0)
-        if self.rule != "deconvnet":
-            R = np.where(self.facts.active(index, pool)[features], R, 0)
-        return R
-
-    def _spread(
-        self, index: int, maps: Array, features: NDArray[np.intp], region: Region
-    ) -> Array:
-        """A part of single maps as planes (K, C, H, W) at the output of a layer."""
-        shape = len(features), self.facts.shape(index)[0], *region.size
-        planes = np.zeros(shape, maps.dtype)
-        planes[np.arange(len(features)), features] = maps[(slice(None), *region.slices)]
-        return planes
-
     def _is_single(self, starts: list[Start]) -> bool:
         """Whether all there is is a convolution that `project_single` takes to the input."""
         index = starts[0].layer
         layer: Any = self.net.layers[index]
         return (
             len(starts) == 1
-            and self._is_first(starts[0])
+            and starts[0].is_first
             and self.facts.below(index) < 0
             and layer.groups == 1
             and self.facts.window(index).stride == (1, 1)
@@ -331,144 +181,6 @@ class Run:
         conv = self.facts.convolution(start.layer, self.facts.whole(start.layer))
         job = Single(start.maps, features, rows, switches, window, conv)
         self.backend.project_single(job, out, self.num_threads)
-
-    # ---- routes and ways ----
-
-    def _segments(self, key: _Key) -> dict[int, Segment | None]:
-        """The way down from the starts; without lane kernels layer by layer."""
-        tops: dict[int, bool] = {}
-        for layer, is_first, in_lanes in key.starts:
-            top = self.facts.below(layer) if is_first else layer
-            # Without joins lanes take no more than one.
-            tops[top] = in_lanes and (self._joins or top not in tops)
-        return route_of(
-            self.net, tops, self.rule, self.facts.overlapping, self.abilities,
-            self.facts.shapes[1:],
-        )
-
-    def _key(self, starts: Sequence[Start]) -> _Key:
-        """All that the way from these starts depends on."""
-        own = tuple((start.layer, self._is_first(start), not start.as_planes) for start in starts)
-        return _Key(own, self.rule, self.abilities)
-
-    def _route(self, starts: Sequence[Start]) -> Route | None:
-        """The way down where lanes take all of it."""
-        key = self._key(starts)
-
-        def make() -> Route | None:
-            segments = self._segments(key)
-            if None in segments.values() or not all(in_lanes for _, _, in_lanes in key.starts):
-                return None
-            whole = {top: s for top, s in segments.items() if s is not None}
-            firsts = tuple(layer for layer, is_first, _ in key.starts if is_first)
-            return cost.route_in_lanes(self.facts, firsts, whole) if firsts else None
-
-        return cached(self.trace.derived("routes"), key, make)
-
-    def _way(self, route: Route, inputs: Region, parts: dict[int, Part], **more: Any) -> Way:
-        firsts = {}
-        for conv in route.firsts:
-            part = cost.whole_start(self.facts, conv, parts, inputs)
-            firsts[conv] = self.facts.convolution(conv, part), part.output
-        stages = [
-            self._stage(top, segment, parts[top]) for top, segment in route.segments.items()
-        ]
-        return Way(firsts, stages, inputs, **more)
-
-    def _stage(self, top: int, segment: Segment, part: Part) -> Stage:
-        facts = self.facts
-        sources = cost.sources_of(facts, segment)
-        is_convolution = cost.is_convolution(facts, segment)
-        factor = facts.factor(segment, part.cells, with_gates=not is_convolution)
-        post, below = facts.post(segment.order, factor), None
-        if segment.below is not None:
-            post, below = facts.post(segment.order), facts.post(segment.below, factor)
-        if not is_convolution:
-            return Stage(top, segment, part.cells, post, sources)
-        scaled, scales = None, segment.order.scales
-        if segment.only_scales and scales:
-            scaled = facts.convolution(segment.end, part, scales)
-        return Stage(
-            top, segment, part.cells, post, sources, facts.source(segment, part),
-            facts.convolution(segment.end, part), scaled, below,
-        )
-
-    def _whole_ways(self, key: _Key, route: Route, columns: int) -> list[Way]:
-        """The ways to all of the input, so many columns each."""
-        return cached(self.trace.derived("ways"), (key, columns), lambda: [
-            self._way(route, inputs, cost.parts_above(self.facts, route, inputs))
-            for inputs in cost.pieces_of(self.facts.size(-1), columns)
-        ])
-
-    def _way_of_planes(self, starts: Sequence[Start]) -> Way:
-        """The whole way, where not all of it is in lanes."""
-        key = self._key(starts)
-
-        def make() -> Way:
-            stages = []
-            for top, segment in self._segments(key).items():
-                cells = Region.of(self.facts.size(top))
-                if segment is None:
-                    stages.append(Stage(top, None, cells, Post(), self.net.sources[top]))
-                else:
-                    part = cost.part_whole(self.facts, segment)
-                    stages.append(self._stage(top, segment, part))
-            firsts = {}
-            for layer, is_first, _ in key.starts:
-                if is_first:
-                    part = self.facts.whole(layer)
-                    firsts[layer] = self.facts.convolution(layer, part), part.output
-            return Way(firsts, stages, Region.of(self.facts.size(-1)))
-
-        return cached(self.trace.derived("ways of planes"), key, make)
-
-    def _is_first(self, start: Start) -> bool:
-        """Whether a start is taken by a convolution as one map a feature."""
-        is_layer = start.layer >= 0 and not start.as_planes and self.lanes is not None
-        return is_layer and isinstance(self.net.layers[start.layer], nn.Conv2d)
-
-    def _features_at_once(self, index: int) -> int:
-        """Features of layer `index` whose projections as planes fit in bounded memory."""
-        largest = max(math.prod(shape) for shape in self.facts.shapes[: index + 2])
-        at_a_time = 2 if self.net.is_chain else 4
-        if self.lanes is None:
-            size = self.arithmetic.dtype().itemsize
-            return max(1, PLANE_BYTES // (at_a_time * size * largest))
-        fits = cost.LANE_BYTES // (at_a_time * 4 * largest)
-        return max(cost.FEW_LANES, min(cost.LANES, fits // cost.FEW_LANES * cost.FEW_LANES))
-
-    def _pieces(
-        self, route: Route, starts: Sequence[Start], sparse: bool
-    ) -> Iterator[tuple[Way, list[int]]]:
-        """Which features go together, and the ways they go."""
-        rest = list(range(len(starts[0].maps)))
-        few = cost.few_apart(route, self.rule, self.bf16)
-        # In bfloat16 entries are rounded in pairs, and which pair up depends on the part.
-        if sparse and route.is_chain and not self.bf16:
-            rest, facts = [], self.facts
-            whole = [facts.whole(route.firsts[0])]
-            whole += [cost.part_whole(facts, segment) for segment in route.segments.values()]
-            for box, group in cost.boxes(starts[0].maps).items():
-                first, below = cost.parts_below(facts, route, box)
-                parts = [first, *below.values()]
-                # A start that sees nothing but padding reaches no place: no part to compute.
-                if all(min(p.input.size) > 0 for p in parts) and cost.pays(
-                    facts, route, parts, whole, len(group)
-                ):
-                    stages = [self._stage(*item, below[item[0]]) for item in route.segments.items()]
-                    conv = facts.convolution(route.firsts[0], first)
-                    firsts = {route.firsts[0]: (conv, first.output)}
-                    way = Way(firsts, stages, parts[-1].input, alone=True)
-                    for some in cost.together(group, few, cost.LANES):
-                        yield way, some
-                else:
-                    rest += group
-            rest.sort()
-        most, columns = cost.at_once(self.facts, route)
-        ways = self._whole_ways(self._key(starts), route, columns)
-        for some in cost.together(rest, few, most):
-            for way in ways:
-                yield way, some
 
     # ---- going ----
 
@@ -717,6 +429,15 @@ class Run:
             total = planes if total is None else total + planes
         assert total is not None
         return total
+
+    def _spread(
+        self, index: int, maps: Array, features: NDArray[np.intp], region: Region
+    ) -> Array:
+        """A part of single maps as planes (K, C, H, W) at the output of a layer."""
+        shape = len(features), self.facts.shape(index)[0], *region.size
+        planes = np.zeros(shape, maps.dtype)
+        planes[np.arange(len(features)), features] = maps[(slice(None), *region.slices)]
+        return planes
 
     def _as_tensor(self, one: _Job | _Part, region: Region, channels: int) -> _Tensor:
         if isinstance(one, _Job):

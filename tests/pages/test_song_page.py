@@ -403,7 +403,7 @@ def test_the_buttons_of_the_details_act_on_what_is_shown_whatever_sounds(song, b
     song.page.click(f"#{button}")
     assert song.text("#now").removeprefix("original (instead of ").removesuffix(")") == second
     assert song.page.evaluate(MUTED) == [button == "detail-ab", button == "detail-play"]
-    assert song.text("#detail-play") == "❚❚ Pause"
+    song.wait_for("document.getElementById('detail-play').textContent === '❚❚ Pause'")
 
 
 def test_a_link_to_a_twin_unfolds_it_and_one_to_a_silent_feature_says_so(open_page, song_folder):

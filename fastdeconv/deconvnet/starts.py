@@ -1,0 +1,133 @@
+"""The way back while every feature is still a single map.
+
+From the layer that was asked for down to the first one that mixes channels nothing but the
+feature's own channel is not zero. What is added on the way stays single, too.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..network import layers as nn
+from .facts import Facts
+from .layerwise import Arithmetic, backward_layer, mixes
+from .plan import is_affine, rectifies
+from .route import has_slope
+
+__all__ = ["Start", "Starts"]
+
+Array = NDArray[Any]
+
+
+class Start(NamedTuple):
+    """Where the way begins, and with what."""
+
+    layer: int
+    """A convolution; or a layer at whose output something else is added; -1 is the input."""
+    maps: Array
+    """At its output: (K, H, W), one a feature."""
+    is_first: bool
+    """Whether the layer is a convolution that lanes take back from one map a feature."""
+    pool: int | None = None
+    """A pool that is left to do, at whose output they are."""
+    as_planes: bool = False
+    """Whether the layer goes by itself, on planes of all channels."""
+
+
+class Starts:
+    """Where single maps meet what takes all channels; `lanes`: whether there are lane kernels."""
+
+    def __init__(self, facts: Facts, rule: str, arithmetic: Arithmetic, lanes: bool) -> None:
+        self.facts, self.net, self.rule = facts, facts.net, rule
+        self.arithmetic, self.lanes = arithmetic, lanes
+
+    def of(self, index: int, maps: Array, features: NDArray[np.intp]) -> list[Start]:
+        """Where single maps meet a layer that mixes channels, or something that is added."""
+        starts: list[Start] = []
+        single, others = {index: maps}, set[int]()
+        while single:
+            top = max(*single, *others) if others else max(single)
+            if top in others:
+                others.discard(top)
+                if top in single:
+                    starts.append(self._start(top, single.pop(top)))
+                if top >= 0:
+                    others.update(self.net.sources[top])
+                continue
+            start = self._down(top, single.pop(top), features)
+            layer = start.layer
+            if layer >= 0 and self._adds(layer):
+                for source in self.net.sources[layer]:
+                    single[source] = single[source] + start.maps if source in single else start.maps
+            elif layer >= 0 and layer != top and not self._mixes(layer):
+                single[layer] = single[layer] + start.maps if layer in single else start.maps
+            else:
+                starts.append(start._replace(as_planes=not start.is_first))
+                if layer >= 0:
+                    others.update(self.net.sources[layer])
+        return starts
+
+    def _adds(self, index: int) -> bool:
+        """Whether a layer sends all inputs what comes back to it."""
+        return isinstance(self.net.layers[index], nn.Add) and all(
+            self.facts.shape(k) == self.facts.shape(index) for k in self.net.sources[index]
+        )
+
+    def _mixes(self, index: int) -> bool:
+        return mixes(self.net.layers[index], self.rule)
+
+    def _down(self, index: int, maps: Array, features: NDArray[np.intp]) -> Start:
+        """Maps (K, H, W), one a feature, down to the layer that first mixes channels, or whose
+        output several take."""
+        top, pool = index, None
+        R = maps[None]
+        while index >= 0 and not self._mixes(index):
+            if index != top and self.facts.takers[index] > 1:
+                break
+            layer = self.net.layers[index]
+            if pool is None and isinstance(layer, nn.MaxPool2d) and (
+                index not in self.facts.overlapping
+            ):
+                # Every value goes to one place: what follows is done while there are few.
+                pool = index
+            elif pool is not None and rectifies(layer):
+                R = self._pooled_rectifier(index, pool, R, features)
+            elif pool is not None and has_slope(layer, self.net.arrays):
+                R = R * self.facts.pooled_slope(index, pool)[features]
+            elif pool is not None and not (isinstance(layer, nn.Dropout) or is_affine(layer)):
+                R, pool = self._layer(pool, R, features), None
+                continue
+            else:
+                R = self._layer(index, R, features)
+            index = self.facts.below(index)
+        start = self._start(index, R[0], pool)
+        return start if start.is_first else self.unpooled(start, features)
+
+    def _start(self, index: int, maps: Array, pool: int | None = None) -> Start:
+        is_convolution = index >= 0 and isinstance(self.net.layers[index], nn.Conv2d)
+        return Start(index, maps, is_convolution and self.lanes, pool)
+
+    def unpooled(self, start: Start, features: NDArray[np.intp]) -> Start:
+        """The start at the output of its layer."""
+        if start.pool is None:
+            return start
+        maps = self._layer(start.pool, start.maps[None], features)[0]
+        return start._replace(maps=maps, pool=None)
+
+    def _pooled_rectifier(
+        self, index: int, pool: int, R: Array, features: NDArray[np.intp]  # noqa: N803
+    ) -> Array:
+        """Rectifier `index` at the places of the map that `pool` made."""
+        if self.rule != "gradient" and R.min(initial=0) < 0:  # an activation has no negatives
+            R = np.maximum(R, 0)
+        if self.rule != "deconvnet":
+            R = np.where(self.facts.active(index, pool)[features], R, 0)
+        return R
+
+    def _layer(self, index: int, R: Array, channels: Any) -> Array:  # noqa: N803
+        return backward_layer(
+            self.facts.trace, index, R, self.rule, self.arithmetic, channels
+        )

@@ -1,0 +1,199 @@
+"""Routes on the parts of the maps that are computed, as jobs want them; kept with the trace."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+from ..kernels.lanes import Convolution, Post, Source, cached
+from . import cost
+from .facts import Facts
+from .region import Part, Region
+from .route import Abilities, Route, Segment, route_of
+from .starts import Start
+
+__all__ = ["Stage", "Way", "Ways"]
+
+PLANE_BYTES = 1 << 28
+"""Planes of features that are projected layer by layer stay below this."""
+
+
+class Stage(NamedTuple):
+    """A segment on the part of its maps that is computed, as jobs want it."""
+
+    top: int
+    segment: Segment | None
+    """None: layer `top` by itself, on planes."""
+    cells: Region
+    """Of the tensor at the top."""
+    post: Post
+    sources: tuple[int, ...]
+    source: Source | None = None
+    conv: Convolution | None = None
+    """Where a convolution takes what comes out."""
+    scaled: Convolution | None = None
+    """The same that has taken the scales of `post` on itself, if nothing else is in that."""
+    below: Post | None = None
+    """What follows the sum of overlapping windows, where there are any."""
+
+
+class Way(NamedTuple):
+    """A route on the parts that are computed."""
+
+    firsts: dict[int, tuple[Convolution, Region]]
+    """Of the convolutions that take one map a feature, and the part of their outputs."""
+    stages: list[Stage]
+    inputs: Region
+    alone: bool = False
+    """Whether maps are zero outside that."""
+
+
+class _Key(NamedTuple):
+    starts: tuple[tuple[int, bool, bool], ...]
+    """Each its layer, whether a convolution takes it as one map a feature, and whether it goes in
+    lanes."""
+    rule: str
+    abilities: Abilities | None
+
+
+class Ways:
+    """The ways down for one trace, rule and back end; `abilities` None: there are no lanes."""
+
+    def __init__(
+        self, facts: Facts, rule: str, abilities: Abilities | None, bf16: bool
+    ) -> None:
+        self.facts, self.net, self.rule = facts, facts.net, rule
+        self.abilities, self.bf16 = abilities, bf16
+
+    def _segments(self, key: _Key) -> dict[int, Segment | None]:
+        """The way down from the starts; without lane kernels layer by layer."""
+        joins = self.abilities is not None and self.abilities.joins
+        tops: dict[int, bool] = {}
+        for layer, is_first, in_lanes in key.starts:
+            top = self.facts.below(layer) if is_first else layer
+            # Without joins lanes take no more than one.
+            tops[top] = in_lanes and (joins or top not in tops)
+        return route_of(
+            self.net, tops, self.rule, self.facts.overlapping, self.abilities,
+            self.facts.shapes[1:],
+        )
+
+    def _key(self, starts: Sequence[Start]) -> _Key:
+        """All that the way from these starts depends on."""
+        own = tuple((start.layer, start.is_first, not start.as_planes) for start in starts)
+        return _Key(own, self.rule, self.abilities)
+
+    def route(self, starts: Sequence[Start]) -> Route | None:
+        """The way down where lanes take all of it."""
+        key = self._key(starts)
+
+        def make() -> Route | None:
+            segments = self._segments(key)
+            if None in segments.values() or not all(in_lanes for _, _, in_lanes in key.starts):
+                return None
+            whole = {top: s for top, s in segments.items() if s is not None}
+            firsts = tuple(layer for layer, is_first, _ in key.starts if is_first)
+            return cost.route_in_lanes(self.facts, firsts, whole) if firsts else None
+
+        return cached(self.facts.trace.derived("routes"), key, make)
+
+    def _way(self, route: Route, inputs: Region, parts: dict[int, Part], **more: Any) -> Way:
+        firsts = {}
+        for conv in route.firsts:
+            part = cost.whole_start(self.facts, conv, parts, inputs)
+            firsts[conv] = self.facts.convolution(conv, part), part.output
+        stages = [
+            self._stage(top, segment, parts[top]) for top, segment in route.segments.items()
+        ]
+        return Way(firsts, stages, inputs, **more)
+
+    def _stage(self, top: int, segment: Segment, part: Part) -> Stage:
+        facts = self.facts
+        sources = cost.sources_of(facts, segment)
+        is_convolution = cost.is_convolution(facts, segment)
+        factor = facts.factor(segment, part.cells, with_gates=not is_convolution)
+        post, below = facts.post(segment.order, factor), None
+        if segment.below is not None:
+            post, below = facts.post(segment.order), facts.post(segment.below, factor)
+        if not is_convolution:
+            return Stage(top, segment, part.cells, post, sources)
+        scaled, scales = None, segment.order.scales
+        if segment.only_scales and scales:
+            scaled = facts.convolution(segment.end, part, scales)
+        return Stage(
+            top, segment, part.cells, post, sources, facts.source(segment, part),
+            facts.convolution(segment.end, part), scaled, below,
+        )
+
+    def _whole_ways(self, key: _Key, route: Route, columns: int) -> list[Way]:
+        """The ways to all of the input, so many columns each."""
+        return cached(self.facts.trace.derived("ways"), (key, columns), lambda: [
+            self._way(route, inputs, cost.parts_above(self.facts, route, inputs))
+            for inputs in cost.pieces_of(self.facts.size(-1), columns)
+        ])
+
+    def of_planes(self, starts: Sequence[Start]) -> Way:
+        """The whole way, where not all of it is in lanes."""
+        key = self._key(starts)
+
+        def make() -> Way:
+            stages = []
+            for top, segment in self._segments(key).items():
+                cells = Region.of(self.facts.size(top))
+                if segment is None:
+                    stages.append(Stage(top, None, cells, Post(), self.net.sources[top]))
+                else:
+                    part = cost.part_whole(self.facts, segment)
+                    stages.append(self._stage(top, segment, part))
+            firsts = {}
+            for layer, is_first, _ in key.starts:
+                if is_first:
+                    part = self.facts.whole(layer)
+                    firsts[layer] = self.facts.convolution(layer, part), part.output
+            return Way(firsts, stages, Region.of(self.facts.size(-1)))
+
+        return cached(self.facts.trace.derived("ways of planes"), key, make)
+
+    def features_at_once(self, index: int) -> int:
+        """Features of layer `index` whose projections as planes fit in bounded memory."""
+        largest = max(math.prod(shape) for shape in self.facts.shapes[: index + 2])
+        at_a_time = 2 if self.net.is_chain else 4
+        if self.abilities is None:
+            size = self.facts.dtype().itemsize
+            return max(1, PLANE_BYTES // (at_a_time * size * largest))
+        fits = cost.LANE_BYTES // (at_a_time * 4 * largest)
+        return max(cost.FEW_LANES, min(cost.LANES, fits // cost.FEW_LANES * cost.FEW_LANES))
+
+    def pieces(
+        self, route: Route, starts: Sequence[Start], sparse: bool
+    ) -> Iterator[tuple[Way, list[int]]]:
+        """Which features go together, and the ways they go."""
+        rest = list(range(len(starts[0].maps)))
+        few = cost.few_apart(route, self.rule, self.bf16)
+        # In bfloat16 entries are rounded in pairs, and which pair up depends on the part.
+        if sparse and route.is_chain and not self.bf16:
+            rest, facts = [], self.facts
+            whole = [facts.whole(route.firsts[0])]
+            whole += [cost.part_whole(facts, segment) for segment in route.segments.values()]
+            for box, group in cost.boxes(starts[0].maps).items():
+                first, below = cost.parts_below(facts, route, box)
+                parts = [first, *below.values()]
+                # A start that sees nothing but padding reaches no place: no part to compute.
+                if all(min(p.input.size) > 0 for p in parts) and cost.pays(
+                    facts, route, parts, whole, len(group)
+                ):
+                    stages = [self._stage(*item, below[item[0]]) for item in route.segments.items()]
+                    conv = facts.convolution(route.firsts[0], first)
+                    firsts = {route.firsts[0]: (conv, first.output)}
+                    way = Way(firsts, stages, parts[-1].input, alone=True)
+                    for some in cost.together(group, few, cost.LANES):
+                        yield way, some
+                else:
+                    rest += group
+            rest.sort()
+        most, columns = cost.at_once(self.facts, route)
+        ways = self._whole_ways(self._key(starts), route, columns)
+        for some in cost.together(rest, few, most):
+            for way in ways:
+                yield way, some
