@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from .errors import FastdeconvError, ParameterError
 
-__all__ = ["as_array"]
+__all__ = ["as_array", "as_index"]
 
 
 def as_array(
@@ -37,3 +37,11 @@ def as_array(
     except Exception as reason:  # conversion runs code of the library that made the value
         why = " ".join(str(reason).split()) or type(reason).__name__
         raise error(f"{name} cannot be read as an array: {why}") from None
+
+
+def as_index(numbers: list[int] | NDArray[np.intp]) -> Any:
+    """What takes these of an array, without a copy where they follow each other."""
+    each = numbers if isinstance(numbers, list) else numbers.tolist()
+    if each and each == list(range(each[0], each[0] + len(each))):
+        return slice(each[0], each[-1] + 1)
+    return numbers

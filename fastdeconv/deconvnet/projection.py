@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..arrays import as_array
+from ..arrays import as_array, as_index
 from ..audio._checks import as_choice
 from ..errors import BackendError, ParameterError, enough_memory, shown
 from ..kernels.dispatch import get_backend, get_num_threads, has_bf16
@@ -180,7 +180,7 @@ def checked_features(layer: str, count: int, features: Sequence[int] | None) -> 
 
 def _start_values(activation: Array, features: NDArray[np.intp], start: Any) -> Array:
     """(K, H, W): the values each feature starts from."""
-    maps = activation[features]
+    maps = activation[as_index(features)]
     if isinstance(start, str):
         if start == "map":
             return maps

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..arrays import as_index
 from ..kernels.lanes import (
     NO_POOL,
     Combine,
@@ -198,7 +199,7 @@ class Run:
             maps = start.maps
             if start.layer in way.firsts:
                 maps = maps[(slice(None), *way.firsts[start.layer][1].slices)]
-            part.append(start._replace(maps=maps[_index(some)]))
+            part.append(start._replace(maps=maps[as_index(some)]))
         self._run(way, part, features[some], to, out[(..., *way.inputs.slices)])
 
     def _run(
@@ -228,7 +229,7 @@ class Run:
                 return
             else:
                 sent[stage.sources[0]].append(self._step(stage, came, features))
-        out[_index(rows)] = self._planes(-1, sent[-1], features, way.inputs)
+        out[as_index(rows)] = self._planes(-1, sent[-1], features, way.inputs)
 
     # ---- lanes ----
 
@@ -475,11 +476,3 @@ def _with(job: _Job, post: Post, more: _Part | None, cells: Region) -> _Job:
         return _Job(job.job._replace(post=post), job.uses)
     view = more.term(cells).view
     return _Job(job.job._replace(post=post._replace(more=view)), [*job.uses, more.tensor])
-
-
-def _index(numbers: list[int] | NDArray[np.intp]) -> Any:
-    """What takes these of an array, without a copy where they follow each other."""
-    each = numbers if isinstance(numbers, list) else numbers.tolist()
-    if each and each == list(range(each[0], each[0] + len(each))):
-        return slice(each[0], each[-1] + 1)
-    return numbers
