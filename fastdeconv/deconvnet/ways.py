@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ..kernels.lanes import Convolution, Post, Source, cached
 from . import cost
@@ -98,7 +98,7 @@ class Ways:
 
         return cached(self.facts.trace.derived("routes"), key, make)
 
-    def _way(self, route: Route, inputs: Region, parts: dict[int, Part], **more: Any) -> Way:
+    def _way(self, route: Route, inputs: Region, parts: dict[int, Part]) -> Way:
         firsts = {}
         for conv in route.firsts:
             part = cost.whole_start(self.facts, conv, parts, inputs)
@@ -106,7 +106,7 @@ class Ways:
         stages = [
             self._stage(top, segment, parts[top]) for top, segment in route.segments.items()
         ]
-        return Way(firsts, stages, inputs, **more)
+        return Way(firsts, stages, inputs)
 
     def _stage(self, top: int, segment: Segment, part: Part) -> Stage:
         facts = self.facts
