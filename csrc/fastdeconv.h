@@ -74,7 +74,8 @@ typedef struct {
  * has windows of one place. Where windows overlap, the lists name one value for each place and
  * channel that fd_overlap has summed. */
 typedef struct {
-    const int32_t *order;   /* per cell: its channels by place, ascending within a place;
+    const int32_t *order;   /* per cell: its channels by place, ascending within a place; a channel
+                             * may be at several places;
                              * FD_LIST_ROOM more can be read, and are channels */
     const int32_t *first;   /* per cell: where in order each place begins, and the end */
     ptrdiff_t order_cell, first_cell; /* elements per cell; 0 when all cells are alike */

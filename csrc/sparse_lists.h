@@ -118,7 +118,9 @@ static int sparse_init(sparse_lists *p, const fd_step *s) {
     p->slots = s->conv.kh * p->high.windows;
     const size_t entry = s->sparse ? sizeof(sparse_entry) : sizeof(uint32_t);
     /* An odd number of cache lines: else the lists of all features share a few sets of L1. */
-    const size_t list = ((size_t)f->cells_w * f->channels + VW) * entry;
+    /* Where a value goes to several places of its window, it is in a row as often as that is wide. */
+    const size_t times = f->order_cell > f->channels ? pool->kw : 1;
+    const size_t list = ((size_t)f->cells_w * f->channels * times + VW) * entry;
     p->feature = (ptrdiff_t)(((list + 63) / 64 | 1) * 64);
     const int bytes = s->sparse ? sizeof(float) : sizeof(uint16_t);
     const int rows = SPARSE_BYTES / bytes / s->sparse_width;

@@ -90,7 +90,7 @@ class TorchGraph:
             if self.rule == "guided":
                 return lambda maps: [maps.clamp_min(0).mul_(active)]
             return lambda maps: [maps * active]
-        if isinstance(layer, nn.MaxPool2d):
+        if isinstance(layer, (nn.MaxPool2d, nn.AvgPool2d)):
             return self._unpool(place, layer)
         if isinstance(layer, nn.Elementwise):
             slope = self._tensor(self._slope(place))
@@ -136,10 +136,13 @@ class TorchGraph:
         window = layer.window((1, 1), self.net.arrays)
         kh, kw = window.kernel
         assert window.stride == window.kernel and window.padding == ((0, 0), (0, 0))
-        switches = self.trace.switch_planes(place).astype(np.int64)
-        c, h, w = switches.shape
+        c, h, w = self.shapes[place + 1]
         mask = np.zeros((c, h, w, kh * kw), np.float32)
-        np.put_along_axis(mask, switches[..., None], 1, axis=-1)
+        if isinstance(layer, nn.MaxPool2d):
+            switches = self.trace.switch_planes(place).astype(np.int64)
+            np.put_along_axis(mask, switches[..., None], 1, axis=-1)
+        else:
+            mask[...] = 1 / (kh * kw)
         planes = mask.reshape(c, h, w, kh, kw).transpose(0, 1, 3, 2, 4).reshape(c, h * kh, w * kw)
         spread = self._tensor(planes).unflatten(2, (h, kh)).unflatten(4, (w, kw))
         height, width = self._size(self.net.sources[place][0])

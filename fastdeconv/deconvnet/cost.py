@@ -273,7 +273,7 @@ def _work(facts: Facts, route: Route, parts: Sequence[Part]) -> float:
         weight = facts.net.arrays[f"{facts.net.layers[conv].name}.weight"]
         channels = 1 if segment is None else len(weight)
         each = channels * weight[0].size
-        if segment is not None and segment.pool is not None:
+        if segment is not None and segment.pool is not None and not facts.averages(segment):
             each /= math.prod(facts.window(segment.pool).stride)
         work += math.prod(part.input.size) * each
     return work

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -85,9 +86,20 @@ class Facts:
             part.input.size, cache,
         )
 
-    def post(self, order: Order, factor: Array | None = None) -> Post:
-        """What follows a sum."""
-        return Post(order.relu_before, self._scale(order.scales), order.relu_after, factor)
+    def post(self, segment: Segment, order: Order, factor: Array | None = None) -> Post:
+        """What follows a sum; an average is shared out evenly."""
+        scale = self._scale(order.scales)
+        if self.averages(segment):
+            assert segment.pool is not None
+            share = np.float32(1 / math.prod(self.window(segment.pool).kernel))
+            ones = np.ones(self.shape(segment.top)[0], np.float32)
+            scale = (ones if scale is None else scale) * share
+        return Post(order.relu_before, scale, order.relu_after, factor)
+
+    def averages(self, segment: Segment) -> bool:
+        """Whether the pool of a segment sends every value to all of its window."""
+        pool = segment.pool
+        return pool is not None and isinstance(self.net.layers[pool], nn.AvgPool2d)
 
     def _scale(self, scales: Sequence[int]) -> Array | None:
         scale = None
@@ -102,13 +114,32 @@ class Facts:
         pool, switches = NO_POOL, None
         if segment.pool is not None:
             pool = self.window(segment.pool)
+        if segment.pool is not None and not self.averages(segment):
             switches = self.trace.switch_cells(segment.pool)
         cache = self.trace.derived(("source", segment.end, segment.pool, segment.gates))
-        gate = cached(cache, "gate", lambda: self._gate(segment))
+        open_places = None
+        if self.averages(segment):
+            gate, open_places = None, cached(cache, "open", lambda: self._open(segment))
+        else:
+            gate = cached(cache, "gate", lambda: self._gate(segment))
         return Source(
             switches, gate, within(pool, unpooled, cells), cells.begin, cells.size,
-            unpooled.size, self.shape(segment.end)[0], cache,
+            unpooled.size, self.shape(segment.end)[0], cache, open_places,
         )
+
+    def _open(self, segment: Segment) -> NDArray[np.uint8]:
+        """1 at the places of an unpooled tensor where every gating rectifier was active."""
+        assert segment.pool is not None
+        (kh, kw), shape = self.window(segment.pool).kernel, self.shape(segment.end)
+        places = np.ones(shape, bool)
+        for index in segment.gates:
+            if index < segment.pool:
+                places &= self.active(index, None)
+                continue
+            above = self.active(index, None).repeat(kh, axis=1).repeat(kw, axis=2)
+            _, h, w = above.shape
+            places[:, :h, :w] &= above
+        return np.ascontiguousarray(places.transpose(1, 2, 0)).view(np.uint8)
 
     def _gate(self, segment: Segment) -> NDArray[np.uint8] | None:
         """1 where every gating rectifier was active, in the places of the pooled tensor."""

@@ -7,7 +7,8 @@ with a larger kernel and stride. After a 2 x 2 average under a 3 x 3 convolution
 products a value, where the spread one would take 36, and the lane kernels do the rest.
 
 Under the other rules a rectifier lets some of the places of a window through and others not,
-so that nothing can be folded where there is one between.
+so that nothing can be folded where there is one between: there the lists of lane kernels name
+the places that are open (`fastdeconv.kernels.lanes.Source`).
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from ..kernels.lanes import cached
 from ..network import layers as nn
 from ..network.network import Network
 from .plan import is_affine, layer_cache, rectifies
-from .route import takers_of
+from .route import is_plain_average, takers_of
 from .trace import Trace
 
 __all__ = ["folded", "pool_above"]
@@ -127,9 +128,7 @@ def pool_above(net: Network, conv: int, last: int, through_rectifiers: bool) -> 
         if net.sources[place] != (place - 1,) or takers[place - 1] > 1:
             return None
         if isinstance(layer, nn.AvgPool2d):
-            kernel, stride, _, padding = layer.window((1, 1), net.arrays)
-            plain = kernel == stride and padding == ((0, 0), (0, 0)) and not layer.ceil_mode
-            return place if plain else None
+            return place if is_plain_average(layer, net.arrays) else None
         if rectifies(layer) and not through_rectifiers:
             return None
         if not (rectifies(layer) or is_affine(layer) or isinstance(layer, nn.Dropout)):

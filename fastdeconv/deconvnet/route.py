@@ -21,8 +21,8 @@ from ..network.network import Network
 from .plan import is_affine, rectifies
 
 __all__ = [
-    "Abilities", "Order", "Route", "Segment", "abilities_of", "has_slope", "is_spread",
-    "route_of", "takers_of",
+    "Abilities", "Order", "Route", "Segment", "abilities_of", "has_slope",
+    "is_plain_average", "is_spread", "route_of", "takers_of",
 ]
 
 
@@ -81,6 +81,8 @@ class Abilities(NamedTuple):
     """Multiply every value by a factor of its place and channel."""
     joins: bool
     """Add lane tensors, and sum one up over all places."""
+    spreads: bool
+    """Send a value to every place of a window that a gate leaves open."""
 
 
 def abilities_of(backend: Any) -> Abilities:
@@ -89,6 +91,7 @@ def abilities_of(backend: Any) -> Abilities:
         adds=hasattr(backend, "add_overlaps"),
         multiplies=getattr(backend, "multiplies", False),
         joins=getattr(backend, "joins", False),
+        spreads=getattr(backend, "spreads", False),
     )
 
 
@@ -100,6 +103,14 @@ def has_slope(layer: nn.Layer, arrays: nn.Arrays) -> bool:
         and not rectifies(layer)
         and layer.steepest(arrays) < math.inf
     )
+
+
+def is_plain_average(layer: nn.Layer, arrays: nn.Arrays) -> bool:
+    """Whether a layer is an average pool of windows side by side, none of them over an edge."""
+    if not isinstance(layer, nn.AvgPool2d) or layer.ceil_mode:
+        return False
+    kernel, stride, _, padding = layer.window((1, 1), arrays)
+    return kernel == stride and padding == ((0, 0), (0, 0))
 
 
 def is_spread(layer: nn.Layer) -> bool:
@@ -183,7 +194,7 @@ def _segment(
     slopes: list[int] = []
     above: list[int] | None = None
     gates: list[int] = []
-    pool = None
+    pool = averaged = None
     index = top
     while index >= 0:
         layer = net.layers[index]
@@ -204,6 +215,8 @@ def _segment(
         elif is_affine(layer):
             steps.append(index)
         elif has_slope(layer, net.arrays) and abilities.multiplies:
+            if averaged is not None:
+                return None  # another number at every place of a window
             slopes.append(index)
         elif isinstance(layer, nn.MaxPool2d):
             if pool is not None or (index in overlapping and (slopes or not abilities.adds)):
@@ -212,6 +225,9 @@ def _segment(
                 above, steps = steps, []
             # Else every value goes to one place, so what follows a pool may precede it.
             pool = index
+        elif abilities.spreads and pool is None and is_plain_average(layer, net.arrays):
+            # What follows does the same to a value before it is spread as after.
+            pool = averaged = index
         elif not (
             isinstance(layer, nn.Dropout)
             or (isinstance(layer, nn.LocalResponseNorm) and rule != "gradient")

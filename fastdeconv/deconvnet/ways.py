@@ -113,9 +113,10 @@ class Ways:
         sources = cost.sources_of(facts, segment)
         is_convolution = cost.is_convolution(facts, segment)
         factor = facts.factor(segment, part.cells, with_gates=not is_convolution)
-        post, below = facts.post(segment.order, factor), None
+        post, below = facts.post(segment, segment.order, factor), None
         if segment.below is not None:
-            post, below = facts.post(segment.order), facts.post(segment.below, factor)
+            post = facts.post(segment, segment.order)
+            below = facts.post(segment, segment.below, factor)
         if not is_convolution:
             return Stage(top, segment, part.cells, post, sources)
         scaled, scales = None, segment.order.scales

@@ -100,6 +100,9 @@ class Source(NamedTuple):
     channels: int
     cache: dict[Any, Any]
     """For what a back end derives from switches and gate; lives as long as they do."""
+    open_places: NDArray[np.uint8] | None = None
+    """(H, W, channels) of the whole unpooled tensor: where there are no switches, a value goes to
+    every place of its window where this is 1; only where the back end ``spreads``."""
 
 
 class View(NamedTuple):
@@ -238,10 +241,11 @@ class LaneBackend(Backend, Protocol):
     One that has ``add_overlaps(job: Overlap, num_threads)``, too, takes pools whose windows
     overlap; the result takes the place of ``job.v``, which nobody uses any more. One whose
     ``multiplies`` is true takes activations that go back by their derivative, as `Post.factor`.
-    One whose ``joins`` is true takes `Post.more` and has ``combine(job: Combine, num_threads)`` and
-    ``reduce(job: Reduce, num_threads)``, both of which give a lane tensor, ``add_maps(v, maps,
-    features)``, which adds one map to each lane, and ``fuses(above, source, conv)``, whether it
-    takes a step that has another one for its lane tensor.
+    One whose ``spreads`` is true takes `Source.open_places`. One whose ``joins`` is true takes
+    `Post.more` and has ``combine(job: Combine, num_threads)`` and ``reduce(job: Reduce,
+    num_threads)``, both of which give a lane tensor, ``add_maps(v, maps, features)``, which adds
+    one map to each lane, and ``fuses(above, source, conv)``, whether it takes a step that has
+    another one for its lane tensor.
     """
 
     def has_bf16(self) -> bool:

@@ -392,7 +392,8 @@ cdef fd_source _source(source, cells, list keep):
     s.first = <const int32_t *>_index(first, keep)
     s.order_cell, s.first_cell, s.list_row = 0, 0, 0
     if first.ndim > 1:
-        s.order_cell, s.first_cell, s.list_row = source.channels, first.shape[2], first.shape[1]
+        s.first_cell, s.list_row = first.shape[2], first.shape[1]
+        s.order_cell = (len(order) - FD_LIST_ROOM) // (first.shape[0] * first.shape[1])
         s.order += (row * s.list_row + column) * s.order_cell
         s.first += (row * s.list_row + column) * s.first_cell
     s.cells_h, s.cells_w = source.cells

@@ -125,7 +125,7 @@ class NativeBackend:
     """The kernels of csrc/, on the instruction set chosen by `fastdeconv.config`."""
 
     name = "native"
-    multiplies = joins = True
+    multiplies = joins = spreads = True
 
     # ---- the general operations, (N, C, H, W) ----
 
@@ -264,7 +264,7 @@ class NativeBackend:
     def fuses(self, above: First | Step, source: Source, conv: Convolution) -> bool:
         """Whether a step takes its values from the one above while they are in cache."""
         pointwise = conv.groups == 1 and conv.window == NO_POOL
-        plain = source.switches is None and source.gate is None
+        plain = source.switches is None and source.gate is None and source.open_places is None
         # What leaves out zeros does less than what saves the way to memory and back.
         return (
             pointwise and plain and isinstance(above, Step) and isinstance(above.v, Lanes)
@@ -703,7 +703,8 @@ def _takes_depthwise(table: Any, job: Step) -> bool:
     """Every channel by itself, from a source that has values everywhere."""
     conv, source = job.conv, job.source
     by_itself = conv.weight.shape[:2] == (conv.groups, 1)
-    return by_itself and source.switches is None and source.gate is None and not job.bf16
+    plain = source.switches is None and source.gate is None and source.open_places is None
+    return by_itself and plain and not job.bf16
 
 
 def _takes_sparse(table: Any, job: Step) -> bool:
@@ -873,7 +874,7 @@ def _step(table: Any, job: Step, post: Post, num_threads: int) -> Any:
         v, _, _ = _prepare(table, job.v, num_threads)
     else:
         v = job.v.values
-    if lanes == 1 and not isinstance(job.v, Step):
+    if lanes == 1 and not isinstance(job.v, Step) and source.open_places is None:
         cells = _without_zeros(source, cells, job.v.values, num_threads)
     window = conv.window
     kernel = next(kernel for kernel in _STEP_KERNELS if kernel.takes(table, job))
@@ -937,6 +938,8 @@ def _sort_cells(
     source: Source, num_threads: int
 ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
     """The cells of the whole map, whatever part of it the source is."""
+    if source.open_places is not None:
+        return _spread_cells(source, source.open_places)
     gate = _links(source, num_threads)[1] if source.pool.overlapping else source.gate
     whole = source.switches if gate is None else gate
     channels, (kh, kw) = source.channels, source.pool.kernel
@@ -952,6 +955,25 @@ def _sort_cells(
         math.prod(whole.shape[:2]), _enough_threads(num_threads, order.size * _COPY),
         largest=256,
     )
+    return order, first
+
+
+def _spread_cells(
+    source: Source, places: NDArray[np.uint8]
+) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """The cells of a tensor whose values go to every open place of their window."""
+    (kh, kw), channels = source.pool.kernel, source.channels
+    h, w = places.shape[0] // kh, places.shape[1] // kw
+    windows = places[: h * kh, : w * kw].reshape(h, kh, w, kw, channels).swapaxes(1, 2)
+    windows = windows.reshape(h * w, kh * kw, channels)
+    first = np.zeros((h, w, kh * kw + 1), np.int32)
+    np.cumsum(windows.sum(axis=2, dtype=np.int32).reshape(h, w, -1), axis=2, out=first[:, :, 1:])
+    most = kh * kw * channels
+    order = np.zeros(h * w * most + native.LIST_ROOM, np.int32)
+    cell, _, channel = np.nonzero(windows)
+    counts = first[:, :, -1].ravel()
+    rank = np.arange(len(cell)) - np.repeat(np.cumsum(counts) - counts, counts)
+    order[cell * most + rank] = channel
     return order, first
 
 

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import fastdeconv
 from fastdeconv.errors import ParameterError
 from fastdeconv.network import layers as kinds
 from fastdeconv.network.network import Network
@@ -254,6 +255,23 @@ def test_receptive_field_is_the_span_of_input_that_one_output_sees(windows):
     row = Network(layers, {}, (1, None, None)).describe().splitlines()[3 + len(layers)]
     jump = math.prod(s for _, s, _ in windows)
     assert f"  {jump} x 1  " in row and f"  {last + 1} x 1  " in row
+
+
+@pytest.mark.parametrize("activation, told", [("relu", "lanes"), ("elu", "layer by layer")])
+def test_the_table_says_where_an_average_pool_is_fast(activation, told):
+    if "native" not in fastdeconv.available_backends():
+        pytest.skip("only the native back end spreads values over windows")
+    conv = {"type": "conv2d", "padding": "same", "bias": False}
+    net = Network(
+        [{**conv, "name": "below"}, {"type": activation, "name": "act"},
+         {"type": "avg_pool2d", "name": "pool", "kernel_size": 2}, {**conv, "name": "above"}],
+        {"below.weight": np.ones((2, 1, 3, 3)), "above.weight": np.ones((2, 2, 3, 3))},
+        (1, None, None),
+    )
+    with fastdeconv.config(backend="native"):
+        rows = {line.split()[0]: line for line in net.describe().splitlines() if line.split()}
+    assert rows["pool"].endswith(f"  {told}")
+    assert rows["above"].endswith("  lanes") and rows["below"].endswith("  lanes")
 
 
 def test_a_network_survives_pickling_with_read_only_arrays(net):
