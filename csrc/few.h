@@ -27,6 +27,13 @@ typedef struct {
     int channel;           /* the first one's number, for post */
 } few_block;
 
+static vf load_part(const float *from, int count) {
+    if (count >= VW) return vf_load(from);
+    float lanes[VW] = {0};
+    for (int l = 0; l < count; l++) lanes[l] = from[l];
+    return vf_load(lanes);
+}
+
 static void store_part(float *to, vf a, int count) {
     if (count >= VW) {
         vf_store(to, a);

@@ -17,6 +17,7 @@
  *         added in `last_seam`. Between the two a pool whose windows overlap (overlap.c) needs
  *         all of the tensor; then it is read from memory.
  * Sparse  Behind a rectifier most steps leave out the zeros (sparse.h, sparse_bf16.h).
+ * Depthwise: see depthwise.h.
  * Fused   A 1 x 1 convolution may take its pixels from the step above while they are in cache.
  * Few     Features that fill at most half a vector stay out of the lanes (few.h).
  * Layout  V (h, w, channel, lane); of few features (h, w, feature, channel). W packed per
@@ -29,6 +30,7 @@
  *         Independent of threads, of the other lanes, and of the block a channel is in.
  */
 #include "bf16.h"
+#include "depthwise.h"
 #include "few.h"
 #include "layout.h"
 #include "sparse.h"
@@ -143,153 +145,6 @@ static FD_NOINLINE void dense_pixel(gatherer *p, int Y, int X, float *out) {
         else
             step_group_few(s, s->v, list, count, g, out);
     }
-}
-
-/* One tap of a pixel of a convolution that takes every channel by itself. */
-typedef struct {
-    int v;          /* which of the pixels of V that are in use */
-    const float *w; /* the weights of its channels */
-} tap;
-
-/* What some pixels of a row want of V: its places in so many rows and columns. */
-typedef struct {
-    const float **v; /* of every place in use */
-    float *lanes;    /* one channel of all of them */
-    tap *taps;       /* (pixel, taps) */
-    int *n;          /* taps of every pixel */
-    int places;
-} depthwise;
-
-static vf load_part(const float *from, int count) {
-    if (count >= VW) return vf_load(from);
-    float lanes[VW] = {0};
-    for (int l = 0; l < count; l++) lanes[l] = from[l];
-    return vf_load(lanes);
-}
-
-/* NV vectors of lanes of channel c. */
-FD_INLINE void depthwise_lanes(const tap *taps, int n, const float *lanes, int c, const int NV,
-                               const fd_post *after, float *out) {
-    vf sum[FD_MAX_NV];
-    FD_UNROLL
-    for (int j = 0; j < NV; j++) sum[j] = vf_zero();
-    for (int t = 0; t < n; t++) {
-        const vf w = vf_set1(taps[t].w[c]);
-        const float *v = lanes + taps[t].v * NV * VW;
-        FD_UNROLL
-        for (int j = 0; j < NV; j++) sum[j] = vf_fma(w, vf_load(v + j * VW), sum[j]);
-    }
-    FD_UNROLL
-    for (int j = 0; j < NV; j++) vf_store(out + j * VW, post(sum[j], after, c, 1));
-}
-
-#define DEPTHWISE_CASE(NV) \
-    case NV: depthwise_lanes(taps, n, lanes, c, NV, after, out); break;
-FD_INLINE void depthwise_channel(const tap *taps, int n, const float *lanes, int c, int nv,
-                                 const fd_post *after, float *out) {
-    switch (nv) {
-        DEPTHWISE_CASE(1) DEPTHWISE_CASE(2)
-#if FD_MAX_NV == 4
-        DEPTHWISE_CASE(3) DEPTHWISE_CASE(4)
-#endif
-    }
-}
-
-/* Channels further on that are fetched while one is brought together. */
-#define DEPTHWISE_AHEAD 4
-
-/* Pixels of a row that a step gives at a time: as many as the first step does. */
-#if FD_REGISTERS >= 32
-#define COLUMNS 12
-#else
-#define COLUMNS 6
-#endif
-
-static void depthwise_free(depthwise *p) {
-    free(p->v);
-    free(p->lanes);
-    free(p->taps);
-    free(p->n);
-}
-
-static int depthwise_init(depthwise *p, const fd_step *s) {
-    const fd_window *k = &s->conv;
-    const size_t taps = (size_t)COLUMNS * k->kh * k->kw;
-    const size_t most = k->kh * ((COLUMNS + (k->kw - 1) * k->dw) / k->sw + 2);
-    p->v = malloc(sizeof(float *) * most);
-    p->lanes = fd_scratch(most * FD_MAX_NV * VW);
-    p->taps = malloc(sizeof(tap) * taps);
-    p->n = malloc(sizeof(int) * COLUMNS);
-    if (p->v && p->lanes && p->taps && p->n) return 1;
-    depthwise_free(p);
-    return 0;
-}
-
-/* What reaches the pixels (Y, X..X+columns-1), of a source without pool and gate, so that V has
- * every place. */
-static void find_taps(depthwise *p, const fd_step *s, int Y, int X, int columns) {
-    const fd_window *k = &s->conv;
-    const int left = X + k->left - (k->kw - 1) * k->dw, right = X + columns - 1 + k->left;
-    const int x0 = left > 0 ? (left + k->sw - 1) / k->sw : 0;
-    const int x1 = right / k->sw < s->source.w ? right / k->sw + 1 : s->source.w;
-    const int wide = x1 > x0 ? x1 - x0 : 0;
-    p->places = 0;
-    memset(p->n, 0, sizeof(int) * columns);
-    for (int i = 0; i < k->kh; i++) {
-        const int y = Y + k->top - i * k->dh;
-        if (y < 0 || y % k->sh || y / k->sh >= s->source.h) continue;
-        const float *row = s->v + (ptrdiff_t)(y / k->sh) * s->source.cells_w * s->cout * s->kp;
-        for (int x = x0; x < x1; x++) p->v[p->places + x - x0] = row + (ptrdiff_t)x * s->cout * s->kp;
-        for (int c = 0; c < columns; c++)
-            for (int j = 0; j < k->kw; j++) {
-                const int x = X + c + k->left - j * k->dw;
-                if (x < 0 || x % k->sw || x / k->sw >= s->source.w) continue;
-                p->taps[c * k->kh * k->kw + p->n[c]++] =
-                    (tap){p->places + x / k->sw - x0, s->depthwise + (i * k->kw + j) * s->cout};
-            }
-        p->places += wide;
-    }
-}
-
-static void depthwise_few(const depthwise *p, const fd_step *s, const tap *taps, int n,
-                          float *out) {
-    const int channels = s->cout;
-    for (int f = 0; f < s->kp; f++)
-        for (int c = 0; c < channels; c += VW) {
-            const int some = channels - c, at = f * channels + c;
-            vf sum = vf_zero();
-            for (int t = 0; t < n; t++)
-                sum = vf_fma(load_part(taps[t].w + c, some),
-                             load_part(p->v[taps[t].v] + at, some), sum);
-            store_part(out + at, post(sum, &s->post, c, 0), some);
-        }
-}
-
-/* Every channel by itself, of some pixels. Their windows share most of what they read: it is
- * brought together first, as pixels often lie so that all share a few sets of L1. */
-static void depthwise_columns(depthwise *p, const fd_step *s, int Y, int X, int columns,
-                              float *out) {
-    const ptrdiff_t most = s->conv.kh * s->conv.kw, pixel = (ptrdiff_t)s->cout * s->kp;
-    const int step = s->nv * VW;
-    const fd_post after = s->post;
-    find_taps(p, s, Y, X, columns);
-    if (!s->nv) {
-        for (int i = 0; i < columns; i++)
-            depthwise_few(p, s, p->taps + i * most, p->n[i], out + i * pixel);
-        return;
-    }
-    for (int c = 0; c < s->cout; c++)
-        for (int f = 0; f < s->kp; f += step) {
-            const ptrdiff_t at = (ptrdiff_t)c * s->kp + f;
-            for (int v = 0; v < p->places; v++)
-                for (int l = 0; l < step; l += VW) {
-                    vf_store(p->lanes + v * step + l, vf_load(p->v[v] + at + l));
-                    __builtin_prefetch(p->v[v] + at + l + DEPTHWISE_AHEAD * s->kp);
-                }
-            for (int i = 0; i < columns; i++)
-                depthwise_channel(p->taps + i * most, p->n[i], p->lanes, c, s->nv, &after,
-                                  out + i * pixel + at);
-        }
 }
 
 /* A step and what it remembers from pixel to pixel. */

@@ -22,7 +22,7 @@ from .plan import is_affine, rectifies
 
 __all__ = [
     "Abilities", "Order", "Route", "Segment", "abilities_of", "has_slope",
-    "is_plain_average", "is_spread", "route_of", "takers_of",
+    "is_plain_average", "is_spread", "route_of", "segment_from", "takers_of",
 ]
 
 
@@ -165,7 +165,7 @@ def route_of(
         if abilities is not None and (
             is_convolution or not (top in planes or None in before)
         ) and (abilities.joins or is_convolution or len(before) + (top in starts) == 1):
-            segment = _segment(net, top, rule, overlapping, abilities, shapes, takers)
+            segment = segment_from(net, top, rule, overlapping, abilities, shapes, takers)
         # A layer that several take comes next itself, unless its turn is now.
         end = top if segment is None else segment.end
         is_fork = end != top and takers[end] > 1
@@ -186,10 +186,11 @@ def _with_zeros_of(segment: Segment, above: Segment | None, net: Network) -> Seg
     return segment._replace(gates=(*segment.gates, *above.gates))
 
 
-def _segment(
+def segment_from(
     net: Network, top: int, rule: str, overlapping: set[int], abilities: Abilities,
     shapes: Sequence[Shape], takers: dict[int, int],
 ) -> Segment | None:
+    """The segment from the output of layer `top` on; None if lane kernels do not take it."""
     steps: list[int] = []
     slopes: list[int] = []
     above: list[int] | None = None

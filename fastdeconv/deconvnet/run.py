@@ -142,11 +142,11 @@ class Run:
         starts = [self.starts.unpooled(start, features) for start in starts]
         route = self.ways.route(starts)
         if route is None:
-            size = self.ways.features_at_once(index)
+            size, way = self.ways.features_at_once(index), self.ways.of_planes(starts)
             for at in range(0, len(rows), size):
                 few = slice(at, at + size)
                 part = [start._replace(maps=start.maps[few]) for start in starts]
-                self._run(self.ways.of_planes(starts), part, features[few], rows[few], out)
+                self._run(way, part, features[few], rows[few], out)
             self._end()
             return
         for way, some in self.ways.pieces(route, starts, sparse):

@@ -11,7 +11,7 @@ from ..network import layers as nn
 from ..network.network import Network
 from .folding import pool_above
 from .layerwise import RULES
-from .route import Segment, abilities_of, route_of
+from .route import abilities_of, route_of, segment_from, takers_of
 
 __all__ = ["speeds"]
 
@@ -62,16 +62,16 @@ def _in_lanes(net: Network, rule: str, backend: Any) -> set[int]:
         if isinstance(layer, nn.MaxPool2d) and layer.window((1, 1), net.arrays).overlapping
     }
 
-    def route(start: int) -> dict[int, Segment | None]:
-        abilities = abilities_of(backend)
-        return route_of(seen, {start: True}, rule, overlapping, abilities, net.known_shapes)
-
+    abilities, shapes, takers = abilities_of(backend), net.known_shapes, takers_of(net)
     # What is above the first segment is a head, whose features are single maps at its foot.
     start = last
-    while start > 0 and route(start)[start] is None:
+    while start > 0 and segment_from(
+        seen, start, rule, overlapping, abilities, shapes, takers
+    ) is None:
         start -= 1
     taken: set[int] = set()
-    for top, segment in route(start).items():
+    route = route_of(seen, {start: True}, rule, overlapping, abilities, shapes)
+    for top, segment in route.items():
         index = top
         while segment is not None and index != segment.end:
             taken.add(index)

@@ -441,6 +441,13 @@ cdef fd_finish _finish(post, view, list keep):
     return f
 
 
+cdef int _sum_up(fd_finish *f, counts, sums, list keep) except -1:
+    """Have every pixel, times its counts, added to its row of `sums`."""
+    f.counts = _factor(counts, keep)
+    f.sums = _writable(sums, keep)
+    return 0
+
+
 cdef class Step:
     """A transposed convolution of an unpooled lane tensor (see fd_step)."""
 
@@ -487,8 +494,7 @@ cdef class Step:
 
     def sum_up(self, counts, sums):
         """Add every pixel, times its counts, to its row of `sums`."""
-        self.s.finish.counts = _factor(counts, self.keep)
-        self.s.finish.sums = _writable(sums, self.keep)
+        _sum_up(&self.s.finish, counts, sums, self.keep)
 
     def rows(self, float[:, :, :, ::1] out, int row0, int row1):
         cdef int status
@@ -525,8 +531,7 @@ cdef class First:
 
     def sum_up(self, counts, sums):
         """Add every pixel, times its counts, to its row of `sums`."""
-        self.f.finish.counts = _factor(counts, self.keep)
-        self.f.finish.sums = _writable(sums, self.keep)
+        _sum_up(&self.f.finish, counts, sums, self.keep)
 
     def rows(self, float[:, :, :, ::1] out, int row0, int row1):
         cdef int status
