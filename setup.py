@@ -22,8 +22,8 @@ from setuptools.command.build_ext import build_ext
 
 ONCE = ["csrc/runtime.c", "csrc/planar.c"]
 PER_ISA = [
-    "csrc/combine.c", "csrc/conv.c", "csrc/layout.c", "csrc/overlap.c", "csrc/project.c",
-    "csrc/single.c", "csrc/table.c", "csrc/winograd.c",
+    "csrc/combine.c", "csrc/conv.c", "csrc/join.c", "csrc/layout.c", "csrc/overlap.c",
+    "csrc/pool.c", "csrc/project.c", "csrc/single.c", "csrc/table.c", "csrc/winograd.c",
 ]
 HEADERS = sorted(glob("csrc/*.h"))
 X86 = {

@@ -17,6 +17,7 @@
  */
 #include <stdlib.h>
 
+#include "pool.h"
 #include "windows.h"
 
 #if FD_REGISTERS >= 32
@@ -165,7 +166,7 @@ static void conv_row_gather(const fd_conv *c, const float *origin, float *out,
     }
 }
 
-static void conv_row(const fd_conv *c, int y, float *out, ptrdiff_t out_col) {
+static void sum_row(const fd_conv *c, int y, float *out, ptrdiff_t out_col) {
     const float *origin = c->in + y * c->in_row;
     if (c->groups == 1) {
         conv_row_block(c, origin, c->weight, 0, (c->cout + VW - 1) / VW, out, out_col);
@@ -180,6 +181,11 @@ static void conv_row(const fd_conv *c, int y, float *out, ptrdiff_t out_col) {
     for (int g = 0; g < c->groups; g++)
         w = conv_row_block(c, origin + g * c->cin, w, g * per_group, per_group / VW, out,
                            out_col);
+}
+
+static void conv_row(const fd_conv *c, int y, float *out, ptrdiff_t out_col) {
+    sum_row(c, y, out, out_col);
+    if (is_later(&c->epilogue)) complete_row(&c->epilogue, out, out_col, c->cols, c->cout);
 }
 
 int FD_NAME(fd_conv_rows)(const fd_conv *c, int row0, int row1) {
@@ -205,48 +211,6 @@ int FD_NAME(fd_conv_planes_rows)(const fd_conv *c, int row0, int row1) {
 
 /* ---- max pooling of convolution rows that are still in cache ---- */
 
-static void store_switches(void *switches, int bytes, size_t at, vf index) {
-    float lanes[VW];
-    uint32_t bits[VW];
-    vf_store(lanes, index);
-    memcpy(bits, lanes, sizeof bits);
-    if (bytes == 1)
-        for (int l = 0; l < VW; l++) ((uint8_t *)switches)[at + l] = (uint8_t)bits[l];
-    else if (bytes == 2)
-        for (int l = 0; l < VW; l++) ((uint16_t *)switches)[at + l] = (uint16_t)bits[l];
-    else
-        memcpy((uint32_t *)switches + at, bits, sizeof bits);
-}
-
-/* One output row; rows[i] is the convolution row of kernel row i, NULL in the padding. */
-static void pool_row(const fd_pool *p, float *const *rows, int y) {
-    const fd_window *k = &p->window;
-    for (int x = 0; x < p->out_w; x++) {
-        const int x0 = x * k->sw - k->left;
-        const size_t cell = ((size_t)y * p->out_w + x) * p->channels;
-        float *out = p->out + y * p->out_row + x * p->out_col;
-        for (int c = 0; c < p->channels; c += VW) {
-            vf best = vf_zero(), at = vf_zero();
-            int seen = 0;
-            for (int i = 0; i < k->kh; i++) {
-                if (!rows[i]) continue;
-                for (int j = 0; j < k->kw; j++) {
-                    const int col = x0 + j * k->dw;
-                    if (col < 0 || col >= p->in_w) continue;
-                    const vf a = vf_load(rows[i] + (size_t)col * p->channels + c);
-                    const uint32_t index = (uint32_t)(i * k->kw + j);
-                    if (seen)
-                        take(a, index, &best, &at);
-                    else
-                        best = a, at = vf_from_bits(index), seen = 1;
-                }
-            }
-            vf_store(out + c, best);
-            store_switches(p->switches, p->switch_bytes, cell + c, at);
-        }
-    }
-}
-
 static void pool_plain_row(const fd_conv *c, const fd_pool *p, int y) {
     window k[WINDOWS];
     for (int x = 0; x < p->out_w; x += WINDOWS) {
@@ -263,7 +227,7 @@ static int pool_any_rows(const fd_conv *c, const fd_pool *p, int row0, int row1)
     const size_t row_size = (size_t)p->in_w * p->channels;
     float *ring = fd_scratch(row_size * extent);
     int *held = malloc(sizeof(int) * extent);
-    float **rows = malloc(sizeof(float *) * k->kh);
+    const float **rows = malloc(sizeof *rows * k->kh);
     const int ok = ring && held && rows;
     if (ok) {
         for (int i = 0; i < extent; i++) held[i] = -1;
@@ -275,10 +239,10 @@ static int pool_any_rows(const fd_conv *c, const fd_pool *p, int row0, int row1)
                 const int slot = line % extent;
                 rows[i] = ring + slot * row_size;
                 if (held[slot] == line) continue;
-                conv_row(c, line, rows[i], p->channels);
+                conv_row(c, line, ring + slot * row_size, p->channels);
                 held[slot] = line;
             }
-            pool_row(p, rows, y);
+            pool_row(p, rows, p->channels, y);
         }
     }
     free(ring);

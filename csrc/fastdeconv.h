@@ -24,11 +24,23 @@ typedef struct {
     int top, left;  /* padding */
 } fd_window;
 
+/* What activate.h computes; a and b are parameters, as there. */
+enum {
+    FD_NO_ACTIVATION, FD_RELU, FD_CLIP, FD_LEAKY, FD_ELU, FD_SIGMOID, FD_SILU, FD_TANH, FD_GELU,
+    FD_GELU_TANH, FD_HARDSIGMOID, FD_HARDSWISH, FD_MISH, FD_SOFTSIGN, FD_ABS, FD_SQUARE,
+    FD_ACTIVATIONS
+};
+typedef struct {
+    int kind;
+    float a, b;
+    const float *weight;    /* a number for each channel, padded; or NULL */
+} fd_activation;
+
 /* Per-channel arithmetic after a convolution, in this order:
- * x*scale1+shift1, max(0, x), x*scale2+shift2. A NULL scale skips its line. */
+ * x*scale1+shift1, the activation, x*scale2+shift2. A NULL scale skips its line. */
 typedef struct {
     const float *scale1, *shift1;
-    int relu;
+    fd_activation activation;
     const float *scale2, *shift2;
 } fd_epilogue;
 
@@ -56,7 +68,28 @@ typedef struct {
     ptrdiff_t out_row, out_col;
     void *switches;         /* (out_h, out_w, channels) */
     int switch_bytes;       /* 1, 2 or 4 */
+    const float *counts;    /* (out_h, out_w): what sums are divided by; NULL: maxima, and only
+                             * they have switches */
 } fd_pool;
+
+/* An activation that another one is made of. */
+typedef struct {
+    const float *in;        /* channels layout; the first pixel */
+    ptrdiff_t row, col;     /* elements between neighbouring pixels; 0: all alike */
+    int channels;           /* 1 where there are more: the same for all */
+} fd_input;
+
+/* Activations added up, multiplied, or one behind the other along the channels, with an epilogue
+ * (join.c). One of them alone: the epilogue. */
+typedef struct {
+    enum { FD_SUM, FD_PRODUCT, FD_CONCAT } kind;
+    const fd_input *inputs;
+    int count;
+    fd_epilogue epilogue;
+    int cols, channels;     /* of the result, not padded */
+    float *out;             /* channels layout */
+    ptrdiff_t out_row, out_col;
+} fd_join;
 
 /* Winograd's algorithm instead, for 3x3 taps and plain 2x2 pools: see winograd.c. */
 typedef struct {
@@ -246,6 +279,8 @@ typedef struct {
     /* Rows of tiles: one row of the pool each, or with tile 4 two. */
     int (*winograd_rows)(const fd_conv *, const fd_pool *, const fd_winograd *, int row0,
                          int row1);
+    void (*join_rows)(const fd_join *, int row0, int row1);
+    int (*pool_rows)(const fd_pool *, const fd_input *, int row0, int row1);
     int (*step_rows)(const fd_step *, float *out, int row0, int row1);
     int (*first_rows)(const fd_first *, float *out, int row0, int row1);
     void (*overlap_rows)(const fd_overlap *, int row0, int row1);

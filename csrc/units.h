@@ -17,7 +17,8 @@ int FD_NAME(fd_conv_pool_rows)(const fd_conv *, const fd_pool *, int row0, int r
 int FD_NAME(fd_conv_planes_rows)(const fd_conv *, int row0, int row1);
 int FD_NAME(fd_winograd_rows)(const fd_conv *, const fd_pool *, const fd_winograd *, int row0,
                               int row1);
-
+void FD_NAME(fd_join_rows)(const fd_join *, int row0, int row1);
+int FD_NAME(fd_pool_rows)(const fd_pool *, const fd_input *, int row0, int row1);
 void FD_NAME(fd_planes_to_channels)(const float *planes, int channels, int h, int w, float *out,
                                     ptrdiff_t out_row, ptrdiff_t out_col, int row0, int row1);
 void FD_NAME(fd_lanes_to_planes)(const float *lanes, int h, int w, int channels, int kp,

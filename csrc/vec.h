@@ -53,6 +53,9 @@ FD_INLINE vf vf_fma(vf a, vf b, vf c) { return _mm512_fmadd_ps(a, b, c); }
 FD_INLINE vf vf_add(vf a, vf b) { return _mm512_add_ps(a, b); }
 FD_INLINE vf vf_sub(vf a, vf b) { return _mm512_sub_ps(a, b); }
 FD_INLINE vf vf_mul(vf a, vf b) { return _mm512_mul_ps(a, b); }
+FD_INLINE vf vf_div(vf a, vf b) { return _mm512_div_ps(a, b); }
+FD_INLINE vf vf_shift_left(vf a) { return (vf)_mm512_slli_epi32((__m512i)a, 23); }
+FD_INLINE vf vf_add_bits(vf a, vf b) { return (vf)_mm512_add_epi32((__m512i)a, (__m512i)b); }
 FD_INLINE vf vf_max(vf a, vf b) { return _mm512_max_ps(a, b); }
 FD_INLINE vf vf_min(vf a, vf b) { return _mm512_min_ps(a, b); }
 FD_INLINE vm vm_greater(vf a, vf b) { return _mm512_cmp_ps_mask(a, b, _CMP_GT_OQ); }
@@ -109,6 +112,9 @@ FD_INLINE vf vf_fma(vf a, vf b, vf c) { return _mm256_fmadd_ps(a, b, c); }
 FD_INLINE vf vf_add(vf a, vf b) { return _mm256_add_ps(a, b); }
 FD_INLINE vf vf_sub(vf a, vf b) { return _mm256_sub_ps(a, b); }
 FD_INLINE vf vf_mul(vf a, vf b) { return _mm256_mul_ps(a, b); }
+FD_INLINE vf vf_div(vf a, vf b) { return _mm256_div_ps(a, b); }
+FD_INLINE vf vf_shift_left(vf a) { return (vf)_mm256_slli_epi32((__m256i)a, 23); }
+FD_INLINE vf vf_add_bits(vf a, vf b) { return (vf)_mm256_add_epi32((__m256i)a, (__m256i)b); }
 FD_INLINE vf vf_max(vf a, vf b) { return _mm256_max_ps(a, b); }
 FD_INLINE vf vf_min(vf a, vf b) { return _mm256_min_ps(a, b); }
 FD_INLINE vm vm_greater(vf a, vf b) { return _mm256_cmp_ps(a, b, _CMP_GT_OQ); }
@@ -161,6 +167,9 @@ FD_INLINE vf vf_fma(vf a, vf b, vf c) { return _mm_add_ps(_mm_mul_ps(a, b), c); 
 FD_INLINE vf vf_add(vf a, vf b) { return _mm_add_ps(a, b); }
 FD_INLINE vf vf_sub(vf a, vf b) { return _mm_sub_ps(a, b); }
 FD_INLINE vf vf_mul(vf a, vf b) { return _mm_mul_ps(a, b); }
+FD_INLINE vf vf_div(vf a, vf b) { return _mm_div_ps(a, b); }
+FD_INLINE vf vf_shift_left(vf a) { return (vf)_mm_slli_epi32((__m128i)a, 23); }
+FD_INLINE vf vf_add_bits(vf a, vf b) { return (vf)_mm_add_epi32((__m128i)a, (__m128i)b); }
 FD_INLINE vf vf_max(vf a, vf b) { return _mm_max_ps(a, b); }
 FD_INLINE vf vf_min(vf a, vf b) { return _mm_min_ps(a, b); }
 FD_INLINE vm vm_greater(vf a, vf b) { return _mm_cmpgt_ps(a, b); }
@@ -197,6 +206,9 @@ FD_INLINE vf vf_fma(vf a, vf b, vf c) { return vfmaq_f32(c, a, b); }
 FD_INLINE vf vf_add(vf a, vf b) { return vaddq_f32(a, b); }
 FD_INLINE vf vf_sub(vf a, vf b) { return vsubq_f32(a, b); }
 FD_INLINE vf vf_mul(vf a, vf b) { return vmulq_f32(a, b); }
+FD_INLINE vf vf_div(vf a, vf b) { return vdivq_f32(a, b); }
+FD_INLINE vf vf_shift_left(vf a) { return (vf)vshlq_n_u32((uint32x4_t)a, 23); }
+FD_INLINE vf vf_add_bits(vf a, vf b) { return (vf)vaddq_u32((uint32x4_t)a, (uint32x4_t)b); }
 /* fmax would return NaN for either operand: the same as maxps for vf_max(0, x). */
 FD_INLINE vf vf_max(vf a, vf b) { return vmaxq_f32(a, b); }
 FD_INLINE vf vf_min(vf a, vf b) { return vminq_f32(a, b); }
@@ -225,6 +237,11 @@ FD_INLINE void vf_store_bytes(uint8_t *p, vf a) {
 #else
 #error "fastdeconv needs SSE2 or 64-bit NEON"
 #endif
+
+/* 2^n for the whole number n, -126 to 127, that was added to 1.5 x 2^23: its low bits are n. */
+FD_INLINE vf vf_power_of_2(vf n_and_more) {
+    return vf_add_bits(vf_shift_left(n_and_more), vf_set1(1));
+}
 
 /* `channels`, rounded up to whole vectors. */
 FD_INLINE int padded(int channels) { return (channels + VW - 1) / VW * VW; }

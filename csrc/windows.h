@@ -8,7 +8,7 @@
 #ifndef FD_WINDOWS_H
 #define FD_WINDOWS_H
 
-#include "units.h"
+#include "activate.h"
 
 /* Windows at a time: accumulators for 4 pixels x 2 vectors each must fit in registers. */
 #if FD_REGISTERS >= 32
@@ -21,7 +21,7 @@
 typedef struct {
     const float *in;
     float *out;
-    uint8_t *switches;
+    uint8_t *switches;      /* NULL: of means */
 } window;
 
 FD_INLINE window window_at(const fd_conv *c, const fd_pool *p, int y, int x) {
@@ -29,13 +29,16 @@ FD_INLINE window window_at(const fd_conv *c, const fd_pool *p, int y, int x) {
     return (window){
         c->in + 2 * (y * c->in_row + x * c->in_col),
         p->out + y * p->out_row + x * p->out_col,
-        (uint8_t *)p->switches + cell * p->channels,
+        p->counts ? NULL : (uint8_t *)p->switches + cell * p->channels,
     };
 }
 
+/* The epilogue of a sum in a register, as far as it takes no more of them: other activations than
+ * ReLU follow when the sums are in memory (complete). */
 FD_INLINE vf finish(vf a, const fd_epilogue *e, int channel) {
+    if (is_later(e)) return a;
     if (e->scale1) a = vf_fma(a, vf_load(e->scale1 + channel), vf_load(e->shift1 + channel));
-    if (e->relu) a = vf_max(vf_zero(), a);
+    if (e->activation.kind == FD_RELU) a = vf_max(vf_zero(), a);
     if (e->scale2) a = vf_fma(a, vf_load(e->scale2 + channel), vf_load(e->shift2 + channel));
     return a;
 }
@@ -79,9 +82,22 @@ FD_INLINE void sum_tile(const fd_conv *c, const window *k, const float *w, ptrdi
         for (int j = 0; j < NV; j++) vf_store(sums + (x * NV + j) * VW, acc[x][j]);
 }
 
-/* One vector of a window; its four pixels lie `step` floats apart in sums. */
+/* The mean of a window's pixels, in the order of pool.h. */
+FD_INLINE vf mean_of(vf a, vf b, vf d, vf e) {
+    return vf_mul(vf_set1(0.25f), vf_add(vf_add(a, b), vf_add(d, e)));
+}
+
+/* One vector of a window; its four pixels lie `step` floats apart in sums. Without switches they
+ * are averaged. */
 FD_INLINE void pool_sums(const fd_conv *c, const window *k, const float *sums, ptrdiff_t step,
                          int channel) {
+    if (!k->switches) {
+        vf x[4];
+        FD_UNROLL
+        for (int i = 0; i < 4; i++) x[i] = finish(vf_load(sums + i * step), &c->epilogue, channel);
+        vf_store(k->out + channel, mean_of(x[0], x[1], x[2], x[3]));
+        return;
+    }
     vf best = finish(vf_load(sums), &c->epilogue, channel), index = vf_zero();
     FD_UNROLL
     for (int x = 1; x < 4; x++)
@@ -98,6 +114,9 @@ FD_INLINE void pool_sums(const fd_conv *c, const window *k, const float *sums, p
                                                    int channel) {                              \
         float sums[4 * N * NV * VW] FD_ALIGNED;                                                \
         sum_tile(c, k, w, w_step, channel, sums, N, NV);                                       \
+        if (is_later(&c->epilogue))                                                            \
+            for (int j = 0; j < NV; j++)                                                       \
+                complete(&c->epilogue, sums + j * VW, NV * VW, 4 * N, channel + j * VW);       \
         for (int n = 0; n < N; n++)                                                            \
             for (int j = 0; j < NV; j++)                                                       \
                 pool_sums(c, k + n, sums + (4 * n * NV + j) * VW, NV * VW, channel + j * VW);  \

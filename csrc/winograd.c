@@ -236,16 +236,31 @@ FD_INLINE void pool_window(const fd_conv *c, const window *k, vf a, vf b, vf d, 
                          vf_select(vm_greater(e, d), vf_from_bits(3), vf_from_bits(2)),
                          vf_select(vm_greater(b, a), vf_from_bits(1), vf_zero()));
     vm zero = vm_greater(vf_zero(), vf_zero());
-    if (c->epilogue.relu) {
+    if (c->epilogue.activation.kind == FD_RELU) {
         const vf below = vf_sub(vf_zero(), error);
         zero = vm_greater(below, best);
         second = vf_max(second, below);
         index = vf_select(zero, vf_zero(), index);
     }
     *sure = vm_or(zero, vm_greater(vf_sub(best, second), vf_add(error, error)));
-    if (c->epilogue.relu) best = vf_max(vf_zero(), best);
+    if (c->epilogue.activation.kind == FD_RELU) best = vf_max(vf_zero(), best);
     vf_store(k->out + channel, best);
     vf_store_bytes(k->switches + channel, index);
+}
+
+/* The mean of a window, stored; in *sure where the direct kernel rectifies the same pixels. */
+FD_INLINE void average_window(const fd_conv *c, const window *k, vf a, vf b, vf d, vf e,
+                              vf error, int channel, vm *sure) {
+    const vf zero = vf_zero();
+    vf x[4] = {a, b, d, e};
+    *sure = vm_greater(vf_set1(1), zero);
+    if (c->epilogue.activation.kind == FD_RELU)
+        FD_UNROLL
+        for (int i = 0; i < 4; i++) {
+            *sure = vm_and(*sure, vm_greater(vf_max(x[i], vf_sub(zero, x[i])), error));
+            x[i] = vf_max(zero, x[i]);
+        }
+    vf_store(k->out + channel, mean_of(x[0], x[1], x[2], x[3]));
 }
 
 static void sum_again(const fd_conv *c, const window *k, int channel) {
@@ -257,7 +272,7 @@ static void sum_again(const fd_conv *c, const window *k, int channel) {
 
 /* One vector of channels of tile t; places lie `step` floats apart in m. */
 FD_INLINE void finish_tile(const batch *b, int t, const float *m, size_t step, int channel,
-                           const int M) {
+                           const int M, const int MEAN) {
     const fd_conv *c = b->c;
     const fd_pool *p = b->p;
     const int P = M + 2;
@@ -290,13 +305,14 @@ FD_INLINE void finish_tile(const batch *b, int t, const float *m, size_t step, i
             if (M > 2 && (y0 + y / 2 >= p->out_h || x0 + x / 2 >= p->out_w)) continue;
             const window k = window_at(c, p, y0 + y / 2, x0 + x / 2);
             vm sure;
-            pool_window(c, &k, pixel[y][x], pixel[y][x + 1], pixel[y + 1][x],
-                        pixel[y + 1][x + 1], error, channel, &sure);
+            (MEAN ? average_window : pool_window)(
+                c, &k, pixel[y][x], pixel[y][x + 1], pixel[y + 1][x], pixel[y + 1][x + 1], error,
+                channel, &sure);
             if (M == 2 && !vm_all(sure)) sum_again(c, &k, channel);
         }
 }
 
-FD_INLINE void run_batch(batch *b, const int M) {
+FD_INLINE void run_batch(batch *b, const int M, const int MEAN) {
     const int places = (M + 2) * (M + 2), cin = b->c->cin;
     const int vectors = (b->c->cout + VW - 1) / VW;
     const float *w = b->w->weight;
@@ -309,7 +325,7 @@ FD_INLINE void run_batch(batch *b, const int M) {
             multiply(b->v + (size_t)q * BATCH * b->depth, b->depth, w, cin, b->m + q * step);
         for (int t = 0; t < b->n; t++)
             for (int j = 0; j < nv; j++)
-                finish_tile(b, t, b->m + (t * nv + j) * VW, step, (v + j) * VW, M);
+                finish_tile(b, t, b->m + (t * nv + j) * VW, step, (v + j) * VW, M, MEAN);
     }
     b->n = 0;
 }
@@ -331,7 +347,14 @@ static int flat(const fd_conv *c, const float *in, int depth) {
     return 1;
 }
 
+/* A function for each, so that its accumulators stay in registers. */
+static FD_NOINLINE void run_max_2(batch *b) { run_batch(b, 2, 0); }
+static FD_NOINLINE void run_mean_2(batch *b) { run_batch(b, 2, 1); }
+static FD_NOINLINE void run_max_4(batch *b) { run_batch(b, 4, 0); }
+static FD_NOINLINE void run_mean_4(batch *b) { run_batch(b, 4, 1); }
+
 static void rows_of_2(batch *b, int row0, int row1) {
+    void (*const run)(batch *) = b->p->counts ? run_mean_2 : run_max_2;
     window direct[WINDOWS];
     int n = 0;
     for (int y = row0; y < row1; y++)
@@ -344,20 +367,21 @@ static void rows_of_2(batch *b, int row0, int row1) {
                 n = 0;
             } else {
                 b->tiles[b->n].y = y, b->tiles[b->n].x = x;
-                if (++b->n == BATCH) run_batch(b, 2);
+                if (++b->n == BATCH) run(b);
             }
         }
     direct_windows(b->c, direct, n);
-    if (b->n) run_batch(b, 2);
+    if (b->n) run(b);
 }
 
 static void rows_of_4(batch *b, int row0, int row1) {
+    void (*const run)(batch *) = b->p->counts ? run_mean_4 : run_max_4;
     for (int y = row0; y < row1; y++)
         for (int x = 0; x < b->p->out_w; x += 2) {
             b->tiles[b->n].y = 2 * y, b->tiles[b->n].x = x;
-            if (++b->n == BATCH) run_batch(b, 4);
+            if (++b->n == BATCH) run(b);
         }
-    if (b->n) run_batch(b, 4);
+    if (b->n) run(b);
 }
 
 /* Rows of tiles row0 <= row < row1. */

@@ -9,7 +9,7 @@ are checked, and an overflow is refused by the name of the layer.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -50,15 +50,55 @@ def is_safe(bound: float) -> bool:
     return bound < _SAFE
 
 
-def bounds_forward(net: Network, largest: float) -> list[float]:
-    """The largest absolute value up to the output of each layer, for an input up to `largest`."""
-    bounds = {-1: max(1.0, largest)}
-    for i, (layer, growth) in enumerate(zip(net.layers, _growths(net))):
-        taken = [bounds[k] for k in net.sources[i]]
-        whole = math.prod(taken) if isinstance(layer, nn.Multiply) else sum(taken)
-        bounds[i] = max(*taken, whole, whole * growth.forward + growth.shift)
-    del bounds[-1]
-    return [*bounds.values()]
+def bounds_forward(
+    net: Network, largest: float, known: Callable[[int], float | None] = lambda index: None,
+    check: Callable[[int], float] = lambda index: math.inf,
+) -> list[float]:
+    """The largest absolute value at the output of each layer, for an input up to `largest`.
+
+    Weights alone say less with every layer. Where they would not rule an overflow out, values
+    that are there are looked at.
+
+    Parameters
+    ----------
+    known : callable
+        ``known(index)``: how large the values of a layer (-1: the input) are, if they are there.
+    check : callable
+        ``check(index)``: the same of any layer, which is computed for it. Raises for values
+        beyond float32.
+    """
+    own = {-1: max(1.0, largest)}
+
+    def tighten(index: int) -> None:
+        found = known(index)
+        if found is not None:
+            own[index] = max(1.0, found)
+        elif index >= 0:
+            for source in net.sources[index]:
+                tighten(source)
+            own[index] = _grown(net, index, own)
+
+    for index in range(len(net.layers)):
+        own[index] = _grown(net, index, own)
+        if not is_safe(own[index]):
+            for source in net.sources[index]:
+                tighten(source)
+            own[index] = _grown(net, index, own)
+        if not is_safe(own[index]):
+            own[index] = check(index)
+    return [own[index] for index in range(len(net.layers))]
+
+
+def _grown(net: Network, index: int, own: Mapping[int, float]) -> float:
+    """The bound of a layer from those of what it takes."""
+    layer, growth = net.layers[index], _growths(net)[index]
+    taken = [own[k] for k in net.sources[index]]
+    if isinstance(layer, nn.Multiply):
+        return math.prod(taken)
+    if isinstance(layer, nn.Concat):
+        return max(taken)
+    # Not 0 times infinity, where a function is bounded whatever goes in.
+    return (sum(taken) * growth.forward if growth.forward else 0.0) + growth.shift
 
 
 def bounds_back(net: Network, index: int, largest: float, activations: Bounds) -> float:
@@ -128,6 +168,9 @@ def _growth(net: Network, index: int) -> _Growth:
         steepest = layer.steepest(net.arrays)
         with np.errstate(divide="ignore"):
             at_zero = layer.row.forward(np.zeros(1), **given)
+        largest = layer.row.largest(**layer.parameters)
+        if largest < math.inf:
+            return _Growth(0.0, largest, steepest)
         return _Growth(steepest, float(np.abs(at_zero).max()), steepest)
     if isinstance(layer, nn.Scaling):
         scale, shift = (float(np.abs(a).max()) for a in affine_of(net, index))

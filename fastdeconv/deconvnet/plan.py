@@ -1,7 +1,8 @@
-"""Which neighbouring layers run as one going forward.
+"""Which layers run as one going forward.
 
-A convolution takes the batch norms, the ReLU and the max pool that follow it along (`Block`).
-`fastdeconv.deconvnet.route` says the same of the way back.
+A layer takes along what follows it and nobody else takes (`Block`): a convolution the batch
+norms, the activation and the pool; a sum, a product or an activation the rest of these but
+the pool. `fastdeconv.deconvnet.route` says the same of the way back.
 """
 
 from __future__ import annotations
@@ -10,11 +11,15 @@ import weakref
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from ..kernels.activations import InKernel
+from ..kernels.interface import Padding
 from ..kernels.lanes import cached
 from ..network import layers as nn
 from ..network.network import Network
 
-__all__ = ["Block", "forward_plan", "is_affine", "layer_cache", "rectifies"]
+__all__ = [
+    "Block", "forward_plan", "in_kernel", "is_affine", "layer_cache", "rectifies", "room_around",
+]
 
 
 def is_affine(layer: nn.Layer) -> bool:
@@ -28,70 +33,115 @@ def rectifies(layer: nn.Layer) -> bool:
 
 
 class Block(NamedTuple):
-    """Layers first..last that run together; the others are the indices of its parts."""
+    """Layers that run together; the others are the places of its parts."""
 
-    first: int
-    last: int
+    layers: tuple[int, ...]
+    """In order; each but the first takes the one before it alone."""
+    sources: tuple[int, ...]
+    """What the first one takes; -1 is the network's input."""
     affine1: int | None = None
-    relu: int | None = None
+    activation: int | None = None
     affine2: int | None = None
     pool: int | None = None
 
     @property
+    def first(self) -> int:
+        return self.layers[0]
+
+    @property
+    def last(self) -> int:
+        return self.layers[-1]
+
+    @property
     def end(self) -> int:
         """The last layer that changes anything; only dropout follows it."""
-        parts = (self.first, self.affine1, self.relu, self.affine2, self.pool)
+        parts = (self.first, self.affine1, self.activation, self.affine2, self.pool)
         return max(i for i in parts if i is not None)
 
     def cut(self, index: int) -> Block:
         """The part of the block up to layer `index`."""
-        keep = {
-            key: i if i is not None and i <= index else None
-            for key, i in self._asdict().items()
-            if key not in ("first", "last")
-        }
-        return Block(self.first, min(self.last, index), **keep)
+        layers = tuple(i for i in self.layers if i <= index)
+        parts = (self.affine1, self.activation, self.affine2, self.pool)
+        return Block(layers, self.sources, *(i if i in layers else None for i in parts))
 
 
-def forward_plan(net: Network) -> list[Block]:
-    """The network as blocks; a layer that fuses with nothing is a block of its own."""
-    blocks: list[Block] = cached(layer_cache(net, -1), "forward plan", lambda: _plan(net))
+def forward_plan(net: Network, fuses_all: bool) -> list[Block]:
+    """The network as blocks, in an order in which they can be computed.
+
+    Unless it `fuses_all`, a back end takes along only what is behind a convolution, and no
+    other activation than ReLU.
+    """
+    blocks: list[Block] = cached(
+        layer_cache(net, -1), ("forward plan", fuses_all), lambda: _plan(net, fuses_all)
+    )
     return blocks
 
 
-def _plan(net: Network) -> list[Block]:
-    blocks, at = [], 0
-    while at < len(net.layers):
-        block = _fuse(net, at) if isinstance(net.layers[at], nn.Conv2d) else Block(at, at)
-        blocks.append(block)
-        at = block.last + 1
+def _plan(net: Network, fuses_all: bool) -> list[Block]:
+    takers: list[list[int]] = [[] for _ in net.layers]
+    for place, sources in enumerate(net.sources):
+        for source in sources:
+            if source >= 0:
+                takers[source].append(place)
+    blocks, done = [], set[int]()
+    for place in range(len(net.layers)):
+        if place not in done:
+            blocks.append(_block(net, place, takers, fuses_all))
+            done.update(blocks[-1].layers)
     return blocks
 
 
-def _fuse(net: Network, conv: int) -> Block:
-    """Convolution, then [scale][ReLU][scale][max pool], each where it comes next."""
-    def is_relu(layer: nn.Layer) -> bool:
-        return isinstance(layer, nn.ReLU)
+def _block(net: Network, first: int, takers: list[list[int]], fuses_all: bool) -> Block:
+    """A layer and what it takes along: [scale][activation][scale][pool], where they come."""
+    def is_activation(layer: nn.Layer) -> bool:
+        return isinstance(layer, nn.ReLU) or (fuses_all and in_kernel(layer) is not None)
 
     def is_pool(layer: nn.Layer) -> bool:
-        return isinstance(layer, nn.MaxPool2d)
+        return isinstance(layer, (nn.MaxPool2d, nn.AvgPool2d) if fuses_all else nn.MaxPool2d)
 
-    slots: list[tuple[str, Callable[[nn.Layer], bool]]] = [
-        ("affine1", is_affine), ("relu", is_relu), ("affine2", is_affine), ("pool", is_pool),
-    ]
-    parts: dict[str, Any] = {}
-    last = conv
-    for index in range(conv + 1, len(net.layers)):
-        layer = net.layers[index]
-        if isinstance(layer, nn.Dropout):
-            last = index
-            continue
-        while slots and not slots[0][1](layer):
-            slots.pop(0)
-        if not slots:
-            break
-        parts[slots.pop(0)[0]] = last = index
-    return Block(conv, last, **parts)
+    tests: dict[str, Callable[[nn.Layer], bool]] = {
+        "affine1": is_affine, "activation": is_activation, "affine2": is_affine, "pool": is_pool,
+    }
+    def beginning_with(layer: nn.Layer, slots: list[str]) -> list[str]:
+        """The slots from the one on that takes a layer."""
+        fits = [tests[slot](layer) for slot in slots]
+        return slots[fits.index(True) :] if True in fits else []
+
+    head, parts, slots = net.layers[first], dict[str, int](), list[str]()
+    if isinstance(head, nn.Conv2d):
+        slots = [*tests]
+    elif fuses_all and isinstance(head, nn.Joining):
+        slots = ["affine1", "activation", "affine2"]
+    elif fuses_all:
+        slots = beginning_with(head, ["affine1", "activation", "affine2"])
+        if slots:
+            parts[slots.pop(0)] = first
+    layers = [first]
+    while len(takers[layers[-1]]) == 1:
+        (place,) = takers[layers[-1]]
+        layer = net.layers[place]
+        if not isinstance(layer, nn.Dropout):
+            slots = beginning_with(layer, slots)
+            if not slots:
+                break
+            parts[slots.pop(0)] = place
+        layers.append(place)
+    return Block(tuple(layers), net.sources[first], **parts)
+
+
+def in_kernel(layer: nn.Layer) -> InKernel | None:
+    """How kernels are told to compute a layer, if it is an activation that they can."""
+    return layer.row.in_kernel(**layer.parameters) if isinstance(layer, nn.Elementwise) else None
+
+
+def room_around(net: Network, source: int, size: tuple[int, int]) -> Padding:
+    """The padding that convolutions want around the output of a layer, of this size."""
+    sides = [(0, 0), (0, 0)]
+    for layer, sources in zip(net.layers, net.sources):
+        if source in sources and isinstance(layer, nn.Conv2d):
+            padding = layer.window(size, net.arrays).padding
+            sides = [(max(a, c), max(b, d)) for (a, b), (c, d) in zip(sides, padding)]
+    return sides[0], sides[1]
 
 
 _caches: weakref.WeakKeyDictionary[Network, dict[int, dict[Any, Any]]]

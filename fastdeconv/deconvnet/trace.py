@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,23 +11,28 @@ from numpy.typing import ArrayLike, NDArray
 from ..arrays import as_array
 from ..audio._checks import as_choice
 from ..errors import ParameterError, enough_memory
-from ..kernels.blocks import BlockBackend, Epilogue, ForwardBlock
+from ..kernels.blocks import (
+    BlockBackend,
+    ConvBlock,
+    Epilogue,
+    ForwardBlock,
+    JoinBlock,
+    Pool,
+    PoolBlock,
+)
 from ..kernels.dispatch import get_backend, get_num_threads
-from ..kernels.interface import Backend, Padding
+from ..kernels.interface import Backend
 from ..kernels.lanes import cached
 from ..network import layers as nn
 from ..network.network import Network
-from .graph import parts_of
 from .joins import forward_join
-from .layerwise import Arithmetic, affine_of, forward_layer
-from .overflow import bounds_forward, check_overflow, is_safe, without_warnings
-from .plan import Block, forward_plan, layer_cache
+from .layerwise import Arithmetic, affine_of, forward_layer, mean_window
+from .overflow import bounds_forward, check_overflow, without_warnings
+from .plan import Block, forward_plan, in_kernel, layer_cache, room_around
 
-__all__ = ["GraphTrace", "Trace", "as_input", "forward"]
+__all__ = ["Trace", "as_input", "forward"]
 
 ALGORITHMS = ("auto", "direct", "winograd")
-
-_NO_PADDING: Padding = ((0, 0), (0, 0))
 
 
 class Trace:
@@ -46,10 +50,7 @@ class Trace:
         The input, read-only.
     """
 
-    def __init__(
-        self, network: Network, x: NDArray[Any], runner: _Runner,
-        bounds: Sequence[float] | None = None,
-    ) -> None:
+    def __init__(self, network: Network, x: NDArray[Any], runner: _Runner) -> None:
         self.network = network
         self.x = x
         self._runner = runner
@@ -57,19 +58,17 @@ class Trace:
         self._switches: dict[int, NDArray[Any]] = {}
         self._planes: dict[int, NDArray[Any]] = {}
         self._derived: dict[Any, dict[Any, Any]] = {}
-        self._bounds = bounds or bounds_forward(network, float(np.abs(x).max()))
-        self._blocks = forward_plan(network)
+        self._blocks = forward_plan(network, runner.fuses_all)
         with without_warnings():
-            results = list(runner.run(self._blocks, x))
+            results = runner.run(self._blocks, self._kept)
         for block, (value, switches) in zip(self._blocks, results):
-            for index in range(block.end, block.last + 1):
+            for index in block.layers[block.layers.index(block.end) :]:
                 self._kept[index] = value
             if switches is not None:
-                # A pool that follows no convolution is a block of its own.
-                self._switches[block.last if block.pool is None else block.pool] = switches
-        if not is_safe(self._bounds[-1]):
-            for block in self._blocks:
-                self.activation(block.end)
+                self._switches[block.end] = switches
+        self._bounds = bounds_forward(
+            network, float(np.abs(x).max()), self._largest, self._checked
+        )
 
     def __getitem__(self, layer: str) -> NDArray[np.float32]:
         """Activation of a named layer.
@@ -126,14 +125,23 @@ class Trace:
             if kept is None:
                 kept = self._recompute(index)
             planes = self._runner.planes(kept)
-            if not is_safe(self.bound(index)):
-                check_overflow([planes], f"the output of {self.network.layers[index].label}")
             self._planes[index] = planes
         return planes
 
     def bound(self, index: int) -> float:
-        """No absolute value at the output of layer `index`, or below it, is larger."""
+        """No absolute value at the output of layer `index` is larger."""
         return self._bounds[index]
+
+    def _largest(self, index: int) -> float | None:
+        """The largest absolute value of an activation that is kept."""
+        kept = self._kept.get(index)
+        return None if kept is None else self._runner.largest(kept)
+
+    def _checked(self, index: int) -> float:
+        """The same of any layer; raises where values are not finite."""
+        planes = self.activation(index)
+        check_overflow([planes], f"the output of {self.network.layers[index].label}")
+        return float(np.abs(planes).max(initial=0))
 
     def switch_cells(self, index: int) -> NDArray[Any]:
         """Switches of max pool `index`, channels last (H, W, Cs), Cs >= C."""
@@ -154,55 +162,10 @@ class Trace:
         return self._derived.setdefault(key, {})
 
     def _recompute(self, index: int) -> Any:
-        block = next(b for b in self._blocks if b.first <= index <= b.last)
+        block = next(b for b in self._blocks if index in b.layers)
         with without_warnings():
-            ((value, _),) = self._runner.run([block.cut(index)], self._kept[block.first - 1])
+            ((value, _),) = self._runner.run([block.cut(index)], self._kept)
         return value
-
-
-class GraphTrace(Trace):
-    """A clip's way through a network with branches: one trace a chain, and what joins put out."""
-
-    def __init__(self, network: Network, x: NDArray[np.float32], make: _MakeRunner) -> None:
-        self.network = network
-        self.x = x
-        self._derived = {}
-        self._bounds = bounds_forward(network, float(np.abs(x).max()))
-        self._joined: dict[int, NDArray[Any]] = {}
-        self._chains: dict[int, tuple[Trace, int]] = {}
-        for part in parts_of(network):
-            inputs = [self.activation(source) for source in part.sources]
-            if part.chain is None:
-                self._join(part.places[0], inputs)
-                continue
-            bounds = [self._bounds[place] for place in part.places]
-            chain = Trace(part.chain, inputs[0], make(part.chain), bounds)
-            for local, place in enumerate(part.places):
-                self._chains[place] = chain, local
-
-    def _join(self, index: int, inputs: Sequence[NDArray[Any]]) -> None:
-        layer = self.network.layers[index]
-        with without_warnings():
-            joined = forward_join(layer, inputs)
-        if not is_safe(self.bound(index)):
-            check_overflow([joined], f"the output of {layer.label}")
-        self._joined[index] = joined
-
-    def activation(self, index: int) -> NDArray[Any]:
-        if index < 0:
-            return self.x
-        if index in self._joined:
-            return self._joined[index]
-        chain, local = self._chains[index]
-        return chain.activation(local)
-
-    def switch_cells(self, index: int) -> NDArray[Any]:
-        chain, local = self._chains[index]
-        return chain.switch_cells(local)
-
-    def switch_planes(self, index: int) -> NDArray[Any]:
-        chain, local = self._chains[index]
-        return chain.switch_planes(local)
 
 
 @enough_memory("the activations of this input: take a shorter clip")
@@ -214,14 +177,10 @@ def forward(net: Network, x: ArrayLike, algorithm: str) -> Trace:
     backend: Any = get_backend()
     threads = get_num_threads()
 
-    def make_runner(chain: Network) -> _Runner:
-        if hasattr(backend, "forward_blocks"):
-            return _FusedRunner(chain, backend, threads, algorithm)
-        return _Runner(chain, backend, threads)
-
-    if net.is_chain:
-        return Trace(net, array, make_runner(net))
-    return GraphTrace(net, array, make_runner)
+    runner = _Runner(net, backend, threads)
+    if hasattr(backend, "forward_blocks"):
+        runner = _FusedRunner(net, backend, threads, algorithm)
+    return Trace(net, array, runner)
 
 
 def as_input(value: ArrayLike, name: str) -> NDArray[np.float32]:
@@ -253,103 +212,170 @@ def _read_only(array: NDArray[Any], dtype: Any) -> NDArray[Any]:
 
 
 _Result = tuple[Any, "NDArray[Any] | None"]
-_MakeRunner = Callable[[Network], "_Runner"]
 
 
 class _Runner:
     """Runs blocks layer by layer; values are planes."""
 
+    fuses_all = False
+
     def __init__(self, net: Network, backend: Backend, num_threads: int) -> None:
         self.net, self.num_threads = net, num_threads
         self.arithmetic = Arithmetic(backend, num_threads)
 
-    def run(self, blocks: Sequence[Block], value: Any) -> Iterator[_Result]:
-        """(value, switches (H, W, C)) after every block, each run on what the last one gave."""
-        planes = self.planes(value)
+    def run(self, blocks: Sequence[Block], kept: Mapping[int, Any]) -> list[_Result]:
+        """(value, switches (H, W, C)) after every block.
+
+        `kept` has what the blocks take, as far as no other block here gives it.
+        """
+        results: list[_Result] = []
+        values = dict(kept)
         for block in blocks:
-            switches = None
-            for index in range(block.first, block.last + 1):
-                planes, found = forward_layer(self.net, index, planes, self.arithmetic)
-                if found is not None:
-                    switches = np.ascontiguousarray(found.transpose(1, 2, 0))
-            yield planes, switches
+            results.append(self._run_layers(block, [values[i] for i in block.sources]))
+            values[block.last] = results[-1][0]
+        return results
+
+    def _run_layers(self, block: Block, given: Sequence[Any]) -> _Result:
+        taken, switches = [self.planes(value) for value in given], None
+        for index in block.layers:
+            layer = self.net.layers[index]
+            if isinstance(layer, nn.Joining):
+                taken = [forward_join(layer, taken)]
+                continue
+            planes, found = forward_layer(self.net, index, taken[0], self.arithmetic)
+            if found is not None:
+                switches = np.ascontiguousarray(found.transpose(1, 2, 0))
+            taken = [planes]
+        return taken[0], switches
 
     def planes(self, value: Any) -> NDArray[Any]:
         """A kept value as planes (C, H, W)."""
         return np.asarray(value, self.arithmetic.dtype)
 
+    def largest(self, value: Any) -> float:
+        """The largest absolute value of a kept one."""
+        values = self.planes(value)
+        return float(max(values.max(), -values.min()))
+
 
 class _FusedRunner(_Runner):
-    """Runs convolutions' blocks as a kernel each; values are of the back end's own or planes."""
+    """Runs blocks as a kernel each; values are of the back end's own or planes."""
 
     def __init__(
         self, net: Network, backend: BlockBackend, num_threads: int, algorithm: str
     ) -> None:
         super().__init__(net, backend, num_threads)
         self.backend, self.algorithm = backend, algorithm
+        self.fuses_all = backend.runs_joins
 
-    def run(self, blocks: Sequence[Block], value: Any) -> Iterator[_Result]:
-        def fuses(block: Block) -> bool:
-            return isinstance(self.net.layers[block.first], nn.Conv2d)
+    def run(self, blocks: Sequence[Block], kept: Mapping[int, Any]) -> list[_Result]:
+        results: list[_Result] = []
+        values = dict(kept)
 
-        for fused, some in itertools.groupby(blocks, fuses):
-            run = self._run_fused if fused else super().run
-            for result in run(list(some), value):
-                yield result
-                value = result[0]
+        def finish(block: Block, result: _Result) -> None:
+            results.append(result)
+            values[block.last] = result[0]
 
-    def _run_fused(self, blocks: Sequence[Block], value: Any) -> list[_Result]:
-        prepared, shape = [], value.shape
-        for block, following in zip(blocks, [*blocks[1:], None]):
-            prepared.append(self._prepare(block, shape, following))
-            shape = prepared[-1].shape
-        return self.backend.forward_blocks(value, prepared, self.algorithm, self.num_threads)
+        waiting: dict[Block, ForwardBlock] = {}
+        """Blocks that are handed over together."""
 
-    def _prepare(self, block: Block, shape: Any, following: Block | None) -> ForwardBlock:
+        def run_waiting() -> None:
+            found = self.backend.forward_blocks(
+                values, [*waiting.values()], self.algorithm, self.num_threads
+            )
+            for block, result in zip(waiting, found):
+                finish(block, result)
+            waiting.clear()
+
+        shapes = {key: value.shape for key, value in values.items()}
+        for block in blocks:
+            prepared = self._prepare(block, tuple(shapes[i] for i in block.sources))
+            if prepared is None:
+                if waiting:
+                    run_waiting()
+                finish(block, self._run_layers(block, [values[i] for i in block.sources]))
+                shapes[block.last] = values[block.last].shape
+            else:
+                waiting[block] = prepared
+                shapes[block.last] = prepared.shape
+        if waiting:
+            run_waiting()
+        return results
+
+    def _prepare(self, block: Block, shapes: tuple[_Shape, ...]) -> ForwardBlock | None:
         """What the kernel is told of a block; kept, as the next input often has the same size."""
         cache = layer_cache(self.net, block.first)
-        key = block, shape, following
+        key = self.fuses_all, block, shapes
         known, prepared = cache.get("forward block", (None, None))
         if known != key:
-            prepared = self._make_prepared(block, shape, following)
+            prepared = self._make_prepared(block, shapes)
             cache["forward block"] = key, prepared
         return prepared
 
-    def _make_prepared(self, block: Block, shape: Any, following: Block | None) -> ForwardBlock:
+    def _make_prepared(self, block: Block, shapes: tuple[_Shape, ...]) -> ForwardBlock | None:
+        """None for what the back end cannot do."""
         net, layer = self.net, self.net.layers[block.first]
-        assert isinstance(layer, nn.Conv2d)
-        out_shape: Any = layer.output_shape(shape, net.arrays)
-        pool, result = None, out_shape
-        if block.pool is not None:
-            pooling: Any = net.layers[block.pool]
-            result = pooling.output_shape(out_shape, net.arrays)
-            pool = pooling.window(out_shape[1:], net.arrays), result[1:]
-        return ForwardBlock(
-            weight=net.arrays[f"{layer.name}.weight"],
-            bias=net.arrays.get(f"{layer.name}.bias"),
-            window=layer.window(shape[1:], net.arrays),
-            groups=layer.groups,
-            out_size=out_shape[1:],
-            epilogue=self._epilogue(block),
-            pool=pool,
-            room=self._room(following, result),
-            cache=layer_cache(net, block.first),
-        )
+        out: Any = layer.joined_shape(shapes, net.arrays)
 
-    def _epilogue(self, block: Block) -> Epilogue:
+        def whole(shape: Any) -> Any:
+            """What every block has."""
+            return {
+                "sources": block.sources, "key": block.last, "shape": shape,
+                "room": room_around(net, block.last, shape[1:]),
+                "cache": layer_cache(net, block.first),
+            }
+
+        if isinstance(layer, nn.Conv2d):
+            result, pool = out, None
+            if block.pool is not None:
+                result = net.layers[block.pool].output_shape(out, net.arrays)
+                pool = self._pool(net.layers[block.pool], out)
+            return ConvBlock(
+                **whole(result), weight=net.arrays[f"{layer.name}.weight"],
+                bias=net.arrays.get(f"{layer.name}.bias"),
+                window=layer.window(shapes[0][1:], net.arrays), groups=layer.groups,
+                out_size=out[1:], epilogue=self._epilogue(block, out[0]), pool=pool,
+            )
+        if not self.fuses_all or None in out:
+            return None
+        pool = self._pool(layer, shapes[0])
+        if pool is not None:
+            return PoolBlock(**whole(out), pool=pool)
+        if isinstance(layer, nn.Concat) and layer.axis != "C":
+            return None
+        if block.first in block[2:] or isinstance(layer, (nn.Joining, nn.Dropout)):
+            epilogue = self._epilogue(block, out[0])
+            kind = _JOINS.get(type(layer), "sum")
+            return JoinBlock(**whole(out), kind=kind, epilogue=epilogue)
+        return None
+
+    def _pool(self, layer: nn.Layer, shape: _Shape) -> Pool | None:
+        """The pool that a layer is, of an input of this shape."""
+        if isinstance(layer, nn.MaxPool2d):
+            return Pool(layer.window(shape[1:], self.net.arrays))
+        means = mean_window(layer, self.net.arrays, shape)
+        return None if means is None else Pool(*means)
+
+    def _epilogue(self, block: Block, channels: int) -> Epilogue:
         def affine(index: int | None) -> Any:
             if index is None:
                 return None
             return tuple(a.astype(np.float32) for a in affine_of(self.net, index))
 
-        return Epilogue(affine(block.affine1), block.relu is not None, affine(block.affine2))
-
-    def _room(self, following: Block | None, shape: Any) -> Padding:
-        """The padding the next block's convolution wants around its input."""
-        layer = self.net.layers[following.first] if following else None
-        if not isinstance(layer, nn.Conv2d):
-            return _NO_PADDING
-        return layer.window(shape[1:], self.net.arrays).padding
+        function, weight = None, None
+        if block.activation is not None:
+            layer = self.net.layers[block.activation]
+            function = in_kernel(layer)
+            for key in layer.array_names:
+                weight = np.resize(self.net.arrays[key], channels)
+        return Epilogue(affine(block.affine1), function, weight, affine(block.affine2))
 
     def planes(self, value: Any) -> NDArray[Any]:
         return value if isinstance(value, np.ndarray) else value.planes()
+
+    def largest(self, value: Any) -> float:
+        return super().largest(value) if isinstance(value, np.ndarray) else value.largest()
+
+
+_JOINS: dict[type[nn.Layer], str] = {nn.Multiply: "product", nn.Concat: "concat"}
+_Shape = tuple[int, int, int]

@@ -21,9 +21,17 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["ACTIVATIONS", "Activation", "Parameter", "sigmoid"]
+__all__ = ["ACTIVATIONS", "Activation", "InKernel", "Parameter", "sigmoid"]
 
 Array = NDArray[Any]
+
+
+class InKernel(NamedTuple):
+    """An activation as csrc/activate.h knows it: a name, and what it calls a and b."""
+
+    name: str
+    a: float = 0.0
+    b: float = 0.0
 
 
 class Parameter(NamedTuple):
@@ -69,6 +77,11 @@ class Activation:
     has_weight : bool
         Whether the parameter ``weight`` is an array of the network, a number for each channel
         or one for all.
+    largest : callable
+        ``largest(**parameters)``, without `weight`: no absolute value of the function is larger.
+    in_kernel : callable
+        ``in_kernel(**parameters)``, without `weight`: how the C kernels are told to compute it
+        together with what comes before it; None where they cannot, so that NumPy does.
     """
 
     name: str
@@ -81,6 +94,8 @@ class Activation:
     rectifies: Callable[..., bool] = _never
     at_output: bool = False
     has_weight: bool = False
+    largest: Callable[..., float] = lambda **parameters: math.inf
+    in_kernel: Callable[..., InKernel | None] = lambda **parameters: None
 
 
 def _typed(x: Array, number: float) -> Any:
@@ -270,47 +285,75 @@ def _at_most(slope: float) -> Callable[..., float]:
     return lambda **parameters: slope
 
 
+def _named(name: str) -> Callable[..., InKernel]:
+    return lambda **parameters: InKernel(name)
+
+
+def _larger_end(min: float | None, max: float | None) -> float:
+    return math.inf if min is None or max is None else float(np.abs([min, max]).max())
+
+
+def _clip_in_kernel(min: float | None, max: float | None) -> InKernel:
+    return InKernel("clip", -math.inf if min is None else min, math.inf if max is None else max)
+
+
+def _gelu_in_kernel(approximate: str) -> InKernel:
+    return InKernel("gelu_tanh" if approximate == "tanh" else "gelu")
+
+
 def _largest_weight(weight: Array) -> float:
     return max(1.0, float(np.abs(weight).max()))
 
 
 _TABLE = (
     Activation("relu", "ReLU", "max(0, x)", _relu, _relu_slope, _at_most(1),
-               rectifies=_always, at_output=True),
+               rectifies=_always, at_output=True, in_kernel=_named("relu")),
     Activation("leaky_relu", "LeakyReLU", "x where positive, `negative_slope` x elsewhere",
                _leaky, _leaky_slope, lambda negative_slope: max(1.0, abs(negative_slope)),
-               {"negative_slope": Parameter(0.01)}),
+               {"negative_slope": Parameter(0.01)},
+               in_kernel=lambda negative_slope: InKernel("leaky", negative_slope)),
     Activation("prelu", "PReLU", "x where positive, `weight` x elsewhere",
                lambda x, weight: _leaky(x, weight), lambda x, weight: _leaky_slope(x, weight),
-               _largest_weight, has_weight=True),
+               _largest_weight, has_weight=True, in_kernel=_named("leaky")),
     Activation("elu", "ELU", "x where positive, `alpha` (exp(x) - 1) elsewhere",
-               _elu, _elu_slope, lambda alpha: max(1.0, abs(alpha)), {"alpha": Parameter(1.0)}),
+               _elu, _elu_slope, lambda alpha: max(1.0, abs(alpha)), {"alpha": Parameter(1.0)},
+               in_kernel=lambda alpha: InKernel("elu", alpha, 1.0)),
     Activation("selu", "SELU", "1.0507 x where positive, 1.7581 (exp(x) - 1) elsewhere",
-               _selu, _selu_slope, _at_most(1.7581)),
+               _selu, _selu_slope, _at_most(1.7581),
+               in_kernel=lambda: InKernel("elu", _SELU_ALPHA, _SELU_SCALE)),
     Activation("clip", "Clip", "not below `min` and not above `max`", _clip, _clip_slope,
                _at_most(1), {"min": Parameter(None), "max": Parameter(None)},
-               rectifies=lambda min, max: min == 0, at_output=True),
-    Activation("tanh", "Tanh", "hyperbolic tangent", np.tanh, _tanh_slope, _at_most(1)),
-    Activation("sigmoid", "Sigmoid", "1 / (1 + exp(-x))", sigmoid, _sigmoid_slope, _at_most(0.25)),
-    Activation("silu", "SiLU", "x sigmoid(x)", _silu, _silu_slope, _at_most(1.1)),
+               rectifies=lambda min, max: min == 0, at_output=True, largest=_larger_end,
+               in_kernel=_clip_in_kernel),
+    Activation("tanh", "Tanh", "hyperbolic tangent", np.tanh, _tanh_slope, _at_most(1),
+               largest=_at_most(1), in_kernel=_named("tanh")),
+    Activation("sigmoid", "Sigmoid", "1 / (1 + exp(-x))", sigmoid, _sigmoid_slope, _at_most(0.25),
+               largest=_at_most(1), in_kernel=_named("sigmoid")),
+    Activation("silu", "SiLU", "x sigmoid(x)", _silu, _silu_slope, _at_most(1.1),
+               in_kernel=_named("silu")),
     Activation("gelu", "GELU", "x times the standard normal distribution function",
                _gelu, _gelu_slope, _at_most(1.13),
-               {"approximate": Parameter("none", choices=("none", "tanh"))}),
+               {"approximate": Parameter("none", choices=("none", "tanh"))},
+               in_kernel=_gelu_in_kernel),
     Activation("hardsigmoid", "Hardsigmoid", "(x + 3) / 6, from 0 to 1",
-               _hardsigmoid, _hardsigmoid_slope, _at_most(1 / 6)),
+               _hardsigmoid, _hardsigmoid_slope, _at_most(1 / 6), largest=_at_most(1),
+               in_kernel=_named("hardsigmoid")),
     Activation("hardswish", "Hardswish", "x hardsigmoid(x)",
-               _hardswish, _hardswish_slope, _at_most(1.5)),
+               _hardswish, _hardswish_slope, _at_most(1.5), in_kernel=_named("hardswish")),
     Activation("softplus", "Softplus", "log(1 + exp(`beta` x)) / `beta`; x above `threshold`",
                _softplus, _softplus_slope, _at_most(1),
                {"beta": Parameter(1.0, above=0.0), "threshold": Parameter(20.0)}),
-    Activation("softsign", "Softsign", "x / (1 + abs(x))", _softsign, _softsign_slope, _at_most(1)),
-    Activation("mish", "Mish", "x tanh(softplus(x))", _mish, _mish_slope, _at_most(1.1)),
+    Activation("softsign", "Softsign", "x / (1 + abs(x))", _softsign, _softsign_slope, _at_most(1),
+               largest=_at_most(1), in_kernel=_named("softsign")),
+    Activation("mish", "Mish", "x tanh(softplus(x))", _mish, _mish_slope, _at_most(1.1),
+               in_kernel=_named("mish")),
     Activation("exp", "Exp", "exp(x)", np.exp, np.exp, _unbounded),
     Activation("log", "Log", "natural logarithm", np.log, lambda x: 1 / x, _unbounded),
     Activation("power", "Power", "x to the power of `exponent`", _power, _power_slope, _unbounded,
                {"exponent": Parameter(2.0)}),
-    Activation("abs", "Abs", "abs(x)", np.abs, np.sign, _at_most(1)),
-    Activation("square", "Square", "x x", np.square, lambda x: 2 * x, _unbounded),
+    Activation("abs", "Abs", "abs(x)", np.abs, np.sign, _at_most(1), in_kernel=_named("abs")),
+    Activation("square", "Square", "x x", np.square, lambda x: 2 * x, _unbounded,
+               in_kernel=_named("square")),
     Activation("sqrt", "Sqrt", "square root", np.sqrt, _sqrt_slope, _unbounded),
 )
 

@@ -1,4 +1,4 @@
-"""Blocks of the forward pass as stages: which rows of one a band of the next waits for.
+"""Blocks of the forward pass as stages: which rows of others a band of each waits for.
 
 Threads do not meet after a block: a band of the next one begins as soon as the rows that its
 windows reach are there.
@@ -9,73 +9,99 @@ from __future__ import annotations
 import functools
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
-from .blocks import ForwardBlock
 from .interface import Window
 from .schedule import Stage, band_edges, copy_edges
 
-__all__ = ["BlockStages", "Work"]
+__all__ = ["BlockStages", "Reach", "Work"]
 
 Work = Callable[[int, int], None]
-"""Does a range of rows."""
+"""Does a range of rows, or of columns."""
+
+Reach = tuple[tuple[Window, int], ...]
+"""What rows or columns of a result want of an input: window after window, the last one first,
+each with how much there is to slide over. Empty: the same."""
+
+
+class _Filled(NamedTuple):
+    """How an activation is filled."""
+
+    before: int
+    """Bands before its own."""
+    axis: int
+    """Whether by rows (0) or by columns (1)."""
+    edges: tuple[int, ...]
+    """Where along the axis its bands begin or end."""
 
 
 class BlockStages:
-    """What fills activations, each from the one before, as stages of bands."""
+    """What fills activations, each from others, as stages of bands."""
 
     def __init__(self, num_threads: int) -> None:
         self._threads = num_threads
-        self._edges: tuple[int, ...] | None = None
-        """Rows of the last activation where bands begin or end; None if it is there."""
+        self._bands = 0
+        self._filled: dict[int, _Filled] = {}
+        """Activations that are filled here."""
         self.all: list[Stage] = []
 
-    def add_copy(self, work: Work, rows: int) -> None:
-        """What copies the input, row by row."""
+    def add_copy(self, key: int, work: Work, rows: int) -> None:
+        """What copies an input, row by row."""
         edges = copy_edges(rows, self._threads)
-        self._add(work, edges, tuple(edges), None)
+        self._add(key, work, edges, _Filled(self._bands, 0, tuple(edges)), None)
 
-    def add_block(self, work: Work, unit: int, block: ForwardBlock) -> None:
-        """What computes `block`, so many rows of its result a unit of work."""
-        pool = block.pool[0] if block.pool else None
-        self._add(work, *_block_bands(
-            block.shape[1], unit, block.window, block.out_size[0], pool, self._edges,
-            self._threads,
-        ))
+    def add(
+        self, key: int, work: Work, size: int, axis: int, unit: int, sources: Sequence[int],
+        reach: Reach,
+    ) -> None:
+        """What computes an activation from others, along an axis, so much a unit of work."""
+        edges, done = _edges(size, unit, self._threads)
+        needs: list[int] | None = None
+        for source in sources:
+            if source not in self._filled:
+                continue  # it is there
+            filled = self._filled[source]
+            if filled.axis == axis:
+                waits = _waits(done, reach, axis, filled.edges)
+            else:
+                waits = [len(filled.edges) - 1] * (len(edges) - 1)
+            waits = [filled.before + n for n in waits]
+            needs = waits if needs is None else [*map(max, needs, waits)]
+        self._add(key, work, edges, _Filled(self._bands, axis, done), needs)
 
     def _add(
-        self, work: Work, edges: Sequence[int], rows: tuple[int, ...],
-        before: Sequence[int] | None,
+        self, key: int, work: Work, edges: Sequence[int], filled: _Filled,
+        needs: Sequence[int] | None,
     ) -> None:
         def band(i: int) -> None:
             work(edges[i], edges[i + 1])
 
-        self.all.append(Stage(len(edges) - 1, band, before))
-        self._edges = rows
+        self.all.append(Stage(len(edges) - 1, band, needs))
+        self._filled[key] = filled
+        self._bands += len(edges) - 1
 
 
-_Bands = tuple[Sequence[int], tuple[int, ...], "Sequence[int] | None"]
-"""Where bands begin or end, in units and in rows, and `Stage.before`."""
+@functools.lru_cache(maxsize=256)
+def _edges(size: int, unit: int, num_threads: int) -> tuple[Sequence[int], tuple[int, ...]]:
+    """Where bands begin or end, in units, and in rows or columns."""
+    edges = band_edges(-(-size // unit), num_threads)
+    return edges, tuple(min(unit * edge, size) for edge in edges)
 
 
-@functools.lru_cache(maxsize=64)
-def _block_bands(
-    rows: int, unit: int, window: Window, conv_rows: int, pool: Window | None,
-    before: tuple[int, ...] | None, num_threads: int,
-) -> _Bands:
-    """Bands of so many rows a unit, and how many of those `before` each one waits for."""
-    edges = band_edges(-(-rows // unit), num_threads)
-    ends = [unit * edge for edge in edges]
-    done = tuple(min(end, rows) for end in ends)
-    if before is None:
-        return edges, done, None
+@functools.lru_cache(maxsize=256)
+def _waits(
+    done: tuple[int, ...], reach: Reach, axis: int, before: tuple[int, ...]
+) -> list[int]:
+    """How many bands of an input, which end at `before`, every band waits for."""
     waits = []
-    for end in ends[1:]:
-        wanted = end if pool is None else min(conv_rows, _rows_wanted(end, pool))
-        waits.append(bisect_left(before, min(before[-1], _rows_wanted(wanted, window))))
-    return edges, done, waits
+    for wanted in done[1:]:
+        for window, size in reach:
+            wanted = min(size, _wanted(wanted, window, axis))
+        waits.append(bisect_left(before, min(before[-1], wanted)))
+    return waits
 
 
-def _rows_wanted(rows: int, window: Window) -> int:
-    """Rows a window's first so many output rows want, without padding above."""
-    reach = (window.kernel[0] - 1) * window.dilation[0] + 1
-    return max(0, (rows - 1) * window.stride[0] + reach - window.padding[0][0])
+def _wanted(count: int, window: Window, axis: int) -> int:
+    """Rows or columns that the first so many of the output want, without padding before."""
+    reach = (count - 1) * window.stride[axis] + window.extent[axis]
+    return max(0, reach - window.padding[axis][0])

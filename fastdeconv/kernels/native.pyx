@@ -14,6 +14,7 @@ from cpython.buffer cimport (
     PyObject_GetBuffer,
 )
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
+from libc.string cimport memset
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uintptr_t
 
 
@@ -21,10 +22,15 @@ cdef extern from "fastdeconv.h" nogil:
     ctypedef struct fd_window:
         int kh, kw, sh, sw, dh, dw, top, left
 
+    ctypedef struct fd_activation:
+        int kind
+        float a, b
+        const float *weight
+
     ctypedef struct fd_epilogue:
         const float *scale1
         const float *shift1
-        int relu
+        fd_activation activation
         const float *scale2
         const float *shift2
 
@@ -47,6 +53,21 @@ cdef extern from "fastdeconv.h" nogil:
         ptrdiff_t out_row, out_col
         void *switches
         int switch_bytes
+        const float *counts
+
+    ctypedef struct fd_input:
+        const float *input "in"
+        ptrdiff_t row, col
+        int channels
+
+    ctypedef struct fd_join:
+        int kind
+        const fd_input *inputs
+        int count
+        fd_epilogue epilogue
+        int cols, channels
+        float *out
+        ptrdiff_t out_row, out_col
 
     ctypedef struct fd_winograd:
         int tile
@@ -175,6 +196,8 @@ cdef extern from "fastdeconv.h" nogil:
         int (*conv_planes_rows)(const fd_conv *, int, int) noexcept nogil
         int (*winograd_rows)(const fd_conv *, const fd_pool *, const fd_winograd *, int,
                              int) noexcept nogil
+        void (*join_rows)(const fd_join *, int, int) noexcept nogil
+        int (*pool_rows)(const fd_pool *, const fd_input *, int, int) noexcept nogil
         int (*step_rows)(const fd_step *, float *, int, int) noexcept nogil
         int (*first_rows)(const fd_first *, float *, int, int) noexcept nogil
         void (*overlap_rows)(const fd_overlap *, int, int) noexcept nogil
@@ -192,6 +215,11 @@ cdef extern from "fastdeconv.h" nogil:
     int fd_available(const fd_kernels **)
     enum: FD_LIST_ROOM
     enum: FD_MOST_TERMS
+    enum:
+        FD_SUM, FD_PRODUCT, FD_CONCAT
+    enum:
+        FD_NO_ACTIVATION, FD_RELU, FD_CLIP, FD_LEAKY, FD_ELU, FD_SIGMOID, FD_SILU, FD_TANH,
+        FD_GELU, FD_GELU_TANH, FD_HARDSIGMOID, FD_HARDSWISH, FD_MISH, FD_SOFTSIGN, FD_ABS, FD_SQUARE
     void fd_sort_cells(const void *, int, ptrdiff_t, const uint8_t *, int, int, int32_t *,
                        int32_t *, int, int)
     ctypedef struct fd_shared:
@@ -301,6 +329,49 @@ def tables():
     return result
 
 
+cdef fd_epilogue _epilogue(epilogue, list keep):
+    """(scale, shift) or None, (kind, a, b, weights or None), (scale, shift) or None."""
+    cdef fd_epilogue e
+    affine1, activation, affine2 = epilogue
+    e.scale1 = e.shift1 = e.scale2 = e.shift2 = NULL
+    kind, e.activation.a, e.activation.b, weight = activation
+    e.activation.kind = ACTIVATIONS[kind]
+    e.activation.weight = NULL if weight is None else _floats(weight, keep)
+    if affine1 is not None:
+        e.scale1, e.shift1 = _floats(affine1[0], keep), _floats(affine1[1], keep)
+    if affine2 is not None:
+        e.scale2, e.shift2 = _floats(affine2[0], keep), _floats(affine2[1], keep)
+    return e
+
+
+cdef fd_pool _pool(window, in_size, out, ptrdiff_t out_offset, ptrdiff_t out_row,
+                   ptrdiff_t out_col, switches, counts, list keep):
+    """`counts`: of means, which have no switches."""
+    cdef fd_pool p
+    p.window = _window(window)
+    p.in_h, p.in_w = in_size
+    p.out_h, p.out_w = (switches if counts is None else counts).shape[:2]
+    p.channels = out.shape[2]
+    p.out = _writable(out, keep) + out_offset
+    p.out_row, p.out_col = out_row, out_col
+    p.switches, p.switch_bytes, p.counts = NULL, 0, NULL
+    if counts is None:
+        p.switches = <void *>_bytes(switches, keep)
+        p.switch_bytes = switches.itemsize
+    else:
+        p.counts = _floats(counts, keep)
+    return p
+
+
+cdef fd_input _input(given, list keep):
+    """A buffer, its first element, those between neighbouring rows and columns, and channels."""
+    cdef fd_input i
+    cdef ptrdiff_t offset
+    buffer, offset, i.row, i.col, i.channels = given
+    i.input = _floats(buffer, keep) + offset
+    return i
+
+
 cdef class Conv:
     """A convolution over a padded channels-last input (see fd_conv)."""
 
@@ -313,7 +384,7 @@ cdef class Conv:
     def __init__(self, Table table, x, ptrdiff_t x_offset, ptrdiff_t in_row, ptrdiff_t in_col,
                  taps, int cin, int cout, int groups, weight, bias, int rows, int cols,
                  out, ptrdiff_t out_offset, ptrdiff_t out_row, ptrdiff_t out_col,
-                 ptrdiff_t out_plane=0, affine1=None, bint relu=False, affine2=None):
+                 ptrdiff_t out_plane=0, epilogue=None):
         self.table = table
         self.keep = []
         self.c.input = _floats(x, self.keep) + x_offset
@@ -328,25 +399,14 @@ cdef class Conv:
         if out is not None:
             self.c.out = _writable(out, self.keep) + out_offset
         self.c.out_row, self.c.out_col, self.c.out_plane = out_row, out_col, out_plane
-        self.c.epilogue.relu = relu
-        if affine1 is not None:
-            self.c.epilogue.scale1 = _floats(affine1[0], self.keep)
-            self.c.epilogue.shift1 = _floats(affine1[1], self.keep)
-        if affine2 is not None:
-            self.c.epilogue.scale2 = _floats(affine2[0], self.keep)
-            self.c.epilogue.shift2 = _floats(affine2[1], self.keep)
+        if epilogue is not None:
+            self.c.epilogue = _epilogue(epilogue, self.keep)
 
-    def pooled(self, window, int out_h, int out_w, out, ptrdiff_t out_offset,
-               ptrdiff_t out_row, ptrdiff_t out_col, switches):
+    def pooled(self, window, out, ptrdiff_t out_offset, ptrdiff_t out_row, ptrdiff_t out_col,
+               switches, counts):
         """Add the pool that follows; results go to `out` and `switches`."""
-        self.p.window = _window(window)
-        self.p.in_h, self.p.in_w = self.c.rows, self.c.cols
-        self.p.out_h, self.p.out_w = out_h, out_w
-        self.p.channels = switches.shape[2]
-        self.p.out = _writable(out, self.keep) + out_offset
-        self.p.out_row, self.p.out_col = out_row, out_col
-        self.p.switches = <void *>_bytes(switches, self.keep)
-        self.p.switch_bytes = switches.itemsize
+        self.p = _pool(window, (self.c.rows, self.c.cols), out, out_offset, out_row, out_col,
+                       switches, counts, self.keep)
         return self
 
     def winograd(self, int tile, weight, slope, base):
@@ -380,6 +440,65 @@ cdef class Conv:
         cdef int status
         with nogil:
             status = self.table.k.conv_planes_rows(&self.c, row0, row1)
+        _check(status)
+
+
+cdef class Join:
+    """Activations made one, with an epilogue (see fd_join)."""
+
+    cdef Table table
+    cdef fd_join j
+    cdef fd_input *inputs
+    cdef list keep
+
+    def __cinit__(self):
+        self.inputs = NULL
+
+    def __init__(self, Table table, kind, inputs, epilogue, int cols, int channels,
+                 out, ptrdiff_t out_offset, ptrdiff_t out_row, ptrdiff_t out_col):
+        cdef int i
+        self.table = table
+        self.keep = []
+        self.inputs = <fd_input *>PyMem_Malloc(len(inputs) * sizeof(fd_input))
+        if not self.inputs:
+            raise MemoryError
+        for i, given in enumerate(inputs):
+            self.inputs[i] = _input(given, self.keep)
+        self.j.kind = _JOINS[kind]
+        self.j.inputs, self.j.count = self.inputs, len(inputs)
+        self.j.epilogue = _epilogue(epilogue, self.keep)
+        self.j.cols, self.j.channels = cols, channels
+        self.j.out = _writable(out, self.keep) + out_offset
+        self.j.out_row, self.j.out_col = out_row, out_col
+
+    def __dealloc__(self):
+        PyMem_Free(self.inputs)
+
+    def rows(self, int row0, int row1):
+        with nogil:
+            self.table.k.join_rows(&self.j, row0, row1)
+
+
+cdef class Pool:
+    """Maxima of an activation, with switches, or means (see fd_pool)."""
+
+    cdef Table table
+    cdef fd_pool p
+    cdef fd_input of
+    cdef list keep
+
+    def __init__(self, Table table, of, in_size, window, out, ptrdiff_t out_offset,
+                 ptrdiff_t out_row, ptrdiff_t out_col, switches, counts):
+        self.table = table
+        self.keep = []
+        self.of = _input(of, self.keep)
+        self.p = _pool(window, in_size, out, out_offset, out_row, out_col, switches, counts,
+                       self.keep)
+
+    def rows(self, int row0, int row1):
+        cdef int status
+        with nogil:
+            status = self.table.k.pool_rows(&self.p, &self.of, row0, row1)
         _check(status)
 
 
@@ -719,6 +838,26 @@ cdef class Single:
 
 LIST_ROOM = FD_LIST_ROOM
 MOST_TERMS = FD_MOST_TERMS
+_JOINS = {"sum": FD_SUM, "product": FD_PRODUCT, "concat": FD_CONCAT}
+ACTIVATIONS = {
+    None: FD_NO_ACTIVATION,
+    "relu": FD_RELU,
+    "clip": FD_CLIP,
+    "leaky": FD_LEAKY,
+    "elu": FD_ELU,
+    "sigmoid": FD_SIGMOID,
+    "silu": FD_SILU,
+    "tanh": FD_TANH,
+    "gelu": FD_GELU,
+    "gelu_tanh": FD_GELU_TANH,
+    "hardsigmoid": FD_HARDSIGMOID,
+    "hardswish": FD_HARDSWISH,
+    "mish": FD_MISH,
+    "softsign": FD_SOFTSIGN,
+    "abs": FD_ABS,
+    "square": FD_SQUARE,
+}
+"""What the kernels can compute, by the names of `fastdeconv.kernels.activations`."""
 
 
 def sort_cells(switches, gate, int channels, int places, int32_t[::1] order,
@@ -769,6 +908,18 @@ def filter_cells(source, cells, const float[:, :, :, ::1] v, int32_t[::1] order,
     cdef fd_source s = _source(source, cells, keep)
     with nogil:
         fd_filter_cells(&s, &v[0, 0, 0, 0], &order[0], &first[0, 0, 0], row0, row1)
+
+
+def clear_sides(float[:, :, ::1] buffer, int left, int right, int row0, int row1):
+    """Set the first and the last columns of some rows to zero."""
+    cdef ptrdiff_t pixel = buffer.shape[2], row = buffer.shape[1] * pixel
+    cdef float *at = &buffer[row0, 0, 0]
+    cdef int y
+    with nogil:
+        for y in range(row1 - row0):
+            memset(at, 0, left * pixel * sizeof(float))
+            memset(at + row - right * pixel, 0, right * pixel * sizeof(float))
+            at += row
 
 
 def planes_to_channels(Table table, const float[:, :, ::1] planes, float[:, :, ::1] out, int row, int col,

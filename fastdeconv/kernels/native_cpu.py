@@ -11,15 +11,16 @@ from __future__ import annotations
 import functools
 import math
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from . import native  # type: ignore[attr-defined, unused-ignore]
-from .block_stages import BlockStages, Work
-from .blocks import ForwardBlock
+from .activations import InKernel
+from .block_stages import BlockStages, Reach, Work
+from .blocks import ConvBlock, Epilogue, ForwardBlock, JoinBlock, Pool, PoolBlock
 from .dispatch import get_isa
 from .interface import FloatArray, Padding, Pair, Window, switch_dtype
 from .lanes import (
@@ -103,6 +104,10 @@ class Channels(NamedTuple):
         inside = self.buffer[self.top : self.top + h, self.left : self.left + w, :c]
         return np.ascontiguousarray(inside.transpose(2, 0, 1))
 
+    def largest(self) -> float:
+        """Its largest absolute value."""
+        return float(max(self.buffer.max(), -self.buffer.min()))
+
     def offset(self, row: int, column: int) -> int:
         """Element of the buffer where padded place (row, column) starts."""
         return (row * self.buffer.shape[1] + column) * self.buffer.shape[2]
@@ -125,7 +130,7 @@ class NativeBackend:
     """The kernels of csrc/, on the instruction set chosen by `fastdeconv.config`."""
 
     name = "native"
-    multiplies = joins = spreads = True
+    multiplies = joins = spreads = runs_joins = True
 
     # ---- the general operations, (N, C, H, W) ----
 
@@ -204,7 +209,7 @@ class NativeBackend:
     # ---- the forward pass ----
 
     def forward_blocks(
-        self, x: FloatArray | Channels, blocks: Sequence[ForwardBlock], algorithm: str,
+        self, given: Mapping[int, Any], blocks: Sequence[ForwardBlock], algorithm: str,
         num_threads: int,
     ) -> list[tuple[Channels, NDArray[Any] | None]]:
         """See `fastdeconv.kernels.blocks.BlockBackend`.
@@ -212,17 +217,28 @@ class NativeBackend:
         Everything is prepared before anything runs: Python between kernels, which have the
         caches to themselves, takes twice as long.
         """
-        threads = _enough_threads(
-            num_threads, sum(b.weight.size * math.prod(b.out_size) for b in blocks)
-        )
+        threads = _enough_threads(num_threads, sum(map(_operations, blocks)))
         stages, results = BlockStages(threads), []
-        if isinstance(x, np.ndarray):
-            x, to_channels = _to_channels_job(x, blocks[0].window.padding)
-            stages.add_copy(to_channels, x.shape[1])
+        values: dict[int, Channels] = {}
+        made = {block.key for block in blocks}
+        for source in dict.fromkeys(i for block in blocks for i in block.sources):
+            if source not in made:
+                value = given[source]
+                if isinstance(value, Channels) and value.buffer.shape[2] % _table().width:
+                    value = value.planes()  # from another instruction set
+                if isinstance(value, np.ndarray):
+                    takers = [block for block in blocks if source in block.sources]
+                    value, to_channels = _to_channels_job(value, *_wanted_around(takers))
+                    stages.add_copy(source, to_channels, value.shape[1])
+                values[source] = value
         for block in blocks:
-            x, switches, rows, unit = _forward_job(x, block, algorithm)
-            stages.add_block(rows, unit, block)
-            results.append((x, switches))
+            job = _forward_job(block, [values[i] for i in block.sources], algorithm)
+            stages.add(
+                block.key, job.work, block.shape[1 + job.axis], job.axis, job.unit,
+                block.sources, job.reach,
+            )
+            values[block.key] = job.out
+            results.append((job.out, job.switches))
         run_stages(stages.all, threads)
         return results
 
@@ -466,16 +482,23 @@ def _run_edges(work: Any, edges: list[int], num_threads: int) -> None:
 
 def to_channels(planes: FloatArray, padding: Padding, num_threads: int) -> Channels:
     """A (C, H, W) array as `Channels` with this much padding."""
-    inside, work = _to_channels_job(planes, padding)
+    inside, work = _to_channels_job(planes, padding, False)
     threads = _enough_threads(num_threads, planes.size * _COPY)
     _run_edges(work, copy_edges(planes.shape[1], threads), threads)
     return inside
 
 
-def _to_channels_job(planes: FloatArray, padding: Padding) -> tuple[Channels, Work]:
-    """`to_channels`, and what fills it, row by row."""
+def _to_channels_job(
+    planes: FloatArray, padding: Padding, whole: bool
+) -> tuple[Channels, Work]:
+    """`to_channels`, and what fills it, row by row; `whole`: with channels in whole vectors."""
     c, h, w = planes.shape
-    table, inside = _table(), _room((c, h, w), c, padding)
+    table = _table()
+    stored = -(-c // table.width) * table.width if whole else c
+    inside = _room((c, h, w), stored, padding)
+    inside.buffer[:, : inside.left] = inside.buffer[:, inside.left + w :] = 0
+    if stored > c:
+        inside.buffer[:, :, c:] = 0
 
     def work(row0: int, row1: int) -> None:
         native.planes_to_channels(
@@ -485,42 +508,242 @@ def _to_channels_job(planes: FloatArray, padding: Padding) -> tuple[Channels, Wo
     return inside, work
 
 
-def _forward_job(
-    x: Channels, block: ForwardBlock, algorithm: str
-) -> tuple[Channels, NDArray[Any] | None, Work, int]:
-    """A block's activation and switches, and what fills them, so many rows at a time."""
-    table = _table()
-    (channels, *size), window = block.shape, block.window
-    stored = -(-channels // table.width) * table.width
-    out = _room(block.shape, stored, block.room)
-    origin = out.offset(out.top, out.left)
-    strides = out.buffer.shape[1] * stored, stored
-    packed, bias, affine1, affine2 = _packed_forward(block, table)
-    (top, _), (left, _) = window.padding
-    job = native.Conv(
-        table, x.buffer, x.offset(x.top - top, x.left - left),
-        *_origin_steps(x, window), _tap_offsets(x, window),
-        block.weight.shape[1], channels, block.groups, packed, bias, *block.out_size,
-        out.buffer, origin, *strides, 0, affine1, block.epilogue.relu, affine2,
+def _wanted_around(takers: Sequence[ForwardBlock]) -> tuple[Padding, bool]:
+    """The padding that the takers of an input want, and whether they want whole vectors."""
+    paddings = [block.window.padding for block in takers if isinstance(block, ConvBlock)]
+    height, width = (
+        (max(p[axis][0] for p in paddings), max(p[axis][1] for p in paddings))
+        if paddings else (0, 0)
+        for axis in (0, 1)
     )
-    if block.pool is None:
-        return out, None, job.rows, 1
-    switches = np.empty((*size, stored), switch_dtype(block.pool[0].kernel))
-    job.pooled(block.pool[0], *size, out.buffer, origin, *strides, switches)
+    return (height, width), len(paddings) < len(takers)
+
+
+class _Lines(NamedTuple):
+    """A part of a result as the kernels are to see it: lines of columns.
+
+    A result of several rows is one part, its rows are the lines. A single row is cut into
+    pieces, each of which is a line, so that more than one thread has something to do.
+    """
+
+    column: int
+    """Where the first line begins."""
+    lines: int
+    width: int
+    row: int | None
+    """Columns from one line to the next; None: the rows of the result."""
+
+
+_PIECE = 48
+"""Columns of a piece of a row."""
+
+
+class _ForwardJob(NamedTuple):
+    """What fills the activation of a block."""
+
+    out: Channels
+    switches: NDArray[Any] | None
+    work: Work
+    axis: int
+    """Whether it does rows (0) or columns (1)."""
+    unit: int
+    """How many of them at a time."""
+    reach: Reach = ()
+
+
+def _operations(block: ForwardBlock) -> int:
+    """About how many multiply-adds a block takes."""
+    if isinstance(block, ConvBlock):
+        return block.weight.size * math.prod(block.out_size)
+    if isinstance(block, PoolBlock):
+        return _ADD * math.prod(block.shape) * math.prod(block.pool.window.kernel)
+    return _ADD * math.prod(block.shape) * len(block.sources)
+
+
+def _forward_job(block: ForwardBlock, given: Sequence[Channels], algorithm: str) -> _ForwardJob:
+    width = _table().width
+    stored = -(-block.shape[0] // width) * width
+    out = _room(block.shape, stored, block.room)
+    if isinstance(block, ConvBlock):
+        return _conv_job(block, given[0], out, algorithm)
+    if isinstance(block, JoinBlock):
+        return _join_job(block, given, out)
+    assert isinstance(block, PoolBlock)
+    return _pool_job(block, given[0], out)
+
+
+def _conv_job(block: ConvBlock, x: Channels, out: Channels, algorithm: str) -> _ForwardJob:
+    table, pool = _table(), block.pool
+    channels, window = block.shape[0], block.window
+    packed, bias, epilogue = _packed_forward(block, table)
+    (top, _), (left, _) = window.padding
+    first = x.offset(x.top - top, x.left - left)
+    row, column = _origin_steps(x, window)
+    taps = _tap_offsets(x, window)
+    switches = _switches(pool, block.shape, out)
     tile = _winograd_tile(x, block, algorithm, table)
-    if not tile:
-        return out, switches, job.pool_rows, 1
-    job.winograd(tile, *_packed_winograd(block, tile, table)[:3])
-    return out, switches, job.winograd_rows, tile // 2
+    step = pool.window.stride[1] if pool else 1
+
+    def make(lines: _Lines) -> Work:
+        size = block.out_size
+        if lines.row is not None:
+            extent = pool.window.extent[1] if pool else 1
+            size = lines.lines, (lines.width - 1) * step + extent
+        job = native.Conv(
+            table, x.buffer, first + lines.column * step * column,
+            row if lines.row is None else lines.row * step * column, column, taps,
+            block.weight.shape[1], channels, block.groups, packed, bias, *size,
+            *_part(out, lines), 0, epilogue,
+        )
+        if pool is None:
+            return job.rows
+        job.pooled(
+            _in_lines(pool.window, lines), *_part(out, lines), _of_lines(switches, lines),
+            _of_lines(pool.counts, lines),
+        )
+        if not tile:
+            return job.pool_rows
+        job.winograd(tile, *_packed_winograd(block, tile, table)[:3])
+        return job.winograd_rows
+
+    cut = _can_be_cut(out, pool, block.out_size) and block.out_size[0] == 1
+    axis, unit, work = _work(out, make, max(1, tile // 2), cut)
+    reach: Reach = ((window, x.shape[1 + axis]),)
+    if pool is not None:
+        reach = (pool.window, block.out_size[axis]), *reach
+    return _ForwardJob(out, switches, work, axis, unit, reach)
+
+
+def _join_job(block: JoinBlock, given: Sequence[Channels], out: Channels) -> _ForwardJob:
+    channels, height, width = block.shape
+    table = _table()
+    epilogue = cached(
+        block.cache, ("join", table.name, block.epilogue.parts),
+        lambda: _packed_epilogue(block.epilogue, channels, table.width),
+    )
+
+    def make(lines: _Lines) -> Work:
+        inputs = []
+        for x in given:
+            column = 0 if x.shape[2] < width else x.offset(0, 1)
+            row = 0 if x.shape[1] < height else x.offset(1, 0)
+            if lines.row is not None:
+                row = lines.row * column
+            first = x.offset(x.top, x.left) + lines.column * column
+            inputs.append((x.buffer, first, row, column, x.shape[0]))
+        part = _part(out, lines)
+        return native.Join(
+            table, block.kind, inputs, epilogue, lines.width, channels, *part
+        ).rows
+
+    axis, unit, work = _work(out, make, 1, _can_be_cut(out, None, (1, width)))
+    return _ForwardJob(out, None, work, axis, unit)
+
+
+def _pool_job(block: PoolBlock, x: Channels, out: Channels) -> _ForwardJob:
+    window, counts = block.pool
+    switches = _switches(block.pool, block.shape, out)
+
+    def make(lines: _Lines) -> Work:
+        row, column, size = x.offset(1, 0), x.offset(0, 1), x.shape[1:]
+        first = x.offset(x.top, x.left) + lines.column * window.stride[1] * column
+        if lines.row is not None:
+            row = lines.row * window.stride[1] * column
+            size = lines.lines, (lines.width - 1) * window.stride[1] + window.extent[1]
+        return native.Pool(
+            _table(), (x.buffer, first, row, column, x.shape[0]), size,
+            _in_lines(window, lines), *_part(out, lines), _of_lines(switches, lines),
+            _of_lines(counts, lines),
+        ).rows
+
+    cut = x.shape[1] == 1 and _can_be_cut(out, block.pool, x.shape[1:])
+    axis, unit, work = _work(out, make, 1, cut)
+    return _ForwardJob(out, switches, work, axis, unit, ((window, x.shape[1 + axis]),))
+
+
+def _can_be_cut(out: Channels, pool: Pool | None, size: Pair) -> bool:
+    """Whether a result is a row whose pieces can be done one by one.
+
+    Pools keep to the piece that they are in, and all of their windows are inside.
+    """
+    _, height, width = out.shape
+    if height > 1 or width <= _PIECE:
+        return False
+    if pool is None:
+        return True
+    window = pool.window
+    inside = (width - 1) * window.stride[1] + window.extent[1] <= size[1]
+    return inside and window.kernel[0] == 1 and window.padding == ((0, 0), (0, 0))
+
+
+def _work(
+    out: Channels, make: Callable[[_Lines], Work], unit: int, cut: bool
+) -> tuple[int, int, Work]:
+    """The axis along which a result is done, how much at a time, and what does it.
+
+    It clears the padding beside what it does, too: that is in the caches then.
+    """
+    _, height, width = out.shape
+    if not cut:
+        rows = make(_Lines(0, height, width, None))
+        left, right = out.left, out.buffer.shape[1] - out.left - width
+        if not left and not right:
+            return 0, unit, rows
+
+        def work(a: int, b: int) -> None:
+            rows(a, b)
+            last = min(b * unit, height)
+            native.clear_sides(out.buffer, left, right, out.top + a * unit, out.top + last)
+
+        return 0, unit, work
+    out.buffer[:, : out.left] = out.buffer[:, out.left + width :] = 0
+    whole = width // _PIECE
+    pieces = make(_Lines(0, whole, _PIECE, _PIECE))
+    rest = width - whole * _PIECE
+    remainder = make(_Lines(whole * _PIECE, 1, rest, 0)) if rest else None
+
+    def columns(a: int, b: int) -> None:
+        if a < whole:
+            pieces(a, min(b, whole))
+        if b > whole and remainder is not None:
+            remainder(0, 1)
+
+    return 1, _PIECE, columns
+
+
+def _part(out: Channels, lines: _Lines) -> tuple[FloatArray, int, int, int]:
+    """The buffer, where in it the lines begin, and the elements between lines and columns."""
+    column = out.offset(0, 1)
+    row = out.offset(1, 0) if lines.row is None else lines.row * column
+    return out.buffer, out.offset(out.top, out.left) + lines.column * column, row, column
+
+
+def _in_lines(window: Window, lines: _Lines) -> Window:
+    """A pool's window when every line is a row."""
+    return window if lines.row is None else window._replace(stride=(1, window.stride[1]))
+
+
+def _of_lines(cells: NDArray[Any] | None, lines: _Lines) -> NDArray[Any] | None:
+    """Of an array (H, W, ...) what belongs to the lines, one after another."""
+    if cells is None or lines.row is None:
+        return cells
+    end = lines.column + lines.lines * lines.width
+    return cells[0, lines.column : end].reshape(lines.lines, lines.width, *cells.shape[2:])
+
+
+def _switches(pool: Pool | None, shape: tuple[int, int, int], out: Channels) -> Any:
+    """Space for the switches of a max pool."""
+    if pool is None or pool.counts is not None:
+        return None
+    return np.empty((*shape[1:], out.buffer.shape[2]), switch_dtype(pool.window.kernel))
 
 
 def _room(shape: tuple[int, int, int], stored: int, padding: Padding) -> Channels:
-    """Space for an activation; only the padding is set, to zero."""
+    """Space for an activation; only the padding above and below it is set, to zero."""
     (top, bottom), (left, right) = padding
     _, h, w = shape
     buffer = aligned_empty((top + h + bottom, left + w + right, stored))
     buffer[:top] = buffer[top + h :] = 0
-    buffer[:, :left] = buffer[:, left + w :] = 0
     return Channels(buffer, top, left, shape)
 
 
@@ -580,40 +803,49 @@ def _pad_lanes(values: FloatArray | None, size: int, width: int) -> FloatArray:
     return out
 
 
-def _packed_forward(conv: ForwardBlock, table: Any) -> tuple[Any, ...]:
-    def make() -> tuple[Any, ...]:
+def _packed_forward(conv: ConvBlock, table: Any) -> tuple[Any, Any, Any]:
+    def make() -> tuple[Any, Any, Any]:
         size, width = conv.weight.shape[0], table.width
-
-        def lanes(affine: tuple[FloatArray, FloatArray] | None) -> Any:
-            return affine and tuple(_pad_lanes(a, size, width) for a in affine)
-
         return (
             _pack_forward(conv.weight, conv.groups, width),
             _pad_lanes(conv.bias, size, width),
-            lanes(conv.epilogue.affine1),
-            lanes(conv.epilogue.affine2),
+            _packed_epilogue(conv.epilogue, size, width),
         )
 
-    # The epilogue grows when a trace is asked for a layer inside a fused block.
-    key = ("forward", table.name, conv.epilogue.affine1 is None, conv.epilogue.affine2 is None)
-    packed: tuple[Any, ...] = cached(conv.cache, key, make)
+    key = "forward", table.name, conv.epilogue.parts
+    packed: tuple[Any, Any, Any] = cached(conv.cache, key, make)
     return packed
 
 
+def _packed_epilogue(epilogue: Epilogue, channels: int, width: int) -> tuple[Any, Any, Any]:
+    """As `native` wants it."""
+
+    def lanes(affine: tuple[FloatArray, FloatArray] | None) -> Any:
+        return affine and tuple(_pad_lanes(a, channels, width) for a in affine)
+
+    name, a, b = epilogue.activation or (None, 0.0, 0.0)
+    weight = epilogue.weight
+    weight = None if weight is None else _pad_lanes(weight, channels, width)
+    return lanes(epilogue.affine1), (name, a, b, weight), lanes(epilogue.affine2)
+
+
+_RELU = InKernel("relu")
 _PLAIN_POOL = Window((2, 2), (2, 2), (1, 1), ((0, 0), (0, 0)))
 
 
-def _winograd_tile(x: Channels, block: ForwardBlock, algorithm: str, table: Any) -> int:
+def _winograd_tile(x: Channels, block: ConvBlock, algorithm: str, table: Any) -> int:
     """The tile of Winograd's algorithm for this block, 0 where it is not for it."""
     window, conv_size = block.window, block.out_size
     if (
         algorithm == "direct"
         or block.pool is None
-        or block.pool[0] != _PLAIN_POOL
-        or any(2 * n > m for n, m in zip(block.pool[1], conv_size))  # ceil mode
+        or block.pool.window != _PLAIN_POOL
+        or any(2 * n > m for n, m in zip(block.shape[1:], conv_size))  # ceil mode
         or (window.kernel, window.stride, window.dilation) != ((3, 3), (1, 1), (1, 1))
         or block.groups != 1
         or block.epilogue.affine2 is not None
+        # The order of sums says nothing of what other functions round to the same number.
+        or block.epilogue.activation not in (None, _RELU)
         or block.weight.shape[1] < _WINOGRAD_INPUTS
         or x.buffer.shape[2] % table.width  # transforms work on whole vectors
     ):
@@ -623,7 +855,7 @@ def _winograd_tile(x: Channels, block: ForwardBlock, algorithm: str, table: Any)
     return 2 if _packed_winograd(block, 2, table)[3] else 0
 
 
-def _packed_winograd(block: ForwardBlock, tile: int, table: Any) -> tuple[Any, ...]:
+def _packed_winograd(block: ConvBlock, tile: int, table: Any) -> tuple[Any, ...]:
     """Filters, the bounds of the error (slope and base by channel), and if they are of use."""
 
     def make() -> tuple[Any, ...]:

@@ -11,14 +11,14 @@ from __future__ import annotations
 import math
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from . import numba_cuda_kernels as kernels
-from .blocks import ForwardBlock
+from .blocks import ConvBlock, ForwardBlock
 from .interface import FloatArray, Pair, Window, conv_output_size, switch_dtype
 from .lanes import (
     Convolution,
@@ -88,6 +88,10 @@ class Activation(NamedTuple):
             planes: FloatArray = _copied(self.on_card)[0]
             return planes
 
+    def largest(self) -> float:
+        """Its largest absolute value."""
+        return float(np.abs(self.planes()).max())
+
 
 class CudaBackend:
     """The kernels of `numba_cuda_kernels`, on Numba's current device.
@@ -96,6 +100,7 @@ class CudaBackend:
     """
 
     name = "cuda"
+    runs_joins = False
 
     # ---- the general operations, (N, C, H, W) ----
 
@@ -149,16 +154,19 @@ class CudaBackend:
     # ---- the forward pass, see `fastdeconv.kernels.blocks.BlockBackend` ----
 
     def forward_blocks(
-        self, x: Any, blocks: Sequence[ForwardBlock], algorithm: str, num_threads: int
+        self, given: Mapping[int, Any], blocks: Sequence[ForwardBlock], algorithm: str,
+        num_threads: int,
     ) -> list[tuple[Activation, NDArray[Any] | None]]:
         """Every `algorithm` is the direct one."""
-        results = []
+        values, results = dict(given), []
         with _CARD:
-            if isinstance(x, np.ndarray):
-                x = Activation(_up(x[None]))
             for block in blocks:
-                x, switches = _forward_block(x, block)
-                results.append((x, switches))
+                assert isinstance(block, ConvBlock)
+                (source,) = block.sources
+                if isinstance(values[source], np.ndarray):
+                    values[source] = Activation(_up(values[source][None]))
+                results.append(_forward_block(values[source], block))
+                values[block.key] = results[-1][0]
         return results
 
     # ---- the backward pass, see `fastdeconv.kernels.lanes.LaneBackend` ----
@@ -338,24 +346,23 @@ def _low(relu: bool) -> np.float32:
 
 
 def _forward_block(
-    x: Activation, block: ForwardBlock
+    x: Activation, block: ConvBlock
 ) -> tuple[Activation, NDArray[Any] | None]:
     channels, epilogue = block.weight.shape[0], block.epilogue
     weight = cached(
         block.cache, "cuda weight", lambda: _up(_forward_weight(block.weight, block.groups))
     )
     finish = cached(
-        # The epilogue grows when a trace is asked for a layer inside a fused block.
-        block.cache, ("cuda", epilogue.affine1 is None, epilogue.affine2 is None),
+        block.cache, ("cuda", epilogue.parts),
         lambda: _up(_finish(block.bias, channels, epilogue.affine1, epilogue.affine2)),
     )
     out = _convolve(
         x.on_card, weight, finish, block.window, block.groups,
-        (1, channels, *block.out_size), relu=epilogue.relu,
+        (1, channels, *block.out_size), relu=epilogue.activation is not None,
     )
     if block.pool is None:
         return Activation(out), None
-    values, switches = _pool(out, *block.pool)
+    values, switches = _pool(out, block.pool.window, block.shape[1:])
     _scratch.give(out)
     cells = np.ascontiguousarray(_down(switches)[0].transpose(1, 2, 0))
     return Activation(values), cells

@@ -44,12 +44,13 @@ was given does not wake the main thread.
 
 
 class Stage(NamedTuple):
-    """Bands of work, some of which may want results of the stage before."""
+    """Bands of work, some of which may want results of stages before."""
 
     bands: int
     work: Callable[[int], None]
-    before: Sequence[int] | None = None
-    """How many bands of the stage before, of the first ones, band i waits for; None: for none."""
+    needs: Sequence[int] | None = None
+    """For how many bands, counted from the first one of the first stage, band i waits; None: for
+    none."""
 
 
 def run_bands(count: int, work: Callable[[int], None], num_threads: int) -> None:
@@ -64,10 +65,7 @@ def run_bands(count: int, work: Callable[[int], None], num_threads: int) -> None
 
 
 def run_stages(stages: Sequence[Stage], num_threads: int) -> None:
-    """`run_bands` of one stage after the other, without waiting for all of a stage to end.
-
-    A band that waits for bands of the stage before waits for all stages before that one.
-    """
+    """`run_bands` of one stage after the other, without waiting for all of a stage to end."""
     helpers = min(max((stage.bands for stage in stages), default=0), num_threads) - 1
     if helpers < 1:
         for bands, work, _ in stages:
@@ -159,12 +157,8 @@ class _Queue:
     def __init__(self, stages: Sequence[Stage], helper_cpus: frozenset[int] | None) -> None:
         self._bands: list[tuple[Callable[[int], None], int, int]] = []
         """Work, what to call it with, and how many bands have to be done before that."""
-        stage_before = 0
-        for count, work, before in stages:
-            first = len(self._bands)
-            needs = repeat(0) if before is None else [stage_before + n for n in before]
-            self._bands += zip(repeat(work), range(count), needs)
-            stage_before = first
+        for count, work, needs in stages:
+            self._bands += zip(repeat(work), range(count), repeat(0) if needs is None else needs)
         self._left = deque(range(len(self._bands)))
         self._done = bytearray(len(self._bands))
         self._helping: list[None] = []

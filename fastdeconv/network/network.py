@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import IO, TYPE_CHECKING, Any, Literal
 
@@ -15,7 +14,6 @@ from ..arrays import as_array
 from ..errors import ParameterError, shown
 from .fields import receptive_fields
 from .layers import (
-    INPUT,
     LARGEST_SIZE,
     OUTPUTS,
     Add,
@@ -361,29 +359,6 @@ class Network:
     def is_chain(self) -> bool:
         """Whether every layer takes the one before it, and that alone."""
         return all(taken == (i - 1,) for i, taken in enumerate(self.sources))
-
-    def chain(self, places: Sequence[int]) -> Network:
-        """Layers each of which takes the one before it, as a network that shares the arrays."""
-        if self.is_chain and len(places) == len(self.layers):
-            return self
-        chain = object.__new__(Network)
-        before = INPUT
-        layers = []
-        for place in places:
-            layers.append(replace(self.layers[place], inputs=(before,), implied=True))
-            before = layers[-1].name
-        (source,) = self.sources[places[0]]
-        chain.layers = tuple(layers)
-        chain.sources = tuple((i - 1,) for i in range(len(layers)))
-        chain.arrays = {
-            key: self.arrays[key] for layer in layers for key in layer.array_names
-        }
-        chain.input_shape = self.input_shape if source < 0 else self._shapes[source]
-        chain._shapes = [self._shapes[place] for place in places]
-        chain._latest_shapes = (None, [])
-        for key in _KEYWORDS:
-            setattr(chain, key, None)
-        return chain
 
     @property
     def pooling_layers(self) -> list[str]:

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 import fastdeconv as fd
 from fastdeconv.deconvnet import cost
-from fastdeconv.deconvnet.graph import parts_of
 from fastdeconv.deconvnet.joins import backward_join
 from fastdeconv.deconvnet.layerwise import Arithmetic, backward_layer
+from fastdeconv.deconvnet.plan import forward_plan
 from fastdeconv.kernels.dispatch import get_backend
 
 from .conftest import IMPLEMENTATIONS
@@ -178,10 +178,7 @@ def going_back_layer_by_layer(
         if len(inputs) > 1:
             sent = backward_join(net.layers[i], inputs, R)
         else:
-            alone = net.chain([i])
-            with fd.config(backend="reference"):
-                own = alone.forward(inputs[0])
-            sent = [backward_layer(own, 0, R, rule, arithmetic)]
+            sent = [backward_layer(trace, i, R, rule, arithmetic)]
         for k, values in zip(net.sources[i], sent):
             back[k] = back[k] + values if k in back else values
     return back.get(-1, np.zeros((len(start), *trace.x.shape)))
@@ -330,18 +327,20 @@ def u_in_torch(f, a, x):
 # The cut into chains
 
 
-def test_a_network_without_branches_is_one_chain_itself():
-    net = fd.pretrained("choi5-genre")
-    (part,) = parts_of(net)
-    assert part.chain is net and net.is_chain
-
-
-def test_chains_are_as_long_as_they_can_be():
+def test_blocks_are_as_long_as_they_can_be():
     net = residual()
-    rows = [[net.layers[i].name for i in part.places] for part in parts_of(net)]
-    assert rows == [
-        ["stem", "r0"], ["a1", "ar", "a2"], ["add1"], ["r1"], ["b1", "br", "b2"], ["skip"],
-        ["add2"], ["r2", "pool"],
+
+    def rows(fuses_all: bool) -> list[list[str]]:
+        blocks = forward_plan(net, fuses_all)
+        return [[net.layers[i].name for i in block.layers] for block in blocks]
+
+    assert rows(fuses_all=True) == [
+        ["stem", "r0"], ["a1", "ar"], ["a2"], ["add1", "r1"], ["b1", "br"], ["b2"], ["skip"],
+        ["add2", "r2"], ["pool"],
+    ]
+    assert rows(fuses_all=False) == [
+        ["stem", "r0"], ["a1", "ar"], ["a2"], ["add1"], ["r1"], ["b1", "br"], ["b2"], ["skip"],
+        ["add2"], ["r2"], ["pool"],
     ]
 
 

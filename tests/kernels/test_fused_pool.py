@@ -9,7 +9,7 @@ import pytest
 
 import fastdeconv as fd
 from fastdeconv.kernels import reference
-from fastdeconv.kernels.blocks import Epilogue, ForwardBlock
+from fastdeconv.kernels.blocks import ConvBlock, Epilogue, Pool
 from fastdeconv.kernels.dispatch import get_backend
 from fastdeconv.kernels.interface import Window
 
@@ -21,19 +21,21 @@ CHANNELS = 16
 """As many as the widest vector has lanes, and enough inputs for Winograd's algorithm."""
 
 
-def block(weight: np.ndarray, size: tuple[int, int], pool: Window, pooled: Any) -> ForwardBlock:
+def block(weight: np.ndarray, size: tuple[int, int], pool: Window, pooled: Any) -> ConvBlock:
     kernel = weight.shape[2:]
     window = Window(kernel, (1, 1), (1, 1), NO_PADDING)
     out = size[0] - kernel[0] + 1, size[1] - kernel[1] + 1
-    return ForwardBlock(
-        weight, None, window, 1, out, Epilogue(), (pool, pooled), NO_PADDING, {}
+    return ConvBlock(
+        sources=(-1,), key=0, shape=(len(weight), *pooled), room=NO_PADDING, weight=weight,
+        bias=None, window=window, groups=1, out_size=out, epilogue=Epilogue(), pool=Pool(pool),
+        cache={},
     )
 
 
-def run(x: np.ndarray, one: ForwardBlock, algorithm: str = "direct") -> tuple[Any, Any]:
+def run(x: np.ndarray, one: ConvBlock, algorithm: str = "direct") -> tuple[Any, Any]:
     """Values and switches, planes."""
     backend: Any = get_backend("native")
-    ((value, switches),) = backend.forward_blocks(x, [one], algorithm, 1)
+    ((value, switches),) = backend.forward_blocks({-1: x}, [one], algorithm, 1)
     return value.planes(), switches[:, :, : len(one.weight)].transpose(2, 0, 1)
 
 

@@ -141,11 +141,11 @@ def test_helpers_keep_off_the_callers_cpu_and_leave_the_caller_alone():
 
 @st.composite
 def stages_of_bands(draw):
-    """Numbers of bands, and for each band how many of the stage before it waits for."""
+    """Numbers of bands, and for each band how many of the stages before it waits for."""
     counts = draw(st.lists(st.integers(0, 6), max_size=5))
     waits: list[list[int] | None] = [None] * len(counts)
     for s in range(1, len(counts)):
-        wait = st.integers(0, counts[s - 1])
+        wait = st.integers(0, sum(counts[:s]))
         waits[s] = draw(st.none() | st.lists(wait, min_size=counts[s], max_size=counts[s]))
     return counts, waits
 
@@ -160,9 +160,8 @@ def test_a_band_begins_when_all_it_waits_for_are_done(drawn, num_threads, slow):
     def stage(s: int) -> Stage:
         def work(i: int) -> None:
             if waits[s] is not None:
-                wanted = {(e, j) for e in range(s - 1) for j in range(counts[e])}
-                wanted |= {(s - 1, j) for j in range(waits[s][i])}
-                early.extend(wanted - done)
+                bands = [(e, j) for e in range(s) for j in range(counts[e])]
+                early.extend(set(bands[: waits[s][i]]) - done)
             if i == slow:
                 time.sleep(1e-3)
             done.add((s, i))

@@ -34,10 +34,11 @@ from . import activations, convolution, normalisation, pooling, shaping
 from .activations import activation_slope, probabilities
 from .base import RULES, Activations, Arithmetic, Array, Back, Passes, entry
 from .normalisation import scale_and_shift
+from .pooling import mean_window
 
 __all__ = [
     "RULES", "Activations", "Arithmetic", "activation_slope", "affine_of", "backward_layer",
-    "forward_layer", "mixes", "probabilities",
+    "forward_layer", "mean_window", "mixes", "probabilities",
 ]
 
 _PASSES: dict[type[nn.Layer], Passes] = {

@@ -16,7 +16,7 @@ from ...kernels.interface import Pair, Window
 from ...network import layers as nn
 from .base import Arithmetic, Array, Back, Passes, double, never, out_size, size_of
 
-__all__ = ["PASSES"]
+__all__ = ["PASSES", "mean_window"]
 
 
 def _max_pool(
@@ -87,6 +87,27 @@ def _axes(layer: nn.Layer) -> tuple[int, ...]:
 def _mean(layer: Any, arrays: nn.Arrays, x: Array, arithmetic: Arithmetic) -> Array:
     out: Array = double(x).mean(_axes(layer), keepdims=True)
     return out
+
+
+def mean_window(
+    layer: Any, arrays: nn.Arrays, shape: tuple[int, int, int]
+) -> tuple[Window, Array] | None:
+    """The window of a layer that takes means, and over how many elements each is, (H', W').
+
+    None for other layers, for means over channels, and for those of a head, which are taken once
+    and in float64.
+    """
+    size = shape[-2], shape[-1]
+    if isinstance(layer, nn.AvgPool2d):
+        window = layer.window(size, arrays)
+        out: Any = layer.output_shape(shape, arrays)[1:]
+        return window, _counts(layer, window, size, out).astype(np.float32)
+    if not isinstance(layer, nn.ReduceMean) or "C" in layer.axes:
+        return None
+    height, width = (n if letter in layer.axes else 1 for letter, n in zip("HW", size))
+    window = Window((height, width), (height, width), (1, 1), ((0, 0), (0, 0)))
+    counts = np.full((size[0] // height, size[1] // width), height * width, np.float32)
+    return window, counts
 
 
 def _mean_back(at: Back, R: Array) -> Array:  # noqa: N803

@@ -1,0 +1,54 @@
+/* Activations, channels last, made one: added up, multiplied, or one behind the other along the
+ * channels; then scale, shift and activation.
+ *
+ * Mix     per input and vector of channels 1 load and 1 add or multiply: bound by memory.
+ * Numbers float32, inputs in their order.
+ */
+#include "activate.h"
+
+/* The first pixel of row y; those that follow are `col` elements apart. */
+FD_INLINE const float *row_of(const fd_input *of, int y) { return of->in + y * of->row; }
+
+FD_INLINE vf values_of(const fd_input *of, const float *pixel, int c, int channels) {
+    return of->channels < channels ? vf_set1(*pixel) : vf_load(pixel + c);
+}
+
+FD_INLINE void combine_row(const fd_join *j, int y, float *out, const int product) {
+    const fd_input *first = j->inputs;
+    for (int x = 0; x < j->cols; x++)
+        for (int c = 0; c < j->channels; c += VW) {
+            vf a = values_of(first, row_of(first, y) + x * first->col, c, j->channels);
+            for (int i = 1; i < j->count; i++) {
+                const fd_input *of = j->inputs + i;
+                const vf b = values_of(of, row_of(of, y) + x * of->col, c, j->channels);
+                a = product ? vf_mul(a, b) : vf_add(a, b);
+            }
+            vf_store(out + x * j->out_col + c, a);
+        }
+}
+
+static void concat_row(const fd_join *j, int y, float *out) {
+    for (int x = 0; x < j->cols; x++) {
+        float *to = out + x * j->out_col;
+        for (int i = 0; i < j->count; i++) {
+            const fd_input *of = j->inputs + i;
+            memcpy(to, row_of(of, y) + x * of->col, sizeof(float) * of->channels);
+            to += of->channels;
+        }
+        for (int c = j->channels; c < padded(j->channels); c++) *to++ = 0;
+    }
+}
+
+void FD_NAME(fd_join_rows)(const fd_join *j, int row0, int row1) {
+    for (int y = row0; y < row1; y++) {
+        float *out = j->out + y * j->out_row;
+        if (j->kind == FD_CONCAT)
+            concat_row(j, y, out);
+        else if (j->kind == FD_PRODUCT)
+            combine_row(j, y, out, 1);
+        else
+            combine_row(j, y, out, 0);
+        if (has_epilogue(&j->epilogue))
+            complete_row(&j->epilogue, out, j->out_col, j->cols, j->channels);
+    }
+}
