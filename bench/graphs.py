@@ -39,6 +39,35 @@ def cases() -> Iterator[Case]:
         )
 
 
+def exchanged() -> Iterator[Case]:
+    """The paper's network, and with other layers than ReLU and max pools."""
+    clip = workload.clip().x
+    yield Case("the paper's network", workload.network(), clip)
+    for name, kind in (
+        ("leaky ReLU", "leaky_relu"), ("ELU", "elu"), ("SiLU", "silu"), ("GELU", "gelu")
+    ):
+        yield Case(f"with {name}", workload.network(activation=kind), clip)
+    yield Case("with average pools", workload.network(pool_type="avg_pool2d"), clip)
+
+
+def _forward(case: Case, options: Options) -> tuple[str, str, str, str]:
+    """The row of a forward pass beside ONNX Runtime."""
+    from .peers import onnx_graph
+
+    trace = case.network.forward(case.x)
+    layer = case.network.layers[-1].name
+    onnx = onnx_graph.forward(trace, options.threads)
+    error = np.abs(onnx.read(onnx.work()) - trace[layer]).max() / np.abs(trace[layer]).max()
+    if error > onnx.tolerance:
+        raise SystemExit(f"{onnx.name}, {case.name}: activations differ by {error:.1e}")
+    mine = Contender(ours.NAME, lambda: case.network.forward(case.x))
+    times = interleave([mine, onnx], options.rounds)
+    return (
+        f"{case.name}, forward", number(times.spread(ours.NAME).middle),
+        f"ONNX Runtime {spread(times.ratio(onnx.name, ours.NAME))}", "",
+    )
+
+
 def graphs(report: Report, options: Options) -> None:
     """Forward, and all features of the last layer back."""
     report.heading("Other networks")
@@ -51,24 +80,15 @@ def graphs(report: Report, options: Options) -> None:
         "which puts out the last layer alone."
     )
     try:
-        from .peers import captum_peer, onnx_graph, torch_graph
+        from .peers import captum_peer, torch_graph
     except ImportError as error:
         report.paragraph(f"Skipped: {error}.")
         return
-    rows = []
+    rows = [_forward(case, options) for case in exchanged()]
     for case in cases():
         trace = case.network.forward(case.x)
         layer = case.network.layers[-1].name
-        onnx = onnx_graph.forward(trace, options.threads)
-        error = np.abs(onnx.read(onnx.work()) - trace[layer]).max() / np.abs(trace[layer]).max()
-        if error > onnx.tolerance:
-            raise SystemExit(f"{onnx.name}, {case.name}: activations differ by {error:.1e}")
-        mine = Contender(ours.NAME, lambda c=case: c.network.forward(c.x))
-        times = interleave([mine, onnx], options.rounds)
-        rows.append((
-            f"{case.name}, forward", number(times.spread(ours.NAME).middle),
-            f"ONNX Runtime {spread(times.ratio(onnx.name, ours.NAME))}", "",
-        ))
+        rows.append(_forward(case, options))
         count = len(trace[layer])
         for rule in RULES[: 1 if options.quick else 3]:
             mine = Contender(

@@ -14,7 +14,10 @@ from fastdeconv.network import layers as nn
 from ..measure import Contender
 from .onnxruntime_peer import session
 
-_PLAIN = {"relu": "Relu", "hardswish": "HardSwish", "add": "Add", "multiply": "Mul"}
+_PLAIN = {
+    "relu": "Relu", "hardswish": "HardSwish", "sigmoid": "Sigmoid", "gelu": "Gelu", "add": "Add",
+    "multiply": "Mul",
+}
 """What has no parameters."""
 
 
@@ -37,15 +40,22 @@ def _model(net: fd.Network, shape: tuple[int, ...]) -> bytes:
 
     for layer, sources in zip(net.layers, net.sources):
         inputs = ["input" if k < 0 else net.layers[k].name for k in sources]
+        if layer.type == "silu":
+            gate = f"sigmoid of {layer.name}"
+            nodes.append(helper.make_node("Sigmoid", inputs, [gate]))
+            nodes.append(helper.make_node("Mul", [*inputs, gate], [layer.name]))
+            continue
         kind, more = _node(layer, net)
         inputs += [constant(key, net.arrays[key]) for key in layer.array_names]
+        if isinstance(layer, nn.ReduceMean):
+            inputs.append(constant(f"axes of {layer.name}", np.array([2, 3])))
         nodes.append(helper.make_node(kind, inputs, [layer.name], **more))
     given, result = (
         helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, *sizes])
         for name, sizes in (("input", shape), (net.layers[-1].name, net.shapes(shape)[-1]))
     )
     graph = helper.make_graph(nodes, "network", [given], [result], constants)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
     onnx.checker.check_model(model)
     return model.SerializeToString()
 
@@ -61,13 +71,18 @@ def _node(layer: Any, net: fd.Network) -> tuple[str, dict[str, Any]]:
         return "Conv", {
             "strides": window.stride, "pads": [top, left, bottom, right], "group": layer.groups,
         }
-    if isinstance(layer, nn.MaxPool2d):
+    if isinstance(layer, (nn.MaxPool2d, nn.AvgPool2d)):
         window = layer.window((1, 1), net.arrays)
-        return "MaxPool", {"kernel_shape": window.kernel, "strides": window.stride}
+        kind = "MaxPool" if isinstance(layer, nn.MaxPool2d) else "AveragePool"
+        return kind, {"kernel_shape": window.kernel, "strides": window.stride}
     if isinstance(layer, nn.BatchNorm2d):
         return "BatchNormalization", {"epsilon": layer.eps}
     if isinstance(layer, nn.ReduceMean):
-        return "ReduceMean", {"axes": [2, 3], "keepdims": 1}
+        return "ReduceMean", {"keepdims": 1}
+    if layer.type == "elu":
+        return "Elu", {"alpha": layer.alpha}
+    if layer.type == "leaky_relu":
+        return "LeakyRelu", {"alpha": layer.negative_slope}
     if layer.type == "hardsigmoid":
         return "HardSigmoid", {"alpha": 1 / 6, "beta": 0.5}
     raise NotImplementedError(layer.label)
