@@ -26,8 +26,8 @@ _EXPORTS = {
     "deconvolve": ".deconvnet.projection",
     "Trace": ".deconvnet.trace",
     "Frontend": ".audio.frontend",
-    "Clip": ".audio.frontend",
-    "load_clip": ".audio.frontend",
+    "Clip": ".audio.clip",
+    "load_clip": ".audio.clip",
     "auralise": ".audio.auralise",
     "attribute_study": ".analysis.attributes",
     "AttributeStudy": ".analysis.attributes",
@@ -68,9 +68,9 @@ if TYPE_CHECKING:
     from .analysis.stimuli import chord_stimuli as chord_stimuli
     from .analysis.stimuli import read_stimuli as read_stimuli
     from .audio.auralise import auralise as auralise
-    from .audio.frontend import Clip as Clip
+    from .audio.clip import Clip as Clip
+    from .audio.clip import load_clip as load_clip
     from .audio.frontend import Frontend as Frontend
-    from .audio.frontend import load_clip as load_clip
     from .deconvnet.projection import deconvolve as deconvolve
     from .deconvnet.trace import Trace as Trace
     from .errors import ArchiveError as ArchiveError

@@ -18,7 +18,8 @@ from .cli_shared import (
 )
 
 if TYPE_CHECKING:
-    from .audio.frontend import Clip, Frontend
+    from .audio.clip import Clip
+    from .audio.frontend import Frontend
 
 __all__ = ["attributes", "evolution"]
 

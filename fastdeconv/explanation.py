@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from .analysis.descriptors import Listener
-    from .audio.frontend import Clip
+    from .audio.clip import Clip
     from .deconvnet.scores import ClassScore
     from .deconvnet.trace import Trace
     from .network.network import Network
@@ -461,12 +461,11 @@ class Explanation:
         for feature in chosen:
             self._require_feature(layer, feature)
         labels = {row["feature"]: row["label"] for row in rows}
-        heard, fe = Heard(self, layer), self.clip.frontend
+        heard = Heard(self, layer)
         return draw_spectrograms(
             [heard[k] for k in chosen],
             [f"{layer}/{k}  {labels[k]}".rstrip() for k in chosen],
-            heard.reference,
-            sr=self.clip.sr, n_fft=fe.n_fft, hop_length=fe.hop_length, columns=columns,
+            heard.reference, self.clip.sr, self.clip.frontend.transform, columns=columns,
         )
 
     @property
@@ -664,10 +663,8 @@ class Explanation:
         return self._listener
 
     def _measure(self, layer: str, sounds: FloatArray) -> list[dict[str, Any]]:
-        from .audio.auralise import map_planes
-
         numbers, places = self._distinct(layer)
-        planes = map_planes(self.maps[layer], self.clip)
+        planes = self.clip.weights(self.maps[layer], self.mode)
         if places != list(range(len(planes))):
             planes = planes[places]
         rows = []
@@ -715,6 +712,7 @@ class Explanation:
                 "original_gain": gain,
                 "original_rms": gain * self._rms(),
                 "feature_peak": PEAK,
+                "round_trip_db": self.clip.round_trip,
             },
             "network": {
                 "name": self.network.name,
@@ -779,7 +777,7 @@ def _choose_features(
 
 
 def _open_clip(source: Any, network: Network, offset: float) -> Clip:
-    from .audio.frontend import Clip, load_clip
+    from .audio.clip import Clip, load_clip
 
     if isinstance(source, Clip):
         if offset:

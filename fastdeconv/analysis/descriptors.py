@@ -6,15 +6,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..arrays import as_array
 from ..audio._checks import as_choice
-from ..audio.auralise import heard_magnitude, map_planes
-from ..audio.frontend import Clip
+from ..audio.auralise import heard_magnitude
+from ..audio.clip import Clip, as_clip
 from ..errors import ParameterError, shown
 from ..kernels.dispatch import get_num_threads
 from ..kernels.schedule import run_bands
@@ -127,8 +127,8 @@ def describe(
         If maps, mode or features are not as described.
     """
     as_choice("mode", mode, ("mask", "phase"))
-    planes = map_planes(maps, clip)
-    return Listener(clip, mode, num_threads).describe(planes, features)
+    weights = as_clip(clip).weights(maps, mode)
+    return Listener(clip, mode, num_threads).describe(weights, features)
 
 
 class Listener:
@@ -145,20 +145,20 @@ class Listener:
         self._mode = mode
         self._threads = get_num_threads(num_threads)
         # Everything here is (T, F), with values in the memory order of maps.
-        self._order: Literal["C", "F"] = "C" if clip.frontend.layout == "CTF" else "F"
+        self._order = clip.map_order
         stft: FloatArray = np.asarray(np.abs(clip.stft.T), np.float32, order=self._order)
         largest = float(stft.max(initial=0.0))
         self._stft: FloatArray = stft / np.float32(largest) if largest > 0 else stft
         self._energy = float(np.square(self._stft, dtype=np.float64).sum())
-        self._input: FloatArray = clip.x[0] if clip.frontend.layout == "CTF" else clip.x[0].T
+        self._input: FloatArray = np.asarray(clip.seen.T, order=self._order)
         self._harmonic = np.asarray(
             harmonic_mask(np.ascontiguousarray(self._stft.T), self._threads).T, order=self._order
         )
         self._flux = spectral_flux(self._stft.T)
         self._strong = self._flux > self._flux.mean() + self._flux.std()
-        self._hz = np.arange(stft.shape[1]) * (clip.sr / clip.frontend.n_fft)
+        self._hz = clip.frontend.transform.frequencies(clip.sr)
         self._frames = len(stft)
-        self._lag = max(1, round(_SUSTAIN_SECONDS * clip.sr / clip.frontend.hop_length))
+        self._lag = max(1, round(_SUSTAIN_SECONDS * clip.sr / clip.frontend.transform.hop_length))
         #: The clip's own values: heard as it is, with the network's input for a map. It
         #: has no level, which is among features.
         self.clip: dict[str, Any] = self._own()
@@ -166,7 +166,7 @@ class Listener:
     def describe(
         self, planes: NDArray[np.float32], features: Iterable[int] | None = None
     ) -> list[dict[str, Any]]:
-        """As the function `describe`, of maps (K, T, F)."""
+        """As the function `describe`, of maps as `Clip.weights` gives them, (K, T, F)."""
         numbers = list(range(len(planes)))
         if features is not None:
             numbers = _checked_numbers(features, len(planes))

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..audio.frontend import Clip, Frontend
+from ..audio.clip import Clip
+from ..audio.frontend import Frontend
 from ..deconvnet.projection import checked_features, deconvolve
 from ..deconvnet.region import Region, reached_by
 from ..deconvnet.trace import as_input

@@ -31,7 +31,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..audio._checks import as_choice, as_number
-from ..audio.frontend import Clip, Frontend, load_clip
+from ..audio.clip import Clip, load_clip
+from ..audio.frontend import Frontend
 from ..audio.reading import MAX_SAMPLES
 from ..errors import AudioError, ParameterError, shown
 from ..files import open_regular
@@ -135,7 +136,7 @@ class Stimulus:
         Raises
         ------
         ParameterError
-            If `frontend` is not a `Frontend` of kind "stft", its rate is too low for a note, or
+            If `frontend` is not a `Frontend`, its rate is too low for a note, or
             `source` gives something else than a clip.
         AudioError
             If a file cannot be read, or a sound font has no sound for the instrument.
@@ -286,9 +287,7 @@ def cut_clips(path: str | os.PathLike[str], frontend: Frontend) -> list[Clip]:
     if frontend.frames is None:
         return [load_clip(path, frontend)]
     samples = load_clip(path, replace(frontend, frames=None)).samples
-    # From the first frame to the last; only frames that are not centred need more.
-    length = (frontend.frames - 1) * frontend.hop_length
-    length = max(2, length if frontend.center else length + frontend.n_fft)
+    length = frontend.framing.shortest(frontend.frames)
     count = max(1, samples.size // length)
     return [
         Clip(samples[i * length : (i + 1) * length], frontend.sr, frontend) for i in range(count)

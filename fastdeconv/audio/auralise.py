@@ -5,14 +5,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..arrays import as_array
-from ..errors import ParameterError
 from ..kernels.dispatch import get_num_threads
 from ..kernels.schedule import run_bands
 from ._checks import as_choice
-from .frontend import Clip
+from .clip import Clip, as_clip, check_finite
 
-__all__ = ["auralise", "heard_magnitude", "map_planes"]
+__all__ = ["auralise", "heard_magnitude"]
 
 FloatArray = NDArray[np.float32]
 ComplexArray = NDArray[np.complex64]
@@ -31,12 +29,13 @@ def auralise(
     clip : Clip
         The clip the maps explain.
     maps : array, shape (K, 1, H, W) or (K, H, W), real
-        As `fastdeconv.deconvolve` gives them: (H, W) is the size of ``clip.x``,
-        (F, T), or (T, F) with layout "CTF".
+        As `fastdeconv.deconvolve` gives them: maps of ``clip.x``.
     mode : {"mask", "phase"}
         "mask": the inverse STFT of STFT x map; where the map is negative the
         phase turns over. "phase": the inverse STFT of max(0, map) with the
         phase of the clip, 0 where its STFT is 0 (arXiv 1607.02444, section 2).
+        Maps of bands come to the STFT as `Clip.to_stft` says. With a CQT it is that instead of
+        the STFT. Of a waveform "mask" is samples x map, "phase" the map.
     num_threads : int, optional
         Threads to use; see `fastdeconv.config`.
 
@@ -57,11 +56,16 @@ def auralise(
     """
     as_choice("mode", mode, ("mask", "phase"))
     threads = get_num_threads(num_threads)
-    planes = map_planes(maps, clip)
+    planes, frontend = as_clip(clip).planes(maps), clip.frontend
+    if not frontend.meaning.on_stft:
+        with np.errstate(over="ignore", invalid="ignore"):
+            sounds = frontend.meaning.sounds(frontend, clip.samples, planes, mode)
+        check_finite(sounds, "the sound of map")
+        return sounds
     spectra = np.ascontiguousarray(clip.stft.T)
     if mode == "phase":
         spectra = _unit_phase(spectra)
-    transform = clip.frontend._stft()
+    transform = frontend.transform
     envelope = transform.envelope(len(spectra), clip.samples.size)
     sounds = np.empty((len(planes), clip.samples.size), np.float32)
     size = max(1, _BAND_VALUES // (len(spectra) * transform.n_fft))
@@ -70,11 +74,12 @@ def auralise(
         part = slice(band * size, (band + 1) * size)
         # np.errstate belongs to the thread, so it is set in each.
         with np.errstate(over="ignore", invalid="ignore"):
-            weights = _weights(np.ascontiguousarray(planes[part]), mode)
+            spread = frontend.meaning.spread(frontend, planes[part])
+            weights = _weights(np.ascontiguousarray(spread), mode)
             sounds[part] = transform.inverse(spectra * weights, envelope)
 
     run_bands(-(-len(planes) // size), work, threads)
-    _check_finite(sounds, "the sound of map")
+    check_finite(sounds, "the sound of map")
     return sounds
 
 
@@ -89,7 +94,7 @@ def heard_magnitude(planes: FloatArray, stft: FloatArray, mode: str) -> FloatArr
     Parameters
     ----------
     planes : array of float32, shape (..., F, T) or (..., T, F)
-        Maps, as `stft` lies.
+        As `Clip.to_stft` gives them for this mode, lying as `stft` does.
     stft : array of float32
         Magnitude of the clip's STFT.
     mode : {"mask", "phase"}
@@ -101,31 +106,6 @@ def heard_magnitude(planes: FloatArray, stft: FloatArray, mode: str) -> FloatArr
     heard: FloatArray = np.abs(weights)
     heard *= stft
     return heard
-
-
-def map_planes(maps: ArrayLike, clip: Clip) -> FloatArray:
-    """Maps as (K, T, F) float32, checked against the clip."""
-    if not isinstance(clip, Clip):
-        raise ParameterError(f"clip must be a Clip, found {type(clip).__name__}")
-    array = as_array(maps, "maps")
-    if array.dtype.kind not in "fiu":
-        raise ParameterError(f"maps must be real numbers, found dtype {array.dtype}")
-    height, width = clip.x.shape[1:]
-    if array.shape[1:] not in ((1, height, width), (height, width)):
-        raise ParameterError(
-            f"maps must be (K, 1, {height}, {width}) for this clip, found {array.shape}"
-        )
-    with np.errstate(over="ignore"):
-        planes = array.reshape(-1, height, width).astype(np.float32, copy=False)
-    _check_finite(planes, "map")
-    return planes if clip.frontend.layout == "CTF" else planes.transpose(0, 2, 1)
-
-
-def _check_finite(arrays: FloatArray, what: str) -> None:
-    # One at a time: the test needs a byte per value.
-    for k, array in enumerate(arrays):
-        if not np.isfinite(array).all():
-            raise ParameterError(f"{what} {k} is not finite in float32")
 
 
 def _unit_phase(spectra: ComplexArray) -> ComplexArray:

@@ -1,15 +1,14 @@
-"""The front end: from sound to what a network sees.
+"""The record of a front end: how a network's input is made from samples, with librosa's names.
 
-`Frontend` says how a network's input is made from samples, with librosa's
-names; `Clip` is a piece of sound with that input and its complex STFT;
-`load_clip` reads one from a file.
+What each kind means lies in `fastdeconv.audio.kinds`, a file a kind.
 """
 
 from __future__ import annotations
 
+import functools
+import hashlib
+import itertools
 import json
-import math
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, cast
@@ -17,57 +16,38 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..arrays import as_array
-from ..errors import AudioError, ParameterError, shown
+from ..errors import ParameterError, shown
 from ._checks import as_bool, as_choice, as_int, as_number, check_keys
-from .reading import (
-    MAX_SAMPLES,
-    SourceLike,
-    check_samples,
-    mono_samples,
-    read_file,
-    resample,
-    source_name,
-)
-from .scaling import (
-    NormalizeLike,
-    ScaleLike,
-    check_normalize,
-    check_scale,
-    scaled_magnitude,
-)
+from .kinds import KINDS, Framing, Kind
+from .reading import MAX_SAMPLES
+from .scaling import NormalizeLike, ScaleLike, check_normalize, check_scale
 from .stft import PAD_MODES, Stft, WindowLike, get_window
 
-__all__ = ["Clip", "Frontend", "load_clip"]
+__all__ = ["Frontend", "plain_record"]
 
-FloatArray = NDArray[np.float32]
-ComplexArray = NDArray[np.complex64]
-
-_KINDS = ("stft", "mel", "cqt", "waveform")
-# Fields that only one or two kinds have; all others belong to every kind.
-_OWN_FIELDS = {
-    "stft": (),
-    "mel": ("n_mels", "fmin", "fmax", "htk", "norm"),
-    "cqt": ("fmin", "n_bins", "bins_per_octave"),
-    "waveform": (),
-}
 _MAX_N_FFT = 1 << 20
 _MAX_COUNT = 1 << 24
-_C1_HZ = 32.70319566257483  # librosa's lowest note of a CQT
+_MOST_CHANNELS = 64
+_LAYOUTS = tuple("".join(axes) for axes in itertools.permutations("CFT"))
+_NOT_BY_DEFAULT = ("bins", "channels")
+"""Fields that are newer than others, and are in records only where they say something."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Frontend:
     """How the input of a network is made from samples; field names as in librosa.
 
-    A record: it is checked when made and never changes. Steps, in this order:
-    STFT, magnitude to the `power`, `scale`, `normalize`, `layout`.
+    A record: it is checked when made and never changes. Steps, in this order: STFT,
+    magnitude to the `power`, the bands of the kind, `scale`, `normalize`, `layout`.
 
     Parameters
     ----------
-    kind : {"stft", "mel", "cqt", "waveform"}
-        This version computes "stft". The others are kept and written, so that
-        networks with them load, but no clip can be made.
+    kind : {"stft", "mel", "filters", "cqt", "waveform"}
+        - "stft": the magnitude of the STFT, or of some of its `bins`
+        - "mel": mel bands of it
+        - "filters": bands by a matrix of one's own, `filters`
+        - "cqt": the magnitude of ``librosa.cqt``
+        - "waveform": the samples, a row of the input. The STFT is then for pictures alone.
     sr : float
         Sample rate in Hz. Other sounds are resampled (soxr, HQ).
     n_fft, hop_length, win_length : int
@@ -97,20 +77,28 @@ class Frontend:
           log_base(max(offset + gain * x, floor)), by default base e, gain 1,
           offset 0, floor 1e-10.
     normalize : dict, optional
+        {"type": "affine", "scale", "shift"} is x * scale + shift, each a number (1 and 0 by
+        default) or a list of one for each frequency band.
         {"type": "range", "low", "high"} maps the clip's minimum and maximum to
         low and high (0 and 1 by default), a constant clip to low.
         {"type": "standardize", "ddof", "per"} gives mean 0 and standard
         deviation 1 (ddof 0 by default), over the "clip" (default) or for every
         frequency "band" on its own; what is constant becomes 0.
-    layout : {"CFT", "CTF"}
-        Whether rows of the input are frequency or time.
+    layout : {"CFT", "CTF", "FCT", "FTC", "TCF", "TFC"}
+        Which of channel, frequency and time is the input's channel, row and column.
+    channels : int
+        How many channels of the input hold the same, for networks that were made for colours.
     frames : int, optional
-        Number of STFT frames of every clip; None leaves the clip as it is. A
-        clip that gives exactly this number is kept whole. A longer one is cut to
+        Number of frames of every clip (of a waveform: of samples); None leaves the clip as it
+        is. A clip that gives exactly this number is kept whole. A longer one is cut to
         its first frames, a shorter one padded with silence at its end. Samples
         and sounds then have the shortest length that gives this number (with an
         even n_fft and center, ``hop_length * (frames - 1)``): behind the middle
         of the last frame sounds fade out.
+    bins : (first, last), optional
+        The bins that the network is given, the last one included; of kind "stft" only.
+    filters : array, shape (bands, 1 + n_fft // 2)
+        Not negative; of kind "filters" only.
     n_mels, fmin, fmax, htk, norm
         As in ``librosa.filters.mel``; of kind "mel" only.
     fmin, n_bins, bins_per_octave
@@ -143,17 +131,33 @@ class Frontend:
     norm: str | float | None = "slaney"
     n_bins: int = 84
     bins_per_octave: int = 12
+    bins: tuple[int, int] | None = None
+    filters: NDArray[np.float32] | None = None
+    channels: int = 1
 
     def __post_init__(self) -> None:
         for name, value in _checked(self).items():
             object.__setattr__(self, name, value)
 
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Frontend):
+            return NotImplemented
+        return self.to_record() == other.to_record()
+
     def __hash__(self) -> int:
         return hash(json.dumps(self.to_record()))
 
     @classmethod
-    def from_record(cls, record: Mapping[str, Any]) -> Frontend:
+    def from_record(
+        cls, record: Mapping[str, Any], filters: ArrayLike | None = None
+    ) -> Frontend:
         """The front end of an archive's record (a dict of JSON values).
+
+        Parameters
+        ----------
+        record : mapping
+        filters : array, optional
+            Of kind "filters", whose record has only their shape and checksum.
 
         Raises
         ------
@@ -162,33 +166,86 @@ class Frontend:
         """
         if not isinstance(record, Mapping):
             raise ParameterError(f"the front end must be a mapping, found {shown(record)}")
-        kind = as_choice("kind", record.get("kind", "stft"), _KINDS)
+        kind = as_choice("kind", record.get("kind", "stft"), KINDS)
         check_keys(f"front end of kind {kind!r}", record, _fields_of(kind))
-        return cls(**record)
+        given = dict(record)
+        described = given.get("filters")
+        if filters is not None:
+            given["filters"] = filters
+        elif isinstance(described, Mapping):
+            raise ParameterError("the filters of the front end are not there, only what they are")
+        made = cls(**given)
+        if isinstance(described, Mapping) and made.to_record()["filters"] != dict(described):
+            raise ParameterError(
+                f"the filters of the front end are not those of its record: found "
+                f"{made.to_record()['filters']}, wanted {shown(dict(described))}"
+            )
+        return made
 
     def to_record(self) -> dict[str, Any]:
-        """All fields of this kind as a dict of JSON values; `from_record` reads it back."""
-        return {name: _plain(getattr(self, name)) for name in _fields_of(self.kind)}
+        """All fields of this kind as a dict of JSON values; `from_record` reads it back.
+
+        Of `filters` it has shape and checksum, not the numbers.
+        """
+        record = {name: _plain(getattr(self, name)) for name in _fields_of(self.kind)}
+        for name in _NOT_BY_DEFAULT:
+            if name in record and getattr(self, name) == getattr(Frontend, name):
+                del record[name]
+        if self.filters is not None:
+            record["filters"] = dict(self._described)
+        return record
 
     def num_frames(self, n_samples: int) -> int:
-        """Frames of the STFT of `n_samples` samples (at `sr`, before `frames` applies)."""
+        """Columns of the input of `n_samples` samples (at `sr`, before `frames` applies)."""
         count = as_int("n_samples", n_samples, minimum=0, maximum=MAX_SAMPLES)
-        return self._stft().num_frames(count)
+        return self.framing.num_frames(count)
 
-    def _stft(self) -> Stft:
+    @property
+    def is_new(self) -> bool:
+        """Whether version 1 of the archive cannot say it."""
+        affine = self.normalize is not None and self.normalize["type"] == "affine"
+        known = self.layout in ("CFT", "CTF") and self.channels == 1 and self.bins is None
+        return affine or not known or self.filters is not None
+
+    @property
+    def meaning(self) -> Kind:
+        """What its kind means."""
+        return KINDS[self.kind]
+
+    @functools.cached_property
+    def framing(self) -> Framing:
+        """How samples become columns of the input."""
+        own = {field.name: getattr(self, field.name) for field in fields(self)}
+        return self.meaning.framing(own)
+
+    @functools.cached_property
+    def transform(self) -> Stft:
+        """The STFT: what sounds of most kinds, and pictures of all, are made of."""
         return Stft(**{field.name: getattr(self, field.name) for field in fields(Stft)})
 
-    def _require_stft(self) -> None:
-        if self.kind != "stft":
-            raise ParameterError(
-                f"front end kind {self.kind!r} cannot be computed: "
-                "only 'stft' is implemented in this version"
-            )
+    @functools.cached_property
+    def _described(self) -> dict[str, Any]:
+        """What a record says of the filters."""
+        assert self.filters is not None
+        digest = hashlib.sha256(self.filters.tobytes()).hexdigest()
+        return {"shape": list(self.filters.shape), "sha256": digest}
+
+
+def plain_record(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A record that somebody wrote down, checked like a front end, filters aside."""
+    described = record.get("filters") if isinstance(record, Mapping) else None
+    if not isinstance(described, Mapping):
+        return Frontend.from_record(record).to_record()
+    n_fft = as_int("n_fft", record.get("n_fft", 2048), minimum=2, maximum=_MAX_N_FFT)
+    stand_in = np.ones((1, 1 + n_fft // 2), np.float32)
+    return Frontend.from_record({**record, "filters": stand_in}).to_record() | {
+        "filters": dict(described)
+    }
 
 
 def _fields_of(kind: str) -> list[str]:
     """Names of the fields a record of this kind has, in order."""
-    foreign = {name for own in _OWN_FIELDS.values() for name in own} - {*_OWN_FIELDS[kind]}
+    foreign = {name for other in KINDS.values() for name in other.own} - {*KINDS[kind].own}
     return [field.name for field in fields(Frontend) if field.name not in foreign]
 
 
@@ -200,12 +257,13 @@ def _plain(value: Any) -> Any:
 
 def _checked(fe: Frontend) -> dict[str, Any]:
     """All fields of `fe`, checked and completed."""
-    kind = as_choice("kind", fe.kind, _KINDS)
+    kind = as_choice("kind", fe.kind, KINDS)
     _check_foreign(fe, kind)
     sr = as_number("sr", fe.sr, above=0)
     power = as_number("power", fe.power, above=0)
     if power > 10:
         raise ParameterError(f"power must be at most 10, found {power:g}")
+    sizes = _checked_sizes(fe)
     checked = {
         "kind": kind,
         # A whole number stays one, as soundfile and wav headers have it.
@@ -215,22 +273,24 @@ def _checked(fe: Frontend) -> dict[str, Any]:
         "power": power,
         "scale": check_scale(fe.scale, power),
         "normalize": check_normalize(fe.normalize),
-        "layout": as_choice("layout", fe.layout, ("CFT", "CTF")),
-        **_checked_sizes(fe),
-        **_CHECK_OWN[kind](fe, sr),
+        "layout": as_choice("layout", fe.layout, _LAYOUTS),
+        "channels": as_int("channels", fe.channels, minimum=1, maximum=_MOST_CHANNELS),
+        **sizes,
+        **KINDS[kind].check(fe, sr, sizes["n_fft"]),
     }
     checked["window"] = _check_window(fe.window, checked["win_length"])
-    checked["frames"] = _check_frames(fe.frames, checked)
+    checked["frames"] = _check_frames(fe.frames, KINDS[kind].framing(checked))
     return checked
 
 
 def _check_foreign(fe: Frontend, kind: str) -> None:
     own = _fields_of(kind)
     for field in fields(fe):
-        if field.name not in own and getattr(fe, field.name) != field.default:
+        value = getattr(fe, field.name)
+        if field.name not in own and value is not field.default and value != field.default:
             raise ParameterError(
                 f"{field.name} does not belong to a front end of kind {kind!r}, "
-                f"found {shown(getattr(fe, field.name))}"
+                f"found {shown(value)}"
             )
 
 
@@ -257,322 +317,14 @@ def _check_window(window: Any, win_length: int) -> WindowLike:
     return cast(WindowLike, spec)
 
 
-def _check_frames(frames: Any, checked: dict[str, Any]) -> int | None:
+def _check_frames(frames: Any, framing: Framing) -> int | None:
     if frames is None:
         return None
-    count = as_int("frames", frames, minimum=1, maximum=_MAX_COUNT)
-    transform = Stft(**{field.name: checked[field.name] for field in fields(Stft)})
-    n_samples = transform.shortest(count)
+    count = as_int("frames", frames, minimum=1, maximum=MAX_SAMPLES)
+    n_samples = framing.shortest(count)
     if not 2 <= n_samples <= MAX_SAMPLES:
         raise ParameterError(
             f"frames = {count} with these sizes is a clip of {n_samples} samples; "
             f"wanted from 2 to {MAX_SAMPLES}"
         )
     return count
-
-
-def _check_mel(fe: Frontend, sr: float) -> dict[str, Any]:
-    fmin = as_number("fmin", 0.0 if fe.fmin is None else fe.fmin)
-    fmax = as_number("fmax", sr / 2 if fe.fmax is None else fe.fmax)
-    if not 0 <= fmin < fmax:
-        raise ParameterError(f"fmin must be from 0 to below fmax, found {fmin:g} and {fmax:g}")
-    named = fe.norm is None or isinstance(fe.norm, str)
-    if isinstance(fe.norm, str):
-        as_choice("norm", fe.norm, ("slaney",))
-    return {
-        "n_mels": as_int("n_mels", fe.n_mels, minimum=1, maximum=_MAX_N_FFT),
-        "fmin": fmin,
-        "fmax": fmax,
-        "htk": as_bool("htk", fe.htk),
-        "norm": fe.norm if named else as_number("norm", fe.norm, above=0),
-    }
-
-
-def _check_cqt(fe: Frontend, sr: float) -> dict[str, Any]:
-    fmin = as_number("fmin", _C1_HZ if fe.fmin is None else fe.fmin, above=0)
-    if fmin >= sr / 2:
-        raise ParameterError(f"fmin must be below sr / 2 = {sr / 2:g}, found {fmin:g}")
-    return {
-        "fmin": fmin,
-        "n_bins": as_int("n_bins", fe.n_bins, minimum=1, maximum=_MAX_N_FFT),
-        "bins_per_octave": as_int(
-            "bins_per_octave", fe.bins_per_octave, minimum=1, maximum=_MAX_N_FFT
-        ),
-    }
-
-
-def _check_no_own(fe: Frontend, sr: float) -> dict[str, Any]:
-    return {}
-
-
-_CHECK_OWN = {
-    "stft": _check_no_own,
-    "mel": _check_mel,
-    "cqt": _check_cqt,
-    "waveform": _check_no_own,
-}
-
-
-class Clip:
-    """A piece of sound as a network sees it. All arrays are read-only.
-
-    Parameters
-    ----------
-    samples : array, shape (n,) or (channels, n)
-        Floats as they are; int8, int16 and int32 are divided by 2^7, 2^15 and
-        2^31, uint8 is (x - 128) / 2^7. Channels are averaged.
-    sr : float
-        Rate of `samples` in Hz; if it is not the front end's, they are resampled.
-    frontend : Frontend
-        Of kind "stft".
-
-    Attributes
-    ----------
-    samples : array, shape (n,), float32
-        Mono, at the front end's rate, cut or padded as its `frames` says.
-    sr : float
-        The front end's rate.
-    stft : array, shape (F, T), complex64
-        Equal to ``librosa.stft``; of a sound that was cut, the first `frames`
-        frames of the whole.
-    x : array, shape (1, F, T), or (1, T, F) with layout "CTF", float32
-        The input of the network.
-    frontend : Frontend
-    start : float
-        Where in its source the clip begins, in seconds: the `offset` of `load_clip`.
-    is_cut : bool
-        Whether the source goes on behind the clip.
-
-    Raises
-    ------
-    AudioError
-        If the samples are not finite, real audio of at least 2 samples (and one
-        frame, without `center`), or so large that `x` overflows.
-    ParameterError
-        If `sr` or `frontend` is not as described.
-
-    Examples
-    --------
-    >>> import numpy as np, fastdeconv as fd
-    >>> fe = fd.Frontend(sr=11025, n_fft=512, hop_length=256, frames=173)
-    >>> clip = fd.Clip(np.zeros(44100, np.float32), 11025, fe)
-    >>> clip.x.shape, clip.duration
-    ((1, 257, 173), 4.0)
-    """
-
-    samples: FloatArray
-    stft: ComplexArray
-    x: FloatArray
-    frontend: Frontend
-    start: float
-    is_cut: bool
-
-    def __init__(self, samples: ArrayLike, sr: float, frontend: Frontend) -> None:
-        _check_frontend(frontend)
-        rate = as_number("sr", sr, above=0)
-        given = _at_rate(mono_samples(samples, rate), rate, frontend)
-        fitted = _fit(given, frontend)
-        is_cut = fitted.size < given.size
-        # The frames of a sound that was cut are the first ones of the whole.
-        heard = given if is_cut else fitted
-        try:
-            with np.errstate(over="ignore"):
-                spectra = frontend._stft().forward(heard, frontend.frames)
-        except MemoryError as error:
-            raise AudioError(f"the STFT of {heard.size} samples: {error}") from error
-        self._set(fitted, spectra, frontend, is_cut=is_cut)
-
-    def _set(
-        self, samples: FloatArray, spectra: ComplexArray, frontend: Frontend, *,
-        is_cut: bool = False,
-    ) -> None:
-        x = _network_input(spectra, frontend)
-        for array in (samples, spectra, x):
-            array.flags.writeable = False
-        self.samples, self.stft, self.x = samples, spectra.T, x
-        self.frontend = frontend
-        self.start, self.is_cut = 0.0, is_cut
-
-    @classmethod
-    def from_stft(cls, stft: ArrayLike, frontend: Frontend) -> Clip:
-        """A clip of a given complex STFT.
-
-        The samples are its inverse as in `auralise`, of the shortest length that
-        gives its number of frames. `stft` and `x` are of the STFT as given, also when it
-        is not the STFT of any sound.
-
-        Parameters
-        ----------
-        stft : array, shape (F, T), complex
-            F = 1 + n_fft // 2; T = `frames` where the front end fixes it.
-        frontend : Frontend
-            Of kind "stft".
-
-        Raises
-        ------
-        AudioError
-            If the shape is not the front end's, or a value is NaN or Inf.
-        ParameterError
-            If `frontend` is not as described.
-        """
-        _check_frontend(frontend)
-        spectra = _checked_spectra(stft, frontend)
-        transform = frontend._stft()
-        envelope = transform.envelope(len(spectra), transform.shortest(len(spectra)))
-        with np.errstate(over="ignore", invalid="ignore"):
-            samples = transform.inverse(spectra[np.newaxis], envelope)[0].copy()
-        check_samples(samples, frontend.sr, "sound of the STFT")
-        clip = cls.__new__(cls)
-        clip._set(samples, spectra, frontend)
-        return clip
-
-    @property
-    def sr(self) -> float:
-        """Samples per second."""
-        return self.frontend.sr
-
-    @property
-    def duration(self) -> float:
-        """Length in seconds."""
-        return self.samples.size / self.sr
-
-    def __repr__(self) -> str:
-        return (
-            f"<Clip: {self.duration:.3f} s, {self.samples.size} samples at {self.sr:g} Hz, "
-            f"stft {self.stft.shape[0]} x {self.stft.shape[1]}>"
-        )
-
-
-def _check_frontend(frontend: Any) -> None:
-    if not isinstance(frontend, Frontend):
-        raise ParameterError(f"the front end must be a Frontend, found {shown(frontend)}")
-    frontend._require_stft()
-
-
-def _at_rate(samples: FloatArray, sr: float, fe: Frontend) -> FloatArray:
-    """`samples` at the front end's rate; only as many as its `frames` can use."""
-    resampled = resample(samples[: _native_samples(fe, sr)], sr, fe.sr)
-    if resampled.size < 2:
-        raise AudioError(
-            f"{samples.size} samples at {sr:g} Hz are {resampled.size} at {fe.sr:g} Hz; "
-            "at least 2 are needed"
-        )
-    return resampled
-
-
-def _native_samples(fe: Frontend, sr: float) -> int | None:
-    """Samples at rate `sr` that decide a clip of fixed length; None for any length."""
-    if fe.frames is None:
-        return None
-    # All that the last frame sees; at least one more than can be kept, to see there are more.
-    transform = fe._stft()
-    count = max(transform.seen(fe.frames), transform.longest(fe.frames) + 1)
-    if sr == fe.sr:
-        return count
-    # The resampler's filter sees less than 1024 samples of the lower rate around each.
-    ratio = sr / fe.sr
-    return math.ceil(count * ratio) + math.ceil(1024 * max(1.0, ratio))
-
-
-def _fit(samples: FloatArray, fe: Frontend) -> FloatArray:
-    """A copy cut or padded with silence as `fe.frames` says."""
-    transform = fe._stft()
-    found = transform.num_frames(samples.size)
-    if fe.frames is None and found == 0:
-        raise AudioError(
-            f"{samples.size} samples are less than one frame of {fe.n_fft} without center"
-        )
-    if fe.frames is None or found == fe.frames:
-        return samples.copy()
-    fitted = np.zeros(transform.shortest(fe.frames), np.float32)
-    kept = samples[: fitted.size]
-    fitted[: kept.size] = kept
-    return fitted
-
-
-def _network_input(spectra: ComplexArray, fe: Frontend) -> FloatArray:
-    values = scaled_magnitude(spectra, fe.power, fe.scale, fe.normalize)
-    if not np.isfinite(values).all():
-        raise AudioError("the samples are so large that the spectrogram overflows float32")
-    return np.ascontiguousarray(values if fe.layout == "CTF" else values.T)[np.newaxis]
-
-
-def _checked_spectra(stft: ArrayLike, fe: Frontend) -> ComplexArray:
-    """A complex64 copy of `stft` as (T, F)."""
-    array = as_array(stft, "the STFT", AudioError)
-    if array.dtype.kind not in "fc":
-        raise AudioError(f"the STFT must be complex, found dtype {array.dtype}")
-    wanted = (fe._stft().bins, "T" if fe.frames is None else fe.frames)
-    if array.ndim != 2 or array.shape[0] != wanted[0] or fe.frames not in (None, array.shape[1]):
-        raise AudioError(f"the STFT must be ({wanted[0]}, {wanted[1]}), found {array.shape}")
-    if fe._stft().shortest(array.shape[1]) < 2:
-        raise AudioError(f"{array.shape[1]} frames of STFT are too few for a sound")
-    with np.errstate(over="ignore"):
-        spectra = np.array(array.T, dtype=np.complex64, order="C")
-    if not np.isfinite(spectra).all():
-        row, column = np.argwhere(~np.isfinite(spectra.T))[0]
-        raise AudioError(f"the STFT is not finite in float32 at bin {row}, frame {column}")
-    return spectra
-
-
-def load_clip(
-    source: SourceLike | tuple[ArrayLike, float], frontend: Frontend, offset: float = 0.0
-) -> Clip:
-    """Read a clip, and no more of the file than the front end's `frames` needs.
-
-    Parameters
-    ----------
-    source : path, binary file object, or (samples, sr)
-        A file in any format soundfile reads (wav, flac, ogg, mp3, ...), or an
-        array (n,) or (channels, n) with its rate, see `Clip`. A file object
-        must be seekable; it is read from its start and left open.
-    frontend : Frontend
-        Of kind "stft".
-    offset : float
-        Where the clip begins, in seconds; its first sample is number
-        ``int(offset * sr)`` of the source, as in ``librosa.load``.
-
-    Returns
-    -------
-    Clip
-
-    Raises
-    ------
-    AudioError
-        If the source is not whole, finite audio of at least 2 samples, or ends
-        before `offset`; names the file.
-    FileNotFoundError
-        If there is no such file.
-    ParameterError
-        If `offset`, `frontend` or the kind of source is not as described.
-    """
-    _check_frontend(frontend)
-    start = as_number("offset", offset)
-    if start < 0:
-        raise ParameterError(f"offset must not be negative, found {start:g}")
-    if isinstance(source, tuple):
-        clip = _clip_of_array(source, frontend, start)
-    else:
-        clip = _clip_of_file(source, frontend, start)
-    clip.start = start
-    return clip
-
-
-def _clip_of_file(source: Any, frontend: Frontend, offset: float) -> Clip:
-    if not (isinstance(source, (str, os.PathLike)) or hasattr(source, "read")):
-        raise ParameterError(
-            "the source must be a path, a binary file object or (samples, sr), "
-            f"found {type(source).__name__}"
-        )
-    samples, sr = read_file(source, offset, lambda rate: _native_samples(frontend, rate))
-    try:
-        return Clip(samples, sr, frontend)
-    except AudioError as error:
-        raise AudioError(f"{source_name(source)}: {error}") from error
-
-
-def _clip_of_array(source: tuple[Any, ...], frontend: Frontend, offset: float) -> Clip:
-    if len(source) != 2:
-        raise ParameterError(f"a source tuple must be (samples, sr), found {len(source)} items")
-    sr = as_number("sr", source[1], above=0)
-    return Clip(mono_samples(source[0], sr, offset), sr, frontend)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ..errors import ParameterError, shown
 from ._checks import as_choice, as_int, as_number, check_keys
 
-__all__ = ["NormalizeLike", "ScaleLike", "check_normalize", "check_scale", "scaled_magnitude"]
+__all__ = ["NormalizeLike", "ScaleLike", "check_normalize", "check_scale", "magnitude", "scaled"]
 
 FloatArray = NDArray[np.float32]
 Float64Array = NDArray[np.float64]
@@ -24,6 +24,7 @@ ScaleLike = str | dict[str, Any]
 NormalizeLike = dict[str, Any] | None
 
 _SCALES = ("linear", "power", "db", "log1p")
+_MOST_BANDS = 1 << 20
 
 
 def check_scale(scale: Any, power: float) -> ScaleLike:
@@ -91,7 +92,20 @@ def check_normalize(normalize: Any) -> NormalizeLike:
     """The normalize field, complete with its defaults, or ParameterError."""
     if normalize is None:
         return None
-    record = _typed_record("normalize", normalize, ("range", "standardize"))
+    record = _typed_record("normalize", normalize, ("range", "standardize", "affine"))
+    if record["type"] == "affine":
+        check_keys("normalize affine", record, ("type", "scale", "shift"))
+        scale, shift = (
+            _numbers(f"normalize {key}", record.get(key, default))
+            for key, default in (("scale", 1.0), ("shift", 0.0))
+        )
+        lists = [v for v in (scale, shift) if isinstance(v, list)]
+        if len(lists) == 2 and len(lists[0]) != len(lists[1]):
+            raise ParameterError(
+                f"normalize scale and shift must have as many numbers as there are bands, found "
+                f"{len(lists[0])} and {len(lists[1])}"
+            )
+        return {"type": "affine", "scale": scale, "shift": shift}
     if record["type"] == "range":
         check_keys("normalize range", record, ("type", "low", "high"))
         low = as_number("normalize low", record.get("low", 0.0))
@@ -107,19 +121,36 @@ def check_normalize(normalize: Any) -> NormalizeLike:
     }
 
 
-def scaled_magnitude(
-    spectra: NDArray[np.complex64], power: float, scale: ScaleLike, normalize: NormalizeLike
+def _numbers(name: str, value: Any) -> float | list[float]:
+    """A number, or a list of them, one a band."""
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
+    if isinstance(value, (list, tuple)):
+        if not 0 < len(value) <= _MOST_BANDS:
+            raise ParameterError(f"{name}: found {len(value)} numbers, wanted one a band")
+        return [as_number(name, item) for item in value]
+    return as_number(name, value)
+
+
+def magnitude(spectra: NDArray[np.complex64], power: float) -> Float64Array:
+    """abs(spectra) ** power in float64; infinite where that is beyond it."""
+    real = spectra.real.astype(np.float64)
+    imag = spectra.imag.astype(np.float64)
+    values: Float64Array = np.sqrt(real * real + imag * imag)
+    if power != 1.0:
+        with np.errstate(over="ignore"):
+            values **= power
+    return values
+
+
+def scaled(
+    values: Float64Array, power: float, scale: ScaleLike, normalize: NormalizeLike
 ) -> FloatArray:
-    """Scaled and normalised magnitudes of `spectra`, (frames, bins), as float32.
+    """Scaled and normalised values (columns, rows) as float32.
 
     Values beyond float32 become infinite or NaN; the caller refuses them.
     """
-    real = spectra.real.astype(np.float64)
-    imag = spectra.imag.astype(np.float64)
-    values = np.sqrt(real * real + imag * imag)
     with np.errstate(over="ignore", invalid="ignore"):
-        if power != 1.0:
-            values **= power
         values = _apply_scale(values, power, scale)
         return _apply_normalize(values, normalize).astype(np.float32)
 
@@ -154,6 +185,8 @@ def _logarithm(x: Float64Array, scale: dict[str, Any]) -> Float64Array:
 def _apply_normalize(x: Float64Array, normalize: NormalizeLike) -> Float64Array:
     if normalize is None or not np.isfinite(x).all():
         return x
+    if normalize["type"] == "affine":
+        return np.asarray(x * np.asarray(normalize["scale"]) + np.asarray(normalize["shift"]))
     if normalize["type"] == "range":
         return _to_range(x, normalize["low"], normalize["high"])
     return _standardize(x, normalize["ddof"], axis=0 if normalize["per"] == "band" else None)

@@ -115,6 +115,10 @@ class Stft:
         """Samples added before and after the signal."""
         return self.n_fft // 2 if self.center else 0
 
+    def frequencies(self, sr: float) -> NDArray[np.float64]:
+        """Hz of every bin."""
+        return np.asarray(np.arange(self.bins) * (sr / self.n_fft), np.float64)
+
     @functools.cached_property
     def window_values(self) -> NDArray[np.float64]:
         """The window, centred in n_fft values."""

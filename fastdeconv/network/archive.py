@@ -30,7 +30,7 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from typing import IO, Any, NamedTuple
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +40,9 @@ from ..files import open_regular
 from ..untrusted_json import parse_json
 from .layers import Layer, layer_records, layers_from_records
 from .network import Network, as_float32, check_array_names
+
+if TYPE_CHECKING:
+    from ..audio.frontend import Frontend
 
 __all__ = [
     "FORMAT",
@@ -83,6 +86,7 @@ _TYPES_OF_VERSION_1 = frozenset({
 _KEYS_SINCE_2 = frozenset({"inputs", "axis"})
 
 _RECORD = "network"
+_FILTERS = "frontend.filters"
 _SUFFIX = ".npy"
 _CHUNK = 1 << 20
 # Longer than any header of a plain array; structured ones are refused anyway.
@@ -439,8 +443,22 @@ def _read_own(archive: _Archive, flip: bool) -> Network:
     except UnicodeDecodeError as exc:
         raise ArchiveError(f"array {_RECORD!r}: not valid unicode ({exc.reason})") from exc
     names = [key for key in archive.members if key != _RECORD]
+    if _has_filters(record.get("frontend")) and _FILTERS in names:
+        names.remove(_FILTERS)
+        record = {**record, "frontend": _with_filters(record["frontend"], archive)}
     check_array_names(layers, names)
     return _make(record, layers, {key: archive.weight(key, flip) for key in names})
+
+
+def _has_filters(frontend: Any) -> bool:
+    return isinstance(frontend, Mapping) and frontend.get("kind") == "filters"
+
+
+def _with_filters(frontend: Mapping[str, Any], archive: _Archive) -> Frontend:
+    from ..audio.frontend import Frontend
+
+    with _key_in_errors("frontend"):
+        return Frontend.from_record(frontend, archive.weight(_FILTERS, flip=False))
 
 
 def _make(
@@ -653,6 +671,9 @@ def write_archive(
         raise ParameterError(f"dtype must be 'float32' or 'float16', found {shown(dtype)}")
     with _named_in_errors(shown(path)):
         arrays = {_RECORD: _record_array(network), **_stored(network.arrays, dtype)}
+        if network.frontend is not None and network.frontend.filters is not None:
+            # As they are, whatever the weights are rounded to: the record has their checksum.
+            arrays[_FILTERS] = network.frontend.filters.astype("<f4", copy=False)
         _check_limits([array.nbytes for array in arrays.values()])
     try:
         _replace(path, lambda file: _write_zip(file, arrays))
@@ -697,7 +718,7 @@ def _record_array(network: Network) -> NDArray[np.str_]:
     layers = layer_records(network.layers)
     record = {
         "format": FORMAT,
-        "version": _version(layers, network.output),
+        "version": _version(layers, network.output, network.frontend),
         "name": network.name,
         "input_shape": network.input_shape,
         "frontend": None if network.frontend is None else network.frontend.to_record(),
@@ -715,9 +736,11 @@ def _record_array(network: Network) -> NDArray[np.str_]:
     return np.array(text, dtype=f"<U{len(text)}")
 
 
-def _version(layers: list[dict[str, Any]], output: str | None) -> int:
+def _version(
+    layers: list[dict[str, Any]], output: str | None, frontend: Frontend | None
+) -> int:
     """The oldest version that can say all of it."""
-    new = output is not None or any(
+    new = output is not None or (frontend is not None and frontend.is_new) or any(
         record["type"] not in _TYPES_OF_VERSION_1 or not _KEYS_SINCE_2.isdisjoint(record)
         for record in layers
     )

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from ..audio.frontend import Frontend
 
 __all__ = ["ROWS_PER_OCTAVE", "FrequencyAxis", "time_step"]
 
@@ -13,6 +18,7 @@ __all__ = ["ROWS_PER_OCTAVE", "FrequencyAxis", "time_step"]
 ROWS_PER_OCTAVE = 24
 
 _LOWEST_HZ = 30.0
+_C0_HZ = 16.351597831287414
 _STEPS = (1, 2, 5)
 
 
@@ -24,6 +30,8 @@ class FrequencyAxis:
     sr : float
         Sample rate, Hz.
     n_fft : int
+    notes : bool
+        Whether ticks are notes instead of frequencies.
 
     Attributes
     ----------
@@ -34,7 +42,8 @@ class FrequencyAxis:
         `ROWS_PER_OCTAVE` an octave.
     """
 
-    def __init__(self, sr: float, n_fft: int) -> None:
+    def __init__(self, sr: float, n_fft: int, notes: bool = False) -> None:
+        self._notes = notes
         width = sr / n_fft
         self.high = sr / 2
         self.low = min(max(_LOWEST_HZ, width), self.high / 2)
@@ -53,6 +62,12 @@ class FrequencyAxis:
             for rows in [np.flatnonzero(count > i)]
         ]
 
+    @classmethod
+    def of(cls, frontend: Frontend | Mapping[str, Any]) -> FrequencyAxis:
+        """The axis for a front end, or the record of one."""
+        record = frontend if isinstance(frontend, Mapping) else frontend.to_record()
+        return cls(record["sr"], record["n_fft"], record["kind"] == "cqt")
+
     def loudest(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
         """The largest of the bins of every row, or its nearest bin: (F, T) to (rows, T)."""
         out = values[self._nearest]
@@ -69,7 +84,10 @@ class FrequencyAxis:
         return math.log(hz / self.low) / math.log(self.high / self.low)
 
     def ticks(self) -> list[tuple[float, str]]:
-        """Frequencies to name on the axis and their names: 100, 200, 500, 1k, ..."""
+        """Frequencies to name on the axis and their names: 100, 200, 500, 1k, ... or C2, C3, ..."""
+        if self._notes:
+            octaves = [(_C0_HZ * 2.0**n, f"C{n}") for n in range(11)]
+            return [(hz, name) for hz, name in octaves if 0.02 < self.position(hz) < 0.99]
         found = [s * 10.0**e for e in range(1, 6) for s in _STEPS]
         return [(hz, f"{hz / 1000:g}k" if hz >= 1000 else f"{hz:g}")
                 for hz in found if 0.02 < self.position(hz) < 0.99]

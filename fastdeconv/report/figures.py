@@ -22,6 +22,7 @@ from .picture import RANGE_DB
 if TYPE_CHECKING:
     from ..analysis.attributes import AttributeStudy, Estimate
     from ..analysis.evolution import Evolution
+    from ..audio.stft import Stft
 
 __all__ = ["draw_attribute", "draw_evolution", "draw_spectrograms", "save_figure"]
 
@@ -100,10 +101,9 @@ def draw_spectrograms(
     magnitudes: Sequence[NDArray[np.float32]],
     titles: Sequence[str],
     reference: float,
-    *,
     sr: float,
-    n_fft: int,
-    hop_length: int,
+    transform: Stft,
+    *,
     columns: int = 4,
 ) -> Figure:
     """Spectrograms (F, T) side by side as librosa draws them, in dB below `reference`.
@@ -128,8 +128,8 @@ def draw_spectrograms(
         share = magnitude / np.float32(reference or 1.0)
         image = specshow(
             amplitude_to_db(share, amin=10 ** (-RANGE_DB / 20), top_db=None),
-            sr=sr, n_fft=n_fft, hop_length=hop_length, x_axis="time", y_axis="log", ax=ax,
-            cmap="magma", vmin=-RANGE_DB, vmax=0,
+            sr=sr, n_fft=transform.n_fft, hop_length=transform.hop_length, x_axis="time",
+            y_axis="log", ax=ax, cmap="magma", vmin=-RANGE_DB, vmax=0,
         )
         ax.set_title(_plain(title), fontsize=9)
         ax.tick_params(labelsize=8)

@@ -39,6 +39,9 @@ _SCORES = {
 }
 
 
+_UNHEARD_DB = -60.0
+
+
 class Layer(NamedTuple):
     """What the page shows of a layer."""
 
@@ -76,7 +79,7 @@ def write_page(folder: Path, song: Song) -> None:
             network["outputs"], network["probabilities"], network["output"]
         ),
         "facts": facts_of(manifest),
-        "axis": axis_of(manifest["frontend"], seconds),
+        "axis": axis_of(FrequencyAxis.of(manifest["frontend"]), seconds),
         "original": url(f"original.{suffix}"),
         "numbers": NUMBERS,
         "pictures": _captions(manifest["parameters"]["mode"]),
@@ -147,9 +150,32 @@ def class_table(
     return {"note": _SCORES[how], "rows": [rows[i] for i in order]}
 
 
-def axis_of(frontend: Mapping[str, Any], seconds: float) -> dict[str, Any]:
+def front_end_text(frontend: Mapping[str, Any]) -> str:
+    """The record of a front end in a line."""
+    kind, rate = frontend["kind"], f"{frontend['sr']:g} Hz"
+    hop = f"n_fft {frontend['n_fft']}, hop {frontend['hop_length']}"
+    if kind == "waveform":
+        return f"waveform, {rate}"
+    if kind == "mel":
+        return f"mel, {frontend['n_mels']} bands, {rate}, {hop}"
+    if kind == "filters":
+        return f"filters, {frontend['filters']['shape'][0]} bands, {rate}, {hop}"
+    if kind == "cqt":
+        bins = f"{frontend['n_bins']} bins, {frontend['bins_per_octave']} an octave"
+        return f"cqt, {bins} from {frontend['fmin']:g} Hz, {rate}, hop {frontend['hop_length']}"
+    return f"{kind}, {rate}, {hop}"
+
+
+def _round_trip(error: float | None) -> list[tuple[str, str]]:
+    """What a map of ones would lose, where that can be heard."""
+    if error is None or error < _UNHEARD_DB:
+        return []
+    return [("a map of ones", f"gives the clip back with an error of {error:.1f} dB of its energy: "
+                              "what the front end does not hear is not in the sounds")]
+
+
+def axis_of(axis: FrequencyAxis, seconds: float) -> dict[str, Any]:
     """Places of the ticks on both axes of a picture, in percent."""
-    axis = FrequencyAxis(frontend["sr"], frontend["n_fft"])
     step = time_step(seconds)
     times = [i * step for i in range(1, int(seconds / step) + 1) if i * step < 0.97 * seconds]
     return {
@@ -232,8 +258,8 @@ def facts_of(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
     facts += [
         ("rule", f"{parameters['rule']}, from {_STARTS[parameters['start']]} of each feature"),
         ("sound", _MODES[parameters["mode"]]),
-        ("front end", f"{frontend['kind']}, {frontend['sr']:g} Hz, n_fft {frontend['n_fft']}, "
-                      f"hop {frontend['hop_length']}"),
+        ("front end", front_end_text(frontend)),
+        *_round_trip(manifest["audio"].get("round_trip_db")),
         ("computed by", f"fastdeconv {manifest['fastdeconv']}, {computation['backend']}"
                         + (f" ({computation['instruction_set']})"
                            if computation["instruction_set"] else "")

@@ -18,12 +18,12 @@ from .axis import FrequencyAxis
 from .listening import axis_of, class_table
 from .numbers import NUMBERS
 from .picture import RANGE_DB, levels, png, signed_levels
-from .song import heard, original_gain, upright
+from .song import heard, original_gain, weights
 from .sounds import encode
 from .web import fragment
 
 if TYPE_CHECKING:
-    from ..audio.frontend import Clip
+    from ..audio.clip import Clip
     from ..network.network import Network
 
 __all__ = ["COLUMNS", "FEATURES", "SECONDS", "Explained", "FeatureView", "Heard", "overview"]
@@ -123,8 +123,8 @@ class FeatureView:
         explanation, row = self._explanation, self.row
         layer, k = row["layer"], row["feature"]
         clip, heard = explanation.clip, Heard(explanation, layer)
-        axis = FrequencyAxis(clip.sr, clip.frontend.n_fft)
-        plane = upright(clip, _map_of(explanation, layer, k)[0])
+        axis = FrequencyAxis.of(clip.frontend)
+        plane = weights(clip, _map_of(explanation, layer, k), explanation.mode)
         own = explanation.clip_numbers
         return fragment("notebook_feature.html", {
             "name": f"{printable(layer)}/{k}",
@@ -149,7 +149,7 @@ def overview(explanation: Explained) -> str:
     """The clip, and of each layer the `FEATURES` features to listen to first, as HTML."""
     clip, network = explanation.clip, explanation.network
     seconds = clip.samples.size / clip.sr
-    axis = FrequencyAxis(clip.sr, clip.frontend.n_fft)
+    axis = FrequencyAxis.of(clip.frontend)
     return fragment("notebook.html", {
         "song": printable(explanation.name),
         "network": printable(network.name or "a network without a name"),
@@ -203,7 +203,7 @@ def _original(
 
 def _axis(explanation: Explained) -> dict[str, Any]:
     clip = explanation.clip
-    return axis_of(clip.frontend.to_record(), clip.samples.size / clip.sr)
+    return axis_of(FrequencyAxis.of(clip.frontend), clip.samples.size / clip.sr)
 
 
 def _map_of(explanation: Explained, layer: str, feature: int) -> FloatArray:

@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..audio._checks import as_choice, as_int
-from ..audio.frontend import Frontend
+from ..audio.frontend import plain_record
 from ..audio.reading import MAX_SAMPLES
 from ..errors import ParameterError, printable, shortened
 from ..files import read_regular
+from .axis import FrequencyAxis
 from .folder import EXPLANATION, as_folder, read_manifest, replace_file
 from .listening import axis_of, facts_of, feature_rms
 from .names import safe_name
@@ -135,7 +136,7 @@ def _read_all(out: Path) -> tuple[list[_Result], list[tuple[str, str]]]:
 
 def _read(folder: Path, manifest: Mapping[str, Any]) -> _Result:
     # Made, so that every size in it is checked before anything is made of that size.
-    frontend = Frontend.from_record(manifest["frontend"]).to_record()
+    frontend = plain_record(manifest["frontend"])
     audio = manifest["audio"]
     samples = as_int("samples", audio["samples"], minimum=1, maximum=MAX_SAMPLES)
     as_choice("audio format", audio["format"], FORMATS)
@@ -178,7 +179,7 @@ def _difference(result: _Result, other: _Result) -> str:
 
 def _content(results: list[_Result]) -> dict[str, Any]:
     lengths = [result.seconds for result in results]
-    axis = axis_of(results[0].frontend, max(lengths))
+    axis = axis_of(FrequencyAxis.of(results[0].frontend), max(lengths))
     if max(lengths) > 1.02 * min(lengths):
         axis["seconds"] = []  # one set of ticks cannot be right for all
     songs = [result.song for result in results]

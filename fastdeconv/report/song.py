@@ -17,9 +17,9 @@ from .picture import levels, shades, signed_levels, write_png
 from .sounds import PEAK, write_sound
 
 if TYPE_CHECKING:
-    from ..audio.frontend import Clip
+    from ..audio.clip import Clip
 
-__all__ = ["SongFiles", "heard", "original_gain", "upright"]
+__all__ = ["SongFiles", "heard", "original_gain", "weights"]
 
 # One character a shade, for pages.
 _DIGITS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
@@ -52,7 +52,7 @@ class SongFiles:
     ) -> None:
         self._clip, self._mode, self._format = clip, mode, audio_format
         self._threads = get_num_threads(num_threads)
-        self._axis = FrequencyAxis(clip.sr, clip.frontend.n_fft)
+        self._axis = FrequencyAxis.of(clip.frontend)
         # In the memory order of the maps: half the time of multiplying across orders.
         self._stft = np.ascontiguousarray(np.abs(clip.stft))
 
@@ -68,7 +68,7 @@ class SongFiles:
         )
         shown = self._axis.loudest(self._stft)
         write_png(folder / "original.png", levels(shown, float(self._stft.max(initial=0.0))))
-        write_png(folder / "input.png", shades(self._axis.loudest(upright(clip, clip.x[0]))))
+        write_png(folder / "input.png", shades(self._axis.loudest(clip.seen)))
 
     def write_features(
         self,
@@ -92,7 +92,7 @@ class SongFiles:
             Must exist.
         features : sequence of int
             The feature numbers, no two alike.
-        maps : sequence of arrays of float32, shape (1, H, W)
+        maps : sequence of arrays of float32, shape (C, H, W)
         sounds : sequence of arrays of float32, shape (n,)
         gains : sequence of float
             Factor for each sound.
@@ -114,7 +114,7 @@ class SongFiles:
             spectra[i] = self.spectrum(heard)
             shown = levels(self._axis.loudest(heard), reference)
             write_png(folder / f"feature_{k}.png", shown)
-            seen = self._axis.nearest(upright(self._clip, maps[i][0]))
+            seen = self._axis.nearest(weights(self._clip, maps[i], self._mode))
             write_png(folder / f"map_{k}.png", signed_levels(seen), signed=True)
             write_sound(folder / f"feature_{k}.{self._format}", sounds[i], self._clip.sr, gains[i])
 
@@ -152,8 +152,7 @@ class SongFiles:
         """
         mean = activation.mean(axis=0, dtype=np.float64).astype(np.float32)
         for name, plane in [("mean", mean), *((str(k), activation[k]) for k in features)]:
-            stretched = _stretch(upright(self._clip, plane), self._stft.shape)
-            seen = self._axis.nearest(stretched)
+            seen = self._axis.nearest(self._clip.stretched(plane))
             write_png(folder / f"activation_{name}.png", shades(seen))
 
     def _heard(self, feature_map: FloatArray) -> FloatArray:
@@ -161,18 +160,10 @@ class SongFiles:
 
 
 def heard(clip: Clip, stft: FloatArray, feature_map: FloatArray, mode: str) -> FloatArray:
-    """What is heard of a map (1, H, W), as (F, T); see `fastdeconv.audio.auralise`."""
-    return heard_magnitude(upright(clip, feature_map[0]), stft, mode)
+    """What is heard of a map (C, H, W), as (F, T); see `fastdeconv.audio.auralise`."""
+    return heard_magnitude(weights(clip, feature_map, mode), stft, mode)
 
 
-def upright(clip: Clip, plane: FloatArray) -> FloatArray:
-    """A plane in the layout of the network's input as (frequency, time)."""
-    return plane.T if clip.frontend.layout == "CTF" else plane
-
-
-def _stretch(plane: FloatArray, shape: tuple[int, ...]) -> FloatArray:
-    """`plane` at a larger size, every value repeated."""
-    rows, columns = (
-        np.arange(wanted) * found // wanted for wanted, found in zip(shape, plane.shape)
-    )
-    return plane[rows[:, None], columns]
+def weights(clip: Clip, feature_map: FloatArray, mode: str) -> FloatArray:
+    """A map (C, H, W) on the grid of the STFT, (F, T)."""
+    return clip.to_stft(feature_map[np.newaxis], mode)[0]

@@ -58,7 +58,7 @@ def test_auralise_is_librosa_istft(n, n_fft, hop, window, center, mode, data):
     sounds = auralise(clip, maps, mode=mode)
     assert sounds.dtype == np.float32
     assert sounds.shape == (2, n)
-    covered = window_sum(clip) >= 0.081 * fe._stft().window_values.max() ** 2
+    covered = window_sum(clip) >= 0.081 * fe.transform.window_values.max() ** 2
     peak = np.abs(expected[:, covered]).max(initial=0)
     error = np.abs(sounds - expected)[:, covered].max(initial=0)
     assert error <= 1e-6 * peak
@@ -67,7 +67,7 @@ def test_auralise_is_librosa_istft(n, n_fft, hop, window, center, mode, data):
 def window_sum(clip):
     """What librosa divides by at each sample of the clip, one frame after the other."""
     fe = clip.frontend
-    squares = fe._stft().window_values ** 2
+    squares = fe.transform.window_values ** 2
     start = fe.n_fft // 2 if fe.center else 0
     total = np.zeros(start + max(clip.samples.size, clip.stft.shape[1] * fe.hop_length) + fe.n_fft)
     for t in range(clip.stft.shape[1]):

@@ -1,0 +1,456 @@
+"""A piece of sound as a network sees it, and the way back from its maps.
+
+`Clip` has the samples, the network's input and the complex STFT; `load_clip` reads one from a
+file.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import os
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ..arrays import as_array
+from ..errors import AudioError, ParameterError, shown
+from ._checks import as_choice, as_number
+from .frontend import Frontend
+from .reading import (
+    SourceLike,
+    check_samples,
+    mono_samples,
+    read_file,
+    resample,
+    source_name,
+)
+from .scaling import scaled
+
+__all__ = ["Clip", "as_clip", "check_finite", "load_clip"]
+
+FloatArray = NDArray[np.float32]
+ComplexArray = NDArray[np.complex64]
+
+# Of the clip's largest magnitude: what is softer has no weight.
+_INAUDIBLE = 1e-6
+_LEAST_ERROR = 1e-20
+
+
+class Clip:
+    """A piece of sound as a network sees it. All arrays are read-only.
+
+    Parameters
+    ----------
+    samples : array, shape (n,) or (channels, n)
+        Floats as they are; int8, int16 and int32 are divided by 2^7, 2^15 and
+        2^31, uint8 is (x - 128) / 2^7. Channels are averaged.
+    sr : float
+        Rate of `samples` in Hz; if it is not the front end's, they are resampled.
+    frontend : Frontend
+
+    Attributes
+    ----------
+    samples : array, shape (n,), float32
+        Mono, at the front end's rate, cut or padded as its `frames` says.
+    sr : float
+        The front end's rate.
+    stft : array, shape (F, T), complex64
+        Equal to ``librosa.stft``; of a sound that was cut, the first `frames`
+        frames of the whole.
+    x : array, shape (channels, rows, T) in the order of the layout, float32
+        The input of the network: of kind "stft" (1, F, T), or (1, T, F) with layout "CTF".
+    frontend : Frontend
+    start : float
+        Where in its source the clip begins, in seconds: the `offset` of `load_clip`.
+    is_cut : bool
+        Whether the source goes on behind the clip.
+
+    Raises
+    ------
+    AudioError
+        If the samples are not finite, real audio of at least 2 samples (and one
+        frame, without `center`), or so large that `x` overflows.
+    ParameterError
+        If `sr` or `frontend` is not as described.
+
+    Examples
+    --------
+    >>> import numpy as np, fastdeconv as fd
+    >>> fe = fd.Frontend(sr=11025, n_fft=512, hop_length=256, frames=173)
+    >>> clip = fd.Clip(np.zeros(44100, np.float32), 11025, fe)
+    >>> clip.x.shape, clip.duration
+    ((1, 257, 173), 4.0)
+    """
+
+    samples: FloatArray
+    stft: ComplexArray
+    x: FloatArray
+    frontend: Frontend
+    start: float
+    is_cut: bool
+
+    def __init__(self, samples: ArrayLike, sr: float, frontend: Frontend) -> None:
+        _check_frontend(frontend)
+        rate = as_number("sr", sr, above=0)
+        given = _at_rate(mono_samples(samples, rate), rate, frontend)
+        fitted = _fit(given, frontend)
+        is_cut = fitted.size < given.size
+        # The frames of a sound that was cut are the first ones of the whole.
+        heard = given if is_cut and frontend.meaning.on_stft else fitted
+        try:
+            with np.errstate(over="ignore"):
+                spectra = frontend.transform.forward(
+                    heard, frontend.frames if frontend.meaning.on_stft else None
+                )
+        except MemoryError as error:
+            raise AudioError(f"the STFT of {heard.size} samples: {error}") from error
+        self._set(fitted, spectra, frontend, is_cut=is_cut)
+
+    def _set(
+        self, samples: FloatArray, spectra: ComplexArray, frontend: Frontend, *,
+        is_cut: bool = False,
+    ) -> None:
+        self._values = _scaled_values(samples, spectra, frontend)
+        x = _in_layout(self._values, frontend)
+        for array in (samples, spectra, x):
+            array.flags.writeable = False
+        self.samples, self.stft, self.x = samples, spectra.T, x
+        self.frontend = frontend
+        self.start, self.is_cut = 0.0, is_cut
+
+    @classmethod
+    def from_stft(cls, stft: ArrayLike, frontend: Frontend) -> Clip:
+        """A clip of a given complex STFT.
+
+        The samples are its inverse as in `auralise`, of the shortest length that
+        gives its number of frames. `stft` and `x` are of the STFT as given, also when it
+        is not the STFT of any sound.
+
+        Parameters
+        ----------
+        stft : array, shape (F, T), complex
+            F = 1 + n_fft // 2; T = `frames` where the front end fixes it.
+        frontend : Frontend
+
+        Raises
+        ------
+        AudioError
+            If the shape is not the front end's, or a value is NaN or Inf.
+        ParameterError
+            If `frontend` is not as described.
+        """
+        _check_frontend(frontend)
+        spectra = _checked_spectra(stft, frontend)
+        transform = frontend.transform
+        envelope = transform.envelope(len(spectra), transform.shortest(len(spectra)))
+        with np.errstate(over="ignore", invalid="ignore"):
+            samples = transform.inverse(spectra[np.newaxis], envelope)[0].copy()
+        check_samples(samples, frontend.sr, "sound of the STFT")
+        clip = cls.__new__(cls)
+        clip._set(samples, spectra, frontend)
+        return clip
+
+    @property
+    def sr(self) -> float:
+        """Samples per second."""
+        return self.frontend.sr
+
+    @property
+    def duration(self) -> float:
+        """Length in seconds."""
+        return self.samples.size / self.sr
+
+    def to_stft(self, maps: ArrayLike, mode: str = "mask") -> FloatArray:
+        """Maps at the network's input as weights on the grid of the STFT.
+
+        What is heard of a map has the magnitude ``abs(stft) * abs(weights)``, or, with mode
+        "phase", ``max(0, weights)``.
+
+        - Kind "stft": the map, in the order (F, T); 0 where the network is given no bin.
+        - "mel" and "filters", with the matrix M: the weight of a bin is the mean of the map over
+          the bands that hear it, weighted by how well they do, ``M.T @ map / M.T @ 1``; 0
+          where none does.
+        - "cqt" and "waveform": the magnitude of the STFT of the map's sound, divided by that of
+          the clip ("mask"), which says nothing of signs.
+
+        Channels of the input are added up.
+
+        Parameters
+        ----------
+        maps : array, shape (K, C, H, W) or, with one channel, (K, H, W), real
+        mode : {"mask", "phase"}
+
+        Returns
+        -------
+        array, shape (K, F, T), float32
+
+        Raises
+        ------
+        ParameterError
+            If the maps do not fit the clip or are not finite, or `mode` is unknown.
+        """
+        return self.weights(maps, mode).transpose(0, 2, 1)
+
+    def weights(self, maps: ArrayLike, mode: str) -> FloatArray:
+        """As `to_stft`, (K, T, F)."""
+        as_choice("mode", mode, ("mask", "phase"))
+        planes, kind = self.planes(maps), self.frontend.meaning
+        if kind.on_stft:
+            return kind.spread(self.frontend, planes)
+        weights = np.empty((len(planes), *self.stft.T.shape), np.float32)
+        own = np.abs(self.stft.T)
+        audible = own > _INAUDIBLE * own.max(initial=0.0)
+        for plane, out in zip(planes, weights):
+            sound = kind.sounds(self.frontend, self.samples, plane[np.newaxis], mode)[0]
+            np.abs(self.frontend.transform.forward(sound), out=out)
+            if mode == "mask":
+                np.divide(out, own, out=out, where=audible)
+                out[~audible] = 0
+        return weights
+
+    def planes(self, maps: ArrayLike) -> FloatArray:
+        """Maps at the network's input as (K, T, rows) float32, checked against the clip."""
+        array = as_array(maps, "maps")
+        if array.dtype.kind not in "fiu":
+            raise ParameterError(f"maps must be real numbers, found dtype {array.dtype}")
+        shape = self.x.shape
+        if array.shape[1:] not in (shape, *([shape[1:]] if shape[0] == 1 else [])):
+            raise ParameterError(
+                f"maps must be (K, {', '.join(map(str, shape))}) for this clip, "
+                f"found {array.shape}"
+            )
+        with np.errstate(over="ignore"):
+            whole = array.reshape(-1, *shape).astype(np.float32, copy=False)
+        check_finite(whole, "map")
+        axes = [1 + self.frontend.layout.index(letter) for letter in "CTF"]
+        whole = whole.transpose(0, *axes)
+        return whole[:, 0] if whole.shape[1] == 1 else whole.sum(axis=1)
+
+    @property
+    def map_order(self) -> Literal["C", "F"]:
+        """How maps of `weights` lie in memory, as arrays (T, F)."""
+        frontend = self.frontend
+        as_they_are = frontend.kind == "stft" and frontend.bins is None
+        return "F" if as_they_are and frontend.layout == "CFT" else "C"
+
+    @property
+    def seen(self) -> FloatArray:
+        """The network's input on the grid of the STFT, (F, T).
+
+        Of kinds that do not lie on it the magnitude of the STFT.
+        """
+        if not self.frontend.meaning.on_stft:
+            return np.abs(self.stft)
+        return self.frontend.meaning.spread(self.frontend, self._values[np.newaxis])[0].T
+
+    def stretched(self, plane: FloatArray) -> FloatArray:
+        """A plane (H, W) of any layer on the grid of the STFT, (F, T).
+
+        Every value as large as the part of the clip that it stands for.
+        """
+        frontend, layout = self.frontend, self.frontend.layout
+        upright = plane.T if layout[1] == "T" or layout[2] == "F" else plane
+        frames = self.stft.shape[1]
+        if not frontend.meaning.on_stft:
+            return _repeated(upright, self.stft.shape)
+        columns = _repeated(upright, (frontend.meaning.rows(frontend), frames)).T
+        return frontend.meaning.spread(frontend, columns[np.newaxis])[0].T
+
+    @functools.cached_property
+    def round_trip(self) -> float | None:
+        """Error of the sound of a map of ones, in dB of the clip's energy; None for silence.
+
+        What the front end cannot give back: next to nothing for the whole STFT, what lies
+        outside its bands for a mel spectrogram.
+        """
+        energy = float(np.square(self.samples, dtype=np.float64).sum())
+        if energy == 0:
+            return None
+        frontend, ones = self.frontend, np.ones((1, *self._values.shape), np.float32)
+        if frontend.meaning.on_stft:
+            spectra = self.stft.T * frontend.meaning.spread(frontend, ones)
+            envelope = frontend.transform.envelope(len(self.stft.T), self.samples.size)
+            sound = frontend.transform.inverse(spectra, envelope)[0]
+        else:
+            sound = frontend.meaning.sounds(frontend, self.samples, ones, "mask")[0]
+        error = float(np.square(sound - self.samples, dtype=np.float64).sum())
+        return float(10 * np.log10(max(error / energy, _LEAST_ERROR)))
+
+    def __repr__(self) -> str:
+        return (
+            f"<Clip: {self.duration:.3f} s, {self.samples.size} samples at {self.sr:g} Hz, "
+            f"stft {self.stft.shape[0]} x {self.stft.shape[1]}>"
+        )
+
+
+def _check_frontend(frontend: Any) -> None:
+    if not isinstance(frontend, Frontend):
+        raise ParameterError(f"the front end must be a Frontend, found {shown(frontend)}")
+
+
+def _at_rate(samples: FloatArray, sr: float, fe: Frontend) -> FloatArray:
+    """`samples` at the front end's rate; only as many as its `frames` can use."""
+    resampled = resample(samples[: _native_samples(fe, sr)], sr, fe.sr)
+    if resampled.size < 2:
+        raise AudioError(
+            f"{samples.size} samples at {sr:g} Hz are {resampled.size} at {fe.sr:g} Hz; "
+            "at least 2 are needed"
+        )
+    return resampled
+
+
+def _native_samples(fe: Frontend, sr: float) -> int | None:
+    """Samples at rate `sr` that decide a clip of fixed length; None for any length."""
+    if fe.frames is None:
+        return None
+    # All that the last frame sees; at least one more than can be kept, to see there are more.
+    framing = fe.framing
+    count = max(framing.seen(fe.frames), framing.longest(fe.frames) + 1)
+    if sr == fe.sr:
+        return count
+    # The resampler's filter sees less than 1024 samples of the lower rate around each.
+    ratio = sr / fe.sr
+    return math.ceil(count * ratio) + math.ceil(1024 * max(1.0, ratio))
+
+
+def _fit(samples: FloatArray, fe: Frontend) -> FloatArray:
+    """A copy cut or padded with silence as `fe.frames` says."""
+    found = fe.framing.num_frames(samples.size)
+    if fe.frames is None and found == 0:
+        raise AudioError(
+            f"{samples.size} samples are less than one frame of {fe.n_fft} without center"
+        )
+    if fe.frames is None or found == fe.frames:
+        return samples.copy()
+    fitted = np.zeros(fe.framing.shortest(fe.frames), np.float32)
+    kept = samples[: fitted.size]
+    fitted[: kept.size] = kept
+    return fitted
+
+
+def _scaled_values(samples: FloatArray, spectra: ComplexArray, fe: Frontend) -> FloatArray:
+    """What the network sees, (T, rows)."""
+    values = fe.meaning.values(fe, samples, spectra)
+    rows = values.shape[1]
+    if fe.normalize is not None:
+        for key in ("scale", "shift"):
+            numbers = fe.normalize.get(key)
+            if isinstance(numbers, list) and len(numbers) != rows:
+                raise ParameterError(
+                    f"normalize {key} must have {rows} numbers, one a band, found {len(numbers)}"
+                )
+    found = scaled(values, fe.power, fe.scale, fe.normalize)
+    if not np.isfinite(found).all():
+        raise AudioError("the samples are so large that the spectrogram overflows float32")
+    return found
+
+
+def _in_layout(values: FloatArray, fe: Frontend) -> FloatArray:
+    """Values (T, rows) as the input of the network."""
+    channels = np.broadcast_to(values.T, (fe.channels, *values.T.shape))
+    return np.ascontiguousarray(channels.transpose(["CFT".index(axis) for axis in fe.layout]))
+
+
+def _repeated(plane: FloatArray, shape: tuple[int, ...]) -> FloatArray:
+    """`plane` at a larger size, every value repeated."""
+    rows, columns = (
+        np.arange(wanted) * found // wanted for wanted, found in zip(shape, plane.shape)
+    )
+    return plane[rows[:, None], columns]
+
+
+def as_clip(value: Any) -> Clip:
+    """A clip, or ParameterError."""
+    if not isinstance(value, Clip):
+        raise ParameterError(f"clip must be a Clip, found {type(value).__name__}")
+    return value
+
+
+def check_finite(arrays: FloatArray, what: str) -> None:
+    """Refuse arrays that are not finite by their number."""
+    # One at a time: the test needs a byte per value.
+    for k, array in enumerate(arrays):
+        if not np.isfinite(array).all():
+            raise ParameterError(f"{what} {k} is not finite in float32")
+
+
+def _checked_spectra(stft: ArrayLike, fe: Frontend) -> ComplexArray:
+    """A complex64 copy of `stft` as (T, F)."""
+    array = as_array(stft, "the STFT", AudioError)
+    if array.dtype.kind not in "fc":
+        raise AudioError(f"the STFT must be complex, found dtype {array.dtype}")
+    wanted = (fe.transform.bins, "T" if fe.frames is None else fe.frames)
+    if array.ndim != 2 or array.shape[0] != wanted[0] or fe.frames not in (None, array.shape[1]):
+        raise AudioError(f"the STFT must be ({wanted[0]}, {wanted[1]}), found {array.shape}")
+    if fe.transform.shortest(array.shape[1]) < 2:
+        raise AudioError(f"{array.shape[1]} frames of STFT are too few for a sound")
+    with np.errstate(over="ignore"):
+        spectra = np.array(array.T, dtype=np.complex64, order="C")
+    if not np.isfinite(spectra).all():
+        row, column = np.argwhere(~np.isfinite(spectra.T))[0]
+        raise AudioError(f"the STFT is not finite in float32 at bin {row}, frame {column}")
+    return spectra
+
+
+def load_clip(
+    source: SourceLike | tuple[ArrayLike, float], frontend: Frontend, offset: float = 0.0
+) -> Clip:
+    """Read a clip, and no more of the file than the front end's `frames` needs.
+
+    Parameters
+    ----------
+    source : path, binary file object, or (samples, sr)
+        A file in any format soundfile reads (wav, flac, ogg, mp3, ...), or an
+        array (n,) or (channels, n) with its rate, see `Clip`. A file object
+        must be seekable; it is read from its start and left open.
+    frontend : Frontend
+    offset : float
+        Where the clip begins, in seconds; its first sample is number
+        ``int(offset * sr)`` of the source, as in ``librosa.load``.
+
+    Returns
+    -------
+    Clip
+
+    Raises
+    ------
+    AudioError
+        If the source is not whole, finite audio of at least 2 samples, or ends
+        before `offset`; names the file.
+    FileNotFoundError
+        If there is no such file.
+    ParameterError
+        If `offset`, `frontend` or the kind of source is not as described.
+    """
+    _check_frontend(frontend)
+    start = as_number("offset", offset)
+    if start < 0:
+        raise ParameterError(f"offset must not be negative, found {start:g}")
+    if isinstance(source, tuple):
+        clip = _clip_of_array(source, frontend, start)
+    else:
+        clip = _clip_of_file(source, frontend, start)
+    clip.start = start
+    return clip
+
+
+def _clip_of_file(source: Any, frontend: Frontend, offset: float) -> Clip:
+    if not (isinstance(source, (str, os.PathLike)) or hasattr(source, "read")):
+        raise ParameterError(
+            "the source must be a path, a binary file object or (samples, sr), "
+            f"found {type(source).__name__}"
+        )
+    samples, sr = read_file(source, offset, lambda rate: _native_samples(frontend, rate))
+    try:
+        return Clip(samples, sr, frontend)
+    except AudioError as error:
+        raise AudioError(f"{source_name(source)}: {error}") from error
+
+
+def _clip_of_array(source: tuple[Any, ...], frontend: Frontend, offset: float) -> Clip:
+    if len(source) != 2:
+        raise ParameterError(f"a source tuple must be (samples, sr), found {len(source)} items")
+    sr = as_number("sr", source[1], above=0)
+    return Clip(mono_samples(source[0], sr, offset), sr, frontend)

@@ -1,0 +1,100 @@
+"""The constant-Q transform, as librosa computes it."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...errors import AudioError, ParameterError
+from .._checks import as_int, as_number
+from ..scaling import magnitude
+from ..stft import Stft
+from .base import ComplexArray, Fields, FloatArray, Framing, Kind
+
+__all__ = ["Cqt"]
+
+_MOST_BINS = 1 << 14
+_C1_HZ = 32.70319566257483  # librosa's lowest note of a CQT
+
+
+class Cqt(Kind):
+    """Kind "cqt": ``librosa.cqt``; the sound of a map is ``librosa.icqt`` of CQT x map."""
+
+    name: ClassVar[str] = "cqt"
+    own: ClassVar[tuple[str, ...]] = ("fmin", "n_bins", "bins_per_octave")
+    on_stft: ClassVar[bool] = False
+
+    def check(self, fields: Fields, sr: float, n_fft: int) -> dict[str, Any]:
+        fmin = as_number("fmin", _C1_HZ if fields.fmin is None else fields.fmin, above=0)
+        if fmin >= sr / 2:
+            raise ParameterError(f"fmin must be below sr / 2 = {sr / 2:g}, found {fmin:g}")
+        return {
+            "fmin": fmin,
+            "n_bins": as_int("n_bins", fields.n_bins, minimum=1, maximum=_MOST_BINS),
+            "bins_per_octave": as_int(
+                "bins_per_octave", fields.bins_per_octave, minimum=1, maximum=_MOST_BINS
+            ),
+        }
+
+    def framing(self, fields: Mapping[str, Any]) -> Framing:
+        # Its frames are centred, whatever those of the STFT are.
+        hop = fields["hop_length"]
+        return Stft(2, hop, 2, "hann", True, "constant")
+
+    def rows(self, frontend: Fields) -> int:
+        return int(frontend.n_bins)
+
+    def values(
+        self, frontend: Fields, samples: FloatArray, spectra: ComplexArray
+    ) -> NDArray[np.float64]:
+        return magnitude(_cqt(frontend, samples).T, frontend.power)
+
+    def sounds(
+        self, frontend: Fields, samples: FloatArray, planes: FloatArray, mode: str
+    ) -> FloatArray:
+        import librosa
+
+        transform = _cqt(frontend, samples)
+        if mode == "phase":
+            size = np.abs(transform)
+            transform = np.divide(
+                transform, size, out=np.zeros_like(transform), where=size > 0
+            )
+            planes = np.maximum(planes, 0)
+        sounds = np.empty((len(planes), samples.size), np.float32)
+        for plane, out in zip(planes, sounds):
+            with _padding_quietly():
+                out[:] = librosa.icqt(
+                    transform * plane.T, sr=frontend.sr, hop_length=frontend.hop_length,
+                    fmin=frontend.fmin, bins_per_octave=frontend.bins_per_octave,
+                    length=out.size,
+                )
+        return sounds
+
+
+@contextlib.contextmanager
+def _padding_quietly() -> Iterator[None]:
+    """Clips shorter than a window are padded, of which librosa warns."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "n_fft=")
+        yield
+
+
+def _cqt(frontend: Fields, samples: FloatArray) -> ComplexArray:
+    """(bins, T)"""
+    import librosa
+
+    with _padding_quietly():
+        try:
+            found: ComplexArray = librosa.cqt(
+                samples, sr=frontend.sr, hop_length=frontend.hop_length, fmin=frontend.fmin,
+                n_bins=frontend.n_bins, bins_per_octave=frontend.bins_per_octave,
+            )
+        except librosa.ParameterError as error:
+            raise AudioError(f"the CQT of {samples.size} samples: {error}") from None
+    return found

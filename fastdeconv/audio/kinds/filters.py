@@ -1,0 +1,168 @@
+"""Bands of the spectrum: mel filters, or a matrix of one's own."""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...arrays import as_array
+from ...errors import ParameterError
+from .._checks import as_bool, as_choice, as_int, as_number
+from ..scaling import magnitude
+from .base import ComplexArray, Fields, FloatArray, Kind
+
+__all__ = ["Filters", "Mel"]
+
+_MOST_BANDS = 1 << 20
+_MOST_VALUES = 1 << 26
+# From so many bands a bin on, a product of matrices is faster than adding band by band.
+_FEW_BANDS = 8
+
+
+class _Way(NamedTuple):
+    """How bins get back what bands have."""
+
+    bands: NDArray[np.intp]
+    """(most bands of a bin, bins)"""
+    weights: FloatArray
+    """The same, 0 where a bin has fewer; those of a bin add up to 1, or to 0."""
+
+
+class Filters(Kind):
+    """Kind "filters": a matrix (bands, bins) times abs(STFT) ** power."""
+
+    name: ClassVar[str] = "filters"
+    own: ClassVar[tuple[str, ...]] = ("filters",)
+
+    def check(self, fields: Fields, sr: float, n_fft: int) -> dict[str, Any]:
+        _refuse_power(fields, self.name)
+        bins = 1 + n_fft // 2
+        if fields.filters is None:
+            raise ParameterError("a front end of kind 'filters' needs filters, (bands, bins)")
+        array = as_array(fields.filters, "filters")
+        if array.dtype.kind not in "fiu" or array.ndim != 2 or array.shape[1] != bins:
+            raise ParameterError(
+                f"filters must be real numbers of shape (bands, {bins}) with n_fft {n_fft}, "
+                f"found {array.dtype} of shape {array.shape}"
+            )
+        if not 0 < array.size <= _MOST_VALUES:
+            raise ParameterError(f"filters of shape {array.shape} are empty or too many")
+        with np.errstate(over="ignore"):
+            matrix = np.array(array, np.float32, order="C")
+        if not np.isfinite(matrix).all() or matrix.min() < 0:
+            raise ParameterError("filters must be finite and not negative")
+        matrix.flags.writeable = False
+        return {"filters": matrix}
+
+    def matrix(self, frontend: Fields) -> FloatArray:
+        """(bands, bins)"""
+        filters: FloatArray = frontend.filters
+        return filters
+
+    def rows(self, frontend: Fields) -> int:
+        return len(self.matrix(frontend))
+
+    def values(
+        self, frontend: Fields, samples: FloatArray, spectra: ComplexArray
+    ) -> NDArray[np.float64]:
+        bands: NDArray[np.float64] = magnitude(spectra, frontend.power) @ self.matrix(
+            frontend
+        ).T.astype(np.float64)
+        return bands
+
+    def spread(self, frontend: Fields, planes: FloatArray) -> FloatArray:
+        """A bin gets the mean of the bands that hear it, weighted by how well they do.
+
+        M.T m / M.T 1 for filters M: a map of ones keeps every bin that is heard at all.
+        """
+        way = _way_of(self, frontend)
+        if isinstance(way, _Way):
+            spread = np.zeros((*planes.shape[:2], way.bands.shape[1]), np.float32)
+            for bands, weights in zip(way.bands, way.weights):
+                spread += planes[:, :, bands] * weights
+            return spread
+        # One after another, so that no bit depends on how many there are.
+        return np.stack([plane @ way for plane in np.ascontiguousarray(planes)])
+
+
+class Mel(Filters):
+    """Kind "mel": the filters of ``librosa.filters.mel``."""
+
+    name: ClassVar[str] = "mel"
+    own: ClassVar[tuple[str, ...]] = ("n_mels", "fmin", "fmax", "htk", "norm")
+
+    def check(self, fields: Fields, sr: float, n_fft: int) -> dict[str, Any]:
+        _refuse_power(fields, self.name)
+        fmin = as_number("fmin", 0.0 if fields.fmin is None else fields.fmin)
+        fmax = as_number("fmax", sr / 2 if fields.fmax is None else fields.fmax)
+        if not 0 <= fmin < fmax:
+            raise ParameterError(
+                f"fmin must be from 0 to below fmax, found {fmin:g} and {fmax:g}"
+            )
+        named = fields.norm is None or isinstance(fields.norm, str)
+        if isinstance(fields.norm, str):
+            as_choice("norm", fields.norm, ("slaney",))
+        return {
+            "n_mels": as_int("n_mels", fields.n_mels, minimum=1, maximum=_MOST_BANDS),
+            "fmin": fmin,
+            "fmax": fmax,
+            "htk": as_bool("htk", fields.htk),
+            "norm": fields.norm if named else as_number("norm", fields.norm, above=0),
+        }
+
+    def matrix(self, frontend: Fields) -> FloatArray:
+        return _mel(
+            frontend.sr, frontend.n_fft, frontend.n_mels, frontend.fmin, frontend.fmax,
+            frontend.htk, frontend.norm,
+        )
+
+    def rows(self, frontend: Fields) -> int:
+        return int(frontend.n_mels)
+
+
+def _refuse_power(fields: Fields, kind: str) -> None:
+    if isinstance(fields.scale, str) and fields.scale == "power":
+        raise ParameterError(
+            f"scale 'power' is |S|^2, which bands of kind {kind!r} do not have: "
+            "power=2 squares before the filters"
+        )
+
+
+@functools.lru_cache(maxsize=8)
+def _mel(
+    sr: float, n_fft: int, n_mels: int, fmin: float, fmax: float, htk: bool,
+    norm: Any,
+) -> FloatArray:
+    if n_mels * (1 + n_fft // 2) > _MOST_VALUES:
+        raise ParameterError(f"{n_mels} mel bands of {1 + n_fft // 2} bins are too many")
+    # Here, because only this kind needs it.
+    from librosa.filters import mel
+
+    with warnings.catch_warnings():
+        # Bands that are narrower than a bin stay empty, as librosa's do.
+        warnings.filterwarnings("ignore", "Empty filters")
+        filters: FloatArray = mel(
+            sr=sr, n_fft=n_fft, n_mels=n_mels, fmin=fmin, fmax=fmax, htk=htk, norm=norm
+        )
+    filters = np.ascontiguousarray(filters, np.float32)
+    filters.flags.writeable = False
+    return filters
+
+
+@functools.lru_cache(maxsize=8)
+def _way_of(kind: Filters, frontend: Fields) -> _Way | FloatArray:
+    """What brings bands back to bins: lists where few bands hear a bin, else a matrix."""
+    matrix = kind.matrix(frontend).astype(np.float64)
+    total = matrix.sum(axis=0)
+    shares = matrix / np.where(total > 0, total, 1)
+    most = int((matrix > 0).sum(axis=0).max(initial=0))
+    if most > _FEW_BANDS:
+        return np.ascontiguousarray(shares, np.float32)
+    # The bands of a bin in their order, before those that do not hear it.
+    order = np.argsort(matrix == 0, axis=0, kind="stable")[:most]
+    return _Way(order, np.take_along_axis(shares, order, axis=0).astype(np.float32))
+
