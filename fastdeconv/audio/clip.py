@@ -237,26 +237,26 @@ class Clip:
 
     @property
     def seen(self) -> FloatArray:
-        """The network's input on the grid of the STFT, (F, T).
-
-        Of kinds that do not lie on it the magnitude of the STFT.
-        """
-        if not self.frontend.meaning.on_stft:
+        """The network's input on the grid of the STFT, (F, T); of a waveform the STFT's size."""
+        if self._values.shape[1] == 1:
             return np.abs(self.stft)
-        return self.frontend.meaning.spread(self.frontend, self._values[np.newaxis])[0].T
+        return self._drawn(self._values.T)
 
     def stretched(self, plane: FloatArray) -> FloatArray:
         """A plane (H, W) of any layer on the grid of the STFT, (F, T).
 
         Every value as large as the part of the clip that it stands for.
         """
-        frontend, layout = self.frontend, self.frontend.layout
+        layout = self.frontend.layout
         upright = plane.T if layout[1] == "T" or layout[2] == "F" else plane
-        frames = self.stft.shape[1]
-        if not frontend.meaning.on_stft:
-            return _repeated(upright, self.stft.shape)
-        columns = _repeated(upright, (frontend.meaning.rows(frontend), frames)).T
-        return frontend.meaning.spread(frontend, columns[np.newaxis])[0].T
+        return self._drawn(upright)
+
+    def _drawn(self, plane: FloatArray) -> FloatArray:
+        """Values (rows, T), or fewer of them, on the grid of the STFT, (F, T)."""
+        frontend, kind = self.frontend, self.frontend.meaning
+        whole = (kind.rows(frontend), self.stft.shape[1])
+        columns = plane if plane.shape == whole else _repeated(plane, whole)
+        return kind.drawn(frontend, columns.T[np.newaxis])[0].T
 
     @functools.cached_property
     def round_trip(self) -> float | None:

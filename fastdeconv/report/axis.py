@@ -40,10 +40,11 @@ class FrequencyAxis:
         that is higher, to half the sample rate.
     rows : int
         `ROWS_PER_OCTAVE` an octave.
+    notes : bool
     """
 
     def __init__(self, sr: float, n_fft: int, notes: bool = False) -> None:
-        self._notes = notes
+        self.notes = notes
         width = sr / n_fft
         self.high = sr / 2
         self.low = min(max(_LOWEST_HZ, width), self.high / 2)
@@ -85,7 +86,7 @@ class FrequencyAxis:
 
     def ticks(self) -> list[tuple[float, str]]:
         """Frequencies to name on the axis and their names: 100, 200, 500, 1k, ... or C2, C3, ..."""
-        if self._notes:
+        if self.notes:
             octaves = [(_C0_HZ * 2.0**n, f"C{n}") for n in range(11)]
             return [(hz, name) for hz, name in octaves if 0.02 < self.position(hz) < 0.99]
         found = [s * 10.0**e for e in range(1, 6) for s in _STEPS]

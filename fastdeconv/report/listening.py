@@ -25,6 +25,11 @@ _MODES = {
     "mask": "the map masks the clip's STFT (mode mask)",
     "phase": "the map with the clip's phase (mode phase)",
 }
+_OTHER_MODES = {
+    ("mask", "cqt"): "the map masks the clip's CQT (mode mask)",
+    ("mask", "waveform"): "the map times the clip's samples (mode mask)",
+    ("phase", "waveform"): "the map itself (mode phase)",
+}
 _SCRIPTS = ("page.js", "data.js", "player.js", "cards.js", "detail.js", "keys.js", "song.js")
 
 
@@ -179,6 +184,7 @@ def axis_of(axis: FrequencyAxis, seconds: float) -> dict[str, Any]:
     step = time_step(seconds)
     times = [i * step for i in range(1, int(seconds / step) + 1) if i * step < 0.97 * seconds]
     return {
+        "unit": "as notes" if axis.notes else "in Hz",
         "hz": [(round(100 * axis.position(hz), 2), name) for hz, name in axis.ticks()],
         "seconds": [(round(100 * t / seconds, 2), f"{t:g}") for t in times],
     }
@@ -250,14 +256,14 @@ def _captions(mode: str) -> list[tuple[str, str]]:
 def facts_of(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
     """What was computed, as pairs of a name and a value."""
     parameters, computation = manifest["parameters"], manifest["computation"]
-    network, frontend = manifest["network"], manifest["frontend"]
+    network, frontend, mode = manifest["network"], manifest["frontend"], parameters["mode"]
     facts = [
         ("song", printable(manifest["source"] or manifest["song"])),
         ("network", printable(network["name"] or "without a name")),
     ]
     facts += [
         ("rule", f"{parameters['rule']}, from {_STARTS[parameters['start']]} of each feature"),
-        ("sound", _MODES[parameters["mode"]]),
+        ("sound", _OTHER_MODES.get((mode, frontend["kind"]), _MODES[mode])),
         ("front end", front_end_text(frontend)),
         *_round_trip(manifest["audio"].get("round_trip_db")),
         ("computed by", f"fastdeconv {manifest['fastdeconv']}, {computation['backend']}"

@@ -177,6 +177,21 @@ def test_maps_of_a_cqt_keep_what_they_cover(samples):
         assert power[(hz > below) & (hz < above)].sum() > 0.9 * power.sum()
 
 
+def test_pictures_have_every_band_at_its_frequency():
+    t = np.arange(SR) / SR
+    sound = np.sin(2 * np.pi * 880 * t).astype(np.float32)
+    for kind, own in (("stft", {}), ("mel", {"n_mels": 80}), ("cqt", {"fmin": 55.0})):
+        clip = Clip(sound, SR, Frontend(kind=kind, sr=SR, n_fft=1024, **own))
+        for picture in (clip.seen, clip.stretched(clip.x[0])):
+            assert picture.shape == clip.stft.shape
+            loudest = picture[:, 20].argmax() * SR / 1024
+            assert abs(12 * np.log2(loudest / 880)) < 1
+    clip = Clip(sound, SR, Frontend(kind="waveform", sr=SR, n_fft=1024))
+    plane = np.repeat(np.array([[0.0, 1.0]]), 8000, axis=1)
+    drawn = clip.stretched(plane)
+    assert not drawn[:, :25].any() and drawn[:, 40:].all()
+
+
 @pytest.mark.parametrize("kind", ["cqt", "waveform"])
 @pytest.mark.parametrize("mode", ["mask", "phase"])
 def test_weights_of_other_kinds_are_what_is_heard(samples, kind, mode):

@@ -90,6 +90,10 @@ class Kind:
         """Maps (K, T, rows) as weights of the STFT's bins (K, T, F)."""
         raise NotImplementedError
 
+    def drawn(self, frontend: Fields, planes: FloatArray) -> FloatArray:
+        """Values (K, T, rows) at the bins of the STFT (K, T, F), to be looked at."""
+        return self.spread(frontend, planes)
+
     def sounds(
         self, frontend: Fields, samples: FloatArray, planes: FloatArray, mode: str
     ) -> FloatArray:

@@ -54,6 +54,15 @@ class Cqt(Kind):
     ) -> NDArray[np.float64]:
         return magnitude(_cqt(frontend, samples).T, frontend.power)
 
+    def drawn(self, frontend: Fields, planes: FloatArray) -> FloatArray:
+        """A bin of the STFT has what the nearest bin of the CQT has, within half a step."""
+        hz = frontend.transform.frequencies(frontend.sr)
+        with np.errstate(divide="ignore"):
+            step = frontend.bins_per_octave * np.log2(hz / frontend.fmin)
+        nearest = np.rint(step.clip(-1, frontend.n_bins)).astype(int)
+        inside = (nearest >= 0) & (nearest < frontend.n_bins)
+        return np.where(inside, planes[:, :, nearest * inside], planes.min())
+
     def sounds(
         self, frontend: Fields, samples: FloatArray, planes: FloatArray, mode: str
     ) -> FloatArray:

@@ -39,6 +39,10 @@ class Waveform(Kind):
     ) -> NDArray[np.float64]:
         return samples[:, np.newaxis].astype(np.float64)
 
+    def drawn(self, frontend: Fields, planes: FloatArray) -> FloatArray:
+        """The same at every frequency."""
+        return np.repeat(planes, frontend.transform.bins, axis=2)
+
     def sounds(
         self, frontend: Fields, samples: FloatArray, planes: FloatArray, mode: str
     ) -> FloatArray:
