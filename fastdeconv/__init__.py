@@ -29,12 +29,12 @@ _EXPORTS = {
     "Clip": ".audio.clip",
     "load_clip": ".audio.clip",
     "auralise": ".audio.auralise",
-    "attribute_study": ".analysis.attributes",
-    "AttributeStudy": ".analysis.attributes",
+    "attribute_study": ".studies",
+    "AttributeStudy": ".studies",
     "describe": ".analysis.descriptors",
     "randomised": ".analysis.controls",
-    "feature_evolution": ".analysis.evolution",
-    "Evolution": ".analysis.evolution",
+    "feature_evolution": ".studies",
+    "Evolution": ".studies",
     "chord_stimuli": ".analysis.stimuli",
     "read_stimuli": ".analysis.stimuli",
     "Stimulus": ".analysis.stimuli",
@@ -58,12 +58,8 @@ __all__ = ["__version__", *sorted(_EXPORTS)]
 if TYPE_CHECKING:
     from typing import Any
 
-    from .analysis.attributes import AttributeStudy as AttributeStudy
-    from .analysis.attributes import attribute_study as attribute_study
     from .analysis.controls import randomised as randomised
     from .analysis.descriptors import describe as describe
-    from .analysis.evolution import Evolution as Evolution
-    from .analysis.evolution import feature_evolution as feature_evolution
     from .analysis.stimuli import Stimulus as Stimulus
     from .analysis.stimuli import chord_stimuli as chord_stimuli
     from .analysis.stimuli import read_stimuli as read_stimuli
@@ -89,6 +85,10 @@ if TYPE_CHECKING:
     from .network.pretrained import list_pretrained as list_pretrained
     from .network.pretrained import pretrained as pretrained
     from .report.overview import overview as overview
+    from .studies import AttributeStudy as AttributeStudy
+    from .studies import Evolution as Evolution
+    from .studies import attribute_study as attribute_study
+    from .studies import feature_evolution as feature_evolution
 
 
 def __getattr__(name: str) -> Any:

@@ -72,12 +72,12 @@ def attributes(
     findings.txt, layers.csv, features.csv, stimuli.csv, study.npz and a figure per attribute.
     """
     with clean_exit(ctx):
-        from .analysis.attributes import attribute_study
         from .analysis.stimuli import chord_stimuli, read_stimuli
         from .kernels.dispatch import config
         from .network.choosing import open_network
         from .report.folder import ATTRIBUTES, check_free, check_writable
         from .report.study import has_figures
+        from .studies import attribute_study
 
         if stimuli is not None and (renderer != "numpy" or soundfont is not None):
             raise click.UsageError("--renderer and --soundfont are for the rendered chords.")
@@ -139,12 +139,12 @@ def evolution(
     the input, as a grid of pictures (Zeiler and Fergus 2013, figure 4).
     """
     with clean_exit(ctx):
-        from .analysis.evolution import feature_evolution
         from .kernels.dispatch import config
         from .network.choosing import open_network
         from .report.folder import EVOLUTION, check_free, check_writable
         from .report.names import safe_name, unique_names
         from .report.study import has_figures
+        from .studies import feature_evolution
 
         with config(backend=backend, num_threads=threads, isa=isa):
             networks = [open_network(name) for name in checkpoints]

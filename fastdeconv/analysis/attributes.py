@@ -32,7 +32,6 @@ from .correlation import PairSums, open_at_most
 from .design import Design
 
 if TYPE_CHECKING:
-    from pathlib import Path
 
     from .stimuli import Stimulus
 
@@ -378,31 +377,6 @@ class AttributeStudy:
             and follows in (None, row["follows"])
         ]
         return sorted(rows, key=lambda row: -row["margin"])
-
-    def findings(self) -> str:
-        """What the numbers say, in words, controls first."""
-        from .findings import findings
-
-        return findings(self)
-
-    def save(
-        self, out: str | os.PathLike[str], name: str = "attributes", *, overwrite: bool = False
-    ) -> Path:
-        """Write tables, arrays, findings and (with matplotlib) figures to ``out / name``.
-
-        Returns
-        -------
-        Path
-            The folder, which appears whole or not at all.
-
-        Raises
-        ------
-        ParameterError
-            If it cannot be written or is there already.
-        """
-        from ..report.study import write_study
-
-        return write_study(self, out, name, overwrite=overwrite)
 
     def _require(self, attribute: str) -> list[int]:
         groups = self.design.of(attribute) if isinstance(attribute, str) else []

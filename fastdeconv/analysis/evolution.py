@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -24,10 +24,6 @@ from ..kernels.dispatch import config
 from ..network.choosing import as_list, up_to
 from ..network.layers import Permute, SlidingLayer, shape_text
 from ..network.network import Network
-
-if TYPE_CHECKING:
-    import os
-    from pathlib import Path
 
 __all__ = ["Evolution", "feature_evolution"]
 
@@ -172,25 +168,6 @@ class Evolution:
                     row |= zip(_FOUND, (float(self.value[i, t]), *map(int, places)))
                 rows.append(row)
         return rows
-
-    def save(
-        self, out: str | os.PathLike[str], name: str = "evolution", *, overwrite: bool = False
-    ) -> Path:
-        """Write arrays, a table and (with matplotlib) the grid of pictures to ``out / name``.
-
-        Returns
-        -------
-        Path
-            The folder, which appears whole or not at all.
-
-        Raises
-        ------
-        ParameterError
-            If it cannot be written or is there already.
-        """
-        from ..report.study import write_evolution
-
-        return write_evolution(self, out, name, overwrite=overwrite)
 
 
 @dataclass

@@ -7,15 +7,17 @@ and where there is no interval, nothing is said about other stimuli.
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..errors import printable
-from .attributes import CONFIDENCE, RESOLUTION, least_groups, least_resamplings
-
-if TYPE_CHECKING:
-    from .attributes import AttributeStudy
+from .attributes import (
+    CONFIDENCE,
+    RESOLUTION,
+    AttributeStudy,
+    least_groups,
+    least_resamplings,
+)
 
 __all__ = ["findings"]
 

@@ -33,9 +33,10 @@ def has_figures() -> bool:
 
 
 def write_study(
-    study: AttributeStudy, out: str | os.PathLike[str], name: str, *, overwrite: bool
+    study: AttributeStudy, findings: str, out: str | os.PathLike[str], name: str, *,
+    overwrite: bool,
 ) -> Path:
-    """Write a study; see `AttributeStudy.save`."""
+    """Write a study and what it says in words; see `fastdeconv.AttributeStudy.save`."""
     out, folder_name = result_place(out, name, "attributes")
     with new_folder(out, folder_name, ATTRIBUTES, overwrite=overwrite) as folder:
         write_rows(folder / "layers.csv", study.table)
@@ -44,7 +45,7 @@ def write_study(
             own_and_theirs({"stimulus": stimulus.name}, stimulus.attributes)
             for stimulus in study.stimuli
         ])
-        write_text(folder / "findings.txt", study.findings())
+        write_text(folder / "findings.txt", findings)
         _write_arrays(folder / "study.npz", study)
         _draw(folder, study)
         write_manifest(folder, _manifest(study))
@@ -96,7 +97,7 @@ def _manifest(study: AttributeStudy) -> dict[str, Any]:
 def write_evolution(
     evolution: Evolution, out: str | os.PathLike[str], name: str, *, overwrite: bool
 ) -> Path:
-    """Write the evolution of features; see `Evolution.save`."""
+    """Write the evolution of features; see `fastdeconv.Evolution.save`."""
     out, folder_name = result_place(out, name, "evolution")
     with new_folder(out, folder_name, EVOLUTION, overwrite=overwrite) as folder:
         write_rows(folder / "evolution.csv", evolution.table)
