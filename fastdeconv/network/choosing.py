@@ -9,6 +9,7 @@ from typing import Any
 
 from ..errors import ParameterError, shown
 from . import layers as nn
+from .importers.opening import open_model
 from .network import Network
 from .pretrained import list_pretrained, pretrained
 
@@ -19,7 +20,8 @@ _POINTWISE = (nn.Elementwise, nn.Scaling, nn.Normalisation, nn.LocalResponseNorm
 
 
 def open_network(net: Network | str | os.PathLike[str]) -> Network:
-    """A network from itself, from the name of a bundled one, or from a path.
+    """A network from itself, from the name of a bundled one, or from the path of an archive or of
+    an ONNX or Keras model.
 
     Raises
     ------
@@ -39,7 +41,7 @@ def open_network(net: Network | str | os.PathLike[str]) -> Network:
             f"there is no network {shown(net)}: neither an archive of that name nor one of the "
             f"bundled networks ({', '.join(list_pretrained()) or 'none'})"
         )
-    return Network.load(path)
+    return open_model(path)
 
 
 def choose_layers(network: Network, layers: str | Iterable[str] | None) -> list[str]:
@@ -67,17 +69,21 @@ def choose_layers(network: Network, layers: str | Iterable[str] | None) -> list[
 
 
 def _block_ends(network: Network) -> list[str]:
-    """For every convolution the last layer that still shows its features."""
-    ends: list[str] = []
-    in_block = False
-    for layer in network.layers:
-        if isinstance(layer, nn.Conv2d):
-            ends.append(layer.name)
-            in_block = True
-        elif in_block and isinstance(layer, _POINTWISE):
-            ends[-1] = layer.name
-        else:
-            in_block = False
+    """For every convolution the last layer that still shows its features alone."""
+    takers: dict[int, list[int]] = {}
+    for place, sources in enumerate(network.sources):
+        for source in sources:
+            takers.setdefault(source, []).append(place)
+    ends = []
+    for place, layer in enumerate(network.layers):
+        if not isinstance(layer, nn.Conv2d):
+            continue
+        end = place
+        while len(above := takers.get(end, [])) == 1 and isinstance(
+            network.layers[above[0]], _POINTWISE
+        ):
+            end = above[0]
+        ends.append(network.layers[end].name)
     return ends
 
 

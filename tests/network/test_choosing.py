@@ -35,3 +35,17 @@ def test_a_convolution_is_shown_behind_what_changes_its_values_only():
         assert choose_layers(network(kind), None) == [f"{kind}0", f"{kind}1"]
     both = network("group_norm", "silu", "softmax", "tanh")
     assert choose_layers(both, None) == ["silu0", "silu1"]
+
+
+def test_branches_are_followed_not_the_order_of_the_list():
+    records = [
+        {"type": "conv2d", "name": "a", "bias": False, "inputs": ["input"]},
+        {"type": "conv2d", "name": "b", "bias": False, "inputs": ["input"]},
+        {"type": "relu", "name": "ra", "inputs": ["a"]},
+        {"type": "affine", "name": "nb", "inputs": ["b"]},
+        {"type": "add", "name": "sum", "inputs": ["ra", "nb"]},
+        {"type": "relu", "name": "top", "inputs": ["sum"]},
+    ]
+    arrays = {f"{name}.weight": np.ones((2, 2, 1, 1)) for name in "ab"}
+    arrays |= {"nb.weight": np.ones(2), "nb.bias": np.ones(2)}
+    assert choose_layers(Network(records, arrays, (2, None, None)), None) == ["ra", "nb"]
