@@ -21,6 +21,9 @@ TYPE_CHECKING = False
 # name -> module that defines it; a module named like its key is the value itself.
 _EXPORTS = {
     "Network": ".network.network",
+    "from_keras": ".network.importers.keras",
+    "from_onnx": ".network.importers.onnx",
+    "from_torch": ".network.importers.torch",
     "pretrained": ".network.pretrained",
     "list_pretrained": ".network.pretrained",
     "deconvolve": ".deconvnet.projection",
@@ -81,6 +84,9 @@ if TYPE_CHECKING:
     from .kernels.dispatch import available_isas as available_isas
     from .kernels.dispatch import config as config
     from .kernels.dispatch import show_config as show_config
+    from .network.importers.keras import from_keras as from_keras
+    from .network.importers.onnx import from_onnx as from_onnx
+    from .network.importers.torch import from_torch as from_torch
     from .network.network import Network as Network
     from .network.pretrained import list_pretrained as list_pretrained
     from .network.pretrained import pretrained as pretrained

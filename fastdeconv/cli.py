@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
+from .cli_networks import import_model, networks
 from .cli_process import print_out
 from .cli_shared import (
     DEFAULT_NETWORK,
@@ -141,17 +142,6 @@ def info(ctx: click.Context) -> None:
         print_out(describe_config())
 
 
-@main.command()
-@click.pass_context
-def networks(ctx: click.Context) -> None:
-    """List the bundled networks."""
-    with clean_exit(ctx):
-        from .network.pretrained import list_pretrained, pretrained
-
-        for name in list_pretrained():
-            print_out(f"{name}  {_one_line(pretrained(name))}")
-
-
 def _failure(song: _Song, error: Exception) -> str:
     """The song and what happened to it."""
     label = printable(song.label)
@@ -273,14 +263,7 @@ def _count(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
-def _one_line(net: Network) -> str:
-    parts = [f"{len(net.layers)} layers, {len(net.pooling_layers)} of them pooling"]
-    if net.frontend is not None:
-        parts.append(f"{net.frontend.kind} at {net.frontend.sr} Hz")
-    if net.classes:
-        parts.append(f"{len(net.classes)} classes")
-    return "; ".join(parts)
-
-
 main.add_command(attributes)
 main.add_command(evolution)
+main.add_command(import_model)
+main.add_command(networks)

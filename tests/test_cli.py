@@ -544,11 +544,16 @@ def test_info_prints_the_configuration():
     assert fd.__version__ in result.stdout and "back end" in result.stdout
 
 
-def test_networks_lists_a_line_for_each_bundled_network():
+def test_networks_lists_a_line_for_each_bundled_and_each_public_network():
+    from fastdeconv.network.public import is_installed, list_public
+
     result = run("networks")
     assert result.exit_code == 0
-    lines = result.stdout.splitlines()
-    assert [line.split()[0] for line in lines] == fd.list_pretrained()
+    lines = {line.split()[0]: line for line in result.stdout.splitlines()}
+    public = {recipe.name: recipe for recipe in list_public()}
+    assert list(lines) == [*fd.list_pretrained(), *public]
+    for name, recipe in public.items():
+        assert (recipe.install in lines[name]) != is_installed(recipe)
 
 
 def test_the_version_is_printed():

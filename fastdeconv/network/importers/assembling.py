@@ -1,0 +1,170 @@
+"""The way from a model that may be believed to a network that was compared with it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from ...errors import ArchiveError, ParameterError, shown
+from ..network import Network
+from .building import Builder, Draft
+from .ends import Heard, Wishes, ancestors, last_layer
+from .folding import fold
+from .frontends import recognise, sample_rate
+from .graph import Graph
+from .inputs import Declared, declared_inputs, fixed_shape
+from .names import layer_names, module_aliases
+from .operators import OPERATORS
+from .passes import rewrite
+from .start import input_view
+from .varying import varying_shape
+from .verifying import Original, difference, value_of, values_of, verify
+from .views import View
+from .witness import as_wide_as_shown, witnessed
+
+__all__ = ["import_model"]
+
+#: Logarithms enlarge what float32 rounds in an STFT.
+_HEARD_TOLERANCE = 5e-3
+
+
+def import_model(model: Any, label: str, wishes: Wishes) -> Network:
+    """The network of a model; see `from_onnx`."""
+    sr = sample_rate(wishes.frontend)
+    if sr is not None:
+        return _with_its_front_end(model, label, wishes, sr)
+    graph, declared = _folded(model, label, wishes)
+    graph.drop_dead()
+    rewrite(graph)
+    start = input_view(graph)
+    if start is None:
+        raise ParameterError(
+            f"the input {shown(graph.input)} has the shape {graph.shapes[graph.input]}, wanted a "
+            "batch of 1 and at most three axes of more than one place"
+        )
+    builder = Builder(graph)
+    builder.run(start, OPERATORS)
+    names = layer_names(builder.drafts, graph, wishes.modules)
+    aliases = module_aliases(graph, builder.views, names, builder.drafts, wishes.modules)
+    last = last_layer(builder, names, aliases, wishes)
+    kept = ancestors(builder.drafts, last)
+    drafts, names_kept = [builder.drafts[i] for i in kept], [names[i] for i in kept]
+    layers, arrays = _records(builder.drafts, names, kept)
+    network = Network(
+        layers, arrays,
+        varying_shape(layers, arrays, start, declared, fixed=any(draft.sized for draft in drafts)),
+        frontend=wishes.frontend, classes=wishes.classes, name=wishes.name,
+        aliases=_plain_aliases(aliases, names, kept),
+    )
+    original = Original(model, graph.input, graph.shapes, start)
+    receipt, x, found = verify(network, drafts, names_kept, original)
+    if wishes.heard is not None:
+        receipt += f"; {_heard_alike(network, builder.drafts[last], names[last], wishes.heard)}"
+    if wishes.witness is not None:
+        network, count = witnessed(
+            network, wishes.witness(x), found, builder, names, aliases, last
+        )
+        receipt += f"; {count} outputs of modules too"
+        network = as_wide_as_shown(network, wishes.witness, start, names[last])
+    elif declared is not None and not all(isinstance(n, int) for n in declared[1:]):
+        end = builder.drafts[last].value
+        if end:
+            network = as_wide_as_shown(
+                network, lambda x: {"": [value_of(original, end, x)]}, start, names[last]
+            )
+    network.receipt = receipt
+    logging.getLogger("fastdeconv").info("%s: %s", label, receipt)
+    return network
+
+
+def _with_its_front_end(model: Any, label: str, wishes: Wishes, sr: float) -> Network:
+    """A model that takes samples as a front end and the network behind it."""
+    graph, _ = _folded(model, label, wishes)
+    original = Original(model, graph.input, graph.shapes)
+    found = recognise(graph, sr, lambda x, names: values_of(original, names, x))
+    network = import_model(model, label, replace(
+        wishes, inputs=found.value, input_shape=graph.shapes[found.value],
+        frontend=found.frontend, witness=None,
+        heard=Heard(found.clip.x, lambda name: value_of(original, name, found.samples)),
+    ))
+    frames = network.input_shape[found.frontend.layout.index("T")]
+    if frames is not None:
+        network.frontend = replace(found.frontend, frames=frames)
+    return network
+
+
+def _heard_alike(network: Network, last: Draft, name: str, heard: Heard) -> str:
+    """What a comparison from samples to the last layer gave, in words."""
+    assert last.view is not None
+    off = difference(network.forward(heard.x)[name], last.view.of_layer(heard.value(last.value)))
+    if off > _HEARD_TOLERANCE:
+        raise ArchiveError(
+            f"from sound to {shown(name)} through the front end that was recognised, the network "
+            f"differs from the model by {off:.1e} of its largest value; it is not imported"
+        )
+    return f"from sound to {name} through the front end: equal to {off:.0e}"
+
+
+def _folded(model: Any, label: str, wishes: Wishes) -> tuple[Graph, Declared | None]:
+    """The graph behind the chosen input, and that input's shape as the file has it."""
+    inputs = declared_inputs(model)
+    if not inputs:
+        raise ArchiveError("the model has no input")
+    if wishes.inputs is None or wishes.inputs in inputs:
+        start = wishes.inputs
+        if start is None and len(inputs) > 1:
+            raise ParameterError(
+                f"the model has the inputs {', '.join(map(shown, inputs))}, and a network has "
+                f"one; say which with {wishes.call}inputs={next(iter(inputs))!r})"
+            )
+        start = start or next(iter(inputs))
+        shape = fixed_shape(start, inputs[start], wishes.input_shape)
+        return fold(model, {start: shape}, start, label), inputs[start]
+    start = _inner_value(model, wishes.inputs)
+    if wishes.input_shape is not None:
+        shape = fixed_shape(start, None, wishes.input_shape)
+        return fold(model, {start: shape}, start, label), None
+    given = {name: fixed_shape(name, shape, None) for name, shape in inputs.items()}
+    before = fold(model, given, next(iter(given)), label)
+    if start not in before.shapes:
+        raise ParameterError(
+            f"the shape of {shown(start)} cannot be told; say it with input_shape"
+        )
+    return fold(model, {start: before.shapes[start]}, start, label), None
+
+
+def _inner_value(model: Any, name: str) -> str:
+    """The value of that name, or what the node of that name puts out."""
+    for node in model.graph.node:
+        if name in node.output:
+            return name
+    for node in model.graph.node:
+        if node.name == name and node.output:
+            return str(node.output[0])
+    some = [node.output[0] for node in model.graph.node[:20] if node.output]
+    raise ParameterError(
+        f"inputs: the model has no input, node or value {shown(name)}; the first values are "
+        f"{', '.join(some)}"
+    )
+
+
+def _records(
+    drafts: Sequence[Draft], names: Sequence[str], kept: Sequence[int]
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    layers, arrays = [], {}
+    for place in kept:
+        draft = drafts[place]
+        inputs = ["input" if k < 0 else names[k] for k in draft.inputs]
+        layers.append(
+            {"type": draft.kind, "name": names[place], "inputs": inputs, **draft.parameters}
+        )
+        arrays.update({f"{names[place]}.{key}": array for key, array in draft.arrays.items()})
+    return layers, arrays
+
+
+def _plain_aliases(
+    aliases: Mapping[str, tuple[int, View]], names: Sequence[str], kept: Collection[int]
+) -> dict[str, str]:
+    return {alias: names[place] for alias, (place, _) in aliases.items() if place in set(kept)}

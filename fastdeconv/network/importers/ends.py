@@ -1,0 +1,130 @@
+"""With which layer an imported network ends, and what to say if it cannot be reached."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...errors import ArchiveError, ParameterError, shown
+from .building import Builder, Draft, Lost
+from .frontends import begins_with_stft
+from .inputs import Given
+from .names import module_of
+from .verifying import Witness
+from .views import View
+
+__all__ = ["Heard", "NotReachedError", "Wishes", "ancestors", "last_layer"]
+
+
+class NotReachedError(ParameterError):
+    """An operator that cannot be a layer is in the way."""
+
+
+class Heard(NamedTuple):
+    """A sound through the front end, and through the model."""
+
+    x: NDArray[np.float32]
+    """What the network gets."""
+    value: Callable[[str], NDArray[Any]]
+    """The value of that name in the model."""
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What the caller said, and how messages write the call."""
+
+    call: str
+    input_shape: Given | None = None
+    inputs: str | None = None
+    outputs: str | None = None
+    frontend: Any = None
+    classes: Sequence[str] | None = None
+    name: str | None = None
+    modules: Collection[str] = ()
+    witness: Witness | None = None
+    heard: Heard | None = None
+
+
+def last_layer(
+    builder: Builder, names: list[str], aliases: Mapping[str, tuple[int, View]],
+    wishes: Wishes,
+) -> int:
+    """The place of the layer with which the network ends."""
+    graph, wanted = builder.graph, wishes.outputs
+    if wanted is not None:
+        if wanted in names:
+            return names.index(wanted)
+        if wanted in aliases:
+            return aliases[wanted][0]
+        for node in graph.nodes:
+            if wanted == node.name and node.outputs:
+                wanted = node.outputs[0]
+        if wanted in builder.views and builder.views[wanted].draft >= 0:
+            return builder.views[wanted].draft
+        if wanted in builder.lost:
+            raise _not_reached(builder, names, builder.lost[wanted], wishes)
+        for node in graph.nodes:
+            inside = module_of(node, graph, wishes.modules)
+            if inside == wanted or inside.startswith(f"{wanted}."):
+                for name in node.outputs:
+                    if name in builder.lost:
+                        raise _not_reached(builder, names, builder.lost[name], wishes)
+        raise ParameterError(
+            f"outputs: there is no layer {shown(wanted)}; there are {', '.join(names)}"
+        )
+    if len(graph.outputs) > 1:
+        raise ParameterError(
+            f"the model has the outputs {', '.join(map(shown, graph.outputs))}, and a network "
+            f"has one; say which with {wishes.call}outputs={graph.outputs[0]!r})"
+        )
+    (output,) = graph.outputs
+    if output in builder.lost:
+        raise _not_reached(builder, names, builder.lost[output], wishes)
+    if output not in builder.views or builder.views[output].draft < 0:
+        raise ArchiveError(f"the output {shown(output)} is not computed from the input by a layer")
+    return builder.views[output].draft
+
+
+def _not_reached(
+    builder: Builder, names: list[str], lost: Lost, wishes: Wishes
+) -> NotReachedError:
+    """What is in the way, and the layers below it, with the call that gives them."""
+    node = lost.node
+    module = module_of(node, builder.graph, wishes.modules)
+    where = f" in the module {shown(module)}" if module and module != node.name else ""
+    text = f"node {shown(node.name or node.outputs[0])} ({node.op}){where} cannot be a layer: "
+    text += lost.reason
+    if begins_with_stft(builder.graph):
+        text += (
+            ". The model makes a spectrogram of samples: with frontend={'sr': ...}, its sample "
+            "rate, that becomes the front end"
+        )
+    below = [builder.views[name].draft for name in node.inputs if name in builder.views]
+    ends = [place for place in below if place >= 0]
+    if not ends:
+        return NotReachedError(f"{text}. No layer comes before it")
+    reach = ancestors(builder.drafts, *ends)
+    some = [names[i] for i in reach if not builder.drafts[i].suffix] or [names[i] for i in reach]
+    # Better the layer before the module than one in the midst of it.
+    before = [name for name in some if not module or not f"{name}.".startswith(f"{module}.")]
+    last = (before or some)[-1]
+    return NotReachedError(
+        f"{text}. What comes before it can be imported: {wishes.call}outputs={last!r}); "
+        f"the layers are {', '.join(some)}"
+    )
+
+
+def ancestors(drafts: Sequence[Draft], *lasts: int) -> list[int]:
+    """Places of the layers on which some depend, and of these, in order."""
+    needed: set[int] = set()
+    waiting = [place for place in lasts if place >= 0]
+    while waiting:
+        place = waiting.pop()
+        if place not in needed:
+            needed.add(place)
+            waiting += [k for k in drafts[place].inputs if k >= 0]
+    return sorted(needed)

@@ -1,0 +1,249 @@
+"""Layers of a network as they are made from those of Keras: what axis is which, and names.
+
+A tensor of Keras has its axes in one of several orders, and ours are (C, H, W). `Value.axes`
+says which of C, H and W each axis of the tensor behind the batch is:
+
+=========  ======================================================================
+``HWC``    (batch, rows, columns, channels), ``channels_last``
+``CHW``    ``channels_first``
+``WC``     (batch, steps, channels) of a 1-D network, which is C x 1 x W here
+``C``      flat
+=========  ======================================================================
+
+So a Permute of Keras moves nothing: it writes the letters in another order. Only where a layer
+needs its channels at a certain axis and finds other letters there, values are moved by a layer
+called ``<name>.layout``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...errors import ArchiveError, shown
+from ..archive import MAX_LAYERS, MAX_TOTAL_BYTES
+from ..layers import INPUT, Layer, Shape, layer_from_record
+from ..network import as_float32
+from .keras_graph import Node
+from .keras_weights import Weights
+
+__all__ = ["Builder", "UnsupportedError", "Value", "reordered", "standard_axes"]
+
+Array = NDArray[Any]
+
+# Values of a map that are counted one by one: far above any use, and 256 MB of places.
+_MOST_PLACES = 1 << 25
+
+
+class UnsupportedError(Exception):
+    """A layer of Keras that no layers here can say; the text says why."""
+
+
+@dataclass(frozen=True)
+class Value:
+    """What a layer puts out.
+
+    Attributes
+    ----------
+    name : str
+        The layer.
+    axes : str
+        See above.
+    shape : (C, H, W)
+        None where unknown.
+    order : array, optional
+        Of a flat value: Keras's i-th number is ours at ``order[i]``. None: the same.
+    """
+
+    name: str
+    axes: str
+    shape: Shape
+    order: NDArray[np.intp] | None = None
+
+    @property
+    def sizes(self) -> list[int | None]:
+        """The sizes of Keras's axes."""
+        return [self.shape["CHW".index(axis)] for axis in self.axes]
+
+    def letter(self, axis: Any) -> str:
+        """The letter of one of Keras's axes, which count from 1 behind the batch, or from -1."""
+        rank = len(self.axes)
+        if isinstance(axis, (list, tuple)) and len(axis) == 1:
+            axis = axis[0]
+        if type(axis) is not int or not (1 <= axis <= rank or -rank <= axis <= -1):
+            raise UnsupportedError(f"it works along axis {shown(axis)} of {rank + 1}")
+        return self.axes[axis - 1 if axis > 0 else axis]
+
+
+def standard_axes(rank: int, channels: int = -1) -> str:
+    """The letters of a tensor whose channels are at an axis, counted from -1 or from 1."""
+    axes = list("HW"[3 - rank:]) if rank < 3 else list("HW")
+    axes.insert(channels - 1 if channels > 0 else len(axes) + 1 + channels, "C")
+    return "".join(axes)
+
+
+@dataclass
+class Builder:
+    """Layers and arrays made so far.
+
+    Attributes
+    ----------
+    weights : Weights
+    major : int or None
+        The version of Keras.
+    wanted : mapping of str to str
+        The axes that what follows a layer would like best, by the name of the layer.
+    flipped : bool
+        Whether convolutions were true ones, with Theano's padding.
+    """
+
+    weights: Weights
+    major: int | None
+    wanted: Mapping[str, str]
+    flipped: bool = False
+    layers: list[Layer] = field(default_factory=list)
+    built_arrays: dict[str, NDArray[np.float32]] = field(default_factory=dict)
+    _shapes: dict[str, Shape] = field(default_factory=dict)
+    _bytes: int = 0
+
+    def arrays(self, node: Node, *roles: str) -> list[NDArray[np.float32]]:
+        """The arrays of a layer of Keras, as float32, in its own layout."""
+        if not roles:
+            return []
+        found = self.weights.arrays(node.path, roles)
+        return [as_float32(f"{node.name}.{role}", array) for role, array in zip(roles, found)]
+
+    def add(
+        self, kind: str, name: str, values: Value | Sequence[Value],
+        parameters: Mapping[str, Any] | None = None, *, arrays: Mapping[str, Array] | None = None,
+        axes: str | None = None, order: NDArray[np.intp] | None = None,
+    ) -> Value:
+        """Add a layer; the axes of what it puts out are those of its first input if not given."""
+        taken = [values] if isinstance(values, Value) else list(values)
+        # A layer of this name would hide the input of the network.
+        name = f"{INPUT}:0" if name == INPUT else name
+        if name in self._shapes:
+            raise ArchiveError(f"two layers have the name {shown(name)}")
+        if len(self.layers) >= MAX_LAYERS:
+            raise ArchiveError(f"the network has more than {MAX_LAYERS} layers")
+        for suffix, array in (arrays or {}).items():
+            key = f"{name}.{suffix}"
+            self._bytes += 4 * array.size
+            if self._bytes > MAX_TOTAL_BYTES:
+                raise ArchiveError(f"found more than {MAX_TOTAL_BYTES} bytes of weights")
+            self.built_arrays[key] = np.ascontiguousarray(array, np.float32)
+        record = {"type": kind, "name": name, "inputs": [value.name for value in taken]}
+        layer = layer_from_record({**record, **(parameters or {})})
+        layer.check_arrays(self.built_arrays)
+        shape = layer.joined_shape([value.shape for value in taken], self.built_arrays)
+        self._shapes[name] = shape
+        self.layers.append(layer)
+        return Value(name, taken[0].axes if axes is None else axes, shape, order)
+
+    def same(self, name: str, value: Value, axes: str | None = None) -> Value:
+        """A layer that changes nothing, so that its name is there, maybe with other axes."""
+        return self.add("dropout", name, value, axes=axes or value.axes, order=value.order)
+
+    def scaled(
+        self, name: str, value: Value, scale: float, shift: float = 0.0
+    ) -> Value:
+        """Every value times a number plus a number."""
+        known = [(n, axis) for axis, n in zip("CHW", value.shape) if n is not None]
+        size, axis = min(known, default=(_MOST_PLACES, ""))
+        if size >= _MOST_PLACES:
+            raise UnsupportedError("the sizes of its input are not known; give input_shape=")
+        arrays = {"weight": np.full(size, scale), "bias": np.full(size, shift)}
+        return self.add(
+            "affine", name, value, {"axis": axis}, arrays=arrays, order=value.order
+        )
+
+    def with_axes(self, node: Node, value: Value, axes: str) -> Value:
+        """The same tensor of Keras with other letters: values are moved where they must be."""
+        value = self.in_order(value)
+        if value.axes == axes:
+            return value
+        source = dict(zip(axes, value.axes))
+        # Axes of size 1 that Keras does not have take what is left.
+        left = [axis for axis in "CHW" if axis not in value.axes]
+        left.sort(key=lambda axis: axis in axes)
+        for axis in "CHW":
+            if axis not in source:
+                source[axis] = axis if axis in left else left[0]
+                left.remove(source[axis])
+        moved = "".join(source[axis] for axis in "CHW")
+        name = self._free(f"{node.name}.layout")
+        return self.add("permute", name, value, {"axes": moved}, axes=axes)
+
+    def channels_at(self, node: Node, value: Value, axis: int) -> Value:
+        """The same tensor of Keras, with C at an axis (from 1 behind the batch, or from -1)."""
+        if value.letter(axis) == "C":
+            return value
+        return self.with_axes(node, value, standard_axes(len(value.axes), axis))
+
+    def in_order(self, value: Value) -> Value:
+        """The same, if its numbers are in the order of Keras."""
+        if value.order is not None:
+            raise UnsupportedError(
+                "it follows a Flatten, and only Dense, BatchNormalization, Concatenate and "
+                "functions of single values can follow the Flatten of a map"
+            )
+        return value
+
+    def flattened(self, name: str, value: Value, axes: str | None = None) -> Value:
+        """A flat value; `axes` is the order in which Keras reads the axes, the last one fastest."""
+        axes = value.axes if axes is None else axes
+        shape = value.shape
+        order: NDArray[np.intp] | None = None
+        long = [axis for axis in axes if shape["CHW".index(axis)] != 1]
+        if long != sorted(long):
+            c, h, w = shape
+            if c is None or h is None or w is None:
+                raise UnsupportedError(
+                    "it flattens a map whose size is not known; give input_shape=(C, H, W)"
+                )
+            count = c * h * w
+            if count > _MOST_PLACES:
+                raise ArchiveError(f"layer {shown(name)} flattens {count} values")
+            places = np.arange(count, dtype=np.intp).reshape(c, h, w)
+            whole = axes + "".join(axis for axis in "CHW" if axis not in axes)
+            order = places.transpose(["CHW".index(axis) for axis in whole]).reshape(-1)
+        return self.add("flatten", name, value, axes="C", order=order)
+
+    def aligned(self, node: Node, values: Sequence[Value]) -> list[Value]:
+        """Several values with the axes of the first one."""
+        first = values[0]
+        for value in values:
+            if len(value.axes) != len(first.axes):
+                raise UnsupportedError(
+                    f"its inputs have {len(first.axes) + 1} and {len(value.axes) + 1} axes"
+                )
+        return [
+            value if value.axes == first.axes else self.with_axes(node, value, first.axes)
+            for value in values
+        ]
+
+    def _free(self, name: str) -> str:
+        """`name`, or with a number that makes it new."""
+        number, new = 1, name
+        while new in self._shapes:
+            number += 1
+            new = f"{name}{number}"
+        return new
+
+
+def reordered(array: Array, value: Value) -> Array:
+    """Numbers for each feature in our order; `array` has them in Keras's along its last axis."""
+    if value.order is None:
+        return array
+    if not array.ndim or array.shape[-1] != len(value.order):
+        raise ArchiveError(
+            f"found an array of shape {array.shape}, wanted {len(value.order)} in the last axis"
+        )
+    out = np.empty_like(array)
+    out[..., value.order] = array
+    return out
+

@@ -1,0 +1,166 @@
+"""Names of layers: those that modules have in the original work.
+
+A layer is called like the module that it was exported from, ``features.3``. The module is
+
+1. the owner of the layer's weight ``features.3.weight``;
+2. the last scope that PyTorch's newer exporter wrote down;
+3. the path in a node's name, ``/features/features.3/conv/Conv``.
+
+A module that is used again is ``features.3:1`` the second time. Operators that a module
+applies by itself, among modules of its own, are called after it and their type: ``block.add``,
+``block.relu1``, ``block.relu2``; those outside all modules ``relu1``, ``relu2``.
+
+Every module whose output is a layer's output is another name of that layer.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Collection, Sequence
+
+from .. import layers as nn
+from .building import Draft
+from .graph import Graph, Node
+from .views import View
+
+__all__ = ["layer_names", "module_aliases", "module_of"]
+
+_WITH_WEIGHT = ("Conv", "ConvTranspose", "Gemm", "MatMul", "Linear", "BatchNormalization",
+                "PRelu", "InstanceNormalization", "LayerNormalization", "GroupNormalization")
+_LONGEST = 120
+
+
+def module_of(node: Node, graph: Graph, modules: Collection[str] = ()) -> str:
+    """The path of the module that a node belongs to; "" where none is known."""
+    return _owner(node, graph) or _scope(node, modules)
+
+
+def _owner(node: Node, graph: Graph) -> str:
+    """The module that owns the weight, from the weight's name."""
+    if node.op not in _WITH_WEIGHT:
+        return ""
+    for name in (node.input(1), graph.origins.get(node.input(1), "")):
+        if name.endswith(".weight") and "::" not in name:
+            return name[: -len(".weight")]
+    return ""
+
+
+def _scope(node: Node, modules: Collection[str]) -> str:
+    if node.scopes:
+        return node.scopes[-2] if len(node.scopes) > 1 else ""
+    parts = [part for part in node.name.split("/") if part]
+    if "/" not in node.name:
+        return node.name
+    path = ""
+    for part in parts[:-1]:
+        # /features/features.3/conv: a part that repeats the path goes on from it.
+        path = part if not path or part.startswith(f"{path}.") else f"{path}.{part}"
+        again = re.fullmatch(r"(.*)_[0-9]+", path)
+        if again and path not in modules and again[1] in modules:
+            path = again[1]
+    return path
+
+
+def layer_names(
+    drafts: Sequence[Draft], graph: Graph, modules: Collection[str] = ()
+) -> list[str]:
+    """A name for each draft, all different and fit for an archive."""
+    paths = [module_of(draft.node, graph, modules) for draft in drafts]
+    inner = {module_of(node, graph, modules) for node in graph.nodes}
+    kinds: dict[str, set[str]] = {}
+    for path, draft in zip(paths, drafts):
+        if not draft.suffix:
+            kinds.setdefault(path, set()).add(draft.kind)
+    holders = {path for path in kinds if any(other.startswith(f"{path}.") for other in inner)}
+    several = Counter(
+        (path, draft.kind) for path, draft in zip(paths, drafts) if not draft.suffix
+    )
+    counts: Counter[tuple[str, str]] = Counter()
+    own: list[str] = []
+    for path, draft in zip(paths, drafts):
+        if path and len(kinds.get(path, ())) < 2 and path not in holders:
+            own.append(path)
+            continue
+        prefix = nn.LAYER_TYPES[draft.kind].prefix
+        if draft.suffix:
+            own.append(path or prefix)
+            continue
+        counts[path, draft.kind] += 1
+        alone = path and several[path, draft.kind] == 1
+        name = prefix if alone else f"{prefix}{counts[path, draft.kind]}"
+        own.append(f"{path}.{name}" if path else name)
+    # Helpers are named after the layer that they are for, which comes after them.
+    for place in range(len(drafts) - 2, -1, -1):
+        if drafts[place].suffix and drafts[place + 1].node is drafts[place].node:
+            own[place] = own[place + 1]
+    return _distinct([
+        f"{name}.{draft.suffix}" if draft.suffix else name for name, draft in zip(own, drafts)
+    ])
+
+
+def _distinct(names: Sequence[str]) -> list[str]:
+    """Legal names; one that comes again gets a number behind a colon."""
+    taken: set[str] = {nn.INPUT}
+    found = []
+    for name in names:
+        name, number = legal(name), 0
+        unique = name if name != nn.INPUT else f"{name}_layer"
+        while unique in taken:
+            number += 1
+            unique = f"{name}:{number}"
+        taken.add(unique)
+        found.append(unique)
+    return found
+
+
+def legal(name: str) -> str:
+    """A name that an archive may hold: no slashes, no control characters, not too long."""
+    name = "".join(c if c.isprintable() else "_" for c in name)
+    name = re.sub(r"[/\\]+", ".", name.replace(";", "_"))
+    name = re.sub(r"\.{2,}", ".", name).strip(". ")
+    if len(name) > _LONGEST:
+        name = f"{name[: _LONGEST // 2]}_{name[-_LONGEST // 2 :]}"
+    return name or "layer"
+
+
+def module_aliases(
+    graph: Graph, views: dict[str, View], names: Sequence[str], drafts: Sequence[Draft],
+    modules: Collection[str] = (),
+) -> dict[str, tuple[int, View]]:
+    """Other names of layers: the place of the layer, and how the module's output is read.
+
+    Of a module that puts out one value; of several, none is meant.
+    """
+    values: dict[str, set[str]] = {}
+    users: dict[str, set[str]] = {}
+    for node in graph.nodes:
+        path = module_of(node, graph, modules)
+        for name in node.inputs:
+            users.setdefault(name, set()).add(path)
+        for name in node.outputs:
+            # A folded batch norm: the weight is the convolution's, the scope the norm's.
+            for own in {path, _scope(node, modules)}:
+                for module in _upward(own):
+                    values.setdefault(module, set()).add(name)
+    found = {}
+    for module, inside in values.items():
+        ends = {
+            name for name in inside
+            if name in graph.outputs or any(
+                user != module and not user.startswith(f"{module}.")
+                for user in users.get(name, ())
+            )
+        }
+        if len(ends) != 1 or module in names or legal(module) != module or module == nn.INPUT:
+            continue
+        view = views.get(ends.pop())
+        if view is not None and view.draft >= 0:
+            found[module] = view.draft, view
+    return found
+
+
+def _upward(path: str) -> list[str]:
+    """The path and those of the modules around it."""
+    parts = path.split(".") if path else []
+    return [".".join(parts[:count]) for count in range(1, len(parts) + 1)]

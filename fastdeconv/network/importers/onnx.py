@@ -1,0 +1,131 @@
+"""Networks from ONNX files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ...errors import ParameterError, shown
+from ..network import Network
+from .assembling import import_model
+from .ends import Wishes
+from .reading import named_in_errors, read_model
+
+if TYPE_CHECKING:
+    from ...audio.frontend import Frontend
+
+__all__ = ["from_onnx", "sizes", "wanted_name"]
+
+
+def from_onnx(
+    path: str | os.PathLike[str] | bytes | Any,
+    input_shape: Sequence[int | None] | None = None,
+    *,
+    inputs: str | None = None,
+    outputs: str | None = None,
+    frontend: Frontend | dict[str, Any] | None = None,
+    classes: Sequence[str] | None = None,
+    name: str | None = None,
+) -> Network:
+    """Import a network from an ONNX model.
+
+    Every layer is compared with what ONNX Runtime, or else the reference of the package onnx,
+    computes for a random input; ``network.receipt`` says with what result.
+
+    Parameters
+    ----------
+    path : str, path, bytes or onnx.ModelProto
+        Nothing in it is run or believed unchecked; weights outside it are read from its own
+        folder only.
+    input_shape : sequence of int, optional
+        Of the model's input, with or without the batch, where the file leaves sizes open; None
+        for a size that is to be the file's.
+    inputs : str, optional
+        Which input to take, if the model has several; or the name of a value or node inside,
+        at whose output the network then begins.
+    outputs : str, optional
+        The layer to end with: its name as the network has it, the path of its module, or the
+        name of a value or node. Only what lies between has to be importable.
+    frontend : Frontend or dict, optional
+        How a clip becomes an input. ``{"sr": 16000}`` and nothing else: the model takes samples,
+        and what makes a spectrogram of them inside becomes the front end; the input of the
+        network is then that spectrogram.
+    classes : sequence of str, optional
+        Names of the outputs.
+    name : str, optional
+        By default that of the file.
+
+    Returns
+    -------
+    Network
+        Layers are called like the modules they come from, ``features.3``.
+
+        Its input is (C, H, W) as the first convolution takes it: (1, C, H, W) without the
+        batch; (1, H, W, C) with its axes moved, where the model moves them; (1, bins, frames)
+        as (1, bins, frames) before a 2-D convolution, as (bins, 1, frames) before a 1-D one;
+        (1, samples) as (1, 1, samples), or as (samples, 1, 1) before a linear layer. The
+        width may vary if every layer allows it.
+
+    Raises
+    ------
+    ParameterError
+        If an argument does not fit, or an operator has no layer: names the node and its
+        module, and says what can be imported below it.
+    ArchiveError
+        If the file is damaged, unsafe or over a limit, or the comparison fails.
+    FileNotFoundError
+        If there is no such file.
+
+    See Also
+    --------
+    from_torch : the same from a module in memory
+
+    Examples
+    --------
+    >>> import fastdeconv as fd
+    >>> net = fd.from_onnx("tagger.onnx", (1, 96, 1366))  # doctest: +SKIP
+    >>> net.receipt  # doctest: +SKIP
+    '18 of 18 layers compared with ONNX Runtime: equal to 3e-07 of their largest value ...'
+    >>> fd.from_onnx("crnn.onnx", outputs="features.12")  # doctest: +SKIP
+    <Network 'crnn': 13 layers, input 1 x 96 x ?, output 128 x 6 x ?>
+    """
+    for key, value in (("inputs", inputs), ("outputs", outputs)):
+        if value is not None and not isinstance(value, str):
+            raise ParameterError(f"{key} must be a string or None, found {shown(value)}")
+    shape = None if input_shape is None else sizes(input_shape, may_be_open=True)
+    model, label = read_model(path)
+    if name is None and isinstance(path, (str, os.PathLike)):
+        name = wanted_name(Path(path).stem)
+    wishes = Wishes("from_onnx(..., ", shape, inputs, outputs, frontend, classes, name)
+    with named_in_errors(label), np.errstate(all="ignore"):
+        return import_model(model, label, wishes)
+
+
+def sizes(value: Any, *, may_be_open: bool = False) -> tuple[int | None, ...]:
+    """`value` as a shape.
+
+    Raises
+    ------
+    ParameterError
+        If it is none, or has a size that is not a positive int.
+    """
+    given = value if isinstance(value, (list, tuple)) else ()
+    found = [
+        int(n) if isinstance(n, (int, np.integer)) and not isinstance(n, bool) else
+        None if n is None and may_be_open else 0
+        for n in given
+    ]
+    if not found or any(n is not None and not 1 <= n < 2**31 for n in found):
+        raise ParameterError(
+            f"input_shape must be a sequence of positive ints, found {shown(value)}"
+        )
+    return tuple(found)
+
+
+def wanted_name(text: str) -> str | None:
+    """A name that a network may have."""
+    return text if text and text.isprintable() else None

@@ -1,0 +1,96 @@
+"""A model from a file, told by its content, not by its name."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from pathlib import Path
+from typing import Any
+
+from ...errors import ArchiveError, shown
+from ...files import open_regular
+from ..network import Network
+
+__all__ = ["open_model"]
+
+_HDF5 = b"\x89HDF\r\n\x1a\n"
+_ZIP = b"PK\x03\x04"
+_PICKLE = b"\x80"
+
+
+def open_model(path: str | os.PathLike[str], **options: Any) -> Network:
+    """A network from an archive of ours, an ONNX file or a Keras file.
+
+    Parameters
+    ----------
+    path : str or path
+    **options
+        Of `from_onnx` or `from_keras`; None of them for an archive.
+
+    Raises
+    ------
+    ArchiveError
+        If the file is none of these, or is damaged or unsafe.
+    ParameterError
+        If an option does not belong to the kind of file.
+    FileNotFoundError
+        If there is no such file.
+    """
+    kind = _kind_of(Path(path))
+    if kind == "archive":
+        return _plain(path, options)
+    if kind == "keras":
+        from .keras import from_keras
+
+        inputs = options.pop("inputs", None)
+        if inputs is not None:
+            raise ArchiveError(f"{shown(os.fspath(path))}: a Keras model takes no inputs=")
+        return from_keras(path, **options)
+    from .onnx import from_onnx
+
+    return from_onnx(path, **options)
+
+
+def _plain(path: str | os.PathLike[str], options: dict[str, Any]) -> Network:
+    given = [key for key, value in options.items() if value is not None]
+    if given:
+        raise ArchiveError(
+            f"{shown(os.fspath(path))} is a network already: {', '.join(given)} "
+            f"{'is' if len(given) == 1 else 'are'} for models of other frameworks"
+        )
+    return Network.load(path)
+
+
+def _kind_of(path: Path) -> str:
+    """ "archive", "keras" or "onnx"."""
+    with open_regular(path) as file:
+        begin = file.read(8)
+    if begin == _HDF5:
+        return "keras"
+    if begin[:4] == _ZIP:
+        return _kind_of_zip(path)
+    if begin[:1] == _PICKLE:
+        raise ArchiveError(f"{shown(str(path))}: {_CHECKPOINT}")
+    # Nothing marks the beginning of an ONNX file but the number of a field.
+    if begin[:1] == b"\x08" or path.suffix.lower() == ".onnx":
+        return "onnx"
+    return "archive"
+
+
+_CHECKPOINT = (
+    "a pickle, as PyTorch saves checkpoints, could run anything and is not opened: build the "
+    "module, load its state_dict with weights_only=True and call fastdeconv.from_torch"
+)
+
+
+def _kind_of_zip(path: Path) -> str:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError):
+        return "archive"  # which says what is wrong with it
+    if "config.json" in names and any(name.endswith(".weights.h5") for name in names):
+        return "keras"
+    if any(name == "data.pkl" or name.endswith("/data.pkl") for name in names):
+        raise ArchiveError(f"{shown(str(path))}: {_CHECKPOINT}")
+    return "archive"

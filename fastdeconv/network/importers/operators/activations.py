@@ -1,0 +1,156 @@
+"""Functions of every value by itself, and softmax."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..building import Builder, CannotImportError, Operator
+from ..graph import Node
+from ..views import View
+
+__all__ = ["celu", "clip", "elu", "gelu", "hard_sigmoid", "leaky_relu", "log_softmax", "power",
+           "prelu", "reciprocal", "same", "selu", "softmax", "softplus", "swish"]
+
+
+def same(kind: str) -> Operator:
+    """An operator that is a layer as it is."""
+
+    def function(builder: Builder, node: Node) -> View:
+        return builder.on(builder.view(node, 0), kind)
+
+    return function
+
+
+def plain(number: Any) -> float:
+    """The shortest number that is the same in float32: 0.01 for 0.009999999776482582."""
+    return float(str(np.float32(number)))
+
+
+def gelu(builder: Builder, node: Node) -> View:
+    form = node.attributes.get("approximate", "none")
+    return builder.on(builder.view(node, 0), "gelu", approximate=form)
+
+
+def softplus(builder: Builder, node: Node) -> View:
+    given = node.attributes
+    return builder.on(builder.view(node, 0), "softplus", beta=plain(given.get("beta", 1.0)),
+                      threshold=plain(given.get("threshold", 20.0)))
+
+
+def swish(builder: Builder, node: Node) -> View:
+    if node.attributes.get("alpha", 1.0) != 1.0:
+        raise CannotImportError("it is a swish with alpha other than 1")
+    return builder.on(builder.view(node, 0), "silu")
+
+
+def leaky_relu(builder: Builder, node: Node) -> View:
+    slope = plain(node.attributes.get("alpha", 0.01))
+    return builder.on(builder.view(node, 0), "leaky_relu", negative_slope=slope)
+
+
+def prelu(builder: Builder, node: Node) -> View:
+    view, slope = builder.view(node, 0), builder.needed(node, 1)
+    full = slope.reshape((1,) * (len(view.shape) - slope.ndim) + slope.shape)
+    varying = [axis for axis, n in enumerate(full.shape) if n > 1]
+    if not varying:
+        return builder.on(view, "prelu", {"weight": full.reshape(-1)})
+    view, letters = builder.letters(view)
+    if len(varying) > 1 or letters[varying[0]] != "C":
+        raise CannotImportError(f"its slopes {slope.shape} are not one for each channel")
+    return builder.on(view, "prelu", {"weight": full.reshape(-1)})
+
+
+def elu(builder: Builder, node: Node) -> View:
+    alpha = plain(node.attributes.get("alpha", 1.0))
+    return builder.on(builder.view(node, 0), "elu", alpha=alpha)
+
+
+def _scaled(builder: Builder, view: View, scale: float, shift: float = 0.0,
+            suffix: str = "") -> View:
+    channels = view.sizes[0]
+    arrays = {"weight": np.full(channels, scale), "bias": np.full(channels, shift)}
+    return builder.on(view, "affine", arrays, suffix=suffix)
+
+
+def celu(builder: Builder, node: Node) -> View:
+    """alpha ELU(x / alpha)."""
+    alpha, view = plain(node.attributes.get("alpha", 1.0)), builder.view(node, 0)
+    if alpha == 1:
+        return builder.on(view, "elu")
+    inner = _scaled(builder, view, 1 / alpha, suffix="scale")
+    return _scaled(builder, builder.on(inner, "elu", suffix="elu"), alpha)
+
+
+def selu(builder: Builder, node: Node) -> View:
+    alpha = node.attributes.get("alpha", 1.67326319217681884765625)
+    gamma = node.attributes.get("gamma", 1.05070102214813232421875)
+    view = builder.view(node, 0)
+    if abs(alpha - 1.6732632) < 1e-5 and abs(gamma - 1.0507010) < 1e-5:
+        return builder.on(view, "selu")
+    return _scaled(builder, builder.on(view, "elu", alpha=plain(alpha), suffix="elu"), gamma)
+
+
+def clip(builder: Builder, node: Node) -> View:
+    ends: list[float | None] = []
+    for place, key in ((1, "min"), (2, "max")):
+        array = builder.constant(node, place)
+        number = node.attributes.get(key) if array is None else float(array.reshape(-1)[0])
+        ends.append(None if number is None or abs(number) > 3e38 else plain(number))
+    view = builder.view(node, 0)
+    if ends == [None, None]:
+        return view
+    if ends == [0.0, None]:
+        return builder.on(view, "relu")
+    return builder.on(view, "clip", min=ends[0], max=ends[1])
+
+
+def hard_sigmoid(builder: Builder, node: Node) -> View:
+    alpha, beta = node.attributes.get("alpha", 0.2), node.attributes.get("beta", 0.5)
+    view = builder.view(node, 0)
+    if abs(alpha - 1 / 6) < 1e-5 and beta == 0.5:
+        return builder.on(view, "hardsigmoid")
+    return builder.on(_scaled(builder, view, alpha, beta, "line"), "clip", min=0.0, max=1.0)
+
+
+def power(builder: Builder, node: Node) -> View:
+    exponent = builder.needed(node, 1)
+    if exponent.size != 1:
+        raise CannotImportError(f"its exponent has the shape {exponent.shape}, wanted one number")
+    number, view = float(exponent.reshape(-1)[0]), builder.view(node, 0)
+    if number == 1:
+        return view
+    kind = {2.0: "square", 0.5: "sqrt"}.get(number)
+    return builder.on(view, kind) if kind else builder.on(view, "power", exponent=plain(number))
+
+
+def reciprocal(builder: Builder, node: Node) -> View:
+    return builder.on(builder.view(node, 0), "power", exponent=-1.0)
+
+
+def _over_channels(builder: Builder, node: Node, kind: str) -> View:
+    view, letters = builder.letters(builder.view(node, 0))
+    rank = len(view.shape)
+    newer = builder.graph.opset >= 13
+    axis = int(node.attributes.get("axis", -1 if newer else 1)) % rank
+    # Before version 13 all axes from that one on were one.
+    axes = [axis] if newer else [i for i in range(axis, rank) if view.shape[i] > 1] or [axis]
+    if len(axes) > 1:
+        raise CannotImportError("it is a softmax over several axes")
+    letter = letters[axes[0]]
+    if letter is None or letter == "C":
+        if letter is None and view.sizes[0] > 1:
+            raise CannotImportError("it is a softmax over one value")
+        return builder.on(view, kind)
+    swap = {letter: "C", "C": letter}
+    moved = tuple(swap.get(name, name) if name else None for name in letters)
+    return builder.on(builder.settle(view, moved), kind)
+
+
+def softmax(builder: Builder, node: Node) -> View:
+    return _over_channels(builder, node, "softmax")
+
+
+def log_softmax(builder: Builder, node: Node) -> View:
+    return _over_channels(builder, node, "log_softmax")

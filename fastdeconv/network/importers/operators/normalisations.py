@@ -1,0 +1,129 @@
+"""Scales and shifts, by stored numbers or by statistics of the input."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..building import Builder, CannotImportError
+from ..graph import Node
+from ..views import View, completed
+from .activations import plain
+from .windows import over_window
+
+__all__ = ["batch_norm", "group_norm", "group_normalization", "instance_norm",
+           "layer_normalization", "local_response_norm", "scale_shift", "standardise"]
+
+
+def batch_norm(builder: Builder, node: Node) -> View:
+    if node.attributes.get("training_mode", 0):
+        raise CannotImportError(
+            "it is a batch norm in training; export the network after module.eval()"
+        )
+    view, letters = builder.letters(builder.view(node, 0))
+    place = 1 if len(view.shape) > 1 else 0
+    axis = completed(view, letters)[place]
+    if axis is None:
+        raise CannotImportError(f"its input {view.shape} has no axis for channels")
+    names = ("weight", "bias", "running_mean", "running_var")
+    arrays = {name: builder.needed(node, i) for i, name in enumerate(names, start=1)}
+    return builder.on(view, "batch_norm2d", arrays, axis=axis,
+                      eps=plain(node.attributes.get("epsilon", 1e-5)))
+
+
+def scale_shift(builder: Builder, node: Node) -> View:
+    view = builder.view(node, 0)
+    rank = len(view.shape)
+    given = [builder.needed(node, place) for place in (1, 2)]
+    full = [array.reshape((1,) * (rank - array.ndim) + array.shape) for array in given]
+    varying = sorted({axis for array in full for axis, n in enumerate(array.shape) if n > 1})
+    if len(varying) > 1:
+        raise CannotImportError(
+            f"its constants vary along more than one axis: {full[0].shape} and {full[1].shape}"
+        )
+    if not varying:
+        if float(full[0].reshape(-1)[0]) == 1 and float(full[1].reshape(-1)[0]) == 0:
+            return view
+        axis, count = "C", view.sizes[0]
+    else:
+        view, letters = builder.letters(view)
+        axis, count = str(letters[varying[0]]), view.shape[varying[0]]
+    scale, shift = (np.broadcast_to(array.reshape(-1), (count,)) for array in full)
+    return builder.on(view, "affine", {"weight": scale, "bias": shift}, axis=axis)
+
+
+def instance_norm(builder: Builder, node: Node) -> View:
+    view = over_window(builder, node, len(builder.view(node, 0).shape))
+    scale, shift = builder.needed(node, 1), builder.needed(node, 2)
+    affine = bool((scale != 1).any() or (shift != 0).any())
+    return builder.on(view, "instance_norm", {"weight": scale, "bias": shift} if affine else {},
+                      affine=affine, eps=plain(node.attributes.get("epsilon", 1e-5)))
+
+
+def group_normalization(builder: Builder, node: Node) -> View:
+    """ONNX's own; before version 21 scale and shift are numbers for groups."""
+    groups = int(node.attributes["num_groups"])
+    view = over_window(builder, node, len(builder.view(node, 0).shape))
+    scale, shift = builder.needed(node, 1), builder.needed(node, 2)
+    channels = view.sizes[0]
+    if len(scale) == groups:
+        scale, shift = (np.repeat(array, channels // groups) for array in (scale, shift))
+    return _grouped(builder, view, groups, node.attributes.get("epsilon", 1e-5), scale, shift)
+
+
+def group_norm(builder: Builder, node: Node) -> View:
+    view = over_window(builder, node, len(builder.view(node, 0).shape))
+    scale, shift = builder.floats(node, 1), builder.floats(node, 2)
+    given = node.attributes
+    return _grouped(builder, view, int(given["groups"]), given["eps"], scale, shift)
+
+
+def _grouped(builder: Builder, view: View, groups: int, eps: float,
+             scale: NDArray[Any] | None, shift: NDArray[Any] | None) -> View:
+    arrays: dict[str, Any] = {}
+    if scale is not None:
+        arrays = {"weight": scale, "bias": np.zeros_like(scale) if shift is None else shift}
+    return builder.on(view, "group_norm", arrays, groups=groups, eps=plain(eps),
+                      affine=scale is not None)
+
+
+def layer_normalization(builder: Builder, node: Node) -> View:
+    rank = len(builder.view(node, 0).shape)
+    axes = list(range(int(node.attributes.get("axis", -1)) % rank, rank))
+    return _standardised(builder, node, axes, node.attributes.get("epsilon", 1e-5))
+
+
+def standardise(builder: Builder, node: Node) -> View:
+    return _standardised(builder, node, node.attributes["axes"], node.attributes["eps"])
+
+
+def _standardised(builder: Builder, node: Node, axes: list[int], eps: float) -> View:
+    """Layer normalisation over axes of the file's array."""
+    view, letters = builder.letters(builder.view(node, 0))
+    named = [axis for axis in axes if letters[axis]]
+    if not named:
+        raise CannotImportError("it normalises single values")
+    scale, shift = builder.floats(node, 1), builder.floats(node, 2)
+    arrays: dict[str, Any] = {}
+    if scale is not None:
+        full = [view.shape[axis] for axis in axes]
+        shift = np.zeros_like(scale) if shift is None else shift
+        kept = [view.shape[axis] for axis in named]
+        order = sorted(range(len(named)), key=lambda i: "CHW".index(str(letters[named[i]])))
+        for key, array in (("weight", scale), ("bias", shift)):
+            arrays[key] = np.broadcast_to(array, full).reshape(kept).transpose(order)
+    text = "".join(letter for letter in "CHW" if letter in [letters[axis] for axis in named])
+    return builder.on(view, "layer_norm", arrays, axes=text, eps=plain(eps),
+                      affine=scale is not None)
+
+
+def local_response_norm(builder: Builder, node: Node) -> View:
+    given = node.attributes
+    size = int(given["size"])
+    if size % 2 == 0:
+        raise CannotImportError(f"it normalises over an even number of channels, {size}")
+    view = over_window(builder, node, len(builder.view(node, 0).shape))
+    return builder.on(view, "local_response_norm", size=size, alpha=plain(given.get("alpha", 1e-4)),
+                      beta=plain(given.get("beta", 0.75)), k=plain(given.get("bias", 1.0)))

@@ -1,0 +1,137 @@
+"""Pools, and means, maxima and sums over whole axes."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from ..building import Builder, CannotImportError
+from ..graph import Node
+from ..views import View
+from .windows import over_window, window
+
+__all__ = ["average_pool", "global_average_pool", "global_max_pool", "max_pool", "reduce_l2",
+           "reduce_max", "reduce_mean", "reduce_sum"]
+
+
+def _pool(builder: Builder, node: Node, kind: str, **more: Any) -> View:
+    given = node.attributes
+    kernel = [int(n) for n in given["kernel_shape"]]
+    view = over_window(builder, node, len(kernel) + 2)
+    ceil = bool(given.get("ceil_mode", 0))
+    plain = window(node, len(kernel), view.shape[2:], tuple(kernel), ceil=ceil)
+    dilation = plain.pop("dilation")
+    if kind == "max_pool2d":
+        plain["dilation"] = dilation
+    elif dilation != 1:
+        raise CannotImportError("it is an average pool with dilation")
+    pair = (1, *kernel) if len(kernel) == 1 else tuple(kernel)
+    plain["kernel_size"] = pair[0] if pair[0] == pair[1] else pair
+    draft = builder.put(kind, view, ceil_mode=ceil, **plain, **more)
+    return builder.read(draft, "CHW", _in_rank(builder, draft, len(view.shape)))
+
+
+def _in_rank(builder: Builder, draft: int, rank: int) -> tuple[int, ...]:
+    c, h, w = builder.drafts[draft].sizes
+    return (1, c, h, w) if rank == 4 else (1, c, w)
+
+
+def max_pool(builder: Builder, node: Node) -> View:
+    return _pool(builder, node, "max_pool2d")
+
+
+def average_pool(builder: Builder, node: Node) -> View:
+    counted = bool(node.attributes.get("count_include_pad", 0))
+    return _pool(builder, node, "avg_pool2d", count_include_pad=counted)
+
+
+def _axes(builder: Builder, node: Node, rank: int) -> list[int]:
+    axes = builder.ints(node, "axes", 1)
+    if not axes:
+        if node.attributes.get("noop_with_empty_axes", 0):
+            return []
+        axes = list(range(rank))
+    return [axis % rank for axis in axes]
+
+
+def _reduced(
+    builder: Builder, view: View, axes: list[int], kind: str
+) -> tuple[View, tuple[str, ...]]:
+    """The view with one value along some axes, and the letters of those."""
+    view, letters = builder.letters(view)
+    gone = tuple(sorted(str(letters[axis]) for axis in axes if letters[axis]))
+    shape = [1 if axis in axes else n for axis, n in enumerate(view.shape)]
+    if not gone:
+        return view, gone
+    whole = all(letter in gone or view.size(letter) == 1 for letter in "HW")
+    if whole and "C" not in gone:
+        kind = {"reduce_mean": "global_avg_pool2d", "reduce_max": "global_max_pool2d"}[kind]
+        draft = builder.put(kind, view)
+    else:
+        draft = builder.put(kind, view, axes="".join(gone))
+    return builder.read(draft, view.order, shape), gone
+
+
+def _reduce(builder: Builder, node: Node, kind: str) -> View:
+    view = builder.view(node, 0)
+    made, _ = _reduced(builder, view, _axes(builder, node, len(view.shape)), kind)
+    return View(made.draft, made.sizes, made.order, builder.shape(node))
+
+
+def reduce_mean(builder: Builder, node: Node) -> View:
+    return _reduce(builder, node, "reduce_mean")
+
+
+def reduce_max(builder: Builder, node: Node) -> View:
+    return _reduce(builder, node, "reduce_max")
+
+
+def _global(builder: Builder, node: Node, kind: str) -> View:
+    view = builder.view(node, 0)
+    made, _ = _reduced(builder, view, list(range(2, len(view.shape))), kind)
+    return View(made.draft, made.sizes, made.order, builder.shape(node))
+
+
+def global_average_pool(builder: Builder, node: Node) -> View:
+    return _global(builder, node, "reduce_mean")
+
+
+def global_max_pool(builder: Builder, node: Node) -> View:
+    return _global(builder, node, "reduce_max")
+
+
+def _times(builder: Builder, view: View, number: float) -> View:
+    channels = view.sizes[0]
+    arrays = {"weight": np.full(channels, number), "bias": np.zeros(channels)}
+    return builder.on(view, "affine", arrays)
+
+
+def _sum(builder: Builder, view: View, axes: list[int]) -> View:
+    count = math.prod(view.shape[axis] for axis in axes)
+    made, gone = _reduced(builder, view, axes, "reduce_mean")
+    if not gone:
+        return made
+    builder.drafts[made.draft].suffix = "mean"
+    made = _times(builder, made, float(count))
+    builder.drafts[made.draft].sized = True
+    return made
+
+
+def reduce_sum(builder: Builder, node: Node) -> View:
+    view = builder.view(node, 0)
+    made = _sum(builder, view, _axes(builder, node, len(view.shape)))
+    return View(made.draft, made.sizes, made.order, builder.shape(node))
+
+
+def reduce_l2(builder: Builder, node: Node) -> View:
+    """The square root of the sum of squares."""
+    view = builder.view(node, 0)
+    axes = _axes(builder, node, len(view.shape))
+    squares = builder.on(view, "square", suffix="square")
+    made = _sum(builder, squares, axes)
+    if builder.drafts[made.draft].kind == "affine":
+        builder.drafts[made.draft].suffix = "sum"
+    made = builder.on(made, "sqrt")
+    return View(made.draft, made.sizes, made.order, builder.shape(node))

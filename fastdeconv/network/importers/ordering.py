@@ -1,0 +1,115 @@
+"""The nodes of an ONNX file: fused ones taken apart, and all in an order to compute them in."""
+
+from __future__ import annotations
+
+import heapq
+from typing import Any
+
+import numpy as np
+
+from ...errors import ArchiveError, shown
+
+__all__ = ["said", "sort", "take_apart"]
+
+
+def take_apart(onnx: Any, model: Any) -> None:
+    """ONNX Runtime's fused convolutions as what they were made of."""
+    nodes = []
+    for node in model.graph.node:
+        if node.domain == "ai.onnx":
+            node.domain = ""
+        if (node.domain, node.op_type) == ("com.microsoft", "FusedConv"):
+            nodes += _unfused(onnx, node)
+        else:
+            nodes.append(node)
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+
+
+def _unfused(onnx: Any, node: Any) -> list[Any]:
+    """A convolution, the sum with a fourth input where there is one, and the activation."""
+    values = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+    kind = values.pop("activation", b"").decode("utf-8", "replace")
+    numbers = values.pop("activation_params", [])
+    keys = {"LeakyRelu": ["alpha"], "HardSigmoid": ["alpha", "beta"], "Relu": [], "Tanh": [],
+            "Sigmoid": [], "Clip": ["min", "max"]}
+    if kind not in keys or len(numbers) != len(keys[kind]):
+        raise ArchiveError(
+            f"node {shown(node.name)} (FusedConv): found the activation {shown(kind)} with "
+            f"{shown(list(numbers))}, wanted one of {', '.join(keys)}"
+        )
+    out, name = node.output[0], node.name
+    parts = [onnx.helper.make_node("Conv", list(node.input[:3]), [f"{out}#conv"], name)]
+    parts[0].attribute.extend(
+        a for a in node.attribute if a.name not in ("activation", "activation_params")
+    )
+    last = f"{out}#conv"
+    if len(node.input) > 3 and node.input[3]:
+        parts.append(
+            onnx.helper.make_node("Add", [last, node.input[3]], [f"{out}#sum"], f"{name}_sum")
+        )
+        last = f"{out}#sum"
+    own = f"{name}_{kind.lower()}" if name else ""
+    if kind == "Clip":
+        for key, number in zip(keys[kind], numbers):
+            tensor = onnx.numpy_helper.from_array(np.float32(number).reshape(()))
+            constant = onnx.helper.make_node("Constant", [], [f"{out}#{key}"], value=tensor)
+            parts.append(constant)
+        inputs = [last, f"{out}#min", f"{out}#max"]
+        return [*parts, onnx.helper.make_node("Clip", inputs, [out], own)]
+    given = dict(zip(keys[kind], numbers))
+    return [*parts, onnx.helper.make_node(kind, [last], [out], own, **given)]
+
+
+def sort(graph: Any) -> None:
+    """Put nodes in an order in which they can be computed."""
+    known = {""} | {value.name for value in [*graph.input, *graph.initializer]}
+    known.update(value.values.name for value in graph.sparse_initializer)
+    made: dict[str, int] = {}
+    for place, node in enumerate(graph.node):
+        for name in node.output:
+            if name and (name in made or name in known):
+                raise ArchiveError(f"{said(node)}: its output {shown(name)} is there already")
+            made[name] = place
+    waiting: list[int] = []
+    users: dict[int, list[int]] = {}
+    for place, node in enumerate(graph.node):
+        before = set()
+        for name in node.input:
+            if name in made and name:
+                before.add(made[name])
+            elif name not in known:
+                raise ArchiveError(f"{said(node)}: nothing makes its input {shown(name)}")
+        waiting.append(len(before))
+        for k in before:
+            users.setdefault(k, []).append(place)
+    ready = [place for place, count in enumerate(waiting) if not count]
+    order = []
+    heapq.heapify(ready)
+    while ready:
+        place = heapq.heappop(ready)
+        order.append(graph.node[place])
+        for user in users.get(place, ()):
+            waiting[user] -= 1
+            if not waiting[user]:
+                heapq.heappush(ready, user)
+    if len(order) < len(graph.node):
+        stuck = next(graph.node[i] for i, count in enumerate(waiting) if count)
+        raise ArchiveError(f"{said(stuck)}: it takes, by way of others, what it makes itself")
+    for value in graph.output:
+        if value.name not in made and value.name not in known:
+            raise ArchiveError(f"nothing makes the output {shown(value.name)}")
+    order = [_copied(node) for node in order]
+    del graph.node[:]
+    graph.node.extend(order)
+
+
+def _copied(node: Any) -> Any:
+    copy = type(node)()
+    copy.CopyFrom(node)
+    return copy
+
+
+def said(node: Any) -> str:
+    """A node for messages."""
+    return f"node {shown(node.name or node.output[0] if node.output else '')} ({node.op_type})"

@@ -1,0 +1,193 @@
+"""Activations that are written as products, sums and bounds."""
+
+from __future__ import annotations
+
+import math
+
+from ..graph import Graph, Node
+
+__all__ = ["as_activation", "product"]
+
+_DEEPEST = 12
+
+
+def product(graph: Graph, value: str, depth: int = 0) -> tuple[float, list[str]]:
+    """A value as a number times other values: factors through Mul, Div and Pow.
+
+    Multiplications by arrays are not looked through.
+    """
+    node = graph.made_by(value, "Mul", "Div", "Pow", "Neg")
+    if node is None or depth > _DEEPEST:
+        return 1.0, [value]
+    if node.op == "Neg":
+        number, factors = product(graph, node.inputs[0], depth + 1)
+        return -number, factors
+    left, right = node.inputs[:2]
+    by = graph.scalar(right)
+    if node.op == "Pow":
+        return (1.0, [left] * int(by)) if by in (2.0, 3.0) else (1.0, [value])
+    if by is not None:
+        number, factors = product(graph, left, depth + 1)
+        if node.op == "Div" and by == 0:
+            return 1.0, [value]
+        return (number * by if node.op == "Mul" else number / by), factors
+    if node.op == "Div":
+        return 1.0, [value]
+    by = graph.scalar(left)
+    if by is not None:
+        number, factors = product(graph, right, depth + 1)
+        return number * by, factors
+    if left in graph.constants or right in graph.constants:
+        return 1.0, [value]
+    first, second = product(graph, left, depth + 1), product(graph, right, depth + 1)
+    return first[0] * second[0], first[1] + second[1]
+
+
+def as_activation(graph: Graph, node: Node) -> bool:
+    """An activation in place of what it was taken apart into.
+
+    1. ``x * sigmoid(x)`` is Silu, ``x * hardsigmoid(x)`` HardSwish,
+       ``x * tanh(softplus(x))`` Mish;
+    2. ``x / 2 * (1 + erf(x / sqrt(2)))`` is Gelu, and so is its approximation by tanh;
+    3. ``clip(x + 3, 0, 6) / 6`` is HardSigmoid;
+    4. Max and Min with a number are Clip;
+    5. ``where(b x > t, x, softplus(b x) / b)`` is Softplus with the attributes `beta` and
+       `threshold`, and ``where(x <= 0, 0, x)`` Relu.
+    """
+    if node.op == "Where":
+        return _as_piecewise(graph, node)
+    if node.op in ("Max", "Min") and len(node.inputs) == 2:
+        return _as_clip(graph, node)
+    if node.op not in ("Mul", "Div"):
+        return False
+    number, factors = product(graph, node.outputs[0])
+    if len(factors) == 1:
+        x = _plus_three(graph, factors[0])
+        if x is not None and _near(number, 1 / 6):
+            _become(node, "HardSigmoid", x, alpha=1 / 6, beta=0.5)
+            return True
+    if len(factors) != 2:
+        return False
+    for x, gate in (factors, factors[::-1]):
+        found = _gated(graph, number, x, gate)
+        if found is not None:
+            _become(node, found[0], x, **found[1])
+            return True
+    return False
+
+
+def _gated(
+    graph: Graph, number: float, x: str, gate: str
+) -> tuple[str, dict[str, object]] | None:
+    """The operator that ``number * x * gate`` is, and its attributes."""
+    if _near(number, 1):
+        made = graph.made_by(gate, "Sigmoid", "HardSigmoid", "Tanh")
+        if made is None:
+            return None
+        taken = made.inputs[0]
+        if made.op == "Sigmoid" and taken == x:
+            return "Silu", {}
+        if made.op == "HardSigmoid" and taken == x and _is_ours(made):
+            return "HardSwish", {}
+        if made.op == "Tanh":
+            plus = graph.made_by(taken, "Softplus")
+            return ("Mish", {}) if plus is not None and plus.inputs[0] == x else None
+    if _near(number, 1 / 6) and _plus_three(graph, gate) == x:
+        return "HardSwish", {}
+    if _near(number, 0.5):
+        return _gelu(graph, x, gate)
+    return None
+
+
+def _gelu(graph: Graph, x: str, gate: str) -> tuple[str, dict[str, object]] | None:
+    inner = _plus(graph, gate, 1.0)
+    made = None if inner is None else graph.made_by(inner, "Erf", "Tanh")
+    if made is None:
+        return None
+    number, factors = product(graph, made.inputs[0])
+    if made.op == "Erf":
+        fits = _near(number, math.sqrt(0.5)) and factors == [x]
+        return ("Gelu", {"approximate": "none"}) if fits else None
+    if not _near(number, math.sqrt(2 / math.pi)) or len(factors) != 1:
+        return None
+    both = graph.made_by(factors[0], "Add")
+    if both is None:
+        return None
+    for left, cubed in (both.inputs, both.inputs[::-1]):
+        number, factors = product(graph, cubed)
+        if left == x and _near(number, 0.044715) and factors == [x] * 3:
+            return "Gelu", {"approximate": "tanh"}
+    return None
+
+
+def _as_clip(graph: Graph, node: Node) -> bool:
+    """``max(x, a)`` and ``min(x, a)`` as Clip, whose bounds are inputs."""
+    for x, bound in (node.inputs, node.inputs[::-1]):
+        number = graph.scalar(bound)
+        same = graph.shapes.get(x) == graph.shapes.get(node.outputs[0])
+        if number is not None and x not in graph.constants and same:
+            inputs = [x, bound, ""] if node.op == "Max" else [x, "", bound]
+            node.op, node.inputs, node.attributes = "Clip", inputs, {}
+            return True
+    return False
+
+
+def _as_piecewise(graph: Graph, node: Node) -> bool:
+    """Softplus with its threshold, or a ReLU, of a choice between two values."""
+    asked = graph.made_by(node.inputs[0], "Greater", "LessOrEqual")
+    limit = None if asked is None else graph.scalar(asked.inputs[1])
+    if asked is None or limit is None:
+        return False
+    if asked.op == "LessOrEqual":
+        x = node.inputs[2]
+        fits = limit == 0 and graph.scalar(node.inputs[1]) == 0 and asked.inputs[0] == x
+        if fits:
+            _become(node, "Relu", x)
+        return fits
+    x = node.inputs[1]
+    beta, factors = product(graph, asked.inputs[0])
+    inverse, soft = product(graph, node.inputs[2])
+    made = graph.made_by(soft[0], "Softplus") if len(soft) == 1 else None
+    if made is None or factors != [x] or made.inputs[0] != asked.inputs[0]:
+        return False
+    if beta <= 0 or not _near(inverse * beta, 1):
+        return False
+    _become(node, "Softplus", x, beta=beta, threshold=limit)
+    return True
+
+
+def _plus(graph: Graph, value: str, number: float) -> str | None:
+    """x if the value is ``x + number``."""
+    node = graph.made_by(value, "Add")
+    if node is None:
+        return None
+    for x, other in (node.inputs, node.inputs[::-1]):
+        found = graph.scalar(other)
+        if found is not None and _near(found, number):
+            return x
+    return None
+
+
+def _plus_three(graph: Graph, value: str) -> str | None:
+    """x if the value is ``clip(x + 3, 0, 6)``."""
+    node = graph.made_by(value, "Clip")
+    if node is None:
+        return None
+    low, high = (
+        graph.scalar(node.input(place)) if node.input(place) else node.attributes.get(key)
+        for place, key in ((1, "min"), (2, "max"))
+    )
+    return _plus(graph, node.inputs[0], 3.0) if (low, high) == (0.0, 6.0) else None
+
+
+def _is_ours(node: Node) -> bool:
+    alpha, beta = node.attributes.get("alpha", 0.2), node.attributes.get("beta", 0.5)
+    return _near(alpha, 1 / 6) and _near(beta, 0.5)
+
+
+def _near(found: float, wanted: float) -> bool:
+    return abs(found - wanted) <= 1e-4 * abs(wanted)
+
+
+def _become(node: Node, op: str, x: str, **attributes: object) -> None:
+    node.op, node.inputs, node.attributes, node.domain = op, [x], dict(attributes), ""

@@ -1,0 +1,275 @@
+"""Networks from PyTorch modules, by way of PyTorch's own exporters to ONNX."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import importlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...errors import ParameterError, shown
+from ..network import Network
+from .assembling import import_model
+from .ends import NotReachedError, Wishes
+from .onnx import sizes, wanted_name
+from .reading import named_in_errors, onnx_module, read_model
+
+if TYPE_CHECKING:
+    from ...audio.frontend import Frontend
+
+__all__ = ["from_torch"]
+
+Array = NDArray[Any]
+
+
+def from_torch(
+    module: Any,
+    input_shape: Sequence[int] | Any,
+    *,
+    frontend: Frontend | dict[str, Any] | None = None,
+    classes: Sequence[str] | None = None,
+    outputs: str | None = None,
+    name: str | None = None,
+) -> Network:
+    """Import a PyTorch module, as it computes after ``module.eval()``.
+
+    The module is exported to ONNX in memory and left as it was. Reused and in-place
+    activations, functional calls and weight norm are no problem. Every layer is compared with
+    the exported model, and where a module has its name with that module's output;
+    ``network.receipt`` says with what result.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+    input_shape : sequence of int, or torch.Tensor
+        The shape of an input, with or without the batch, or an input with its batch of 1.
+    frontend : Frontend or dict, optional
+        How a clip becomes an input. ``{"sr": 16000}`` and nothing else: the model takes samples,
+        and what makes a spectrogram of them inside becomes the front end; the input of the
+        network is then that spectrogram.
+    classes : sequence of str, optional
+        Names of the outputs.
+    outputs : str, optional
+        The module to end with, ``"features.5"``. What follows it need not be importable.
+    name : str, optional
+        By default that of the module's class.
+
+    Returns
+    -------
+    Network
+        Layers are called like modules, ``features.3``; the second call of a module ``relu:1``;
+        operators between them after the module and their type, ``block.add``. For the axes of
+        its input see `from_onnx`.
+
+    Raises
+    ------
+    ParameterError
+        If the module cannot take the input or cannot be exported, or an operator has no layer:
+        names it and its module, and says what can be imported below it.
+    ArchiveError
+        If the comparison fails.
+
+    See Also
+    --------
+    from_onnx : the same from a file, with more choice
+
+    Examples
+    --------
+    >>> import fastdeconv as fd
+    >>> from torch import nn  # doctest: +SKIP
+    >>> module = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.MaxPool2d(2))  # doctest: +SKIP
+    >>> fd.from_torch(module, (1, 96, 128))  # doctest: +SKIP
+    <Network 'Sequential': 3 layers, input 1 x 96 x ?, output 8 x 47 x ?>
+    """
+    torch = _torch()
+    onnx_module()
+    if not isinstance(module, torch.nn.Module):
+        raise ParameterError(
+            f"module must be a torch.nn.Module, found {shown(module)}; load a checkpoint into "
+            "its module first"
+        )
+    if outputs is not None and not isinstance(outputs, str):
+        raise ParameterError(f"outputs must be a string or None, found {shown(outputs)}")
+    module = _unwrapped(torch, module)
+    title = type(module).__name__
+    module = _in_float32(torch, module)
+    modules = {path for path, _ in module.named_modules() if path}
+    with named_in_errors(title), _evaluating(module), torch.no_grad():
+        example = _example(torch, module, input_shape)
+        wishes = Wishes(
+            "from_torch(..., ", None, None, outputs, frontend, classes,
+            wanted_name(title) if name is None else name, modules,
+            lambda x: _outputs_of(torch, module, example, x),
+        )
+        return _imported(torch, module, example, title, wishes)
+
+
+def _imported(torch: Any, module: Any, example: Any, title: str, wishes: Wishes) -> Network:
+    """The network by way of the newer exporter or, if that fails, of the older one.
+
+    They take operators apart in different ways, so that one may give layers where the other
+    does not.
+    """
+    failed: list[str] = []
+    refused: NotReachedError | None = None
+    for export in (_exported, _exported_before):
+        try:
+            with _quiet():
+                data = export(torch, module, example)
+        except Exception as error:  # the exporter runs the module's own code
+            failed.append(" ".join(str(error).split())[:200] or type(error).__name__)
+            continue
+        try:
+            return import_model(read_model(data)[0], title, wishes)
+        except NotReachedError as error:
+            refused = refused or error
+        except ParameterError:
+            if refused is None:
+                raise
+    if refused is not None:
+        raise refused
+    raise ParameterError(
+        f"PyTorch cannot export the module to ONNX: {failed[0]}; nor with its older exporter: "
+        f"{failed[1]}"
+    )
+
+
+def _torch() -> Any:
+    try:
+        return importlib.import_module("torch")
+    except ImportError as error:
+        raise ParameterError(
+            f"PyTorch cannot be imported here ({error}); pip install 'fastdeconv[torch]'"
+        ) from None
+
+
+def _unwrapped(torch: Any, module: Any) -> Any:
+    """The module inside those that compile it or spread it over devices."""
+    around = (torch.nn.DataParallel, torch.nn.parallel.DistributedDataParallel)
+    while True:
+        if isinstance(module, around):
+            module = module.module
+        elif isinstance(getattr(module, "_orig_mod", None), torch.nn.Module):
+            module = module._orig_mod
+        else:
+            return module
+
+
+def _in_float32(torch: Any, module: Any) -> Any:
+    """The module, or a copy in float32 of one in half precision, which rounds too coarsely."""
+    coarse = (torch.float16, torch.bfloat16)
+    halves = any(tensor.dtype in coarse for tensor in module.state_dict().values())
+    return copy.deepcopy(module).float() if halves else module
+
+
+@contextlib.contextmanager
+def _evaluating(module: Any) -> Iterator[None]:
+    """The module with dropout off and stored statistics; afterwards as it was."""
+    flags = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, flag in flags:
+            part.training = flag
+
+
+def _example(torch: Any, module: Any, given: Any) -> Any:
+    """An input of the module: the one given, or the first of a shape that it takes."""
+    likely = next((p for p in module.parameters() if p.is_floating_point()), torch.zeros(0))
+    if isinstance(given, torch.Tensor):
+        given = given.detach().to(likely.device, likely.dtype)
+        try:
+            module(given)
+        except Exception as error:  # of the module's own code
+            raise _cannot_take([tuple(given.shape)], error) from None
+        return given
+    shape = tuple(n for n in sizes(given) if n is not None)
+    shapes = [shape] if len(shape) > 3 else [(1, *shape), shape]
+    # A network of one row is (C, 1, W) here, and (C, W) for a 1-D convolution.
+    if len(shape) == 3 and shape[1] == 1:
+        shapes.append((1, shape[0], shape[2]))
+    first: Exception | None = None
+    for shape in shapes:
+        example = torch.zeros(shape, dtype=likely.dtype, device=likely.device)
+        try:
+            module(example)
+            return example
+        except Exception as error:  # of the module's own code
+            first = first or error
+    assert first is not None
+    raise _cannot_take(shapes, first) from None
+
+
+def _cannot_take(shapes: Sequence[tuple[int, ...]], error: Exception) -> ParameterError:
+    why = " ".join(str(error).split()) or type(error).__name__
+    tried = " or ".join(map(str, shapes))
+    return ParameterError(f"the module cannot take an input of shape {tried}: {shown(why)}")
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _exported(torch: Any, module: Any, example: Any) -> bytes:
+    """The module as ONNX, nothing in it folded or joined, so that every module is seen."""
+    program = torch.onnx.export(module, (example,), dynamo=True, optimize=False, verbose=False)
+    return bytes(program.model_proto.SerializeToString())
+
+
+def _exported_before(torch: Any, module: Any, example: Any) -> bytes:
+    """The same by the exporter that came before."""
+    file = io.BytesIO()
+    torch.onnx.export(
+        module, (example,), file, dynamo=False, verbose=False,
+        # Otherwise batch norms are folded, and convolutions lose their names.
+        training=torch.onnx.TrainingMode.PRESERVE,
+        # An operator that ONNX lacks is written as PyTorch's own, and cannot be a layer then.
+        operator_export_type=torch.onnx.OperatorExportTypes.ONNX_FALLTHROUGH,
+    )
+    return file.getvalue()
+
+
+def _outputs_of(
+    torch: Any, module: Any, example: Any, x: Array
+) -> Mapping[str, list[Array]]:
+    """What every module puts out for an input, call by call."""
+    told: dict[str, list[Array]] = {}
+
+    def keep(path: str) -> Any:
+        def hook(part: Any, given: Any, result: Any) -> None:
+            # A copy, because the next activation may work in place.
+            if isinstance(result, torch.Tensor) and result.is_floating_point():
+                array = result.detach().to("cpu", torch.float32).numpy()
+                told.setdefault(path, []).append(np.array(array))
+
+        return hook
+
+    scripted = torch.jit.ScriptModule
+    handles = [
+        part.register_forward_hook(keep(path)) for path, part in module.named_modules()
+        if path and not isinstance(part, scripted)
+    ]
+    try:
+        given = torch.from_numpy(np.array(x)).to(example.device, example.dtype)
+        keep("")(module, given, module(given))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return told

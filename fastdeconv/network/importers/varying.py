@@ -1,0 +1,90 @@
+"""Which sizes of an imported network's input may vary."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ...errors import ParameterError
+from .. import layers as nn
+from ..network import Network
+from .inputs import Declared
+from .views import View
+
+__all__ = ["varying_shape"]
+
+
+def varying_shape(
+    layers: Sequence[Mapping[str, Any]], arrays: Mapping[str, Any], start: View,
+    declared: Declared | None, *, fixed: bool = False,
+) -> tuple[int | None, int | None, int | None]:
+    """The shape of the input, with None for sizes that may vary.
+
+    A file may say which of its sizes vary; otherwise it is the width, which is time in most
+    networks. Either may only if every layer takes any size.
+
+    Parameters
+    ----------
+    layers, arrays
+        Of the network.
+    start : View
+        How the model's input is read from the network's.
+    declared : tuple of int, str or None, optional
+        The shape of the model's input in the file.
+    fixed : bool
+        Whether a number in the network depends on the size.
+    """
+    c, h, w = start.sizes
+    if fixed:
+        return c, h, w
+    letters = start.letters
+    wanted = {"W"}
+    if declared is not None and letters is not None and len(declared) == len(letters):
+        said = {
+            letter for letter, n in zip(letters, declared)
+            if letter in ("H", "W") and not isinstance(n, int)
+        }
+        wanted = said or wanted
+    for free in ({"H", "W"} & wanted, {"W"} & wanted, {"H"} & wanted):
+        shape = (c, None if "H" in free else h, None if "W" in free else w)
+        if free and _takes_any(layers, arrays, shape):
+            return shape
+    return c, h, w
+
+
+def _takes_any(
+    layers: Sequence[Mapping[str, Any]], arrays: Mapping[str, Any],
+    shape: tuple[int | None, int | None, int | None],
+) -> bool:
+    """Whether no layer depends on a size that is None."""
+    try:
+        network = Network(layers, arrays, shape)
+    except ParameterError:
+        return False
+    shapes = {-1: shape, **dict(enumerate(network.known_shapes))}
+    if any(found[0] is None for found in shapes.values()):
+        return False
+    return not any(
+        _fixes(layer, [shapes[k] for k in taken])
+        for layer, taken in zip(network.layers, network.sources)
+    )
+
+
+def _fixes(layer: nn.Layer, shapes: Sequence[nn.Shape]) -> bool:
+    """Whether a layer works only for the size that it was made for."""
+    free = {axis for shape in shapes for axis, n in zip("CHW", shape) if n is None}
+    if not free:
+        return False
+    if isinstance(layer, (nn.Flatten, nn.Reshape)):
+        return True
+    if isinstance(layer, nn.Scaling):
+        return layer.axis in free
+    if isinstance(layer, nn.LayerNorm):
+        return layer.affine and bool(free & set(layer.axes))
+    if isinstance(layer, nn.Slice):
+        return layer.axis in free and (layer.stop is not None or layer.start < 0)
+    if isinstance(layer, nn.Joining):
+        return any(
+            {n for n in sizes if n != 1} > {None} for sizes in zip(*shapes)
+        ) and not isinstance(layer, nn.Concat)
+    return False

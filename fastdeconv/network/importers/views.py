@@ -1,0 +1,153 @@
+"""Which axis of a file's array is which axis of a layer's.
+
+Files have arrays of any rank, with a batch; layers have (C, H, W). A `View` says how the one
+is read from the other. Squeezing, transposing, reshaping and flattening change the view only,
+so that they cost nothing and cancel by themselves; where an operator wants its axes at
+certain places, `building` puts a permute or a reshape there, and only if the view differs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from numpy.typing import NDArray
+
+__all__ = ["Letters", "View", "completed", "default_letters", "group_sizes", "transposed_groups"]
+
+#: For every axis of an array its letter of C, H, W; None for one of size 1 that has none.
+Letters = tuple[str | None, ...]
+
+_BY_RANK: dict[int, Letters] = {
+    0: (), 1: ("C",), 2: (None, "C"), 3: (None, "C", "W"), 4: (None, "C", "H", "W"),
+}
+
+
+@dataclass(frozen=True)
+class View:
+    """An array of the file as it is read from the output of a layer.
+
+    It is the output, with its axes in the order `order`, reshaped in row-major order.
+
+    Attributes
+    ----------
+    draft : int
+        The layer, by place; -1 is the input of the network.
+    sizes : (C, H, W)
+        Of the layer's output.
+    order : str
+        C, H and W in some order.
+    shape : tuple of int
+        Of the array.
+    """
+
+    draft: int
+    sizes: tuple[int, int, int]
+    order: str
+    shape: tuple[int, ...]
+
+    def size(self, letter: str) -> int:
+        """Size of the layer's output along an axis."""
+        return self.sizes["CHW".index(letter)]
+
+    @property
+    def letters(self) -> Letters | None:
+        """The letter of every axis that is not of size 1; None where axes were joined or cut."""
+        left = [letter for letter in self.order if self.size(letter) > 1]
+        found: list[str | None] = []
+        for n in self.shape:
+            if n == 1:
+                found.append(None)
+            elif left and self.size(left[0]) == n:
+                found.append(left.pop(0))
+            else:
+                return None
+        return tuple(found)
+
+    @property
+    def in_order(self) -> bool:
+        """Whether reading the layer's output in row-major order reads the array."""
+        letters = [letter for letter in self.order if self.size(letter) > 1]
+        return letters == sorted(letters)
+
+    def joined(self, letters: Letters) -> str | None:
+        """The order of the layer's axes that, reshaped, gives an output called `letters`.
+
+        For an array whose axes are each one or several of the layer's; None for others.
+        """
+        left = [letter for letter in self.order if self.size(letter) > 1]
+        parts = {letter: "" for letter in "CHW"}
+        for n, name in zip(self.shape, letters):
+            product = 1
+            while n > 1 and left and product < n:
+                product *= self.size(left[0])
+                parts[str(name)] += left.pop(0)
+            if product != n:
+                return None
+        found = "".join(parts.values())
+        # Axes of size 1 stay where they are, if they can.
+        kept = [found.find(letter) for letter in "CHW" if letter in found]
+        if kept == sorted(kept):
+            return "CHW"
+        return found + "".join(letter for letter in "CHW" if letter not in found)
+
+    def of_layer(self, array: NDArray[Any]) -> NDArray[Any]:
+        """The layer's output from the array."""
+        planes = array.reshape([self.size(letter) for letter in self.order])
+        return planes.transpose([self.order.index(letter) for letter in "CHW"])
+
+
+def default_letters(shape: Sequence[int]) -> Letters | None:
+    """Letters for an array of which nothing else is known; None if no letters would do."""
+    rank = len(shape)
+    usual = _BY_RANK.get(rank)
+    if usual is not None and all(n == 1 for n, letter in zip(shape, usual) if letter is None):
+        return usual
+    places = [i for i, n in enumerate(shape) if n > 1]
+    if len(places) > 3:
+        return None
+    # The last one are columns, before it rows: (T, F) is no batch here.
+    names = {1: "C", 2: "CW", 3: "CHW"}.get(len(places), "")
+    found: list[str | None] = [None] * rank
+    for place, letter in zip(places, names):
+        found[place] = letter
+    return tuple(found)
+
+
+def completed(view: View, letters: Letters) -> Letters:
+    """Letters for axes of size 1 as well, as far as they go, where one would look for them."""
+    found = list(letters)
+    free = [letter for letter in "CHW" if letter not in found]
+    rank = len(found)
+    usual = {rank - 1: "W", rank - 2: "H", rank - 3: "C"} if rank > 3 else {1: "C", rank - 1: "W"}
+    for place, letter in usual.items():
+        if 0 <= place < rank and found[place] is None and letter in free:
+            found[place] = letter
+            free.remove(letter)
+    for place in range(rank - 1, -1, -1):
+        if found[place] is None and free and (place > 0 or rank <= 3):
+            found[place] = free.pop()
+    return tuple(found)
+
+
+def transposed_groups(shape: Sequence[int], order: Sequence[int]) -> list[list[int]]:
+    """Axes that stay beside each other when `shape` is transposed, joined.
+
+    In the new order; axes of size 1 are left out.
+    """
+    places = [i for i in range(len(shape)) if shape[i] > 1]
+    after = {place: places[k + 1] for k, place in enumerate(places[:-1])}
+    groups: list[list[int]] = []
+    for place in (p for p in order if shape[p] > 1):
+        if groups and after.get(groups[-1][-1]) == place:
+            groups[-1].append(place)
+        else:
+            groups.append([place])
+    return groups
+
+
+def group_sizes(shape: Sequence[int], groups: Sequence[Sequence[int]]) -> list[int]:
+    """How many values each group of axes has."""
+    return [math.prod(shape[i] for i in group) for group in groups]

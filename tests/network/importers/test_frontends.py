@@ -1,0 +1,121 @@
+"""Front ends inside models that take samples become front ends of ours."""
+
+from __future__ import annotations
+
+import librosa
+import numpy as np
+import pytest
+
+import fastdeconv as fd
+
+torch = pytest.importorskip("torch", reason="exports models: pip install .[torch]")
+pytest.importorskip("onnx", reason="reads models: pip install .[torch]")
+pytest.importorskip("onnxscript", reason="exports models: pip install .[torch]")
+
+SR, N_FFT, HOP = 16000, 400, 160
+
+
+class Tagger(torch.nn.Module):
+    """Samples, a spectrogram made in one way or another, and convolutions."""
+
+    def __init__(self, stft: str, power: int, bands: int | None, scale: str, one_d: bool = False):
+        super().__init__()
+        self.stft, self.power, self.bands, self.scale, self.one_d = stft, power, bands, scale, one_d
+        self.register_buffer("window", torch.hann_window(N_FFT))
+        filters = librosa.filters.mel(sr=SR, n_fft=N_FFT, n_mels=bands or 1, htk=True, norm=None)
+        self.register_buffer("filters", torch.tensor(filters.T.copy()))
+        n, k = np.arange(N_FFT), np.arange(N_FFT // 2 + 1)[:, None]
+        basis = self.window.double().numpy() * np.exp(-2j * np.pi * k * n / N_FFT)
+        self.real, self.imaginary = (
+            torch.nn.Conv1d(1, len(k), N_FFT, stride=HOP, bias=False) for _ in range(2)
+        )
+        for conv, part in ((self.real, basis.real), (self.imaginary, basis.imag)):
+            conv.weight.data = torch.tensor(part[:, None], dtype=torch.float32)
+        rows = bands or len(k)
+        if one_d:
+            self.net = torch.nn.Sequential(torch.nn.Conv1d(rows, 6, 3), torch.nn.ReLU())
+        else:
+            self.net = torch.nn.Sequential(
+                torch.nn.Conv2d(1, 5, 3, padding=1), torch.nn.ReLU(), torch.nn.MaxPool2d(2)
+            )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.stft == "conv":
+            padded = torch.nn.functional.pad(x[:, None], (N_FFT // 2,) * 2, mode="reflect")
+            size = self.real(padded) ** 2 + self.imaginary(padded) ** 2
+            size = size if self.power == 2 else torch.sqrt(size)
+        else:
+            found = torch.stft(
+                x, N_FFT, HOP, window=self.window, return_complex=True,
+                center=self.stft != "no center",
+            )
+            size = found.abs() ** self.power
+        if self.bands:
+            size = torch.matmul(size.transpose(1, 2), self.filters).transpose(1, 2)
+        if self.scale == "clamp":
+            size = torch.log(size.clamp(min=1e-5))
+        elif self.scale == "offset":
+            size = torch.log(size + 1e-6) * 0.25 + 1.5
+        elif self.scale == "db":
+            size = 10 * torch.log10(size.clamp(min=1e-10))
+        elif self.scale == "log1p":
+            size = torch.log10(1 + 10000 * size)
+        return self.net(size if self.one_d else size[:, None])
+
+
+@pytest.mark.parametrize(("stft", "power", "bands", "scale", "one_d"), [
+    ("stft", 2, 40, "clamp", False), ("conv", 2, 40, "offset", False),
+    ("stft", 1, None, "linear", False), ("no center", 2, 64, "db", False),
+    ("conv", 1, 32, "log1p", True), ("stft", 2, 40, "clamp", True),
+])
+def test_what_makes_a_spectrogram_inside_becomes_the_front_end(stft, power, bands, scale, one_d):
+    torch.manual_seed(0)
+    model = Tagger(stft, power, bands, scale, one_d).eval()
+    net = fd.from_torch(model, (1, SR), frontend={"sr": SR})
+    fe = net.frontend
+    assert (fe.kind, fe.sr, fe.n_fft, fe.hop_length) == (
+        "filters" if bands else "stft", SR, N_FFT, HOP,
+    )
+    assert fe.power == power and fe.center == (stft != "no center")
+    if bands:
+        np.testing.assert_array_equal(fe.filters, model.filters.numpy().T)
+    assert "through the front end" in net.receipt
+    # A sound that the import did not see, and a longer one.
+    time = np.arange(2 * SR) / SR
+    sound = np.sin(2 * np.pi * 440 * time) * np.exp(-time) + 0.02 * np.cos(9000 * time)
+    sound += np.random.default_rng(3).normal(0, 0.01, sound.size)
+    clip = fd.load_clip((sound.astype(np.float32), SR), fe)
+    with torch.no_grad():
+        wanted = model(torch.tensor(clip.samples[None]))[0].numpy()
+    found = net.forward(clip.x)[net.layers[-1].name]
+    np.testing.assert_allclose(
+        found.reshape(wanted.shape), wanted, atol=2e-3 * np.abs(wanted).max()
+    )
+    explanation = fd.explain((sound.astype(np.float32), SR), net)
+    assert any(row["level"] is not None for row in explanation.table)
+
+
+def test_without_the_sample_rate_the_error_says_how_to_get_on():
+    with pytest.raises(fd.ParameterError, match=r"frontend=\{'sr': \.\.\.\}, its sample rate"):
+        fd.from_torch(Tagger("stft", 2, 40, "clamp").eval(), (1, SR))
+
+
+def test_what_no_front_end_can_say_is_refused():
+    model = Tagger("stft", 2, 40, "clamp").eval()
+    model.window = torch.rand(N_FFT)
+    with pytest.raises(fd.ParameterError, match="the window of the model's STFT is none of hann"):
+        fd.from_torch(model, (1, SR), frontend={"sr": SR})
+
+    class Odd(Tagger):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            size = torch.stft(x, N_FFT, HOP, window=self.window, return_complex=True).abs()
+            return self.net(torch.sin(3 * size)[:, None])
+
+    with pytest.raises(fd.ParameterError, match=r"\(Sin\) cannot be a layer"):
+        fd.from_torch(Odd("stft", 1, None, "linear").eval(), (1, SR), frontend={"sr": SR})
+
+
+def test_a_model_without_an_stft_has_no_front_end_to_be_recognised():
+    plain = torch.nn.Sequential(torch.nn.Conv1d(1, 4, 9), torch.nn.ReLU()).eval()
+    with pytest.raises(fd.ParameterError, match="the model has no STFT"):
+        fd.from_torch(plain, (1, 1, 4000), frontend={"sr": SR})
