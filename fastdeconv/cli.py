@@ -56,8 +56,11 @@ class _Song(NamedTuple):
               help="Folder for the results; each song gets a folder of its own in it.")
 @click.option("--demo", is_flag=True, help="Explain the bundled clip (beside any SONG).")
 @click.option("--network", default=DEFAULT_NETWORK, metavar="NAME|PATH", show_default=True,
-              help="A bundled network or the path of an archive.")
-@click.option("--layers", metavar="a,b", help="Layers to explain.  [default: every pooling layer]")
+              help="A bundled or public network (fastdeconv networks), or the path of an "
+                   "archive or of an ONNX or Keras model.")
+@click.option("--layers", metavar="a,b",
+              help="Layers to explain.  [default: every pooling layer; without any, up to six "
+                   "convolutions]")
 @click.option("--features", callback=parse_features, metavar="0-15,20",
               help="Features to explain.  [default: all]")
 @click.option("--rule", type=click.Choice(["deconvnet", "guided", "gradient"]),

@@ -17,6 +17,7 @@ from .public.recipes import all_recipes
 
 __all__ = ["as_list", "choose_layers", "open_network", "up_to"]
 
+_MOST_BY_DEFAULT = 6
 # Layers that belong to the convolution before them: they change values, not features.
 _POINTWISE = (nn.Elementwise, nn.Scaling, nn.Normalisation, nn.LocalResponseNorm, nn.Dropout)
 
@@ -51,7 +52,8 @@ def open_network(net: Network | str | os.PathLike[str]) -> Network:
 def choose_layers(network: Network, layers: str | Iterable[str] | None) -> list[str]:
     """The layers to work on: those asked for, checked, or every pooling layer.
 
-    Without pooling layers, the last layer that still shows the features of each convolution.
+    Without pooling layers, the last layer that still shows the features of each convolution, or
+    of `_MOST_BY_DEFAULT` of them from the first to the last.
 
     Raises
     ------
@@ -73,14 +75,15 @@ def choose_layers(network: Network, layers: str | Iterable[str] | None) -> list[
 
 
 def _block_ends(network: Network) -> list[str]:
-    """For every convolution the last layer that still shows its features alone."""
+    """For convolutions the last layer that still shows their features alone."""
     takers: dict[int, list[int]] = {}
     for place, sources in enumerate(network.sources):
         for source in sources:
             takers.setdefault(source, []).append(place)
     ends = []
     for place, layer in enumerate(network.layers):
-        if not isinstance(layer, nn.Conv2d):
+        # One that takes every channel by itself makes no new features.
+        if not isinstance(layer, nn.Conv2d) or _is_depthwise(network, layer):
             continue
         end = place
         while len(above := takers.get(end, [])) == 1 and isinstance(
@@ -88,7 +91,12 @@ def _block_ends(network: Network) -> list[str]:
         ):
             end = above[0]
         ends.append(network.layers[end].name)
-    return ends
+    steps = min(len(ends), _MOST_BY_DEFAULT) - 1
+    return [ends[i * (len(ends) - 1) // max(1, steps)] for i in range(steps + 1)]
+
+
+def _is_depthwise(network: Network, layer: nn.Conv2d) -> bool:
+    return 1 < layer.groups == len(network.arrays[f"{layer.name}.weight"])
 
 
 def up_to(network: Network, layer: str) -> Network:

@@ -6,7 +6,6 @@ The same numbers give the same files.
 from __future__ import annotations
 
 import io
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from ..audio.librosa_quietly import librosa_module
 from ..errors import printable
 from .picture import RANGE_DB
 
@@ -110,12 +110,8 @@ def draw_spectrograms(
 
     One axes each, `columns` in a row, and one colour bar. With none the figure says so.
     """
-    with warnings.catch_warnings():
-        # In a notebook tqdm, which librosa imports, misses widgets that nobody here asks for.
-        warnings.filterwarnings("ignore", "IProgress not found")
-        from librosa import amplitude_to_db
-        from librosa.display import specshow
-
+    amplitude_to_db = librosa_module("librosa.core.spectrum").amplitude_to_db
+    specshow = librosa_module("librosa.display").specshow
     columns = max(1, min(columns, len(magnitudes)))
     rows = max(1, -(-len(magnitudes) // columns))
     figure = Plot(figsize=(2.6 * columns + 1.4, 2.2 * rows + 0.4), layout="constrained")

@@ -7,6 +7,7 @@ To write their outputs anew, from the root of the repository:
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 import re
 import tempfile
@@ -20,7 +21,12 @@ pytest.importorskip("ipykernel", reason="runs the cells of notebooks: pip instal
 pytest.importorskip("matplotlib", reason="draws the figures of notebooks: pip install .[test]")
 
 FOLDER = Path(__file__).parents[2] / "docs" / "examples"
-NOTEBOOKS = ("listen.ipynb", "own_network.ipynb")
+NOTEBOOKS = ("listen.ipynb", "own_network.ipynb", "pytorch.ipynb", "onnx.ipynb", "keras.ipynb")
+NEEDED = {
+    "pytorch.ipynb": ("torch", "onnx", "onnxscript"), "onnx.ipynb": ("onnx",),
+    "keras.ipynb": ("keras", "torch", "h5py"),
+}
+"""What a notebook imports that the tests themselves do not need."""
 METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
@@ -71,6 +77,9 @@ def assert_same_text(found, expected):
 
 @pytest.mark.parametrize("name", NOTEBOOKS)
 def test_a_notebook_runs_and_says_what_it_says_in_the_repository(name, tmp_path, monkeypatch):
+    for package in NEEDED.get(name, ()):
+        if importlib.util.find_spec(package) is None:
+            pytest.skip(f"{name} needs {package}")
     # Nobody's own settings, and the kernel of this Python.
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
     monkeypatch.setenv("JUPYTER_PREFER_ENV_PATH", "1")

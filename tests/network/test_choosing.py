@@ -49,3 +49,12 @@ def test_branches_are_followed_not_the_order_of_the_list():
     arrays = {f"{name}.weight": np.ones((2, 2, 1, 1)) for name in "ab"}
     arrays |= {"nb.weight": np.ones(2), "nb.bias": np.ones(2)}
     assert choose_layers(Network(records, arrays, (2, None, None)), None) == ["ra", "nb"]
+
+
+def test_of_many_convolutions_six_from_the_first_to_the_last():
+    records = [{"type": "conv2d", "name": f"c{i}", "bias": False} for i in range(11)]
+    records[3]["groups"] = 2
+    arrays = {f"c{i}.weight": np.ones((2, 2, 1, 1)) for i in range(11)}
+    arrays["c3.weight"] = np.ones((2, 1, 1, 1))
+    chosen = choose_layers(Network(records, arrays, (2, None, None)), None)
+    assert chosen == ["c0", "c1", "c4", "c6", "c8", "c10"]

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ...errors import AudioError, ParameterError
 from .._checks import as_int, as_number
+from ..librosa_quietly import librosa_module
 from ..scaling import magnitude
 from ..stft import Stft
 from .base import ComplexArray, Fields, FloatArray, Framing, Kind
@@ -66,8 +67,7 @@ class Cqt(Kind):
     def sounds(
         self, frontend: Fields, samples: FloatArray, planes: FloatArray, mode: str
     ) -> FloatArray:
-        import librosa
-
+        librosa = librosa_module("librosa.core.constantq")
         transform = _cqt(frontend, samples)
         if mode == "phase":
             size = np.abs(transform)
@@ -96,8 +96,7 @@ def _padding_quietly() -> Iterator[None]:
 
 def _cqt(frontend: Fields, samples: FloatArray) -> ComplexArray:
     """(bins, T)"""
-    import librosa
-
+    librosa = librosa_module("librosa.core.constantq")
     with _padding_quietly():
         try:
             found: ComplexArray = librosa.cqt(

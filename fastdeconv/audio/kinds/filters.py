@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ...arrays import as_array
 from ...errors import ParameterError
 from .._checks import as_bool, as_choice, as_int, as_number
+from ..librosa_quietly import librosa_module
 from ..scaling import magnitude
 from .base import ComplexArray, Fields, FloatArray, Kind
 
@@ -139,13 +140,11 @@ def _mel(
 ) -> FloatArray:
     if n_mels * (1 + n_fft // 2) > _MOST_VALUES:
         raise ParameterError(f"{n_mels} mel bands of {1 + n_fft // 2} bins are too many")
-    # Here, because only this kind needs it.
-    from librosa.filters import mel
-
+    module = librosa_module("librosa.filters")
     with warnings.catch_warnings():
         # Bands that are narrower than a bin stay empty, as librosa's do.
         warnings.filterwarnings("ignore", "Empty filters")
-        filters: FloatArray = mel(
+        filters: FloatArray = module.mel(
             sr=sr, n_fft=n_fft, n_mels=n_mels, fmin=fmin, fmax=fmax, htk=htk, norm=norm
         )
     filters = np.ascontiguousarray(filters, np.float32)
