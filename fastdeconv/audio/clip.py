@@ -101,18 +101,21 @@ class Clip:
         heard = given if is_cut and frontend.meaning.on_stft else fitted
         try:
             with np.errstate(over="ignore"):
-                spectra = frontend.transform.forward(
-                    heard, frontend.frames if frontend.meaning.on_stft else None
-                )
+                frames = frontend.frames if frontend.meaning.on_stft else None
+                spectra = frontend.transform.forward(heard, frames)
+                seen = _emphasised(heard, frontend)
+                analysed = spectra
+                if seen is not heard:
+                    analysed = frontend.transform.forward(seen, frames)
         except MemoryError as error:
             raise AudioError(f"the STFT of {heard.size} samples: {error}") from error
-        self._set(fitted, spectra, frontend, is_cut=is_cut)
+        self._set(fitted, spectra, frontend, analysed, is_cut=is_cut)
 
     def _set(
-        self, samples: FloatArray, spectra: ComplexArray, frontend: Frontend, *,
-        is_cut: bool = False,
+        self, samples: FloatArray, spectra: ComplexArray, frontend: Frontend,
+        analysed: ComplexArray, *, is_cut: bool = False,
     ) -> None:
-        self._values = _scaled_values(samples, spectra, frontend)
+        self._values = _scaled_values(_emphasised(samples, frontend), analysed, frontend)
         x = _in_layout(self._values, frontend)
         for array in (samples, spectra, x):
             array.flags.writeable = False
@@ -149,7 +152,9 @@ class Clip:
             samples = transform.inverse(spectra[np.newaxis], envelope)[0].copy()
         check_samples(samples, frontend.sr, "sound of the STFT")
         clip = cls.__new__(cls)
-        clip._set(samples, spectra, frontend)
+        emphasised = _emphasised(samples, frontend)
+        analysed = spectra if emphasised is samples else transform.forward(emphasised)
+        clip._set(samples, spectra, frontend, analysed)
         return clip
 
     @property
@@ -328,6 +333,14 @@ def _fit(samples: FloatArray, fe: Frontend) -> FloatArray:
     kept = samples[: fitted.size]
     fitted[: kept.size] = kept
     return fitted
+
+
+def _emphasised(samples: FloatArray, fe: Frontend) -> FloatArray:
+    """What the input is made of; the samples themselves without pre-emphasis."""
+    if not fe.preemphasis:
+        return samples
+    before = np.concatenate([samples[:1], samples[:-1]])
+    return np.asarray(samples - np.float32(fe.preemphasis) * before, np.float32)
 
 
 def _scaled_values(samples: FloatArray, spectra: ComplexArray, fe: Frontend) -> FloatArray:

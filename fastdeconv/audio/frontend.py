@@ -29,7 +29,7 @@ _MAX_N_FFT = 1 << 20
 _MAX_COUNT = 1 << 24
 _MOST_CHANNELS = 64
 _LAYOUTS = tuple("".join(axes) for axes in itertools.permutations("CFT"))
-_NOT_BY_DEFAULT = ("bins", "channels")
+_NOT_BY_DEFAULT = ("bins", "channels", "preemphasis")
 """Fields that are newer than others, and are in records only where they say something."""
 
 
@@ -86,6 +86,9 @@ class Frontend:
         frequency "band" on its own; what is constant becomes 0.
     layout : {"CFT", "CTF", "FCT", "FTC", "TCF", "TFC"}
         Which of channel, frequency and time is the input's channel, row and column.
+    preemphasis : float
+        From 0 to below 1: the input is made of samples x[n] - preemphasis * x[n - 1], where x[-1]
+        is x[0]. Sounds are made of the samples as they are.
     channels : int
         How many channels of the input hold the same, for networks that were made for colours.
     frames : int, optional
@@ -134,6 +137,7 @@ class Frontend:
     bins: tuple[int, int] | None = None
     filters: NDArray[np.float32] | None = None
     channels: int = 1
+    preemphasis: float = 0.0
 
     def __post_init__(self) -> None:
         for name, value in _checked(self).items():
@@ -204,7 +208,8 @@ class Frontend:
     def is_new(self) -> bool:
         """Whether version 1 of the archive cannot say it."""
         affine = self.normalize is not None and self.normalize["type"] == "affine"
-        known = self.layout in ("CFT", "CTF") and self.channels == 1 and self.bins is None
+        record = self.to_record()
+        known = self.layout in ("CFT", "CTF") and record.keys().isdisjoint(_NOT_BY_DEFAULT)
         return affine or not known or self.filters is not None
 
     @property
@@ -275,12 +280,20 @@ def _checked(fe: Frontend) -> dict[str, Any]:
         "normalize": check_normalize(fe.normalize),
         "layout": as_choice("layout", fe.layout, _LAYOUTS),
         "channels": as_int("channels", fe.channels, minimum=1, maximum=_MOST_CHANNELS),
+        "preemphasis": _check_preemphasis(fe.preemphasis),
         **sizes,
         **KINDS[kind].check(fe, sr, sizes["n_fft"]),
     }
     checked["window"] = _check_window(fe.window, checked["win_length"])
     checked["frames"] = _check_frames(fe.frames, KINDS[kind].framing(checked))
     return checked
+
+
+def _check_preemphasis(value: Any) -> float:
+    number = as_number("preemphasis", value)
+    if not 0 <= number < 1:
+        raise ParameterError(f"preemphasis must be from 0 to below 1, found {number:g}")
+    return number
 
 
 def _check_foreign(fe: Frontend, kind: str) -> None:

@@ -110,6 +110,22 @@ def test_a_range_of_bins(samples):
     assert weights[1:201].all() and not weights[0].any() and not weights[201:].any()
 
 
+@pytest.mark.parametrize("kind", ["stft", "mel", "waveform"])
+def test_preemphasis_is_in_the_input_and_not_in_the_sound(samples, kind):
+    own = {"kind": kind, "sr": SR, "n_fft": 512, "frames": 40}
+    clip = Clip(samples, SR, Frontend(**own, preemphasis=0.97))
+    before = np.concatenate([samples[:1], samples[:-1]])
+    wanted = Clip(samples - np.float32(0.97) * before, SR, Frontend(**own))
+    close(clip.x, wanted.x)
+    plain = Clip(samples, SR, Frontend(**own))
+    np.testing.assert_array_equal(clip.samples, plain.samples)
+    ones = np.ones((1, *clip.x.shape))
+    np.testing.assert_array_equal(fd.auralise(clip, ones), fd.auralise(plain, ones))
+    assert Frontend.from_record(clip.frontend.to_record()) == clip.frontend
+    with pytest.raises(ParameterError, match="preemphasis must be from 0 to below 1, found 1"):
+        Frontend(**own, preemphasis=1)
+
+
 def test_a_number_for_each_band(samples):
     scale, shift = np.linspace(1, 2, 40), np.linspace(-1, 1, 40)
     affine = {"type": "affine", "scale": scale, "shift": shift}

@@ -105,15 +105,15 @@ def sidekit_bands():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_input_is_nearly_the_packages(opened, samples, close, name):
-    """Its pre-emphasis is a gain of every bin here; the recipe's remark says how near that is."""
+def test_the_input_is_the_packages(opened, samples, close, name):
     net = opened(name)
     heard = samples(net)[48000:]
     found = fd.Clip(heard, 16000, net.frontend).x[0]
     # Its windows lie at the beginning of a transform, ours in the middle of it.
     wanted = sidekit_patch(heard[56:], found.shape[1])
-    close(found, wanted, 0.11)
-    assert np.median(np.abs(found - wanted)) < 0.002 * np.abs(wanted).max()
+    # The demo has nothing in the uppermost bands but what float32 rounds.
+    close(found, wanted, 4e-3)
+    assert np.median(np.abs(found - wanted)) < 2e-5 * np.abs(wanted).max()
 
 
 def test_music_is_music(opened, demo):
