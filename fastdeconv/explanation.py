@@ -178,13 +178,26 @@ def plan(
     network = open_network(net)
     chosen = _choose_features(network, layers, features)
     clip = _open_clip(source, network, offset)
-    shapes = network.shapes(clip.x.shape)
+    shapes = _shapes(network, clip)
     numbers = {
         layer: list(range(shapes[network.layer_index(layer)][0])) if wanted is None else wanted
         for layer, wanted in chosen.items()
     }
     how = {"rule": rule, "start": start, "precision": precision}
     return Plan(clip, network, numbers, how, mode, _file_name(source))
+
+
+def _shapes(network: Network, clip: Clip) -> list[tuple[int, int, int]]:
+    """Shapes of the layers' outputs; what does not fit is said with what would."""
+    try:
+        return network.shapes(clip.x.shape)
+    except ParameterError as error:
+        from .audio.fitting import advice
+
+        change = advice(clip.frontend, clip.x.shape, network.input_shape)
+        if change is None:
+            raise
+        raise ParameterError(f"{error}; the front end would fit with {change}") from None
 
 
 class Plan(NamedTuple):

@@ -51,7 +51,9 @@ _KEEP_CHANNELS = (
     Elementwise, Softmax, LogSoftmax, Normalisation, LocalResponseNorm, MaxPool2d, AvgPool2d,
     GlobalAvgPool2d, GlobalMaxPool2d, Dropout, Pad, Upsample, Add, Multiply, Scaling,
 )
-_SHOWN_OF_FRONTEND = ("kind", "sr", "n_fft", "hop_length", "scale", "normalize", "frames")
+_SHOWN_OF_FRONTEND = (
+    "kind", "sr", "n_fft", "hop_length", "n_mels", "n_bins", "scale", "normalize", "layout", "frames",
+)
 
 
 class Network:
