@@ -52,7 +52,8 @@ _KEEP_CHANNELS = (
     GlobalAvgPool2d, GlobalMaxPool2d, Dropout, Pad, Upsample, Add, Multiply, Scaling,
 )
 _SHOWN_OF_FRONTEND = (
-    "kind", "sr", "n_fft", "hop_length", "n_mels", "n_bins", "scale", "normalize", "layout", "frames",
+    "kind", "sr", "n_fft", "hop_length", "n_mels", "n_bins", "scale", "normalize", "layout",
+    "frames",
 )
 
 
