@@ -28,7 +28,6 @@ import re
 import secrets
 import struct
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
@@ -36,23 +35,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ArchiveError, ParameterError, shown
-from ..files import open_regular
 from ..untrusted_json import parse_json
 from .layers import Layer, layer_records, layers_from_records
 from .network import Network, as_float32, check_array_names
+from .zipped import MAX_MEMBER_BYTES, check_limits, inflate, list_zip, opened
 
 if TYPE_CHECKING:
     from ..audio.frontend import Frontend
 
 __all__ = [
     "FORMAT",
-    "MAX_DIRECTORY_BYTES",
     "MAX_JSON_CHARS",
     "MAX_JSON_DEPTH",
     "MAX_LAYERS",
-    "MAX_MEMBERS",
-    "MAX_MEMBER_BYTES",
-    "MAX_TOTAL_BYTES",
     "VERSION",
     "read_archive",
     "write_archive",
@@ -62,14 +57,6 @@ FORMAT = "fastdeconv-network"
 #: The newest version of the format. A network is written as the oldest that can say it.
 VERSION = 2
 
-#: Most members of an archive.
-MAX_MEMBERS = 4096
-#: Most bytes of one member, uncompressed.
-MAX_MEMBER_BYTES = 1 << 30
-#: Most bytes of all members together, uncompressed.
-MAX_TOTAL_BYTES = 1 << 31
-#: Most bytes of the zip directory, and of any one read while it is listed.
-MAX_DIRECTORY_BYTES = 1 << 20
 #: Most characters of the JSON record.
 MAX_JSON_CHARS = 1 << 22
 #: Deepest nesting of the JSON record; a layer's padding is at depth 5.
@@ -88,7 +75,6 @@ _KEYS_SINCE_2 = frozenset({"inputs", "axis"})
 _RECORD = "network"
 _FILTERS = "frontend.filters"
 _SUFFIX = ".npy"
-_CHUNK = 1 << 20
 # Longer than any header of a plain array; structured ones are refused anyway.
 _MAX_NPY_HEADER = 4096
 _MAX_RANK = 8
@@ -139,7 +125,7 @@ def read_archive(
         )
     if isinstance(architecture, str) and architecture != "choi2016":
         architecture = _read_architecture(architecture)
-    with _opened(source) as (file, label), _named_in_errors(label):
+    with opened(source) as (file, label), _named_in_errors(label):
         archive = _Archive.listed(file)
         if _RECORD not in archive.members:
             return _read_plain(archive, architecture, bool(true_convolution))
@@ -149,29 +135,6 @@ def read_archive(
         f"{label}: the archive describes its own network (key {_RECORD!r}); "
         "architecture is only for archives that do not"
     )
-
-
-@contextlib.contextmanager
-def _opened(source: Any) -> Iterator[tuple[IO[bytes], str]]:
-    """The binary file of a path or file object, and its name for messages."""
-    if hasattr(source, "read") and hasattr(source, "seek"):
-        name = getattr(source, "name", None)
-        yield source, shown(name) if isinstance(name, str) else "<file object>"
-        return
-    if isinstance(source, os.PathLike):
-        source = os.fspath(source)
-    if not isinstance(source, str):
-        raise ParameterError(
-            f"path must be a str, a path or a seekable binary file object, found {shown(source)}"
-        )
-    try:
-        file = open_regular(source)
-    except FileNotFoundError:
-        raise
-    except OSError as exc:
-        raise ArchiveError(f"{shown(source)}: cannot be opened ({exc.strerror})") from exc
-    with file:
-        yield file, shown(source)
 
 
 @contextlib.contextmanager
@@ -198,8 +161,8 @@ class _Archive(NamedTuple):
     @classmethod
     def listed(cls, file: IO[bytes]) -> _Archive:
         """List the members and check names, methods, counts and declared sizes."""
-        infos, directory = _list_zip(file)
-        _check_limits([info.file_size for info in infos])
+        infos, directory = list_zip(file)
+        check_limits([info.file_size for info in infos])
         members: dict[str, zipfile.ZipInfo] = {}
         for info in infos:
             key = _member_key(info)
@@ -213,7 +176,7 @@ class _Archive(NamedTuple):
         """The array of a member, of any plain dtype, as it was stored."""
         try:
             info = self.members[key]
-            data = _inflate(self.file, info, self.ends[info.header_offset])
+            data = inflate(self.file, info, self.ends[info.header_offset])
             return _parse_npy(data)
         except ArchiveError as exc:
             raise ArchiveError(f"array {shown(key)}: {exc}") from exc.__cause__
@@ -222,61 +185,6 @@ class _Archive(NamedTuple):
         """The array of a member as float32; rank-4 ones flipped if `flip`."""
         array = as_float32(key, self.array(key))
         return array[:, :, ::-1, ::-1] if flip and array.ndim == 4 else array
-
-
-class _DirectoryReader:
-    """The file as `zipfile` sees it while it lists members: no read is large."""
-
-    def __init__(self, file: IO[bytes], size: int) -> None:
-        self._file, self._size = file, size
-        self.seek, self.tell = file.seek, file.tell
-
-    def seekable(self) -> bool:
-        return True
-
-    def read(self, count: int = -1) -> bytes:
-        left = max(0, self._size - self._file.tell())
-        count = min(count, left) if count >= 0 else left
-        if count > MAX_DIRECTORY_BYTES:
-            raise ArchiveError(
-                f"found a zip directory of {count} bytes, over the limit of {MAX_DIRECTORY_BYTES}"
-            )
-        return self._file.read(count)
-
-
-def _list_zip(file: IO[bytes]) -> tuple[list[zipfile.ZipInfo], int]:
-    """The members, and where the directory behind them begins."""
-    try:
-        file.seek(0, os.SEEK_END)
-        size = file.tell()
-        if not isinstance(file.read(0), bytes):
-            raise ArchiveError("the file object is open as text, wanted binary")
-        reader: Any = _DirectoryReader(file, size)
-        with zipfile.ZipFile(reader) as archive:
-            infos, directory = archive.infolist(), int(getattr(archive, "start_dir", size))
-            tail = 22 + len(archive.comment)
-        file.seek(max(0, size - tail))
-        if file.read(4) != b"PK\x05\x06":
-            raise ArchiveError("found bytes after the end of the zip archive")
-    except ArchiveError:
-        raise
-    # What `zipfile` is known to raise for damaged directories.
-    except (
-        zipfile.BadZipFile, zipfile.LargeZipFile, struct.error, EOFError, NotImplementedError,
-        RuntimeError, OverflowError, ValueError, TypeError, IndexError,
-    ) as exc:
-        raise ArchiveError(f"not a readable .npz (zip) archive ({exc})") from exc
-    return infos, directory
-
-
-def _check_limits(sizes: list[int]) -> None:
-    for what, found, limit in (
-        ("members", len(sizes), MAX_MEMBERS),
-        ("bytes in one member", max(sizes, default=0), MAX_MEMBER_BYTES),
-        ("bytes in all members", sum(sizes), MAX_TOTAL_BYTES),
-    ):
-        if found > limit:
-            raise ArchiveError(f"found {found} {what}, over the limit of {limit}")
 
 
 def _member_key(info: zipfile.ZipInfo) -> str:
@@ -303,68 +211,6 @@ def _member_key(info: zipfile.ZipInfo) -> str:
             "wanted 0 (stored) or 8 (deflated)"
         )
     return key
-
-
-def _inflate(file: IO[bytes], info: zipfile.ZipInfo, end: int) -> bytearray:
-    """The bytes of a member, which must be as many as declared and lie before `end`."""
-    if info.header_offset < 0:
-        raise ArchiveError("the member begins before the file")
-    file.seek(info.header_offset)
-    header = file.read(30)
-    if len(header) != 30 or header[:4] != b"PK\x03\x04":
-        raise ArchiveError("the member's zip header is damaged or missing")
-    name_size, extra_size = struct.unpack("<HH", header[26:30])
-    # Bit 11: UTF-8, else the code page of DOS.
-    codec = "utf-8" if info.flag_bits & 0x800 else "cp437"
-    if file.read(name_size) != info.orig_filename.encode(codec):
-        raise ArchiveError("the zip directory and the member's header name different members")
-    start = info.header_offset + 30 + name_size + extra_size
-    if start + info.compress_size > end:
-        raise ArchiveError("the member is cut short, or overlaps the next one")
-    file.seek(start)
-    pieces = _pieces(file, info.compress_size)
-    if info.compress_type == zipfile.ZIP_DEFLATED:
-        pieces = _deflated(pieces)
-    data = bytearray()
-    for piece in pieces:
-        data += piece
-        if len(data) > info.file_size:
-            break
-    if len(data) != info.file_size:
-        found = "more" if len(data) > info.file_size else str(len(data))
-        raise ArchiveError(f"found {found} bytes, wanted the declared {info.file_size}")
-    if zlib.crc32(data) != info.CRC:
-        raise ArchiveError("the checksum does not match: the member is damaged")
-    return data
-
-
-def _pieces(file: IO[bytes], count: int) -> Iterator[bytes]:
-    while count:
-        piece = file.read(min(count, _CHUNK))
-        if not piece:
-            raise ArchiveError("the file ends inside the member")
-        count -= len(piece)
-        yield piece
-
-
-def _deflated(pieces: Iterator[bytes]) -> Iterator[bytes]:
-    """Inflate in pieces of bounded size; the stream must end with the last input byte."""
-    inflate = zlib.decompressobj(-zlib.MAX_WBITS)
-    try:
-        for piece in pieces:
-            while piece:
-                yield inflate.decompress(piece, _CHUNK)
-                piece = inflate.unconsumed_tail
-        # What `max_length` held back after the last byte went in.
-        while not inflate.eof:
-            held = inflate.decompress(b"", _CHUNK)
-            if not held:
-                break
-            yield held
-    except zlib.error as exc:
-        raise ArchiveError(f"the compressed data is damaged ({exc})") from exc
-    if not inflate.eof or inflate.unused_data:
-        raise ArchiveError("the compressed data does not end where the member does")
 
 
 def _parse_npy(data: bytearray) -> NDArray[Any]:
@@ -536,7 +382,7 @@ def _parse_json(text: str) -> Any:
 
 def _read_architecture(path: str) -> Mapping[str, Any]:
     """The record in a JSON file."""
-    with _opened(path) as (file, label), _named_in_errors(label):
+    with opened(path) as (file, label), _named_in_errors(label):
         data = file.read(4 * MAX_JSON_CHARS + 1)
         try:
             record = _parse_json(data.decode("utf-8-sig"))
@@ -675,7 +521,7 @@ def write_archive(
         if network.frontend is not None and network.frontend.filters is not None:
             # As they are, whatever the weights are rounded to: the record has their checksum.
             arrays[_FILTERS] = network.frontend.filters.astype("<f4", copy=False)
-        _check_limits([array.nbytes for array in arrays.values()])
+        check_limits([array.nbytes for array in arrays.values()])
     try:
         _replace(path, lambda file: _write_zip(file, arrays))
     except FileNotFoundError as exc:

@@ -16,6 +16,7 @@ import pytest
 
 from fastdeconv.errors import ArchiveError, ParameterError
 from fastdeconv.network import archive
+from fastdeconv.network import zipped as reading
 from fastdeconv.network.network import Network
 
 
@@ -125,20 +126,20 @@ def test_member_names_that_could_be_a_trap_are_refused(refused, members, name):
 
 
 def test_too_many_members_are_refused(refused, members, monkeypatch):
-    monkeypatch.setattr(archive, "MAX_MEMBERS", 11)
+    monkeypatch.setattr(reading, "MAX_MEMBERS", 11)
     assert "found 12 members, over the limit of 11" in refused(zipped(members.items()))
 
 
 def test_a_huge_directory_is_refused_before_it_is_read(refused, members, monkeypatch):
-    monkeypatch.setattr(archive, "MAX_DIRECTORY_BYTES", 70_000)
+    monkeypatch.setattr(reading, "MAX_DIRECTORY_BYTES", 70_000)
     many = [(f"{n:0200}.npy", b"") for n in range(300)]
     assert "bytes, over the limit of 70000" in refused(zipped(many))
 
 
 def test_declared_sizes_over_the_limits_are_refused(refused, members, monkeypatch):
-    monkeypatch.setattr(archive, "MAX_TOTAL_BYTES", 3000)
+    monkeypatch.setattr(reading, "MAX_TOTAL_BYTES", 3000)
     assert "bytes in all members" in refused(zipped(members.items()))
-    monkeypatch.setattr(archive, "MAX_MEMBER_BYTES", 300)
+    monkeypatch.setattr(reading, "MAX_MEMBER_BYTES", 300)
     assert "bytes in one member" in refused(zipped(members.items()))
 
 

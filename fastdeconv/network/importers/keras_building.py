@@ -25,9 +25,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import ArchiveError, shown
-from ..archive import MAX_LAYERS, MAX_TOTAL_BYTES
+from ..archive import MAX_LAYERS
 from ..layers import INPUT, Layer, Shape, layer_from_record
 from ..network import as_float32
+from ..zipped import MAX_TOTAL_BYTES
 from .keras_graph import Node
 from .keras_weights import Weights
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import ArchiveError, FastdeconvError, ParameterError, shown
-from ..archive import MAX_MEMBER_BYTES, MAX_MEMBERS
+from ..zipped import MAX_MEMBER_BYTES, MAX_MEMBERS
 from .keras_attributes import text_of
 
 __all__ = [

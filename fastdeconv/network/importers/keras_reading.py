@@ -14,7 +14,7 @@ from typing import IO, Any
 
 from ...errors import ArchiveError, ParameterError, shown
 from ...untrusted_json import parse_json
-from ..archive import _check_limits, _inflate, _list_zip, _opened
+from ..zipped import check_limits, inflate, list_zip, opened
 from .keras_hdf5 import SIGNATURE, attribute, child, opened_hdf5, require_h5py
 from .keras_weights import GroupsByName, GroupsByNumber, LiveModel, Weights
 
@@ -87,14 +87,14 @@ def opened_model(source: Any) -> Iterator[Description]:
         )
     with ExitStack() as stack:
         if not pair:
-            file, label = stack.enter_context(_opened(source))
+            file, label = stack.enter_context(opened(source))
             stack.enter_context(named_in_errors(label, file=True))
             yield _from_file(file, stack)
             return
-        config, config_label = stack.enter_context(_opened(source[0]))
+        config, config_label = stack.enter_context(opened(source[0]))
         with named_in_errors(config_label, file=True):
             record = _json(_read(config, 4 * _MOST_CHARS), _record_of_model)
-        file, label = stack.enter_context(_opened(source[1]))
+        file, label = stack.enter_context(opened(source[1]))
         stack.enter_context(named_in_errors(label, file=True))
         root = stack.enter_context(opened_hdf5(file))
         yield _described(record, file, root)
@@ -124,8 +124,8 @@ def _from_file(file: IO[bytes], stack: ExitStack) -> Description:
 
 def _from_zip(file: IO[bytes], stack: ExitStack) -> Description:
     """The model of a ``.keras`` archive."""
-    infos, directory = _list_zip(file)
-    _check_limits([info.file_size for info in infos])
+    infos, directory = list_zip(file)
+    check_limits([info.file_size for info in infos])
     starts = sorted(info.header_offset for info in infos)
     ends = dict(zip(starts, [*starts[1:], directory]))
     members: dict[str, zipfile.ZipInfo] = {}
@@ -144,7 +144,7 @@ def _from_zip(file: IO[bytes], stack: ExitStack) -> Description:
                 raise ArchiveError("wanted a member that is stored or deflated, and not encrypted")
             if name != _WEIGHTS and info.file_size > 4 * _MOST_CHARS:
                 raise ArchiveError(f"found {info.file_size} bytes, over the limit")
-            return _inflate(file, info, ends[info.header_offset])
+            return inflate(file, info, ends[info.header_offset])
         except ArchiveError as exc:
             raise ArchiveError(f"member {name!r}: {exc}") from exc.__cause__
 
