@@ -73,6 +73,7 @@ def import_model(
         )
         network.save(out)
         say(f"{out}: {_one_line(network)}")
+        say(network.receipt or "Not compared: nothing of this kind of file is run.")
 
 
 def _shape(text: str | None) -> tuple[int | None, ...] | None:

@@ -1,0 +1,113 @@
+"""Files of all kinds by their content: what the command line and `explain` are given."""
+
+from __future__ import annotations
+
+import io
+import json
+import pickle
+import zipfile
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+import fastdeconv as fd
+from fastdeconv.cli import main
+from fastdeconv.network.choosing import open_network
+
+onnx = pytest.importorskip("onnx", reason="reads and writes ONNX: pip install .[onnx]")
+FRONTEND = {"kind": "mel", "sr": 8000, "n_fft": 256, "n_mels": 12}
+
+
+@pytest.fixture
+def model(tmp_path):
+    """An ONNX file under a name that says nothing."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    weight = np.random.default_rng(0).normal(size=(4, 1, 3, 3)).astype(np.float32)
+    graph = helper.make_graph(
+        [
+            helper.make_node(
+                "Conv", ["x", "first.weight"], ["c"], name="/first/Conv", pads=[1] * 4
+            ),
+            helper.make_node("Relu", ["c"], ["r"], name="/act/Relu"),
+        ],
+        "net", [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 1, 12, "frames"])],
+        [helper.make_tensor_value_info("r", TensorProto.FLOAT, None)],
+        [numpy_helper.from_array(weight, "first.weight")],
+    )
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
+    path = tmp_path / "model.bin"
+    path.write_bytes(made.SerializeToString())
+    return path
+
+
+def run(*arguments: object):
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def test_import_writes_an_archive_that_explain_takes(model, tmp_path):
+    archive = tmp_path / "net.npz"
+    classes = tmp_path / "classes.txt"
+    classes.write_text("rock\njazz\n\npop\nfolk\n")
+    result = run("import", model, "-o", archive, "--input-shape", "1,12,40", "--frontend",
+                 json.dumps(FRONTEND), "--classes", classes, "--name", "tagger")
+    assert result.exit_code == 0, result.output
+    assert "2 of 2 layers compared with" in result.output
+    net = fd.Network.load(archive)
+    assert [layer.name for layer in net.layers] == ["first", "act"]
+    assert (net.name, net.classes) == ("tagger", ("rock", "jazz", "pop", "folk"))
+    assert net.frontend == fd.Frontend(**FRONTEND) and net.input_shape == (1, 12, None)
+    sound = np.random.default_rng(1).normal(0, 0.1, 8000).astype(np.float32)
+    assert len(fd.explain((sound, 8000), archive).table) == 4
+
+
+def test_the_sample_rate_and_a_file_of_the_front_end(model, tmp_path):
+    record = tmp_path / "frontend.json"
+    record.write_text(json.dumps({key: FRONTEND[key] for key in FRONTEND if key != "sr"}))
+    result = run("import", model, "-o", tmp_path / "net.npz", "--input-shape", "1,12,?",
+                 "--frontend", record, "--sr", 16000)
+    assert result.exit_code == 1 and "may vary; say input_shape=" in result.output
+    result = run("import", model, "-o", tmp_path / "net.npz", "--input-shape", "1,12,30",
+                 "--frontend", record, "--sr", 16000)
+    assert result.exit_code == 0, result.output
+    assert fd.Network.load(tmp_path / "net.npz").frontend.sr == 16000
+
+
+@pytest.mark.parametrize(("arguments", "said"), [
+    (["--input-shape", "12,30"], "must be C,H,W"), (["--sr", "8000"], "--sr goes with --frontend"),
+    (["--frontend", "[1]"], "No such file"),
+    (["--frontend", '{"kind": "mel", "bands": 3}'], "bands"),
+    (["--frontend", '{"a": NaN}'], "no JSON object"),
+])
+def test_what_the_command_does_not_understand(model, tmp_path, arguments, said):
+    result = run("import", model, "-o", tmp_path / "net.npz", *(
+        arguments if "--input-shape" in arguments else ["--input-shape", "1,12,30", *arguments]
+    ))
+    assert result.exit_code != 0 and said in result.output
+    assert not (tmp_path / "net.npz").exists()
+
+
+def test_checkpoints_are_not_opened(tmp_path):
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("model/data.pkl", pickle.dumps({}))
+    for content in (file.getvalue(), pickle.dumps({})):
+        path = tmp_path / "model.pt"
+        path.write_bytes(content)
+        with pytest.raises(fd.ArchiveError, match=r"weights_only=True and call fastdeconv\."):
+            open_network(path)
+
+
+def test_an_archive_takes_no_options(tmp_path, model):
+    archive = tmp_path / "net.npz"
+    assert run("import", model, "-o", archive, "--input-shape", "1,12,30").exit_code == 0
+    result = run("import", archive, "-o", tmp_path / "other.npz", "--outputs", "first")
+    assert result.exit_code == 1 and "is a network already" in result.output
+
+
+def test_a_file_that_is_nothing_of_all_that(tmp_path):
+    path = tmp_path / "song.mp3"
+    path.write_bytes(b"ID3 something")
+    with pytest.raises(fd.ArchiveError, match=r"song\.mp3"):
+        open_network(path)
