@@ -19,7 +19,7 @@ FD_INLINE float term_one(const float *from, const float *factor, ptrdiff_t at, i
     return factor ? from[at] * factor[channel] : from[at];
 }
 
-static void combine_few(const fd_combine *o, int y, int x, float *out) {
+static void combine_by_feature(const fd_combine *o, int y, int x, float *out) {
     const float *last = factors(&o->factor, y, x);
     for (int k = 0; k < o->kp; k++)
         for (int c = 0; c < o->channels; c++) {
@@ -73,7 +73,7 @@ void FD_NAME(fd_combine_rows)(const fd_combine *o, int row0, int row1) {
     const size_t pixel = (size_t)o->channels * o->kp;
     for (int y = row0; y < row1; y++)
         for (int x = 0; x < o->w; x++)
-            (o->few ? combine_few : combine_lanes)(o, y, x,
+            (o->by_feature ? combine_by_feature : combine_lanes)(o, y, x,
                                                    o->out + ((size_t)y * o->w + x) * pixel);
 }
 
@@ -82,7 +82,7 @@ static void add_pixel(const fd_reduce *r, int y, int x, int from, int to, float 
     const float *v = viewed(&r->of, y, x), *factor = factors(&r->factor, y, x);
     const int kp = r->kp;
     for (int c = from; c < to; c++, sums += kp) {
-        if (r->few) {
+        if (r->by_feature) {
             for (int k = 0; k < kp; k++)
                 sums[k] += term_one(v, factor, k * r->of.feature + c, c);
             continue;
@@ -108,7 +108,7 @@ int FD_NAME(fd_reduce_channels)(const fd_reduce *r, int channel0, int channel1) 
     }
     for (int c = channel0; c < channel1; c++)
         for (int k = 0; k < r->kp; k++) {
-            const size_t at = r->few ? (size_t)k * r->channels + c : (size_t)c * r->kp + k;
+            const size_t at = r->by_feature ? (size_t)k * r->channels + c : (size_t)c * r->kp + k;
             r->out[at] = total[(size_t)(c - channel0) * r->kp + k];
         }
     free(total);

@@ -11,7 +11,7 @@
 #ifndef FD_DEPTHWISE_H
 #define FD_DEPTHWISE_H
 
-#include "few.h"
+#include "by_feature.h"
 
 /* Pixels of a row that a step gives at a time: as many as the first step does. */
 #if FD_REGISTERS >= 32
@@ -113,7 +113,7 @@ static void find_taps(depthwise *p, const fd_step *s, int Y, int X, int columns)
     }
 }
 
-static void depthwise_few(const depthwise *p, const fd_step *s, const tap *taps, int n,
+static void depthwise_by_feature(const depthwise *p, const fd_step *s, const tap *taps, int n,
                           float *out) {
     const int channels = s->cout;
     for (int f = 0; f < s->kp; f++)
@@ -137,7 +137,7 @@ static void depthwise_columns(depthwise *p, const fd_step *s, int Y, int X, int 
     find_taps(p, s, Y, X, columns);
     if (!s->nv) {
         for (int i = 0; i < columns; i++)
-            depthwise_few(p, s, p->taps + i * most, p->n[i], out + i * pixel);
+            depthwise_by_feature(p, s, p->taps + i * most, p->n[i], out + i * pixel);
         return;
     }
     for (int c = 0; c < s->cout; c++)

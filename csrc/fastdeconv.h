@@ -10,6 +10,8 @@
  *   channels  (H, W, Cs): channels last, Cs >= C a multiple of the vector width
  *   lanes     (H, W, C, KP): feature k of the caller in lane k, KP a multiple of
  *             the vector width; the layout of the backward pass
+ *   by feature (H, W, KP, C): the same for features that would leave most lanes empty, so
+ *             that channels are in the lanes
  */
 #ifndef FASTDECONV_H
 #define FASTDECONV_H
@@ -179,7 +181,7 @@ typedef struct {
     ptrdiff_t u_row;        /* elements between rows of u */
     const float *weight;    /* (cout, taps, kp); of few features (taps, kp, padded cout) */
     int kp, cout, ntaps_all;
-    int few;                /* kp features as in fd_step with nv 0 */
+    int by_feature;                /* kp features as in fd_step with nv 0 */
     /* phases (stride_h x stride_w), each a range of (offset in u, tap) */
     const int32_t *phase_start;
     const ptrdiff_t *phase_offset;
@@ -200,7 +202,7 @@ typedef struct {
     const float *v;         /* a lane tensor */
     int v_row, v_column;    /* of the whole map, where V begins; elsewhere it is 0 */
     int v_h, v_w;
-    int kp, few;            /* few: kp features as in fd_step with nv 0 */
+    int kp, by_feature;            /* by_feature: kp features as in fd_step with nv 0 */
     fd_post post;
     fd_factor factor;
     float *out;             /* a lane tensor of source.cells; only what leads is written. May be V
@@ -214,7 +216,7 @@ typedef struct {
     const fd_view *terms;   /* at most FD_MOST_TERMS */
     const fd_factor *factors;
     int count;
-    int w, channels, kp, few;
+    int w, channels, kp, by_feature;
     fd_post post;           /* what follows the sum ... */
     fd_factor factor;       /* ... and then */
     float *out;             /* (h, w, channels, kp); may be a term */
@@ -224,7 +226,7 @@ typedef struct {
 typedef struct {
     fd_view of;
     fd_factor factor;
-    int h, w, channels, kp, few;
+    int h, w, channels, kp, by_feature;
     float *out;             /* (channels, kp); of few features (kp, channels) */
 } fd_reduce;
 
@@ -323,10 +325,10 @@ typedef struct {
 
 /* Rows row0..row1-1 of cells (h, w) whose windows overlap, switches and gate as above: the next
  * cell in row-major order that points to the same place (-1: none), and whether none did before.
- * next, lead (cells, channels). */
+ * next, is_first (cells, channels). */
 void fd_link_cells(const void *switches, int switch_bytes, ptrdiff_t switch_cell,
                    const uint8_t *gate, int channels, int kernel_w, const fd_shared *high,
-                   const fd_shared *wide, int h, int w, int32_t *next, uint8_t *lead, int row0,
+                   const fd_shared *wide, int h, int w, int32_t *next, uint8_t *is_first, int row0,
                    int row1);
 /* Rows row0..row1-1 of the source's cells less what is 0 in v (cells, channels), into order
  * (cells, channels) and first (cells, places + 1). */

@@ -47,7 +47,7 @@ static void overlap_cell(const fd_overlap *o, int row, int column, const int32_t
 }
 
 /* The same of few features. */
-static void overlap_few(const fd_overlap *o, int row, int column, const int32_t *order, int n,
+static void overlap_by_feature(const fd_overlap *o, int row, int column, const int32_t *order, int n,
                         float *out) {
     const int whole = (int)o->source.list_row, channels = o->source.channels;
     const int32_t *next = o->next + (size_t)(row * whole + column) * channels;
@@ -76,6 +76,6 @@ void FD_NAME(fd_overlap_rows)(const fd_overlap *o, int row0, int row1) {
             const int32_t *order = s->order + cell * s->order_cell;
             const int n = s->first[cell * s->first_cell + s->pool.kh * s->pool.kw];
             float *out = o->out + ((size_t)y * s->cells_w + x) * pixel;
-            (o->few ? overlap_few : overlap_cell)(o, o->row + y, o->column + x, order, n, out);
+            (o->by_feature ? overlap_by_feature : overlap_cell)(o, o->row + y, o->column + x, order, n, out);
         }
 }

@@ -118,9 +118,9 @@ typedef struct {
     int h, w;
 } linking;
 
-/* The next cell after (y, x) whose channel c points to the same place, or -1; *lead becomes 0
+/* The next cell after (y, x) whose channel c points to the same place, or -1; *is_first becomes 0
  * when there is one before. */
-static int32_t next_cell(const linking *l, int y, int x, int c, uint8_t *lead) {
+static int32_t next_cell(const linking *l, int y, int x, int c, uint8_t *is_first) {
     const uint32_t place =
         fd_switch(l->switches, l->bytes, ((size_t)y * l->w + x) * l->cell + c);
     const int i = (int)place / l->kernel_w, j = (int)place % l->kernel_w;
@@ -136,7 +136,7 @@ static int32_t next_cell(const linking *l, int y, int x, int c, uint8_t *lead) {
             if (fd_switch(l->switches, l->bytes, other * l->cell + c) != same) continue;
             if (l->gate && !l->gate[other * l->channels + c]) continue;
             if (row > y || (row == y && column > x)) return (int32_t)other;
-            *lead = 0;
+            *is_first = 0;
         }
     }
     return -1;
@@ -144,7 +144,7 @@ static int32_t next_cell(const linking *l, int y, int x, int c, uint8_t *lead) {
 
 void fd_link_cells(const void *switches, int switch_bytes, ptrdiff_t switch_cell,
                    const uint8_t *gate, int channels, int kernel_w, const fd_shared *high,
-                   const fd_shared *wide, int h, int w, int32_t *next, uint8_t *lead, int row0,
+                   const fd_shared *wide, int h, int w, int32_t *next, uint8_t *is_first, int row0,
                    int row1) {
     const linking l = {switches, switch_bytes, switch_cell, gate, channels,
                        kernel_w, high,         wide,        h,    w};
@@ -152,8 +152,8 @@ void fd_link_cells(const void *switches, int switch_bytes, ptrdiff_t switch_cell
         for (int x = 0; x < w; x++)
             for (int c = 0; c < channels; c++) {
                 const size_t at = ((size_t)y * w + x) * channels + c;
-                lead[at] = gate ? gate[at] : 1;
-                next[at] = lead[at] ? next_cell(&l, y, x, c, lead + at) : -1;
+                is_first[at] = gate ? gate[at] : 1;
+                next[at] = is_first[at] ? next_cell(&l, y, x, c, is_first + at) : -1;
             }
 }
 

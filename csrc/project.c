@@ -19,7 +19,7 @@
  * Sparse  Behind a rectifier most steps leave out the zeros (sparse.h, sparse_bf16.h).
  * Depthwise: see depthwise.h.
  * Fused   A 1 x 1 convolution may take its pixels from the step above while they are in cache.
- * Few     Features that fill at most half a vector stay out of the lanes (few.h).
+ * Few     Features that fill at most half a vector stay out of the lanes (by_feature.h).
  * Layout  V (h, w, channel, lane); of few features (h, w, feature, channel). W packed per
  *         group: for every block of NC output channels (the last may be smaller)
  *         [tap][input channel][NC]. Last step: "output channels" are all (tap, channel)
@@ -31,7 +31,7 @@
  */
 #include "bf16.h"
 #include "depthwise.h"
-#include "few.h"
+#include "by_feature.h"
 #include "layout.h"
 #include "sparse.h"
 
@@ -39,10 +39,10 @@
 
 /* A finished pixel to the sums of its row. */
 static void add_to_sums(const fd_finish *f, int y, int x, const float *pixel, int channels, int kp,
-                        int few) {
+                        int by_feature) {
     const float *by = factors(&f->counts, y, x);
     float *sums = f->sums + (ptrdiff_t)y * channels * kp;
-    if (few) {
+    if (by_feature) {
         for (int k = 0; k < kp; k++)
             for (int c = 0; c < channels; c++)
                 sums[k * channels + c] += pixel[k * channels + c] * by[c];
@@ -56,9 +56,9 @@ static void add_to_sums(const fd_finish *f, int y, int x, const float *pixel, in
 
 /* A summed pixel, while it is in cache: (channels, kp) or, of few features, (kp, channels). */
 static void finish_pixel(const fd_finish *f, int y, int x, float *out, int channels, int kp,
-                         int few) {
+                         int by_feature) {
     const float *factor = factors(&f->factor, y, x), *more = viewed(&f->more, y, x);
-    if (few && (factor || more)) {
+    if (by_feature && (factor || more)) {
         for (int k = 0; k < kp; k++)
             for (int c = 0; c < channels; c++) {
                 float *to = out + k * channels + c;
@@ -78,16 +78,16 @@ static void finish_pixel(const fd_finish *f, int y, int x, float *out, int chann
             }
         }
     }
-    if (f->sums) add_to_sums(f, y, x, out, channels, kp, few);
+    if (f->sums) add_to_sums(f, y, x, out, channels, kp, by_feature);
 }
 
-static void step_group_few(const fd_step *s, const float *v, entry *list, int n, int g,
+static void step_group_by_feature(const fd_step *s, const float *v, entry *list, int n, int g,
                            float *out) {
     const int couts = s->cout / s->groups, width = padded(couts), channel = g * couts;
     const size_t rows = (size_t)s->conv.kh * s->conv.kw * (s->source.channels / s->groups);
-    const few_block f = {v, s->source.channels, s->weight + g * rows * width, width,
+    const feature_block f = {v, s->source.channels, s->weight + g * rows * width, width,
                          out + channel, s->cout, couts, &s->post, channel};
-    product_of_few(&f, list, n, s->kp);
+    product_by_feature(&f, list, n, s->kp);
 }
 
 static void step_group(const fd_step *s, const float *from, const entry *list, int n, int g,
@@ -143,7 +143,7 @@ static FD_NOINLINE void dense_pixel(gatherer *p, int Y, int X, float *out) {
         if (s->nv)
             step_group(s, s->v, list, count, g, out);
         else
-            step_group_few(s, s->v, list, count, g, out);
+            step_group_by_feature(s, s->v, list, count, g, out);
     }
 }
 
@@ -215,7 +215,7 @@ static void fused_columns(stepper *p, int Y, int X, int columns, float *out) {
         if (s->nv)
             step_group(s, v, p->list, channels, 0, out);
         else
-            step_group_few(s, v, p->list, channels, 0, out);
+            step_group_by_feature(s, v, p->list, channels, 0, out);
     }
 }
 
@@ -336,7 +336,7 @@ static int first_count(const fd_first *f, int X) {
 }
 
 /* One pixel of few features: the channels of all of them, [feature][channel]. */
-static void first_pixel_few(const fd_first *f, int Y, int X, float *out) {
+static void first_pixel_by_feature(const fd_first *f, int Y, int X, float *out) {
     const fd_window *k = &f->conv;
     const int py = Y + k->top, px = X + k->left;
     const int phase = py % k->sh * k->sw + px % k->sw, width = padded(f->cout);
@@ -357,10 +357,10 @@ static void first_pixel_few(const fd_first *f, int Y, int X, float *out) {
 int FD_NAME(fd_first_rows)(const fd_first *f, float *out, int row0, int row1) {
     const ptrdiff_t pixel = (ptrdiff_t)f->cout * f->kp;
     const int stride = f->conv.sw;
-    if (f->few) {
+    if (f->by_feature) {
         for (int y = row0; y < row1; y++)
             for (int x = 0; x < f->out_w; x++)
-                first_pixel_few(f, y, x, out + ((size_t)y * f->out_w + x) * pixel);
+                first_pixel_by_feature(f, y, x, out + ((size_t)y * f->out_w + x) * pixel);
         return 0;
     }
     for (int y = row0; y < row1; y++)
@@ -440,12 +440,12 @@ static void find_targets(scatterer *p, int X, int i, int j) {
     }
 }
 
-static void scatter_few(scatterer *p, entry *list, int n, const float *panel, int outs) {
+static void scatter_by_feature(scatterer *p, entry *list, int n, const float *panel, int outs) {
     static const fd_post nothing = {0};
     const fd_last *f = p->f;
-    const few_block b = {panel, f->source.channels, f->weight, padded(outs), p->sums, outs,
+    const feature_block b = {panel, f->source.channels, f->weight, padded(outs), p->sums, outs,
                          outs, &nothing, 0};
-    product_of_few(&b, list, n, f->kp);
+    product_by_feature(&b, list, n, f->kp);
     for (int o = 0; o < outs; o++)
         for (int k = 0; k < f->kp; k++) p->targets[o][k] += p->sums[k * outs + o];
 }
@@ -481,7 +481,7 @@ static void scatter(scatterer *p, int Y, int X, const float *panel) {
         if (f->nv)
             scatter_lanes(p, p->list, n, panel, outs);
         else
-            scatter_few(p, p->list, n, panel, outs);
+            scatter_by_feature(p, p->list, n, panel, outs);
     }
 }
 
@@ -542,9 +542,9 @@ static void produce_row(scatterer *p, stepper *above, int Y, float *panel) {
             scatter(p, Y, x, f->v + ((size_t)Y * columns + x) * pixel);
         return;
     }
-    if (f->first->few) {
+    if (f->first->by_feature) {
         for (int x = 0; x < columns; x++) {
-            first_pixel_few(f->first, Y, x, panel);
+            first_pixel_by_feature(f->first, Y, x, panel);
             scatter(p, Y, x, panel);
         }
         return;

@@ -41,7 +41,7 @@ from .region import Region
 from .route import abilities_of
 from .starts import Start, Starts
 from .trace import Trace
-from .ways import Stage, Way, Ways
+from .ways import Leg, Way, Ways
 
 __all__ = ["Run"]
 
@@ -215,85 +215,85 @@ class Run:
                 sent[self.facts.below(start.layer)].append(_Job(job))
             else:
                 sent[start.layer].append(_Maps(start.maps))
-        lasts = [stage for stage in way.stages if -1 in stage.sources]
-        for stage in way.stages:
-            came = sent.pop(stage.top)
-            if stage.segment is None:
-                for source, planes in self._by_itself(stage.top, came, features):
+        lasts = [leg for leg in way.legs if -1 in leg.sources]
+        for leg in way.legs:
+            came = sent.pop(leg.top)
+            if leg.segment is None:
+                for source, planes in self._by_itself(leg.top, came, features):
                     sent[source].append(planes)
-            elif stage.conv is None:
-                for source, part in self._join(stage, came, features):
+            elif leg.conv is None:
+                for source, part in self._join(leg, came, features):
                     sent[source].append(part)
-            elif lasts == [stage] and not sent and _scatters(stage):
-                self._last(stage, came, features, out, rows)
+            elif lasts == [leg] and not sent and _scatters(leg):
+                self._last(leg, came, features, out, rows)
                 return
             else:
-                sent[stage.sources[0]].append(self._step(stage, came, features))
+                sent[leg.sources[0]].append(self._step(leg, came, features))
         out[as_index(rows)] = self._planes(-1, sent[-1], features, way.inputs)
 
     # ---- lanes ----
 
     def _settled(
-        self, stage: Stage, came: list[Any], features: NDArray[np.intp]
+        self, leg: Leg, came: list[Any], features: NDArray[np.intp]
     ) -> tuple[_Job | _Tensor, Convolution | None]:
         """The sum of what came to the top of a segment, with what follows it, and the convolution
         that takes that."""
         assert self.lanes is not None
         joins = self._joins or len(came) == 1
         if not joins or any(isinstance(one, np.ndarray) for one in came):
-            planes = self._planes(stage.top, came, features, stage.cells)
-            came = [_Part(_Tensor(self.lanes.from_planes(planes, self.bf16)), stage.cells)]
+            planes = self._planes(leg.top, came, features, leg.cells)
+            came = [_Part(_Tensor(self.lanes.from_planes(planes, self.bf16)), leg.cells)]
         jobs = [one for one in came if isinstance(one, _Job)]
         parts = [one for one in came if isinstance(one, _Part)]
         maps = [one.maps for one in came if isinstance(one, _Maps)]
         if maps:
-            tensor = self._own(stage, self._tensor(self._summed(stage, jobs, parts, Post())))
+            tensor = self._own(leg, self._tensor(self._summed(leg, jobs, parts, Post())))
             for one in maps:
-                cut = one[(slice(None), *stage.cells.slices)]
+                cut = one[(slice(None), *leg.cells.slices)]
                 self.backend.add_maps(tensor.v, cut, features)
-            jobs, parts = [], [_Part(tensor, stage.cells)]
-        if stage.scaled is not None and not jobs and self._are_all(stage, parts):
-            return parts[0].tensor, stage.scaled
-        return self._summed(stage, jobs, parts, stage.post), stage.conv
+            jobs, parts = [], [_Part(tensor, leg.cells)]
+        if leg.scaled is not None and not jobs and self._are_all(leg, parts):
+            return parts[0].tensor, leg.scaled
+        return self._summed(leg, jobs, parts, leg.post), leg.conv
 
     def _summed(
-        self, stage: Stage, jobs: list[_Job], parts: list[_Part], post: Post
+        self, leg: Leg, jobs: list[_Job], parts: list[_Part], post: Post
     ) -> _Job | _Tensor:
         if not jobs:
-            if post.is_empty and self._are_all(stage, parts):
+            if post.is_empty and self._are_all(leg, parts):
                 return parts[0].tensor
-            return self._combined(stage, parts, post)
+            return self._combined(leg, parts, post)
         more = parts[0] if parts else None
         if len(parts) > 1 or (more is not None and more.factor is not None):
-            more = _Part(self._combined(stage, parts, Post()), stage.cells)
+            more = _Part(self._combined(leg, parts, Post()), leg.cells)
         for job in jobs[:-1]:
-            more = _Part(self._tensor(_with(job, Post(), more, stage.cells)), stage.cells)
-        return _with(jobs[-1], post, more, stage.cells)
+            more = _Part(self._tensor(_with(job, Post(), more, leg.cells)), leg.cells)
+        return _with(jobs[-1], post, more, leg.cells)
 
-    def _are_all(self, stage: Stage, parts: list[_Part]) -> bool:
+    def _are_all(self, leg: Leg, parts: list[_Part]) -> bool:
         """Whether the sum of these is a tensor that is there already."""
         (part,) = parts if len(parts) == 1 else [None]
-        return part is not None and part.factor is None and part.is_all_of(stage.cells)
+        return part is not None and part.factor is None and part.is_all_of(leg.cells)
 
-    def _combined(self, stage: Stage, parts: list[_Part], post: Post) -> _Tensor:
-        terms = [part.term(stage.cells) for part in parts]
+    def _combined(self, leg: Leg, parts: list[_Part], post: Post) -> _Tensor:
+        terms = [part.term(leg.cells) for part in parts]
         own = (
             i for i, part in enumerate(parts)
-            if part.tensor.uses == 1 and part.is_all_of(stage.cells)
+            if part.tensor.uses == 1 and part.is_all_of(leg.cells)
         )
         into = next(own, None)
-        job = Combine(terms, stage.cells.size, self.facts.shape(stage.top)[0], post, into)
+        job = Combine(terms, leg.cells.size, self.facts.shape(leg.top)[0], post, into)
         v = self.backend.combine(job, self.num_threads)
         for i, part in enumerate(parts):
             if i != into:
                 self._release(part.tensor)
         return _Tensor(v)
 
-    def _own(self, stage: Stage, tensor: _Tensor) -> _Tensor:
+    def _own(self, leg: Leg, tensor: _Tensor) -> _Tensor:
         """A tensor that nobody else reads, to be written to."""
         if tensor.uses == 1:
             return tensor
-        return self._combined(stage, [_Part(tensor, stage.cells)], Post())
+        return self._combined(leg, [_Part(tensor, leg.cells)], Post())
 
     def _tensor(self, what: _Job | _Tensor) -> _Tensor:
         """The result of a job, or the tensor itself."""
@@ -310,62 +310,62 @@ class Run:
         if tensor.uses == 0 and self.lanes is not None:
             self.lanes.release(tensor.v)
 
-    def _unpooled_sums(self, stage: Stage, settled: _Job | _Tensor) -> _Job | _Tensor:
+    def _unpooled_sums(self, leg: Leg, settled: _Job | _Tensor) -> _Job | _Tensor:
         """What a convolution is fed from: where windows overlap, what they send summed."""
-        if stage.below is None:
+        if leg.below is None:
             return settled
-        assert stage.source is not None
-        tensor = self._own(stage, self._tensor(settled))
-        job = Overlap(tensor.v, stage.cells.begin, stage.source, stage.below)
+        assert leg.source is not None
+        tensor = self._own(leg, self._tensor(settled))
+        job = Overlap(tensor.v, leg.cells.begin, leg.source, leg.below)
         return _Tensor(self.backend.add_overlaps(job, self.num_threads))
 
     def _step(
-        self, stage: Stage, came: list[Any], features: NDArray[np.intp]
+        self, leg: Leg, came: list[Any], features: NDArray[np.intp]
     ) -> _Job:
         """The convolution at the end of a segment, still to be taken back."""
-        settled, conv = self._settled(stage, came, features)
-        settled = self._unpooled_sums(stage, settled)
-        assert conv is not None and stage.source is not None
+        settled, conv = self._settled(leg, came, features)
+        settled = self._unpooled_sums(leg, settled)
+        assert conv is not None and leg.source is not None
         if isinstance(settled, _Job) and self._joins and self.backend.fuses(
-            settled.job, stage.source, conv
+            settled.job, leg.source, conv
         ):
-            return _Job(Step(settled.job, stage.source, conv, Post(), self.bf16), settled.uses)
+            return _Job(Step(settled.job, leg.source, conv, Post(), self.bf16), settled.uses)
         tensor = self._tensor(settled)
-        return _Job(Step(tensor.v, stage.source, conv, Post(), self.bf16), [tensor])
+        return _Job(Step(tensor.v, leg.source, conv, Post(), self.bf16), [tensor])
 
     def _last(
-        self, stage: Stage, came: list[Any], features: NDArray[np.intp], out: Array,
+        self, leg: Leg, came: list[Any], features: NDArray[np.intp], out: Array,
         rows: NDArray[np.intp],
     ) -> None:
         """The convolution at the network's input, into out[rows]."""
-        assert self.lanes is not None and stage.source is not None
-        settled, conv = self._settled(stage, came, features)
-        settled = self._unpooled_sums(stage, settled)
-        assert conv is not None and stage.segment is not None
-        pool = stage.segment.pool
-        height, _ = self.facts.size(stage.segment.end if pool is None else pool)
+        assert self.lanes is not None and leg.source is not None
+        settled, conv = self._settled(leg, came, features)
+        settled = self._unpooled_sums(leg, settled)
+        assert conv is not None and leg.segment is not None
+        pool = leg.segment.pool
+        height, _ = self.facts.size(leg.segment.end if pool is None else pool)
         if isinstance(settled, _Job):
             above, uses = settled.job, settled.uses
         else:
             above, uses = settled.v, [settled]
         self.lanes.project_last(
-            Last(above, stage.source, conv, height), out, rows, self.num_threads
+            Last(above, leg.source, conv, height), out, rows, self.num_threads
         )
         for tensor in uses:
             self._release(tensor)
 
     def _join(
-        self, stage: Stage, came: list[Any], features: NDArray[np.intp]
+        self, leg: Leg, came: list[Any], features: NDArray[np.intp]
     ) -> Iterator[tuple[int, _Part]]:
         """What a layer of several inputs, a mean or a fork sends where."""
-        assert stage.segment is not None
-        settled, _ = self._settled(stage, came, features)
-        end, sources, facts = stage.segment.end, stage.sources, self.facts
-        layer, cells = self.net.layers[end], stage.cells
+        assert leg.segment is not None
+        settled, _ = self._settled(leg, came, features)
+        end, sources, facts = leg.segment.end, leg.sources, self.facts
+        layer, cells = self.net.layers[end], leg.cells
         if isinstance(settled, _Job) and isinstance(layer, nn.Multiply):
             settled = self._counting(settled, sources, cells)
         tensor = self._tensor(settled)
-        if stage.sources == (end,) or isinstance(layer, nn.Add):
+        if leg.sources == (end,) or isinstance(layer, nn.Add):
             parts = [_Part(tensor, cells) for _ in sources]
         elif isinstance(layer, nn.Concat):
             channels = [facts.shape(source)[0] for source in sources]
@@ -463,11 +463,11 @@ class Run:
         return backward_layer(self.trace, index, R, self.rule, self.arithmetic, channels)
 
 
-def _scatters(stage: Stage) -> bool:
+def _scatters(leg: Leg) -> bool:
     """Whether the convolution at the end of a segment is a `Last` job."""
-    assert stage.conv is not None and stage.segment is not None
+    assert leg.conv is not None and leg.segment is not None
     # Planes come to the convolution itself.
-    return stage.conv.groups == 1 and stage.top != stage.segment.end
+    return leg.conv.groups == 1 and leg.top != leg.segment.end
 
 
 def _with(job: _Job, post: Post, more: _Part | None, cells: Region) -> _Job:

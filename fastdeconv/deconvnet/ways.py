@@ -13,13 +13,13 @@ from .region import Part, Region
 from .route import Abilities, Route, Segment, route_of
 from .starts import Start
 
-__all__ = ["Stage", "Way", "Ways"]
+__all__ = ["Leg", "Way", "Ways"]
 
 PLANE_BYTES = 1 << 28
 """Planes of features that are projected layer by layer stay below this."""
 
 
-class Stage(NamedTuple):
+class Leg(NamedTuple):
     """A segment on the part of its maps that is computed, as jobs want it."""
 
     top: int
@@ -43,7 +43,7 @@ class Way(NamedTuple):
 
     firsts: dict[int, tuple[Convolution, Region]]
     """Of the convolutions that take one map a feature, and the part of their outputs."""
-    stages: list[Stage]
+    legs: list[Leg]
     inputs: Region
     alone: bool = False
     """Whether maps are zero outside that."""
@@ -103,12 +103,12 @@ class Ways:
         for conv in route.firsts:
             part = cost.whole_start(self.facts, conv, parts, inputs)
             firsts[conv] = self.facts.convolution(conv, part), part.output
-        stages = [
-            self._stage(top, segment, parts[top]) for top, segment in route.segments.items()
+        legs = [
+            self._leg(top, segment, parts[top]) for top, segment in route.segments.items()
         ]
-        return Way(firsts, stages, inputs)
+        return Way(firsts, legs, inputs)
 
-    def _stage(self, top: int, segment: Segment, part: Part) -> Stage:
+    def _leg(self, top: int, segment: Segment, part: Part) -> Leg:
         facts = self.facts
         sources = cost.sources_of(facts, segment)
         is_convolution = cost.is_convolution(facts, segment)
@@ -118,11 +118,11 @@ class Ways:
             post = facts.post(segment, segment.order)
             below = facts.post(segment, segment.below, factor)
         if not is_convolution:
-            return Stage(top, segment, part.cells, post, sources)
+            return Leg(top, segment, part.cells, post, sources)
         scaled, scales = None, segment.order.scales
         if segment.only_scales and scales:
             scaled = facts.convolution(segment.end, part, scales)
-        return Stage(
+        return Leg(
             top, segment, part.cells, post, sources, facts.source(segment, part),
             facts.convolution(segment.end, part), scaled, below,
         )
@@ -139,20 +139,20 @@ class Ways:
         key = self._key(starts)
 
         def make() -> Way:
-            stages = []
+            legs = []
             for top, segment in self._segments(key).items():
                 cells = Region.of(self.facts.size(top))
                 if segment is None:
-                    stages.append(Stage(top, None, cells, Post(), self.net.sources[top]))
+                    legs.append(Leg(top, None, cells, Post(), self.net.sources[top]))
                 else:
                     part = cost.part_whole(self.facts, segment)
-                    stages.append(self._stage(top, segment, part))
+                    legs.append(self._leg(top, segment, part))
             firsts = {}
             for layer, is_first, _ in key.starts:
                 if is_first:
                     part = self.facts.whole(layer)
                     firsts[layer] = self.facts.convolution(layer, part), part.output
-            return Way(firsts, stages, Region.of(self.facts.size(-1)))
+            return Way(firsts, legs, Region.of(self.facts.size(-1)))
 
         return cached(self.facts.trace.derived("ways of planes"), key, make)
 
@@ -184,10 +184,10 @@ class Ways:
                 if all(min(p.input.size) > 0 for p in parts) and cost.pays(
                     facts, route, parts, whole, len(group)
                 ):
-                    stages = [self._stage(*item, below[item[0]]) for item in route.segments.items()]
+                    legs = [self._leg(*item, below[item[0]]) for item in route.segments.items()]
                     conv = facts.convolution(route.firsts[0], first)
                     firsts = {route.firsts[0]: (conv, first.output)}
-                    way = Way(firsts, stages, parts[-1].input, alone=True)
+                    way = Way(firsts, legs, parts[-1].input, alone=True)
                     for some in cost.together(group, few, cost.LANES):
                         yield way, some
                 else:

@@ -123,7 +123,7 @@ cdef extern from "fastdeconv.h" nogil:
         const float *u
         ptrdiff_t u_row
         const float *weight
-        int kp, cout, ntaps_all, few
+        int kp, cout, ntaps_all, by_feature
         const int32_t *phase_start
         const ptrdiff_t *phase_offset
         const int32_t *phase_tap
@@ -138,7 +138,7 @@ cdef extern from "fastdeconv.h" nogil:
         int row, column
         const float *v
         int v_row, v_column, v_h, v_w
-        int kp, few
+        int kp, by_feature
         fd_post post
         fd_factor factor
         float *out
@@ -146,7 +146,7 @@ cdef extern from "fastdeconv.h" nogil:
     ctypedef struct fd_combine:
         const fd_view *terms
         const fd_factor *factors
-        int count, w, channels, kp, few
+        int count, w, channels, kp, by_feature
         fd_post post
         fd_factor factor
         float *out
@@ -154,7 +154,7 @@ cdef extern from "fastdeconv.h" nogil:
     ctypedef struct fd_reduce:
         fd_view of
         fd_factor factor
-        int h, w, channels, kp, few
+        int h, w, channels, kp, by_feature
         float *out
 
     ctypedef struct fd_last:
@@ -629,7 +629,7 @@ cdef class First:
     cdef fd_first f
     cdef list keep
 
-    def __init__(self, Table table, u, weight, bint few, int cout, phase_start, phase_offset, phase_tap, window,
+    def __init__(self, Table table, u, weight, bint by_feature, int cout, phase_start, phase_offset, phase_tap, window,
                  post, more, out_size):
         self.table = table
         self.keep = []
@@ -637,7 +637,7 @@ cdef class First:
         self.f.kp = u.shape[2]
         self.f.u_row = u.shape[1] * u.shape[2]
         self.f.weight = _floats(weight, self.keep)
-        self.f.cout, self.f.few = cout, few
+        self.f.cout, self.f.by_feature = cout, by_feature
         self.f.ntaps_all = window.kernel[0] * window.kernel[1]
         self.f.phase_start = <const int32_t *>_index(phase_start, self.keep)
         self.f.phase_offset = <const ptrdiff_t *>_index(phase_offset, self.keep)
@@ -666,7 +666,7 @@ cdef class Overlap:
     cdef fd_overlap o
     cdef list keep
 
-    def __init__(self, Table table, v, int kp, bint few, v_origin, source, cells, next, post, out):
+    def __init__(self, Table table, v, int kp, bint by_feature, v_origin, source, cells, next, post, out):
         self.table = table
         self.keep = []
         self.o.source = _source(source, cells, self.keep)
@@ -675,7 +675,7 @@ cdef class Overlap:
         self.o.v = _floats(v, self.keep)
         self.o.v_row, self.o.v_column = v_origin
         self.o.v_h, self.o.v_w = v.shape[:2]
-        self.o.kp, self.o.few = kp, few
+        self.o.kp, self.o.by_feature = kp, by_feature
         self.o.post = _post(post, self.keep)
         self.o.factor = _factor(post.factor, self.keep)
         self.o.out = _writable(out, self.keep)
@@ -697,7 +697,7 @@ cdef class Combine:
     def __cinit__(self):
         self.terms, self.factors = NULL, NULL
 
-    def __init__(self, Table table, terms, int kp, bint few, int channels, post, out):
+    def __init__(self, Table table, terms, int kp, bint by_feature, int channels, post, out):
         cdef int i
         self.table = table
         self.keep = []
@@ -709,7 +709,7 @@ cdef class Combine:
             self.terms[i] = _view(view, self.keep)
             self.factors[i] = _factor(factor, self.keep)
         self.o.terms, self.o.factors, self.o.count = self.terms, self.factors, len(terms)
-        self.o.w, self.o.channels, self.o.kp, self.o.few = out.shape[1], channels, kp, few
+        self.o.w, self.o.channels, self.o.kp, self.o.by_feature = out.shape[1], channels, kp, by_feature
         self.o.post = _post(post, self.keep)
         self.o.factor = _factor(post.factor, self.keep)
         self.o.out = _writable(out, self.keep)
@@ -730,13 +730,13 @@ cdef class Reduce:
     cdef fd_reduce r
     cdef list keep
 
-    def __init__(self, Table table, view, factor, int kp, bint few, size, int channels, out):
+    def __init__(self, Table table, view, factor, int kp, bint by_feature, size, int channels, out):
         self.table = table
         self.keep = []
         self.r.of = _view(view, self.keep)
         self.r.factor = _factor(factor, self.keep)
         self.r.h, self.r.w = size
-        self.r.channels, self.r.kp, self.r.few = channels, kp, few
+        self.r.channels, self.r.kp, self.r.by_feature = channels, kp, by_feature
         self.r.out = _writable(out, self.keep)
 
     def channels(self, int channel0, int channel1):
@@ -879,7 +879,7 @@ def sort_cells(switches, gate, int channels, int places, int32_t[::1] order,
 
 
 def link_cells(switches, gate, int channels, int kernel_w, high, wide, int32_t[:, :, ::1] next,
-               uint8_t[:, :, ::1] lead, int row0, int row1):
+               uint8_t[:, :, ::1] is_first, int row0, int row1):
     """Link the values of rows row0..row1 that go to the same place (see fd_link_cells)."""
     cdef list keep = []
     cdef const void *s = _bytes(switches, keep)
@@ -890,7 +890,7 @@ def link_cells(switches, gate, int channels, int kernel_w, high, wide, int32_t[:
     cdef int h = <int>next.shape[0], w = <int>next.shape[1]
     with nogil:
         fd_link_cells(s, nbytes, switch_cell, g, channels, kernel_w, &a, &b, h, w,
-                      &next[0, 0, 0], &lead[0, 0, 0], row0, row1)
+                      &next[0, 0, 0], &is_first[0, 0, 0], row0, row1)
 
 
 cdef fd_shared _shared(axis, list keep):

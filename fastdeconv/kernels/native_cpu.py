@@ -59,7 +59,7 @@ __all__ = ["BACKEND", "Channels", "NativeBackend"]
 _SPLIT = 16_000_000
 """Multiply-adds worth a thread: some 0.15 ms."""
 
-_FEW = 8
+_BY_FEATURE = 8
 """How much longer a multiply-add takes with so few features that they are kept out of the lanes."""
 
 _COPY = 64
@@ -117,9 +117,9 @@ class Lanes(NamedTuple):
     """A lane tensor."""
 
     values: FloatArray
-    """(H, W, C, lanes), lanes in whole vectors; if few (H, W, lanes, C), one per feature"""
+    """(H, W, C, lanes), lanes in whole vectors; `by_feature`: (H, W, lanes, C), one a feature"""
     lanes: int
-    few: bool
+    by_feature: bool
     rectified: bool
     """Whether many of the values are zero."""
     sums: FloatArray | None = None
@@ -250,24 +250,24 @@ class NativeBackend:
 
     def project(self, job: First | Step, num_threads: int) -> Lanes:
         table = _table()
-        kernel, lanes, few = _prepare(table, job, num_threads)
+        kernel, lanes, by_feature = _prepare(table, job, num_threads)
         h, w = job.conv.input_size
         channels = job.conv.input_channels
-        out = _scratch.take((h, w, lanes, channels) if few else (h, w, channels, lanes))
+        out = _scratch.take((h, w, lanes, channels) if by_feature else (h, w, channels, lanes))
         sums = None
         if job.post.counts is not None:
             sums = aligned_zeros((h, 1, *out.shape[2:]))
             kernel.sum_up(job.post.counts, sums)
         threads = _enough_threads(num_threads, _multiply_adds(job))
         _run_edges(lambda a, b: kernel.rows(out, a, b), shrinking_edges(h, threads), threads)
-        return Lanes(out, lanes, few, _rectifies(job.post), sums)
+        return Lanes(out, lanes, by_feature, _rectifies(job.post), sums)
 
     def add_overlaps(self, job: Overlap, num_threads: int) -> Lanes:
         table, v, source = _table(), job.v, job.source
         whole_v = (job.origin, v.values.shape[:2]) == (source.origin, source.cells)
         out = v.values if whole_v else _scratch.take((*source.cells, *v.values.shape[2:]))
         kernel = native.Overlap(
-            table, v.values, v.lanes, v.few, job.origin, source, _cells(source, num_threads),
+            table, v.values, v.lanes, v.by_feature, job.origin, source, _cells(source, num_threads),
             _links(source, num_threads)[0], _readable(table, job.post), out,
         )
         _run_rows(
@@ -275,7 +275,7 @@ class NativeBackend:
         )
         if not whole_v:
             self.release(v)
-        return Lanes(out, v.lanes, v.few, v.rectified or _rectifies(job.post))
+        return Lanes(out, v.lanes, v.by_feature, v.rectified or _rectifies(job.post))
 
     def fuses(self, above: First | Step, source: Source, conv: Convolution) -> bool:
         """Whether a step takes its values from the one above while they are in cache."""
@@ -294,34 +294,34 @@ class NativeBackend:
             rest = [Term(View(self.combine(sums, num_threads))), *terms[native.MOST_TERMS :]]
             return self.combine(job._replace(terms=rest, into=0), num_threads)
         table, like = _table(), terms[0].view.v
-        lanes, few = like.lanes, like.few
-        shape = (lanes, job.channels) if few else (job.channels, lanes)
+        lanes, by_feature = like.lanes, like.by_feature
+        shape = (lanes, job.channels) if by_feature else (job.channels, lanes)
         own = None if job.into is None else terms[job.into].view.v.values
         out = _scratch.take((*job.size, *shape)) if own is None else own
         kernel = native.Combine(
-            table, [(_viewed(term.view), term.factor) for term in terms], lanes, few,
+            table, [(_viewed(term.view), term.factor) for term in terms], lanes, by_feature,
             job.channels, _readable(table, job.post), out,
         )
         threads = _enough_threads(num_threads, len(terms) * out.size * _ADD)
         _run_rows(kernel.rows, job.size[0], threads)
         rectified = _rectifies(job.post) or all(term.view.v.rectified for term in terms)
-        return Lanes(out, lanes, few, rectified)
+        return Lanes(out, lanes, by_feature, rectified)
 
     def reduce(self, job: Reduce, num_threads: int) -> Lanes:
         table, (view, factor), channels = _table(), job.term, job.channels
-        lanes, few, size = view.v.lanes, view.v.few, job.size
+        lanes, by_feature, size = view.v.lanes, view.v.by_feature, job.size
         if view.v.sums is not None:
             view, factor, size = View(view.v._replace(values=view.v.sums)), None, (size[0], 1)
-        out = _scratch.take((1, 1, lanes, channels) if few else (1, 1, channels, lanes))
-        kernel = native.Reduce(table, _viewed(view), factor, lanes, few, size, channels, out)
+        out = _scratch.take((1, 1, lanes, channels) if by_feature else (1, 1, channels, lanes))
+        kernel = native.Reduce(table, _viewed(view), factor, lanes, by_feature, size, channels, out)
         threads = _enough_threads(num_threads, math.prod(size) * out.size * _ADD)
         _run_rows(kernel.channels, channels, threads)
-        return Lanes(out, lanes, few, False)
+        return Lanes(out, lanes, by_feature, False)
 
     def add_maps(self, v: Lanes, maps: FloatArray, features: NDArray[np.intp]) -> None:
         """Add maps (K, H, W), map k to channel features[k] of its lane."""
         own = np.arange(len(features))
-        at = (slice(None), slice(None), *((own, features) if v.few else (features, own)))
+        at = (slice(None), slice(None), *((own, features) if v.by_feature else (features, own)))
         v.values[at] += maps.transpose(1, 2, 0)
 
     def project_last(
@@ -329,10 +329,10 @@ class NativeBackend:
     ) -> None:
         table, conv = _table(), job.conv
         if isinstance(job.above, Lanes):
-            above, lanes, few = job.above[:3]
+            above, lanes, by_feature = job.above[:3]
         else:
-            above, lanes, few = _prepare(table, job.above, num_threads)
-        nv = 0 if few else _vectors(table, lanes)
+            above, lanes, by_feature = _prepare(table, job.above, num_threads)
+        nv = 0 if by_feature else _vectors(table, lanes)
         weight = cached(
             conv.cache, ("last", table.name, nv),
             lambda: _pack_last(conv.weight, table, nv),
@@ -352,23 +352,23 @@ class NativeBackend:
         work = values * conv.weight[0].size
         if isinstance(job.above, Step):
             work += _multiply_adds(job.above)
-        threads = _enough_threads(num_threads, _FEW * work if few else work)
+        threads = _enough_threads(num_threads, _BY_FEATURE * work if by_feature else work)
         _run_edges(kernel.bands, shrinking_edges(bands, threads), threads)
         if side is not None:
             run_bands(bands - 1, lambda i: kernel.seam(i + 1), threads)
 
     def from_planes(self, planes: FloatArray, bf16: bool) -> Lanes:
         count, channels, h, w = planes.shape
-        lanes, few = _lanes(_table(), count, bf16)
+        lanes, by_feature = _lanes(_table(), count, bf16)
         # In bfloat16 what is left out shows in the bits, which no other feature may decide.
         rectified = not bf16 and 2 * int(np.count_nonzero(planes)) <= planes.size
-        values = _scratch.take((h, w, lanes, channels) if few else (h, w, channels, lanes))
-        if few:
+        values = _scratch.take((h, w, lanes, channels) if by_feature else (h, w, channels, lanes))
+        if by_feature:
             values[...] = planes.transpose(2, 3, 0, 1)
         else:
             values[..., :count] = planes.transpose(2, 3, 1, 0)
             values[..., count:] = 0
-        return Lanes(values, lanes, few, rectified)
+        return Lanes(values, lanes, by_feature, rectified)
 
     def project_single(self, job: Single, out: FloatArray, num_threads: int) -> None:
         """Run a job into planes `out` (K, C, H, W)."""
@@ -386,7 +386,7 @@ class NativeBackend:
         _scratch.keep(_KEPT)
 
     def to_planes(self, v: Lanes, planes: FloatArray, num_threads: int) -> None:
-        if v.few:
+        if v.by_feature:
             planes[:] = v.values.transpose(2, 3, 0, 1)
             return
         table = _table()
@@ -957,7 +957,7 @@ def _fits_lists(job: Step) -> bool:
     # Offsets into the weights have 32 bits.
     width = job.source.size[1] * conv.window.stride[1]
     fits = width * conv.weight[:, :, 0, 0].size < 2**30
-    return plain and fits and isinstance(job.v, Lanes) and not job.v.few
+    return plain and fits and isinstance(job.v, Lanes) and not job.v.by_feature
 
 
 def _has_zeros(table: Any, job: Step) -> bool:
@@ -974,7 +974,7 @@ def _pack_depthwise(conv: Convolution, table: Any, nv: int) -> FloatArray:
 
 
 def _pack_dense(conv: Convolution, table: Any, nv: int) -> FloatArray:
-    """As csrc/project.c wants them; nv 0 for few features."""
+    """As csrc/project.c wants them; nv 0 by feature."""
     weight, groups = conv.weight, conv.groups
     if nv:
         return pack_blocks(weight, groups, table.tile_nc(nv))
@@ -1053,10 +1053,10 @@ _STEP_KERNELS = (
 
 
 def _lanes(table: Any, count: int, bf16: bool) -> tuple[int, bool]:
-    """Lanes for `count` features, and whether they are few.
+    """Lanes for `count` features, and whether they lie by feature.
 
     Few features would leave most lanes of their vectors empty; they are kept apart, and
-    the kernels put output channels into the lanes. In bfloat16 none are few: the bits of a
+    the kernels put output channels into the lanes. In bfloat16 none do: the bits of a
     feature must not depend on how many others share its call.
     """
     width: int = table.width
@@ -1074,19 +1074,19 @@ def _vectors(table: Any, lanes: int) -> int:
 
 
 def _prepare(table: Any, job: First | Step, num_threads: int) -> tuple[Any, int, bool]:
-    """The kernel object of a job, the lanes of its result, and whether they are few."""
+    """The kernel object of a job, the lanes of its result, and whether they lie by feature."""
     post = _readable(table, job.post)
     if isinstance(job, Step):
         return _step(table, job, post, num_threads), *_lanes_of(job)
-    lanes, few = _lanes(table, len(job.values), job.bf16)
-    return _first(table, job, post, lanes, few, num_threads), lanes, few
+    lanes, by_feature = _lanes(table, len(job.values), job.bf16)
+    return _first(table, job, post, lanes, by_feature, num_threads), lanes, by_feature
 
 
 def _lanes_of(job: Step) -> tuple[int, bool]:
-    """The lanes of a step's result, and whether they are few."""
+    """The lanes of a step's result, and whether they lie by feature."""
     if isinstance(job.v, Step):
         return _lanes_of(job.v)
-    return job.v.lanes, job.v.few
+    return job.v.lanes, job.v.by_feature
 
 
 def _readable(table: Any, post: Post) -> Post:
@@ -1099,8 +1099,8 @@ def _readable(table: Any, post: Post) -> Post:
 
 def _step(table: Any, job: Step, post: Post, num_threads: int) -> Any:
     conv, source = job.conv, job.source
-    lanes, few = _lanes_of(job)
-    nv = 0 if few else _vectors(table, lanes)
+    lanes, by_feature = _lanes_of(job)
+    nv = 0 if by_feature else _vectors(table, lanes)
     cells = _cells(source, num_threads)
     if isinstance(job.v, Step):
         v, _, _ = _prepare(table, job.v, num_threads)
@@ -1143,10 +1143,10 @@ def _viewed(view: View | None) -> tuple[FloatArray, int, int, int, int] | None:
     and, of few features, features."""
     if view is None:
         return None
-    values, lanes, few = view.v[:3]
+    values, lanes, by_feature = view.v[:3]
     _, w, *pixel = values.shape
     column = math.prod(pixel)
-    channel = view.channel * (1 if few else lanes)
+    channel = view.channel * (1 if by_feature else lanes)
     if view.repeated:
         return values, channel, 0, 0, pixel[1]
     row, first = w * column, view.origin[0] * w + view.origin[1]
@@ -1224,16 +1224,16 @@ def _link_cells(
     assert source.switches is not None
     h, w = source.switches.shape[:2]
     following = np.empty((h, w, source.channels), np.int32)
-    lead = np.empty(following.shape, np.uint8)
+    is_first = np.empty(following.shape, np.uint8)
     high, wide = (shared_windows(source.pool, axis) for axis in (0, 1))
     _run_rows(
         lambda a, b: native.link_cells(
             source.switches, source.gate, source.channels, source.pool.kernel[1], high, wide,
-            following, lead, a, b,
+            following, is_first, a, b,
         ),
         h, _enough_threads(num_threads, following.size * _COPY),
     )
-    return following, lead
+    return following, is_first
 
 
 def _empty_cells(
@@ -1256,7 +1256,7 @@ def _without_zeros(source: Source, cells: _Cells, v: FloatArray, num_threads: in
 
 
 def _pack_last(weight: FloatArray, table: Any, nv: int) -> FloatArray:
-    """Weights of a `Last` as csrc/project.c wants them; nv 0 for few features."""
+    """Weights of a `Last` as csrc/project.c wants them; nv 0 by feature."""
     if nv:
         return pack_scatter(weight, table.tile_nc(nv))
     pairs = weight[0].size
@@ -1264,7 +1264,7 @@ def _pack_last(weight: FloatArray, table: Any, nv: int) -> FloatArray:
 
 
 def _first(
-    table: Any, job: First, post: Post, lanes: int, few: bool, num_threads: int
+    table: Any, job: First, post: Post, lanes: int, by_feature: bool, num_threads: int
 ) -> Any:
     conv = job.conv
     phases = first_phases(conv.window)
@@ -1276,10 +1276,10 @@ def _first(
     )
     places = (np.array(phases.pad) - phases.back) @ np.array([u.shape[1] * lanes, lanes])
     weight = first_weight(job, lanes)
-    if few:
+    if by_feature:
         weight = np.ascontiguousarray(_pad_last(weight.transpose(1, 2, 0), table.width))
     return native.First(
-        table, u, weight, few, conv.input_channels, phases.start,
+        table, u, weight, by_feature, conv.input_channels, phases.start,
         np.ascontiguousarray(places, np.intp), phases.tap, conv.window, post,
         _viewed(post.more), conv.input_size,
     )

@@ -6,13 +6,13 @@
  *         by reading weights from L2. Behind a ReLU most values of a lone feature are 0, and
  *         the lists are made without them (fd_filter_cells).
  */
-#ifndef FD_FEW_H
-#define FD_FEW_H
+#ifndef FD_BY_FEATURE_H
+#define FD_BY_FEATURE_H
 
 #include "product.h"
 
-#define MAX_FEW (VW / 2)
-#define FEW_VECTORS(K) ((K) <= 4 && FD_REGISTERS >= 32 ? 4 : 2)
+#define MAX_FEATURES (VW / 2)
+#define FEATURE_VECTORS(K) ((K) <= 4 && FD_REGISTERS >= 32 ? 4 : 2)
 
 /* A product whose results go to out[feature][channel]. */
 typedef struct {
@@ -25,7 +25,7 @@ typedef struct {
     int channels;          /* results there are; the rest of the width is padding */
     const fd_post *post;
     int channel;           /* the first one's number, for post */
-} few_block;
+} feature_block;
 
 static vf load_part(const float *from, int count) {
     if (count >= VW) return vf_load(from);
@@ -45,9 +45,9 @@ static void store_part(float *to, vf a, int count) {
 }
 
 /* Vectors first..first + J - 1 of channels, K features; both are constants. */
-FD_INLINE void few_product(const few_block *f, const entry *list, int n, int first,
+FD_INLINE void feature_product(const feature_block *f, const entry *list, int n, int first,
                            const int K, const int J) {
-    vf acc[MAX_FEW][4];
+    vf acc[MAX_FEATURES][4];
     const float *w = f->w + first * VW;
     FD_UNROLL
     for (int k = 0; k < K; k++)
@@ -79,42 +79,42 @@ FD_INLINE void few_product(const few_block *f, const entry *list, int n, int fir
     }
 }
 
-#define FEW_CASE(K, J) \
-    case J: few_product(f, list, n, first, K, J); break;
-#define FEW_FUNCTION(K)                                                          \
-    static void few_product_##K(const few_block *f, const entry *list, int n) {  \
-        const int vectors = f->width / VW, most = FEW_VECTORS(K);                \
+#define FEATURE_CASE(K, J) \
+    case J: feature_product(f, list, n, first, K, J); break;
+#define FEATURE_FUNCTION(K)                                                          \
+    static void feature_product_##K(const feature_block *f, const entry *list, int n) {  \
+        const int vectors = f->width / VW, most = FEATURE_VECTORS(K);                \
         for (int first = 0; first < vectors; first += most)                      \
             switch (vectors - first < most ? vectors - first : most) {           \
-                FEW_CASE(K, 1) FEW_CASE(K, 2) FEW_CASE(K, 3) FEW_CASE(K, 4)       \
+                FEATURE_CASE(K, 1) FEATURE_CASE(K, 2) FEATURE_CASE(K, 3) FEATURE_CASE(K, 4)       \
             }                                                                    \
     }
-FEW_FUNCTION(1)
-FEW_FUNCTION(2)
+FEATURE_FUNCTION(1)
+FEATURE_FUNCTION(2)
 #if VW >= 8
-FEW_FUNCTION(3)
-FEW_FUNCTION(4)
+FEATURE_FUNCTION(3)
+FEATURE_FUNCTION(4)
 #endif
 #if VW >= 16
-FEW_FUNCTION(5)
-FEW_FUNCTION(6)
-FEW_FUNCTION(7)
-FEW_FUNCTION(8)
+FEATURE_FUNCTION(5)
+FEATURE_FUNCTION(6)
+FEATURE_FUNCTION(7)
+FEATURE_FUNCTION(8)
 #endif
 
-static void product_of_few(const few_block *f, const entry *list, int n, int features) {
+static void product_by_feature(const feature_block *f, const entry *list, int n, int features) {
     switch (features) {
-        case 1: few_product_1(f, list, n); break;
-        case 2: few_product_2(f, list, n); break;
+        case 1: feature_product_1(f, list, n); break;
+        case 2: feature_product_2(f, list, n); break;
 #if VW >= 8
-        case 3: few_product_3(f, list, n); break;
-        case 4: few_product_4(f, list, n); break;
+        case 3: feature_product_3(f, list, n); break;
+        case 4: feature_product_4(f, list, n); break;
 #endif
 #if VW >= 16
-        case 5: few_product_5(f, list, n); break;
-        case 6: few_product_6(f, list, n); break;
-        case 7: few_product_7(f, list, n); break;
-        case 8: few_product_8(f, list, n); break;
+        case 5: feature_product_5(f, list, n); break;
+        case 6: feature_product_6(f, list, n); break;
+        case 7: feature_product_7(f, list, n); break;
+        case 8: feature_product_8(f, list, n); break;
 #endif
     }
 }
