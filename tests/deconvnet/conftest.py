@@ -355,7 +355,7 @@ class _Torch:
 @pytest.fixture
 def at_the_last_moment(monkeypatch):
     """Bands run no sooner than the ones that wait for them; what is not there yet is NaN."""
-    from fastdeconv.kernels import native_cpu
+    from fastdeconv.kernels import native_forward, native_shared
 
     def run_stages(stages: Any, num_threads: int) -> None:
         bands = [(stage, i) for stage in stages for i in range(stage.bands)]
@@ -377,7 +377,7 @@ def at_the_last_moment(monkeypatch):
         array[:] = np.nan
         return array
 
-    aligned_empty = native_cpu.aligned_empty
-    monkeypatch.setattr(native_cpu, "run_stages", run_stages)
-    monkeypatch.setattr(native_cpu, "aligned_empty", empty)
-    monkeypatch.setattr(native_cpu, "_SPLIT", 1)
+    aligned_empty = native_forward.aligned_empty
+    monkeypatch.setattr(native_forward, "run_stages", run_stages)
+    monkeypatch.setattr(native_forward, "aligned_empty", empty)
+    monkeypatch.setattr(native_shared, "SPLIT", 1)

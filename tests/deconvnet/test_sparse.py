@@ -13,7 +13,7 @@ import fastdeconv as fd
 
 pytest.importorskip("fastdeconv.kernels.native")
 
-from fastdeconv.kernels import native_cpu
+from fastdeconv.kernels import native_cpu, native_steps
 
 PROPERTY = settings(derandomize=True, deadline=None)
 
@@ -29,7 +29,7 @@ def maps(trace: fd.Trace, features: Any, rule: str, sparse: bool, **options: Any
     """Maps of the last layer, with all steps that can leave out zeros doing so, or none."""
     layer = trace.network.layers[-1].name
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(native_cpu, "_has_zeros", lambda *_: sparse)
+        patch.setattr(native_steps, "_has_zeros", lambda *_: sparse)
         return fd.deconvolve(trace, layer, features, rule, **options)
 
 
@@ -139,8 +139,8 @@ def zeros_left_out(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
         return kernel._replace(takes=takes) if "sparse" in kernel.name else kernel
 
-    kernels = tuple(map(noting, native_cpu._STEP_KERNELS))
-    monkeypatch.setattr(native_cpu, "_STEP_KERNELS", kernels)
+    kernels = tuple(map(noting, native_cpu.STEP_KERNELS))
+    monkeypatch.setattr(native_cpu, "STEP_KERNELS", kernels)
     return seen
 
 

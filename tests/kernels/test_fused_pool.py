@@ -61,18 +61,18 @@ def test_the_first_nan_of_a_window_wins(isa, pool):
 def test_exactly_the_windows_in_doubt_are_summed_again(isa, kind, monkeypatch):
     """With a bound of our own: windows whose best two sums are closer than twice that have the
     bits of the direct kernel, all others those of Winograd's algorithm."""
-    native_cpu = pytest.importorskip("fastdeconv.kernels.native_cpu")
+    native_forward = pytest.importorskip("fastdeconv.kernels.native_forward")
     rng = np.random.default_rng(1)
     x = rng.standard_normal((CHANNELS, 42, 38)).astype(np.float32)
     weight = rng.standard_normal((CHANNELS, CHANNELS, 3, 3)).astype(np.float32)
 
     def found(slope: float, base: float, algorithm: str = "auto") -> np.ndarray:
         bounds = tuple(np.full(CHANNELS, value, np.float32) for value in (slope, base))
-        monkeypatch.setattr(native_cpu, "error_bound", lambda *_: bounds)
+        monkeypatch.setattr(native_forward, "error_bound", lambda *_: bounds)
         return run(x, block(weight, (42, 38), PLAIN, (20, 18)), algorithm)[0]
 
     with fd.config(backend="native", isa=isa):
-        width = native_cpu._table().width
+        width = native_forward.kernels().width
         direct, quick = found(0, 0, "direct"), found(0, -1)
         assert (direct != quick).mean() > 0.3
         patches = np.lib.stride_tricks.sliding_window_view(x.astype(np.float64), (3, 3), (1, 2))

@@ -1,0 +1,116 @@
+"""Lists of the values that an unpooled lane tensor has, for the native kernels.
+
+They are made once for all features, from switches and gates: csrc/fastdeconv.h (fd_source) says
+what they hold.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import native  # type: ignore[attr-defined, unused-ignore]
+from .interface import FloatArray, Pair
+from .lanes import Source, cached, shared_windows
+from .native_shared import COPY, enough_threads, run_rows
+
+__all__ = ["Cells", "cells_of", "links_of", "without_zeros"]
+
+Cells = tuple[NDArray[np.int32], NDArray[np.int32], Pair]
+"""(order, first) of fd_source, and the row and column in them where a source begins."""
+
+
+def cells_of(source: Source, num_threads: int) -> Cells:
+    order, first = cached(source.cache, "cells", lambda: _sort_cells(source, num_threads))
+    return order, first, source.origin
+
+
+def _sort_cells(
+    source: Source, num_threads: int
+) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """The cells of the whole map, whatever part of it the source is."""
+    if source.open_places is not None:
+        return _spread_cells(source, source.open_places)
+    gate = links_of(source, num_threads)[1] if source.pool.overlapping else source.gate
+    whole = source.switches if gate is None else gate
+    channels, (kh, kw) = source.channels, source.pool.kernel
+    if whole is None:
+        order = np.zeros(channels + native.LIST_ROOM, np.int32)
+        order[:channels] = np.arange(channels)
+        return order, np.array([0, channels], np.int32)
+    order, first = _empty_cells(whole.shape[:2], channels, kh * kw)
+    run_rows(
+        lambda a, b: native.sort_cells(
+            source.switches, gate, channels, kh * kw, order, first, a, b
+        ),
+        math.prod(whole.shape[:2]), enough_threads(num_threads, order.size * COPY),
+        largest=256,
+    )
+    return order, first
+
+
+def _spread_cells(
+    source: Source, places: NDArray[np.uint8]
+) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """The cells of a tensor whose values go to every open place of their window."""
+    (kh, kw), channels = source.pool.kernel, source.channels
+    h, w = places.shape[0] // kh, places.shape[1] // kw
+    windows = places[: h * kh, : w * kw].reshape(h, kh, w, kw, channels).swapaxes(1, 2)
+    windows = windows.reshape(h * w, kh * kw, channels)
+    first = np.zeros((h, w, kh * kw + 1), np.int32)
+    np.cumsum(windows.sum(axis=2, dtype=np.int32).reshape(h, w, -1), axis=2, out=first[:, :, 1:])
+    most = kh * kw * channels
+    order = np.zeros(h * w * most + native.LIST_ROOM, np.int32)
+    cell, _, channel = np.nonzero(windows)
+    counts = first[:, :, -1].ravel()
+    rank = np.arange(len(cell)) - np.repeat(np.cumsum(counts) - counts, counts)
+    order[cell * most + rank] = channel
+    return order, first
+
+
+def links_of(source: Source, num_threads: int) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
+    """Of overlapping windows: the next cell that sends a channel to the same place, and whether
+    none did before."""
+    links: tuple[NDArray[np.int32], NDArray[np.uint8]] = cached(
+        source.cache, "links", lambda: _link_cells(source, num_threads)
+    )
+    return links
+
+
+def _link_cells(
+    source: Source, num_threads: int
+) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
+    assert source.switches is not None
+    h, w = source.switches.shape[:2]
+    following = np.empty((h, w, source.channels), np.int32)
+    is_first = np.empty(following.shape, np.uint8)
+    high, wide = (shared_windows(source.pool, axis) for axis in (0, 1))
+    run_rows(
+        lambda a, b: native.link_cells(
+            source.switches, source.gate, source.channels, source.pool.kernel[1], high, wide,
+            following, is_first, a, b,
+        ),
+        h, enough_threads(num_threads, following.size * COPY),
+    )
+    return following, is_first
+
+
+def _empty_cells(
+    size: Pair, channels: int, places: int
+) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    # The room at the end, and what gates leave over, is read as channels, not used.
+    order = np.zeros(math.prod(size) * channels + native.LIST_ROOM, np.int32)
+    return order, np.empty((*size, places + 1), np.int32)
+
+
+def without_zeros(source: Source, cells: Cells, v: FloatArray, num_threads: int) -> Cells:
+    """The cells of a lone feature (H, W, 1, C): adding what is 0 changes nothing."""
+    places = math.prod(source.pool.kernel)
+    order, first = _empty_cells(source.cells, source.channels, places)
+    run_rows(
+        lambda a, b: native.filter_cells(source, cells, v, order, first, a, b),
+        source.cells[0], enough_threads(num_threads, v.size * COPY),
+    )
+    return order, first, (0, 0)

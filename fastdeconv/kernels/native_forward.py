@@ -1,0 +1,490 @@
+"""Going forward on the native back end: blocks of layers as kernels, their layout and packing.
+
+Activations travel in `Channels`: channels last, with room for the next convolution's padding
+around them, so that no kernel tests a border and nothing is copied between layers.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import native  # type: ignore[attr-defined, unused-ignore]
+from .activations import InKernel
+from .block_stages import BlockStages, Reach, Work
+from .blocks import ConvBlock, Epilogue, ForwardBlock, JoinBlock, Pool, PoolBlock
+from .interface import FloatArray, Padding, Pair, Window, switch_dtype
+from .lanes import aligned_empty, cached
+from .native_shared import ADD, COPY, enough_threads, kernels, pad_last, run_edges
+from .schedule import copy_edges, run_stages
+from .winograd import error_bound, transform_filters
+
+__all__ = [
+    "Channels", "forward_blocks", "origin_steps", "pack_forward", "pad_lanes", "tap_offsets",
+    "to_channels",
+]
+
+_WINOGRAD_INPUTS = 16
+"""Input channels from which on Winograd's algorithm is not slower (8: 1.0 to 1.1 of the direct
+time, 16: 0.8 to 1.0, 32: 0.6 to 0.7)."""
+
+_LARGEST_SLOPE = 1e15
+"""Of an error bound: beyond it, and inputs as large, sums might overflow on the way."""
+
+class Channels(NamedTuple):
+    """An activation (height, width, channels), padded with zeros on all sides."""
+
+    buffer: FloatArray
+    """(rows, columns, Cs), Cs >= channels"""
+    top: int
+    left: int
+    shape: tuple[int, int, int]
+    """(C, H, W) of what is inside the padding"""
+
+    def planes(self) -> FloatArray:
+        """The activation as a (C, H, W) array."""
+        c, h, w = self.shape
+        table, stored = kernels(), self.buffer.shape[2]
+        if self.buffer.shape[:2] == (h, w) and stored % table.width == 0:
+            planes = np.empty((c, h, w), np.float32)
+            native.lanes_to_planes(
+                table, self.buffer.reshape(h, w, 1, stored), planes.reshape(c, 1, h, w), 0, h
+            )
+            return planes
+        inside = self.buffer[self.top : self.top + h, self.left : self.left + w, :c]
+        return np.ascontiguousarray(inside.transpose(2, 0, 1))
+
+    def largest(self) -> float:
+        """Its largest absolute value."""
+        return float(max(self.buffer.max(), -self.buffer.min()))
+
+    def offset(self, row: int, column: int) -> int:
+        """Element of the buffer where padded place (row, column) starts."""
+        return (row * self.buffer.shape[1] + column) * self.buffer.shape[2]
+
+
+def forward_blocks(
+    given: Mapping[int, Any], blocks: Sequence[ForwardBlock], algorithm: str,
+    num_threads: int,
+) -> list[tuple[Channels, NDArray[Any] | None]]:
+    """See `fastdeconv.kernels.blocks.BlockBackend`.
+
+    Everything is prepared before anything runs: Python between kernels, which have the
+    caches to themselves, takes twice as long.
+    """
+    threads = enough_threads(num_threads, sum(map(_operations, blocks)))
+    stages, results = BlockStages(threads), []
+    values: dict[int, Channels] = {}
+    made = {block.key for block in blocks}
+    for source in dict.fromkeys(i for block in blocks for i in block.sources):
+        if source not in made:
+            value = given[source]
+            if isinstance(value, Channels) and value.buffer.shape[2] % kernels().width:
+                value = value.planes()  # from another instruction set
+            if isinstance(value, np.ndarray):
+                takers = [block for block in blocks if source in block.sources]
+                value, to_channels = _to_channels_job(value, *_wanted_around(takers))
+                stages.add_copy(source, to_channels, value.shape[1])
+            values[source] = value
+    for block in blocks:
+        job = _forward_job(block, [values[i] for i in block.sources], algorithm)
+        stages.add(
+            block.key, job.work, block.shape[1 + job.axis], job.axis, job.unit,
+            block.sources, job.reach,
+        )
+        values[block.key] = job.out
+        results.append((job.out, job.switches))
+    run_stages(stages.all, threads)
+    return results
+
+
+def to_channels(planes: FloatArray, padding: Padding, num_threads: int) -> Channels:
+    """A (C, H, W) array as `Channels` with this much padding."""
+    inside, work = _to_channels_job(planes, padding, False)
+    threads = enough_threads(num_threads, planes.size * COPY)
+    run_edges(work, copy_edges(planes.shape[1], threads), threads)
+    return inside
+
+
+def _to_channels_job(
+    planes: FloatArray, padding: Padding, whole: bool
+) -> tuple[Channels, Work]:
+    """`to_channels`, and what fills it, row by row; `whole`: with channels in whole vectors."""
+    c, h, w = planes.shape
+    table = kernels()
+    stored = -(-c // table.width) * table.width if whole else c
+    inside = _room((c, h, w), stored, padding)
+    inside.buffer[:, : inside.left] = inside.buffer[:, inside.left + w :] = 0
+    if stored > c:
+        inside.buffer[:, :, c:] = 0
+
+    def work(row0: int, row1: int) -> None:
+        native.planes_to_channels(
+            table, planes, inside.buffer, inside.top, inside.left, row0, row1
+        )
+
+    return inside, work
+
+
+def _wanted_around(takers: Sequence[ForwardBlock]) -> tuple[Padding, bool]:
+    """The padding that the takers of an input want, and whether they want whole vectors."""
+    paddings = [block.window.padding for block in takers if isinstance(block, ConvBlock)]
+    height, width = (
+        (max(p[axis][0] for p in paddings), max(p[axis][1] for p in paddings))
+        if paddings else (0, 0)
+        for axis in (0, 1)
+    )
+    return (height, width), len(paddings) < len(takers)
+
+
+class _Lines(NamedTuple):
+    """A part of a result as the kernels are to see it: lines of columns.
+
+    A result of several rows is one part, its rows are the lines. A single row is cut into
+    pieces, each of which is a line, so that more than one thread has something to do.
+    """
+
+    column: int
+    """Where the first line begins."""
+    lines: int
+    width: int
+    row: int | None
+    """Columns from one line to the next; None: the rows of the result."""
+
+
+_PIECE = 48
+"""Columns of a piece of a row."""
+
+
+class _ForwardJob(NamedTuple):
+    """What fills the activation of a block."""
+
+    out: Channels
+    switches: NDArray[Any] | None
+    work: Work
+    axis: int
+    """Whether it does rows (0) or columns (1)."""
+    unit: int
+    """How many of them at a time."""
+    reach: Reach = ()
+
+
+def _operations(block: ForwardBlock) -> int:
+    """About how many multiply-adds a block takes."""
+    if isinstance(block, ConvBlock):
+        return block.weight.size * math.prod(block.out_size)
+    if isinstance(block, PoolBlock):
+        return ADD * math.prod(block.shape) * math.prod(block.pool.window.kernel)
+    return ADD * math.prod(block.shape) * len(block.sources)
+
+
+def _forward_job(block: ForwardBlock, given: Sequence[Channels], algorithm: str) -> _ForwardJob:
+    width = kernels().width
+    stored = -(-block.shape[0] // width) * width
+    out = _room(block.shape, stored, block.room)
+    if isinstance(block, ConvBlock):
+        return _conv_job(block, given[0], out, algorithm)
+    if isinstance(block, JoinBlock):
+        return _join_job(block, given, out)
+    assert isinstance(block, PoolBlock)
+    return _pool_job(block, given[0], out)
+
+
+def _conv_job(block: ConvBlock, x: Channels, out: Channels, algorithm: str) -> _ForwardJob:
+    table, pool = kernels(), block.pool
+    channels, window = block.shape[0], block.window
+    packed, bias, epilogue = _packed_forward(block, table)
+    (top, _), (left, _) = window.padding
+    first = x.offset(x.top - top, x.left - left)
+    row, column = origin_steps(x, window)
+    taps = tap_offsets(x, window)
+    switches = _switches(pool, block.shape, out)
+    tile = _winograd_tile(x, block, algorithm, table)
+    step = pool.window.stride[1] if pool else 1
+
+    def make(lines: _Lines) -> Work:
+        size = block.out_size
+        if lines.row is not None:
+            extent = pool.window.extent[1] if pool else 1
+            size = lines.lines, (lines.width - 1) * step + extent
+        job = native.Conv(
+            table, x.buffer, first + lines.column * step * column,
+            row if lines.row is None else lines.row * step * column, column, taps,
+            block.weight.shape[1], channels, block.groups, packed, bias, *size,
+            *_part(out, lines), 0, epilogue,
+        )
+        if pool is None:
+            return job.rows
+        job.pooled(
+            _in_lines(pool.window, lines), *_part(out, lines), _of_lines(switches, lines),
+            _of_lines(pool.counts, lines),
+        )
+        if not tile:
+            return job.pool_rows
+        job.winograd(tile, *_packed_winograd(block, tile, table)[:3])
+        return job.winograd_rows
+
+    cut = _can_be_cut(out, pool, block.out_size) and block.out_size[0] == 1
+    axis, unit, work = _work(out, make, max(1, tile // 2), cut)
+    reach: Reach = ((window, x.shape[1 + axis]),)
+    if pool is not None:
+        reach = (pool.window, block.out_size[axis]), *reach
+    return _ForwardJob(out, switches, work, axis, unit, reach)
+
+
+def _join_job(block: JoinBlock, given: Sequence[Channels], out: Channels) -> _ForwardJob:
+    channels, height, width = block.shape
+    table = kernels()
+    epilogue = cached(
+        block.cache, ("join", table.name, block.epilogue.parts),
+        lambda: _packed_epilogue(block.epilogue, channels, table.width),
+    )
+
+    def make(lines: _Lines) -> Work:
+        inputs = []
+        for x in given:
+            column = 0 if x.shape[2] < width else x.offset(0, 1)
+            row = 0 if x.shape[1] < height else x.offset(1, 0)
+            if lines.row is not None:
+                row = lines.row * column
+            first = x.offset(x.top, x.left) + lines.column * column
+            inputs.append((x.buffer, first, row, column, x.shape[0]))
+        part = _part(out, lines)
+        return native.Join(
+            table, block.kind, inputs, epilogue, lines.width, channels, *part
+        ).rows
+
+    axis, unit, work = _work(out, make, 1, _can_be_cut(out, None, (1, width)))
+    return _ForwardJob(out, None, work, axis, unit)
+
+
+def _pool_job(block: PoolBlock, x: Channels, out: Channels) -> _ForwardJob:
+    window, counts = block.pool
+    switches = _switches(block.pool, block.shape, out)
+
+    def make(lines: _Lines) -> Work:
+        row, column, size = x.offset(1, 0), x.offset(0, 1), x.shape[1:]
+        first = x.offset(x.top, x.left) + lines.column * window.stride[1] * column
+        if lines.row is not None:
+            row = lines.row * window.stride[1] * column
+            size = lines.lines, (lines.width - 1) * window.stride[1] + window.extent[1]
+        return native.Pool(
+            kernels(), (x.buffer, first, row, column, x.shape[0]), size,
+            _in_lines(window, lines), *_part(out, lines), _of_lines(switches, lines),
+            _of_lines(counts, lines),
+        ).rows
+
+    cut = x.shape[1] == 1 and _can_be_cut(out, block.pool, x.shape[1:])
+    axis, unit, work = _work(out, make, 1, cut)
+    return _ForwardJob(out, switches, work, axis, unit, ((window, x.shape[1 + axis]),))
+
+
+def _can_be_cut(out: Channels, pool: Pool | None, size: Pair) -> bool:
+    """Whether a result is a row whose pieces can be done one by one.
+
+    Pools keep to the piece that they are in, and all of their windows are inside.
+    """
+    _, height, width = out.shape
+    if height > 1 or width <= _PIECE:
+        return False
+    if pool is None:
+        return True
+    window = pool.window
+    inside = (width - 1) * window.stride[1] + window.extent[1] <= size[1]
+    return inside and window.kernel[0] == 1 and window.padding == ((0, 0), (0, 0))
+
+
+def _work(
+    out: Channels, make: Callable[[_Lines], Work], unit: int, cut: bool
+) -> tuple[int, int, Work]:
+    """The axis along which a result is done, how much at a time, and what does it.
+
+    It clears the padding beside what it does, too: that is in the caches then.
+    """
+    _, height, width = out.shape
+    if not cut:
+        rows = make(_Lines(0, height, width, None))
+        left, right = out.left, out.buffer.shape[1] - out.left - width
+        if not left and not right:
+            return 0, unit, rows
+
+        def work(a: int, b: int) -> None:
+            rows(a, b)
+            last = min(b * unit, height)
+            native.clear_sides(out.buffer, left, right, out.top + a * unit, out.top + last)
+
+        return 0, unit, work
+    out.buffer[:, : out.left] = out.buffer[:, out.left + width :] = 0
+    whole = width // _PIECE
+    pieces = make(_Lines(0, whole, _PIECE, _PIECE))
+    rest = width - whole * _PIECE
+    remainder = make(_Lines(whole * _PIECE, 1, rest, 0)) if rest else None
+
+    def columns(a: int, b: int) -> None:
+        if a < whole:
+            pieces(a, min(b, whole))
+        if b > whole and remainder is not None:
+            remainder(0, 1)
+
+    return 1, _PIECE, columns
+
+
+def _part(out: Channels, lines: _Lines) -> tuple[FloatArray, int, int, int]:
+    """The buffer, where in it the lines begin, and the elements between lines and columns."""
+    column = out.offset(0, 1)
+    row = out.offset(1, 0) if lines.row is None else lines.row * column
+    return out.buffer, out.offset(out.top, out.left) + lines.column * column, row, column
+
+
+def _in_lines(window: Window, lines: _Lines) -> Window:
+    """A pool's window when every line is a row."""
+    return window if lines.row is None else window._replace(stride=(1, window.stride[1]))
+
+
+def _of_lines(cells: NDArray[Any] | None, lines: _Lines) -> NDArray[Any] | None:
+    """Of an array (H, W, ...) what belongs to the lines, one after another."""
+    if cells is None or lines.row is None:
+        return cells
+    end = lines.column + lines.lines * lines.width
+    return cells[0, lines.column : end].reshape(lines.lines, lines.width, *cells.shape[2:])
+
+
+def _switches(pool: Pool | None, shape: tuple[int, int, int], out: Channels) -> Any:
+    """Space for the switches of a max pool."""
+    if pool is None or pool.counts is not None:
+        return None
+    return np.empty((*shape[1:], out.buffer.shape[2]), switch_dtype(pool.window.kernel))
+
+
+def _room(shape: tuple[int, int, int], stored: int, padding: Padding) -> Channels:
+    """Space for an activation; only the padding above and below it is set, to zero."""
+    (top, bottom), (left, right) = padding
+    _, h, w = shape
+    buffer = aligned_empty((top + h + bottom, left + w + right, stored))
+    buffer[:top] = buffer[top + h :] = 0
+    return Channels(buffer, top, left, shape)
+
+
+def origin_steps(x: Channels, window: Window) -> Pair:
+    """Elements between the inputs of neighbouring output rows, and columns."""
+    stored = x.buffer.shape[2]
+    return window.stride[0] * x.buffer.shape[1] * stored, window.stride[1] * stored
+
+
+def tap_offsets(x: Channels, window: Window) -> NDArray[np.intp]:
+    """Offset of every tap, row-major, from an output's first one."""
+    _, width, stored = x.buffer.shape
+    return _kernel_offsets(
+        window.kernel, (window.dilation[0] * width * stored, window.dilation[1] * stored)
+    )
+
+
+@functools.lru_cache(maxsize=64)
+def _kernel_offsets(kernel: Pair, steps: Pair) -> NDArray[np.intp]:
+    rows, cols = (np.arange(n) * step for n, step in zip(kernel, steps))
+    return np.add.outer(rows, cols).ravel().astype(np.intp)
+
+
+def pack_forward(weight: FloatArray, groups: int, width: int) -> FloatArray:
+    """(O, I, taps...) as csrc/conv.c wants it."""
+    out, inner = weight.shape[:2]
+    by_tap = weight.reshape(out, inner, -1).transpose(2, 1, 0)
+    per_group = out // groups
+    if groups > 1 and per_group % width:
+        padded = pad_last(by_tap, width)
+        return _blocks(padded, width)
+    packed = [
+        _blocks(pad_last(by_tap[:, :, g * per_group : (g + 1) * per_group], width), 2 * width)
+        for g in range(groups)
+    ]
+    return np.concatenate(packed)
+
+
+def _blocks(by_tap: FloatArray, width: int) -> FloatArray:
+    """[block][tap][input][lane] of (tap, input, output), `width` outputs a block."""
+    outputs = by_tap.shape[2]
+    blocks = [by_tap[:, :, at : at + width].ravel() for at in range(0, outputs, width)]
+    return np.ascontiguousarray(np.concatenate(blocks), np.float32)
+
+
+def pad_lanes(values: FloatArray | None, size: int, width: int) -> FloatArray:
+    out = np.zeros(-(-size // width) * width, np.float32)
+    if values is not None:
+        out[:size] = values
+    return out
+
+
+def _packed_forward(conv: ConvBlock, table: Any) -> tuple[Any, Any, Any]:
+    def make() -> tuple[Any, Any, Any]:
+        size, width = conv.weight.shape[0], table.width
+        return (
+            pack_forward(conv.weight, conv.groups, width),
+            pad_lanes(conv.bias, size, width),
+            _packed_epilogue(conv.epilogue, size, width),
+        )
+
+    key = "forward", table.name, conv.epilogue.parts
+    packed: tuple[Any, Any, Any] = cached(conv.cache, key, make)
+    return packed
+
+
+def _packed_epilogue(epilogue: Epilogue, channels: int, width: int) -> tuple[Any, Any, Any]:
+    """As `native` wants it."""
+
+    def lanes(affine: tuple[FloatArray, FloatArray] | None) -> Any:
+        return affine and tuple(pad_lanes(a, channels, width) for a in affine)
+
+    name, a, b = epilogue.activation or (None, 0.0, 0.0)
+    weight = epilogue.weight
+    weight = None if weight is None else pad_lanes(weight, channels, width)
+    return lanes(epilogue.affine1), (name, a, b, weight), lanes(epilogue.affine2)
+
+
+_RELU = InKernel("relu")
+_PLAIN_POOL = Window((2, 2), (2, 2), (1, 1), ((0, 0), (0, 0)))
+
+
+def _winograd_tile(x: Channels, block: ConvBlock, algorithm: str, table: Any) -> int:
+    """The tile of Winograd's algorithm for this block, 0 where it is not for it."""
+    window, conv_size = block.window, block.out_size
+    if (
+        algorithm == "direct"
+        or block.pool is None
+        or block.pool.window != _PLAIN_POOL
+        or any(2 * n > m for n, m in zip(block.shape[1:], conv_size))  # ceil mode
+        or (window.kernel, window.stride, window.dilation) != ((3, 3), (1, 1), (1, 1))
+        or block.groups != 1
+        or block.epilogue.affine2 is not None
+        # The order of sums says nothing of what other functions round to the same number.
+        or block.epilogue.activation not in (None, _RELU)
+        or block.weight.shape[1] < _WINOGRAD_INPUTS
+        or x.buffer.shape[2] % table.width  # transforms work on whole vectors
+    ):
+        return 0
+    if algorithm == "winograd":
+        return 4
+    return 2 if _packed_winograd(block, 2, table)[3] else 0
+
+
+def _packed_winograd(block: ConvBlock, tile: int, table: Any) -> tuple[Any, ...]:
+    """Filters, the bounds of the error (slope and base by channel), and if they are of use."""
+
+    def make() -> tuple[Any, ...]:
+        size = len(block.weight)
+        with np.errstate(over="ignore"):
+            filters = transform_filters(block.weight, tile).astype(np.float32)
+        bounds = error_bound(block.weight, block.bias, block.epilogue.affine1)
+        lanes = [pad_lanes(bound, size, table.width) for bound in bounds]
+        lanes[1][size:] = -1  # no channel, no doubt
+        usable = bool(lanes[0].max() < _LARGEST_SLOPE)
+        return pack_forward(filters, 1, table.width), *lanes, usable
+
+    # Kept apart by affine1 as in _packed_forward.
+    key = ("winograd", table.name, tile, block.epilogue.affine1 is None)
+    packed: tuple[Any, ...] = cached(block.cache, key, make)
+    return packed

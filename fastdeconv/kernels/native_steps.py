@@ -1,0 +1,133 @@
+"""The kernels that take a step back on the native back end: a record each, with its packing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .interface import FloatArray
+from .lanes import Convolution, Step, aligned_copy, aligned_empty, pack_blocks
+from .native_shared import Lanes, pad_last
+
+__all__ = ["STEP_KERNELS", "StepKernel"]
+
+
+def _takes_depthwise(table: Any, job: Step) -> bool:
+    """Every channel by itself, from a source that has values everywhere."""
+    conv, source = job.conv, job.source
+    by_itself = conv.weight.shape[:2] == (conv.groups, 1)
+    plain = source.switches is None and source.gate is None and source.open_places is None
+    return by_itself and plain and not job.bf16
+
+
+def _takes_sparse(table: Any, job: Step) -> bool:
+    """What csrc/sparse.h can take, and has zeros."""
+    return not job.bf16 and _fits_lists(job) and _has_zeros(table, job)
+
+
+def _takes_sparse_bf16(table: Any, job: Step) -> bool:
+    """The same; numbers of rows have 15 bits."""
+    fits = job.conv.weight[:, 0].size <= 2**15
+    return job.bf16 and fits and _fits_lists(job) and _has_zeros(table, job)
+
+
+def _fits_lists(job: Step) -> bool:
+    """Whether csrc/sparse.h can take a step."""
+    conv = job.conv
+    plain = conv.groups == 1 and conv.window.dilation == (1, 1)
+    # Offsets into the weights have 32 bits.
+    width = job.source.size[1] * conv.window.stride[1]
+    fits = width * conv.weight[:, :, 0, 0].size < 2**30
+    return plain and fits and isinstance(job.v, Lanes) and not job.v.by_feature
+
+
+def _has_zeros(table: Any, job: Step) -> bool:
+    """Whether a step has as many values that are zero as make it worth while to look for them."""
+    # In bfloat16 the dense product is twice as fast; looking for zeros pays for whole blocks.
+    least = table.width * table.sparse_nv if job.bf16 else table.sparse_least
+    return job.v.rectified and job.conv.input_channels >= least
+
+
+def _pack_depthwise(conv: Convolution, table: Any, nv: int) -> FloatArray:
+    """(taps, channels)"""
+    taps = conv.weight[:, 0].reshape(len(conv.weight), -1)
+    return np.ascontiguousarray(taps.T)
+
+
+def _pack_dense(conv: Convolution, table: Any, nv: int) -> FloatArray:
+    """As csrc/project.c wants them; nv 0 by feature."""
+    weight, groups = conv.weight, conv.groups
+    if nv:
+        return pack_blocks(weight, groups, table.tile_nc(nv))
+    inner = weight.shape[1]
+    return pad_last(pack_blocks(weight, groups, inner).reshape(-1, inner), table.width)
+
+
+def _pack_sparse(conv: Convolution, table: Any, nv: int) -> FloatArray:
+    """As csrc/sparse.h wants them: [block][tap][O][width]."""
+    return _in_blocks(conv.weight, table, table.width)
+
+
+def _pack_sparse_bf16(conv: Convolution, table: Any, nv: int) -> NDArray[np.uint16]:
+    """The same for csrc/sparse_bf16.h."""
+    return _round_bf16(_in_blocks(conv.weight, table, 2 * table.width))
+
+
+def _in_blocks(weight: FloatArray, table: Any, unit: int) -> FloatArray:
+    out, inner = weight.shape[:2]
+    units = -(-inner // unit)
+    blocks = -(-units * unit // (table.sparse_nv * table.width))
+    width = -(-units // blocks) * unit
+    rows = pad_last(weight.reshape(out, inner, -1).transpose(2, 0, 1), blocks * width)
+    return aligned_copy(rows.reshape(-1, out, blocks, width).transpose(2, 0, 1, 3))
+
+
+def _pack_bf16(conv: Convolution, table: Any, nv: int) -> NDArray[np.uint16]:
+    """As csrc/bf16.h wants them: (taps * O, C in groups of 32)."""
+    out, inner = conv.weight.shape[:2]
+    by_tap = conv.weight.reshape(out, inner, -1).transpose(2, 0, 1)
+    rows = _round_bf16(pad_last(by_tap, 32))
+    return rows.reshape(-1, rows.shape[2])
+
+
+def _round_bf16(rows: FloatArray) -> NDArray[np.uint16]:
+    """Rows of groups of 32 to bfloat16, which start on a cache line."""
+    bits = np.ascontiguousarray(rows).view(np.uint32)
+    # To nearest, ties to even.
+    rounded = ((bits + (0x7FFF + (bits >> 16 & 1))) >> 16).astype(np.uint16)
+    # Unpacking takes four numbers of every eight for the lower 16 channels, and four for the
+    # upper ones.
+    halves = rounded.reshape(-1, 2, 4, 4).swapaxes(1, 2)
+    packed = aligned_empty((rows.size // 2,)).view(np.uint16)
+    packed.reshape(halves.shape)[...] = halves
+    return packed.reshape(rows.shape)
+
+
+class StepKernel(NamedTuple):
+    """One way to take a step back through a convolution."""
+
+    name: str
+    takes: Callable[[Any, Step], bool]
+    """``takes(table, job)``: whether it can take a job, and is the fastest that can."""
+    pack: Callable[[Convolution, Any, int], NDArray[Any]]
+    """``pack(conv, table, nv)``: its weights; nv as in csrc/fastdeconv.h."""
+    give: str
+    """The method of `native.Step` that gets them."""
+    by_lanes: bool = False
+    """Whether they depend on nv."""
+    in_lists: bool = True
+    """Whether it goes by the lists of csrc/gather.h, which want a stride of 1."""
+
+
+STEP_KERNELS = (
+    StepKernel("depthwise", _takes_depthwise, _pack_depthwise, "keep_apart", in_lists=False),
+    StepKernel("sparse", _takes_sparse, _pack_sparse, "leave_out_zeros"),
+    StepKernel("sparse bf16", _takes_sparse_bf16, _pack_sparse_bf16, "leave_out_zeros"),
+    StepKernel("bf16", lambda table, job: job.bf16 and job.conv.groups == 1, _pack_bf16,
+               "multiply"),
+    StepKernel("dense", lambda table, job: True, _pack_dense, "multiply", by_lanes=True),
+)
+"""The first one that takes a job does it."""
