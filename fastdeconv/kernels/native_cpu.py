@@ -189,7 +189,8 @@ class NativeBackend:
         out = v.values if whole_v else _scratch.take((*source.cells, *v.values.shape[2:]))
         kernel = native.Overlap(
             table, v.values, v.lanes, v.by_feature, job.origin, source,
-            cells_of(source, num_threads), links_of(source, num_threads)[0], _readable(table, job.post), out,
+            cells_of(source, num_threads), links_of(source, num_threads)[0],
+            _readable(table, job.post), out,
         )
         run_rows(
             kernel.rows, source.cells[0], enough_threads(num_threads, out.size * COPY)
