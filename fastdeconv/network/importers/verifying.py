@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ __all__ = [
 
 #: Largest difference accepted, of the largest value of a layer.
 TOLERANCE = 1e-4
+_REFERENCE = "the reference of ONNX"
 
 Array = NDArray[Any]
 #: Given an input, the outputs of modules by name, in the order of their calls; "" is the whole.
@@ -89,7 +91,7 @@ def verify(
             raise ArchiveError(
                 f"layer {shown(name)} ({draft.kind}, from node {shown(draft.node.name)}) differs "
                 f"from what {teller} computes by {off:.1e} of its largest value, and no layer "
-                "before it does; the network is not imported"
+                f"before it does; the network is not imported{_advice(teller)}"
             )
         if off >= largest:
             largest, where = off, name
@@ -98,6 +100,16 @@ def verify(
         f"equal to {largest:.0e} of their largest value (worst: {where})"
     )
     return receipt, x, activations
+
+
+def _advice(teller: str) -> str:
+    """What to try where the comparison itself may be wrong."""
+    if teller != _REFERENCE or importlib.util.find_spec("onnxruntime") is not None:
+        return ""
+    return (
+        ". The reference of onnx is wrong for some operators: with onnxruntime installed the "
+        "comparison is made with that"
+    )
 
 
 def difference(found: Array, wanted: Array) -> float:
@@ -183,10 +195,10 @@ def _run(model: Any, name: str, x: Array, names: list[str]) -> tuple[list[Array]
     try:
         with np.errstate(all="ignore"):
             evaluator = onnx_module("onnx.reference").ReferenceEvaluator(model)
-            return evaluator.run(names, {name: x}), "the reference of ONNX"
+            return evaluator.run(names, {name: x}), _REFERENCE
     except MemoryError:
         raise
     except Exception as error:
         raise ArchiveError(
-            f"the model cannot be run to compare with ({shown(str(error))})"
+            f"the model cannot be run to compare with ({shown(str(error))}){_advice(_REFERENCE)}"
         ) from None
