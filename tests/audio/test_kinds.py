@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from concurrent.futures import ThreadPoolExecutor
 
 import librosa
 import numpy as np
@@ -251,6 +252,18 @@ def test_a_network_of_any_kind_from_sound_to_files(samples, fe, tmp_path):
     assert (folder / "r1" / "map_0.png").is_file()
     assert (folder / "r1" / "activation_mean.png").is_file()
     assert explanation.show("r1", 0)._repr_html_()
+
+
+def test_maps_of_a_cqt_from_several_threads(samples):
+    """Clips shorter than a window, of which librosa would warn."""
+    fe = Frontend(kind="cqt", sr=SR, n_fft=512, hop_length=128, n_bins=48)
+    clip = Clip(samples[:4000], SR, fe)
+    maps = np.random.default_rng(0).random((6, *clip.x.shape)).astype(np.float32)
+    wanted = [fd.auralise(clip, one[np.newaxis])[0] for one in maps]
+    with ThreadPoolExecutor(4) as pool:
+        found = pool.map(lambda one: fd.auralise(clip, one[np.newaxis])[0], maps)
+    for one, other in zip(found, wanted, strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_filters_are_checked(samples, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
@@ -19,6 +20,7 @@ from .base import ComplexArray, Fields, FloatArray, Framing, Kind
 
 __all__ = ["Cqt"]
 
+_LOCK = threading.Lock()
 _MOST_BINS = 1 << 14
 _C1_HZ = 32.70319566257483  # librosa's lowest note of a CQT
 
@@ -89,7 +91,8 @@ class Cqt(Kind):
 @contextlib.contextmanager
 def _padding_quietly() -> Iterator[None]:
     """Clips shorter than a window are padded, of which librosa warns."""
-    with warnings.catch_warnings():
+    # Filters of warnings belong to the process: one thread at a time may change them.
+    with _LOCK, warnings.catch_warnings():
         warnings.filterwarnings("ignore", "n_fft=")
         yield
 
