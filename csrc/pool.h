@@ -2,14 +2,16 @@
  *
  * Mix     per place of a window and vector of channels, 1 load and 1 compare with 2 selects, or
  *         1 add: bound by memory.
- * Numbers float32. The first maximum wins, and the first NaN over every number. A mean sums a
- *         window row by row, rows in blocks of SUM_AT_ONCE columns, and is divided once: equal
- *         windows give equal bits, and what is lost in long sums is little.
+ * Numbers float32. Maxima as take.h has them. A mean sums a window row by row, rows in blocks of
+ *         SUM_AT_ONCE columns, and is divided once: equal windows give equal bits, and what is
+ *         lost in long sums is little.
  */
 #ifndef FD_POOL_H
 #define FD_POOL_H
 
-#include "windows.h"
+#include <string.h>
+
+#include "take.h"
 
 #define SUM_AT_ONCE 32
 

@@ -9,6 +9,7 @@
 #define FD_WINDOWS_H
 
 #include "activate.h"
+#include "take.h"
 
 /* Windows at a time: accumulators for 4 pixels x 2 vectors each must fit in registers. */
 #if FD_REGISTERS >= 32
@@ -41,13 +42,6 @@ FD_INLINE vf finish(vf a, const fd_epilogue *e, int channel) {
     if (e->activation.kind == FD_RELU) a = vf_max(vf_zero(), a);
     if (e->scale2) a = vf_fma(a, vf_load(e->scale2 + channel), vf_load(e->shift2 + channel));
     return a;
-}
-
-/* The first maximum wins, and the first NaN over every number. */
-FD_INLINE void take(vf a, uint32_t index, vf *best, vf *at) {
-    const vm wins = vm_and(vm_greater_or_nan(a, *best), vm_is_number(*best));
-    *best = vf_select(wins, a, *best);
-    *at = vf_select(wins, vf_from_bits(index), *at);
 }
 
 /* N windows x NV vectors of channels (constants after inlining); w_step floats lie between
