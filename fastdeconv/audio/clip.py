@@ -207,8 +207,8 @@ class Clip:
         weights = np.empty((len(planes), *self.stft.T.shape), np.float32)
         own = np.abs(self.stft.T)
         audible = own > _INAUDIBLE * own.max(initial=0.0)
-        for plane, out in zip(planes, weights):
-            sound = kind.sounds(self.frontend, self.samples, plane[np.newaxis], mode)[0]
+        sounds = kind.sounds(self.frontend, self.samples, planes, mode)
+        for sound, out in zip(sounds, weights):
             np.abs(self.frontend.transform.forward(sound), out=out)
             if mode == "mask":
                 np.divide(out, own, out=out, where=audible)

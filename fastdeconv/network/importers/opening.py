@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import os
-import zipfile
 from pathlib import Path
 from typing import Any
 
 from ...errors import ArchiveError, shown
 from ...files import open_regular
 from ..network import Network
+from ..zipped import list_zip
+from .keras_hdf5 import SIGNATURE
 
 __all__ = ["open_model"]
 
-_HDF5 = b"\x89HDF\r\n\x1a\n"
 _ZIP = b"PK\x03\x04"
 _PICKLE = b"\x80"
 
@@ -65,7 +65,7 @@ def _kind_of(path: Path) -> str:
     """ "archive", "keras" or "onnx"."""
     with open_regular(path) as file:
         begin = file.read(8)
-    if begin == _HDF5:
+    if begin == SIGNATURE:
         return "keras"
     if begin[:4] == _ZIP:
         return _kind_of_zip(path)
@@ -85,9 +85,9 @@ _CHECKPOINT = (
 
 def _kind_of_zip(path: Path) -> str:
     try:
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-    except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError):
+        with open_regular(path) as file:
+            names = [info.filename for info in list_zip(file)[0]]
+    except ArchiveError:
         return "archive"  # which says what is wrong with it
     if "config.json" in names and any(name.endswith(".weights.h5") for name in names):
         return "keras"
