@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import math
-import os
 from typing import Any, Literal
 
 import numpy as np
@@ -22,17 +21,22 @@ from .reading import (
     SourceLike,
     check_samples,
     mono_samples,
-    read_file,
+    named,
+    read_source,
     resample,
-    source_name,
 )
 from .scaling import scaled
 
-__all__ = ["Clip", "as_clip", "check_finite", "load_clip"]
+__all__ = [
+    "LEAST_SAMPLES", "Clip", "as_clip", "at_rate", "check_finite", "check_frontend", "load_clip",
+    "native_samples",
+]
 
 FloatArray = NDArray[np.float32]
 ComplexArray = NDArray[np.complex64]
 
+#: Of a clip.
+LEAST_SAMPLES = 2
 # Of the clip's largest magnitude: what is softer has no weight.
 _INAUDIBLE = 1e-6
 _LEAST_ERROR = 1e-20
@@ -92,9 +96,10 @@ class Clip:
     is_cut: bool
 
     def __init__(self, samples: ArrayLike, sr: float, frontend: Frontend) -> None:
-        _check_frontend(frontend)
+        check_frontend(frontend)
         rate = as_number("sr", sr, above=0)
-        given = _at_rate(mono_samples(samples, rate), rate, frontend)
+        found = mono_samples(samples, rate)
+        given = at_rate(found[: native_samples(frontend, rate)], rate, frontend)
         fitted = _fit(given, frontend)
         is_cut = fitted.size < given.size
         # The frames of a sound that was cut are the first ones of the whole.
@@ -144,7 +149,7 @@ class Clip:
         ParameterError
             If `frontend` is not as described.
         """
-        _check_frontend(frontend)
+        check_frontend(frontend)
         spectra = _checked_spectra(stft, frontend)
         transform = frontend.transform
         envelope = transform.envelope(len(spectra), transform.shortest(len(spectra)))
@@ -290,23 +295,23 @@ class Clip:
         )
 
 
-def _check_frontend(frontend: Any) -> None:
+def check_frontend(frontend: Any) -> None:
     if not isinstance(frontend, Frontend):
         raise ParameterError(f"the front end must be a Frontend, found {shown(frontend)}")
 
 
-def _at_rate(samples: FloatArray, sr: float, fe: Frontend) -> FloatArray:
-    """`samples` at the front end's rate; only as many as its `frames` can use."""
-    resampled = resample(samples[: _native_samples(fe, sr)], sr, fe.sr)
-    if resampled.size < 2:
+def at_rate(samples: FloatArray, sr: float, fe: Frontend) -> FloatArray:
+    """`samples` at the front end's rate; AudioError where they are too few."""
+    resampled = resample(samples, sr, fe.sr)
+    if resampled.size < LEAST_SAMPLES:
         raise AudioError(
             f"{samples.size} samples at {sr:g} Hz are {resampled.size} at {fe.sr:g} Hz; "
-            "at least 2 are needed"
+            f"at least {LEAST_SAMPLES} are needed"
         )
     return resampled
 
 
-def _native_samples(fe: Frontend, sr: float) -> int | None:
+def native_samples(fe: Frontend, sr: float) -> int | None:
     """Samples at rate `sr` that decide a clip of fixed length; None for any length."""
     if fe.frames is None:
         return None
@@ -437,33 +442,14 @@ def load_clip(
     ParameterError
         If `offset`, `frontend` or the kind of source is not as described.
     """
-    _check_frontend(frontend)
+    check_frontend(frontend)
     start = as_number("offset", offset)
     if start < 0:
         raise ParameterError(f"offset must not be negative, found {start:g}")
-    if isinstance(source, tuple):
-        clip = _clip_of_array(source, frontend, start)
-    else:
-        clip = _clip_of_file(source, frontend, start)
+    samples, sr, name = read_source(source, start, lambda rate: native_samples(frontend, rate))
+    try:
+        clip = Clip(samples, sr, frontend)
+    except AudioError as error:
+        raise named(error, name) from error
     clip.start = start
     return clip
-
-
-def _clip_of_file(source: Any, frontend: Frontend, offset: float) -> Clip:
-    if not (isinstance(source, (str, os.PathLike)) or hasattr(source, "read")):
-        raise ParameterError(
-            "the source must be a path, a binary file object or (samples, sr), "
-            f"found {type(source).__name__}"
-        )
-    samples, sr = read_file(source, offset, lambda rate: _native_samples(frontend, rate))
-    try:
-        return Clip(samples, sr, frontend)
-    except AudioError as error:
-        raise AudioError(f"{source_name(source)}: {error}") from error
-
-
-def _clip_of_array(source: tuple[Any, ...], frontend: Frontend, offset: float) -> Clip:
-    if len(source) != 2:
-        raise ParameterError(f"a source tuple must be (samples, sr), found {len(source)} items")
-    sr = as_number("sr", source[1], above=0)
-    return Clip(mono_samples(source[0], sr, offset), sr, frontend)

@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..arrays import as_array
-from ..errors import AudioError
+from ..errors import AudioError, ParameterError
 from ..files import open_regular
 from . import containers
+from ._checks import as_number
 from .containers.foreign import not_read
 from .containers.pieces import Part, Piece, Pieces
 
@@ -26,7 +27,9 @@ __all__ = [
     "SourceLike",
     "check_samples",
     "mono_samples",
+    "named",
     "read_file",
+    "read_source",
     "resample",
     "source_name",
 ]
@@ -87,6 +90,36 @@ def read_file(
         return _read_object(source, name, offset, wanted)
     with _open(source, name) as file:
         return _read_object(file, name, offset, wanted)
+
+
+def read_source(
+    source: Any, offset: float, wanted: Callable[[float], int | None]
+) -> tuple[FloatArray, float, str | None]:
+    """`read_file`, also of (samples, sr); the last value is the name of the source, if it has one.
+
+    Raises
+    ------
+    ParameterError
+        If the source is neither.
+    """
+    if isinstance(source, tuple):
+        if len(source) != 2:
+            raise ParameterError(
+                f"a source tuple must be (samples, sr), found {len(source)} items"
+            )
+        rate = as_number("sr", source[1], above=0)
+        return mono_samples(source[0], rate, offset)[: wanted(rate)], rate, None
+    if isinstance(source, (str, os.PathLike)) or hasattr(source, "read"):
+        return *read_file(source, offset, wanted), source_name(source)
+    raise ParameterError(
+        "the source must be a path, a binary file object or (samples, sr), "
+        f"found {type(source).__name__}"
+    )
+
+
+def named(error: AudioError, name: str | None) -> AudioError:
+    """The error with the source's name before it."""
+    return error if name is None else AudioError(f"{name}: {error}")
 
 
 def source_name(source: SourceLike) -> str:

@@ -1,0 +1,135 @@
+"""A sound of any length, and the windows of it that a network takes one at a time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ..errors import AudioError, ParameterError
+from ._checks import as_int, as_number
+from .clip import LEAST_SAMPLES, Clip, at_rate, check_frontend, native_samples
+from .frontend import Frontend
+from .reading import MAX_SAMPLES, SourceLike, named, read_source
+
+__all__ = ["Song", "load_song"]
+
+FloatArray = NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class Song:
+    """A sound at the rate of a front end, as long as it is. Made by `load_song`.
+
+    Attributes
+    ----------
+    samples : array, shape (n,), float32
+        Mono, at the front end's rate, read-only.
+    frontend : Frontend
+    start : float
+        Where in its source it begins, in seconds.
+    is_cut : bool
+        Whether the source goes on behind it.
+    """
+
+    samples: FloatArray
+    frontend: Frontend
+    start: float
+    is_cut: bool
+
+    @property
+    def sr(self) -> float:
+        """Samples per second."""
+        return self.frontend.sr
+
+    @property
+    def duration(self) -> float:
+        """Length in seconds."""
+        return self.samples.size / self.sr
+
+    def starts(self, hop: int | None = None) -> list[int]:
+        """The first sample of every window.
+
+        Parameters
+        ----------
+        hop : int, optional
+            Columns of the network's input from one window to the next. Default: half of
+            the front end's `frames`.
+
+        Returns
+        -------
+        list of int
+            From 0 on, as many as it takes to reach the end of the song; ``[0]`` where the front
+            end leaves the number of frames open.
+        """
+        frames, framing = self.frontend.frames, self.frontend.framing
+        if frames is None:
+            return [0]
+        columns = max(1, frames // 2)
+        if hop is not None:
+            columns = as_int("hop", hop, minimum=1, maximum=MAX_SAMPLES)
+        step = columns * (framing.seen(2) - framing.seen(1))
+        size = self.samples.size
+        count = 1 + math.ceil(max(0, size - framing.longest(frames)) / step)
+        return [i * step for i in range(count) if i == 0 or size - i * step >= LEAST_SAMPLES]
+
+    def window(self, start: int) -> Clip:
+        """The clip that begins with sample `start`, as `load_clip` with that offset gives it.
+
+        The last one of a song is padded with silence.
+        """
+        # No more than the clip can use: what is given is checked and copied.
+        most = native_samples(self.frontend, self.sr)
+        stop = None if most is None else start + most
+        clip = Clip(self.samples[start:stop], self.sr, self.frontend)
+        clip.start = self.start + start / self.sr
+        clip.is_cut = clip.is_cut or self.is_cut
+        return clip
+
+    def windows(self, hop: int | None = None) -> Iterator[Clip]:
+        """All windows, one at a time, see `starts`."""
+        return map(self.window, self.starts(hop))
+
+def load_song(
+    source: SourceLike | tuple[ArrayLike, float], frontend: Frontend, *,
+    offset: float = 0.0, duration: float | None = None,
+) -> Song:
+    """Read a sound, whatever its length.
+
+    Parameters
+    ----------
+    source : path, binary file object, or (samples, sr)
+        As in `load_clip`.
+    frontend : Frontend
+    offset : float
+        Seconds to skip.
+    duration : float, optional
+        Seconds to read at most; None reads to the end.
+
+    Raises
+    ------
+    AudioError, FileNotFoundError, ParameterError
+        As `load_clip` does.
+    """
+    check_frontend(frontend)
+    start = as_number("offset", offset)
+    if start < 0:
+        raise ParameterError(f"offset must not be negative, found {start:g}")
+    seconds = None if duration is None else as_number("duration", duration, above=0)
+
+    def wanted(rate: float) -> int | None:
+        # A second more, to know whether there is more and for what the resampler sees.
+        return None if seconds is None else math.ceil((seconds + 1) * rate)
+
+    found, rate, name = read_source(source, start, wanted)
+    try:
+        samples = at_rate(found, rate, frontend)
+    except AudioError as error:
+        raise named(error, name) from error
+    size = samples.size if seconds is None else max(LEAST_SAMPLES, round(seconds * frontend.sr))
+    kept = samples[:size].copy() if size < samples.size else samples
+    kept.flags.writeable = False
+    return Song(kept, frontend, start, is_cut=size < samples.size)
