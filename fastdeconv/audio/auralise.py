@@ -8,6 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 from ..kernels.dispatch import get_num_threads
 from ..kernels.schedule import run_bands
 from ._checks import as_choice
+from .channels import sounds_of, spread
 from .clip import Clip, as_clip, check_finite
 
 __all__ = ["auralise", "heard_magnitude"]
@@ -59,7 +60,7 @@ def auralise(
     planes, frontend = as_clip(clip).planes(maps), clip.frontend
     if not frontend.meaning.on_stft:
         with np.errstate(over="ignore", invalid="ignore"):
-            sounds = frontend.meaning.sounds(frontend, clip.samples, planes, mode)
+            sounds = sounds_of(frontend, clip.samples, planes, mode)
         check_finite(sounds, "the sound of map")
         return sounds
     spectra = np.ascontiguousarray(clip.stft.T)
@@ -74,8 +75,7 @@ def auralise(
         part = slice(band * size, (band + 1) * size)
         # np.errstate belongs to the thread, so it is set in each.
         with np.errstate(over="ignore", invalid="ignore"):
-            spread = frontend.meaning.spread(frontend, planes[part])
-            weights = _weights(np.ascontiguousarray(spread), mode)
+            weights = _weights(np.ascontiguousarray(spread(frontend, planes[part])), mode)
             sounds[part] = transform.inverse(spectra * weights, envelope)
 
     run_bands(-(-len(planes) // size), work, threads)

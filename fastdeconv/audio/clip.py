@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from ..arrays import as_array
 from ..errors import AudioError, ParameterError, shown
 from ._checks import as_choice, as_number
+from .channels import sounds_of, spread
 from .frontend import Frontend
 from .reading import (
     SourceLike,
@@ -64,7 +65,8 @@ class Clip:
         Equal to ``librosa.stft``; of a sound that was cut, the first `frames`
         frames of the whole.
     x : array, shape (channels, rows, T) in the order of the layout, float32
-        The input of the network: of kind "stft" (1, F, T), or (1, T, F) with layout "CTF".
+        The input of the network: of kind "stft" (1, F, T), or (1, T, F) with layout "CTF". The
+        channels are those of the front end.
     frontend : Frontend
     start : float
         Where in its source the clip begins, in seconds: the `offset` of `load_clip`.
@@ -108,19 +110,21 @@ class Clip:
             with np.errstate(over="ignore"):
                 frames = frontend.frames if frontend.meaning.on_stft else None
                 spectra = frontend.transform.forward(heard, frames)
-                seen = _emphasised(heard, frontend)
-                analysed = spectra
-                if seen is not heard:
-                    analysed = frontend.transform.forward(seen, frames)
+                analysed = _analysed(heard, spectra, frontend, frames)
         except MemoryError as error:
             raise AudioError(f"the STFT of {heard.size} samples: {error}") from error
         self._set(fitted, spectra, frontend, analysed, is_cut=is_cut)
 
     def _set(
         self, samples: FloatArray, spectra: ComplexArray, frontend: Frontend,
-        analysed: ComplexArray, *, is_cut: bool = False,
+        analysed: list[ComplexArray], *, is_cut: bool = False,
     ) -> None:
-        self._values = _scaled_values(_emphasised(samples, frontend), analysed, frontend)
+        emphasised = _emphasised(samples, frontend)
+        # What the network sees, (T, rows), for each part of the front end.
+        self._values = [
+            _scaled_values(emphasised, own, part)
+            for own, part in zip(analysed, frontend.parts, strict=True)
+        ]
         x = _in_layout(self._values, frontend)
         for array in (samples, spectra, x):
             array.flags.writeable = False
@@ -157,9 +161,7 @@ class Clip:
             samples = transform.inverse(spectra[np.newaxis], envelope)[0].copy()
         check_samples(samples, frontend.sr, "sound of the STFT")
         clip = cls.__new__(cls)
-        emphasised = _emphasised(samples, frontend)
-        analysed = spectra if emphasised is samples else transform.forward(emphasised)
-        clip._set(samples, spectra, frontend, analysed)
+        clip._set(samples, spectra, frontend, _analysed(samples, spectra, frontend, None))
         return clip
 
     @property
@@ -185,7 +187,8 @@ class Clip:
         - "cqt" and "waveform": the magnitude of the STFT of the map's sound, divided by that of
           the clip ("mask"), which says nothing of signs.
 
-        Channels of the input are added up.
+        Channels of the input are added up. One with an STFT of another size has its weights
+        between the bins of the front end's own STFT, which is that of the sound, or over them.
 
         Parameters
         ----------
@@ -203,16 +206,22 @@ class Clip:
         """
         return self.weights(maps, mode).transpose(0, 2, 1)
 
-    def weights(self, maps: ArrayLike, mode: str) -> FloatArray:
-        """As `to_stft`, (K, T, F)."""
+    def weights(
+        self, maps: ArrayLike, mode: str, sounds: FloatArray | None = None
+    ) -> FloatArray:
+        """As `to_stft`, (K, T, F).
+
+        `sounds` are those of `auralise` for these maps and this mode, where they are known
+        already: of a CQT they take long.
+        """
         as_choice("mode", mode, ("mask", "phase"))
-        planes, kind = self.planes(maps), self.frontend.meaning
-        if kind.on_stft:
-            return kind.spread(self.frontend, planes)
-        weights = np.empty((len(planes), *self.stft.T.shape), np.float32)
+        if self.frontend.meaning.on_stft:
+            return spread(self.frontend, self.planes(maps))
+        if sounds is None:
+            sounds = sounds_of(self.frontend, self.samples, self.planes(maps), mode)
+        weights = np.empty((len(sounds), *self.stft.T.shape), np.float32)
         own = np.abs(self.stft.T)
         audible = own > _INAUDIBLE * own.max(initial=0.0)
-        sounds = kind.sounds(self.frontend, self.samples, planes, mode)
         for sound, out in zip(sounds, weights):
             np.abs(self.frontend.transform.forward(sound), out=out)
             if mode == "mask":
@@ -221,7 +230,10 @@ class Clip:
         return weights
 
     def planes(self, maps: ArrayLike) -> FloatArray:
-        """Maps at the network's input as (K, T, rows) float32, checked against the clip."""
+        """Maps at the network's input as (K, parts, T, rows) float32, checked against the clip.
+
+        Channels that hold the same are added up.
+        """
         array = as_array(maps, "maps")
         if array.dtype.kind not in "fiu":
             raise ParameterError(f"maps must be real numbers, found dtype {array.dtype}")
@@ -236,21 +248,25 @@ class Clip:
         check_finite(whole, "map")
         axes = [1 + self.frontend.layout.index(letter) for letter in "CTF"]
         whole = whole.transpose(0, *axes)
-        return whole[:, 0] if whole.shape[1] == 1 else whole.sum(axis=1)
+        if whole.shape[1] == len(self.frontend.parts):
+            return whole
+        return whole.sum(axis=1, keepdims=True)
 
     @property
     def map_order(self) -> Literal["C", "F"]:
         """How maps of `weights` lie in memory, as arrays (T, F)."""
-        frontend = self.frontend
-        as_they_are = frontend.kind == "stft" and frontend.bins is None
-        return "F" if as_they_are and frontend.layout == "CFT" else "C"
+        return self.frontend.meaning.map_order(self.frontend)
 
     @property
     def seen(self) -> FloatArray:
-        """The network's input on the grid of the STFT, (F, T); of a waveform the STFT's size."""
-        if self._values.shape[1] == 1:
+        """The network's input on the grid of the STFT, (F, T); of a waveform the STFT's size.
+
+        Of channels that differ, the first.
+        """
+        values = self._values[0]
+        if values.shape[1] == 1:
             return np.abs(self.stft)
-        return self._drawn(self._values.T)
+        return self._drawn(values.T, self.frontend.parts[0])
 
     def stretched(self, plane: FloatArray) -> FloatArray:
         """A plane (H, W) of any layer on the grid of the STFT, (F, T).
@@ -259,32 +275,35 @@ class Clip:
         """
         layout = self.frontend.layout
         upright = plane.T if layout[1] == "T" or layout[2] == "F" else plane
-        return self._drawn(upright)
+        return self._drawn(upright, self.frontend)
 
-    def _drawn(self, plane: FloatArray) -> FloatArray:
-        """Values (rows, T), or fewer of them, on the grid of the STFT, (F, T)."""
-        frontend, kind = self.frontend, self.frontend.meaning
+    def _drawn(self, plane: FloatArray, frontend: Frontend) -> FloatArray:
+        """Values (rows, T) of a part, or fewer of them, on the grid of the STFT, (F, T)."""
+        kind, n_fft = frontend.meaning, self.frontend.n_fft
         whole = (kind.rows(frontend), self.stft.shape[1])
         columns = plane if plane.shape == whole else _repeated(plane, whole)
-        return kind.drawn(frontend, columns.T[np.newaxis])[0].T
+        return kind.drawn(frontend, columns.T[np.newaxis], n_fft)[0].T
 
     @functools.cached_property
     def round_trip(self) -> float | None:
         """Error of the sound of a map of ones, in dB of the clip's energy; None for silence.
 
         What the front end cannot give back: next to nothing for the whole STFT, what lies
-        outside its bands for a mel spectrogram.
+        outside its bands for a mel spectrogram. Of channels that differ, of the mean of their
+        sounds.
         """
         energy = float(np.square(self.samples, dtype=np.float64).sum())
         if energy == 0:
             return None
-        frontend, ones = self.frontend, np.ones((1, *self._values.shape), np.float32)
+        frontend, values = self.frontend, self._values
+        share = np.float32(1 / len(values))
+        ones = np.full((1, len(values), *values[0].shape), share)
         if frontend.meaning.on_stft:
-            spectra = self.stft.T * frontend.meaning.spread(frontend, ones)
+            spectra = self.stft.T * spread(frontend, ones)
             envelope = frontend.transform.envelope(len(self.stft.T), self.samples.size)
             sound = frontend.transform.inverse(spectra, envelope)[0]
         else:
-            sound = frontend.meaning.sounds(frontend, self.samples, ones, "mask")[0]
+            sound = sounds_of(frontend, self.samples, ones, "mask")[0]
         error = float(np.square(sound - self.samples, dtype=np.float64).sum())
         return float(10 * np.log10(max(error / energy, _LEAST_ERROR)))
 
@@ -316,8 +335,8 @@ def native_samples(fe: Frontend, sr: float) -> int | None:
     if fe.frames is None:
         return None
     # All that the last frame sees; at least one more than can be kept, to see there are more.
-    framing = fe.framing
-    count = max(framing.seen(fe.frames), framing.longest(fe.frames) + 1)
+    seen = max(part.framing.seen(fe.frames) for part in fe.parts)
+    count = max(seen, fe.framing.longest(fe.frames) + 1)
     if sr == fe.sr:
         return count
     # The resampler's filter sees less than 1024 samples of the lower rate around each.
@@ -348,6 +367,21 @@ def _emphasised(samples: FloatArray, fe: Frontend) -> FloatArray:
     return np.asarray(samples - np.float32(fe.preemphasis) * before, np.float32)
 
 
+def _analysed(
+    heard: FloatArray, spectra: ComplexArray, fe: Frontend, frames: int | None
+) -> list[ComplexArray]:
+    """The spectra (T, F) that each part of the input is made of.
+
+    `spectra` are those of the sound as it is.
+    """
+    found = {} if fe.preemphasis else {fe.transform: spectra}
+    emphasised = _emphasised(heard, fe)
+    for part in fe.parts:
+        if part.transform not in found:
+            found[part.transform] = part.transform.forward(emphasised, frames)
+    return [found[part.transform] for part in fe.parts]
+
+
 def _scaled_values(samples: FloatArray, spectra: ComplexArray, fe: Frontend) -> FloatArray:
     """What the network sees, (T, rows)."""
     values = fe.meaning.values(fe, samples, spectra)
@@ -359,15 +393,20 @@ def _scaled_values(samples: FloatArray, spectra: ComplexArray, fe: Frontend) -> 
                 raise ParameterError(
                     f"normalize {key} must have {rows} numbers, one a band, found {len(numbers)}"
                 )
-    found = scaled(values, fe.power, fe.scale, fe.normalize)
+    if fe.delta is not None and fe.delta["mode"] == "interp" and len(values) < fe.delta["width"]:
+        raise AudioError(
+            f"deltas over {fe.delta['width']} frames need as many, found {len(values)}"
+        )
+    found = scaled(values, fe.power, fe.scale, fe.normalize, fe.delta)
     if not np.isfinite(found).all():
         raise AudioError("the samples are so large that the spectrogram overflows float32")
     return found
 
 
-def _in_layout(values: FloatArray, fe: Frontend) -> FloatArray:
-    """Values (T, rows) as the input of the network."""
-    channels = np.broadcast_to(values.T, (fe.channels, *values.T.shape))
+def _in_layout(values: list[FloatArray], fe: Frontend) -> FloatArray:
+    """Values (T, rows) of each part as the input of the network."""
+    stacked = np.stack([one.T for one in values])
+    channels = np.broadcast_to(stacked, (fe.num_channels, *stacked.shape[1:]))
     return np.ascontiguousarray(channels.transpose(["CFT".index(axis) for axis in fe.layout]))
 
 

@@ -9,7 +9,7 @@ import functools
 import hashlib
 import itertools
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, cast
 
@@ -20,7 +20,14 @@ from ..errors import ParameterError, shown
 from ._checks import as_bool, as_choice, as_int, as_number, check_keys
 from .kinds import KINDS, Framing, Kind
 from .reading import MAX_SAMPLES
-from .scaling import NormalizeLike, ScaleLike, check_normalize, check_scale
+from .scaling import (
+    DeltaLike,
+    NormalizeLike,
+    ScaleLike,
+    check_delta,
+    check_normalize,
+    check_scale,
+)
 from .stft import PAD_MODES, Stft, WindowLike, get_window
 
 __all__ = ["Frontend", "plain_record"]
@@ -29,7 +36,7 @@ _MAX_N_FFT = 1 << 20
 _MAX_COUNT = 1 << 24
 _MOST_CHANNELS = 64
 _LAYOUTS = tuple("".join(axes) for axes in itertools.permutations("CFT"))
-_NOT_BY_DEFAULT = ("bins", "channels", "preemphasis")
+_NOT_BY_DEFAULT = ("bins", "channels", "preemphasis", "delta")
 """Fields that are newer than others, and are in records only where they say something."""
 
 
@@ -38,7 +45,7 @@ class Frontend:
     """How the input of a network is made from samples; field names as in librosa.
 
     A record: it is checked when made and never changes. Steps, in this order: STFT,
-    magnitude to the `power`, the bands of the kind, `scale`, `normalize`, `layout`.
+    magnitude to the `power`, the bands of the kind, `scale`, `delta`, `normalize`, `layout`.
 
     Parameters
     ----------
@@ -89,8 +96,19 @@ class Frontend:
     preemphasis : float
         From 0 to below 1: the input is made of samples x[n] - preemphasis * x[n - 1], where x[-1]
         is x[0]. Sounds are made of the samples as they are.
-    channels : int
-        How many channels of the input hold the same, for networks that were made for colours.
+    delta : int or dict, optional
+        {"order", "width", "mode"}: how the values change over time, as ``librosa.feature.delta``;
+        order 1 or 2 (or that number alone), width 9 frames and mode "interp" by default.
+        torchaudio's ``compute_deltas`` is {"order": 1, "width": 5, "mode": "nearest"}.
+    channels : int or list of dict
+        - A number: so many channels of the input hold the same, for networks that were made
+          for colours.
+        - A list: the same sound in different ways, a channel for each dict. What a dict does
+          not say is as in the rest of the front end: ``[{}, {"delta": 1}]`` or
+          ``[{"n_fft": 1024}, {"n_fft": 2048}, {"n_fft": 4096}]``. It may hold `power`, `scale`,
+          `normalize`, `delta`, the fields of its kind but `filters`, and, of kinds on an STFT,
+          `n_fft`, `win_length` (by default the dict's n_fft) and `window`. All channels have
+          the same rows and columns.
     frames : int, optional
         Number of frames of every clip (of a waveform: of samples); None leaves the clip as it
         is. A clip that gives exactly this number is kept whole. A longer one is cut to
@@ -136,12 +154,20 @@ class Frontend:
     bins_per_octave: int = 12
     bins: tuple[int, int] | None = None
     filters: NDArray[np.float32] | None = None
-    channels: int = 1
+    channels: int | Sequence[Mapping[str, Any]] = 1
     preemphasis: float = 0.0
+    delta: DeltaLike = None
 
     def __post_init__(self) -> None:
         for name, value in _checked(self).items():
             object.__setattr__(self, name, value)
+        if not isinstance(self.channels, int):
+            parts = _parts(self, self.channels)
+            object.__setattr__(self, "channels", tuple(
+                {name: _plain(getattr(part, name)) for name in given}
+                for part, given in zip(parts, self.channels)
+            ))
+            self.__dict__["parts"] = parts
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Frontend):
@@ -149,7 +175,7 @@ class Frontend:
         return self.to_record() == other.to_record()
 
     def __hash__(self) -> int:
-        return hash(json.dumps(self.to_record()))
+        return self._hash
 
     @classmethod
     def from_record(
@@ -212,6 +238,16 @@ class Frontend:
         known = self.layout in ("CFT", "CTF") and record.keys().isdisjoint(_NOT_BY_DEFAULT)
         return affine or not known or self.filters is not None
 
+    @functools.cached_property
+    def parts(self) -> tuple[Frontend, ...]:
+        """A front end for each channel that differs; itself alone where all hold the same."""
+        return (self,)
+
+    @property
+    def num_channels(self) -> int:
+        """How many channels the input has."""
+        return self.channels if isinstance(self.channels, int) else len(self.channels)
+
     @property
     def meaning(self) -> Kind:
         """What its kind means."""
@@ -227,6 +263,10 @@ class Frontend:
     def transform(self) -> Stft:
         """The STFT: what sounds of most kinds, and pictures of all, are made of."""
         return Stft(**{field.name: getattr(self, field.name) for field in fields(Stft)})
+
+    @functools.cached_property
+    def _hash(self) -> int:
+        return hash(json.dumps(self.to_record()))
 
     @functools.cached_property
     def _described(self) -> dict[str, Any]:
@@ -256,7 +296,7 @@ def _fields_of(kind: str) -> list[str]:
 
 def _plain(value: Any) -> Any:
     if isinstance(value, tuple):
-        return list(value)
+        return [_plain(item) for item in value]
     return dict(value) if isinstance(value, dict) else value
 
 
@@ -279,7 +319,8 @@ def _checked(fe: Frontend) -> dict[str, Any]:
         "scale": check_scale(fe.scale, power),
         "normalize": check_normalize(fe.normalize),
         "layout": as_choice("layout", fe.layout, _LAYOUTS),
-        "channels": as_int("channels", fe.channels, minimum=1, maximum=_MOST_CHANNELS),
+        "channels": _check_channels(fe.channels),
+        "delta": check_delta(fe.delta),
         "preemphasis": _check_preemphasis(fe.preemphasis),
         **sizes,
         **KINDS[kind].check(fe, sr, sizes["n_fft"]),
@@ -287,6 +328,45 @@ def _checked(fe: Frontend) -> dict[str, Any]:
     checked["window"] = _check_window(fe.window, checked["win_length"])
     checked["frames"] = _check_frames(fe.frames, KINDS[kind].framing(checked))
     return checked
+
+
+def _check_channels(channels: Any) -> int | tuple[Mapping[str, Any], ...]:
+    """A number, or records that are not checked yet."""
+    if not isinstance(channels, (list, tuple)):
+        return as_int("channels", channels, minimum=1, maximum=_MOST_CHANNELS)
+    if not 1 <= len(channels) <= _MOST_CHANNELS:
+        raise ParameterError(
+            f"channels must be from 1 to {_MOST_CHANNELS}, found a list of {len(channels)}"
+        )
+    for i, channel in enumerate(channels):
+        if not isinstance(channel, Mapping):
+            raise ParameterError(
+                f"channels[{i}] must be a dict of what is different there, found {shown(channel)}"
+            )
+    return tuple(channels)
+
+
+def _parts(fe: Frontend, channels: Sequence[Mapping[str, Any]]) -> tuple[Frontend, ...]:
+    """The front end of every channel; ParameterError where their inputs are not of one size."""
+    common = {name: getattr(fe, name) for name in _fields_of(fe.kind) if name != "channels"}
+    allowed = [name for name in fe.meaning.of_a_channel if name != "filters"]
+    parts = []
+    for i, channel in enumerate(channels):
+        check_keys(f"channels[{i}]", channel, allowed)
+        own = {"win_length": None} if "n_fft" in channel else {}
+        try:
+            part = Frontend(**{**common, **own, **channel})
+        except ParameterError as error:
+            raise ParameterError(f"channels[{i}]: {error}") from None
+        for found, wanted, what, how in (
+            (part.meaning.rows(part), fe.meaning.rows(fe), "rows", "as the front end itself"),
+            (part.framing.shortest(1), fe.framing.shortest(1), "samples in the first column",
+             "as the front end itself: other sizes need center=True and be as even or odd"),
+        ):
+            if found != wanted:
+                raise ParameterError(f"channels[{i}] has {found} {what}, wanted {wanted}, {how}")
+        parts.append(part)
+    return tuple(parts)
 
 
 def _check_preemphasis(value: Any) -> float:

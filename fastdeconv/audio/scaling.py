@@ -16,15 +16,20 @@ from numpy.typing import NDArray
 from ..errors import ParameterError, shown
 from ._checks import as_choice, as_int, as_number, check_keys
 
-__all__ = ["NormalizeLike", "ScaleLike", "check_normalize", "check_scale", "magnitude", "scaled"]
+__all__ = [
+    "DeltaLike", "NormalizeLike", "ScaleLike", "check_delta", "check_normalize", "check_scale",
+    "magnitude", "scaled",
+]
 
 FloatArray = NDArray[np.float32]
 Float64Array = NDArray[np.float64]
 ScaleLike = str | dict[str, Any]
 NormalizeLike = dict[str, Any] | None
+DeltaLike = int | dict[str, Any] | None
 
 _SCALES = ("linear", "power", "db", "log1p")
 _MOST_BANDS = 1 << 20
+_MOST_DELTA_WIDTH = 1001
 
 
 def check_scale(scale: Any, power: float) -> ScaleLike:
@@ -121,6 +126,22 @@ def check_normalize(normalize: Any) -> NormalizeLike:
     }
 
 
+def check_delta(delta: Any) -> dict[str, Any] | None:
+    """The delta field, complete with its defaults, or ParameterError."""
+    if delta is None:
+        return None
+    record = dict(delta) if isinstance(delta, Mapping) else {"order": delta}
+    check_keys("delta", record, ("order", "width", "mode"))
+    order = as_int("delta order", record.get("order"), minimum=1, maximum=2)
+    width = as_int(
+        "delta width", record.get("width", 9), minimum=order + 1, maximum=_MOST_DELTA_WIDTH
+    )
+    if width % 2 == 0:
+        raise ParameterError(f"delta width must be odd, found {width}")
+    mode = as_choice("delta mode", record.get("mode", "interp"), ("interp", "nearest"))
+    return {"order": order, "width": width, "mode": mode}
+
+
 def _numbers(name: str, value: Any) -> float | list[float]:
     """A number, or a list of them, one a band."""
     if isinstance(value, np.ndarray):
@@ -144,14 +165,18 @@ def magnitude(spectra: NDArray[np.complex64], power: float) -> Float64Array:
 
 
 def scaled(
-    values: Float64Array, power: float, scale: ScaleLike, normalize: NormalizeLike
+    values: Float64Array, power: float, scale: ScaleLike, normalize: NormalizeLike,
+    delta: DeltaLike = None,
 ) -> FloatArray:
     """Scaled and normalised values (columns, rows) as float32.
 
-    Values beyond float32 become infinite or NaN; the caller refuses them.
+    Values beyond float32 become infinite or NaN; the caller refuses them. Deltas need as many
+    columns as they are wide.
     """
     with np.errstate(over="ignore", invalid="ignore"):
         values = _apply_scale(values, power, scale)
+        if delta is not None and np.isfinite(values).all():
+            values = _apply_delta(values, check_delta(delta))
         return _apply_normalize(values, normalize).astype(np.float32)
 
 
@@ -180,6 +205,15 @@ def _logarithm(x: Float64Array, scale: dict[str, Any]) -> Float64Array:
     if scale["base"] == 10.0:
         return np.asarray(np.log10(argument))
     return np.asarray(np.log(argument) / math.log(scale["base"]))
+
+
+def _apply_delta(x: Float64Array, delta: Any) -> Float64Array:
+    # Imported inside the function: it takes a second, and few front ends have deltas.
+    from scipy.signal import savgol_filter
+
+    order = delta["order"]
+    found = savgol_filter(x, delta["width"], order, deriv=order, axis=0, mode=delta["mode"])
+    return np.asarray(found, np.float64)
 
 
 def _apply_normalize(x: Float64Array, normalize: NormalizeLike) -> Float64Array:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,11 +62,18 @@ class Kind:
     on_stft : bool
         Whether every value of the input belongs to a place of the STFT, so that a map masks
         that. Else a kind has `sounds`.
+    of_a_channel : tuple of str
+        Fields of it that may differ from channel to channel.
     """
 
     name: ClassVar[str]
     own: ClassVar[tuple[str, ...]] = ()
     on_stft: ClassVar[bool] = True
+
+    @property
+    def of_a_channel(self) -> tuple[str, ...]:
+        sizes = ("n_fft", "win_length", "window") if self.on_stft else ()
+        return (*sizes, "power", "scale", "normalize", "delta", *self.own)
 
     def check(self, fields: Fields, sr: float, n_fft: int) -> dict[str, Any]:
         """Its own fields and those that mean something else here, checked and completed."""
@@ -86,13 +93,17 @@ class Kind:
         """The input (T, rows) before scale and normalisation, from samples and STFT (T, F)."""
         raise NotImplementedError
 
-    def spread(self, frontend: Fields, planes: FloatArray) -> FloatArray:
-        """Maps (K, T, rows) as weights of the STFT's bins (K, T, F)."""
+    def spread(self, frontend: Fields, planes: FloatArray, n_fft: int) -> FloatArray:
+        """Maps (K, T, rows) as weights (K, T, F) of the bins of an STFT of size `n_fft`."""
         raise NotImplementedError
 
-    def drawn(self, frontend: Fields, planes: FloatArray) -> FloatArray:
-        """Values (K, T, rows) at the bins of the STFT (K, T, F), to be looked at."""
-        return self.spread(frontend, planes)
+    def drawn(self, frontend: Fields, planes: FloatArray, n_fft: int) -> FloatArray:
+        """Values (K, T, rows) at the bins (K, T, F) of such an STFT, to be looked at."""
+        return self.spread(frontend, planes, n_fft)
+
+    def map_order(self, frontend: Fields) -> Literal["C", "F"]:
+        """How what `spread` gives lies in memory, as arrays (T, F)."""
+        return "C"
 
     def sounds(
         self, frontend: Fields, samples: FloatArray, planes: FloatArray, mode: str

@@ -57,7 +57,7 @@ class Cqt(Kind):
     ) -> NDArray[np.float64]:
         return magnitude(_cqt(frontend, samples).T, frontend.power)
 
-    def drawn(self, frontend: Fields, planes: FloatArray) -> FloatArray:
+    def drawn(self, frontend: Fields, planes: FloatArray, n_fft: int) -> FloatArray:
         """A bin of the STFT has what the nearest bin of the CQT has, within half a step."""
         hz = frontend.transform.frequencies(frontend.sr)
         with np.errstate(divide="ignore"):

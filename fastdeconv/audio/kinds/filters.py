@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import warnings
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,23 +14,13 @@ from ...errors import ParameterError
 from .._checks import as_bool, as_choice, as_int, as_number
 from ..librosa_quietly import librosa_module
 from ..scaling import magnitude
+from .bands import from_bands, on_bins_of, spread_bands
 from .base import ComplexArray, Fields, FloatArray, Kind
 
 __all__ = ["Filters", "Mel"]
 
 _MOST_BANDS = 1 << 20
 _MOST_VALUES = 1 << 26
-# From so many bands a bin on, a product of matrices is faster than adding band by band.
-_FEW_BANDS = 8
-
-
-class _Way(NamedTuple):
-    """How bins get back what bands have."""
-
-    bands: NDArray[np.intp]
-    """(most bands of a bin, bins)"""
-    weights: FloatArray
-    """The same, 0 where a bin has fewer; those of a bin add up to 1, or to 0."""
 
 
 class Filters(Kind):
@@ -53,7 +43,9 @@ class Filters(Kind):
         if not 0 < array.size <= _MOST_VALUES:
             raise ParameterError(f"filters of shape {array.shape} are empty or too many")
         with np.errstate(over="ignore"):
-            matrix = np.array(array, np.float32, order="C")
+            matrix = np.asarray(array, np.float32, order="C")
+        if matrix.flags.writeable or not matrix.flags.owndata:
+            matrix = matrix.copy()
         if not np.isfinite(matrix).all() or matrix.min() < 0:
             raise ParameterError("filters must be finite and not negative")
         matrix.flags.writeable = False
@@ -75,19 +67,12 @@ class Filters(Kind):
         ).T.astype(np.float64)
         return bands
 
-    def spread(self, frontend: Fields, planes: FloatArray) -> FloatArray:
-        """A bin gets the mean of the bands that hear it, weighted by how well they do.
+    def spread(self, frontend: Fields, planes: FloatArray, n_fft: int) -> FloatArray:
+        """A bin gets the mean of the bands that hear it, see `from_bands`."""
+        return spread_bands(_back(self, frontend, n_fft), planes)
 
-        M.T m / M.T 1 for filters M: a map of ones keeps every bin that is heard at all.
-        """
-        way = _way_of(self, frontend)
-        if isinstance(way, _Way):
-            spread = np.zeros((*planes.shape[:2], way.bands.shape[1]), np.float32)
-            for bands, weights in zip(way.bands, way.weights):
-                spread += planes[:, :, bands] * weights
-            return spread
-        # One after another, so that no bit depends on how many there are.
-        return np.stack([plane @ way for plane in np.ascontiguousarray(planes)])
+    def map_order(self, frontend: Fields) -> Literal["C", "F"]:
+        return "F"
 
 
 class Mel(Filters):
@@ -153,15 +138,6 @@ def _mel(
 
 
 @functools.lru_cache(maxsize=8)
-def _way_of(kind: Filters, frontend: Fields) -> _Way | FloatArray:
-    """What brings bands back to bins: lists where few bands hear a bin, else a matrix."""
-    matrix = kind.matrix(frontend).astype(np.float64)
-    total = matrix.sum(axis=0)
-    shares = matrix / np.where(total > 0, total, 1)
-    most = int((matrix > 0).sum(axis=0).max(initial=0))
-    if most > _FEW_BANDS:
-        return np.ascontiguousarray(shares, np.float32)
-    # The bands of a bin in their order, before those that do not hear it.
-    order = np.argsort(matrix == 0, axis=0, kind="stable")[:most]
-    return _Way(order, np.take_along_axis(shares, order, axis=0).astype(np.float32))
-
+def _back(kind: Filters, frontend: Fields, n_fft: int) -> Any:
+    """As `from_bands`, for the bins of an STFT of size `n_fft`."""
+    return from_bands(on_bins_of(n_fft, kind.matrix(frontend), frontend.n_fft))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+import functools
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from ...errors import ParameterError, shown
 from .._checks import as_int
 from ..scaling import magnitude
+from .bands import from_bands, on_bins_of, spread_bands
 from .base import ComplexArray, Fields, FloatArray, Kind
 
 __all__ = ["StftKind"]
@@ -45,13 +47,19 @@ class StftKind(Kind):
     ) -> NDArray[np.float64]:
         return magnitude(spectra[:, slice(*self._range(frontend))], frontend.power)
 
-    def spread(self, frontend: Fields, planes: FloatArray) -> FloatArray:
+    def spread(self, frontend: Fields, planes: FloatArray, n_fft: int) -> FloatArray:
+        first, end = self._range(frontend)
+        if n_fft != frontend.n_fft:
+            return spread_bands(_back(frontend.n_fft, first, end, n_fft), planes)
         if frontend.bins is None:
             return planes
-        first, end = self._range(frontend)
         spread = np.zeros((*planes.shape[:2], 1 + frontend.n_fft // 2), np.float32)
         spread[:, :, first:end] = planes
         return spread
+
+    def map_order(self, frontend: Fields) -> Literal["C", "F"]:
+        as_they_are = frontend.bins is None and frontend.layout == "CFT"
+        return "F" if as_they_are else "C"
 
     def _range(self, frontend: Fields) -> tuple[int, int]:
         """The first bin and the one behind the last."""
@@ -59,3 +67,12 @@ class StftKind(Kind):
             return 0, 1 + frontend.n_fft // 2
         first, last = frontend.bins
         return first, last + 1
+
+
+@functools.lru_cache(maxsize=8)
+def _back(own_n_fft: int, first: int, end: int, n_fft: int) -> Any:
+    """As `from_bands`, where every bin is a band."""
+    import scipy.sparse
+
+    bins = scipy.sparse.eye_array(1 + own_n_fft // 2, format="csr")
+    return from_bands(on_bins_of(n_fft, bins[first:end], own_n_fft))

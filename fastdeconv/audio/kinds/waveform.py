@@ -39,7 +39,7 @@ class Waveform(Kind):
     ) -> NDArray[np.float64]:
         return samples[:, np.newaxis].astype(np.float64)
 
-    def drawn(self, frontend: Fields, planes: FloatArray) -> FloatArray:
+    def drawn(self, frontend: Fields, planes: FloatArray, n_fft: int) -> FloatArray:
         """The same at every frequency."""
         return np.repeat(planes, frontend.transform.bins, axis=2)
 
