@@ -677,7 +677,7 @@ class Explanation:
 
     def _measure(self, layer: str, sounds: FloatArray) -> list[dict[str, Any]]:
         numbers, places = self._distinct(layer)
-        planes = self.clip.weights(self.maps[layer], self.mode)
+        planes = self.clip.weights(self.maps[layer], self.mode, sounds)
         if places != list(range(len(planes))):
             planes = planes[places]
         rows = []

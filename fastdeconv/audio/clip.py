@@ -174,7 +174,9 @@ class Clip:
         """Length in seconds."""
         return self.samples.size / self.sr
 
-    def to_stft(self, maps: ArrayLike, mode: str = "mask") -> FloatArray:
+    def to_stft(
+        self, maps: ArrayLike, mode: str = "mask", sounds: FloatArray | None = None
+    ) -> FloatArray:
         """Maps at the network's input as weights on the grid of the STFT.
 
         What is heard of a map has the magnitude ``abs(stft) * abs(weights)``, or, with mode
@@ -194,6 +196,9 @@ class Clip:
         ----------
         maps : array, shape (K, C, H, W) or, with one channel, (K, H, W), real
         mode : {"mask", "phase"}
+        sounds : array, shape (K, n), optional
+            What `auralise` gives for these maps and this mode, where it is known already: the
+            weights of "cqt" and "waveform" are made of it.
 
         Returns
         -------
@@ -204,16 +209,12 @@ class Clip:
         ParameterError
             If the maps do not fit the clip or are not finite, or `mode` is unknown.
         """
-        return self.weights(maps, mode).transpose(0, 2, 1)
+        return self.weights(maps, mode, sounds).transpose(0, 2, 1)
 
     def weights(
         self, maps: ArrayLike, mode: str, sounds: FloatArray | None = None
     ) -> FloatArray:
-        """As `to_stft`, (K, T, F).
-
-        `sounds` are those of `auralise` for these maps and this mode, where they are known
-        already: of a CQT they take long.
-        """
+        """As `to_stft`, (K, T, F)."""
         as_choice("mode", mode, ("mask", "phase"))
         if self.frontend.meaning.on_stft:
             return spread(self.frontend, self.planes(maps))
@@ -393,10 +394,6 @@ def _scaled_values(samples: FloatArray, spectra: ComplexArray, fe: Frontend) -> 
                 raise ParameterError(
                     f"normalize {key} must have {rows} numbers, one a band, found {len(numbers)}"
                 )
-    if fe.delta is not None and fe.delta["mode"] == "interp" and len(values) < fe.delta["width"]:
-        raise AudioError(
-            f"deltas over {fe.delta['width']} frames need as many, found {len(values)}"
-        )
     found = scaled(values, fe.power, fe.scale, fe.normalize, fe.delta)
     if not np.isfinite(found).all():
         raise AudioError("the samples are so large that the spectrogram overflows float32")

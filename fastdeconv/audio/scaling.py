@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ParameterError, shown
+from ..errors import AudioError, ParameterError, shown
 from ._checks import as_choice, as_int, as_number, check_keys
 
 __all__ = [
@@ -170,8 +170,12 @@ def scaled(
 ) -> FloatArray:
     """Scaled and normalised values (columns, rows) as float32.
 
-    Values beyond float32 become infinite or NaN; the caller refuses them. Deltas need as many
-    columns as they are wide.
+    Values beyond float32 become infinite or NaN; the caller refuses them.
+
+    Raises
+    ------
+    AudioError
+        If deltas are wider than there are columns.
     """
     with np.errstate(over="ignore", invalid="ignore"):
         values = _apply_scale(values, power, scale)
@@ -211,8 +215,10 @@ def _apply_delta(x: Float64Array, delta: Any) -> Float64Array:
     # Imported inside the function: it takes a second, and few front ends have deltas.
     from scipy.signal import savgol_filter
 
-    order = delta["order"]
-    found = savgol_filter(x, delta["width"], order, deriv=order, axis=0, mode=delta["mode"])
+    order, width = delta["order"], delta["width"]
+    if delta["mode"] == "interp" and len(x) < width:
+        raise AudioError(f"deltas over {width} frames need as many, found {len(x)}")
+    found = savgol_filter(x, width, order, deriv=order, axis=0, mode=delta["mode"])
     return np.asarray(found, np.float64)
 
 

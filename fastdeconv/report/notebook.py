@@ -86,16 +86,15 @@ class Heard:
     def __init__(self, explanation: Explained, layer: str) -> None:
         self._explanation, self._layer = explanation, layer
         self._stft = np.ascontiguousarray(np.abs(explanation.clip.stft))
-        largest = (float(self._of(m).max(initial=0.0)) for m in explanation.maps[layer])
+        largest = (float(self[k].max(initial=0.0)) for k in explanation.features[layer])
         self.reference = max(largest, default=0.0)
 
     def __getitem__(self, feature: int) -> FloatArray:
         """Magnitude (F, T) of one feature."""
-        return self._of(_map_of(self._explanation, self._layer, feature))
-
-    def _of(self, feature_map: FloatArray) -> FloatArray:
+        explanation, layer = self._explanation, self._layer
         return heard(
-            self._explanation.clip, self._stft, feature_map, self._explanation.mode
+            explanation.clip, self._stft, _map_of(explanation, layer, feature),
+            explanation.mode, _sound_for_pictures(explanation, layer, feature),
         )
 
 
@@ -124,7 +123,10 @@ class FeatureView:
         layer, k = row["layer"], row["feature"]
         clip, heard = explanation.clip, Heard(explanation, layer)
         axis = FrequencyAxis.of(clip.frontend)
-        plane = weights(clip, _map_of(explanation, layer, k), explanation.mode)
+        plane = weights(
+            clip, _map_of(explanation, layer, k), explanation.mode,
+            _sound_for_pictures(explanation, layer, k),
+        )
         own = explanation.clip_numbers
         return fragment("notebook_feature.html", {
             "name": f"{printable(layer)}/{k}",
@@ -209,6 +211,13 @@ def _axis(explanation: Explained) -> dict[str, Any]:
 def _map_of(explanation: Explained, layer: str, feature: int) -> FloatArray:
     plane: FloatArray = explanation.maps[layer][explanation.features[layer].index(feature)]
     return plane
+
+
+def _sound_for_pictures(explanation: Explained, layer: str, feature: int) -> FloatArray | None:
+    """The sound of a feature, where the pictures are made of it."""
+    if explanation.clip.frontend.meaning.on_stft:
+        return None
+    return explanation.sound(layer, feature)
 
 
 def _heard_picture(axis: FrequencyAxis, magnitude: FloatArray, reference: float) -> str:

@@ -106,15 +106,15 @@ class SongFiles:
         peaks = np.zeros(len(features))
 
         def measure(i: int) -> None:
-            peaks[i] = self._heard(maps[i]).max(initial=0.0)
+            peaks[i] = self._heard(maps[i], sounds[i]).max(initial=0.0)
 
         def write(i: int) -> None:
             k = features[i]
-            heard = self._heard(maps[i])
+            heard = self._heard(maps[i], sounds[i])
             spectra[i] = self.spectrum(heard)
             shown = levels(self._axis.loudest(heard), reference)
             write_png(folder / f"feature_{k}.png", shown)
-            seen = self._axis.nearest(weights(self._clip, maps[i], self._mode))
+            seen = self._axis.nearest(weights(self._clip, maps[i], self._mode, sounds[i]))
             write_png(folder / f"map_{k}.png", signed_levels(seen), signed=True)
             write_sound(folder / f"feature_{k}.{self._format}", sounds[i], self._clip.sr, gains[i])
 
@@ -155,15 +155,21 @@ class SongFiles:
             seen = self._axis.nearest(self._clip.stretched(plane))
             write_png(folder / f"activation_{name}.png", shades(seen))
 
-    def _heard(self, feature_map: FloatArray) -> FloatArray:
-        return heard(self._clip, self._stft, feature_map, self._mode)
+    def _heard(self, feature_map: FloatArray, sound: FloatArray) -> FloatArray:
+        return heard(self._clip, self._stft, feature_map, self._mode, sound)
 
 
-def heard(clip: Clip, stft: FloatArray, feature_map: FloatArray, mode: str) -> FloatArray:
+def heard(
+    clip: Clip, stft: FloatArray, feature_map: FloatArray, mode: str,
+    sound: FloatArray | None = None,
+) -> FloatArray:
     """What is heard of a map (C, H, W), as (F, T); see `fastdeconv.audio.auralise`."""
-    return heard_magnitude(weights(clip, feature_map, mode), stft, mode)
+    return heard_magnitude(weights(clip, feature_map, mode, sound), stft, mode)
 
 
-def weights(clip: Clip, feature_map: FloatArray, mode: str) -> FloatArray:
-    """A map (C, H, W) on the grid of the STFT, (F, T)."""
-    return clip.to_stft(feature_map[np.newaxis], mode)[0]
+def weights(
+    clip: Clip, feature_map: FloatArray, mode: str, sound: FloatArray | None = None
+) -> FloatArray:
+    """A map (C, H, W) on the grid of the STFT, (F, T); `sound` is its own, where it is known."""
+    sounds = None if sound is None else sound[np.newaxis]
+    return clip.to_stft(feature_map[np.newaxis], mode, sounds)[0]
