@@ -295,7 +295,7 @@ def _closing_line(explanation: Any, folder: Path) -> str:
 def _left_out(explanation: Any) -> str | None:
     """Which features of a song have no sound, and how they get one."""
     text = getattr(explanation, "left_out", None)
-    return None if text is None else f"{text}; --features all renders all."
+    return None if text is None else f"{text}; --features all makes those of all."
 
 
 def _count(number: int, noun: str) -> str:

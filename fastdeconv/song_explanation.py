@@ -106,7 +106,7 @@ class SongExplanation:
         count = sum(len(ks) for ks in self.features.values())
         total = sum(self._plan.counts.values())
         which = "those to hear first" if None in self._plan.chosen.values() else "those asked for"
-        return f"{count} of {total} features have sounds and pictures, {which}"
+        return f"{count} of {total} features have sounds and pictures: {which}"
 
     @property
     def table(self) -> list[dict[str, Any]]:
@@ -239,7 +239,7 @@ class SongExplanation:
                 rows = self._rows[layer]
                 spectra = list(streams[layer].write(rows))
                 write_timeline(folder / inside, self.timeline[layer])
-                pages.append(Layer(layer, inside, rows, spectra, None))
+                pages.append(Layer(layer, inside, rows, spectra, None, self._plan.counts[layer]))
         write_csv(folder / TABLE, self.table)
         if self.scores:
             write_rows(folder / SCORES, self.scores)

@@ -58,6 +58,7 @@ class SongPass:
         self._units: dict[str, list[_Unit]] = {}
         self._scored: list[tuple[float, float, float, list[ClassScore]]] = []
         parts: list[FloatArray] = []
+        shares = plan.windows.shares()
         for number, clip, trace in traces(plan.windows, plan.runs):
             if number == 0:
                 self._check(trace)
@@ -66,7 +67,7 @@ class SongPass:
             if plan.head is not None:
                 parts.append(self._kept(number, plan.head[0], trace[plan.head[0]]))
             elif plan.local is None:
-                self._score(plan.windows, number, clip, trace)
+                self._score(shares[number], clip, trace)
             if progress is not None:
                 progress("time lines", number + 1, len(plan.windows))
         self.timeline = {layer: line.values() for layer, line in lines.items()}
@@ -141,20 +142,20 @@ class SongPass:
         kept = slice(first - begin, None if is_last else end - begin)
         return activation[:, kept] if plan.axis == "H" else activation[:, :, kept]
 
-    def _score(self, windows: Windows, number: int, clip: Clip, trace: Trace) -> None:
+    def _score(self, share: float, clip: Clip, trace: Trace) -> None:
         from .deconvnet.scores import class_scores
 
-        share = float(windows.shares()[number])
         end = min(clip.start + clip.duration, self._plan.given.start + self._plan.given.duration)
-        self._scored.append((clip.start, end, share, class_scores(trace)))
+        self._scored.append((clip.start, end, float(share), class_scores(trace)))
 
     def _score_windows(self) -> None:
         """The scores of a network of fixed frames, of which a part takes any length."""
         from .audio.windows import windows
 
         taken = windows(self._plan.given)
+        shares = taken.shares()
         for number, clip, trace in traces(taken, self._plan.network):
-            self._score(taken, number, clip, trace)
+            self._score(shares[number], clip, trace)
 
     def _score_all(self, head: Network, activation: FloatArray) -> None:
         from .deconvnet.scores import class_scores

@@ -248,7 +248,7 @@ def test_those_to_hear_first_are_rendered_by_default(tmp_path):
         "pool1": 5, "pool2": 8, "pool3": 8,
     }
     assert song.left_out == (
-        "21 of 27 features have sounds and pictures, those to hear first"
+        "21 of 27 features have sounds and pictures: those to hear first"
     )
     assert song.timeline["pool2"].shape[0] == 12
     folder = song.save(tmp_path, "song")

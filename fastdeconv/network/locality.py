@@ -19,8 +19,8 @@ from .network import Network
 
 __all__ = ["Reach", "head_after", "local_layers", "of_any_length"]
 
-# A length at which sizes are compared: longer than any kernel, and not a round number.
-_LONG = 1 << 20
+# A length at which sizes are compared: longer than kernels are.
+_LONG = 1 << 14
 
 _ALWAYS_LOCAL = (
     nn.SlidingLayer, nn.ConvTranspose2d, nn.Upsample, nn.Elementwise, nn.Softmax, nn.LogSoftmax,
