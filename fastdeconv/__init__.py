@@ -43,6 +43,7 @@ _EXPORTS = {
     "Stimulus": ".analysis.stimuli",
     "explain": ".explanation",
     "Explanation": ".explanation",
+    "SongExplanation": ".song_explanation",
     "overview": ".report.overview",
     "ops": ".kernels.ops",
     "config": ".kernels.dispatch",
@@ -91,6 +92,7 @@ if TYPE_CHECKING:
     from .network.pretrained import list_pretrained as list_pretrained
     from .network.pretrained import pretrained as pretrained
     from .report.overview import overview as overview
+    from .song_explanation import SongExplanation as SongExplanation
     from .studies import AttributeStudy as AttributeStudy
     from .studies import Evolution as Evolution
     from .studies import attribute_study as attribute_study

@@ -19,6 +19,7 @@ from .cli_shared import (
     DEFAULT_NETWORK,
     clean_exit,
     computing,
+    parse_duration,
     parse_features,
     progress_bar,
     reason_of,
@@ -30,8 +31,9 @@ from .report.names import safe_name, unique_names
 from .version import __version__
 
 if TYPE_CHECKING:
-    from .explanation import Explanation, Plan, Progress
     from .network.network import Network
+    from .planning import Plan, Progress
+    from .song_planning import SongPlan
 
 __all__ = ["main"]
 
@@ -61,8 +63,8 @@ class _Song(NamedTuple):
 @click.option("--layers", metavar="a,b",
               help="Layers to explain.  [default: every pooling layer; without any, up to six "
                    "convolutions]")
-@click.option("--features", callback=parse_features, metavar="0-15,20",
-              help="Features to explain.  [default: all]")
+@click.option("--features", callback=parse_features, metavar="0-15,20|all",
+              help="Features to explain.  [default: all; with --duration those to hear first]")
 @click.option("--rule", type=click.Choice(["deconvnet", "guided", "gradient"]),
               default="deconvnet", show_default=True, help="How activations are passed backwards.")
 @click.option("--start", type=click.Choice(["map", "max", "one"]), default="map",
@@ -72,6 +74,9 @@ class _Song(NamedTuple):
               help="The map masks the clip's spectrogram, or only borrows its phase.")
 @click.option("--offset", type=click.FloatRange(min=0), default=0.0, metavar="SECONDS",
               help="Skip the beginning of each song.")
+@click.option("--duration", callback=parse_duration, metavar="SECONDS|all",
+              help="How much of each song: in windows, with time lines.  [default: what the "
+                   "network takes at once]")
 @click.option("--precision", type=click.Choice(["float32", "bf16"]), default="float32",
               show_default=True, help="bf16: faster and less exact, see the documentation.")
 @click.option("--audio-format", type=click.Choice(["wav", "flac", "ogg"]), default="wav",
@@ -86,7 +91,7 @@ def explain(
     demo: bool,
     network: str,
     layers: str | None,
-    features: list[int] | None,
+    features: list[int] | str | None,
     backend: str | None,
     isa: str | None,
     threads: int | None,
@@ -104,7 +109,8 @@ def explain(
     dash.
 
     A network that takes a fixed number of frames explains the first seconds of each SONG,
-    or those from --offset on. A SONG that is there already, with the same settings, is left
+    or those from --offset on; --duration all explains all of it, window by window, and shows
+    when every feature fires. A SONG that is there already, with the same settings, is left
     as it is; with others it is an error, unless --overwrite is given.
     """
     if not songs and not demo:
@@ -185,22 +191,23 @@ def _explain_song(
     *,
     quiet: bool,
 ) -> None:
-    from .explanation import plan
+    from .explanation import compute, prepare
 
-    planned = plan(song.path, net, **how)
+    planned = prepare(song.path, net, **how)
     # Said before the work is done rather than after it.
     if _is_there(planned, out, song, save):
         if not quiet:
             say(f"{out / song.folder}: already there, with the same settings.")
         return
-    with _two_passes(song.label, show=not quiet) as (computed, written):
-        explanation = planned.compute(computed)
+    passes = _two_passes if how["duration"] is None else _two_bars
+    with passes(song.label, show=not quiet) as (computed, written):
+        explanation = compute(planned, computed)
         folder = explanation.save(out, song.folder, progress=written, **save)
     if not quiet:
         say(_closing_line(explanation, folder))
 
 
-def _is_there(planned: Plan, out: Path, song: _Song, save: dict[str, Any]) -> bool:
+def _is_there(planned: Plan | SongPlan, out: Path, song: _Song, save: dict[str, Any]) -> bool:
     """Whether the result is there; what is in its way is an error."""
     from .report.folder import EXPLANATION, check_free, read_manifest
 
@@ -210,12 +217,12 @@ def _is_there(planned: Plan, out: Path, song: _Song, save: dict[str, Any]) -> bo
     found = None if manifest is None else manifest.get("settings")
     if isinstance(found, dict) and not save["overwrite"]:
         wanted = planned.settings(save["audio_format"])
-        differing = [key for key in wanted if found.get(key) != wanted[key]]
+        differing = [key for key in {**wanted, **found} if found.get(key) != wanted.get(key)]
         if not differing:
             return True
         raise ParameterError(
             f"{printable(str(out / song.folder))} is already there and differs in "
-            f"{', '.join(differing)}: --overwrite replaces it"
+            f"{', '.join(map(printable, differing))}: --overwrite replaces it"
         )
     check_free(out, song.folder, EXPLANATION, overwrite=save["overwrite"])
     return False
@@ -250,16 +257,45 @@ def _two_passes(label: str, *, show: bool) -> Iterator[tuple[Progress | None, Pr
         yield computed, written
 
 
-def _closing_line(explanation: Explanation, folder: Path) -> str:
+@contextmanager
+def _two_bars(label: str, *, show: bool) -> Iterator[tuple[Progress | None, Progress | None]]:
+    """A bar for each of two passes over the windows of a song, with the time that is left."""
+    with ExitStack() as stack:
+
+        def bar_of() -> Progress | None:
+            bar: Any = None
+
+            def told(what: str, done: int, total: int) -> None:
+                nonlocal bar
+                if bar is None:
+                    bar = stack.enter_context(
+                        progress_bar(f"{label}, {what}", show=show, total=total)
+                    )
+                if bar is not None:
+                    bar.update(done - bar.n)
+
+            return told
+
+        yield bar_of(), bar_of()
+
+
+def _closing_line(explanation: Any, folder: Path) -> str:
     rows = explanation.table
-    count = f"{_count(len(rows), 'feature')} of {_count(len(explanation.maps), 'layer')}"
+    count = f"{_count(len(rows), 'feature')} of {_count(len(explanation.features), 'layer')}"
     silent = sum(row["level"] is None for row in rows)
     if rows and silent == len(rows):
         count += ", all of them silent"
     elif silent:
         count += f", {silent} of them silent"
-    covered = f" {explanation.covered}" if explanation.covered else ""
+    said = [explanation.covered, _left_out(explanation)]
+    covered = "".join(f" {text}" for text in said if text)
     return f"{folder}: {count}.{covered} Open {folder / 'index.html'}"
+
+
+def _left_out(explanation: Any) -> str | None:
+    """Which features of a song have no sound, and how they get one."""
+    text = getattr(explanation, "left_out", None)
+    return None if text is None else f"{text}; --features all makes those of all."
 
 
 def _count(number: int, noun: str) -> str:

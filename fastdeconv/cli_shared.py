@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from tqdm import tqdm
 
 __all__ = [
-    "DEFAULT_NETWORK", "clean_exit", "computing", "parse_features", "progress_bar", "reason_of",
-    "say",
+    "DEFAULT_NETWORK", "clean_exit", "computing", "parse_duration", "parse_features",
+    "progress_bar", "reason_of", "say",
 ]
 
 #: The bundled network of every command that is given none.
@@ -47,9 +47,9 @@ def computing(command: Command) -> Command:
 
 
 def parse_features(ctx: click.Context, param: click.Parameter, value: str | None) -> Any:
-    """Feature numbers and ranges of them, both ends included: 0-15,20."""
-    if value is None:
-        return None
+    """Feature numbers and ranges of them, both ends included: 0-15,20; or all."""
+    if value is None or value == "all":
+        return value
     numbers: list[int] = []
     for part in value.split(","):
         # Six digits: a mistyped range must not fill the memory.
@@ -65,6 +65,19 @@ def parse_features(ctx: click.Context, param: click.Parameter, value: str | None
             raise click.BadParameter(f"more than {_MOST_FEATURES} numbers")
         numbers.extend(range(first, last + 1))
     return list(dict.fromkeys(numbers))
+
+
+def parse_duration(ctx: click.Context, param: click.Parameter, value: str | None) -> Any:
+    """Seconds, or all."""
+    if value is None or value == "all":
+        return value
+    try:
+        seconds = float(value)
+    except ValueError:
+        raise click.BadParameter(f"{shown(value)} is neither seconds nor 'all'") from None
+    if not 0 < seconds < float("inf"):
+        raise click.BadParameter(f"must be above 0 and finite, found {shown(value)}")
+    return seconds
 
 
 @contextmanager
@@ -99,8 +112,13 @@ def reason_of(error: Exception) -> str:
 
 
 @contextmanager
-def progress_bar(label: str, *, show: bool) -> Iterator[tqdm[Any] | None]:
-    """A bar on stderr, or None where it is not to be shown or nobody looks."""
+def progress_bar(
+    label: str, *, show: bool, total: int | None = None
+) -> Iterator[tqdm[Any] | None]:
+    """A bar on stderr, or None where it is not to be shown or nobody looks.
+
+    With a `total` it also tells how much time is left.
+    """
     if not show or sys.stderr is None or not sys.stderr.isatty():
         yield None
         return
@@ -108,7 +126,9 @@ def progress_bar(label: str, *, show: bool) -> Iterator[tqdm[Any] | None]:
 
     with tqdm(
         desc=printable(label),
-        bar_format="{desc}: {percentage:3.0f}%|{bar}| {elapsed}",
+        total=total,
+        bar_format="{desc}: {percentage:3.0f}%|{bar}| {elapsed}"
+                   + ("" if total is None else ", {remaining} left"),
         leave=False,
         file=sys.stderr,
     ) as bar:

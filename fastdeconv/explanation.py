@@ -6,69 +6,85 @@ the command line can offer its help and check its arguments at once.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
-import platform
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .errors import ParameterError, enough_memory, shown
-from .kernels.dispatch import config, get_backend, get_isa, get_num_threads
-from .network.choosing import as_list, choose_layers, open_network
-from .network.layers import layer_records
-from .report.citations import AURALISATION, DECONVNET
-from .report.folder import (
-    EXPLANATION,
-    MANIFEST,
-    check_free,
-    new_folder,
-    result_place,
-    write_manifest,
-)
-from .report.names import safe_name, unique_names
-from .report.sounds import FORMATS, PEAK, check_format, peak_gain
-from .version import __version__
+from .kernels.dispatch import config
+from .network.choosing import as_list
+from .planning import Features, Plan, Progress, plan
+from .report.folder import EXPLANATION, check_free, new_folder, result_place, write_manifest
+from .report.sounds import check_format, peak_gain
+from .result import TABLE, audio_record, computation, layer_folders, manifest, result_name
+from .song_explanation import SongExplanation
+from .song_planning import SongPlan, plan_song
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from .analysis.descriptors import Listener
-    from .audio.clip import Clip
     from .deconvnet.scores import ClassScore
-    from .deconvnet.trace import Trace
     from .network.network import Network
     from .report.listening import Layer
     from .report.notebook import FeatureView
     from .report.song import SongFiles
 
-__all__ = ["DEFAULT_NETWORK", "Explanation", "Plan", "Progress", "explain", "plan"]
+__all__ = ["DEFAULT_NETWORK", "Explanation", "compute", "explain", "prepare"]
 
 #: The bundled network `explain` uses when it is given none.
 DEFAULT_NETWORK = "choi5-genre"
 
-#: Called with (layer, features done, features in all) each time a layer is done.
-Progress = Callable[[str, int, int], None]
-
-Features = Sequence[int] | Mapping[str, Sequence[int]]
 FloatArray = NDArray[np.float32]
 
-_MODES = ("mask", "phase")
 _MEMORY_ADVICE = "this: explain a shorter clip, fewer layers or fewer features"
-# What else lies in a song's folder, so that no layer may be called that.
-_FILES = (
-    *(f"original.{suffix}" for suffix in ("png", *FORMATS)),
-    "input.png", "features.csv", "index.html", MANIFEST,
-)
 # How many features of a layer show their activation beside the layer's mean.
 _STAGE_FEATURES = 6
 # How many features `plot` draws by default.
 _PLOTTED = 8
 _MOST_COLUMNS = 100
+
+
+@overload
+def explain(
+    source: Any,
+    net: Network | str | os.PathLike[str] = ...,
+    layers: str | Iterable[str] | None = ...,
+    features: Features | None = ...,
+    rule: Literal["deconvnet", "guided", "gradient"] = ...,
+    start: Literal["map", "max", "one"] | ArrayLike = ...,
+    mode: Literal["mask", "phase"] = ...,
+    *,
+    offset: float = ...,
+    duration: None = ...,
+    precision: Literal["float32", "bf16"] = ...,
+    backend: str | None = ...,
+    num_threads: int | None = ...,
+    progress: Progress | None = ...,
+) -> Explanation: ...
+
+
+@overload
+def explain(
+    source: Any,
+    net: Network | str | os.PathLike[str] = ...,
+    layers: str | Iterable[str] | None = ...,
+    features: Features | None = ...,
+    rule: Literal["deconvnet", "guided", "gradient"] = ...,
+    start: Literal["map", "max", "one"] | ArrayLike = ...,
+    mode: Literal["mask", "phase"] = ...,
+    *,
+    offset: float = ...,
+    duration: float | Literal["all"],
+    precision: Literal["float32", "bf16"] = ...,
+    backend: str | None = ...,
+    num_threads: int | None = ...,
+    progress: Progress | None = ...,
+) -> SongExplanation: ...
 
 
 def explain(
@@ -81,11 +97,12 @@ def explain(
     mode: Literal["mask", "phase"] = "mask",
     *,
     offset: float = 0.0,
+    duration: float | Literal["all"] | None = None,
     precision: Literal["float32", "bf16"] = "float32",
     backend: str | None = None,
     num_threads: int | None = None,
     progress: Progress | None = None,
-) -> Explanation:
+) -> Explanation | SongExplanation:
     """Project the features of a network back to a clip, to be seen and heard.
 
     Parameters
@@ -99,9 +116,9 @@ def explain(
         Names of layers. Default: every max-pooling layer; in a network without
         one, the last layer of every convolution block (convolution, normalisation,
         activation); with a dict of `features`, its keys.
-    features : sequence of int, or dict of layer name -> sequence of int, optional
+    features : sequence of int, "all", or dict of layer name -> either, optional
         Feature numbers from 0, for all layers or for each. Default, also for a
-        layer the dict does not hold: all features.
+        layer the dict does not hold: all features; of a song (`duration`) those to hear first.
     rule : {"deconvnet", "guided", "gradient"}
         How the backward pass treats activations.
     start : {"map", "max", "one"} or array, shape (K, H, W)
@@ -112,17 +129,22 @@ def explain(
         How a map becomes sound, see `auralise`.
     offset : float
         Seconds of the file to skip.
+    duration : float or "all", optional
+        How many seconds of the song, which is then taken in windows, see `SongExplanation`.
+        Default: as much as the front end's `frames` hold, as one clip.
     precision : {"float32", "bf16"}
         ``"bf16"`` is faster and less exact, see `deconvolve`.
     backend : {"native", "numba", "cuda", "reference"}, optional
     num_threads : int, optional
         The number of threads never changes a bit of the result.
     progress : callable, optional
-        Called with (layer, features done, features in all) after each layer.
+        Called with (layer, features done, features in all) after each layer; of a song with
+        ("time lines", windows done, windows in all).
 
     Returns
     -------
     Explanation
+        With a `duration` a SongExplanation.
 
     Raises
     ------
@@ -155,144 +177,40 @@ def explain(
     ((2, 1, 257, 44), (11025,))
     """
     with config(backend=backend, num_threads=num_threads):
-        return plan(
-            source, net, layers, features, rule, start, mode, offset=offset, precision=precision
-        ).compute(progress)
-
-
-def plan(
-    source: Any,
-    net: Network | str | os.PathLike[str],
-    layers: str | Iterable[str] | None,
-    features: Features | None,
-    rule: str,
-    start: Any,
-    mode: str,
-    *,
-    offset: float,
-    precision: str,
-) -> Plan:
-    """What `explain` is asked for, with the clip read and the features chosen."""
-    if not isinstance(mode, str) or mode not in _MODES:
-        raise ParameterError(f"mode must be 'mask' or 'phase', found {shown(mode)}")
-    network = open_network(net)
-    chosen = _choose_features(network, layers, features)
-    clip = _open_clip(source, network, offset)
-    shapes = _shapes(network, clip)
-    numbers = {
-        layer: list(range(shapes[network.layer_index(layer)][0])) if wanted is None else wanted
-        for layer, wanted in chosen.items()
-    }
-    how = {"rule": rule, "start": start, "precision": precision}
-    return Plan(clip, network, numbers, how, mode, _file_name(source))
-
-
-def _shapes(network: Network, clip: Clip) -> list[tuple[int, int, int]]:
-    """Shapes of the layers' outputs; what does not fit is said with what would."""
-    try:
-        return network.shapes(clip.x.shape)
-    except ParameterError as error:
-        from .audio.fitting import advice
-
-        change = advice(clip.frontend, clip.x.shape, network.input_shape)
-        if change is None:
-            raise
-        raise ParameterError(f"{error}; the front end would fit with {change}") from None
-
-
-class Plan(NamedTuple):
-    """An explanation before it is computed."""
-
-    clip: Clip
-    network: Network
-    features: dict[str, list[int]]
-    how: dict[str, Any]
-    """What `deconvolve` is told besides the layer and the features."""
-    mode: str
-    source: str | None
-
-    def compute(self, progress: Progress | None = None) -> Explanation:
-        """Project the features, with the back end of now."""
-        from .deconvnet.scores import class_scores
-
-        with enough_memory(_MEMORY_ADVICE):
-            trace = self.network.forward(self.clip.x)
-            maps = self._project(trace, progress)
-            activations = {layer: trace[layer] for layer in self.features}
-            scores = class_scores(trace)
-        backend_name = get_backend().name
-        return Explanation(
-            plan=self,
-            maps=maps,
-            activations=activations,
-            scores=scores,
-            computation={
-                "backend": backend_name,
-                "instruction_set": get_isa() if backend_name == "native" else None,
-                "threads": get_num_threads(),
-            },
+        prepared = prepare(
+            source, net, layers, features, rule, start, mode, offset=offset,
+            duration=duration, precision=precision,
         )
-
-    def _project(self, trace: Trace, progress: Progress | None) -> dict[str, FloatArray]:
-        from .deconvnet.projection import deconvolve
-
-        done, total = 0, sum(map(len, self.features.values()))
-        maps = {}
-        for layer, wanted in self.features.items():
-            maps[layer] = deconvolve(trace, layer, features=wanted, **self.how)
-            done += len(wanted)
-            if progress is not None:
-                progress(layer, done, total)
-        return maps
-
-    @property
-    def parameters(self) -> dict[str, Any]:
-        """How it is computed, in words and numbers."""
-        start = self.how["start"]
-        return {
-            "rule": self.how["rule"],
-            "start": start if isinstance(start, str) else "array",
-            "mode": self.mode,
-            "offset": self.clip.start,
-            "precision": self.how["precision"],
-        }
-
-    def settings(self, audio_format: str) -> dict[str, str]:
-        """Everything that decides what is saved, each in a word or as a hash of it.
-
-        Two results with the same settings hold the same, up to the rounding of back ends.
-        """
-        start = self.how["start"]
-        return {
-            "version of fastdeconv": __version__,
-            "song": _hash(self.clip.samples),
-            "network": _hash(
-                *self.network.arrays.values(),
-                layer_records(self.network.layers), self.network.classes,
-                self.network.output,
-            ),
-            "front end": _hash(self.clip.frontend.to_record()),
-            "layers and features": _hash(
-                {layer: [int(k) for k in ks] for layer, ks in self.features.items()}
-            ),
-            "rule": self.how["rule"],
-            "start": start if isinstance(start, str) else _hash(np.asarray(start)),
-            "mode": self.mode,
-            "precision": self.how["precision"],
-            "audio format": audio_format,
-        }
+        return compute(prepared, progress)
 
 
-def _hash(*parts: Any) -> str:
-    """Of arrays and of what JSON can hold."""
-    found = hashlib.sha256()
-    for part in parts:
-        if isinstance(part, np.ndarray):
-            found.update(f"{part.dtype.str}{part.shape}".encode())
-            found.update(np.ascontiguousarray(part).data)
-        else:
-            found.update(json.dumps(part).encode())
-    return found.hexdigest()[:16]
+def prepare(
+    source: Any, net: Network | str | os.PathLike[str], *args: Any,
+    duration: float | str | None = None, **how: Any,
+) -> Plan | SongPlan:
+    """What `explain` is asked for, read and checked; arguments as there."""
+    if duration is None:
+        return plan(source, net, *args, **how)
+    return plan_song(source, net, *args, duration=duration, **how)
+
+
+def compute(
+    planned: Plan | SongPlan, progress: Progress | None = None
+) -> Explanation | SongExplanation:
+    """The explanation that was prepared, with the back end of now."""
+    if isinstance(planned, SongPlan):
+        return SongExplanation(planned, progress)
+    from .deconvnet.scores import class_scores
+
+    with enough_memory(_MEMORY_ADVICE):
+        trace = planned.network.forward(planned.clip.x)
+        maps = planned.project(trace, progress)
+        activations = {layer: trace[layer] for layer in planned.features}
+        scores = class_scores(trace)
+    return Explanation(
+        plan=planned, maps=maps, activations=activations, scores=scores,
+        computation=computation(),
+    )
 
 
 class Explanation:
@@ -339,7 +257,7 @@ class Explanation:
             (one.name, one.probability) for one in scores if one.probability is not None
         ]
         self.mode = plan.mode
-        self.name = "clip" if plan.source is None else safe_name(Path(plan.source).stem, "clip")
+        self.name = result_name(plan.source)
         self._plan = plan
         self._computation = dict(computation)
         self._sounds: dict[str, FloatArray] = {}
@@ -598,7 +516,7 @@ class Explanation:
                 done += len(self._rows[layer])
                 if progress is not None:
                     progress(layer, done, total)
-            write_csv(folder / "features.csv", self.table)
+            write_csv(folder / TABLE, self.table)
             manifest = self._manifest(name, folders, audio_format)
             write_page(folder, Song(manifest, self.clip_numbers, files.spectrum(), pages))
             write_manifest(folder, manifest)
@@ -653,8 +571,7 @@ class Explanation:
 
     def layer_folders(self) -> dict[str, str]:
         """The name of the folder `save` makes for each layer."""
-        safe = [safe_name(layer, "layer") for layer in self.maps]
-        return dict(zip(self.maps, unique_names(safe, taken=_FILES), strict=True))
+        return layer_folders(list(self.maps))
 
     def _auralise(self, layer: str) -> FloatArray:
         from .audio.auralise import auralise
@@ -707,40 +624,17 @@ class Explanation:
     ) -> dict[str, Any]:
         from .report.song import original_gain
 
-        gain = original_gain(self.clip)
-        return {
-            "format": EXPLANATION,
-            "version": 1,
-            "fastdeconv": __version__,
-            "python": platform.python_version(),
-            "numpy": np.__version__,
-            "song": name,
-            "source": self._plan.source,
-            "audio": {
-                "sr": self.clip.sr,
-                "samples": int(self.clip.samples.size),
-                "start": self.clip.start,
-                "is_cut": self.clip.is_cut,
-                "format": audio_format,
-                "original_gain": gain,
-                "original_rms": gain * self._rms(),
-                "feature_peak": PEAK,
-                "round_trip_db": self.clip.round_trip,
-            },
-            "network": {
-                "name": self.network.name,
-                "license": self.network.license,
-                "citation": self.network.citation,
-                "output": self.network.output,
-                "outputs": [list(pair) for pair in self.outputs],
-                "probabilities": [list(pair) for pair in self.probabilities],
-            },
-            "frontend": self.clip.frontend.to_record(),
-            "citation": [AURALISATION, DECONVNET],
-            "parameters": self._plan.parameters,
-            "settings": self._plan.settings(audio_format),
-            "computation": self._computation,
-            "layers": [
+        clip, planned = self.clip, self._plan
+        return manifest(
+            name, planned.source, self.network,
+            audio=audio_record(
+                clip.samples, clip.sr, clip.start, clip.is_cut, audio_format,
+                original_gain(clip.samples), clip.round_trip,
+            ),
+            outputs=self.outputs, probabilities=self.probabilities,
+            frontend=clip.frontend.to_record(), parameters=planned.parameters,
+            settings=planned.settings(audio_format), computed=self._computation,
+            layers=[
                 {
                     "name": layer,
                     "folder": folder,
@@ -749,11 +643,7 @@ class Explanation:
                 }
                 for layer, folder in folders.items()
             ],
-        }
-
-    def _rms(self) -> float:
-        samples = self.clip.samples
-        return float(np.sqrt(np.square(samples, dtype=np.float64).sum() / max(1, samples.size)))
+        )
 
     def _require_layer(self, layer: str) -> None:
         if not isinstance(layer, str) or layer not in self.maps:
@@ -769,46 +659,6 @@ class Explanation:
                 f"feature {shown(feature)} of layer {shown(layer)} was not explained; "
                 f"there are {_ranges(self.features[layer])}"
             )
-
-
-def _choose_features(
-    network: Network, layers: str | Iterable[str] | None, features: Features | None
-) -> dict[str, list[int] | None]:
-    """For each layer the features asked for, None for all."""
-    if not isinstance(features, Mapping):
-        wanted = None if features is None else as_list("features", features)
-        return dict.fromkeys(choose_layers(network, layers), wanted)
-    chosen = choose_layers(network, list(features) if layers is None else layers)
-    strangers = [layer for layer in features if layer not in chosen]
-    if strangers:
-        raise ParameterError(
-            f"features are given for {shown(strangers[0])}, which is not among the layers "
-            f"{', '.join(chosen)}"
-        )
-    numbers = {layer: as_list("features", wanted) for layer, wanted in features.items()}
-    return {layer: numbers.get(layer) for layer in chosen}
-
-
-def _open_clip(source: Any, network: Network, offset: float) -> Clip:
-    from .audio.clip import Clip, load_clip
-
-    if isinstance(source, Clip):
-        if offset:
-            raise ParameterError("offset is for files: cut the samples before making the Clip")
-        return source
-    if network.frontend is None:
-        raise ParameterError(
-            "the network does not say how sound becomes its input: give it a front end, "
-            "Network(..., frontend=Frontend(...)), or pass a Clip made with one"
-        )
-    return load_clip(source, network.frontend, offset=offset)
-
-
-def _file_name(source: Any) -> str | None:
-    """The name of the file a source comes from, if it comes from one; never its folder."""
-    if not isinstance(source, (str, os.PathLike)):
-        source = getattr(source, "name", None)
-    return Path(source).name if isinstance(source, (str, os.PathLike)) else None
 
 
 def _ranges(numbers: Sequence[int]) -> str:

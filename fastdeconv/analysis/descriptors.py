@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -23,7 +23,7 @@ from .hpss import harmonic_mask
 from .labels import label
 from .measures import correlation, selectivity, spectral_flux
 
-__all__ = ["DESCRIPTORS", "TWINS", "Listener", "describe"]
+__all__ = ["DESCRIPTORS", "TWINS", "Listener", "Measured", "describe"]
 
 FloatArray = NDArray[np.float32]
 
@@ -131,6 +131,45 @@ def describe(
     return Listener(clip, mode, num_threads).describe(weights, features)
 
 
+class Measured(NamedTuple):
+    """What was found out of some maps."""
+
+    rows: list[dict[str, Any]]
+    """The numbers of each, all but its level; None for those of silent ones."""
+    energies: NDArray[np.float64]
+    """Energy heard."""
+    alike: NDArray[np.float64]
+    """Correlations of the maps with each other."""
+    copies: NDArray[np.float64]
+    """Correlations with the network's input."""
+    frames: int
+    """Of the clip."""
+    scale: float
+    """What the energies are multiplied with to be compared with those of another clip."""
+
+    def described(
+        self, numbers: Sequence[int], clip: Mapping[str, Any]
+    ) -> list[dict[str, Any]]:
+        """What `describe` returns, for maps of these numbers, beside the clip's own values."""
+        strongest = self.energies.max(initial=0.0)
+        rows = []
+        for row, energy in zip(self.rows, self.energies):
+            level = float(10 * np.log10(energy / strongest)) if energy > 0 else None
+            rows.append({**row, "level": level})
+        twin_of = _find_twins(self.alike, self.energies)
+        rank = _rank(self.alike, self.copies, self.energies, twin_of)
+        return [
+            {
+                "feature": number,
+                "rank": int(rank[i]),
+                "label": label(row, clip, self.frames),
+                "twin_of": None if twin_of[i] < 0 else numbers[twin_of[i]],
+                **row,
+            }
+            for i, (number, row) in enumerate(zip(numbers, rows))
+        ]
+
+
 class Listener:
     """Describes layers of one clip; what depends on the clip alone is made once.
 
@@ -150,6 +189,8 @@ class Listener:
         largest = float(stft.max(initial=0.0))
         self._stft: FloatArray = stft / np.float32(largest) if largest > 0 else stft
         self._energy = float(np.square(self._stft, dtype=np.float64).sum())
+        # Energies are measured on a clip whose largest magnitude is 1.
+        self._scale = largest**2 if mode == "mask" and largest > 0 else 1.0
         self._input: FloatArray = np.asarray(clip.seen.T, order=self._order)
         self._harmonic = np.asarray(
             harmonic_mask(np.ascontiguousarray(self._stft.T), self._threads).T, order=self._order
@@ -170,8 +211,12 @@ class Listener:
         numbers = list(range(len(planes)))
         if features is not None:
             numbers = _checked_numbers(features, len(planes))
-        rows: list[dict[str, Any]] = [dict.fromkeys(DESCRIPTORS) for _ in numbers]
-        energies = np.zeros(len(numbers))
+        return self.measure(planes).described(numbers, self.clip)
+
+    def measure(self, planes: NDArray[np.float32]) -> Measured:
+        """What is found out of each map by itself, and of how they are alike."""
+        rows: list[dict[str, Any]] = [dict.fromkeys(DESCRIPTORS) for _ in planes]
+        energies = np.zeros(len(planes))
         size = max(1, _BLOCK_VALUES // self._stft.size)
 
         def work(block: int) -> None:
@@ -180,29 +225,16 @@ class Listener:
             for row, own in zip(rows[part], found):
                 row.update(own)
 
-        run_bands(-(-len(numbers) // size), work, self._threads)
+        run_bands(-(-len(planes) // size), work, self._threads)
         # For correlations the order of the bins does not matter, if it is that of memory.
         alike, copies = _correlations(
             [plane.ravel(self._order) for plane in planes], self._input.ravel(self._order),
             self._threads,
         )
-        strongest = energies.max(initial=0.0)
-        for i, row in enumerate(rows):
-            if energies[i] > 0:
-                row["level"] = float(10 * np.log10(energies[i] / strongest))
-                row["copy"] = float(copies[i])
-        twin_of = _find_twins(alike, energies)
-        rank = _rank(alike, copies, energies, twin_of)
-        return [
-            {
-                "feature": number,
-                "rank": int(rank[i]),
-                "label": label(row, self.clip, self._frames),
-                "twin_of": None if twin_of[i] < 0 else numbers[twin_of[i]],
-                **row,
-            }
-            for i, (number, row) in enumerate(zip(numbers, rows))
-        ]
+        for row, energy, copy in zip(rows, energies, copies):
+            if energy > 0:
+                row["copy"] = float(copy)
+        return Measured(rows, energies, alike, copies, self._frames, self._scale)
 
     def _own(self) -> dict[str, Any]:
         numbers: dict[str, Any] = dict.fromkeys(DESCRIPTORS)

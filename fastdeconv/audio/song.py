@@ -76,22 +76,26 @@ class Song:
         count = 1 + math.ceil(max(0, size - framing.longest(frames)) / step)
         return [i * step for i in range(count) if i == 0 or size - i * step >= LEAST_SAMPLES]
 
-    def window(self, start: int) -> Clip:
+    def window(self, start: int, size: int | None = None) -> Clip:
         """The clip that begins with sample `start`, as `load_clip` with that offset gives it.
 
-        The last one of a song is padded with silence.
+        The last one of a song is padded with silence. `size` is how many samples it has where
+        the front end leaves that open; by default all up to the end of the song.
         """
         # No more than the clip can use: what is given is checked and copied.
-        most = native_samples(self.frontend, self.sr)
+        most = native_samples(self.frontend, self.sr) if size is None else size
         stop = None if most is None else start + most
         clip = Clip(self.samples[start:stop], self.sr, self.frontend)
         clip.start = self.start + start / self.sr
-        clip.is_cut = clip.is_cut or self.is_cut
+        clip.is_cut = clip.is_cut or self.is_cut or (
+            size is not None and start + size < self.samples.size
+        )
         return clip
 
     def windows(self, hop: int | None = None) -> Iterator[Clip]:
         """All windows, one at a time, see `starts`."""
         return map(self.window, self.starts(hop))
+
 
 def load_song(
     source: SourceLike | tuple[ArrayLike, float], frontend: Frontend, *,

@@ -11,6 +11,7 @@ from .axis import FrequencyAxis, time_step
 from .numbers import NUMBERS, rounded
 from .picture import RANGE_DB
 from .tables import write_text
+from .timeline import PICTURE as TIMELINE_PICTURE
 from .web import render, url
 
 __all__ = [
@@ -44,6 +45,14 @@ _SCORES = {
 }
 
 
+_TAKEN = {
+    True: "What you hear and see is as in one pass of the network over the whole song. Numbers are "
+          "means over {count} pieces of it, each counted by what is heard of the feature there.",
+    False: "The network takes {seconds:.2f} s at a time: the song is explained in {count} windows, "
+           "whose sounds fade into each other. Each window is explained by itself; numbers and "
+           "scores are means over them.",
+}
+
 _UNHEARD_DB = -60.0
 
 
@@ -57,6 +66,8 @@ class Layer(NamedTuple):
     """Of each row the spectrum heard, a character a row of the pictures."""
     stage: Sequence[int] | None
     """The features whose activation has a picture; None if the layer has no such pictures."""
+    count: int | None = None
+    """Of a layer with a time line, how many features that has."""
 
 
 class Song(NamedTuple):
@@ -75,14 +86,17 @@ def write_page(folder: Path, song: Song) -> None:
     manifest, audio = song.manifest, song.manifest["audio"]
     network = manifest["network"]
     suffix = audio["format"]
-    layers = [_layer(layer, suffix, audio["samples"]) for layer in song.layers]
+    layers = [
+        _layer(i, layer, suffix, audio["samples"]) for i, layer in enumerate(song.layers)
+    ]
     seconds = audio["samples"] / audio["sr"]
     content = {
         "song": printable(manifest["song"]),
-        "notice": covered(audio["start"], seconds, is_cut=audio["is_cut"]),
+        "notices": _notices(manifest),
         "scores": class_table(
             network["outputs"], network["probabilities"], network["output"]
         ),
+        "has_scores": bool(manifest.get("windows") and network["outputs"]),
         "facts": facts_of(manifest),
         "axis": axis_of(FrequencyAxis.of(manifest["frontend"]), seconds),
         "original": url(f"original.{suffix}"),
@@ -104,7 +118,25 @@ def write_page(folder: Path, song: Song) -> None:
             ],
         },
     }
-    write_text(folder / "index.html", render("song.html", _SCRIPTS, content))
+    scripts = [*_SCRIPTS]
+    if manifest.get("windows") is not None:
+        scripts.insert(-1, "timeline.js")
+    write_text(folder / "index.html", render("song.html", scripts, content))
+
+
+def _notices(manifest: Mapping[str, Any]) -> list[str]:
+    """What part of the song, and of what there is to hear, is on the page."""
+    audio, taken = manifest["audio"], manifest.get("windows")
+    seconds = audio["samples"] / audio["sr"]
+    said = [covered(audio["start"], seconds, is_cut=audio["is_cut"])]
+    if taken is not None:
+        if manifest["left_out"] is not None:
+            said.append(
+                f"{manifest['left_out']}. The time lines show all; fastdeconv explain --features "
+                "all makes sounds of all."
+            )
+        said.append(_TAKEN[taken["exact"]].format(**taken))
+    return [text for text in said if text]
 
 
 def covered(start: float, seconds: float, *, is_cut: bool) -> str | None:
@@ -190,7 +222,7 @@ def axis_of(axis: FrequencyAxis, seconds: float) -> dict[str, Any]:
     }
 
 
-def _layer(layer: Layer, suffix: str, samples: int) -> dict[str, Any]:
+def _layer(index: int, layer: Layer, suffix: str, samples: int) -> dict[str, Any]:
     features = [
         _feature(layer.folder, row, spectrum, suffix, samples)
         for row, spectrum in zip(layer.rows, layer.spectra, strict=True)
@@ -199,6 +231,12 @@ def _layer(layer: Layer, suffix: str, samples: int) -> dict[str, Any]:
     mean = None if layer.stage is None else url(layer.folder, "activation_mean.png")
     return {
         "name": layer.name,
+        "index": index,
+        "line": None if layer.count is None else {
+            "picture": url(layer.folder, TIMELINE_PICTURE),
+            "count": layer.count,
+            "marks": [round(100 * (row["feature"] + 0.5) / layer.count, 2) for row in layer.rows],
+        },
         "shown": printable(layer.name),
         "features": features,
         "silent": sum(feature["silent"] for feature in features),

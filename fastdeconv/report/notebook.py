@@ -199,7 +199,7 @@ def _original(
     stft = np.abs(clip.stft)
     return {
         "picture": _heard_picture(axis, stft, float(stft.max(initial=0.0))),
-        "sound": _sound(clip.samples, clip.sr, original_gain(clip), seconds),
+        "sound": _sound(clip.samples, clip.sr, original_gain(clip.samples), seconds),
     }
 
 

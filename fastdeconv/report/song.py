@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,7 @@ from .sounds import PEAK, write_sound
 if TYPE_CHECKING:
     from ..audio.clip import Clip
 
-__all__ = ["SongFiles", "heard", "original_gain", "weights"]
+__all__ = ["SongFiles", "heard", "original_gain", "spectrum", "weights"]
 
 # One character a shade, for pages.
 _DIGITS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
@@ -27,9 +27,9 @@ _DIGITS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 FloatArray = NDArray[np.float32]
 
 
-def original_gain(clip: Clip) -> float:
-    """The factor the original is written with: 1.0 unless the clip exceeds full scale."""
-    peak = float(np.abs(clip.samples).max(initial=0.0))
+def original_gain(samples: FloatArray) -> float:
+    """The factor the original is written with: 1.0 unless it exceeds full scale."""
+    peak = float(np.abs(samples).max(initial=0.0))
     return PEAK / peak if peak > 1.0 else 1.0
 
 
@@ -64,7 +64,7 @@ class SongFiles:
         """
         clip = self._clip
         write_sound(
-            folder / f"original.{self._format}", clip.samples, clip.sr, original_gain(clip)
+            folder / f"original.{self._format}", clip.samples, clip.sr, original_gain(clip.samples)
         )
         shown = self._axis.loudest(self._stft)
         write_png(folder / "original.png", levels(shown, float(self._stft.max(initial=0.0))))
@@ -131,9 +131,7 @@ class SongFiles:
         magnitude = self._stft if magnitude is None else magnitude
         largest = float(magnitude.max(initial=0.0))
         unit = magnitude / np.float32(largest) if largest > 0 else magnitude
-        mean = np.sqrt(np.einsum("ft,ft->f", unit, unit))[:, None]
-        found = levels(self._axis.loudest(mean), float(mean.max(initial=0.0)))
-        return "".join(_DIGITS[i] for i in found[:, 0].tolist())
+        return spectrum(self._axis, np.einsum("ft,ft->f", unit, unit))
 
     def write_stage(
         self, folder: Path, activation: FloatArray, features: Sequence[int]
@@ -157,6 +155,13 @@ class SongFiles:
 
     def _heard(self, feature_map: FloatArray, sound: FloatArray) -> FloatArray:
         return heard(self._clip, self._stft, feature_map, self._mode, sound)
+
+
+def spectrum(axis: FrequencyAxis, energy: NDArray[Any]) -> str:
+    """The energy of every bin, (F,), as `SongFiles.spectrum` shows it."""
+    mean = np.asarray(np.sqrt(energy), np.float32)[:, None]
+    found = levels(axis.loudest(mean), float(mean.max(initial=0.0)))
+    return "".join(_DIGITS[i] for i in found[:, 0].tolist())
 
 
 def heard(

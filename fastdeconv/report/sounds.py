@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import io
 import wave
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import AudioError, ParameterError, shown
 
-__all__ = ["FORMATS", "PEAK", "check_format", "encode", "peak_gain", "write_sound"]
+__all__ = ["FORMATS", "PEAK", "check_format", "encode", "peak_gain", "write_sound", "write_stream"]
 
 #: The file formats there are, by suffix.
 FORMATS = ("wav", "flac", "ogg")
@@ -76,30 +77,74 @@ def write_sound(path: Path, samples: NDArray[np.float32], sr: float, gain: float
     path.write_bytes(data)
 
 
+def write_stream(
+    path: Path, blocks: Iterable[NDArray[np.float32]], sr: float, gain: float = 1.0
+) -> None:
+    """As `write_sound`, of a sound that comes in blocks."""
+    with path.open("xb") as file:
+        try:
+            _encode_to(file, blocks, sr, gain, path.suffix[1:])
+        except AudioError as error:
+            raise AudioError(f"cannot write {path.name}: {error}") from None
+
+
 def encode(
     samples: NDArray[np.float32], sr: float, gain: float = 1.0, audio_format: str = "wav"
 ) -> bytes:
     """The bytes of such a file; see `write_sound`."""
+    buffer = io.BytesIO()
+    _encode_to(buffer, [samples], sr, gain, audio_format)
+    return buffer.getvalue()
+
+
+def _encode_to(
+    file: IO[bytes], blocks: Iterable[NDArray[np.float32]], sr: float, gain: float,
+    audio_format: str,
+) -> None:
+    rate = max(1, round(sr))
+    pcm = (_as_pcm(block, gain) for block in blocks)
+    if audio_format == "wav":
+        _encode_wav(file, pcm, rate)
+    else:
+        _encode(file, _of_size(pcm, _BLOCK), rate, audio_format)
+
+
+def _as_pcm(samples: NDArray[np.float32], gain: float) -> NDArray[np.int16]:
     # float64, because the gain of a very faint sound is beyond float32.
     scaled = np.multiply(samples, gain * 32768.0, dtype=np.float64)
     if not np.isfinite(scaled).all():
         raise AudioError("the sound has samples that are not finite")
-    pcm = np.clip(np.rint(scaled, out=scaled), -32768, 32767, out=scaled).astype(np.int16)
-    rate = max(1, round(sr))
-    return _encode_wav(pcm, rate) if audio_format == "wav" else _encode(pcm, rate, audio_format)
+    return np.clip(np.rint(scaled, out=scaled), -32768, 32767, out=scaled).astype(np.int16)
 
 
-def _encode_wav(pcm: NDArray[np.int16], rate: int) -> bytes:
-    buffer = io.BytesIO()
-    with wave.open(buffer, "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(rate)
-        file.writeframes(pcm.tobytes())
-    return buffer.getvalue()
+def _of_size(
+    blocks: Iterable[NDArray[np.int16]], size: int
+) -> Iterator[NDArray[np.int16]]:
+    """The same samples in blocks of this size, which decides the bytes of lossy files."""
+    kept = np.zeros(0, np.int16)
+    for block in blocks:
+        kept = np.concatenate([kept, block])
+        whole = len(kept) // size * size
+        for start in range(0, whole, size):
+            yield kept[start : start + size]
+        kept = kept[whole:]
+    if len(kept):
+        yield kept
 
 
-def _encode(pcm: NDArray[np.int16], rate: int, audio_format: str) -> bytes:
+def _encode_wav(file: IO[bytes], blocks: Iterable[NDArray[np.int16]], rate: int) -> None:
+    with wave.open(file, "wb") as out:
+        out.setnchannels(1)
+        out.setsampwidth(2)
+        out.setframerate(rate)
+        out.writeframes(b"")  # a file without samples has a header, too
+        for block in blocks:
+            out.writeframes(block.tobytes())
+
+
+def _encode(
+    file: IO[bytes], blocks: Iterable[NDArray[np.int16]], rate: int, audio_format: str
+) -> None:
     import soundfile
 
     if audio_format == "ogg" and rate > _VORBIS_MOST_HZ:
@@ -110,11 +155,9 @@ def _encode(pcm: NDArray[np.int16], rate: int, audio_format: str) -> bytes:
             "format": "OGG", "subtype": "VORBIS", "compression_level": _VORBIS_COMPRESSION
         },
     }
-    buffer = io.BytesIO()
     try:
-        with soundfile.SoundFile(buffer, "w", rate, 1, **how[audio_format]) as file:
-            for start in range(0, len(pcm), _BLOCK):
-                file.write(pcm[start : start + _BLOCK])
+        with soundfile.SoundFile(file, "w", rate, 1, **how[audio_format]) as out:
+            for block in blocks:
+                out.write(block)
     except (soundfile.SoundFileError, ValueError) as error:
         raise AudioError(f"{audio_format} at {rate} Hz: {error}") from None
-    return buffer.getvalue()

@@ -199,7 +199,7 @@ const cards = (() => {
     if (sounding && !current) choose(sounding, { focus: false });
   });
   return {
-    state, set, update, choose, hold, playOrPause, neighbour, columns, twinsOf,
+    state, set, update, choose, hold, holdOriginal, playOrPause, neighbour, columns, twinsOf,
     get current() { return current; },
     get visible() { return visible; },
   };

@@ -1,0 +1,240 @@
+"""What is asked for: which features of which layers, of which sound, and how.
+
+The rooms this module walks through are imported where they are used, so that
+the command line can offer its help and check its arguments at once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import ParameterError, shown
+from .network.choosing import as_list, choose_layers, open_network
+from .network.layers import layer_records
+from .version import __version__
+
+if TYPE_CHECKING:
+    from .audio.clip import Clip
+    from .audio.frontend import Frontend
+    from .deconvnet.trace import Trace
+    from .network.network import Network
+
+__all__ = [
+    "ALL", "Features", "Plan", "Progress", "check_mode", "choose_features", "file_name",
+    "layer_counts", "parameters_of", "plan", "settings_of",
+]
+
+#: Called with (layer, features done, features in all) each time a layer is done.
+Progress = Callable[[str, int, int], None]
+
+#: Numbers for all layers, or for each, or `ALL`.
+Features = Sequence[int] | str | Mapping[str, Sequence[int] | str]
+FloatArray = NDArray[np.float32]
+
+ALL = "all"
+"""Of features: as many as there are."""
+
+_MODES = ("mask", "phase")
+
+
+def plan(
+    source: Any,
+    net: Network | str | os.PathLike[str],
+    layers: str | Iterable[str] | None,
+    features: Features | None,
+    rule: str,
+    start: Any,
+    mode: str,
+    *,
+    offset: float,
+    precision: str,
+) -> Plan:
+    """What `explain` is asked for, with the clip read and the features chosen."""
+    check_mode(mode)
+    network = open_network(net)
+    chosen = choose_features(network, layers, features)
+    clip = _open_clip(source, network, offset)
+    counts = layer_counts(network, clip)
+    numbers = {
+        layer: wanted if isinstance(wanted, list) else list(range(counts[layer]))
+        for layer, wanted in chosen.items()
+    }
+    how = {"rule": rule, "start": start, "precision": precision}
+    return Plan(clip, network, numbers, how, mode, file_name(source))
+
+
+def check_mode(mode: Any) -> None:
+    """Refuse what is no mode."""
+    if not isinstance(mode, str) or mode not in _MODES:
+        raise ParameterError(f"mode must be 'mask' or 'phase', found {shown(mode)}")
+
+
+def layer_counts(network: Network, clip: Clip) -> dict[str, int]:
+    """How many features every layer has; what does not fit is said with what would."""
+    counts = [shape[0] for shape in _shapes(network, clip)]
+    return {layer.name: count for layer, count in zip(network.layers, counts)} | {
+        alias: counts[network.layer_index(alias)] for alias in network.aliases
+    }
+
+
+def _shapes(network: Network, clip: Clip) -> list[tuple[int, int, int]]:
+    """Shapes of the layers' outputs; what does not fit is said with what would."""
+    try:
+        return network.shapes(clip.x.shape)
+    except ParameterError as error:
+        from .audio.fitting import advice
+
+        change = advice(clip.frontend, clip.x.shape, network.input_shape)
+        if change is None:
+            raise
+        raise ParameterError(f"{error}; the front end would fit with {change}") from None
+
+
+class Plan(NamedTuple):
+    """An explanation before it is computed."""
+
+    clip: Clip
+    network: Network
+    features: dict[str, list[int]]
+    how: dict[str, Any]
+    """What `deconvolve` is told besides the layer and the features."""
+    mode: str
+    source: str | None
+
+    def project(
+        self, trace: Trace, progress: Progress | None = None
+    ) -> dict[str, FloatArray]:
+        from .deconvnet.projection import deconvolve
+
+        done, total = 0, sum(map(len, self.features.values()))
+        maps = {}
+        for layer, wanted in self.features.items():
+            maps[layer] = deconvolve(trace, layer, features=wanted, **self.how)
+            done += len(wanted)
+            if progress is not None:
+                progress(layer, done, total)
+        return maps
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """How it is computed, in words and numbers."""
+        return parameters_of(self.how, self.mode, self.clip.start)
+
+    def settings(self, audio_format: str) -> dict[str, str]:
+        """Everything that decides what is saved, each in a word or as a hash of it.
+
+        Two results with the same settings hold the same, up to the rounding of back ends.
+        """
+        return settings_of(
+            self.clip.samples, self.network, self.clip.frontend, self.features, self.how,
+            self.mode, audio_format,
+        )
+
+
+def parameters_of(how: Mapping[str, Any], mode: str, offset: float) -> dict[str, Any]:
+    """How something is computed, in words and numbers."""
+    start = how["start"]
+    return {
+        "rule": how["rule"],
+        "start": start if isinstance(start, str) else "array",
+        "mode": mode,
+        "offset": offset,
+        "precision": how["precision"],
+    }
+
+
+def settings_of(
+    samples: FloatArray, network: Network, frontend: Frontend,
+    features: Mapping[str, Sequence[int] | str | None], how: Mapping[str, Any], mode: str,
+    audio_format: str,
+) -> dict[str, str]:
+    """See `Plan.settings`."""
+    start = how["start"]
+    return {
+        "version of fastdeconv": __version__,
+        "song": _hash(samples),
+        "network": _hash(
+            *network.arrays.values(), layer_records(network.layers), network.classes,
+            network.output,
+        ),
+        "front end": _hash(frontend.to_record()),
+        "layers and features": _hash(
+            {
+                layer: ks if ks is None or isinstance(ks, str) else [int(k) for k in ks]
+                for layer, ks in features.items()
+            }
+        ),
+        "rule": how["rule"],
+        "start": start if isinstance(start, str) else _hash(np.asarray(start)),
+        "mode": mode,
+        "precision": how["precision"],
+        "audio format": audio_format,
+    }
+
+
+def _hash(*parts: Any) -> str:
+    """Of arrays and of what JSON can hold."""
+    found = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, np.ndarray):
+            found.update(f"{part.dtype.str}{part.shape}".encode())
+            found.update(np.ascontiguousarray(part).data)
+        else:
+            found.update(json.dumps(part).encode())
+    return found.hexdigest()[:16]
+
+
+def choose_features(
+    network: Network, layers: str | Iterable[str] | None, features: Features | None
+) -> dict[str, list[int] | str | None]:
+    """For each layer the features asked for, `ALL`, or None where nothing is said of them."""
+    if not isinstance(features, Mapping):
+        wanted = _as_wanted(features)
+        return dict.fromkeys(choose_layers(network, layers), wanted)
+    chosen = choose_layers(network, list(features) if layers is None else layers)
+    strangers = [layer for layer in features if layer not in chosen]
+    if strangers:
+        raise ParameterError(
+            f"features are given for {shown(strangers[0])}, which is not among the layers "
+            f"{', '.join(chosen)}"
+        )
+    numbers = {layer: _as_wanted(wanted) for layer, wanted in features.items()}
+    return {layer: numbers.get(layer) for layer in chosen}
+
+
+def _as_wanted(features: Any) -> list[int] | str | None:
+    if features is None or (isinstance(features, str) and features == ALL):
+        return features
+    if isinstance(features, str):
+        raise ParameterError(f"features must be numbers or 'all', found {shown(features)}")
+    return as_list("features", features)
+
+
+def _open_clip(source: Any, network: Network, offset: float) -> Clip:
+    from .audio.clip import Clip, load_clip
+
+    if isinstance(source, Clip):
+        if offset:
+            raise ParameterError("offset is for files: cut the samples before making the Clip")
+        return source
+    if network.frontend is None:
+        raise ParameterError(
+            "the network does not say how sound becomes its input: give it a front end, "
+            "Network(..., frontend=Frontend(...)), or pass a Clip made with one"
+        )
+    return load_clip(source, network.frontend, offset=offset)
+
+
+def file_name(source: Any) -> str | None:
+    """The name of the file a source comes from, if it comes from one; never its folder."""
+    if not isinstance(source, (str, os.PathLike)):
+        source = getattr(source, "name", None)
+    return Path(source).name if isinstance(source, (str, os.PathLike)) else None

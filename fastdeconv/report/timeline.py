@@ -1,0 +1,28 @@
+"""Time lines: when every feature of a layer fires, as numbers and as a picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .picture import shades, write_png
+
+__all__ = ["NUMBERS_FILE", "PICTURE", "write_timeline"]
+
+NUMBERS_FILE = "timeline.npy"
+PICTURE = "timeline.png"
+
+FloatArray = NDArray[np.float32]
+
+
+def write_timeline(folder: Path, values: FloatArray) -> None:
+    """Write the strengths (K, columns) of all features of a layer.
+
+    In the picture feature 0 is at the top. Every feature has its own scale, from 0 to its
+    strongest column, so that one sees when weak ones fire, too.
+    """
+    np.save(folder / NUMBERS_FILE, values)
+    rows = [shades(row[np.newaxis])[0] for row in values[::-1]]
+    write_png(folder / PICTURE, np.array(rows, np.uint8).reshape(values.shape))

@@ -1,0 +1,106 @@
+"""What the results of a clip and of a whole song have in common: names and the manifest."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .kernels.dispatch import get_backend, get_isa, get_num_threads
+from .report.citations import AURALISATION, DECONVNET
+from .report.folder import EXPLANATION, MANIFEST
+from .report.names import safe_name, unique_names
+from .report.sounds import FORMATS, PEAK
+from .version import __version__
+
+if TYPE_CHECKING:
+    from .network.network import Network
+
+__all__ = ["TABLE", "audio_record", "computation", "layer_folders", "manifest", "result_name"]
+
+#: The file with a row a feature.
+TABLE = "features.csv"
+# What else lies in a song's folder, so that no layer may be called that.
+_FILES = (
+    *(f"original.{suffix}" for suffix in ("png", *FORMATS)),
+    "input.png", TABLE, "index.html", MANIFEST,
+)
+
+
+def result_name(source: str | None) -> str:
+    """What a result is called by default, by the name of its file."""
+    return "clip" if source is None else safe_name(Path(source).stem, "clip")
+
+
+def layer_folders(layers: Sequence[str], taken: Sequence[str] = ()) -> dict[str, str]:
+    """The name of the folder of each layer."""
+    safe = [safe_name(layer, "layer") for layer in layers]
+    return dict(zip(layers, unique_names(safe, taken=(*_FILES, *taken)), strict=True))
+
+
+def computation() -> dict[str, Any]:
+    """What computes now."""
+    backend_name = get_backend().name
+    return {
+        "backend": backend_name,
+        "instruction_set": get_isa() if backend_name == "native" else None,
+        "threads": get_num_threads(),
+    }
+
+
+def audio_record(
+    samples: NDArray[np.float32], sr: float, start: float, is_cut: bool, audio_format: str,
+    gain: float, round_trip: float | None,
+) -> dict[str, Any]:
+    """What a manifest says of the sound."""
+    energy = np.square(samples, dtype=np.float64).sum()
+    return {
+        "sr": sr,
+        "samples": int(samples.size),
+        "start": start,
+        "is_cut": is_cut,
+        "format": audio_format,
+        "original_gain": gain,
+        "original_rms": gain * float(np.sqrt(energy / max(1, samples.size))),
+        "feature_peak": PEAK,
+        "round_trip_db": round_trip,
+    }
+
+
+def manifest(
+    name: str, source: str | None, network: Network, *, audio: Mapping[str, Any],
+    outputs: Sequence[tuple[str, float]], probabilities: Sequence[tuple[str, float]],
+    frontend: Mapping[str, Any], parameters: Mapping[str, Any], settings: Mapping[str, Any],
+    computed: Mapping[str, Any], layers: Sequence[Mapping[str, Any]],
+    more: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """How a result was made, all but the list of its files."""
+    return {
+        "format": EXPLANATION,
+        "version": 1,
+        "fastdeconv": __version__,
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "song": name,
+        "source": source,
+        "audio": dict(audio),
+        "network": {
+            "name": network.name,
+            "license": network.license,
+            "citation": network.citation,
+            "output": network.output,
+            "outputs": [list(pair) for pair in outputs],
+            "probabilities": [list(pair) for pair in probabilities],
+        },
+        "frontend": dict(frontend),
+        "citation": [AURALISATION, DECONVNET],
+        "parameters": dict(parameters),
+        "settings": dict(settings),
+        "computation": dict(computed),
+        **(more or {}),
+        "layers": [dict(layer) for layer in layers],
+    }

@@ -1,0 +1,390 @@
+"""Whole songs: exact in pieces, or joined from windows."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+import fastdeconv as fd
+from fastdeconv.audio.song import load_song
+from fastdeconv.audio.windows import Joiner, pieces, windows
+from fastdeconv.network.locality import head_after, of_any_length
+
+SR = 8000
+BANDS = 16
+CLASSES = ["rock", "jazz", "talk"]
+MEL = {"kind": "mel", "sr": SR, "n_fft": 256, "hop_length": 64, "n_mels": BANDS}
+LOG = {"type": "log", "gain": 100.0, "offset": 1.0}
+
+
+def noise(seconds, seed=0):
+    """Noise whose loudness changes, with a silence in it."""
+    rng = np.random.default_rng(seed)
+    samples = 0.1 * rng.standard_normal(round(seconds * SR))
+    samples *= 1 + np.sin(np.arange(samples.size) / 3000)
+    samples[samples.size // 3 : samples.size // 2] = 0
+    return samples.astype(np.float32)
+
+
+def make_network(frames=None, scale=LOG, head="mean", **frontend):
+    """Three blocks of convolution, ReLU and pool; then classes."""
+    rng = np.random.default_rng(7)
+    layers, arrays, inputs = [], {}, 1
+    for i, outputs in enumerate((5, 12, 10), start=1):
+        layers += [
+            {"type": "conv2d", "name": f"conv{i}", "padding": "same"},
+            {"type": "relu", "name": f"relu{i}"},
+            {"type": "max_pool2d", "name": f"pool{i}", "kernel_size": 2},
+        ]
+        arrays[f"conv{i}.weight"] = 0.3 * rng.standard_normal((outputs, inputs, 3, 3))
+        arrays[f"conv{i}.bias"] = np.zeros(outputs)
+        inputs = outputs
+    if head == "mean":
+        layers += [{"type": "global_avg_pool2d", "name": "mean"}]
+    layers += [{"type": "flatten", "name": "flat"}, {"type": "linear", "name": "fc"}]
+    width = inputs if head == "mean" else inputs * (BANDS // 8) * (frames // 8)
+    arrays["fc.weight"] = rng.standard_normal((len(CLASSES), width))
+    arrays["fc.bias"] = np.zeros(len(CLASSES))
+    fe = fd.Frontend(**MEL, scale=scale, frames=frames, **frontend)
+    return fd.Network(
+        layers, arrays, (1, BANDS, frames), frontend=fe, classes=CLASSES, output="softmax",
+        name="small",
+    )
+
+
+def assert_alike(found, wanted, rtol=1e-5):
+    assert np.abs(wanted).max() > 0
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=rtol * np.abs(wanted).max())
+
+
+# Exact explanations
+
+
+@pytest.fixture
+def short_pieces(monkeypatch):
+    """Pieces so short that a song of seconds has several."""
+    monkeypatch.setattr("fastdeconv.audio.windows._PIECE_SECONDS", 0.3)
+
+
+@pytest.mark.parametrize("start", ["map", "max", "one"])
+@pytest.mark.parametrize("rule", ["deconvnet", "gradient"])
+def test_in_pieces_is_as_in_one_pass(short_pieces, start, rule):
+    net, samples = make_network(), noise(9.1)
+    whole = fd.explain((samples, SR), net, rule=rule, start=start)
+    song = fd.explain((samples, SR), net, rule=rule, start=start, duration="all", features="all")
+    assert song.windows > 3
+    for layer in ("pool1", "pool3"):
+        for k in range(song.timeline[layer].shape[0])[::4]:
+            assert_alike(song.sound(layer, k), whole.sound(layer, k))
+    np.testing.assert_allclose(
+        [score for _, score in song.outputs], [score for _, score in whole.outputs], rtol=1e-5
+    )
+    assert [name for name, _ in song.probabilities] == CLASSES
+    assert len(song.scores) == 1
+
+
+def test_a_part_that_takes_any_length_is_exact_though_the_network_takes_a_fixed_one(short_pieces):
+    fixed, samples = make_network(frames=40, head="flat"), noise(7.0)
+    song = fd.explain((samples, SR), fixed, layers=["pool2"], duration="all")
+    part, _ = of_any_length(fixed, "pool2", "W")
+    clip = fd.Clip(samples, SR, fd.Frontend(**MEL, scale=LOG))
+    whole = fd.explain(clip, part, layers=["pool2"])
+    assert_alike(song.sound("pool2", 3), whole.sound("pool2", 3))
+    # What it says of its classes still takes windows of its own length.
+    assert len(song.scores) > 10
+    assert sum(row["share"] for row in song.scores) == pytest.approx(1)
+
+
+def test_a_waveform_is_exact_in_pieces(short_pieces):
+    rng = np.random.default_rng(3)
+    net = fd.Network(
+        [
+            {"type": "conv2d", "name": "conv", "stride": [1, 8], "padding": [0, 16]},
+            {"type": "relu", "name": "relu"},
+            {"type": "max_pool2d", "name": "pool", "kernel_size": [1, 2]},
+        ],
+        {"conv.weight": rng.standard_normal((4, 1, 1, 32)), "conv.bias": np.zeros(4)},
+        (1, 1, None),
+        frontend=fd.Frontend(kind="waveform", sr=SR, n_fft=256, hop_length=64),
+    )
+    samples = noise(2.0)
+    whole = fd.explain((samples, SR), net, layers=["pool"])
+    song = fd.explain((samples, SR), net, layers=["pool"], duration="all")
+    assert song.windows > 3
+    assert_alike(song.sound("pool", 2), whole.sound("pool", 2))
+
+
+def test_layers_that_see_everything_end_what_is_local():
+    net = make_network()
+    assert of_any_length(net, "mean", "W") is None
+    name, head = head_after(net, "W")
+    assert name == "pool3"
+    assert [layer.name for layer in head.layers] == ["mean", "flat", "fc"]
+    _, reach = of_any_length(net, "pool3", "W")
+    assert reach.step == 8
+    assert reach.margin >= 22  # the receptive field
+
+
+# Windows
+
+
+@given(
+    st.integers(40, 9000), st.integers(2, 30), st.booleans(), st.sampled_from([64, 100, 128]),
+)
+@settings(max_examples=60, deadline=None)
+def test_weights_of_windows_add_up_to_one(count, frames, center, hop):
+    fe = fd.Frontend(sr=SR, n_fft=256, hop_length=hop, frames=frames, center=center)
+    cut = windows(load_song((noise(count / SR), SR), fe))
+    total = np.zeros(count)
+    for window in cut.rows:
+        assert window.begin <= window.rise <= window.fall <= window.end
+        total[window.begin : window.end] += window.weights()
+    np.testing.assert_allclose(total, 1, atol=1e-6)
+    assert cut.shares().sum() == pytest.approx(1)
+    # What is heard of a window lies in its clip.
+    for i, window in enumerate(cut.rows):
+        assert window.start <= window.begin
+        assert window.end <= window.start + cut.clip(i).samples.size
+
+
+@given(st.integers(40, 40_000), st.integers(1, 50), st.sampled_from([1, 4, 12]))
+@settings(max_examples=40, deadline=None)
+def test_pieces_follow_each_other_without_a_gap(count, margin, step):
+    fe = fd.Frontend(sr=SR, n_fft=256, hop_length=64)
+    cut = pieces(load_song((noise(count / SR), SR), fe), margin, step)
+    assert [row.begin for row in cut.rows] == [0, *(row.end for row in cut.rows)][:-1]
+    assert cut.rows[-1].end == count
+    assert all(row.start % (step * 64) == 0 for row in cut.rows)
+
+
+@pytest.mark.parametrize("frames", [20, 21])
+@pytest.mark.parametrize("center", [True, False])
+def test_a_map_of_ones_gives_the_song_back(frames, center):
+    fe = fd.Frontend(sr=SR, n_fft=256, hop_length=64, frames=frames, center=center)
+    samples = noise(1.7)
+    cut, joiner, parts = windows(load_song((samples, SR), fe)), Joiner(), []
+    for i, window in enumerate(cut.rows):
+        clip = cut.clip(i)
+        parts.append(joiner.add(window, fd.auralise(clip, np.ones((1, *clip.x.shape[1:]))))[0])
+    joined = np.concatenate(parts)
+    assert joined.size == samples.size
+    # Where no frame reaches, before the first and behind the last, nothing can be given back.
+    edge = 0 if center else 256
+    inner = slice(edge, samples.size - edge)
+    assert np.abs(joined[inner] - samples[inner]).max() < 1e-6
+
+
+def test_what_is_heard_of_a_window_is_its_sound_times_its_weight():
+    net, samples = make_network(frames=40, scale="db", normalize={"type": "range"}), noise(2.0)
+    song = fd.explain((samples, SR), net, layers=["pool2"], features=[3, 5], duration="all")
+    cut = windows(load_song((samples, SR), net.frontend))
+    assert song.windows == len(cut) > 5
+    joined = np.zeros(samples.size)
+    for i, window in enumerate(cut.rows):
+        lone = fd.explain(cut.clip(i), net, layers=["pool2"], features=[5])
+        heard = lone.sound("pool2", 5)[window.begin - window.start : window.end - window.start]
+        joined[window.begin : window.end] += heard * window.weights().astype(float)
+    assert_alike(song.sound("pool2", 5), joined, rtol=1e-6)
+
+
+def test_scores_are_means_over_windows_without_the_padding():
+    net, samples = make_network(frames=40, scale="db", head="flat"), noise(2.0)
+    song = fd.explain((samples, SR), net, layers=["pool2"], features=[0], duration="all")
+    shares = np.array([row["share"] for row in song.scores])
+    assert shares.sum() == pytest.approx(1)
+    assert song.scores[-1]["end"] == pytest.approx(2.0)
+    for name, score in song.outputs:
+        assert score == pytest.approx(shares @ [row[name] for row in song.scores])
+    assert sum(value for _, value in song.probabilities) == pytest.approx(1)
+
+
+def test_a_song_shorter_than_a_window_is_the_clip():
+    net, samples = make_network(frames=40, scale="db", head="flat"), noise(0.2)
+    song = fd.explain((samples, SR), net, duration="all", features="all")
+    clip = fd.explain((samples, SR), net)
+    assert song.windows == 1
+    assert dict(song.outputs) == pytest.approx(dict(clip.outputs))
+    sound = song.sound("pool2", 1)
+    assert sound.size == samples.size
+    np.testing.assert_array_equal(sound, clip.sound("pool2", 1)[: samples.size])
+    for own, other in zip(song.table, clip.table):
+        assert own["rank"] == other["rank"]
+        assert own["level"] == pytest.approx(other["level"])
+
+
+def test_the_time_line_shows_when_a_feature_fires():
+    samples = np.zeros(4 * SR, np.float32)
+    samples[2 * SR : 2 * SR + SR // 2] = noise(0.5, seed=2) + 0.05
+    for frames in (None, 40):
+        song = fd.explain((samples, SR), make_network(frames=frames), duration="all")
+        line = song.timeline["pool1"].sum(axis=0)
+        assert line.size == 80
+        at = np.flatnonzero(line > 0.01 * line.max())
+        # Within a place of the layer, which is two frames, and what the kernel reaches.
+        assert abs(at[0] - 40) <= 1
+        assert abs(at[-1] - 49) <= 2
+
+
+def test_silence_is_silent():
+    song = fd.explain((np.zeros(SR, np.float32), SR), make_network(frames=20), duration="all")
+    assert not song.sound("pool1", 0).any()
+    assert all(row["level"] is None and row["label"] == "silent" for row in song.table)
+
+
+# What is rendered
+
+
+def test_those_to_hear_first_are_rendered_by_default(tmp_path):
+    song = fd.explain((noise(1.5), SR), make_network(frames=40), duration="all")
+    assert {layer: len(ks) for layer, ks in song.features.items()} == {
+        "pool1": 5, "pool2": 8, "pool3": 8,
+    }
+    assert song.left_out == (
+        "21 of 27 features have sounds and pictures: those to hear first"
+    )
+    assert song.timeline["pool2"].shape[0] == 12
+    folder = song.save(tmp_path, "song")
+    assert json.loads((folder / "manifest.json").read_text())["left_out"] == song.left_out
+
+
+def read_tree(folder):
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*")) if path.is_file()
+    }
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    song = fd.explain(
+        (noise(2.5), SR), make_network(frames=40, scale="db"), features={"pool2": [3, 11]},
+        duration=2.0,
+    )
+    return song, song.save(tmp_path_factory.mktemp("songs"), "song")
+
+
+def test_every_file_is_there_and_nothing_of_the_work(saved):
+    _, folder = saved
+    inside = {
+        "feature_3.png", "feature_3.wav", "feature_11.png", "feature_11.wav", "map_3.png",
+        "map_11.png", "timeline.npy", "timeline.png",
+    }
+    assert set(read_tree(folder)) == {
+        "original.wav", "original.png", "features.csv", "scores.csv", "index.html",
+        "manifest.json", *(f"pool2/{name}" for name in inside),
+    }
+
+
+def test_the_same_call_writes_the_same_bytes(saved, tmp_path):
+    _, folder = saved
+    again = fd.explain(
+        (noise(2.5), SR), make_network(frames=40, scale="db"), features={"pool2": [3, 11]},
+        duration=2.0, num_threads=1,
+    ).save(tmp_path, "song")
+    first, second = read_tree(folder), read_tree(again)
+    for tree in (first, second):
+        record = json.loads(tree.pop("manifest.json"))
+        del record["computation"]["threads"]
+        tree["manifest"] = record
+    assert first == second
+
+
+def test_a_written_sound_is_the_sound_times_its_gain(saved):
+    song, folder = saved
+    for row in song.table:
+        written, rate = soundfile.read(folder / "pool2" / f"feature_{row['feature']}.wav")
+        assert rate == SR
+        sound = song.sound("pool2", row["feature"])
+        np.testing.assert_allclose(written, sound * row["gain"], atol=0.6 / 32768)
+        assert row["energy"] == pytest.approx(float(np.square(sound, dtype=float).sum()), rel=1e-5)
+        assert row["peak"] == pytest.approx(float(np.abs(sound).max()))
+
+
+def test_tables_and_time_lines_can_be_read(saved):
+    song, folder = saved
+    np.testing.assert_array_equal(
+        np.load(folder / "pool2" / "timeline.npy", allow_pickle=False), song.timeline["pool2"]
+    )
+    with Image.open(folder / "pool2" / "timeline.png") as image:
+        assert image.size == song.timeline["pool2"].shape[::-1]
+    with open(folder / "scores.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [float(row["rock"]) for row in rows] == [row["rock"] for row in song.scores]
+
+
+def test_the_manifest_says_how_the_song_was_taken(saved):
+    _, folder = saved
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest["windows"] == {
+        "count": 12, "exact": False, "seconds": 39 * 64 / SR, "hop_seconds": 20 * 64 / SR,
+    }
+    assert manifest["parameters"]["duration"] == "2 s"
+    assert manifest["audio"]["is_cut"] is True
+
+
+def test_pictures_of_a_long_song_are_bounded(tmp_path, monkeypatch):
+    monkeypatch.setattr("fastdeconv.report.song_stream.MOST_COLUMNS", 50)
+    song = fd.explain((noise(3.0), SR), make_network(frames=40), layers="pool3", duration="all")
+    folder = song.save(tmp_path)
+    names = ["original.png", *(f"pool3/feature_{k}.png" for k in song.features["pool3"])]
+    for name in names:
+        with Image.open(folder / name) as image:
+            assert image.size[0] == 50
+            assert np.asarray(image).any()
+
+
+# What is refused
+
+
+@pytest.mark.parametrize("duration", [0, -1, np.nan, np.inf, "most", True, [1]])
+def test_an_impossible_duration_is_refused(duration):
+    with pytest.raises(fd.ParameterError, match="duration"):
+        fd.explain((noise(0.5), SR), make_network(), duration=duration)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"start": np.ones((1, 2, 2))}, "start.*clip"),
+        ({"start": "middle"}, "middle"),
+        ({"rule": "magic"}, "magic"),
+        ({"mode": "loud"}, "loud"),
+        ({"features": [99]}, "99"),
+        ({"features": "most"}, "most"),
+        ({"layers": ["pool9"]}, "pool9"),
+    ],
+)
+def test_a_wrong_argument_is_named(arguments, message):
+    with pytest.raises(fd.ParameterError, match=message):
+        fd.explain((noise(0.5), SR), make_network(), duration="all", **arguments)
+
+
+def test_a_clip_has_no_duration():
+    clip = fd.Clip(noise(0.5), SR, fd.Frontend(**MEL))
+    with pytest.raises(fd.ParameterError, match="duration"):
+        fd.explain(clip, make_network(), duration="all")
+
+
+def test_a_duration_beyond_the_end_is_the_whole_song():
+    song = fd.explain((noise(0.7), SR), make_network(), duration=60, offset=0.1, features=[0])
+    assert song.duration == pytest.approx(0.6)
+    assert song.covered == "The song was explained from 0.10 s to its end at 0.70 s."
+
+
+def test_an_interrupted_save_leaves_nothing(tmp_path):
+    song = fd.explain((noise(1.0), SR), make_network(frames=40), duration="all")
+
+    def interrupt(what, done, total):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        song.save(tmp_path / "out", progress=interrupt)
+    assert not os.path.exists(tmp_path / "out")
