@@ -22,11 +22,11 @@ from .cli_shared import (
     parse_duration,
     parse_features,
     progress_bar,
-    reason_of,
     say,
 )
 from .cli_studies import attributes, evolution
-from .errors import FastdeconvError, ParameterError, printable
+from .cli_survey import survey
+from .errors import FastdeconvError, ParameterError, printable, reason_of
 from .report.names import safe_name, unique_names
 from .version import __version__
 
@@ -269,7 +269,7 @@ def _two_bars(label: str, *, show: bool) -> Iterator[tuple[Progress | None, Prog
                 nonlocal bar
                 if bar is None:
                     bar = stack.enter_context(
-                        progress_bar(f"{label}, {what}", show=show, total=total)
+                        progress_bar(f"{label}, {what}", show=show, total=total, remaining=True)
                     )
                 if bar is not None:
                     bar.update(done - bar.n)
@@ -306,3 +306,4 @@ main.add_command(attributes)
 main.add_command(evolution)
 main.add_command(import_model)
 main.add_command(networks)
+main.add_command(survey)

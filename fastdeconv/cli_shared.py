@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from .cli_process import EndedError, ending_on_signals, print_out
-from .errors import FastdeconvError, printable, shortened, shown
+from .errors import FastdeconvError, printable, reason_of, shown
 
 if TYPE_CHECKING:
     from tqdm import tqdm
 
 __all__ = [
     "DEFAULT_NETWORK", "clean_exit", "computing", "parse_duration", "parse_features",
-    "progress_bar", "reason_of", "say",
+    "progress_bar", "say",
 ]
 
 #: The bundled network of every command that is given none.
@@ -100,24 +100,13 @@ def clean_exit(ctx: click.Context) -> Iterator[None]:
             raise click.ClickException(reason_of(error)) from None
 
 
-def reason_of(error: Exception) -> str:
-    """What went wrong, on one line and without the number an OSError begins with."""
-    if isinstance(error, MemoryError):
-        text = "not enough memory"
-    elif isinstance(error, OSError) and error.strerror:
-        text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    else:
-        text = " ".join(str(error).split())
-    return shortened(printable(text))
-
-
 @contextmanager
 def progress_bar(
-    label: str, *, show: bool, total: int | None = None
+    label: str, *, show: bool, total: int | None = None, remaining: bool = False
 ) -> Iterator[tqdm[Any] | None]:
     """A bar on stderr, or None where it is not to be shown or nobody looks.
 
-    With a `total` it also tells how much time is left.
+    `remaining` shows the time left as well.
     """
     if not show or sys.stderr is None or not sys.stderr.isatty():
         yield None
@@ -127,8 +116,7 @@ def progress_bar(
     with tqdm(
         desc=printable(label),
         total=total,
-        bar_format="{desc}: {percentage:3.0f}%|{bar}| {elapsed}"
-                   + ("" if total is None else ", {remaining} left"),
+        bar_format="{desc}: {percentage:3.0f}%|{bar}| {elapsed}" + ", {remaining} left" * remaining,
         leave=False,
         file=sys.stderr,
     ) as bar:

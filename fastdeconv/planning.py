@@ -6,8 +6,6 @@ the command line can offer its help and check its arguments at once.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -18,7 +16,7 @@ from numpy.typing import NDArray
 
 from .errors import ParameterError, shown
 from .network.choosing import as_list, choose_layers, open_network
-from .network.layers import layer_records
+from .network.fingerprint import hash_of, network_hash
 from .version import __version__
 
 if TYPE_CHECKING:
@@ -160,36 +158,21 @@ def settings_of(
     start = how["start"]
     return {
         "version of fastdeconv": __version__,
-        "song": _hash(samples),
-        "network": _hash(
-            *network.arrays.values(), layer_records(network.layers), network.classes,
-            network.output,
-        ),
-        "front end": _hash(frontend.to_record()),
-        "layers and features": _hash(
+        "song": hash_of(samples),
+        "network": network_hash(network),
+        "front end": hash_of(frontend.to_record()),
+        "layers and features": hash_of(
             {
                 layer: ks if ks is None or isinstance(ks, str) else [int(k) for k in ks]
                 for layer, ks in features.items()
             }
         ),
         "rule": how["rule"],
-        "start": start if isinstance(start, str) else _hash(np.asarray(start)),
+        "start": start if isinstance(start, str) else hash_of(np.asarray(start)),
         "mode": mode,
         "precision": how["precision"],
         "audio format": audio_format,
     }
-
-
-def _hash(*parts: Any) -> str:
-    """Of arrays and of what JSON can hold."""
-    found = hashlib.sha256()
-    for part in parts:
-        if isinstance(part, np.ndarray):
-            found.update(f"{part.dtype.str}{part.shape}".encode())
-            found.update(np.ascontiguousarray(part).data)
-        else:
-            found.update(json.dumps(part).encode())
-    return found.hexdigest()[:16]
 
 
 def choose_features(
