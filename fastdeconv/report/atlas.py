@@ -16,7 +16,7 @@ from ..audio._checks import as_choice, as_int
 from ..deconvnet.layerwise import RULES
 from ..errors import ParameterError, printable, shown as shown_value
 from ..version import __version__
-from .atlas_content import LEAST_Q, page_data
+from .atlas_content import page_data
 from .atlas_excerpts import Excerpt, Settings, Studio
 from .atlas_songs import Songs, songs_of
 from .atlas_tables import Key, Survey, Tables, read_survey
@@ -166,7 +166,6 @@ def _content(
         "songs_left_out": songs.left_out,
         "has_tags": bool(tables.attributes),
         "has_control": tables.has_control,
-        "least_q": LEAST_Q,
         "silent": silent,
         "tracks": sum(not track.is_error for track in tables.tracks),
         "layers": [{"name": layer, "shown": printable(layer)} for layer in survey.layers],
@@ -178,7 +177,7 @@ def _content(
             "seconds": [],
         },
         "range_db": round(RANGE_DB),
-        "data": page_data(tables, excerpts, songs, settings.audio_format),
+        "data": page_data(tables, excerpts, songs, settings.audio_format, shown),
     }
 
 

@@ -31,7 +31,7 @@ _NUMBERS = [number for number in SHOWN_NUMBERS if number.key in NUMBERS]
 
 
 def page_data(
-    tables: Tables, excerpts: Mapping[Key, Sequence[Excerpt]], songs: Songs, suffix: str
+    tables: Tables, excerpts: Mapping[Key, Sequence[Excerpt]], songs: Songs, suffix: str, shown: int
 ) -> dict[str, Any]:
     """All that the scripts of the page are given.
 
@@ -43,6 +43,8 @@ def page_data(
     songs : Songs
     suffix : str
         Of the sound files.
+    shown : int
+        Excerpts of a feature at the most.
     """
     attributes = {name: i for i, name in enumerate(tables.attributes)}
     return {
@@ -51,6 +53,8 @@ def page_data(
             {"name": printable(name), "kind": kind} for name, kind in tables.attributes.items()
         ],
         "control": tables.has_control,
+        "least_q": LEAST_Q,
+        "shown": shown,
         "suffix": suffix,
         "layers": [
             {

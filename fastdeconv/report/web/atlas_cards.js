@@ -11,7 +11,7 @@ const cards = (() => {
   let excerpt = 0; // of the current feature
 
   const state = {
-    layer: null, words: [], label: "", tag: null, sort: "number", reverse: false,
+    layer: null, words: [], label: "", tag: null, sort: "agreement", reverse: false,
     twins: false, silent: false, originals: false,
   };
 
@@ -19,17 +19,22 @@ const cards = (() => {
 
   const tagOf = (feature) => feature.tags.find((tag) => tag.attribute === state.tag && isSure(tag));
 
+  const holds = (text) => state.words.every((word) => text.includes(word));
+  /** How many excerpts are of songs that are searched. */
+  const matching = (feature) => feature.searchedTracks.filter(holds).length;
+
   function passes(feature) {
     if (state.layer !== null && feature.layer !== state.layer) return false;
     if (state.tag !== null && !tagOf(feature)) return false;
     const labels = feature.majority.map(([label]) => label);
     if (state.label === "none" ? labels.length || feature.silent : state.label && !labels.includes(state.label)) return false;
-    return state.words.every((word) => feature.searched.includes(word));
+    return !state.words.length || holds(feature.searched) || matching(feature) > 0;
   }
 
   const keys = {
     number: (feature) => -feature.index,
-    agreement: (feature) => (feature.majority[0] ? feature.majority[0][1] - feature.majority[0][2] : -1),
+    agreement: (feature) => feature.agreement,
+    found: (feature) => (holds(feature.searched) ? page.shown : 0) + matching(feature),
     often: (feature) => feature.often ?? -1,
     tag: (feature) => (state.tag === null ? feature.sure[0] : tagOf(feature))?.effect ?? -1,
   };
@@ -37,7 +42,7 @@ const cards = (() => {
   function chosen() {
     const passing = features.filter((feature) => (state.silent || !feature.silent) && passes(feature));
     const there = new Set(passing);
-    const key = keys[state.sort];
+    const key = keys[state.words.length ? "found" : state.sort];
     const sign = state.reverse ? -1 : 1;
     return passing
       .filter((feature) => state.twins || feature.twin === null || !there.has(features[feature.twin]))
@@ -141,6 +146,8 @@ const cards = (() => {
   function facts(feature) {
     if (feature.silent) return "above 0 nowhere in the collection";
     const found = [`fires in ${percent(feature.often)} of windows`];
+    const searched = state.words.length ? matching(feature) : 0;
+    if (searched) found.unshift(`${searched} of ${feature.excerpts.length} found`);
     const tag = state.tag === null ? feature.sure[0] : tagOf(feature);
     if (tag) found.push(`${page.attributes[tag.attribute].name}${tag.label ? ` (${tag.label})` : ""} ${valueOf(tag)}`);
     return found.join(" · ");

@@ -1,5 +1,7 @@
 // The features of a network on a whole collection. Takes page, address. Gives: features, songs.
 
+const COPY = "copies the input";
+
 /** All features, in the order of the tables, with what is shown and searched of each. */
 const features = page.features.map((feature, index) => {
   const layer = page.layers[feature.layer].name;
@@ -11,13 +13,15 @@ const features = page.features.map((feature, index) => {
     ...feature,
     index, layerName: layer, name, majority, sure,
     hash: address(layer, feature.k),
+    // How many excerpts agree, beyond what is usual. That they copy the input says little.
+    agreement: Math.max(0, ...feature.labels.map(([label, n, usual]) => (label === COPY ? 0 : n - usual))) / (count || 1),
     label: majority.map(([label, n]) => `${label} ${n} of ${count}`).join(", "),
     searched: [
       name,
       ...majority.map(([label]) => label),
       ...sure.map((tag) => `${page.attributes[tag.attribute].name} ${tag.label ?? ""}`),
-      ...feature.excerpts.map((excerpt) => page.tracks[excerpt.track]),
     ].join("\n").toLowerCase(),
+    searchedTracks: feature.excerpts.map((excerpt) => page.tracks[excerpt.track].toLowerCase()),
   };
 });
 

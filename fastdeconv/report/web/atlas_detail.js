@@ -178,6 +178,10 @@ const detail = (() => {
     cards.choose(last);
   }
 
+  get("detail").addEventListener("click", (event) => {
+    const jump = event.target.closest("[data-jump]");
+    if (jump) get(jump.dataset.jump).scrollIntoView({ block: "start" });
+  });
   get("close").addEventListener("click", close);
   return {
     close,
