@@ -44,6 +44,8 @@ _EXPORTS = {
     "explain": ".explanation",
     "Explanation": ".explanation",
     "overview": ".report.overview",
+    "survey": ".survey.surveying",
+    "Survey": ".survey.surveying",
     "ops": ".kernels.ops",
     "config": ".kernels.dispatch",
     "available_backends": ".kernels.dispatch",
@@ -95,6 +97,8 @@ if TYPE_CHECKING:
     from .studies import Evolution as Evolution
     from .studies import attribute_study as attribute_study
     from .studies import feature_evolution as feature_evolution
+    from .survey.surveying import Survey as Survey
+    from .survey.surveying import survey as survey
 
 
 def __getattr__(name: str) -> Any:

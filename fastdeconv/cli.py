@@ -21,11 +21,10 @@ from .cli_shared import (
     computing,
     parse_features,
     progress_bar,
-    reason_of,
     say,
 )
 from .cli_studies import attributes, evolution
-from .errors import FastdeconvError, ParameterError, printable
+from .errors import FastdeconvError, ParameterError, printable, reason_of
 from .report.names import safe_name, unique_names
 from .version import __version__
 

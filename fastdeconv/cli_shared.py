@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from .cli_process import EndedError, ending_on_signals, print_out
-from .errors import FastdeconvError, printable, shortened, shown
+from .errors import FastdeconvError, printable, reason_of, shown
 
 if TYPE_CHECKING:
     from tqdm import tqdm
 
 __all__ = [
-    "DEFAULT_NETWORK", "clean_exit", "computing", "parse_features", "progress_bar", "reason_of",
-    "say",
+    "DEFAULT_NETWORK", "clean_exit", "computing", "parse_features", "progress_bar", "say",
 ]
 
 #: The bundled network of every command that is given none.
@@ -85,17 +84,6 @@ def clean_exit(ctx: click.Context) -> Iterator[None]:
             ctx.exit(1)  # whoever read the output wants no more of it
         except (FastdeconvError, OSError, ImportError, MemoryError) as error:
             raise click.ClickException(reason_of(error)) from None
-
-
-def reason_of(error: Exception) -> str:
-    """What went wrong, on one line and without the number an OSError begins with."""
-    if isinstance(error, MemoryError):
-        text = "not enough memory"
-    elif isinstance(error, OSError) and error.strerror:
-        text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    else:
-        text = " ".join(str(error).split())
-    return shortened(printable(text))
 
 
 @contextmanager

@@ -19,6 +19,7 @@ __all__ = [
     "ParameterError",
     "enough_memory",
     "printable",
+    "reason_of",
     "shortened",
     "shown",
 ]
@@ -70,6 +71,17 @@ def printable(text: str) -> str:
     The only way in which a name from outside reaches a terminal, a page or a sentence.
     """
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def reason_of(error: Exception) -> str:
+    """What went wrong, on one line and without the number an OSError begins with."""
+    if isinstance(error, MemoryError):
+        text = "not enough memory"
+    elif isinstance(error, OSError) and error.strerror:
+        text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    else:
+        text = " ".join(str(error).split())
+    return shortened(printable(text))
 
 
 def shortened(text: str) -> str:

@@ -6,8 +6,6 @@ the command line can offer its help and check its arguments at once.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import platform
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -20,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from .errors import ParameterError, enough_memory, shown
 from .kernels.dispatch import config, get_backend, get_isa, get_num_threads
 from .network.choosing import as_list, choose_layers, open_network
-from .network.layers import layer_records
+from .network.fingerprint import hash_of, network_hash
 from .report.citations import AURALISATION, DECONVNET
 from .report.folder import (
     EXPLANATION,
@@ -265,34 +263,18 @@ class Plan(NamedTuple):
         start = self.how["start"]
         return {
             "version of fastdeconv": __version__,
-            "song": _hash(self.clip.samples),
-            "network": _hash(
-                *self.network.arrays.values(),
-                layer_records(self.network.layers), self.network.classes,
-                self.network.output,
-            ),
-            "front end": _hash(self.clip.frontend.to_record()),
-            "layers and features": _hash(
+            "song": hash_of(self.clip.samples),
+            "network": network_hash(self.network),
+            "front end": hash_of(self.clip.frontend.to_record()),
+            "layers and features": hash_of(
                 {layer: [int(k) for k in ks] for layer, ks in self.features.items()}
             ),
             "rule": self.how["rule"],
-            "start": start if isinstance(start, str) else _hash(np.asarray(start)),
+            "start": start if isinstance(start, str) else hash_of(np.asarray(start)),
             "mode": self.mode,
             "precision": self.how["precision"],
             "audio format": audio_format,
         }
-
-
-def _hash(*parts: Any) -> str:
-    """Of arrays and of what JSON can hold."""
-    found = hashlib.sha256()
-    for part in parts:
-        if isinstance(part, np.ndarray):
-            found.update(f"{part.dtype.str}{part.shape}".encode())
-            found.update(np.ascontiguousarray(part).data)
-        else:
-            found.update(json.dumps(part).encode())
-    return found.hexdigest()[:16]
 
 
 class Explanation:

@@ -21,9 +21,9 @@ from typing import Any
 
 from ..errors import ParameterError, printable, shown
 from ..files import read_regular
+from ..textfiles import write_json, write_text
 from ..untrusted_json import parse_json
 from .names import safe_name
-from .tables import write_json, write_text
 
 try:
     import fcntl

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import printable
+from ..textfiles import write_text
 from .axis import FrequencyAxis, time_step
 from .numbers import NUMBERS, rounded
 from .picture import RANGE_DB
-from .tables import write_text
 from .web import render, url
 
 __all__ = [

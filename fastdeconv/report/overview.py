@@ -20,13 +20,13 @@ from ..audio.frontend import plain_record
 from ..audio.reading import MAX_SAMPLES
 from ..errors import ParameterError, printable, shortened
 from ..files import read_regular
+from ..textfiles import read_rows
 from .axis import FrequencyAxis
 from .folder import EXPLANATION, as_folder, read_manifest, replace_file
 from .listening import axis_of, facts_of, feature_rms
 from .names import safe_name
 from .numbers import NUMBERS, rounded
 from .sounds import FORMATS
-from .tables import read_rows
 from .web import is_ours, render, url
 
 __all__ = ["Overview", "overview", "write_overview"]

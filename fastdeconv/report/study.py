@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..textfiles import write_text
 from ..version import __version__
 from .citations import AURALISATION, DECONVNET
 from .folder import ATTRIBUTES, EVOLUTION, new_folder, result_place, write_manifest
 from .names import safe_name, unique_names
-from .tables import own_and_theirs, write_rows, write_text
+from .tables import own_and_theirs, write_rows
 
 if TYPE_CHECKING:
     from ..analysis.attributes import AttributeStudy

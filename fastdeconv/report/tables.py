@@ -1,28 +1,15 @@
-"""Text files of a result: tables, ``manifest.json``, words, all UTF-8.
-
-The same content gives the same bytes: no times, no paths of this machine.
-
-Tables are made to be opened in a spreadsheet, which takes text that begins with one of
-``= + - @`` or a tab for a formula and computes it. Songs, layers and attributes have names
-from outside, so `write_csv` and `write_rows` put an apostrophe before such text, as a person
-would; `read_rows` takes it away again.
-"""
+"""The tables of a result, as `fastdeconv.textfiles` writes them."""
 
 from __future__ import annotations
 
-import csv
-import io
-import json
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..analysis.descriptors import DESCRIPTORS
+from ..textfiles import table_text, write_text
 
-__all__ = [
-    "COLUMNS", "own_and_theirs", "read_rows", "write_csv", "write_json", "write_rows", "write_text",
-]
+__all__ = ["COLUMNS", "own_and_theirs", "write_csv", "write_rows"]
 
 #: Columns of ``features.csv``; `fastdeconv.Explanation.table` says what they hold.
 COLUMNS = (
@@ -30,46 +17,15 @@ COLUMNS = (
     *DESCRIPTORS,
 )
 
-# The wide forms are those of East Asian keyboards, which some spreadsheets take as well.
-_FORMULA = re.compile(r"[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
-_NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]+)?")
-
 
 def write_csv(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Write rows with the keys `COLUMNS`; numbers with every digit they have."""
-    _write_table(path, COLUMNS, rows)
+    write_text(path, table_text(COLUMNS, rows))
 
 
 def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write rows whose columns are the keys of the first."""
-    _write_table(path, list(rows[0]), rows)
-
-
-def _write_table(
-    path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]
-) -> None:
-    lines = [_line(columns), *(_line([row.get(column) for column in columns]) for row in rows)]
-    write_text(path, "".join(lines))
-
-
-def read_rows(lines: Iterable[str]) -> list[dict[str, str]]:
-    """The rows of a table that `write_csv` or `write_rows` wrote, from its lines.
-
-    Parameters
-    ----------
-    lines : iterable of str
-        Such as a file opened with ``newline=""``.
-
-    Raises
-    ------
-    ValueError
-        If that is no such table.
-    """
-    try:
-        header, *rows = ([_text(cell) for cell in row] for row in csv.reader(lines, strict=True))
-    except csv.Error as error:
-        raise ValueError(str(error)) from None
-    return [dict(zip(header, row, strict=True)) for row in rows]
+    write_text(path, table_text(list(rows[0]), rows))
 
 
 def own_and_theirs(own: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, Any]:
@@ -85,35 +41,3 @@ def own_and_theirs(own: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[st
             column = f"attribute_{column}"
         row[column] = value
     return row
-
-
-def _line(values: Iterable[Any]) -> str:
-    buffer = io.StringIO()
-    # The writer quotes only the line ends that it writes itself.
-    csv.writer(buffer, lineterminator="\r\n").writerow(map(_cell, values))
-    return buffer.getvalue()[:-2] + "\n"
-
-
-def _cell(value: Any) -> Any:
-    """A value as it is written: nothing for NaN, no text that is a formula."""
-    if isinstance(value, str):
-        is_formula = _FORMULA.match(value.lstrip("'")) and not _NUMBER.fullmatch(value)
-        return f"'{value}" if is_formula else value
-    return "" if value != value else value
-
-
-def _text(cell: str) -> str:
-    """What `_cell` was given."""
-    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell.lstrip("'")) else cell
-
-
-def write_json(path: Path, record: Mapping[str, Any]) -> None:
-    """Write a JSON object, indented for people."""
-    write_text(path, json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write text, whatever characters it has."""
-    # A file name that is not valid text reaches Python as lone surrogates, which UTF-8
-    # refuses. Their backslash escapes are valid JSON too.
-    path.write_bytes(text.encode("utf-8", "backslashreplace"))

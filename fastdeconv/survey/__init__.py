@@ -1,1 +1,39 @@
-"""A network on a collection: shards of tracks, the tables made of them, and exemplars."""
+"""A network on a collection: shards of tracks, the tables made of them, and exemplars.
+
+=============  ===============================================================================
+schema         the tables, column by column
+collection     the tracks of a folder or a list, and how they are cut into shards
+measuring      one track: its windows, and what every feature puts out in each
+store          files that are there whole or not at all, ``survey.json``, locks
+worker         what another process does: one shard
+engine         shards on any executor, workers that die, what goes on from there
+summaries      what a shard says of every feature, and how that is merged
+together       which features fire together
+tagging        a table of the user's, and what features have to do with it
+surveying      `fastdeconv.survey` and `Survey`
+=============  ===============================================================================
+
+Only `measuring` and `worker` compute; they are all that other processes import.
+"""
+
+from __future__ import annotations
+
+import sys
+from types import ModuleType
+from typing import Any
+
+
+class _Room(ModuleType):
+    """This package has the name of the function `fastdeconv.survey`.
+
+    Importing any module of it puts the package where the function would be looked up, so the
+    package can be called as well.
+    """
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        from .surveying import survey
+
+        return survey(*args, **kwargs)
+
+
+sys.modules[__name__].__class__ = _Room

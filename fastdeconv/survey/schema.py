@@ -3,6 +3,7 @@
 A survey of the folder ``OUT`` has these files::
 
     survey.json            what was computed and how, see below
+    network.npz            the network
     shards/<hash>.parquet  a few tracks each, `rows_schema`; there = done
     tracks.parquet         TRACKS
     features.parquet       FEATURES
@@ -25,6 +26,7 @@ A survey of the folder ``OUT`` has these files::
 - ``edges``: `EDGES`;
 - ``root``: the folder that tracks are relative to, an absolute path of the machine on which the
   survey was made;
+- ``left_out``: attributes of the user's table that nothing is said about, and why (list of str);
 - ``counts``: of the tables as they are now, ``tracks``, ``errors``, ``windows``, ``seconds``.
   null until the tables were made.
 
@@ -45,7 +47,7 @@ from numpy.typing import NDArray
 
 __all__ = [
     "ATTRIBUTES", "EDGES", "EXEMPLARS", "FEATURES", "FORMAT", "KEPT", "SHOWN", "TAGS", "TOGETHER",
-    "TOGETHER_KEPT", "TRACKS", "TWINS", "VERSION", "rows_schema",
+    "TOGETHER_KEPT", "TRACKS", "TWINS", "VERSION", "rows_schema", "summary_schema",
 ]
 
 FORMAT = "fastdeconv-survey"
@@ -86,6 +88,7 @@ def rows_schema(layers: Iterable[str]) -> pa.Schema:
     L.max    list<float32> its largest activation
     L.active list<float32> the share of places where it is above 0, 0 to 1
     L.at     list<int32>   along time, the place of the (first) maximum in the layer's map
+    L.size   int32         places along time in the layer's map, padding included
     ======== ============= ==================================================================
     """
     fields = [
@@ -94,14 +97,52 @@ def rows_schema(layers: Iterable[str]) -> pa.Schema:
     ]
     for layer in layers:
         fields += [pa.field(f"{layer}.{what}", _FLOATS) for what in ("mean", "max", "active")]
-        fields.append(pa.field(f"{layer}.at", pa.list_(pa.int32())))
+        fields += [
+            pa.field(f"{layer}.at", pa.list_(pa.int32())), pa.field(f"{layer}.size", pa.int32()),
+        ]
+    return pa.schema(fields)
+
+
+_EXEMPLAR = pa.struct([
+    pa.field("feature", pa.int32()), pa.field("track", pa.int32()), pa.field("start", pa.float64()),
+    pa.field("end", pa.float64()), pa.field("at", pa.float64()), pa.field("score", pa.float32()),
+    pa.field("label", pa.int32()),
+])
+
+
+def summary_schema(layers: Iterable[str]) -> pa.Schema:
+    """Of a shard of a survey without rows: one row, what its windows add to the tables.
+
+    ============ ============ =================================================================
+    tracks       list<struct> track, windows, duration, error, as in TRACKS
+    n            int64        windows
+    L.mean       list<double> of each feature of layer L the mean of the means of windows
+    L.m2         list<double> sum of the squares of their differences to it
+    L.active     list<double> sum of the shares of places above 0
+    L.max        list<float>  largest activation; -inf where n is 0
+    L.histogram  list<int64>  counts of all features, one after another
+    L.exemplars  list<struct> candidates: track is a place in `tracks`, label one in the classes
+                              (-1: none)
+    ============ ============ =================================================================
+    """
+    doubles = pa.list_(pa.float64())
+    track = pa.struct([pa.field(name, TRACKS.field(name).type) for name in TRACKS.names
+                       if name != "shard"])
+    fields = [pa.field("tracks", pa.list_(track)), pa.field("n", pa.int64())]
+    for layer in layers:
+        fields += [pa.field(f"{layer}.{what}", doubles) for what in ("mean", "m2", "active")]
+        fields += [
+            pa.field(f"{layer}.max", _FLOATS),
+            pa.field(f"{layer}.histogram", pa.list_(pa.int64())),
+            pa.field(f"{layer}.exemplars", pa.list_(_EXEMPLAR)),
+        ]
     return pa.schema(fields)
 
 
 #: One row a track, in the order of tracks.
 TRACKS = pa.schema([
     pa.field("track", _TEXT, nullable=False),
-    pa.field("shard", _TEXT, nullable=False),  # name of the shard, without .parquet
+    pa.field("shard", _TEXT, nullable=False),  # digest of the shard, see worker.shard_name
     pa.field("windows", pa.int32(), nullable=False),  # 0 for a track with an error
     pa.field("duration", pa.float64(), nullable=False),  # seconds from its begin to its end
     pa.field("error", _TEXT),  # null where it could be used
@@ -162,7 +203,7 @@ ATTRIBUTES = pa.schema([
     pa.field("label", _TEXT),  # of auc the class that comes second in the alphabet, of eta2 the
     # one with the highest mean; null for numbers
     pa.field("n", pa.int64(), nullable=False),  # tracks that have a value
-    pa.field("q", pa.float64()),  # Benjamini and Hochberg's, over all rows of one attribute
+    pa.field("q", pa.float64()),  # Benjamini and Hochberg's, over all rows of the table
 ])
 
 #: The user's table, as it was read: one row a track and attribute that has a value.

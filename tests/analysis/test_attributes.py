@@ -16,7 +16,7 @@ import fastdeconv as fd
 from fastdeconv.analysis.attributes import Correlations, least_groups
 from fastdeconv.errors import ParameterError
 from fastdeconv.report import study as report
-from fastdeconv.report.tables import read_rows
+from fastdeconv.textfiles import read_rows
 
 
 @pytest.fixture(scope="module")

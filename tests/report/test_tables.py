@@ -7,14 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastdeconv.report.tables import (
-    COLUMNS,
-    own_and_theirs,
-    read_rows,
-    write_csv,
-    write_json,
-    write_rows,
-)
+from fastdeconv.report.tables import COLUMNS, own_and_theirs, write_csv, write_rows
+from fastdeconv.textfiles import read_rows, write_json
 
 
 def row(**values):

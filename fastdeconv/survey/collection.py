@@ -1,0 +1,258 @@
+"""The tracks of a collection, and how they are cut into shards.
+
+A shard is a few tracks that are computed together. Where one ends is told by the names of its
+tracks, not by counting: a track that is added or taken away changes its own shard and no other,
+and everybody who sees the same files cuts them in the same way.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ..errors import ParameterError, printable, shown
+from ..files import read_regular
+
+__all__ = ["Collection", "Shard", "Track", "path_of", "read_collection", "shards_of", "track_of"]
+
+#: What is taken for sound in a folder. A list may name any file.
+SUFFIXES = frozenset(
+    ".aif .aifc .aiff .au .caf .flac .m4a .mka .mp2 .mp3 .mp4 .oga .ogg .opus .rf64 .snd .w64 .wav "
+    ".webm .wma".split()
+)
+_COLUMNS = ("track", "file", "path")
+_MOST_LIST_BYTES = 1 << 30
+
+# Mean and largest number of tracks of a shard. With rows, a shard is what a killed run loses;
+# without, it is what one summary takes the place of.
+_SIZES = {True: (5, 16), False: (256, 1024)}
+_SHARD_DIGITS = 32
+
+_UNDECODED = re.compile(r"\\udc([0-9a-f]{2})")
+_BACKSLASH = "5c"
+
+
+class Track(NamedTuple):
+    """A file, as it was when the collection was read."""
+
+    name: str
+    """See `track_of`."""
+    size: int | None
+    """In bytes; None where there is no such file."""
+    mtime: int
+    """In nanoseconds."""
+
+
+class Collection(NamedTuple):
+    """The tracks of a survey."""
+
+    root: str
+    """The folder that names are relative to."""
+    tracks: list[Track]
+    """In the order of their names, each once."""
+    left_aside: int
+    """Files of the folder that are no sound, by their suffix."""
+
+
+class Shard(NamedTuple):
+    """A few tracks that are computed together."""
+
+    digest: str
+    """Of their names, sizes and times."""
+    tracks: tuple[Track, ...]
+
+
+def track_of(path: str) -> str:
+    """The name of a track, which is text, from a path.
+
+    Bytes of a file name that are not UTF-8 become ``\\udcXX``; a backslash that would be taken for
+    the begin of one becomes ``\\udc5c``.
+    """
+    text = os.fsencode(path).decode("utf-8", "surrogateescape").replace(os.sep, "/")
+    if r"\udc" in text:
+        text = text.replace(r"\udc", rf"\udc{_BACKSLASH}udc")
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def path_of(track: str, root: str | None = None) -> str:
+    """The path from the name of a track, inverse of `track_of`; below `root` if given."""
+
+    def undo(found: re.Match[str]) -> str:
+        return "\\" if found[1] == _BACKSLASH else chr(0xDC00 + int(found[1], 16))
+
+    raw = _UNDECODED.sub(undo, track).encode("utf-8", "surrogateescape")
+    path = os.fsdecode(raw)
+    return path if root is None else os.path.join(root, path)
+
+
+def read_collection(files: Any, out: Path) -> Collection:
+    """The tracks of a folder, of a list of paths in a file, or of paths.
+
+    Parameters
+    ----------
+    files : path or iterable of paths
+        - A folder: all files in it and below whose suffix is that of a sound, but no hidden
+          ones and none of `out`. Links are followed, every folder is visited once.
+        - A file that ends in ``.csv``: the column ``track``, ``file`` or ``path``.
+        - Any other file, such as ``.txt`` or ``.m3u``: a path a line. Paths of a list or table
+          are relative to the folder in which it lies. In an ``.m3u``, ``#`` begins a comment.
+        - A sound alone.
+        - Paths, relative to the present folder.
+    out : Path
+        Where the survey goes.
+
+    Raises
+    ------
+    ParameterError
+        If it is none of them, or has no tracks.
+    FileNotFoundError
+        If there is no such folder or list.
+    """
+    if not isinstance(files, (str, os.PathLike)):
+        paths = [os.fspath(path) for path in _paths(files)]
+        return _collection(os.getcwd(), paths, "the list of files", 0)
+    where = os.fspath(files)
+    if os.path.isdir(where):
+        found, left = _walk(where, out)
+        if not found:
+            raise ParameterError(
+                f"{printable(where)}: no sound in this folder or below it"
+                + (f"; {left} files have other suffixes" if left else "")
+                + f". What is taken for one ends in {', '.join(sorted(SUFFIXES))}"
+            )
+        return _collection(os.path.abspath(where), found, where, left)
+    folder, name = os.path.split(os.path.abspath(where))
+    if os.path.splitext(name)[1].lower() in SUFFIXES:
+        return _collection(folder, [name], where, 0)
+    return _collection(folder, list(_listed(where)), where, 0)
+
+
+def shards_of(tracks: Sequence[Track], *, rows: bool) -> list[Shard]:
+    """Tracks, in the order of their names, in shards."""
+    mean, most = _SIZES[rows]
+    shards, begin = [], 0
+    for end, track in enumerate(tracks, 1):
+        ends_here = int(_digest(track.name)[:8], 16) % mean == 0
+        if ends_here or end - begin == most or end == len(tracks):
+            own = tuple(tracks[begin:end])
+            shards.append(Shard(_digest([list(track) for track in own]), own))
+            begin = end
+    return shards
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:_SHARD_DIGITS]
+
+
+def _collection(root: str, paths: Iterable[str], where: str, left: int) -> Collection:
+    known: dict[str, str] = {}
+    for path in paths:
+        try:
+            known[track_of(os.path.normpath(path))] = path
+        except UnicodeEncodeError:
+            raise ParameterError(f"{printable(where)}: {shown(path)} is no path") from None
+    if not known:
+        raise ParameterError(f"{printable(where)}: there are no tracks in it")
+    tracks = [_seen(root, name) for name in sorted(known)]
+    return Collection(root, tracks, left)
+
+
+def _seen(root: str, name: str) -> Track:
+    try:
+        found = os.stat(path_of(name, root))
+    except (OSError, ValueError):  # ValueError: a null byte in the name
+        return Track(name, None, 0)
+    return Track(name, found.st_size, found.st_mtime_ns)
+
+
+def _paths(files: Any) -> Iterator[str | os.PathLike[str]]:
+    try:
+        listed = list(files)
+    except TypeError:
+        listed = [files]
+    for path in listed:
+        if not isinstance(path, (str, os.PathLike)) or not isinstance(os.fspath(path), str):
+            raise ParameterError(f"files must be a folder, a list or paths, found {shown(path)}")
+        yield path
+
+
+def _walk(folder: str, out: Path) -> tuple[list[str], int]:
+    """Paths below `folder`, and how many files are no sound."""
+    found, left = [], 0
+    seen = {_identity(out)}
+    waiting = [""]
+    while waiting:
+        inside = waiting.pop()
+        place = os.path.join(folder, inside)
+        identity = _identity(place)
+        if identity in seen:
+            continue  # a link back to where we were, or the survey itself
+        seen.add(identity)
+        try:
+            names = sorted(os.listdir(place))
+        except OSError as error:
+            raise ParameterError(
+                f"{printable(place)}: cannot be listed: {error.strerror}"
+            ) from None
+        for name in names:
+            path = os.path.join(inside, name)
+            if name.startswith("."):
+                continue
+            if os.path.isdir(os.path.join(place, name)):
+                waiting.append(path)
+            elif os.path.splitext(name)[1].lower() in SUFFIXES:
+                found.append(path)
+            else:
+                left += 1
+    return found, left
+
+
+def _identity(place: str | Path) -> tuple[int, int] | None:
+    try:
+        found = os.stat(place)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _listed(where: str) -> Iterator[str]:
+    """The paths of a list or a table."""
+    try:
+        text = os.fsdecode(read_regular(where, _MOST_LIST_BYTES).removeprefix(b"\xef\xbb\xbf"))
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise ParameterError(f"{printable(where)}: {error.strerror}") from None
+    suffix = os.path.splitext(where)[1].lower()
+    if suffix == ".csv":
+        yield from _column(text, where)
+        return
+    for line in text.split("\n"):
+        path = line.removesuffix("\r")
+        if path and not (path.startswith("#") and suffix in (".m3u", ".m3u8")):
+            yield path
+
+
+def _column(text: str, where: str) -> Iterator[str]:
+    rows = csv.reader(io.StringIO(text, newline=""), strict=True)
+    try:
+        header = [name.strip() for name in next(rows, [])]
+        there = [name for name in _COLUMNS if name in header]
+        if len(there) != 1 or header.count(there[0]) > 1:
+            raise ParameterError(
+                f"{printable(where)}: the header must have one of the columns "
+                f"{', '.join(_COLUMNS)}, found {', '.join(map(shown, header)) or 'nothing'}"
+            )
+        place = header.index(there[0])
+        for row in rows:
+            if len(row) > place and row[place]:
+                yield row[place]
+    except csv.Error as error:
+        raise ParameterError(f"{printable(where)}, line {rows.line_num}: {error}") from None

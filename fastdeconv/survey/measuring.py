@@ -1,0 +1,151 @@
+"""One track: its windows, and what every feature puts out in each of them."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..audio.clip import LEAST_SAMPLES, Clip, native_samples
+from ..audio.frontend import Frontend
+from ..audio.song import Song, load_song
+from ..deconvnet.scores import class_scores
+from ..errors import AudioError
+from ..network.network import Network
+from .collection import Track, path_of
+
+__all__ = ["LayerValues", "Measured", "Window", "measure", "seconds_at", "window_samples"]
+
+Floats = NDArray[np.float32]
+
+
+class LayerValues(NamedTuple):
+    """What the features of a layer put out in each window, (windows, features)."""
+
+    mean: Floats
+    max: Floats
+    active: Floats
+    at: NDArray[np.int32]
+    size: NDArray[np.int32]
+    """(windows,)"""
+
+
+class Window(NamedTuple):
+    """A piece of a track, in seconds."""
+
+    start: float
+    duration: float
+
+
+class Measured(NamedTuple):
+    """A track."""
+
+    windows: list[Window]
+    scores: Floats
+    """(windows, classes)"""
+    layers: list[LayerValues]
+
+
+def window_samples(frontend: Frontend, seconds: float) -> tuple[int, int]:
+    """Samples of a window, and from one window to the next.
+
+    Where the front end fixes the number of frames, windows have it, and lie side by side, so
+    that no column of the input is in two of them. Elsewhere they are `seconds` long.
+    """
+    frames, framing = frontend.frames, frontend.framing
+    if frames is None:
+        size = max(LEAST_SAMPLES, round(seconds * frontend.sr))
+        return size, size
+    return framing.shortest(frames), frames * (framing.seen(2) - framing.seen(1))
+
+
+def measure(
+    network: Network, layers: Sequence[str], root: str, track: Track, seconds: float
+) -> Measured:
+    """Read a track, and run the network on every window of it.
+
+    Raises
+    ------
+    AudioError
+        If it cannot be used, or is not the file any more that it was when the survey began.
+    OSError
+        If it cannot be opened.
+    """
+    path = path_of(track.name, root)
+    frontend = network.frontend
+    assert frontend is not None
+    song = load_song(path, frontend)
+    found = os.stat(path)
+    if (found.st_size, found.st_mtime_ns) != (track.size, track.mtime):
+        raise AudioError("changed since the survey began; run it again")
+    windows, scores = [], []
+    values: list[tuple[list[Any], ...]] = [([], [], [], [], []) for _ in layers]
+    for window, clip in _windows(song, seconds):
+        trace = network.forward(clip.x)
+        share = window.duration / clip.duration
+        for layer, columns in zip(layers, values):
+            for column, own in zip(columns, _reduced(trace[layer], frontend.layout, share)):
+                column.append(own)
+        scores.append([one.score for one in class_scores(trace)])
+        windows.append(window)
+    return Measured(
+        windows, np.array(scores, np.float32), [LayerValues(*map(np.stack, v)) for v in values]
+    )
+
+
+def seconds_at(
+    at: NDArray[np.int32], size: NDArray[np.int32],
+    start: NDArray[np.float64], length: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """Where in a track the middle of place `at` lies, of a map with `size` places along time.
+
+    `start` and `length` are of the window, padding included, in seconds.
+    """
+    found: NDArray[np.float64] = start + (at + 0.5) / np.maximum(size, 1) * length
+    return found
+
+
+def _windows(song: Song, seconds: float) -> Iterator[tuple[Window, Clip]]:
+    """The windows of a song.
+
+    The last one ends where the song does, and overlaps the one before: no window but that of
+    a song that is shorter is padded with silence, and none has the edge of a silence in it.
+    """
+    frontend, total = song.frontend, song.samples.size
+    size, step = window_samples(frontend, seconds)
+    most = native_samples(frontend, song.sr) or size
+    starts = [*range(0, max(1, total - size + 1), step)]
+    # Behind the last whole window; up to a hop more belongs to its last frame.
+    longest = size if frontend.frames is None else frontend.framing.longest(frontend.frames)
+    if starts[-1] + longest < total:
+        starts.append(total - size)
+    for start in starts:
+        clip = Clip(song.samples[start : start + most], song.sr, frontend)
+        duration = min(clip.samples.size, total - start) / song.sr
+        yield Window(start / song.sr, duration), clip
+
+
+def _reduced(planes: Floats, layout: str, share: float) -> tuple[Any, ...]:
+    """The values of `LayerValues` of one window, of planes (C, H, W).
+
+    Places that stand for padding alone do not count.
+    """
+    if layout[1] == "T" or layout[2] == "F":
+        planes = planes.transpose(0, 2, 1)
+    size = planes.shape[2]
+    if share < 1:
+        planes = planes[:, :, : max(1, math.ceil(size * share))]
+    flat = planes.reshape(len(planes), -1)
+    first = flat.argmax(axis=1)
+    largest = np.take_along_axis(flat, first[:, np.newaxis], axis=1)[:, 0]
+    return (
+        flat.mean(axis=1, dtype=np.float64).astype(np.float32),
+        largest,
+        (np.count_nonzero(flat > 0, axis=1) / flat.shape[1]).astype(np.float32),
+        (first % planes.shape[2]).astype(np.int32),
+        np.int32(size),
+    )

@@ -1,0 +1,207 @@
+"""Files of a survey: there whole or not at all, and who may write them.
+
+Many processes write into one folder, on several machines. A file gets its name when it is
+complete, so that a name that is there means work that is done, whoever did it. A survey holds a
+lock while it runs; parts of one survey share it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ..errors import ParameterError, printable, shown
+from ..files import open_regular, read_regular
+from ..textfiles import as_bytes, json_text
+from ..untrusted_json import parse_json
+
+try:
+    import fcntl
+except ImportError:  # Windows, where surveys are not kept apart
+    fcntl = None  # type: ignore[assignment]
+
+__all__ = [
+    "RECORD", "clear_temporary", "holding_record", "locked", "read_record", "read_table",
+    "shard_path", "write_record", "write_table", "write_whole",
+]
+
+RECORD = "survey.json"
+_LOCK = ".lock"
+_RECORD_LOCK = ".record-lock"
+_TEMPORARY = ".tmp"
+_MOST_RECORD_BYTES = 1 << 26
+_DEEPEST = 16
+_MOST_TABLE_BYTES = 1 << 34
+"""Of a table unpacked: what claims more is no table of ours."""
+
+
+def shard_path(out: Path, name: str) -> Path:
+    """Where a shard lies."""
+    return out / "shards" / f"{name}.parquet"
+
+
+def write_whole(path: Path, data: bytes | memoryview) -> None:
+    """Write a file that has its name only once it is complete and on the disk.
+
+    Raises
+    ------
+    OSError
+        With the name of the file, for instance if the disk is full; nothing is left then.
+    """
+    temporary = path.with_name(f".{path.name}.{os.urandom(8).hex()}{_TEMPORARY}")
+    try:
+        with open(temporary, "xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+
+
+def clear_temporary(folder: Path) -> None:
+    """Remove what killed processes left; for somebody who is alone in the folder."""
+    for left in folder.glob(f".*{_TEMPORARY}"):
+        with suppress(OSError):
+            left.unlink()
+
+
+def write_table(path: Path, table: pa.Table) -> None:
+    """Write a Parquet file; the same table gives the same bytes."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd", store_schema=False)
+    write_whole(path, memoryview(sink.getvalue()))
+
+
+def read_table(
+    path: Path, schema: pa.Schema, columns: list[str] | None = None
+) -> pa.Table:
+    """A Parquet file that anybody may have written, with exactly this schema.
+
+    Parameters
+    ----------
+    path : Path
+    schema : pyarrow.Schema
+    columns : list of str, optional
+        Only these.
+
+    Raises
+    ------
+    ParameterError
+        If it is not there, damaged, or another table.
+    """
+    where = printable(str(path))
+    try:
+        with open_regular(path) as file:
+            source = pq.ParquetFile(file)
+            if not _agree(source.schema_arrow, schema):
+                raise ParameterError(f"{where}: not the table of a survey of this version")
+            groups = range(source.metadata.num_row_groups)
+            size = sum(source.metadata.row_group(i).total_byte_size for i in groups)
+            if size > _MOST_TABLE_BYTES:
+                raise ParameterError(f"{where}: larger than {_MOST_TABLE_BYTES >> 30} GB")
+            table = source.read(columns=columns, use_threads=False)
+    except FileNotFoundError:
+        raise ParameterError(f"{where}: there is no such table") from None
+    except (OSError, pa.ArrowException) as error:
+        reason = getattr(error, "strerror", None) or shown(str(error))
+        raise ParameterError(f"{where}: damaged, or no table of a survey: {reason}") from None
+    for name in table.column_names:
+        if not schema.field(name).nullable and table[name].null_count:
+            raise ParameterError(f"{where}: column {shown(name)} has empty cells")
+    return table.cast(schema if columns is None else pa.schema(map(schema.field, columns)))
+
+
+def _agree(found: pa.Schema, wanted: pa.Schema) -> bool:
+    """Whether names and types are the same; names inside of lists do not count."""
+
+    def facts(schema: pa.Schema) -> list[Any]:
+        return [(field.name, _type(field.type)) for field in schema]
+
+    return facts(found) == facts(wanted)
+
+
+def _type(kind: pa.DataType) -> Any:
+    return ("list", _type(kind.value_type)) if pa.types.is_list(kind) else kind
+
+
+def write_record(out: Path, record: Mapping[str, Any]) -> None:
+    """Write ``survey.json``."""
+    write_whole(out / RECORD, as_bytes(json_text(record)))
+
+
+def read_record(out: Path) -> dict[str, Any] | None:
+    """``survey.json``, which anybody may have written; None if there is none.
+
+    Raises
+    ------
+    ParameterError
+        If it is damaged.
+    """
+    where = printable(str(out / RECORD))
+    try:
+        data = read_regular(out / RECORD, _MOST_RECORD_BYTES)
+        record = parse_json(data.decode("utf-8"), most_chars=len(data), deepest=_DEEPEST)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise ParameterError(f"{where}: cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise ParameterError(f"{where}: damaged: {error}") from None
+    if not isinstance(record, dict):
+        raise ParameterError(f"{where}: damaged: not an object")
+    return record
+
+
+@contextmanager
+def locked(out: Path, *, alone: bool) -> Iterator[None]:
+    """Hold the folder of a survey, alone or with other parts of the same survey.
+
+    A lock ends with its process. Where the file system has no locks, there are none.
+
+    Raises
+    ------
+    ParameterError
+        If somebody else is writing there.
+    """
+    if not fcntl:
+        yield
+        return
+    handle = os.open(out / _LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        try:
+            fcntl.flock(handle, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ParameterError(
+                f"{printable(str(out))}: another survey is writing there. Wait for it, or let "
+                "every process do a part of one survey (--part 1/4, --part 2/4, ...)"
+            ) from None
+        except OSError:  # such as of a network file system without locks
+            pass
+        yield
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def holding_record(out: Path) -> Iterator[None]:
+    """Hold ``survey.json`` for the moment that it takes to change it; waits for others."""
+    if not fcntl:
+        yield
+        return
+    handle = os.open(out / _RECORD_LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        with suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)

@@ -1,0 +1,338 @@
+"""A table of the user's, and what features have to do with it.
+
+The user's table has a column of tracks, and a column an attribute: numbers or classes. For every
+feature and attribute there is one number, over tracks and not over windows, which are not
+independent of each other: of a track, the mean of the feature's mean activations.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from ..errors import ParameterError, printable, shown
+from ..files import read_regular
+from .collection import track_of
+from .schema import ATTRIBUTES, TAGS
+
+__all__ = ["attribute_table", "read_tags"]
+
+_COLUMNS = ("track", "file", "path")
+_MOST_BYTES = 1 << 30
+_Z = 1.959963984540054
+"""Of a 95 % interval of a normal distribution."""
+_TAIL = 0.025
+_HALVINGS = 60
+_EXAMPLES = 3
+_MOST_CLASSES = 50
+_LEAST_TRACKS = 3
+
+Values = NDArray[np.float64]
+
+
+class _Found(NamedTuple):
+    """An attribute's numbers for the features of a layer."""
+
+    kind: str
+    value: Values
+    low: Values
+    high: Values
+    p: Values
+    label: list[str | None]
+
+
+def read_tags(path: str | os.PathLike[str], root: str, tracks: Sequence[str]) -> pa.Table:
+    """The user's table, as `schema.TAGS`: cells of tracks of the survey that are not empty.
+
+    A column whose cells are all numbers, and more than two different ones, has numbers; any other
+    one has classes.
+
+    Parameters
+    ----------
+    path : path
+        A CSV file with a header, one of whose columns is called track, file or path.
+    root : str
+        Paths in it that are not absolute are relative to this folder, as those of the survey.
+    tracks : sequence of str
+        The tracks of the survey.
+
+    Raises
+    ------
+    ParameterError
+        If it is no such table, or few of its tracks are tracks of the survey.
+    FileNotFoundError
+        If there is no such file.
+    """
+    where = printable(os.fspath(path))
+    header, place, rows = _read(path, where)
+    named = {_name(row[place], root): row for row in rows}
+    known = set(tracks)
+    matching = [track for track in sorted(known) if track in named]
+    if 2 * len(matching) < min(len(named), len(known)) or not matching:
+        raise ParameterError(_mismatch(where, header[place], matching, named, tracks))
+    columns: dict[str, list[Any]] = {name: [] for name in TAGS.names}
+    for i, attribute in enumerate(header):
+        if i == place:
+            continue
+        cells = {track: cell for track in matching if (cell := named[track][i].strip())}
+        numbers = {track: _number(cell) for track, cell in cells.items()}
+        is_numbers = None not in numbers.values() and len(set(numbers.values())) > 2
+        for track, cell in cells.items():
+            columns["track"].append(track)
+            columns["attribute"].append(attribute)
+            columns["number"].append(numbers[track] if is_numbers else None)
+            columns["label"].append(None if is_numbers else cell)
+    return pa.table(columns, schema=TAGS)
+
+
+def attribute_table(
+    tags: pa.Table, tracks: Sequence[str], layers: Mapping[str, NDArray[Any]]
+) -> tuple[pa.Table, list[str]]:
+    """What features have to do with attributes, and which attributes were left out, in words.
+
+    Parameters
+    ----------
+    tags : pyarrow.Table
+        See `read_tags`.
+    tracks : sequence of str
+        Tracks that could be used, in the order of the rows of the values.
+    layers : mapping
+        Layer -> values (tracks, features).
+    """
+    places = {track: i for i, track in enumerate(tracks)}
+    attributes, left_out = _attributes(tags, places)
+    rows: dict[str, list[Any]] = {name: [] for name in (*ATTRIBUTES.names, "p")}
+    for layer, found_values in layers.items():
+        values = found_values.astype(float)
+        for attribute, (where, cells) in attributes.items():
+            found = _compare(values[where], cells)
+            features = values.shape[1]
+            rows["layer"] += [layer] * features
+            rows["feature"] += range(features)
+            rows["attribute"] += [attribute] * features
+            rows["kind"] += [found.kind] * features
+            rows["n"] += [len(where)] * features
+            rows["label"] += found.label
+            for name in ("value", "low", "high", "p"):
+                rows[name] += getattr(found, name).tolist()
+    rows["q"] = _q_values(np.array(rows.pop("p"), float)).tolist()
+    for name in ("value", "low", "high", "q"):
+        rows[name] = [None if math.isnan(value) else value for value in rows[name]]
+    return pa.table({name: rows[name] for name in ATTRIBUTES.names}, schema=ATTRIBUTES), left_out
+
+
+# --- the user's table ----------------------------------------------------------------------
+
+
+def _read(path: str | os.PathLike[str], where: str) -> tuple[list[str], int, list[list[str]]]:
+    """Its header, the place of the column of tracks, and its rows."""
+    try:
+        data = read_regular(path, _MOST_BYTES).removeprefix(b"\xef\xbb\xbf")
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise ParameterError(f"{where}: {error.strerror}") from None
+    lines = csv.reader(io.StringIO(os.fsdecode(data), newline=""), strict=True)
+    try:
+        header = [name.strip() for name in next(lines, [])]
+        there = [name for name in _COLUMNS if name in header]
+        if not there or len(set(header)) < len(header) or "" in header or len(header) < 2:
+            raise ParameterError(
+                f"{where}: the header must be a column track (or file, or path) and different "
+                f"names of attributes, found {', '.join(map(shown, header)) or 'nothing'}"
+            )
+        rows = []
+        for row in lines:
+            if row and len(row) != len(header):
+                raise ParameterError(
+                    f"{where}, line {lines.line_num}: found {len(row)} columns, the header has "
+                    f"{len(header)}"
+                )
+            if row:
+                rows.append([track_of(cell) for cell in row])
+    except csv.Error as error:
+        raise ParameterError(f"{where}, line {lines.line_num}: {error}") from None
+    return [track_of(name) for name in header], header.index(there[0]), rows
+
+
+def _name(cell: str, root: str) -> str:
+    path = os.path.normpath(cell)
+    if os.path.isabs(path):
+        inside = os.path.relpath(path, root)
+        path = path if inside.startswith(os.pardir) else inside
+    return path.replace(os.sep, "/")
+
+
+def _number(cell: str) -> float | None:
+    try:
+        value = float(cell)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+def _mismatch(
+    where: str, column: str, matching: Sequence[str], named: Iterable[str], tracks: Sequence[str]
+) -> str:
+    known, there = set(tracks), set(named)
+    theirs = [shown(track) for track in there if track not in known]
+    ours = [shown(track) for track in tracks if track not in there]
+    return (
+        f"{where}: {len(matching)} of its {len(there)} tracks are among the {len(tracks)} of the "
+        f"survey. Its column {column!r} has "
+        f"{', '.join(sorted(theirs)[:_EXAMPLES]) or 'no others'}; the survey has "
+        f"{', '.join(ours[:_EXAMPLES]) or 'no others'}"
+    )
+
+
+# --- statistics ----------------------------------------------------------------------------
+
+
+def _attributes(
+    tags: pa.Table, places: Mapping[str, int]
+) -> tuple[dict[str, tuple[NDArray[np.int64], list[Any]]], list[str]]:
+    """Attribute -> places of its tracks, and their cells; and what was left out, in words."""
+    cells: dict[str, list[tuple[int, Any]]] = {}
+    for row in tags.to_pylist():
+        if row["track"] in places:
+            value = row["label"] if row["number"] is None else row["number"]
+            cells.setdefault(row["attribute"], []).append((places[row["track"]], value))
+    found, left_out = {}, []
+    for attribute, pairs in cells.items():
+        values = [value for _, value in sorted(pairs, key=lambda pair: pair[0])]
+        where = np.array(sorted(place for place, _ in pairs))
+        classes = len(set(values))
+        reason = None
+        if len(values) < _LEAST_TRACKS:
+            reason = f"{len(values)} tracks have a value"
+        elif classes < 2:
+            reason = "it is the same everywhere"
+        elif isinstance(values[0], str) and (
+            classes > _MOST_CLASSES or (classes > 2 and 2 * classes > len(values))
+        ):
+            reason = f"{classes} classes of {len(values)} tracks are too many"
+        if reason is None:
+            found[attribute] = where, values
+        else:
+            left_out.append(f"{attribute} ({reason})")
+    return found, left_out
+
+
+def _compare(values: Values, cells: Sequence[Any]) -> _Found:
+    if not isinstance(cells[0], str):
+        return _correlate(values, np.array(cells, float))
+    names = sorted(set(cells))
+    groups = np.searchsorted(names, cells)
+    return (_auc if len(names) == 2 else _eta_squared)(values, groups, names)
+
+
+def _correlate(values: Values, numbers: Values) -> _Found:
+    from scipy import special
+
+    count = len(numbers)
+    values, numbers = values - values.mean(axis=0), numbers - numbers.mean()
+    scale = np.sqrt(np.square(values).sum(axis=0) * np.square(numbers).sum())
+    r = _ratio((values * numbers[:, np.newaxis]).sum(axis=0), scale).clip(-1, 1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        t = r * np.sqrt((count - 2) / (1 - r * r))
+        reach = _Z / np.sqrt(count - 3) if count > 3 else np.nan
+        low, high = np.tanh(np.arctanh(r) - reach), np.tanh(np.arctanh(r) + reach)
+    p = 2 * special.stdtr(count - 2, -np.abs(t))
+    return _Found("r", r, low, high, p, [None] * len(r))
+
+
+def _auc(values: Values, groups: NDArray[Any], names: Sequence[str]) -> _Found:
+    from scipy import stats
+
+    ours, others = values[groups == 1], values[groups == 0]
+    test = stats.mannwhitneyu(ours, others, axis=0, method="asymptotic")
+    constant = values.max(axis=0) == values.min(axis=0)
+    auc = np.where(constant, np.nan, test.statistic / (len(ours) * len(others)))
+    low, high = _auc_interval(auc, len(ours), len(others))
+    return _Found(
+        "auc", auc, low, high, np.where(constant, np.nan, test.pvalue), [names[1]] * len(auc)
+    )
+
+
+def _auc_interval(auc: Values, ours: int, others: int) -> tuple[Values, Values]:
+    """Newcombe's method 5 (Statistics in Medicine 25, 559, 2006).
+
+    The ends are the values that are just not refused, each with its own standard error, so that
+    an AUC of 1 has an interval too.
+    """
+    extra = (ours + others) / 2 - 1
+
+    def is_refused(theta: Values) -> NDArray[np.bool_]:
+        spread = theta * (1 - theta) * (
+            1 + extra * ((1 - theta) / (2 - theta) + theta / (1 + theta))
+        ) / (ours * others)
+        refused: NDArray[np.bool_] = np.square(auc - theta) > _Z * _Z * spread
+        return refused
+
+    return (
+        _bisect(is_refused, np.zeros_like(auc), auc), _bisect(is_refused, np.ones_like(auc), auc)
+    )
+
+
+def _eta_squared(values: Values, groups: NDArray[Any], names: Sequence[str]) -> _Found:
+    from scipy import special
+
+    count, classes = len(values), len(names)
+    whole = values.mean(axis=0)
+    means = np.stack([values[groups == g].mean(axis=0) for g in range(classes)])
+    sizes = np.bincount(groups, minlength=classes)[:, np.newaxis]
+    between = (sizes * np.square(means - whole)).sum(axis=0)
+    within = np.square(values - means[groups]).sum(axis=0)
+    eta = _ratio(between, between + within)
+    above, below = classes - 1, count - classes
+    f = _ratio(eta / above, (1 - eta) / below)
+    p = special.fdtrc(above, below, f)
+
+    def end(tail: float) -> Values:
+        # By the noncentral F distribution: the noncentrality under which what was found, or
+        # more, or less, has this probability. Of the share e it is count e / (1 - e).
+        def is_below(share: Values) -> NDArray[np.bool_]:
+            found: NDArray[np.bool_] = special.ncfdtr(
+                above, below, count * share / (1 - share), f
+            ) > tail
+            return found
+
+        return _bisect(is_below, np.zeros_like(eta), np.where(np.isnan(f), np.nan, 1.0))
+
+    label = [names[place] for place in means.argmax(axis=0)]
+    return _Found("eta2", eta, end(1 - _TAIL), end(_TAIL), p, list(label))
+
+
+def _bisect(
+    holds: Callable[[Values], NDArray[np.bool_]], begin: Values, end: Values
+) -> Values:
+    """Where `holds`, true from `begin` on, stops being true on the way to `end`."""
+    inside, outside = begin.astype(float), end.astype(float)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        for _ in range(_HALVINGS):
+            middle = (inside + outside) / 2
+            true = holds(middle)
+            inside, outside = np.where(true, middle, inside), np.where(true, outside, middle)
+    return np.where(np.isnan(end), np.nan, inside)
+
+
+def _ratio(above: Values, below: Values) -> Values:
+    return np.divide(above, below, out=np.full_like(above, np.nan), where=below > 0)
+
+
+def _q_values(p: Values) -> Values:
+    from scipy import stats
+
+    q = np.full_like(p, np.nan)
+    known = np.isfinite(p)
+    if known.any():
+        q[known] = stats.false_discovery_control(p[known])
+    return q
