@@ -10,11 +10,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from ..audio._checks import as_choice, as_int
 from ..deconvnet.layerwise import RULES
-from ..errors import ParameterError, printable, shown as shown_value
+from ..errors import ParameterError, printable
+from ..network.fingerprint import network_hash
+from ..network.network import Network
 from ..version import __version__
 from .atlas_content import page_data
 from .atlas_excerpts import Excerpt, Settings, Studio
@@ -23,13 +25,9 @@ from .atlas_tables import Key, Survey, Tables, read_survey
 from .axis import FrequencyAxis
 from .folder import as_folder, replace_file
 from .listening import front_end_text
-from .overview import is_ours
 from .picture import RANGE_DB
 from .sounds import check_format
-from .web import render
-
-if TYPE_CHECKING:
-    from ..network.network import Network
+from .web import is_ours, render
 
 __all__ = ["Atlas", "write_atlas"]
 
@@ -55,7 +53,7 @@ class Atlas(NamedTuple):
 
 def write_atlas(
     out: str | os.PathLike[str],
-    net: Network,
+    net: Network | None = None,
     *,
     root: str | os.PathLike[str] | None = None,
     outside: bool = False,
@@ -75,8 +73,8 @@ def write_atlas(
     ----------
     out : path
         The folder of a survey whose tables are made.
-    net : Network
-        The one that the survey was made with.
+    net : Network, optional
+        The one that the survey was made with. Default: the copy in its folder.
     root : path, optional
         Where the tracks are now. Default: where they were for the survey.
     outside : bool
@@ -99,6 +97,8 @@ def write_atlas(
     ParameterError
         If there is no survey, a table is damaged, `net` is another network, or
         ``out/index.html`` is not a page of fastdeconv.
+    ArchiveError
+        If the copy of the network is damaged.
     OSError
         If writing fails, for instance on a full disk. The next run goes on from there.
     """
@@ -106,14 +106,14 @@ def write_atlas(
     settings = _settings(rule, start, mode, audio_format)
     count = as_int("shown", shown, minimum=1, maximum=100)
     tables = read_survey(folder)
-    _check_network(net, tables.survey)
+    network = _network(folder, net, tables.survey)
     page = folder / "index.html"
     if os.path.lexists(page) and not is_ours(page):
         raise ParameterError(
             f"{printable(str(page))} is not a page of fastdeconv and is not overwritten"
         )
     place = tables.survey.root if root is None else os.fspath(root)
-    studio = Studio(folder, place, net, tables.survey, settings, outside=outside)
+    studio = Studio(folder, place, network, tables.survey, settings, outside=outside)
     excerpts = studio.make(tables.exemplars, count, progress)
     used = [one for own in excerpts.values() for one in own]
     songs = songs_of(folder, tables, (one.exemplar.track for one in used))
@@ -130,19 +130,16 @@ def _settings(rule: Any, start: Any, mode: Any, audio_format: Any) -> Settings:
     return Settings(rule, start, mode, check_format(audio_format))
 
 
-def _check_network(net: Network, survey: Survey) -> None:
-    """See that this is the network of the survey, as far as the survey says."""
-    if net.frontend is None:
-        raise ParameterError("the network has no front end, so no survey was made with it")
-    if net.frontend.to_record() != survey.frontend:
+def _network(out: Path, net: Network | None, survey: Survey) -> Network:
+    """The network of the survey."""
+    from ..survey.worker import NETWORK
+
+    found = Network.load(out / NETWORK) if net is None else net
+    if network_hash(found) != survey.settings.get("network"):
+        raise ParameterError("the network is another one than that of the survey")
+    if found.frontend is None or found.frontend.to_record() != survey.frontend:
         raise ParameterError("the network has another front end than that of the survey")
-    known = {layer.name: shape for layer, shape in zip(net.layers, net.known_shapes, strict=True)}
-    for layer, features in survey.layers.items():
-        if layer not in known or known[layer][0] not in (None, features):
-            raise ParameterError(
-                f"the survey is of another network: it has {features} features of the layer "
-                f"{shown_value(layer)}"
-            )
+    return found
 
 
 def _content(
@@ -192,14 +189,17 @@ def _facts(tables: Tables, settings: Settings) -> list[tuple[str, str]]:
     used = [track for track in tables.tracks if not track.is_error]
     windows = sum(track.windows for track in used)
     hours = sum(track.duration for track in used) / 3600
-    length = "" if survey.window is None else f" of {survey.window:.3g} s"
+    length = survey.settings["window"]
     facts = [
         ("network", printable(survey.name or "without a name")),
-        ("collection", f"{len(used):,} tracks, {windows:,} windows{length}, {hours:,.1f} hours"),
+        ("collection", f"{len(used):,} tracks, {windows:,} windows of {length:.3g} s, "
+                       f"{hours:,.1f} hours"),
     ]
     errors = len(tables.tracks) - len(used)
     if errors:
         facts.append(("not used", f"{errors:,} tracks that could not be read: errors.csv"))
+    if survey.left_out:
+        facts.append(("tags left out", "; ".join(map(printable, survey.left_out))))
     facts += [
         ("heard", f"by the rule {settings.rule}, from {_STARTS[settings.start]} of each feature, "
                   f"mode {settings.mode}"),

@@ -123,10 +123,11 @@ def features_of(
                 for name, values in medians[key].items()
             ],
             "tags": [
-                _association(one, attributes, tables, own) for one in tables.associations[key]
+                _association(one, attributes, tables, own)
+                for one in tables.associations.get(key, ())
             ],
             "together": [
-                [places[one.layer, one.k], round(one.r, 3)] for one in tables.together[key]
+                [places[one.layer, one.k], round(one.r, 3)] for one in tables.together.get(key, ())
             ],
         })
     return found

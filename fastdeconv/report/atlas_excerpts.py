@@ -1,4 +1,4 @@
-"""The excerpts of an atlas: what a feature fires at most, cut out of the tracks, and as it hears it.
+"""The excerpts of an atlas: where a feature fires most, cut out of its track, and as it hears it.
 
 Every excerpt has four files, two sounds and two pictures, and a record of what is known of it,
 which is written last: there = done. The files are named by a hash of all that decides them, so
@@ -445,16 +445,9 @@ def place_of(root: str, track: str, *, outside: bool) -> str:
     parts = track.split("/")
     if not outside and (os.path.isabs(track) or "\0" in track or ".." in parts):
         raise ValueError("lies outside the root of the survey")
+    from ..survey.collection import path_of
+
     return path_of(track, root)
-
-
-_UNDECODED = re.compile(r"\\udc([0-9a-f]{2})")
-
-
-def path_of(track, root):
-    def undo(found):
-        return "\\" if found[1] == "5c" else chr(0xDC00 + int(found[1], 16))
-    return os.path.join(root, os.fsdecode(_UNDECODED.sub(undo, track).encode("utf-8", "surrogateescape")))
 
 
 def _excerpt_of(exemplar: Exemplar, folder: str, stem: str, record: Mapping[str, Any]) -> Excerpt:

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..errors import printable
-from .atlas_tables import Key, Tables, TrackRow, read_shard
+from .atlas_tables import Key, Tables, TrackRow, means_by_track
 from .folder import EXPLANATION, read_manifest
 from .names import safe_name
 from .web import url
@@ -62,7 +61,7 @@ def songs_of(out: Path, tables: Tables, used: Iterable[str]) -> Songs:
         first = set(of_excerpts)
         kept = sorted(tracks, key=lambda track: track.track not in first)[:MOST_SONGS]
         kept.sort(key=lambda track: track.track)
-    outstanding, shares = _outstanding(out, tables, tracks)
+    outstanding, shares = _outstanding(out, tables)
     pages = _pages(out, tables.tracks)
     listed = [
         {
@@ -75,54 +74,25 @@ def songs_of(out: Path, tables: Tables, used: Iterable[str]) -> Songs:
     return Songs(of_excerpts, listed, len(tracks) - len(kept), shares)
 
 
-def _outstanding(
-    out: Path, tables: Tables, tracks: Iterable[TrackRow]
-) -> tuple[dict[str, list[int]], dict[Key, float]]:
+def _outstanding(out: Path, tables: Tables) -> tuple[dict[str, list[int]], dict[Key, float]]:
     """Of every track the features whose mean is the most deviations above that of all windows.
 
     Also of every feature the share of tracks in which it is active.
     """
-    places = {key: i for i, key in enumerate(tables.features)}
-    layers = tables.survey.layers
-    found: dict[str, list[int]] = {}
-    active = np.zeros(len(places))
-    count = 0
-    of_layer = {
-        layer: np.array([places.get((layer, k), -1) for k in range(size)])
-        for layer, size in layers.items()
-    }
-    mean, std = (
-        np.array([value if value is not None else np.nan for value in column], np.float64)
-        for column in zip(*((row.mean, row.std) for row in tables.features.values()), strict=True)
-    ) if places else (np.zeros(0), np.zeros(0))
-    for shard in sorted({track.shard for track in tracks}):
-        names, means = read_shard(out, shard, layers)
-        for track, own in _by_track(names, means, of_layer, len(places)):
-            count += 1
-            active += own > 0
-            with np.errstate(invalid="ignore", divide="ignore"):
-                deviations = np.where(std > 0, (own - mean) / std, 0.0)
-            order = np.argsort(-np.nan_to_num(deviations), kind="stable")[:_MOST_FEATURES]
-            found[track] = [int(i) for i in order if deviations[i] >= _LEAST_DEVIATIONS]
-    shares = {key: float(active[i] / count) for key, i in places.items()} if count else {}
-    return found, shares
-
-
-def _by_track(
-    names: list[str],
-    means: Mapping[str, NDArray[np.float32]],
-    of_layer: Mapping[str, NDArray[np.int64]],
-    features: int,
-) -> Iterable[tuple[str, NDArray[np.float64]]]:
-    """Of every track the mean over its windows, of all features."""
-    tracks = np.array(names, object)
-    for track in dict.fromkeys(names):
-        own = np.zeros(features)
-        rows = tracks == track
-        for layer, values in means.items():
-            there = of_layer[layer] >= 0
-            own[of_layer[layer][there]] = values[rows].mean(axis=0, dtype=np.float64)[there]
-        yield track, own
+    found = means_by_track(out)
+    if found is None or not found[0]:
+        return {}, {}
+    tracks, means = found
+    rows = tables.features.values()
+    usual = np.array([row.mean or 0.0 for row in rows])
+    spread = np.array([row.std or 0.0 for row in rows])
+    outstanding = {}
+    for track, own in zip(tracks, means):
+        deviations = np.divide(own - usual, spread, out=np.zeros(usual.size), where=spread > 0)
+        order = np.argsort(-deviations, kind="stable")[:_MOST_FEATURES]
+        outstanding[track] = [int(i) for i in order if deviations[i] >= _LEAST_DEVIATIONS]
+    shares = (means > 0).mean(axis=0)
+    return outstanding, {key: float(share) for key, share in zip(tables.features, shares)}
 
 
 def _pages(out: Path, tracks: Iterable[TrackRow]) -> dict[str, str]:
