@@ -6,6 +6,7 @@ file.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 from typing import Any, Literal
@@ -173,6 +174,39 @@ class Clip:
     def duration(self) -> float:
         """Length in seconds."""
         return self.samples.size / self.sr
+
+    def part(self, begin: int, end: int) -> Clip:
+        """Some frames of the STFT, with the samples at them, as a clip of their own.
+
+        Everything is taken as it is here: nothing is padded, scaled or normalised again.
+
+        Parameters
+        ----------
+        begin, end : int
+            The first frame, and the one behind the last.
+
+        Raises
+        ------
+        ParameterError
+            If there are no such frames.
+        """
+        frames = self.stft.shape[1]
+        if not 0 <= begin < end <= frames:
+            raise ParameterError(
+                f"a part must be of frames 0 to {frames}, found {shown((begin, end))}"
+            )
+        hop = self.frontend.transform.hop_length
+        at_samples = slice(begin * hop, end * hop)
+        of_values = slice(begin, end) if len(self._values[0]) == frames else at_samples
+        clip = Clip.__new__(Clip)
+        clip.frontend = dataclasses.replace(self.frontend, frames=None)
+        clip.samples, clip.stft = self.samples[at_samples], self.stft[:, begin:end]
+        clip._values = [values[of_values] for values in self._values]
+        clip.x = _in_layout(clip._values, clip.frontend)
+        clip.x.flags.writeable = False
+        clip.start = self.start + begin * hop / self.sr
+        clip.is_cut = self.is_cut or end < frames
+        return clip
 
     def to_stft(
         self, maps: ArrayLike, mode: str = "mask", sounds: FloatArray | None = None

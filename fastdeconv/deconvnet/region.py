@@ -7,11 +7,14 @@ down is computed on a rectangle of its map, and on nothing else.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from ..kernels.interface import Pair, Window
+from ..network import layers as nn
+from ..network.network import Network
 
-__all__ = ["Part", "Region", "covering_cells", "reached_by", "within"]
+__all__ = ["Part", "Region", "covering_cells", "reached_by", "seen_by", "within"]
 
 
 class Region(NamedTuple):
@@ -96,3 +99,64 @@ def within(window: Window, inputs: Region, outputs: Region) -> Window:
         for axis, (before, after) in enumerate(window.padding)
     )
     return window._replace(padding=(padding[0], padding[1]))
+
+
+def seen_by(net: Network, index: int, place: Pair, sizes: Sequence[Pair]) -> Region:
+    """What of the network's input one unit of a layer depends on.
+
+    Parameters
+    ----------
+    net : Network
+    index : int
+        Of the layer.
+    place : (int, int)
+        Row and column of the unit in the layer's map.
+    sizes : sequence of (H, W)
+        Of the input, then of the output of every layer.
+
+    Returns
+    -------
+    Region
+        The smallest rectangle of the input that holds all of it, without what is padding. All of
+        the input where the layers between are of a kind that mixes places in another way than by
+        windows.
+    """
+    row, column = place
+    reached = {index: Region((row, row + 1), (column, column + 1))}
+    for i in range(index, -1, -1):
+        if i not in reached:
+            continue
+        for source in net.sources[i]:
+            part = _needed(net.layers[i], net.arrays, reached[i], sizes[source + 1], sizes[i + 1])
+            reached[source] = part.around(reached[source]) if source in reached else part
+    return reached.get(-1, Region.of(sizes[0]))
+
+
+# An output of these depends on the same place of the input, of all channels at the most.
+_IN_PLACE = (
+    nn.Elementwise, nn.Softmax, nn.LogSoftmax, nn.Scaling, nn.LocalResponseNorm, nn.Dropout,
+    nn.Add, nn.Multiply,
+)
+
+
+def _needed(
+    layer: nn.Layer, arrays: nn.Arrays, output: Region, in_size: Pair, out_size: Pair
+) -> Region:
+    """The part of a layer's input that a part of its output depends on."""
+    if isinstance(layer, nn.SlidingLayer):
+        return reached_by(layer.window(in_size, arrays), output, in_size)
+    if isinstance(layer, nn.ConvTranspose2d):
+        return covering_cells(layer.window(out_size, arrays), output, in_size)
+    if isinstance(layer, nn.Permute) and layer.order[0] == 0:
+        h = layer.order.index(1) - 1
+        return Region(output[h], output[1 - h])
+    if isinstance(layer, nn.Reduction):
+        whole = Region.of(in_size)
+        rows, cols = (
+            whole[i] if axis in layer.axes else output[i] for i, axis in enumerate("HW")
+        )
+        return Region(rows, cols)
+    in_place = isinstance(layer, _IN_PLACE) or (
+        isinstance(layer, (nn.Concat, nn.Slice)) and layer.axis == "C"
+    )
+    return output if in_place and in_size == out_size else Region.of(in_size)

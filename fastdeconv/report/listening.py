@@ -31,7 +31,9 @@ _OTHER_MODES = {
     ("mask", "waveform"): "the map times the clip's samples (mode mask)",
     ("phase", "waveform"): "the map itself (mode phase)",
 }
-_SCRIPTS = ("page.js", "data.js", "player.js", "cards.js", "detail.js", "keys.js", "song.js")
+_SCRIPTS = (
+    "page.js", "data.js", "player.js", "panel.js", "cards.js", "detail.js", "keys.js", "song.js",
+)
 
 
 _RAW = "The higher the score, the more the network takes the clip for that class."

@@ -27,7 +27,7 @@ from .listening import axis_of, facts_of, feature_rms
 from .names import safe_name
 from .numbers import NUMBERS, rounded
 from .sounds import FORMATS
-from .web import GENERATOR, render, url
+from .web import is_ours, render, url
 
 __all__ = ["Overview", "overview", "write_overview"]
 
@@ -100,20 +100,13 @@ def write_overview(out: Path, *, least: int) -> Overview | None:
         for result in results if result.compared != shown[0].compared
     ]
     path = out / "index.html"
-    if os.path.lexists(path) and not _is_ours(path):
+    if os.path.lexists(path) and not is_ours(path):
         raise ParameterError(
             f"{printable(str(path))} is not a page of fastdeconv and is not overwritten"
         )
     content = {**_content(shown), "left_out": sorted(left_out)}
     replace_file(path, render("overview.html", _SCRIPTS, content))
     return Overview(path, sorted(left_out))
-
-
-def _is_ours(path: Path) -> bool:
-    if path.is_symlink() or not path.is_file():
-        return False
-    with path.open("rb") as file:
-        return GENERATOR.encode() in file.read(2048)
 
 
 def _read_all(out: Path) -> tuple[list[_Result], list[tuple[str, str]]]:

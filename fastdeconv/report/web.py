@@ -19,10 +19,10 @@ from urllib.parse import quote
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-__all__ = ["GENERATOR", "fragment", "render", "url"]
+__all__ = ["fragment", "is_ours", "render", "url"]
 
-#: By this a page of ours is known, near its beginning.
-GENERATOR = '<meta name="generator" content="fastdeconv">'
+# By this a page of ours is known, near its beginning.
+_GENERATOR = '<meta name="generator" content="fastdeconv">'
 
 _FOLDER = Path(__file__).parent / "web"
 
@@ -37,7 +37,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.globals["source"] = _source
-    environment.globals["generator"] = Markup(GENERATOR)
+    environment.globals["generator"] = Markup(_GENERATOR)
     return environment
 
 
@@ -65,6 +65,14 @@ def fragment(template: str, content: Mapping[str, Any]) -> str:
     """A piece of HTML to stand in a page that is not ours: no script, no policy."""
     piece: str = _environment().get_template(template).render(**content)
     return piece
+
+
+def is_ours(path: Path) -> bool:
+    """Whether a file is a page that `render` made."""
+    if path.is_symlink() or not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return _GENERATOR.encode() in file.read(2048)
 
 
 def url(*parts: str) -> str:

@@ -158,6 +158,14 @@ const cards = (() => {
     return visible[Math.min(visible.length - 1, Math.max(0, at + steps))];
   }
 
+  /** What comes when a sound has ended. */
+  function goOn() {
+    const next = neighbour(1);
+    if (player.playing.original || next === player.playing.feature) return;
+    playOrPause(next);
+    detail.follow(next);
+  }
+
   function columns() {
     return getComputedStyle(grid).gridTemplateColumns.split(" ").length;
   }
@@ -199,7 +207,8 @@ const cards = (() => {
     if (sounding && !current) choose(sounding, { focus: false });
   });
   return {
-    state, set, update, choose, hold, holdOriginal, playOrPause, neighbour, columns, twinsOf,
+    state, set, update, choose, hold, holdOriginal, playOrPause, neighbour, columns, goOn, twinsOf,
+    keys: {}, // of its own: none
     get current() { return current; },
     get visible() { return visible; },
   };

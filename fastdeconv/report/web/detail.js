@@ -1,9 +1,9 @@
 // One feature in detail: its map, how it becomes the sound, its spectrum, its numbers.
-// Takes page, features, shown, element; player; cards. Gives: detail.
+// Takes page, features, shown, element; player; makePanel; cards. Gives: detail.
 
 const detail = (() => {
   const get = (id) => document.getElementById(id);
-  const panel = get("detail");
+  const panel = makePanel(get("detail"));
   const DIGITS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
   let feature = null;
 
@@ -53,8 +53,8 @@ const detail = (() => {
     get("clip-picture").src = "original.png";
     get("map-picture").src = feature.map;
     get("heard-picture").src = feature.picture;
-    panel.querySelector("polyline.clip").setAttribute("points", points(page.original.spectrum));
-    panel.querySelector("polyline.heard").setAttribute("points", points(feature.spectrum));
+    get("spectrum").querySelector(".clip").setAttribute("points", points(page.original.spectrum));
+    get("spectrum").querySelector(".heard").setAttribute("points", points(feature.spectrum));
     get("detail-numbers").replaceChildren(
       element("tr", {}, element("th", { scope: "row", textContent: "to hear as number" }),
         element("td", { textContent: `${feature.rank} of ${count}` }), element("td")),
@@ -69,26 +69,17 @@ const detail = (() => {
       element("a", { href: feature.map, textContent: "map" }));
   }
 
-  function open(wanted, { focus = true } = {}) {
+  function open(wanted, options) {
     feature = wanted;
     show();
-    panel.hidden = false;
-    document.body.classList.add("with-detail");
-    if (location.hash !== wanted.hash) history.replaceState(null, "", wanted.hash);
-    document.title = `${wanted.name} · ${document.querySelector("h1").textContent}`;
-    player.refreshHeads();
-    if (focus) panel.focus({ preventScroll: true });
+    panel.open(wanted, options);
   }
 
   function close() {
-    if (panel.hidden) return;
-    panel.hidden = true;
-    document.body.classList.remove("with-detail");
-    history.replaceState(null, "", location.pathname + location.search);
-    document.title = document.querySelector("h1").textContent;
+    if (!feature) return;
     const last = feature;
     feature = null;
-    player.refreshHeads();
+    panel.close();
     cards.choose(last);
   }
 
@@ -99,7 +90,7 @@ const detail = (() => {
   return {
     open, close,
     get feature() { return feature; },
-    pictures: () => [...panel.querySelectorAll(".picture")],
+    pictures: () => [...get("detail").querySelectorAll(".picture")],
     /** Show another feature if one is shown. */
     follow(other) { if (feature && feature !== other) open(other, { focus: false }); },
   };

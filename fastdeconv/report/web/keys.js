@@ -16,16 +16,12 @@
   };
   onward.addEventListener("click", setOnward);
   player.onEnd(() => {
-    const next = cards.neighbour(1);
-    const last = player.playing.original || next === player.playing.feature;
-    if (onward.getAttribute("aria-pressed") !== "true" || last) return;
-    cards.playOrPause(next);
-    detail.follow(next);
+    if (onward.getAttribute("aria-pressed") === "true") cards.goOn();
   });
 
   const playChosen = () => {
     const { current } = cards;
-    if (current ? player.playing.feature === current : player.playing.original) player.toggle();
+    if (current ? player.playing?.feature === current : player.playing?.original) player.toggle();
     else cards.playOrPause(current ?? cards.visible[0]);
   };
 
@@ -46,6 +42,7 @@
     ArrowLeft: () => move(-1),
     ArrowDown: () => move(cards.columns()),
     ArrowUp: () => move(-cards.columns()),
+    ...cards.keys,
   }, ".grid .play");
   // Firefox presses a button when the space bar is let go.
   document.addEventListener("keyup", (event) => {

@@ -1,12 +1,18 @@
-// What the page was given, and how to show it. Gives: page, shown, element, address.
+// What the page was given, and how to show it. Gives: page, shown, quantity, element,
+// address, named.
 
 const page = JSON.parse(document.getElementById("data").textContent);
 
 /** Number i of a feature or of the clip, with its unit. */
 function shown(numbers, i) {
+  return quantity(numbers[i], i);
+}
+
+/** A value of number i, with its unit. */
+function quantity(value, i) {
   const { unit, digits, percent } = page.numbers[i];
-  if (numbers[i] === null) return "–";
-  const text = ((percent ? 100 : 1) * numbers[i]).toFixed(digits).replace("-", "−");
+  if (value === null) return "–";
+  const text = ((percent ? 100 : 1) * value).toFixed(digits).replace("-", "−");
   return unit ? `${text} ${unit}` : text;
 }
 

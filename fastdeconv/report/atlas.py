@@ -1,0 +1,209 @@
+"""``index.html`` of a survey: the atlas of a network, to be seen and heard.
+
+Zeiler and Fergus's figure 2 (arXiv 1311.2901) for sound: of every feature the excerpts of a whole
+collection at which it fires most, and what it hears in them. docs/atlas.md says what is on the
+page and what it proves.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any, NamedTuple
+
+from ..audio._checks import as_choice, as_int
+from ..deconvnet.layerwise import RULES
+from ..errors import ParameterError, printable
+from ..network.fingerprint import network_hash
+from ..network.network import Network
+from ..version import __version__
+from .atlas_content import page_data
+from .atlas_excerpts import Excerpt, Settings, Studio
+from .atlas_songs import Songs, songs_of
+from .atlas_tables import Key, Survey, Tables, read_survey
+from .axis import FrequencyAxis
+from .folder import as_folder, replace_file
+from .listening import front_end_text
+from .picture import RANGE_DB
+from .sounds import check_format
+from .web import is_ours, render
+
+__all__ = ["Atlas", "write_atlas"]
+
+_SCRIPTS = (
+    "page.js", "atlas_data.js", "player.js", "panel.js", "atlas_cards.js", "atlas_detail.js",
+    "keys.js", "atlas.js",
+)
+_STARTS = {"map": "the whole map", "max": "the strongest unit", "one": "1 everywhere"}
+_MODES = ("mask", "phase")
+# Tracks whose reason is on the page; all of them are in the result.
+_NAMED = 20
+
+
+class Atlas(NamedTuple):
+    """What `write_atlas` wrote."""
+
+    page: Path
+    excerpts: int
+    missing: dict[str, str]
+    """Tracks of which excerpts should have come and could not, and why: spares took their
+    places."""
+
+
+def write_atlas(
+    out: str | os.PathLike[str],
+    net: Network | None = None,
+    *,
+    root: str | os.PathLike[str] | None = None,
+    outside: bool = False,
+    shown: int = 9,
+    rule: str = "deconvnet",
+    start: str = "map",
+    mode: str = "mask",
+    audio_format: str = "ogg",
+    progress: Callable[[int, int], None] | None = None,
+) -> Atlas:
+    """Write ``out/index.html``, the atlas of a network, and its sounds and pictures.
+
+    What is there already is not made again: a run that was interrupted goes on where it was.
+    Only the excerpts that are shown are kept.
+
+    Parameters
+    ----------
+    out : path
+        The folder of a survey whose tables are made.
+    net : Network, optional
+        The one that the survey was made with. Default: the copy in its folder.
+    root : path, optional
+        Where the tracks are now. Default: where they were for the survey.
+    outside : bool
+        Whether tracks may lie outside of the root, as those of a list of paths do. Only for a
+        survey that you made yourself: the page shows excerpts of whatever its tables name.
+    shown : int
+        Excerpts of each feature. Where one cannot be had, a spare of the survey takes its place.
+    rule, start, mode
+        How a feature is heard, see `fastdeconv.explain`.
+    audio_format : {"ogg", "wav", "flac"}
+    progress : callable, optional
+        Called with (excerpts that are there, excerpts in all).
+
+    Returns
+    -------
+    Atlas
+
+    Raises
+    ------
+    ParameterError
+        If there is no survey, a table is damaged, `net` is another network, or
+        ``out/index.html`` is not a page of fastdeconv.
+    ArchiveError
+        If the copy of the network is damaged.
+    OSError
+        If writing fails, for instance on a full disk. The next run goes on from there.
+    """
+    folder = as_folder(out)
+    settings = _settings(rule, start, mode, audio_format)
+    count = as_int("shown", shown, minimum=1, maximum=100)
+    tables = read_survey(folder)
+    network = _network(folder, net, tables.survey)
+    page = folder / "index.html"
+    if os.path.lexists(page) and not is_ours(page):
+        raise ParameterError(
+            f"{printable(str(page))} is not a page of fastdeconv and is not overwritten"
+        )
+    place = tables.survey.root if root is None else os.fspath(root)
+    studio = Studio(folder, place, network, tables.survey, settings, outside=outside)
+    excerpts = studio.make(tables.exemplars, count, progress)
+    used = [one for own in excerpts.values() for one in own]
+    songs = songs_of(folder, tables, (one.exemplar.track for one in used))
+    content = _content(tables, excerpts, songs, settings, studio.missing, count)
+    replace_file(page, render("atlas.html", _SCRIPTS, content))
+    studio.remove_others(used)
+    return Atlas(page, len(used), dict(sorted(studio.missing.items())))
+
+
+def _settings(rule: Any, start: Any, mode: Any, audio_format: Any) -> Settings:
+    as_choice("rule", rule, RULES)
+    as_choice("start", start, tuple(_STARTS))
+    as_choice("mode", mode, _MODES)
+    return Settings(rule, start, mode, check_format(audio_format))
+
+
+def _network(out: Path, net: Network | None, survey: Survey) -> Network:
+    """The network of the survey."""
+    from ..survey.worker import NETWORK
+
+    found = Network.load(out / NETWORK) if net is None else net
+    if network_hash(found) != survey.settings.get("network"):
+        raise ParameterError("the network is another one than that of the survey")
+    if found.frontend is None or found.frontend.to_record() != survey.frontend:
+        raise ParameterError("the network has another front end than that of the survey")
+    return found
+
+
+def _content(
+    tables: Tables,
+    excerpts: Mapping[Key, Sequence[Excerpt]],
+    songs: Songs,
+    settings: Settings,
+    missing: Mapping[str, str],
+    shown: int,
+) -> dict[str, Any]:
+    survey = tables.survey
+    axis = FrequencyAxis.of(survey.frontend)
+    silent = sum(row.silent for row in tables.features.values())
+    return {
+        "network": printable(survey.name or "a network"),
+        "collection": _collection(survey),
+        "facts": _facts(tables, settings),
+        "shown": shown,
+        "missing": [(printable(track), why) for track, why in sorted(missing.items())[:_NAMED]],
+        "missing_count": len(missing),
+        "songs_left_out": songs.left_out,
+        "has_tags": bool(tables.attributes),
+        "has_control": tables.has_control,
+        "silent": silent,
+        "tracks": sum(not track.is_error for track in tables.tracks),
+        "layers": [{"name": layer, "shown": printable(layer)} for layer in survey.layers],
+        "attributes": [printable(name) for name in tables.attributes],
+        "classes": bool(survey.classes),
+        "axis": {
+            "unit": "as notes" if axis.notes else "in Hz",
+            "hz": [(round(100 * axis.position(hz), 2), name) for hz, name in axis.ticks()],
+            "seconds": [],
+        },
+        "range_db": round(RANGE_DB),
+        "data": page_data(tables, excerpts, songs, settings.audio_format, shown),
+    }
+
+
+def _collection(survey: Survey) -> str:
+    """The name of the folder, and not where it lies."""
+    path = PureWindowsPath(survey.root) if "\\" in survey.root else PurePosixPath(survey.root)
+    return printable(path.name or "a collection")
+
+
+def _facts(tables: Tables, settings: Settings) -> list[tuple[str, str]]:
+    survey = tables.survey
+    used = [track for track in tables.tracks if not track.is_error]
+    windows = sum(track.windows for track in used)
+    hours = sum(track.duration for track in used) / 3600
+    length = survey.settings["window"]
+    facts = [
+        ("network", printable(survey.name or "without a name")),
+        ("collection", f"{len(used):,} tracks, {windows:,} windows of {length:.3g} s, "
+                       f"{hours:,.1f} hours"),
+    ]
+    errors = len(tables.tracks) - len(used)
+    if errors:
+        facts.append(("not used", f"{errors:,} tracks that could not be read: errors.csv"))
+    if survey.left_out:
+        facts.append(("tags left out", "; ".join(map(printable, survey.left_out))))
+    facts += [
+        ("heard", f"by the rule {settings.rule}, from {_STARTS[settings.start]} of each feature, "
+                  f"mode {settings.mode}"),
+        ("front end", front_end_text(survey.frontend)),
+        ("computed by", f"fastdeconv {__version__}"),
+    ]
+    return facts

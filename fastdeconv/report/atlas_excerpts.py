@@ -1,0 +1,486 @@
+"""The excerpts of an atlas: where a feature fires most, cut out of its track, and as it hears it.
+
+Every excerpt has four files, two sounds and two pictures, and a record of what is known of it,
+which is written last: there = done. The files are named by a hash of all that decides them, so
+that an excerpt which is there is not made again, and another one never takes its place.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..analysis.descriptors import DESCRIPTORS, Listener
+from ..audio.auralise import auralise, heard_magnitude
+from ..audio.clip import Clip
+from ..audio.song import Song, load_song
+from ..deconvnet.projection import deconvolve
+from ..deconvnet.region import seen_by
+from ..errors import FastdeconvError, printable
+from ..files import read_regular
+from ..untrusted_json import parse_json
+from ..version import __version__
+from .atlas_tables import Exemplar, Key, Survey
+from .axis import FrequencyAxis
+from .folder import replace_file
+from .names import safe_name, unique_names
+from .picture import levels, write_png
+from .sounds import encode, peak_gain
+
+if TYPE_CHECKING:
+    from ..deconvnet.trace import Trace
+    from ..network.network import Network
+
+__all__ = ["EXCERPTS", "Excerpt", "Settings", "Studio"]
+
+FloatArray = NDArray[np.float32]
+
+#: The folder of the files in that of a survey.
+EXCERPTS = "atlas"
+#: The numbers of an excerpt. (`level` is relative to other features in the same clip.)
+NUMBERS = tuple(name for name in DESCRIPTORS if name != "level")
+
+# Changes with everything that decides the files and is not in their key.
+_VERSION = 1
+_LEAST_SECONDS = 1.0
+"""Of an excerpt: less is a click to the ear."""
+_AROUND_SECONDS = 0.1
+"""Before and behind what the strongest unit sees."""
+_FADE_SECONDS = 0.01
+_SAME = 1e-3
+"""Largest difference of a score from that of the survey, relative to it. Back ends round
+differently, by 1e-5 or so; another sound gives another score."""
+_MOST_MAP_VALUES = 1 << 24
+"""Of the maps of a window at a time."""
+_MOST_RECORD_BYTES = 1 << 14
+_FILE = re.compile(
+    r"[0-9]{1,9}_[0-9a-f]{20}(\.json|_(heard|original)\.(wav|flac|ogg|png))"
+)
+
+
+class Settings(NamedTuple):
+    """How excerpts are made."""
+
+    rule: str
+    start: str
+    """What the way back starts from."""
+    mode: str
+    audio_format: str
+
+
+@dataclass(frozen=True)
+class Excerpt:
+    """An excerpt that lies in the folder."""
+
+    exemplar: Exemplar
+    folder: str
+    stem: str
+    """Of its files, in that folder."""
+    begin: float
+    """Seconds in the track."""
+    seconds: float
+    field: tuple[float, float, float, float]
+    """What the strongest unit sees: left, right, bottom and top, as shares of the pictures."""
+    rms: tuple[float, float]
+    """Of the sounds as written: what is heard, and the original."""
+    label: str
+    numbers: dict[str, float | None]
+    """`NUMBERS`, of what is heard in the excerpt."""
+
+
+@dataclass
+class Studio:
+    """Makes excerpts, a track at a time.
+
+    Parameters
+    ----------
+    out : Path
+        The folder of the survey.
+    root : str
+        Of the tracks.
+    net : Network
+    survey : Survey
+    settings : Settings
+    outside : bool
+        Whether tracks may lie outside of the root.
+    """
+
+    out: Path
+    root: str
+    net: Network
+    survey: Survey
+    settings: Settings
+    outside: bool = False
+    missing: dict[str, str] = field(default_factory=dict)
+    """Tracks that could not be used, and why."""
+
+    def __post_init__(self) -> None:
+        names = [safe_name(layer, "layer") for layer in self.survey.layers]
+        self._folders = dict(zip(self.survey.layers, unique_names(names), strict=True))
+        frontend = self.net.frontend
+        assert frontend is not None
+        self._frontend, self._axis = frontend, FrequencyAxis.of(frontend)
+        self._done: dict[tuple[Key, Exemplar], Excerpt | None] = {}
+
+    def make(
+        self,
+        exemplars: Mapping[Key, Sequence[Exemplar]],
+        shown: int,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> dict[Key, list[Excerpt]]:
+        """Of every feature the first `shown` of its exemplars that can be had.
+
+        Parameters
+        ----------
+        exemplars : dict of (layer, feature) -> sequence of Exemplar
+            With spares, the strongest first.
+        shown : int
+        progress : callable, optional
+            Called with (excerpts that are there, excerpts wanted).
+        """
+        while True:
+            wanted = self._wanted(exemplars, shown)
+            missing = self._missing(wanted)
+            total = sum(map(len, wanted.values()))
+            done = total - sum(map(len, missing.values()))
+            if progress is not None:
+                progress(done, total)
+            if not missing:
+                return {
+                    key: [found for one in chosen if (found := self._done[key, one])]
+                    for key, chosen in wanted.items()
+                }
+            for track in sorted(missing):
+                self._make_track(track, missing[track])
+                done += len(missing[track])
+                if progress is not None:
+                    progress(done, total)
+
+    def remove_others(self, kept: Iterable[Excerpt]) -> None:
+        """Remove the files of excerpts that are not among these, and nothing else."""
+        stems = {(one.folder, one.stem) for one in kept}
+        for folder in self._folders.values():
+            place = self.out / EXCERPTS / folder
+            if not place.is_dir() or place.is_symlink():
+                continue
+            for name in sorted(os.listdir(place)):
+                stem = re.split(r"_(?:heard|original)\.|\.", name)[0]
+                if _FILE.fullmatch(name) and (folder, stem) not in stems:
+                    (place / name).unlink(missing_ok=True)
+
+    # ---- which ----
+
+    def _wanted(
+        self, exemplars: Mapping[Key, Sequence[Exemplar]], shown: int
+    ) -> dict[Key, list[Exemplar]]:
+        return {
+            key: [one for one in ranked if self._can_be_had(key, one)][:shown]
+            for key, ranked in exemplars.items()
+        }
+
+    def _can_be_had(self, key: Key, exemplar: Exemplar) -> bool:
+        """Whether it is done, or was not tried yet and its track is there."""
+        if (key, exemplar) not in self._done:
+            found = self._read(key, exemplar)
+            if found is None and self._stat(exemplar.track) is not None:
+                return True
+            self._done[key, exemplar] = found
+        return self._done[key, exemplar] is not None
+
+    def _missing(
+        self, wanted: Mapping[Key, Sequence[Exemplar]]
+    ) -> dict[str, list[tuple[Key, Exemplar]]]:
+        """Those that are not done, by track."""
+        missing: dict[str, list[tuple[Key, Exemplar]]] = {}
+        for key, chosen in wanted.items():
+            for one in chosen:
+                if (key, one) not in self._done:
+                    missing.setdefault(one.track, []).append((key, one))
+        return missing
+
+    def _stat(self, track: str) -> os.stat_result | None:
+        """Of the file of a track; where there is none, that is said."""
+        try:
+            return os.stat(place_of(self.root, track, outside=self.outside))
+        except (OSError, ValueError) as error:
+            self._say(track, getattr(error, "strerror", None) or str(error))
+            return None
+
+    def _say(self, track: str, reason: str) -> None:
+        self.missing.setdefault(track, printable(reason))
+
+    # ---- what is there ----
+
+    def _place(self, key: Key, exemplar: Exemplar) -> tuple[str, str] | None:
+        """Folder and stem; None if the track is not there."""
+        found = self._stat(exemplar.track)
+        if found is None:
+            return None
+        decides = [
+            _VERSION, __version__, self.survey.settings, *self.settings, *key, exemplar.track,
+            found.st_size, found.st_mtime_ns, exemplar.start, exemplar.end,
+        ]
+        digest = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
+        return self._folders[key[0]], f"{key[1]}_{digest[:20]}"
+
+    def _files(self, folder: str, stem: str) -> list[Path]:
+        suffixes = (f"heard.{self.settings.audio_format}", "heard.png",
+                    f"original.{self.settings.audio_format}", "original.png")
+        return [self.out / EXCERPTS / folder / f"{stem}_{suffix}" for suffix in suffixes]
+
+    def _read(self, key: Key, exemplar: Exemplar) -> Excerpt | None:
+        """An excerpt that is there already."""
+        place = self._place(key, exemplar)
+        if place is None or not all(file.is_file() for file in self._files(*place)):
+            return None
+        try:
+            data = read_regular(
+                self.out / EXCERPTS / place[0] / f"{place[1]}.json", _MOST_RECORD_BYTES
+            )
+            record = parse_json(data.decode("utf-8"), most_chars=len(data), deepest=4)
+            return _excerpt_of(exemplar, *place, record)
+        except (OSError, LookupError, TypeError, ValueError, AttributeError):
+            return None  # not there, or not of ours: made again
+
+    # ---- making ----
+
+    def _make_track(self, track: str, wanted: Sequence[tuple[Key, Exemplar]]) -> None:
+        for key, exemplar in wanted:
+            self._done[key, exemplar] = None
+        windows: dict[tuple[float, float], list[tuple[Key, Exemplar]]] = {}
+        for key, exemplar in wanted:
+            windows.setdefault((exemplar.start, exemplar.end), []).append((key, exemplar))
+        try:
+            song = load_song(place_of(self.root, track, outside=self.outside), self._frontend)
+            for (start, end), here in sorted(windows.items(), key=lambda item: item[0]):
+                self._make_window(song, start, end, here)
+        except (FastdeconvError, OSError, ValueError) as error:
+            self._say(track, str(error))
+
+    def _make_window(
+        self, song: Song, start: float, end: float, wanted: Sequence[tuple[Key, Exemplar]]
+    ) -> None:
+        """One pass forward for all features that are wanted of this window."""
+        clip = _window(song, start, end)
+        if clip is None:
+            return self._say(wanted[0][1].track, "is shorter than it was for the survey")
+        trace = self.net.forward(clip.x)
+        sizes = [shape[1:] for shape in (clip.x.shape, *self.net.shapes(clip.x.shape))]
+        sounding = min(clip.samples.size, song.samples.size - round(start * song.sr))
+        window = _Window(clip, trace, sizes, sounding)
+        by_layer: dict[str, list[tuple[Key, Exemplar]]] = {}
+        for key, exemplar in wanted:
+            if self._is_same(window, key, exemplar):
+                by_layer.setdefault(key[0], []).append((key, exemplar))
+            else:
+                self._say(exemplar.track, "has changed since the survey")
+        for layer, here in by_layer.items():
+            step = max(1, _MOST_MAP_VALUES // clip.x.size)
+            for at in range(0, len(here), step):
+                part = here[at : at + step]
+                maps = deconvolve(
+                    trace, layer, [key[1] for key, _ in part],
+                    self.settings.rule, self.settings.start,  # type: ignore[arg-type]
+                )
+                for (key, exemplar), own in zip(part, maps):
+                    self._done[key, exemplar] = self._make_excerpt(window, key, exemplar, own)
+
+    def _is_same(self, window: _Window, key: Key, exemplar: Exemplar) -> bool:
+        """Whether the feature does here what it did when the survey was made."""
+        found = window.strongest(*key)[0]
+        return abs(found - exemplar.score) <= _SAME * abs(exemplar.score)
+
+    def _make_excerpt(
+        self, window: _Window, key: Key, exemplar: Exemplar, own: FloatArray
+    ) -> Excerpt | None:
+        place = self._place(key, exemplar)
+        if place is None:
+            return None
+        clip, mode = window.clip, self.settings.mode
+        cut = window.cut(self.net, *key)
+        part = clip.part(*cut.frames)
+        weights = clip.weights(own[None], mode)[:, slice(*cut.frames)]
+        told = Listener(part, mode).describe(weights)[0]
+        size = np.ascontiguousarray(np.abs(part.stft))
+        pictures = [heard_magnitude(weights[0].T, size, mode), size]
+        sounds = [auralise(clip, own[None], mode)[0][slice(*cut.samples)],
+                  clip.samples[slice(*cut.samples)]]
+        written = [_faded(sound, clip.sr) for sound in sounds]
+        peaks = [float(np.abs(sound).max(initial=0.0)) for sound in written]
+        gains = [peak_gain(peaks[0]), peak_gain(peaks[1]) if peaks[1] > 1 else 1.0]
+
+        folder = self.out / EXCERPTS / place[0]
+        folder.mkdir(parents=True, exist_ok=True)
+        files = self._files(*place)
+        for i in (0, 1):
+            data = encode(written[i], clip.sr, gains[i], self.settings.audio_format)
+            files[2 * i].write_bytes(data)
+            reference = float(pictures[i].max(initial=0.0))
+            write_png(files[2 * i + 1], levels(self._axis.loudest(pictures[i]), reference))
+        record = {
+            "begin": clip.start + cut.samples[0] / clip.sr,
+            "seconds": (cut.samples[1] - cut.samples[0]) / clip.sr,
+            "field": [*cut.times, *self._heights(cut.bins)],
+            "rms": [gain * _rms(sound) for gain, sound in zip(gains, written)],
+            "label": told["label"],
+            "numbers": {name: told[name] for name in NUMBERS},
+        }
+        replace_file(folder / f"{place[1]}.json", json.dumps(record, allow_nan=False) + "\n")
+        return _excerpt_of(exemplar, *place, record)
+
+    def _heights(self, bins: tuple[float, float] | None) -> tuple[float, float]:
+        """Places of these bins on the frequency axis; all of it if they are not known."""
+        if bins is None:
+            return 0.0, 1.0
+        width = self._frontend.sr / self._frontend.n_fft
+        low, high = (
+            min(1.0, max(0.0, self._axis.position(max(b * width, 1e-3)))) for b in bins
+        )
+        return low, high
+
+
+class _Cut(NamedTuple):
+    """What of a window is an excerpt."""
+
+    frames: tuple[int, int]
+    samples: tuple[int, int]
+    times: tuple[float, float]
+    """What the unit sees of them, as shares."""
+    bins: tuple[float, float] | None
+
+
+class _Window(NamedTuple):
+    """A window of a track, and what the network makes of it."""
+
+    clip: Clip
+    trace: Trace
+    sizes: Sequence[Any]
+    """(H, W) of the input and of every layer's output."""
+    sounding: int
+    """Samples before the silence with which the last window of a track is filled up."""
+
+    def strongest(self, layer: str, k: int) -> tuple[float, int, int]:
+        """The largest value of a feature, its row and its column.
+
+        What stands for silence behind the track does not count, as in a survey.
+        """
+        plane = self.trace[layer][k]
+        share = self.sounding / self.clip.samples.size
+        layout = self.clip.frontend.layout
+        heights, widths = plane.shape
+        if share < 1 and (layout[1] == "T" or layout[2] == "F"):
+            heights = max(1, math.ceil(heights * share))
+        elif share < 1:
+            widths = max(1, math.ceil(widths * share))
+        plane = plane[:heights, :widths]
+        row, column = divmod(int(plane.argmax()), widths)
+        return float(plane[row, column]), row, column
+
+    def cut(self, net: Network, layer: str, k: int) -> _Cut:
+        """What the strongest unit of a feature sees, and a little around it."""
+        clip, index = self.clip, net.layer_index(layer)
+        _, row, column = self.strongest(layer, k)
+        region = seen_by(net, index, (row, column), self.sizes)
+        frontend = clip.frontend
+        time_axis = frontend.layout[1:].find("T")
+        columns = clip.x.shape[1 + time_axis] if time_axis >= 0 else 1
+        seen = region[time_axis] if time_axis >= 0 else (0, 1)
+        frames, hop = clip.stft.shape[1], frontend.transform.hop_length
+        # Of a waveform the columns are samples.
+        first, last = (place * frames / columns for place in seen)
+        used = max(1, min(frames, -(-self.sounding // hop)))
+        around = _AROUND_SECONDS * clip.sr / hop
+        begin, end = first - around, last + around
+        short = max(0.0, _LEAST_SECONDS * clip.sr / hop - (end - begin)) / 2
+        begin, end = begin - short, end + short
+        begin, end = begin + max(0.0, -begin), end + max(0.0, -begin)
+        begin, end = begin - max(0.0, end - used), min(end, used)
+        cut = max(0, math.floor(begin)), min(used, math.ceil(end))
+        length = cut[1] - cut[0]
+        times = [min(1.0, max(0.0, (place - cut[0]) / length)) for place in (first, last)]
+        samples = cut[0] * hop, max(cut[0] * hop + 1, min(cut[1] * hop, self.sounding))
+        return _Cut(cut, samples, (times[0], times[1]), self._bins(region))
+
+    def _bins(self, region: Any) -> tuple[float, float] | None:
+        """Bins of the STFT that a part of the input is made of, where that can be said."""
+        frontend = self.clip.frontend
+        axis = frontend.layout[1:].find("F")
+        if frontend.kind != "stft" or axis < 0:
+            return None
+        below = 0 if frontend.bins is None else frontend.bins[0]
+        first, last = region[axis]
+        return below + first - 0.5, below + last - 0.5
+
+
+def _window(song: Song, start: float, end: float) -> Clip | None:
+    """The window of a survey again; None if the song does not reach it."""
+    first, last = round(start * song.sr), round(end * song.sr)
+    if last > song.samples.size + 1:
+        return None
+    if song.frontend.frames is not None:
+        return song.window(first)
+    clip = Clip(song.samples[first:last], song.sr, song.frontend)
+    clip.start = first / song.sr
+    return clip
+
+
+def place_of(root: str, track: str, *, outside: bool) -> str:
+    """The file of a track.
+
+    Raises
+    ------
+    ValueError
+        If that lies outside the root, which only `outside` allows.
+    """
+    parts = track.split("/")
+    if not outside and (os.path.isabs(track) or "\0" in track or ".." in parts):
+        raise ValueError("lies outside the root of the survey")
+    from ..survey.collection import path_of
+
+    return path_of(track, root)
+
+
+def _excerpt_of(exemplar: Exemplar, folder: str, stem: str, record: Mapping[str, Any]) -> Excerpt:
+    """An excerpt from its record; raises what reading a record of unknown content raises."""
+    numbers = {
+        name: None if record["numbers"][name] is None else _number(record["numbers"][name])
+        for name in NUMBERS
+    }
+    left, right, bottom, top = (_number(value) for value in record["field"])
+    heard_rms, original_rms = (_number(value) for value in record["rms"])
+    if not isinstance(record["label"], str):
+        raise TypeError("a label is text")
+    return Excerpt(
+        exemplar, folder, stem, _number(record["begin"]), _number(record["seconds"]),
+        (left, right, bottom, top), (heard_rms, original_rms), record["label"], numbers,
+    )
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError("found no number")
+    return float(value)
+
+
+def _faded(sound: FloatArray, sr: float) -> FloatArray:
+    """From silence and back to it, so that no cut is heard as a click."""
+    count = min(max(1, round(_FADE_SECONDS * sr)), sound.size // 2)
+    ramp = np.sin(np.arange(count, dtype=np.float32) * (np.pi / 2 / max(1, count))) ** 2
+    faded = sound.astype(np.float32)
+    faded[:count] *= ramp
+    faded[faded.size - count :] *= ramp[::-1]
+    return faded
+
+
+def _rms(sound: FloatArray) -> float:
+    return float(np.sqrt(np.square(sound, dtype=np.float64).mean())) if sound.size else 0.0

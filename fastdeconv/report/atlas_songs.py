@@ -1,0 +1,124 @@
+"""The tracks of a collection on an atlas: which features stand out in each, and its own page."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import printable
+from .atlas_tables import Key, Tables, TrackRow, means_by_track
+from .folder import EXPLANATION, read_manifest
+from .names import safe_name
+from .web import url
+
+__all__ = ["SONGS", "Songs", "songs_of"]
+
+#: The folder, in that of a survey, with what `fastdeconv explain` says of single tracks.
+SONGS = "songs"
+#: Tracks on the page at the most: what is searched must have been loaded.
+MOST_SONGS = 50_000
+
+# Of a track.
+_MOST_FEATURES = 6
+_LEAST_DEVIATIONS = 1.0
+
+
+@dataclass(frozen=True)
+class Songs:
+    """The tracks of a survey as a page shows them."""
+
+    of_excerpts: list[str]
+    """Tracks of which the page has excerpts, in order."""
+    listed: list[dict[str, Any]]
+    """Those that are searched: name, page, features that stand out."""
+    left_out: int
+    """How many are not listed."""
+    shares: dict[Key, float]
+    """Of every feature the share of tracks in which its mean is above 0, where that is known."""
+
+
+def songs_of(out: Path, tables: Tables, used: Iterable[str]) -> Songs:
+    """All of a survey's tracks.
+
+    Parameters
+    ----------
+    out : Path
+        The folder of the survey.
+    tables : Tables
+    used : iterable of str
+        Tracks of which the page has excerpts.
+    """
+    of_excerpts = sorted(set(used))
+    tracks = [track for track in tables.tracks if not track.is_error]
+    kept = tracks
+    if len(tracks) > MOST_SONGS:
+        first = set(of_excerpts)
+        kept = sorted(tracks, key=lambda track: track.track not in first)[:MOST_SONGS]
+        kept.sort(key=lambda track: track.track)
+    outstanding, shares = _outstanding(out, tables)
+    pages = _pages(out, tables.tracks)
+    listed = [
+        {
+            "name": printable(track.track),
+            "page": pages.get(track.track),
+            "features": outstanding.get(track.track, []),
+        }
+        for track in kept
+    ]
+    return Songs(of_excerpts, listed, len(tracks) - len(kept), shares)
+
+
+def _outstanding(out: Path, tables: Tables) -> tuple[dict[str, list[int]], dict[Key, float]]:
+    """Of every track the features whose mean is the most deviations above that of all windows.
+
+    Also of every feature the share of tracks in which it is active.
+    """
+    found = means_by_track(out)
+    if found is None or not found[0]:
+        return {}, {}
+    tracks, means = found
+    rows = tables.features.values()
+    usual = np.array([row.mean or 0.0 for row in rows])
+    spread = np.array([row.std or 0.0 for row in rows])
+    outstanding = {}
+    for track, own in zip(tracks, means):
+        deviations = np.divide(own - usual, spread, out=np.zeros(usual.size), where=spread > 0)
+        order = np.argsort(-deviations, kind="stable")[:_MOST_FEATURES]
+        outstanding[track] = [int(i) for i in order if deviations[i] >= _LEAST_DEVIATIONS]
+    shares = (means > 0).mean(axis=0)
+    return outstanding, {key: float(share) for key, share in zip(tables.features, shares)}
+
+
+def _pages(out: Path, tracks: Iterable[TrackRow]) -> dict[str, str]:
+    """The page of each track that was explained by itself, in the folder `SONGS`.
+
+    A result says the name of its file and not where it lay: a name that several tracks have
+    says nothing, nor do two results of the same name.
+    """
+    folder = out / SONGS
+    if not folder.is_dir():
+        return {}
+    found: dict[str, list[str]] = {}
+    for name in sorted(os.listdir(folder)):
+        if safe_name(name, "") != name:
+            continue
+        try:
+            manifest = read_manifest(folder / name, EXPLANATION)
+        except ValueError:
+            continue
+        source = None if manifest is None else manifest.get("source")
+        if isinstance(source, str) and (folder / name / "index.html").is_file():
+            found.setdefault(source, []).append(url(SONGS, name, "index.html"))
+    names = {track.track: track.track.rsplit("/", 1)[-1] for track in tracks}
+    counts = Counter(names.values())
+    return {
+        track: found[name][0]
+        for track, name in names.items()
+        if counts[name] == 1 and len(found.get(name, ())) == 1
+    }

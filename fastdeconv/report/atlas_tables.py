@@ -1,0 +1,385 @@
+"""The tables of a survey as an atlas needs them, read with care.
+
+Anybody may have written them. Nothing here is trusted as a path or as HTML, and a small file
+that unpacks to something huge is refused before it is read.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..audio.frontend import plain_record
+from ..errors import FastdeconvError, ParameterError, printable, shown
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+__all__ = [
+    "TAGS_KEPT", "Association", "Companion", "Exemplar", "FeatureRow", "Key", "Survey", "Tables",
+    "TrackRow", "means_by_track", "read_survey",
+]
+
+Key = tuple[str, int]
+"""A layer and the number of a feature of it."""
+
+#: Associations with tags that are kept of a feature, the strongest.
+TAGS_KEPT = 20
+
+_MOST_ROWS = 20_000_000
+_LONGEST_TEXT = 4096  # characters; the longest path that Linux opens
+_MOST_CHARACTERS = 1 << 30  # of a column
+_CONTROL = "control"
+_STORED = {"k": "feature"}
+
+
+class Survey(NamedTuple):
+    """What ``survey.json`` says, as far as an atlas needs it."""
+
+    name: str | None
+    """Of the network."""
+    classes: tuple[str, ...]
+    frontend: dict[str, Any]
+    layers: dict[str, int]
+    """Features of every layer, in the order of the tables."""
+    edges: NDArray[np.float64]
+    """Of all histograms."""
+    root: str
+    settings: dict[str, Any]
+    left_out: tuple[str, ...]
+    """Attributes of the user's table that nothing is said about, and why."""
+
+
+class FeatureRow(NamedTuple):
+    """A row of ``features.parquet``."""
+
+    layer: str
+    k: int
+    n: int
+    mean: float | None
+    std: float | None
+    p50: float | None
+    p90: float | None
+    p99: float | None
+    max: float | None
+    active: float | None
+    silent: bool
+    histogram: NDArray[np.int64]
+    """Of the maxima of windows, see `Survey.edges`."""
+
+
+class Exemplar(NamedTuple):
+    """A row of ``exemplars.parquet``, without layer and feature."""
+
+    track: str
+    start: float
+    end: float
+    at: float
+    score: float
+    label: str | None
+
+
+class Companion(NamedTuple):
+    """A feature that fires with another one."""
+
+    layer: str
+    k: int
+    r: float
+
+
+class Association(NamedTuple):
+    """How a feature goes together with a column of the user's table."""
+
+    attribute: str
+    kind: str
+    value: float
+    low: float | None
+    high: float | None
+    label: str | None
+    n: int
+    q: float | None
+    effect: float
+    """How strong it is, 0 to 1, the same for all kinds: the size of a correlation; of an AUC how
+    far it is from chance; of a share of variance its root, the correlation ratio."""
+    in_control: bool | None
+    """Whether some feature of this layer in the untrained network goes with it as strongly; None
+    where no control was run."""
+
+
+class TrackRow(NamedTuple):
+    """A row of ``tracks.parquet``."""
+
+    track: str
+    windows: int
+    duration: float
+    is_error: bool
+
+
+@dataclass(frozen=True)
+class Tables:
+    """All of a survey that an atlas shows; of features and tracks in the order of the tables."""
+
+    survey: Survey
+    features: dict[Key, FeatureRow]
+    exemplars: dict[Key, list[Exemplar]]
+    """The largest activation first."""
+    together: dict[Key, list[Companion]]
+    associations: dict[Key, list[Association]]
+    """The strongest first, `TAGS_KEPT` at the most."""
+    attributes: dict[str, str]
+    """Columns of the user's table and of which kind they are."""
+    has_control: bool
+    """Whether the same was computed of an untrained network."""
+    tracks: list[TrackRow]
+    tags: dict[str, dict[str, float | str]]
+    """The user's table: attribute -> track -> number or label."""
+
+
+def read_survey(out: Path) -> Tables:
+    """All tables of a survey.
+
+    Raises
+    ------
+    ParameterError
+        If there is no survey, it is not complete, or one of its files is damaged; names the file.
+    """
+    from ..survey.record import checked_record
+
+    record = checked_record(out)
+    if record["counts"] is None:
+        raise ParameterError(
+            f"{printable(str(out))}: the survey is not complete; run its command again to go on"
+        )
+    survey = _survey_of(record, str(out / "survey.json"))
+
+    def read(name: str, *, needed: bool = False) -> pa.Table | None:
+        return _read(out, record, name, needed=needed)
+
+    features = _features(
+        read("features", needed=True), survey.layers, out / "features.parquet"
+    )
+    control = _read_control(out / _CONTROL)
+    attributes, associations = _associations(read("attributes"), control)
+    return Tables(
+        survey, features,
+        _exemplars(read("exemplars", needed=True), out / "exemplars.parquet"),
+        _together(read("together")),
+        associations, attributes, control is not None,
+        _tracks(read("tracks", needed=True)), _tags(read("tags")),
+    )
+
+
+def means_by_track(out: Path) -> tuple[list[str], NDArray[np.float32]] | None:
+    """Of every track the mean activation of all features, (tracks, features).
+
+    None of a survey that keeps no rows, or whose shards are not there any more.
+    """
+    from ..survey.record import checked_record, shards_of_record
+    from ..survey.store import shard_path
+    from ..survey.tables import means_of_tracks
+
+    record = checked_record(out)
+    tracks = _read(out, record, "tracks", needed=True)
+    shards = shards_of_record(out, record, tracks)
+    places = [shard_path(out, name) for names in shards.names for name in names]
+    if not shards.rows or not all(place.is_file() for place in places):
+        return None
+    return means_of_tracks(shards)
+
+
+def _survey_of(record: Mapping[str, Any], where: str) -> Survey:
+    from ..survey.schema import EDGES
+
+    network = record["network"]
+    texts = [network["name"] or "", *network["classes"], *record["features"], record["root"]]
+    longest = max(map(len, texts))
+    if longest > _LONGEST_TEXT:
+        raise ParameterError(f"{printable(where)}: it has a text of {longest} characters")
+    try:
+        frontend = plain_record(record["frontend"])
+    except FastdeconvError as error:
+        raise ParameterError(f"{printable(where)}: frontend: {error}") from None
+    return Survey(
+        network["name"], tuple(network["classes"]), frontend, dict(record["features"]), EDGES,
+        record["root"], dict(record["settings"]), tuple(record["left_out"]),
+    )
+
+
+# --- one table each ------------------------------------------------------------------------
+
+
+def _features(
+    table: pa.Table, layers: Mapping[str, int], path: Path
+) -> dict[Key, FeatureRow]:
+    found = {}
+    for values in _rows(table, [_STORED.get(name, name) for name in FeatureRow._fields]):
+        row = FeatureRow(*values)
+        histogram = np.asarray(row.histogram, np.int64)
+        found[row.layer, row.k] = row._replace(histogram=histogram)
+    if list(found) != [(layer, k) for layer, count in layers.items() for k in range(count)]:
+        raise _damaged(path, "its rows are not those of the features of survey.json, in order")
+    return found
+
+
+def _exemplars(table: pa.Table, path: Path) -> dict[Key, list[Exemplar]]:
+    ranked: dict[Key, list[tuple[int, Exemplar]]] = {}
+    for layer, k, rank, *values in _rows(table, ["layer", "feature", "rank", *Exemplar._fields]):
+        one = Exemplar(*values)
+        numbers = one.start, one.end, one.at, one.score
+        if not all(map(math.isfinite, numbers)) or not 0 <= one.start < one.end:
+            raise _damaged(path, f"found the times and score {shown(numbers)}")
+        ranked.setdefault((layer, k), []).append((rank, one))
+    return {
+        key: [one for _, one in sorted(own, key=lambda pair: pair[0])]
+        for key, own in ranked.items()
+    }
+
+
+def _together(table: pa.Table | None) -> dict[Key, list[Companion]]:
+    found: dict[Key, list[Companion]] = {}
+    if table is not None:
+        names = ["layer", "feature", "other_layer", "other_feature", "r"]
+        for layer, k, *values in _rows(table, names):
+            found.setdefault((layer, k), []).append(Companion(*values))
+    return {key: sorted(own, key=lambda one: -one.r) for key, own in found.items()}
+
+
+def _associations(
+    table: pa.Table | None, control: Mapping[tuple[str, str], float] | None
+) -> tuple[dict[str, str], dict[Key, list[Association]]]:
+    """The kinds of the attributes, and of every feature the strongest associations."""
+    if table is None:
+        return {}, {}
+    fields = [name for name in Association._fields if name not in ("effect", "in_control")]
+    table = table.select(["layer", "feature", *fields])
+    kinds = dict(zip(table["attribute"].to_pylist(), table["kind"].to_pylist(), strict=True))
+    effects = _effects(table)
+    found: dict[Key, list[Association]] = {}
+    for i in _strongest(table, effects):
+        layer, k, *values = (column[i].as_py() for column in table.columns)
+        row = dict(zip(fields, values, strict=True))
+        floor = None if control is None else control.get((layer, row["attribute"]), 0.0)
+        found.setdefault((layer, k), []).append(Association(
+            effect=float(effects[i]),
+            in_control=None if floor is None else bool(effects[i] <= floor), **row,
+        ))
+    return kinds, found
+
+
+def _effects(table: pa.Table) -> NDArray[np.float64]:
+    """How strong every association is, see `Association.effect`; NaN where there is none."""
+    kind = np.array(table["kind"].to_pylist(), object)
+    value = np.array(table["value"].to_pylist(), np.float64)
+    with np.errstate(invalid="ignore"):
+        of_classes = np.where(kind == "auc", np.abs(2 * value - 1), np.sqrt(np.maximum(value, 0)))
+        return np.where(kind == "r", np.abs(value), of_classes)
+
+
+def _strongest(table: pa.Table, effects: NDArray[np.float64]) -> list[int]:
+    """Rows to keep, the strongest first; of every feature `TAGS_KEPT` at the most."""
+    order = np.argsort(-effects, kind="stable")  # NaN comes last
+    seen: dict[tuple[Any, Any], int] = {}
+    layers, numbers = table["layer"].to_pylist(), table["feature"].to_pylist()
+    kept = []
+    for i in order[: np.count_nonzero(np.isfinite(effects))].tolist():
+        key = layers[i], numbers[i]
+        seen[key] = seen.get(key, 0) + 1
+        if seen[key] <= TAGS_KEPT:
+            kept.append(i)
+    return kept
+
+
+def _read_control(folder: Path) -> dict[tuple[str, str], float] | None:
+    """Of every layer and attribute the strongest association in the untrained network."""
+    from ..survey.record import checked_record
+
+    if not (folder / "attributes.parquet").exists():
+        return None
+    table = _read(folder, checked_record(folder), "attributes", needed=True)
+    found: dict[tuple[str, str], float] = {}
+    for (layer, attribute), effect in zip(
+        _rows(table, ["layer", "attribute"]), _effects(table).tolist(), strict=True
+    ):
+        if math.isfinite(effect):
+            found[layer, attribute] = max(found.get((layer, attribute), 0.0), effect)
+    return found
+
+
+def _tracks(table: pa.Table) -> list[TrackRow]:
+    return [
+        TrackRow(track, windows, duration, error is not None)
+        for track, windows, duration, error in _rows(
+            table, ["track", "windows", "duration", "error"]
+        )
+    ]
+
+
+def _tags(table: pa.Table | None) -> dict[str, dict[str, float | str]]:
+    found: dict[str, dict[str, float | str]] = {}
+    if table is not None:
+        for track, attribute, number, label in _rows(
+            table, ["track", "attribute", "number", "label"]
+        ):
+            value = number if label is None else label
+            if value is not None:
+                found.setdefault(attribute, {})[track] = value
+    return found
+
+
+# --- Parquet -------------------------------------------------------------------------------
+
+
+def _read(folder: Path, record: Mapping[str, Any], name: str, *, needed: bool) -> Any:
+    """A table of a survey; None if it is not there and not `needed`."""
+    from ..survey.record import read_named_table
+
+    path = folder / f"{name}.parquet"
+    if not needed and not path.exists():
+        return None
+    if path.exists():
+        _check_size(path)
+    return read_named_table(folder, dict(record), name)
+
+
+def _check_size(path: Path) -> None:
+    """Refuse what is larger than a table of ours, before it is unpacked."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    try:
+        with path.open("rb") as file:
+            schema = pq.read_schema(file)
+            texts = [field.name for field in schema if pa.types.is_string(field.type)]
+            # A text that a file repeats a million times is there once.
+            parquet = pq.ParquetFile(file, read_dictionary=texts)
+            if parquet.metadata.num_rows > _MOST_ROWS:
+                rows = parquet.metadata.num_rows
+                raise _damaged(path, f"it has {rows} rows, over the limit of {_MOST_ROWS}")
+            for name in texts:
+                total = 0
+                for chunk in parquet.read(columns=[name]).column(0).chunks:
+                    lengths = pc.utf8_length(chunk.dictionary)
+                    longest = pc.max(lengths).as_py() or 0
+                    if longest > _LONGEST_TEXT:
+                        raise _damaged(path, f"{shown(name)} has a text of {longest} characters")
+                    total += pc.sum(lengths.take(chunk.indices.drop_null())).as_py() or 0
+                if total > _MOST_CHARACTERS:
+                    raise _damaged(path, f"{shown(name)} has {total} characters")
+    except (pa.ArrowException, OSError) as error:
+        raise _damaged(path, getattr(error, "strerror", None) or str(error)) from None
+
+
+def _rows(table: pa.Table, names: list[str]) -> Any:
+    """The rows of some columns as tuples of Python values."""
+    return zip(*(table[name].to_pylist() for name in names), strict=True)
+
+
+def _damaged(path: Path, reason: str) -> ParameterError:
+    return ParameterError(f"{printable(str(path))}: {reason}")
