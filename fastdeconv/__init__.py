@@ -41,6 +41,8 @@ _EXPORTS = {
     "chord_stimuli": ".analysis.stimuli",
     "read_stimuli": ".analysis.stimuli",
     "Stimulus": ".analysis.stimuli",
+    "occlude": ".belief.occlusion",
+    "Occlusion": ".belief.occlusion",
     "explain": ".explanation",
     "Explanation": ".explanation",
     "overview": ".report.overview",
@@ -70,6 +72,8 @@ if TYPE_CHECKING:
     from .audio.clip import Clip as Clip
     from .audio.clip import load_clip as load_clip
     from .audio.frontend import Frontend as Frontend
+    from .belief.occlusion import Occlusion as Occlusion
+    from .belief.occlusion import occlude as occlude
     from .deconvnet.projection import deconvolve as deconvolve
     from .deconvnet.trace import Trace as Trace
     from .errors import ArchiveError as ArchiveError
