@@ -173,11 +173,13 @@ def plan(
     precision: str,
 ) -> Plan:
     """What `explain` is asked for, with the clip read and the features chosen."""
+    from .audio.clip import open_clip
+
     if not isinstance(mode, str) or mode not in _MODES:
         raise ParameterError(f"mode must be 'mask' or 'phase', found {shown(mode)}")
     network = open_network(net)
     chosen = _choose_features(network, layers, features)
-    clip = _open_clip(source, network, offset)
+    clip = open_clip(source, network.frontend, offset)
     shapes = _shapes(network, clip)
     numbers = {
         layer: list(range(shapes[network.layer_index(layer)][0])) if wanted is None else wanted
@@ -787,21 +789,6 @@ def _choose_features(
         )
     numbers = {layer: as_list("features", wanted) for layer, wanted in features.items()}
     return {layer: numbers.get(layer) for layer in chosen}
-
-
-def _open_clip(source: Any, network: Network, offset: float) -> Clip:
-    from .audio.clip import Clip, load_clip
-
-    if isinstance(source, Clip):
-        if offset:
-            raise ParameterError("offset is for files: cut the samples before making the Clip")
-        return source
-    if network.frontend is None:
-        raise ParameterError(
-            "the network does not say how sound becomes its input: give it a front end, "
-            "Network(..., frontend=Frontend(...)), or pass a Clip made with one"
-        )
-    return load_clip(source, network.frontend, offset=offset)
 
 
 def _file_name(source: Any) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,14 +12,15 @@ from numpy.typing import NDArray
 
 from ..audio.clip import Clip, as_clip
 from ..deconvnet.boxes import Boxes, forward_changed
-from ..deconvnet.scores import class_number, log_odds, output_kind, score_layer, scores_of
+from ..deconvnet.scores import score_layer, scores_of
 from ..deconvnet.trace import Trace
 from ..errors import ParameterError, enough_memory, shown
-from ..network.choosing import as_list, choose_layers, open_network
+from ..network.choosing import choose_layers, open_network
 from ..network.network import Network
 from .grid import Grid, Patches, as_fill
+from .targets import Target, chosen_classes, decision_kind, target_scores
 
-__all__ = ["Occlusion", "chosen_classes", "decision_kind", "occlude", "occlude_trace"]
+__all__ = ["Occlusion", "occlude", "occlude_trace"]
 
 Array = NDArray[Any]
 Numbers = NDArray[np.float64]
@@ -156,41 +157,45 @@ def occlude(
     network.shapes(clip.x.shape)
     with enough_memory("this occlusion: take larger patches, fewer layers or a shorter clip"):
         trace = network.forward(clip.x)
-        numbers = chosen_classes(trace, classes)
-        return occlude_trace(trace, grid, patches, filled, names, numbers)
+        kind = decision_kind(network)
+        targets = [
+            Target(name, number, kind)
+            for name, number in chosen_classes(trace, classes).items()
+        ]
+        return occlude_trace(trace, grid, patches, filled, names, targets)
 
 
 def occlude_trace(
     trace: Trace, grid: Grid, patches: Patches, filled: Array, layers: list[str],
-    classes: dict[str, int],
+    targets: Sequence[Target],
 ) -> Occlusion:
     """`occlude` for a forward pass that has been made."""
     net, count = trace.network, len(patches.bins) * len(patches.frames)
     places = {name: net.layer_index(name) for name in layers}
     sums = {name: _sums(trace.activation(i)) for name, i in places.items()}
     drops = {name: np.zeros((len(own), count)) for name, own in sums.items()}
-    kind, scores = decision_kind(net), scores_of(trace)
-    numbers = list(classes.values())
-    odds = _mean_odds(kind, scores)[numbers]
-    class_drops = np.zeros((len(numbers), count))
-    wanted = {*places.values()} | ({score_layer(net)} if numbers else set())
+    scores = scores_of(trace)
+    before = target_scores(targets, scores)
+    lost = np.zeros((len(targets), count))
+    wanted = {*places.values()} | ({score_layer(net)} if targets else set())
     for part, boxes in _changed(trace, grid, patches, filled, wanted):
         for name, index in places.items():
             found = boxes[index]
-            before = found.of(trace.activation(index))
             # Differences first: places that are as before count exactly nothing.
-            lost = np.subtract(before, found.values, dtype=np.float64)
-            drops[name][:, part] = lost.sum(axis=(2, 3))
-        if numbers:
+            less = np.subtract(
+                found.of(trace.activation(index)), found.values, dtype=np.float64
+            )
+            drops[name][:, part] = less.sum(axis=(2, 3))
+        if targets:
             changed = _whole(trace, score_layer(net), boxes[score_layer(net)])
             for p, values in enumerate(changed):
-                now = _mean_odds(kind, values.reshape(scores.shape))[numbers]
-                class_drops[:, part.start + p] = odds - now
+                now = target_scores(targets, values.reshape(scores.shape))
+                lost[:, part.start + p] = before - now
     return Occlusion(
         patches.bins, patches.frames, sums,
         {name: found.reshape(-1, *patches.shape) for name, found in drops.items()},
-        dict(zip(classes, odds.tolist())),
-        {name: found.reshape(patches.shape) for name, found in zip(classes, class_drops)},
+        {target.name: float(score) for target, score in zip(targets, before)},
+        {target.name: found.reshape(patches.shape) for target, found in zip(targets, lost)},
     )
 
 
@@ -226,34 +231,3 @@ def _whole(trace: Trace, index: int, boxes: Boxes) -> Iterator[Array]:
 
 def _sums(planes: Array) -> Numbers:
     return np.asarray(planes.sum(axis=(1, 2), dtype=np.float64))
-
-
-def _mean_odds(kind: str, scores: Numbers) -> Numbers:
-    return log_odds(kind, scores).mean(axis=(1, 2))
-
-
-def decision_kind(net: Network) -> str:
-    """How scores become probabilities; softmax where the network does not say."""
-    return output_kind(net) or "softmax"
-
-
-def chosen_classes(trace: Trace, classes: str | Iterable[str] | None) -> dict[str, int]:
-    """The classes asked for with their numbers, or all.
-
-    Raises
-    ------
-    ParameterError
-        If there is no such class; lists those there are.
-    """
-    count = trace.activation(len(trace.network.layers) - 1).shape[0]
-    known = list(trace.network.classes or map(str, range(count)))
-    if classes is None:
-        return {name: number for number, name in enumerate(known)}
-    asked = [classes] if isinstance(classes, str) else as_list("classes", classes)
-    chosen = {}
-    for name in asked:
-        if not isinstance(name, str):
-            raise ParameterError(f"classes must be names, found {shown(name)}")
-        number = class_number(trace.network, count, name)
-        chosen[known[number]] = number
-    return chosen

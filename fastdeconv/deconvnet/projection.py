@@ -12,13 +12,15 @@ from ..arrays import as_array, as_index
 from ..audio._checks import as_choice
 from ..errors import BackendError, ParameterError, enough_memory, shown
 from ..kernels.dispatch import get_backend, get_num_threads, has_bf16
-from .layerwise import RULES
+from ..network import layers as nn
+from .joins import backward_join
+from .layerwise import RULES, Arithmetic, backward_layer
 from .overflow import bounds_back, check_overflow, is_safe, without_warnings
 from .run import Run
 from .scores import class_number, class_start
 from .trace import Trace
 
-__all__ = ["checked_features", "deconvolve", "deconvolve_from"]
+__all__ = ["checked_features", "deconvolve", "deconvolve_from", "gradient_at"]
 
 Array = NDArray[Any]
 
@@ -160,6 +162,40 @@ def deconvolve_from(
     if not is_safe(bounds_back(trace.network, index, largest, trace.bound)):
         check_overflow(out, f"a map of {trace.network.layers[index].label}")
     return out
+
+
+def gradient_at(trace: Trace, index: int, values: Array, layer: int) -> Array:
+    """Values at the output of layer `index`, taken back by their gradient to that of a layer
+    below it, and no further.
+
+    Parameters
+    ----------
+    trace : Trace
+    index, layer : int
+    values : array, shape (K, C, h, w)
+
+    Returns
+    -------
+    array, shape (K, C', h', w')
+    """
+    net, arithmetic = trace.network, Arithmetic(get_backend(), get_num_threads())
+    sent: dict[int, Array] = {index: values.astype(arithmetic.dtype)}
+    with without_warnings():
+        for at in range(index, layer, -1):
+            R = sent.pop(at, None)
+            if R is None:
+                continue
+            sources = net.sources[at]
+            if isinstance(net.layers[at], nn.Joining):
+                each = backward_join(
+                    net.layers[at], [trace.activation(source) for source in sources], R
+                )
+            else:
+                each = [backward_layer(trace, at, R, "gradient", arithmetic)]
+            for source, part in zip(sources, each):
+                sent[source] = sent[source] + part if source in sent else part
+    shape = len(values), *trace.activation(layer).shape
+    return sent.get(layer, np.zeros(shape, arithmetic.dtype))
 
 
 def _is_max(start: Any) -> bool:

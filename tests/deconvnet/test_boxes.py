@@ -27,7 +27,8 @@ NETWORKS: dict[str, list[dict[str, Any]]] = {
         {"type": "flatten"}, {"type": "linear", "out": 3},
     ],
     "windows of all kinds": [
-        {"type": "conv2d", "out": 4, "kernel": (5, 3), "stride": (2, 1), "padding": ((1, 2), (0, 2))},
+        {"type": "conv2d", "out": 4, "kernel": (5, 3), "stride": (2, 1),
+         "padding": ((1, 2), (0, 2))},
         {"type": "elu"},
         {"type": "max_pool2d", "kernel_size": 3, "stride": 2, "padding": 1},
         {"type": "conv2d", "out": 6, "kernel": (3, 2), "dilation": (2, 1), "padding": "same",
