@@ -56,10 +56,12 @@ def plan(
     precision: str,
 ) -> Plan:
     """What `explain` is asked for, with the clip read and the features chosen."""
+    from .audio.clip import open_clip
+
     check_mode(mode)
     network = open_network(net)
     chosen = choose_features(network, layers, features)
-    clip = _open_clip(source, network, offset)
+    clip = open_clip(source, network.frontend, offset)
     counts = layer_counts(network, clip)
     numbers = {
         layer: wanted if isinstance(wanted, list) else list(range(counts[layer]))
@@ -199,21 +201,6 @@ def _as_wanted(features: Any) -> list[int] | str | None:
     if isinstance(features, str):
         raise ParameterError(f"features must be numbers or 'all', found {shown(features)}")
     return as_list("features", features)
-
-
-def _open_clip(source: Any, network: Network, offset: float) -> Clip:
-    from .audio.clip import Clip, load_clip
-
-    if isinstance(source, Clip):
-        if offset:
-            raise ParameterError("offset is for files: cut the samples before making the Clip")
-        return source
-    if network.frontend is None:
-        raise ParameterError(
-            "the network does not say how sound becomes its input: give it a front end, "
-            "Network(..., frontend=Frontend(...)), or pass a Clip made with one"
-        )
-    return load_clip(source, network.frontend, offset=offset)
 
 
 def file_name(source: Any) -> str | None:

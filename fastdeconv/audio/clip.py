@@ -31,7 +31,7 @@ from .scaling import scaled
 
 __all__ = [
     "LEAST_SAMPLES", "Clip", "as_clip", "at_rate", "check_finite", "check_frontend", "load_clip",
-    "native_samples",
+    "native_samples", "open_clip",
 ]
 
 FloatArray = NDArray[np.float32]
@@ -536,3 +536,34 @@ def load_clip(
         raise named(error, name) from error
     clip.start = start
     return clip
+
+
+def open_clip(source: Any, frontend: Frontend | None, offset: float = 0.0) -> Clip:
+    """A clip from itself, or from what `load_clip` takes.
+
+    Parameters
+    ----------
+    source : Clip, or what `load_clip` takes
+        A clip is used as it is, with its own front end.
+    frontend : Frontend or None
+        That of the network.
+    offset : float
+        Where the clip begins, in seconds.
+
+    Raises
+    ------
+    ParameterError
+        If there is no front end to make a clip with, or a clip is given an offset.
+    AudioError
+        If `source` cannot be used as sound.
+    """
+    if isinstance(source, Clip):
+        if offset:
+            raise ParameterError("offset is for files: cut the samples before making the Clip")
+        return source
+    if frontend is None:
+        raise ParameterError(
+            "the network does not say how sound becomes its input: give it a front end, "
+            "Network(..., frontend=Frontend(...)), or pass a Clip made with one"
+        )
+    return load_clip(source, frontend, offset=offset)

@@ -12,20 +12,20 @@ from ..arrays import as_array, as_index
 from ..audio._checks import as_choice
 from ..errors import BackendError, ParameterError, enough_memory, shown
 from ..kernels.dispatch import get_backend, get_num_threads, has_bf16
-from .layerwise import RULES
+from ..network import layers as nn
+from .joins import backward_join
+from .layerwise import RULES, Arithmetic, backward_layer
 from .overflow import bounds_back, check_overflow, is_safe, without_warnings
 from .run import Run
-from .scores import class_start
+from .scores import class_number, class_start
 from .trace import Trace
 
-__all__ = ["checked_features", "deconvolve"]
+__all__ = ["checked_features", "deconvolve", "deconvolve_from", "gradient_at"]
 
 Array = NDArray[Any]
 
 _STARTS = ("map", "max", "one")
 _CLASS = "class:"
-_CLASS_DIGITS = 9
-"""More digits are no index of a class; Python refuses to read thousands of them."""
 
 
 @enough_memory("these maps: take a shorter clip or fewer features at a time")
@@ -105,7 +105,8 @@ def deconvolve(
     if isinstance(layer, str) and layer.startswith(_CLASS):
         if features is not None:
             raise ParameterError(f"{shown(layer)} is one feature already: leave features out")
-        number = _class_number(trace, layer[len(_CLASS) :])
+        count = trace.activation(len(net.layers) - 1).shape[0]
+        number = class_number(net, count, layer[len(_CLASS) :])
         index, feature, values = class_start(trace, number, strongest=_is_max(start))
         chosen = np.array([feature])
         if not isinstance(start, str) or start not in _STARTS:
@@ -130,6 +131,73 @@ def deconvolve(
     return out
 
 
+def deconvolve_from(
+    trace: Trace, index: int, values: Array, rule: str
+) -> NDArray[np.float32]:
+    """Values at the output of layer `index`, in all of its channels, projected to the input.
+
+    Parameters
+    ----------
+    trace : Trace
+    index : int
+        Of the layer.
+    values : array, shape (K, C, h, w)
+        What each of K projections starts from.
+    rule : {"deconvnet", "guided", "gradient"}
+
+    Returns
+    -------
+    array of float32, shape (K, C, H, W)
+
+    Raises
+    ------
+    ParameterError
+        If maps overflow float32.
+    """
+    run = Run(trace, rule, get_backend(), get_num_threads(), False)
+    out = np.empty((len(values), *trace.x.shape), np.float32)
+    with without_warnings():
+        run.project(index, np.arange(len(values)), values, out, sparse=False)
+    largest = float(np.abs(values).max(initial=0))
+    if not is_safe(bounds_back(trace.network, index, largest, trace.bound)):
+        check_overflow(out, f"a map of {trace.network.layers[index].label}")
+    return out
+
+
+def gradient_at(trace: Trace, index: int, values: Array, layer: int) -> Array:
+    """Values at the output of layer `index`, taken back by their gradient to that of a layer
+    below it, and no further.
+
+    Parameters
+    ----------
+    trace : Trace
+    index, layer : int
+    values : array, shape (K, C, h, w)
+
+    Returns
+    -------
+    array, shape (K, C', h', w')
+    """
+    net, arithmetic = trace.network, Arithmetic(get_backend(), get_num_threads())
+    sent: dict[int, Array] = {index: values.astype(arithmetic.dtype)}
+    with without_warnings():
+        for at in range(index, layer, -1):
+            R = sent.pop(at, None)
+            if R is None:
+                continue
+            sources = net.sources[at]
+            if isinstance(net.layers[at], nn.Joining):
+                each = backward_join(
+                    net.layers[at], [trace.activation(source) for source in sources], R
+                )
+            else:
+                each = [backward_layer(trace, at, R, "gradient", arithmetic)]
+            for source, part in zip(sources, each):
+                sent[source] = sent[source] + part if source in sent else part
+    shape = len(values), *trace.activation(layer).shape
+    return sent.get(layer, np.zeros(shape, arithmetic.dtype))
+
+
 def _is_max(start: Any) -> bool:
     return isinstance(start, str) and start == "max"
 
@@ -142,18 +210,6 @@ def _wants_bf16(precision: str, backend: Any) -> bool:
             f"(instruction set avx512); this is back end {backend.name!r}"
         )
     return precision == "bf16"
-
-
-def _class_number(trace: Trace, name: str) -> int:
-    """The number of a class from its name, or from the number itself."""
-    classes = trace.network.classes or ()
-    if name in classes:
-        return classes.index(name)
-    count = trace.activation(len(trace.network.layers) - 1).shape[0]
-    if name.isascii() and name.isdigit() and len(name) <= _CLASS_DIGITS and int(name) < count:
-        return int(name)
-    known = ", ".join(map(shown, classes)) or f"none named (use class:0 to class:{count - 1})"
-    raise ParameterError(f"there is no class {shown(name)}; classes: {known}")
 
 
 def checked_features(layer: str, count: int, features: Sequence[int] | None) -> NDArray[np.intp]:

@@ -117,8 +117,9 @@ class Run:
     def project(
         self, index: int, features: NDArray[np.intp], values: Array, out: Array, sparse: bool
     ) -> None:
-        """Project `values` (K, H, W) of layer `index` into `out` (K, C, H, W).
+        """Project `values` of layer `index` into `out` (K, C, H, W).
 
+        They are (K, H, W), one map a feature, or (K, C, h, w), in all channels of the layer.
         `sparse`: it may pay to look where they are zero.
         """
         if self.lanes is not None:
@@ -127,7 +128,7 @@ class Run:
                 run = Run(trace, self.rule, self.backend, self.num_threads, self.bf16)
                 run.project(index, features, values, out, sparse)
                 return
-        sounding = values.any(axis=(1, 2))
+        sounding = values.any(axis=tuple(range(1, values.ndim)))
         out[~sounding] = 0
         rows = np.flatnonzero(sounding)
         if not len(rows):
@@ -135,7 +136,10 @@ class Run:
         if len(rows) < len(values):
             features, values = features[rows], values[rows]
         maps = values.astype(self.arithmetic.dtype, copy=False)
-        starts = self.starts.of(index, maps, features)
+        if maps.ndim == 4:
+            starts = [Start(index, maps, is_first=False, as_planes=True)]
+        else:
+            starts = self.starts.of(index, maps, features)
         if self._is_single(starts):
             self._project_single(starts[0], features, rows, out)
             return
@@ -214,7 +218,8 @@ class Run:
                 job = First(start.maps, features, conv, Post(), self.bf16)
                 sent[self.facts.below(start.layer)].append(_Job(job))
             else:
-                sent[start.layer].append(_Maps(start.maps))
+                has_channels = start.maps.ndim == 4
+                sent[start.layer].append(start.maps if has_channels else _Maps(start.maps))
         lasts = [leg for leg in way.legs if -1 in leg.sources]
         for leg in way.legs:
             came = sent.pop(leg.top)

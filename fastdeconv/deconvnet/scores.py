@@ -6,17 +6,25 @@ places (a score for every frame), the score of a class is the mean over them.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import ParameterError, shown
 from ..network import layers as nn
 from ..network.network import Network
 from .layerwise import probabilities
 from .trace import Trace
 
-__all__ = ["ClassScore", "ClassStart", "class_scores", "class_start"]
+__all__ = [
+    "ClassScore", "ClassStart", "class_number", "class_scores", "class_start", "log_odds",
+    "log_odds_slopes", "output_kind", "score_layer", "score_probabilities", "scores_of",
+]
+
+_CLASS_DIGITS = 9
+"""More digits are no index of a class; Python refuses to read thousands of them."""
 
 _PASSING = (nn.Dropout, nn.Flatten)
 """Layers that hand every value on as it is."""
@@ -58,7 +66,7 @@ def class_scores(trace: Trace) -> list[ClassScore]:
     if not net.classes:
         return []
     output = trace.activation(len(net.layers) - 1)
-    kind = net.output or _closing_type(net)
+    kind = output_kind(net)
     known: list[float | None] = [None] * len(net.classes)
     if kind is not None:
         # A network that ends in a softmax or sigmoid puts out probabilities already.
@@ -79,11 +87,90 @@ def class_start(trace: Trace, number: int, *, strongest: bool = False) -> ClassS
         score[number].flat[output[number].argmax()] = 1
     else:
         score[number] = 1 / score[number].size
-    index = _score_layer(net)
+    index = score_layer(net)
     # The layers between change shapes alone, or values place by place.
     values = score.reshape(trace.activation(index).shape)
     feature = int(np.flatnonzero(values.any(axis=(1, 2)))[0])
     return ClassStart(index, feature, values[feature : feature + 1])
+
+
+def class_number(net: Network, count: int, name: str) -> int:
+    """The number of a class from its name, or from the number itself, of `count` classes.
+
+    Raises
+    ------
+    ParameterError
+        If there is none; lists those there are.
+    """
+    classes = net.classes or ()
+    if name in classes:
+        return classes.index(name)
+    if name.isascii() and name.isdigit() and len(name) <= _CLASS_DIGITS and int(name) < count:
+        return int(name)
+    known = ", ".join(map(shown, classes)) or f"none named (use class:0 to class:{count - 1})"
+    raise ParameterError(f"there is no class {shown(name)}; classes: {known}")
+
+
+def output_kind(net: Network) -> str | None:
+    """How the scores of a network become probabilities, "softmax" or "sigmoid", if it says so."""
+    return net.output or _closing_type(net)
+
+
+def scores_of(trace: Trace) -> NDArray[np.float64]:
+    """The scores before a closing softmax or sigmoid, (classes, H, W)."""
+    shape = trace.activation(len(trace.network.layers) - 1).shape
+    return np.asarray(trace.activation(score_layer(trace.network)), np.float64).reshape(shape)
+
+
+def score_probabilities(kind: str, scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Probabilities of scores (classes, ...), place by place."""
+    one = "sigmoid" if len(scores) == 1 else kind
+    return np.asarray(probabilities(one, scores))
+
+
+def log_odds(kind: str, scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    """``log p - log(1 - p)`` of every class, from scores (classes, ...), place by place.
+
+    Under "softmax" the score minus the log of the sum of exponentials of the others; under
+    "sigmoid", or where there is one class, the score itself.
+    """
+    if kind == "sigmoid" or len(scores) == 1:
+        return scores
+    return scores - _others(scores)
+
+
+def log_odds_slopes(
+    kind: str, scores: NDArray[np.float64], numbers: Sequence[int]
+) -> NDArray[np.float64]:
+    """The derivative of the log odds of some classes, means over places, with respect to scores
+    (classes, H, W): (K, classes, H, W)."""
+    slopes = np.zeros((len(numbers), *scores.shape))
+    if kind != "sigmoid" and len(scores) > 1:
+        others = _others(scores)
+        for slope, number in zip(slopes, numbers):
+            with np.errstate(over="ignore"):  # of the class itself, which is written over
+                slope[...] = -np.exp(scores - others[number])
+    for slope, number in zip(slopes, numbers):
+        slope[number] = 1
+    places: int = scores[0].size
+    return slopes / places
+
+
+def _others(scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The log of the sum of exponentials of all scores but one, for each."""
+    largest = scores.max(axis=0)
+    powers = np.exp(scores - largest)
+    # All but the largest itself leave at least its 1 in the sum, so nothing cancels out.
+    rest = powers.sum(axis=0) - powers
+    best = scores.argmax(axis=0)[None]
+    without = scores.copy()
+    np.put_along_axis(without, best, -np.inf, axis=0)
+    second = without.max(axis=0)
+    found = np.log(np.where(rest > 0, rest, 1)) + largest
+    np.put_along_axis(
+        found, best, (np.log(np.exp(without - second).sum(axis=0)) + second)[None], axis=0
+    )
+    return found
 
 
 def _last_changing(net: Network) -> int:
@@ -99,7 +186,7 @@ def _closing_type(net: Network) -> str | None:
     return kind if kind in nn.OUTPUTS else None
 
 
-def _score_layer(net: Network) -> int:
+def score_layer(net: Network) -> int:
     """The layer whose output are the scores: the last one, or the one below a closing softmax."""
     closing = _last_changing(net)
     if not isinstance(net.layers[closing], _CLOSING) or net.sources[closing] == (-1,):

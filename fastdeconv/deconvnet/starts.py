@@ -28,7 +28,7 @@ class Start(NamedTuple):
     layer: int
     """A convolution; or a layer at whose output something else is added; -1 is the input."""
     maps: Array
-    """At its output: (K, H, W), one a feature."""
+    """At its output: (K, H, W), one a feature; or (K, C, H, W), which go as planes."""
     is_first: bool
     """Whether the layer is a convolution that lanes take back from one map a feature."""
     pool: int | None = None

@@ -30,7 +30,7 @@ from .layerwise import Arithmetic, affine_of, forward_layer, mean_window
 from .overflow import bounds_forward, check_overflow, without_warnings
 from .plan import Block, forward_plan, in_kernel, layer_cache, room_around
 
-__all__ = ["Trace", "as_input", "forward"]
+__all__ = ["Runner", "Trace", "as_input", "forward", "make_runner"]
 
 ALGORITHMS = ("auto", "direct", "winograd")
 
@@ -50,7 +50,7 @@ class Trace:
         The input, read-only.
     """
 
-    def __init__(self, network: Network, x: NDArray[Any], runner: _Runner) -> None:
+    def __init__(self, network: Network, x: NDArray[Any], runner: Runner) -> None:
         self.network = network
         self.x = x
         self._runner = runner
@@ -174,13 +174,16 @@ def forward(net: Network, x: ArrayLike, algorithm: str) -> Trace:
     as_choice("algorithm", algorithm, ALGORITHMS)
     array = as_input(x, "x")
     net.shapes(array.shape)
+    return Trace(net, array, make_runner(net, algorithm))
+
+
+def make_runner(net: Network, algorithm: str = "auto") -> Runner:
+    """What runs blocks of `net` on the back end and threads of now."""
     backend: Any = get_backend()
     threads = get_num_threads()
-
-    runner = _Runner(net, backend, threads)
     if hasattr(backend, "forward_blocks"):
-        runner = _FusedRunner(net, backend, threads, algorithm)
-    return Trace(net, array, runner)
+        return _FusedRunner(net, backend, threads, algorithm)
+    return Runner(net, backend, threads)
 
 
 def as_input(value: ArrayLike, name: str) -> NDArray[np.float32]:
@@ -214,7 +217,7 @@ def _read_only(array: NDArray[Any], dtype: Any) -> NDArray[Any]:
 _Result = tuple[Any, "NDArray[Any] | None"]
 
 
-class _Runner:
+class Runner:
     """Runs blocks layer by layer; values are planes."""
 
     fuses_all = False
@@ -258,7 +261,7 @@ class _Runner:
         return float(max(values.max(), -values.min()))
 
 
-class _FusedRunner(_Runner):
+class _FusedRunner(Runner):
     """Runs blocks as a kernel each; values are of the back end's own or planes."""
 
     def __init__(

@@ -1,0 +1,450 @@
+"""Why a network decided as it did, to be seen and heard, and how far to believe that."""
+
+from __future__ import annotations
+
+import functools
+import math
+import os
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..audio._checks import as_int
+from ..audio.auralise import auralise
+from ..audio.clip import Clip, open_clip
+from ..deconvnet.scores import log_odds, output_kind, scores_of
+from ..errors import ParameterError, enough_memory, shown
+from ..network.choosing import as_list, open_network
+from ..network.network import Network
+from .grid import Grid, as_fill
+from .metrics import Trial, Tried, own_mask
+from .rules import METHODS, STEPS, Rules, blurred
+from .targets import Target, chosen_classes, class_names, decision_kind
+
+__all__ = ["BASELINES", "Decision", "Score", "decision"]
+
+Array = NDArray[Any]
+Numbers = NDArray[np.float64]
+
+#: What the rules are compared with: noise, the input itself, its mean over time.
+BASELINES = ("random", "input", "band_mean")
+_MOST_CLASSES = 3
+_INCOMPLETE = 0.1
+_PARTS = ("for", "against", "left")
+
+
+class Score(NamedTuple):
+    """What the network says of a class.
+
+    Attributes
+    ----------
+    score : float
+        Before a closing softmax or sigmoid; the mean over places where there are several.
+    probability, log_odds : float
+        Means over places, too.
+    """
+
+    score: float
+    probability: float
+    log_odds: float
+
+
+def decision(
+    source: Any,
+    net: Network | str | os.PathLike[str],
+    classes: str | Iterable[str] | None = None,
+    methods: str | Iterable[str] | None = None,
+    versus: str | None = None,
+    *,
+    offset: float = 0.0,
+    steps: int = STEPS,
+    blur: bool = True,
+) -> Decision:
+    """Explain what a network says of a clip, class by class.
+
+    Every map is positive where the input speaks for the class. None of them is to be believed
+    without the numbers in `Decision.table`, which stand beside those of noise, of the input
+    itself, and of the same rule for another class.
+
+    Parameters
+    ----------
+    source : path, file object, (samples, sr) or Clip
+    net : Network, str or path
+    classes : iterable of str, optional
+        By name, or by number ("0"). Default: up to three classes of those the network gives
+        more than chance, at least the likeliest.
+    methods : iterable of str, optional
+        Of ``"integrated_gradients"`` (the default), ``"cam"``, ``"occlusion"``,
+        ``"gradient_x_deviation"``, ``"gradient"``, ``"guided"`` and ``"deconvnet"``; or "all".
+    versus : str, optional
+        Another class: explain how much more the network gives each class than this one.
+    offset : float
+        Seconds of the file to skip.
+    steps : int
+        Of integrated gradients.
+    blur : bool
+        Whether sounds and numbers are of smoothed maps (8 bins and frames); class activation
+        maps and occlusion are smooth anyway. Pictures are never smoothed.
+
+    Returns
+    -------
+    Decision
+
+    Raises
+    ------
+    ParameterError
+        If a class or method does not exist, `versus` is the class itself, or the network cannot
+        take the clip.
+    AudioError
+        If `source` cannot be used as sound.
+    FileNotFoundError
+        If there is no such file.
+
+    Examples
+    --------
+    >>> import numpy as np, fastdeconv as fd
+    >>> clip = np.sin(np.arange(44100)), 11025
+    >>> why = fd.decision(clip, "choi5-genre", ["orchestral"], methods=["cam"])
+    >>> why.maps["orchestral", "cam"].shape, why.sound("orchestral", "cam").shape
+    ((257, 173), (44100,))
+    """
+    network = open_network(net)
+    chosen = _chosen_methods(methods)
+    count = as_int("steps", steps, minimum=1, maximum=10_000)
+    clip = open_clip(source, network.frontend, offset)
+    network.shapes(clip.x.shape)
+    with enough_memory("this decision: take a shorter clip"):
+        return Decision(clip, network, classes, chosen, versus, count, blur)
+
+
+class Decision:
+    """Why a network decided as it did. Made by `decision`.
+
+    Attributes
+    ----------
+    clip : Clip
+    network : Network
+    classes, methods : list of str
+        What was explained, and how.
+    versus : str or None
+    scores : dict of str to Score
+        Of all classes.
+    maps : dict of (str, str) to array of float64, shape (F, T)
+        For each class and method: positive where the input speaks for the class. As computed,
+        not smoothed; in units of the log odds for "integrated_gradients" (a sum over bins) and
+        "occlusion" (by how much they fall without the patch).
+    notes : list of str
+        What a reader has to know.
+    """
+
+    def __init__(
+        self, clip: Clip, network: Network, classes: str | Iterable[str] | None,
+        methods: list[str], versus: str | None, steps: int, blur: bool,
+    ) -> None:
+        self.clip, self.network, self.methods, self.blur = clip, network, methods, blur
+        self._trace = trace = network.forward(clip.x)
+        self._kind = decision_kind(network)
+        self._scores = scores_of(trace)
+        self._names = class_names(trace)
+        self.scores = self._all_scores()
+        self.versus, other = self._versus(versus)
+        self.classes = self._likeliest() if classes is None else [*chosen_classes(trace, classes)]
+        if not self.classes:
+            raise ParameterError("classes must name at least one class, found none")
+        if self.versus in self.classes:
+            raise ParameterError(
+                f"versus is the class {shown(self.versus)} itself: name another one"
+            )
+        self._targets = {
+            name: Target(name, number, self._kind, other)
+            for name, number in chosen_classes(trace, self.classes).items()
+        }
+        # The class a map is compared with: what explains this one should not explain that.
+        self._rivals = {name: self._rival(name) for name in self.classes}
+        self._all_targets = dict(self._targets)
+        for rival in self._rivals.values():
+            if rival is not None:
+                self._all_targets.setdefault(rival.name, rival)
+        self._rules = Rules(trace, Grid(clip), [*self._all_targets.values()], steps)
+        self._maps = {
+            (name, method): plane
+            for method in methods
+            for name, plane in zip(self._all_targets, self._rules.maps(method))
+        }
+        self.maps = {
+            (name, method): self._maps[name, method] for name in self.classes for method in methods
+        }
+        self.notes = self._notes()
+
+    def __repr__(self) -> str:
+        asked = ", ".join(self.classes)
+        beside = "" if self.versus is None else f" versus {self.versus}"
+        return f"<Decision: {asked}{beside}; {', '.join(self.methods)}>"
+
+    # ---- what was asked for ----
+
+    def _all_scores(self) -> dict[str, Score]:
+        odds = log_odds(self._kind, self._scores).mean(axis=(1, 2))
+        return {
+            name: Score(
+                float(self._scores[i].mean()),
+                Target(name, i, self._kind).probability(self._scores),
+                float(odds[i]),
+            )
+            for i, name in enumerate(self._names)
+        }
+
+    @property
+    def _chance(self) -> float:
+        is_choice = self._kind == "softmax" and len(self._names) > 1
+        return 1 / len(self._names) if is_choice else 0.5
+
+    def _likeliest(self) -> list[str]:
+        order = sorted(self._names, key=lambda name: -self.scores[name].probability)
+        order = [name for name in order if name != self.versus]
+        above = [name for name in order if self.scores[name].probability > self._chance]
+        return above[:_MOST_CLASSES] or order[:1]
+
+    def _versus(self, versus: str | None) -> tuple[str | None, int | None]:
+        if versus is None:
+            return None, None
+        if not isinstance(versus, str):
+            raise ParameterError(f"versus must be the name of a class, found {shown(versus)}")
+        ((name, number),) = chosen_classes(self._trace, versus).items()
+        return name, number
+
+    def _rival(self, name: str) -> Target | None:
+        """The likeliest of the other classes."""
+        others = [n for n in self._names if n not in (name, self.versus)]
+        if not others:
+            return None
+        best = max(others, key=lambda n: self.scores[n].probability)
+        return Target(best, self._names.index(best), self._kind, next(
+            iter(self._targets.values())
+        ).versus)
+
+    def _notes(self) -> list[str]:
+        notes = []
+        if output_kind(self.network) is None:
+            notes.append(
+                "The network does not say how scores become probabilities; softmax is assumed."
+            )
+        if not np.any(self.clip.samples):
+            notes.append("The clip is silent: there is nothing to explain a decision by.")
+        for name in self.classes:
+            p = self.scores[name].probability
+            if p <= self._chance:
+                notes.append(
+                    f"{name}: the network gives it {p:.3f}, no more than chance "
+                    f"({self._chance:.3f}); the map explains a class that was not chosen."
+                )
+        for target, (found, wanted) in zip(self._all_targets.values(), self._rules.complete):
+            if target.name in self.classes and abs(found - wanted) > _INCOMPLETE * abs(wanted):
+                notes.append(
+                    f"{target.name}: integrated gradients add up to {found:.3g} instead of "
+                    f"{wanted:.3g}, off by more than a tenth; take more steps."
+                )
+        return notes
+
+    @property
+    def completeness(self) -> dict[str, tuple[float, float]]:
+        """For each class what the map of integrated gradients adds up to, and what it should:
+        by how much the log odds differ from those of silence. Empty without that method."""
+        found = dict(zip(self._all_targets, self._rules.complete))
+        return {name: found[name] for name in self.classes if name in found}
+
+    # ---- numbers ----
+
+    @functools.cached_property
+    def table(self) -> list[dict[str, Any]]:
+        """How faithful the maps are, beside what they have to beat.
+
+        One row for each class and method, then for the baselines: "random" (noise), "input"
+        (the spectrogram: what is loud), "band_mean" (its mean over time) and, for each method,
+        "runner_up", its map of the likeliest other class (named in ``of``). A row has
+
+        ``class``, ``method``, ``of``
+        ``srg``, ``morf``, ``lerf`` and the same with ``_min``
+            Areas under the class's probability while patches of the input are replaced by band
+            means (``_min``: by silence), the map's largest first (``morf``) or last (``lerf``);
+            ``srg`` is their difference. 0 for a random order.
+        ``ad``, ``ai``, ``ag``, ``ff``, ``fid_in``, ``energy`` and the same with ``_top``
+            Of the sound of what the map keeps: by how many percent the probability drops, or
+            rises, or is gained; how much is lost with what it leaves; whether the decision
+            stays; the share of the clip's energy. ``_top``: of the loudest fifth of the map's
+            bins, the only ones to compare rules by.
+        ``sps``, ``comp``
+            Gini coefficient and entropy (nats) of the map.
+        ``best``
+            Whether it is the method to believe for this class: of those whose ``srg`` is above
+            that of the input and of the runner-up, and whose ``srg_min`` is above 0, the one
+            with the smallest ``ad_top``. (A rule that fills patches with band means itself, as
+            occlusion does, is at home in ``srg``, so that alone does not decide.)
+
+        A number that does not exist (of a map of zeros) is None.
+        """
+        rows: list[dict[str, Any]] = []
+        with enough_memory("these numbers: take a shorter clip or fewer methods"):
+            for name, target in self._targets.items():
+                rows += self._rows(name, target)
+        return rows
+
+    @functools.cached_property
+    def _trial(self) -> Trial:
+        return Trial(self.clip, self.network, self._scores)
+
+    @functools.cached_property
+    def _tried(self) -> dict[tuple[str, str], Tried]:
+        return {}
+
+    def _try(self, name: str, method: str) -> Tried:
+        key = (name, method) if method in METHODS else ("", method)
+        if key not in self._tried:
+            plane = self._heard_map(name, method) if method in METHODS else self._baseline(method)
+            self._tried[key] = self._trial.tried(plane)
+        return self._tried[key]
+
+    def _baseline(self, method: str) -> Numbers:
+        grid = self._trial.grid
+        if method == "random":
+            noise = np.random.default_rng(0).normal(size=grid.shape)
+            return blurred(method, noise) if self.blur else noise
+        x = grid.x if method == "input" else as_fill(grid, "band_mean")
+        return np.asarray(x.sum(axis=0), np.float64)
+
+    def _rows(self, name: str, target: Target) -> list[dict[str, Any]]:
+        tries: list[tuple[str, str | None, Tried]] = [
+            (method, None, self._try(name, method)) for method in self.methods
+        ]
+        tries += [(method, None, self._try(name, method)) for method in BASELINES]
+        rival = self._rivals[name]
+        if rival is not None:
+            tries += [
+                ("runner_up", method, self._try(rival.name, method)) for method in self.methods
+            ]
+        rows: list[dict[str, Any]] = []
+        for method, of, tried in tries:
+            numbers = tried.numbers(target, self._scores)
+            plain = {k: None if math.isnan(v) else v for k, v in numbers.items()}
+            rows.append({"class": name, "method": method, "of": of, **plain, "best": False})
+        good = [row for row in rows if row["method"] in METHODS and self._beats(row, rows)]
+        if good:
+            min(good, key=lambda row: (row["ad_top"], -row["srg"]))["best"] = True
+        return rows
+
+    def _beats(self, row: dict[str, Any], rows: list[dict[str, Any]]) -> bool:
+        """Whether a method knows more than what is loud, and of this class."""
+        others = [
+            r["srg"] for r in rows
+            if r["method"] == "input" or (r["method"], r["of"]) == ("runner_up", row["method"])
+        ]
+        return row["srg"] > max(others) and row["srg_min"] > 0
+
+    def verdict(self, name: str) -> str:
+        """In a sentence which method to look at for a class, if any.
+
+        Raises
+        ------
+        ParameterError
+            If the class was not explained.
+        """
+        self._require(name)
+        rows = [row for row in self.table if row["class"] == name]
+        by_loudness = next(row["srg"] for row in rows if row["method"] == "input")
+        best = next((row for row in rows if row["best"]), None)
+        if best is not None:
+            return (
+                f"Look at {best['method']}: srg {best['srg']:.2f} under band means (what is loud: "
+                f"{by_loudness:.2f}), and its top fifth loses {best['ad_top']:.0f} % of the "
+                "probability."
+            )
+        methods = [row for row in rows if row["method"] in METHODS]
+        if all(row["srg"] <= by_loudness for row in methods):
+            return "No explanation found: no method here beats loudness."
+        return (
+            "No explanation found: what beats loudness here does no better than the map of "
+            "another class, or fails when patches become silence."
+        )
+
+    # ---- pictures and sounds ----
+
+    def _require(self, name: str, method: str | None = None) -> None:
+        if name not in self._targets:
+            raise ParameterError(
+                f"class {shown(name)} was not explained; there are "
+                f"{', '.join(map(shown, self.classes))}"
+            )
+        if method is not None and method not in self.methods:
+            raise ParameterError(
+                f"method {shown(method)} was not asked for; there are {', '.join(self.methods)}"
+            )
+
+    def _heard_map(self, name: str, method: str) -> Numbers:
+        plane = self._maps[name, method]
+        return blurred(method, plane) if self.blur else plane
+
+    def heard_map(self, name: str, method: str) -> Numbers:
+        """The map that `sound` and `table` use: smoothed, where `blur` says so.
+
+        Raises
+        ------
+        ParameterError
+            If the class or method was not asked for.
+        """
+        self._require(name, method)
+        return self._heard_map(name, method)
+
+    def sound(
+        self, name: str, method: str | None = None, part: str = "for"
+    ) -> NDArray[np.float32]:
+        """What spoke for a class, to be heard.
+
+        Parameters
+        ----------
+        name : str
+            The class.
+        method : str, optional
+            By default the first.
+        part : {"for", "against", "left"}
+            The clip through the positive part of the map, scaled to a maximum of 1; through its
+            negative part; or what is left when what spoke for it is taken away.
+
+        Returns
+        -------
+        array of float32, shape (n,)
+            As long as the clip; zeros where a map has no such part.
+
+        Raises
+        ------
+        ParameterError
+            If the class, method or part is not there.
+        """
+        chosen = self.methods[0] if method is None else method
+        self._require(name, chosen)
+        if part not in _PARTS:
+            raise ParameterError(f"part must be one of {', '.join(_PARTS)}, found {shown(part)}")
+        plane = self._heard_map(name, chosen)
+        mask = own_mask(-plane if part == "against" else plane)
+        if part == "left":
+            mask = 1 - mask
+        maps = Grid(self.clip).inputs(mask[None].astype(np.float32))
+        sound: NDArray[np.float32] = auralise(self.clip, maps)[0]
+        return sound
+
+
+def _chosen_methods(methods: str | Iterable[str] | None) -> list[str]:
+    if methods is None:
+        return [METHODS[0]]
+    if isinstance(methods, str) and methods == "all":
+        return [*METHODS]
+    asked = [methods] if isinstance(methods, str) else as_list("methods", methods)
+    for method in asked:
+        if method not in METHODS:
+            raise ParameterError(
+                f"there is no method {shown(method)}; methods: {', '.join(METHODS)}, or 'all'"
+            )
+    if not asked:
+        raise ParameterError("methods must name at least one method, found none")
+    return list(dict.fromkeys(asked))

@@ -1,0 +1,190 @@
+"""How faithful a map is to a decision: known metrics, under their known names.
+
+A map (F, T) is tried once: the forward passes say what the network makes of the clip with the
+map's patches taken away, and of the sounds of what the map keeps and of what it leaves. The
+numbers of any class are read off that.
+
+Area of pixel flipping: Samek et al. (2017); SRG, the symmetric relevance gain: Bluecher,
+Vielhaben and Strodthoff (TMLR 2024). AD and AI: Chattopadhay et al., Grad-CAM++ (2018). AG, FF
+and Fid-In as in Paissan et al., L-MAC (2024). SPS and COMP are Quantus' `Sparseness` and
+`Complexity`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..audio.auralise import auralise
+from ..audio.clip import Clip
+from ..deconvnet.scores import scores_of
+from ..network.network import Network
+from .grid import Grid, Patches, as_fill
+from .targets import Target
+
+__all__ = ["FILLS", "NUMBERS", "Trial", "Tried", "complexity", "own_mask", "sparseness", "top_mask"]
+
+Array = NDArray[Any]
+Numbers = NDArray[np.float64]
+
+#: What takes the place of patches, each with what the names of its numbers end in.
+FILLS = {"band_mean": "", "min": "_min"}
+_CUTS = 10
+"""Places of a flipping curve, besides its beginning."""
+_TOP = 5
+"""A `_top` mask keeps one of so many bins."""
+_SOUND = ("ad", "ai", "ag", "ff", "fid_in", "energy")
+
+#: The numbers of a map, in the order of tables.
+NUMBERS = (
+    *(f"{name}{fill}" for fill in FILLS.values() for name in ("srg", "morf", "lerf")),
+    *(f"{name}_top" for name in _SOUND), *_SOUND, "sps", "comp",
+)
+
+
+class _Heard(NamedTuple):
+    """The clip through a mask."""
+
+    kept: Numbers
+    """Scores of the sound of what the mask keeps,"""
+    left: Numbers
+    """and of what it leaves."""
+    energy: float
+
+
+class Tried(NamedTuple):
+    """What the network makes of a map."""
+
+    curves: dict[str, tuple[list[Numbers], list[Numbers]]]
+    """For each fill scores while patches disappear, the largest first, and the smallest first."""
+    own: _Heard
+    top: _Heard
+    sps: float
+    comp: float
+
+    def numbers(self, target: Target, scores: Numbers) -> dict[str, float]:
+        """The numbers of this map for a class, of which the clip itself has these scores."""
+        found: dict[str, float] = {}
+        for fill, curves in self.curves.items():
+            morf, lerf = (_area([target.probability(s) for s in curve]) for curve in curves)
+            end = FILLS[fill]
+            found |= {f"srg{end}": lerf - morf, f"morf{end}": morf, f"lerf{end}": lerf}
+        for heard, end in ((self.top, "_top"), (self.own, "")):
+            for name, value in _of_sound(target, scores, heard).items():
+                found[f"{name}{end}"] = value
+        found |= {"sps": self.sps, "comp": self.comp}
+        return {name: found[name] for name in NUMBERS}
+
+
+class Trial:
+    """Tries maps of one clip on a network; what they share is computed once."""
+
+    def __init__(self, clip: Clip, net: Network, scores: Numbers) -> None:
+        self.clip, self.net, self.scores = clip, net, scores
+        self.grid = Grid(clip)
+        self._patches = Patches.of(self.grid.shape)
+        self._ends = {
+            fill: (filled := as_fill(self.grid, fill), self._run(filled)) for fill in FILLS
+        }
+        self._energies = np.square(np.abs(clip.stft), dtype=np.float64)
+
+    def _run(self, x: Array) -> Numbers:
+        """Scores of an input (C, F, T)."""
+        return scores_of(self.net.forward(self.grid.as_input(x)))
+
+    def tried(self, e: Numbers) -> Tried:
+        """What becomes of a map (F, T)."""
+        means = self._patches.means(e)
+        # Ties in row-major order, both ways.
+        orders = np.argsort(-means, kind="stable"), np.argsort(means, kind="stable")
+        curves = {}
+        for fill in FILLS:
+            curves[fill] = self._curve(orders[0], fill), self._curve(orders[1], fill)
+        return Tried(
+            curves, self._heard(own_mask(e)), self._heard(top_mask(e)), sparseness(e),
+            complexity(e),
+        )
+
+    def _curve(self, order: NDArray[np.intp], fill: str) -> list[Numbers]:
+        filled, end = self._ends[fill]
+        patches, x = [*self._patches], self.grid.x.copy()
+        curve, gone = [self.scores], 0
+        for k in range(1, _CUTS):
+            # floor(k N / n + 1 / 2) in whole numbers.
+            upto = (2 * k * len(patches) + _CUTS) // (2 * _CUTS)
+            for i in order[gone:upto]:
+                bins, frames = (slice(*span) for span in patches[i])
+                x[:, bins, frames] = filled[:, bins, frames]
+            gone = upto
+            curve.append(self._run(x))
+        return [*curve, end]
+
+    def _heard(self, mask: Numbers) -> _Heard:
+        both = np.stack([mask, 1 - mask]).astype(np.float32)
+        maps = self.grid.inputs(both)
+        sounds = auralise(self.clip, maps)
+        frontend = self.clip.frontend
+        kept, left = (
+            scores_of(self.net.forward(Clip(sound, self.clip.sr, frontend).x)) for sound in sounds
+        )
+        weights = np.square(self.clip.to_stft(maps[:1])[0], dtype=np.float64)
+        whole = float(self._energies.sum())
+        energy = float((weights * self._energies).sum()) / whole if whole > 0 else math.nan
+        return _Heard(kept, left, energy)
+
+
+def _area(values: Sequence[float]) -> float:
+    """Of a curve over 0 to 1, by trapezoids."""
+    return (sum(values) - (values[0] + values[-1]) / 2) / (len(values) - 1)
+
+
+def _of_sound(target: Target, scores: Numbers, heard: _Heard) -> dict[str, float]:
+    p, own = target.probabilities(scores)
+    kept, _ = target.probabilities(heard.kept)
+    left, _ = target.probabilities(heard.left)
+    before, after = float(p[own]), float(kept[own])
+    return {
+        "ad": 100 * max(0.0, before - after) / before if before > 0 else 0.0,
+        "ai": 100.0 if after > before else 0.0,
+        "ag": 100 * max(0.0, after - before) / (1 - before) if before < 1 else 0.0,
+        "ff": before - float(left[own]),
+        "fid_in": float(kept.argmax() == p.argmax()),
+        "energy": heard.energy,
+    }
+
+
+def own_mask(e: Numbers) -> Numbers:
+    """What is heard of a map: its positive part, scaled to a maximum of 1; 0 if there is none."""
+    largest = float(e.max())
+    return np.maximum(e, 0) / largest if largest > 0 else np.zeros(e.shape)
+
+
+def top_mask(e: Numbers) -> Numbers:
+    """1 at the fifth of the bins with the largest values (ties in row-major order), else 0."""
+    count = (2 * e.size + _TOP) // (2 * _TOP)  # floor(size / 5 + 1 / 2)
+    mask = np.zeros(e.size)
+    mask[np.argsort(-e.ravel(), kind="stable")[:count]] = 1
+    return mask.reshape(e.shape)
+
+
+def sparseness(e: Numbers) -> float:
+    """The Gini coefficient of the sizes of a map's values; nan of a map of zeros."""
+    sizes = np.sort(np.abs(e).ravel())
+    total, n = float(sizes.sum()), sizes.size
+    if total == 0:
+        return math.nan
+    return float(((2 * np.arange(1, n + 1) - n - 1) * sizes).sum()) / (n * total)
+
+
+def complexity(e: Numbers) -> float:
+    """The entropy in nats of the sizes of a map's values; nan of a map of zeros."""
+    sizes = np.abs(e).ravel()
+    total = float(sizes.sum())
+    if total == 0:
+        return math.nan
+    shares = sizes[sizes > 0] / total
+    return float(-(shares * np.log(shares)).sum())
