@@ -298,7 +298,7 @@ class Clip:
         Of kinds whose columns are frames of the STFT. Its samples are those of this clip.
         """
         part = Clip.__new__(Clip)
-        part._values = self._values[first:end]
+        part._values = [values[first:end] for values in self._values]
         part.stft = self.stft[:, first:end]
         part.x = _in_layout(part._values, self.frontend)
         part.samples, part.frontend = self.samples, self.frontend
