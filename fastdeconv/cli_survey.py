@@ -112,27 +112,14 @@ def survey(
 
 @contextmanager
 def _executor(scheduler: str | None) -> Iterator[tuple[Executor | None, int | None]]:
-    """The executor of a Dask cluster, and how many workers it has; None without `scheduler`."""
+    """The executor of a Dask cluster, and how many workers it has; None without one."""
     if scheduler is None:
         yield None, None
         return
-    from .errors import BackendError, ParameterError
+    from .survey.cluster import cluster
 
-    try:
-        from distributed import Client
-    except ImportError:
-        raise ParameterError(
-            "--scheduler needs Dask: pip install 'fastdeconv[dask]'"
-        ) from None
-    try:
-        client = Client(scheduler, set_as_default=False)
-    except (OSError, ValueError) as error:
-        raise BackendError(f"the scheduler {shown(scheduler)} does not answer: {error}") from None
-    with client:
-        threads = sum(client.nthreads().values())
-        if not threads:
-            raise BackendError(f"the cluster of {shown(scheduler)} has no workers")
-        yield client.get_executor(), threads
+    with cluster(scheduler) as found:
+        yield found
 
 
 def _write_atlas(out: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,6 +15,8 @@ import soundfile
 import fastdeconv as fd
 
 RATE = 8000
+DEADLY_RATE = 12345
+DEADLY = ["sound03a.wav", "sound08a.wav"]
 FRAMES = 20
 
 
@@ -68,6 +71,17 @@ def run(tmp_path: Path) -> Callable[..., fd.Survey]:
             return fd.survey(files, net or network(), tmp_path / out, **how)
 
     return run
+
+
+@pytest.fixture
+def deadly(sounds: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A collection with two tracks that kill; processes that are started find them deadly."""
+    for name in DEADLY:
+        soundfile.write(sounds / name, np.zeros(2000), DEADLY_RATE)
+    shims = str(Path(__file__).parent / "shims")
+    monkeypatch.syspath_prepend(shims)
+    monkeypatch.setenv("PYTHONPATH", shims, prepend=os.pathsep)
+    return sounds
 
 
 def tables(folder: Path) -> dict[str, bytes]:

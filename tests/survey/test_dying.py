@@ -9,37 +9,20 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
-from pathlib import Path
 
-import numpy as np
 import pytest
-import soundfile
 
 import fastdeconv as fd
 from fastdeconv.survey.engine import run_jobs
 from fastdeconv.survey.worker import DIED
 
-from .conftest import network, tables, write_sounds
-
-SHIMS = str(Path(__file__).parent / "shims")
-DEADLY = 12345
-
-
-@pytest.fixture
-def deadly(sounds, monkeypatch) -> Path:
-    """A collection with two tracks that kill; processes that are started find them deadly."""
-    for name in ("sound03a.wav", "sound08a.wav"):
-        soundfile.write(sounds / name, np.zeros(2000), DEADLY)
-    monkeypatch.syspath_prepend(SHIMS)
-    return sounds
+from .conftest import DEADLY, network, tables, write_sounds
 
 
 def test_a_track_that_kills_costs_only_itself(deadly, tmp_path, run):
     found = fd.survey(deadly, network(), tmp_path / "out", workers=2)
-    assert found.errors == [
-        {"track": "sound03a.wav", "error": DIED}, {"track": "sound08a.wav", "error": DIED},
-    ]
-    for name in ("sound03a.wav", "sound08a.wav"):
+    assert found.errors == [{"track": name, "error": DIED} for name in DEADLY]
+    for name in DEADLY:
         (deadly / name).unlink()
     assert found.exemplars.equals(run(deadly, "good").exemplars)
     assert not multiprocessing.active_children()
