@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from ..errors import printable
 from ..textfiles import write_text
+from .atlas_songs import atlas_of
 from .axis import FrequencyAxis, time_step
 from .numbers import NUMBERS, rounded
 from .picture import RANGE_DB
@@ -79,6 +80,7 @@ def write_page(folder: Path, song: Song) -> None:
     suffix = audio["format"]
     layers = [_layer(layer, suffix, audio["samples"]) for layer in song.layers]
     seconds = audio["samples"] / audio["sr"]
+    atlas = atlas_of(folder, manifest["settings"]["network"])
     content = {
         "song": printable(manifest["song"]),
         "notice": covered(audio["start"], seconds, is_cut=audio["is_cut"]),
@@ -86,6 +88,8 @@ def write_page(folder: Path, song: Song) -> None:
             network["outputs"], network["probabilities"], network["output"]
         ),
         "facts": facts_of(manifest),
+        "atlas": atlas,
+        "in_atlas": None if atlas is None else _in_atlas(atlas, manifest),
         "axis": axis_of(FrequencyAxis.of(manifest["frontend"]), seconds),
         "original": url(f"original.{suffix}"),
         "numbers": NUMBERS,
@@ -93,6 +97,7 @@ def write_page(folder: Path, song: Song) -> None:
         "layers": layers,
         "range_db": round(RANGE_DB),
         "data": {
+            "atlas": atlas,
             "seconds": seconds,
             "original": {
                 "sound": url(f"original.{suffix}"),
@@ -107,6 +112,11 @@ def write_page(folder: Path, song: Song) -> None:
         },
     }
     write_text(folder / "index.html", render("song.html", _SCRIPTS, content))
+
+
+def _in_atlas(atlas: str, manifest: Mapping[str, Any]) -> str:
+    """The address of a search for this song."""
+    return f"{atlas}#search={url(printable(manifest['source'] or manifest['song']))}"
 
 
 def covered(start: float, seconds: float, *, is_cut: bool) -> str | None:
