@@ -292,7 +292,9 @@ def _in_excerpts(values: Mapping[str, float | str], excerpts: Sequence[Excerpt])
         label, count = Counter(sorted(texts)).most_common(1)[0]
         usual = sum(value == label for value in values.values()) / len(values)
         return f"{printable(label)} {count} of {len(own)} (of all {100 * usual:.0f} %)"
-    if not own:
+    numbers = [value for value in own if not isinstance(value, str)]
+    if not numbers:
         return None
     of_all = [value for value in values.values() if not isinstance(value, str)]
-    return f"median {np.median(own):.4g} (of all {np.median(of_all):.4g})"  # type: ignore[arg-type]
+    middles = [f"{np.median(part):.4g}".replace("-", "−") for part in (numbers, of_all)]
+    return f"median {middles[0]} (of all {middles[1]})"

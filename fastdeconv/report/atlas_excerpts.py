@@ -28,12 +28,15 @@ from ..deconvnet.projection import deconvolve
 from ..deconvnet.region import seen_by
 from ..errors import FastdeconvError, printable
 from ..files import read_regular
+from ..kernels.dispatch import get_num_threads
+from ..kernels.schedule import run_bands
 from ..untrusted_json import parse_json
 from ..version import __version__
 from .atlas_tables import Exemplar, Key, Survey
 from .axis import FrequencyAxis
 from .folder import replace_file
 from .names import safe_name, unique_names
+from .ogg import with_serial
 from .picture import levels, write_png
 from .sounds import encode, peak_gain
 
@@ -60,6 +63,8 @@ _FADE_SECONDS = 0.01
 _SAME = 1e-3
 """Largest difference of a score from that of the survey, relative to it. Back ends round
 differently, by 1e-5 or so; another sound gives another score."""
+_SERIAL = 1
+"""Of the streams of all Ogg files: the same excerpt gives the same bytes."""
 _MOST_MAP_VALUES = 1 << 24
 """Of the maps of a window at a time."""
 _MOST_RECORD_BYTES = 1 << 14
@@ -292,17 +297,21 @@ class Studio:
                     trace, layer, [key[1] for key, _ in part],
                     self.settings.rule, self.settings.start,  # type: ignore[arg-type]
                 )
-                for (key, exemplar), own in zip(part, maps):
-                    self._done[key, exemplar] = self._make_excerpt(window, key, exemplar, own)
+                drafts = [
+                    self._draft(window, key, exemplar, own)
+                    for (key, exemplar), own in zip(part, maps)
+                ]
+                self._write([draft for draft in drafts if draft is not None])
 
     def _is_same(self, window: _Window, key: Key, exemplar: Exemplar) -> bool:
         """Whether the feature does here what it did when the survey was made."""
         found = window.strongest(*key)[0]
         return abs(found - exemplar.score) <= _SAME * abs(exemplar.score)
 
-    def _make_excerpt(
+    def _draft(
         self, window: _Window, key: Key, exemplar: Exemplar, own: FloatArray
-    ) -> Excerpt | None:
+    ) -> _Draft | None:
+        """An excerpt that is not written yet; None if its track has gone meanwhile."""
         place = self._place(key, exemplar)
         if place is None:
             return None
@@ -311,32 +320,48 @@ class Studio:
         part = clip.part(*cut.frames)
         weights = clip.weights(own[None], mode)[:, slice(*cut.frames)]
         told = Listener(part, mode).describe(weights)[0]
-        size = np.ascontiguousarray(np.abs(part.stft))
-        pictures = [heard_magnitude(weights[0].T, size, mode), size]
-        sounds = [auralise(clip, own[None], mode)[0][slice(*cut.samples)],
-                  clip.samples[slice(*cut.samples)]]
-        written = [_faded(sound, clip.sr) for sound in sounds]
-        peaks = [float(np.abs(sound).max(initial=0.0)) for sound in written]
-        gains = [peak_gain(peaks[0]), peak_gain(peaks[1]) if peaks[1] > 1 else 1.0]
-
-        folder = self.out / EXCERPTS / place[0]
-        folder.mkdir(parents=True, exist_ok=True)
-        files = self._files(*place)
-        for i in (0, 1):
-            data = encode(written[i], clip.sr, gains[i], self.settings.audio_format)
-            files[2 * i].write_bytes(data)
-            reference = float(pictures[i].max(initial=0.0))
-            write_png(files[2 * i + 1], levels(self._axis.loudest(pictures[i]), reference))
+        stft: FloatArray = np.ascontiguousarray(np.abs(part.stft))
+        pictures = heard_magnitude(weights[0].T, stft, mode), stft
+        sounds = [
+            _faded(sound[slice(*cut.samples)], clip.sr)
+            for sound in (auralise(clip, own[None], mode)[0], clip.samples)
+        ]
+        peaks = [float(np.abs(sound).max(initial=0.0)) for sound in sounds]
+        gains = peak_gain(peaks[0]), peak_gain(peaks[1]) if peaks[1] > 1 else 1.0
         record = {
             "begin": clip.start + cut.samples[0] / clip.sr,
             "seconds": (cut.samples[1] - cut.samples[0]) / clip.sr,
             "field": [*cut.times, *self._heights(cut.bins)],
-            "rms": [gain * _rms(sound) for gain, sound in zip(gains, written)],
+            "rms": [gain * _rms(sound) for gain, sound in zip(gains, sounds)],
             "label": told["label"],
             "numbers": {name: told[name] for name in NUMBERS},
         }
-        replace_file(folder / f"{place[1]}.json", json.dumps(record, allow_nan=False) + "\n")
-        return _excerpt_of(exemplar, *place, record)
+        return _Draft((key, exemplar), place, (sounds[0], sounds[1]), gains, pictures, record)
+
+    def _write(self, drafts: Sequence[_Draft]) -> None:
+        for folder in {draft.place[0] for draft in drafts}:
+            (self.out / EXCERPTS / folder).mkdir(parents=True, exist_ok=True)
+
+        def work(i: int) -> None:
+            draft, which = drafts[i // 4], i % 4
+            file = self._files(*draft.place)[which]
+            if which % 2 == 0:
+                sound, gain = draft.sounds[which // 2], draft.gains[which // 2]
+                data = encode(sound, self._frontend.sr, gain, self.settings.audio_format)
+                is_ogg = self.settings.audio_format == "ogg"
+                file.write_bytes(with_serial(data, _SERIAL) if is_ogg else data)
+            else:
+                picture = draft.pictures[which // 2]
+                shown = levels(self._axis.loudest(picture), float(picture.max(initial=0.0)))
+                write_png(file, shown)
+
+        # Vorbis takes longer than all that is computed.
+        run_bands(4 * len(drafts), work, get_num_threads())
+        for draft in drafts:
+            folder, stem = draft.place
+            text = json.dumps(draft.record, allow_nan=False) + "\n"
+            replace_file(self.out / EXCERPTS / folder / f"{stem}.json", text)
+            self._done[draft.wanted] = _excerpt_of(draft.wanted[1], folder, stem, draft.record)
 
     def _heights(self, bins: tuple[float, float] | None) -> tuple[float, float]:
         """Places of these bins on the frequency axis; all of it if they are not known."""
@@ -347,6 +372,19 @@ class Studio:
             min(1.0, max(0.0, self._axis.position(max(b * width, 1e-3)))) for b in bins
         )
         return low, high
+
+
+class _Draft(NamedTuple):
+    """An excerpt before it is written; of sounds and pictures first what is heard."""
+
+    wanted: tuple[Key, Exemplar]
+    place: tuple[str, str]
+    """Folder and stem."""
+    sounds: tuple[FloatArray, FloatArray]
+    gains: tuple[float, float]
+    pictures: tuple[FloatArray, FloatArray]
+    """Magnitudes (F, T)."""
+    record: dict[str, Any]
 
 
 class _Cut(NamedTuple):

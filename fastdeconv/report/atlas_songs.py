@@ -12,18 +12,21 @@ from typing import Any
 import numpy as np
 
 from ..errors import printable
+from ..files import read_regular
+from ..untrusted_json import parse_json
 from .atlas_tables import Key, Tables, TrackRow, means_by_track
 from .folder import EXPLANATION, read_manifest
 from .names import safe_name
-from .web import url
+from .web import is_ours, url
 
-__all__ = ["SONGS", "Songs", "songs_of"]
+__all__ = ["SONGS", "Songs", "atlas_of", "songs_of"]
 
 #: The folder, in that of a survey, with what `fastdeconv explain` says of single tracks.
 SONGS = "songs"
 #: Tracks on the page at the most: what is searched must have been loaded.
 MOST_SONGS = 50_000
 
+_MOST_RECORD_BYTES = 1 << 26
 # Of a track.
 _MOST_FEATURES = 6
 _LEAST_DEVIATIONS = 1.0
@@ -41,6 +44,34 @@ class Songs:
     """How many are not listed."""
     shares: dict[Key, float]
     """Of every feature the share of tracks in which its mean is above 0, where that is known."""
+
+
+def atlas_of(folder: Path, network: str) -> str | None:
+    """Where from the page of a song the atlas is, in whose folder `SONGS` it lies.
+
+    Parameters
+    ----------
+    folder : Path
+        In which the page is written.
+    network : str
+        Hash of the song's network.
+
+    Returns
+    -------
+    str or None
+        A relative URL; None if there is no atlas of this network.
+    """
+    songs = folder.parent
+    out = songs.absolute().parent
+    if songs.name != SONGS or not is_ours(out / "index.html"):
+        return None
+    try:
+        data = read_regular(out / "survey.json", _MOST_RECORD_BYTES)
+        record = parse_json(data.decode("utf-8"), most_chars=len(data), deepest=16)
+        same = record["settings"]["network"] == network
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+    return "../../index.html" if same else None
 
 
 def songs_of(out: Path, tables: Tables, used: Iterable[str]) -> Songs:

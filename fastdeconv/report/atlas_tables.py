@@ -37,6 +37,7 @@ _LONGEST_TEXT = 4096  # characters; the longest path that Linux opens
 _MOST_CHARACTERS = 1 << 30  # of a column
 _CONTROL = "control"
 _STORED = {"k": "feature"}
+_KINDS = frozenset({"r", "auc", "eta2"})
 
 
 class Survey(NamedTuple):
@@ -165,7 +166,9 @@ def read_survey(out: Path) -> Tables:
         read("features", needed=True), survey.layers, out / "features.parquet"
     )
     control = _read_control(out / _CONTROL)
-    attributes, associations = _associations(read("attributes"), control)
+    attributes, associations = _associations(
+        read("attributes"), out / "attributes.parquet", control
+    )
     return Tables(
         survey, features,
         _exemplars(read("exemplars", needed=True), out / "exemplars.parquet"),
@@ -251,7 +254,7 @@ def _together(table: pa.Table | None) -> dict[Key, list[Companion]]:
 
 
 def _associations(
-    table: pa.Table | None, control: Mapping[tuple[str, str], float] | None
+    table: pa.Table | None, path: Path, control: Mapping[tuple[str, str], float] | None
 ) -> tuple[dict[str, str], dict[Key, list[Association]]]:
     """The kinds of the attributes, and of every feature the strongest associations."""
     if table is None:
@@ -259,7 +262,7 @@ def _associations(
     fields = [name for name in Association._fields if name not in ("effect", "in_control")]
     table = table.select(["layer", "feature", *fields])
     kinds = dict(zip(table["attribute"].to_pylist(), table["kind"].to_pylist(), strict=True))
-    effects = _effects(table)
+    effects = _effects(table, path)
     found: dict[Key, list[Association]] = {}
     for i in _strongest(table, effects):
         layer, k, *values = (column[i].as_py() for column in table.columns)
@@ -272,9 +275,12 @@ def _associations(
     return kinds, found
 
 
-def _effects(table: pa.Table) -> NDArray[np.float64]:
+def _effects(table: pa.Table, path: Path) -> NDArray[np.float64]:
     """How strong every association is, see `Association.effect`; NaN where there is none."""
     kind = np.array(table["kind"].to_pylist(), object)
+    strange = set(kind) - _KINDS
+    if strange:
+        raise _damaged(path, f"there is no kind {shown(min(strange))}")
     value = np.array(table["value"].to_pylist(), np.float64)
     with np.errstate(invalid="ignore"):
         of_classes = np.where(kind == "auc", np.abs(2 * value - 1), np.sqrt(np.maximum(value, 0)))
@@ -304,7 +310,7 @@ def _read_control(folder: Path) -> dict[tuple[str, str], float] | None:
     table = _read(folder, checked_record(folder), "attributes", needed=True)
     found: dict[tuple[str, str], float] = {}
     for (layer, attribute), effect in zip(
-        _rows(table, ["layer", "attribute"]), _effects(table).tolist(), strict=True
+        _rows(table, ["layer", "attribute"]), _effects(table, folder / "attributes.parquet").tolist(), strict=True
     ):
         if math.isfinite(effect):
             found[layer, attribute] = max(found.get((layer, attribute), 0.0), effect)

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from ..errors import printable
 from ..textfiles import write_text
+from .atlas_songs import atlas_of
 from .axis import FrequencyAxis, time_step
 from .numbers import NUMBERS, rounded
 from .picture import RANGE_DB
@@ -92,6 +93,7 @@ def write_page(folder: Path, song: Song) -> None:
         _layer(i, layer, suffix, audio["samples"]) for i, layer in enumerate(song.layers)
     ]
     seconds = audio["samples"] / audio["sr"]
+    atlas = atlas_of(folder, manifest["settings"]["network"])
     content = {
         "song": printable(manifest["song"]),
         "notices": _notices(manifest),
@@ -100,6 +102,8 @@ def write_page(folder: Path, song: Song) -> None:
         ),
         "has_scores": bool(manifest.get("windows") and network["outputs"]),
         "facts": facts_of(manifest),
+        "atlas": atlas,
+        "in_atlas": None if atlas is None else _in_atlas(atlas, manifest),
         "axis": axis_of(FrequencyAxis.of(manifest["frontend"]), seconds),
         "original": url(f"original.{suffix}"),
         "numbers": NUMBERS,
@@ -107,6 +111,7 @@ def write_page(folder: Path, song: Song) -> None:
         "layers": layers,
         "range_db": round(RANGE_DB),
         "data": {
+            "atlas": atlas,
             "seconds": seconds,
             "original": {
                 "sound": url(f"original.{suffix}"),
@@ -139,6 +144,11 @@ def _notices(manifest: Mapping[str, Any]) -> list[str]:
             )
         said.append(_TAKEN[taken["exact"]].format(**taken))
     return [text for text in said if text]
+
+
+def _in_atlas(atlas: str, manifest: Mapping[str, Any]) -> str:
+    """The address of a search for this song."""
+    return f"{atlas}#search={url(printable(manifest['source'] or manifest['song']))}"
 
 
 def covered(start: float, seconds: float, *, is_cut: bool) -> str | None:

@@ -66,7 +66,8 @@ const detail = (() => {
     get("detail-files").replaceChildren("Files: ",
       element("a", { href: feature.sound, textContent: "sound" }), ", ",
       element("a", { href: feature.picture, textContent: "picture" }), ", ",
-      element("a", { href: feature.map, textContent: "map" }));
+      element("a", { href: feature.map, textContent: "map" }),
+      ...(page.atlas ? [". ", element("a", { href: `${page.atlas}${feature.hash}`, textContent: "This feature in the atlas" }), "."] : []));
   }
 
   function open(wanted, options) {
