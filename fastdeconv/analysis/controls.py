@@ -85,7 +85,7 @@ def randomised(
     return _with_arrays(network, arrays)
 
 
-def untrained(net: Network, inputs: Iterable[ArrayLike]) -> Network:
+def untrained(net: Network, inputs: Iterable[ArrayLike] | None = None) -> Network:
     """What a network was before training, as far as that is known.
 
     Of a bundled network it is the very network its training began with,

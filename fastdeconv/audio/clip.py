@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..arrays import as_array
 from ..errors import AudioError, ParameterError, shown
-from ._checks import as_choice, as_number
+from ._checks import MODES, as_choice, as_number
 from .frontend import Frontend
 from .reading import (
     SourceLike,
@@ -29,7 +29,7 @@ from .scaling import scaled
 
 __all__ = [
     "LEAST_SAMPLES", "Clip", "as_clip", "at_rate", "check_finite", "check_frontend", "load_clip",
-    "native_samples", "open_clip",
+    "native_samples", "open_clip", "shares",
 ]
 
 FloatArray = NDArray[np.float32]
@@ -176,7 +176,8 @@ class Clip:
         """Maps at the network's input as weights on the grid of the STFT.
 
         What is heard of a map has the magnitude ``abs(stft) * abs(weights)``, or, with mode
-        "phase", ``max(0, weights)``.
+        "phase", ``max(0, weights)``. With mode "wiener" the weights are those of
+        ``abs(map) / max(abs(map))``.
 
         - Kind "stft": the map, in the order (F, T); 0 where the network is given no bin.
         - "mel" and "filters", with the matrix M: the weight of a bin is the mean of the map over
@@ -190,7 +191,7 @@ class Clip:
         Parameters
         ----------
         maps : array, shape (K, C, H, W) or, with one channel, (K, H, W), real
-        mode : {"mask", "phase"}
+        mode : {"mask", "phase", "wiener"}
 
         Returns
         -------
@@ -205,8 +206,10 @@ class Clip:
 
     def weights(self, maps: ArrayLike, mode: str) -> FloatArray:
         """As `to_stft`, (K, T, F)."""
-        as_choice("mode", mode, ("mask", "phase"))
+        as_choice("mode", mode, MODES)
         planes, kind = self.planes(maps), self.frontend.meaning
+        if mode == "wiener":
+            planes, mode = shares(planes), "mask"
         if kind.on_stft:
             return kind.spread(self.frontend, planes)
         weights = np.empty((len(planes), *self.stft.T.shape), np.float32)
@@ -293,6 +296,13 @@ class Clip:
             f"<Clip: {self.duration:.3f} s, {self.samples.size} samples at {self.sr:g} Hz, "
             f"stft {self.stft.shape[0]} x {self.stft.shape[1]}>"
         )
+
+
+def shares(planes: FloatArray) -> FloatArray:
+    """Sizes of maps (K, ...) as shares of the largest of each; a zero map stays zero."""
+    sizes = np.abs(planes)
+    largest = sizes.max(axis=tuple(range(1, sizes.ndim)), keepdims=True, initial=0.0)
+    return np.divide(sizes, largest, out=np.zeros_like(sizes), where=largest > 0)
 
 
 def check_frontend(frontend: Any) -> None:

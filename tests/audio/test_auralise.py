@@ -205,7 +205,8 @@ def test_bad_maps_and_modes_are_refused():
         for maps, message in cases:
             with pytest.raises(ParameterError, match=message):
                 auralise(clip, maps)
-    with pytest.raises(ParameterError, match="mode must be one of mask, phase, found 'magnitude'"):
+    wanted = "mode must be one of mask, phase, wiener, found 'magnitude'"
+    with pytest.raises(ParameterError, match=wanted):
         auralise(clip, good, mode="magnitude")
     with pytest.raises(ParameterError, match="num_threads must be a positive int, found 0"):
         auralise(clip, good, num_threads=0)
