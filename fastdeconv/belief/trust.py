@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..analysis.controls import randomised, untrained
+from ..analysis.controls import randomised, start_of
 from ..analysis.measures import cross_correlations
 from ..arrays import as_array
 from ..audio._checks import MODES, as_choice
@@ -31,14 +31,8 @@ from .occlusion import Occlusion, occlude_trace
 from .passes import side_by_side
 
 __all__ = [
-    "NUMBERS",
-    "VERDICTS",
-    "Subject",
-    "agreement",
-    "controls_of",
-    "selectivity",
-    "trust",
-    "verdict",
+    "NUMBERS", "VERDICTS", "Subject", "agreement", "controls_of", "selectivity", "trust",
+    "trust_features", "verdict", "yes_rate",
 ]
 
 Array = NDArray[Any]
@@ -57,6 +51,8 @@ _SILENT = 1e-6
 _ROUNDING = 1e-6, 1e-9
 """Drops below these are none: of the feature's activation, and of its largest drop."""
 _TIE = 1e-5
+_FULL = 1e-6
+"""Rank correlations of 1 leave as much by rounding."""
 _LEAST_PATCHES = 3
 _NOISE = 1e-3
 """60 dB below the clip."""
@@ -233,13 +229,19 @@ _Controls = tuple[Network, Network]
 _controls: weakref.WeakKeyDictionary[Network, _Controls] = weakref.WeakKeyDictionary()
 
 
-def controls_of(net: Network) -> _Controls:
-    """The control of a network, and another one to try the control itself against.
+def controls_of(net: Network, x: Array) -> _Controls:
+    """The control of a network, and another one of its kind to try the control itself against.
 
-    The first is what training began with, where that is known, else `randomised`; the second is
-    `randomised` with another seed. Kept as long as the network lives.
+    The control of a bundled network is what its training began with, where batch norms know
+    music; so the other one is centred on the input `x`. For any other network they are
+    `randomised` with seeds 0 and 1, made once.
     """
-    return cached(_controls, net, lambda: (untrained(net), randomised(net, 1)))  # type: ignore[arg-type]
+    start = start_of(net)
+    if start is not None:
+        return start, randomised(net, 1, [x])
+    if net not in _controls:
+        _controls[net] = randomised(net), randomised(net, 1)
+    return _controls[net]
 
 
 # ---- where it looks ----
@@ -279,19 +281,23 @@ def agreement(
         left = math.sqrt(max(0.0, (1 - between**2) * (1 - of_input**2)))
         found["where"][k], found["support"][k] = where, _rho(P, d)
         found["input_where"][k] = of_input
-        if left > 0:
+        if left > _FULL:  # or loudness explains all there is
             found["beyond_input"][k] = (where - between * of_input) / left
     return found
 
 
 def _rho(a: Numbers, b: Numbers) -> float:
     """Spearman's rank correlation, ties sharing their mean rank; nan where one is constant."""
-    from scipy.stats import rankdata
-
-    ranks = np.stack([rankdata(a), rankdata(b)])
+    ranks = np.stack([_ranks(a), _ranks(b)])
     ranks -= ranks.mean(axis=1, keepdims=True)
     norms = math.sqrt(float(np.square(ranks[0]).sum() * np.square(ranks[1]).sum()))
     return float((ranks[0] * ranks[1]).sum()) / norms if norms > 0 else math.nan
+
+
+def _ranks(values: Numbers) -> Numbers:
+    """Ranks from 1; equal values share the mean of theirs."""
+    _, place, count = np.unique(values, return_inverse=True, return_counts=True)
+    return (np.cumsum(count) - (count - 1) / 2)[place.reshape(-1)]
 
 
 # ---- what its sound does ----
@@ -414,7 +420,7 @@ def trust_features(
         As `trust`, and ``yes_rate`` and ``control_yes_rate``, the shares of "yes" among the
         features of the layer and of the control's: what an untrained network gets, too.
     """
-    control, second = controls_of(net)
+    control, second = controls_of(net, clip.x)
     own, other, third = (Subject(clip, each, how) for each in (net, control, second))
     rows: list[dict[str, Any]] = []
     for layer in layers:
