@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
+from .audio._checks import MODES
 from .cli_networks import import_model, networks
 from .cli_process import print_out
 from .cli_shared import (
@@ -70,8 +71,9 @@ class _Song(NamedTuple):
 @click.option("--start", type=click.Choice(["map", "max", "one"]), default="map",
               show_default=True,
               help="Start from a feature's whole map, its strongest unit, or 1 everywhere.")
-@click.option("--mode", type=click.Choice(["mask", "phase"]), default="mask", show_default=True,
-              help="The map masks the clip's spectrogram, or only borrows its phase.")
+@click.option("--mode", type=click.Choice(MODES), default="mask", show_default=True,
+              help="The map masks the clip's spectrogram, only borrows its phase, or masks it by "
+                   "its size alone.")
 @click.option("--offset", type=click.FloatRange(min=0), default=0.0, metavar="SECONDS",
               help="Skip the beginning of each song.")
 @click.option("--duration", callback=parse_duration, metavar="SECONDS|all",

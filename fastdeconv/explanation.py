@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from .errors import ParameterError, enough_memory, shown
 from .kernels.dispatch import config
 from .network.choosing import as_list
-from .planning import Features, Plan, Progress, plan
+from .planning import Features, Plan, Progress, choose_features, plan
 from .report.folder import EXPLANATION, check_free, new_folder, result_place, write_manifest
 from .report.sounds import check_format, peak_gain
 from .result import TABLE, audio_record, computation, layer_folders, manifest, result_name
@@ -94,7 +94,7 @@ def explain(
     features: Features | None = None,
     rule: Literal["deconvnet", "guided", "gradient"] = "deconvnet",
     start: Literal["map", "max", "one"] | ArrayLike = "map",
-    mode: Literal["mask", "phase"] = "mask",
+    mode: Literal["mask", "phase", "wiener"] = "mask",
     *,
     offset: float = 0.0,
     duration: float | Literal["all"] | None = None,
@@ -125,7 +125,7 @@ def explain(
         What the backward pass starts from: the whole map of the feature
         (arXiv 1607.02444), its strongest unit alone (arXiv 1311.2901), 1 everywhere, or
         values of your own.
-    mode : {"mask", "phase"}
+    mode : {"mask", "phase", "wiener"}
         How a map becomes sound, see `auralise`.
     offset : float
         Seconds of the file to skip.
@@ -568,6 +568,61 @@ class Explanation:
         if layer not in self._rows:
             self._rows[layer] = self._measure(layer, self.sounds(layer))
         return self._rows[layer]
+
+    def trust(
+        self, layers: str | Iterable[str] | None = None, features: Features | None = None
+    ) -> list[dict[str, Any]]:
+        """How far to believe the maps and sounds: numbers and a verdict for every feature.
+
+        A network with random weights of the same layers goes through the same (for a bundled
+        network the one its training began with), and the share of its features that would be
+        believed stands beside that of the layer. Takes seconds for every layer.
+
+        Parameters
+        ----------
+        layers : iterable of str, optional
+            Of those that were explained; default all.
+        features : sequence of int, or dict of layer name -> sequence of int, optional
+            Of those that were explained; default all.
+
+        Returns
+        -------
+        list of dict
+            As `fastdeconv.belief.trust.trust_features` has them: for each feature ``where``,
+            ``support``, ``input_where``, ``beyond_input``, ``reactivation``, ``among_sounds``,
+            ``nearest`` and others, ``verdict`` ("yes", "unsure", "no" or "silent") with its
+            ``reason``, and ``yes_rate`` and ``control_yes_rate`` of its layer. A number that
+            does not exist is nan.
+
+        Raises
+        ------
+        ParameterError
+            If a layer or feature was not explained, or the maps started from values of one's
+            own.
+        """
+        from .belief.trust import trust_features
+
+        if not isinstance(self._plan.how["start"], str):
+            raise ParameterError(
+                "maps that started from an array cannot be compared with those of a control: "
+                "explain with start 'map', 'max' or 'one'"
+            )
+        chosen = choose_features(self.network, self.maps if layers is None else layers, features)
+        asked = {}
+        for layer, wanted in chosen.items():
+            self._require_layer(layer)
+            asked[layer] = wanted if isinstance(wanted, list) else self.features[layer]
+            for k in asked[layer]:
+                self._require_feature(layer, k)
+        known = {
+            layer: self.maps[layer] for layer in chosen
+            if self.features[layer] == list(range(len(self.activations[layer])))
+        }
+        with enough_memory(_MEMORY_ADVICE):
+            rows = trust_features(
+                self.clip, self.network, list(chosen), self._plan.how, self.mode, known
+            )
+        return [row for row in rows if row["feature"] in asked[row["layer"]]]
 
     def layer_folders(self) -> dict[str, str]:
         """The name of the folder `save` makes for each layer."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from .audio._checks import MODES, as_choice
 from .errors import ParameterError, shown
 from .network.choosing import as_list, choose_layers, open_network
 from .network.fingerprint import hash_of, network_hash
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from .network.network import Network
 
 __all__ = [
-    "ALL", "Features", "Plan", "Progress", "check_mode", "choose_features", "file_name",
+    "ALL", "Features", "Plan", "Progress", "choose_features", "file_name",
     "layer_counts", "parameters_of", "plan", "settings_of",
 ]
 
@@ -39,8 +40,6 @@ FloatArray = NDArray[np.float32]
 
 ALL = "all"
 """Of features: as many as there are."""
-
-_MODES = ("mask", "phase")
 
 
 def plan(
@@ -58,7 +57,7 @@ def plan(
     """What `explain` is asked for, with the clip read and the features chosen."""
     from .audio.clip import open_clip
 
-    check_mode(mode)
+    as_choice("mode", mode, MODES)
     network = open_network(net)
     chosen = choose_features(network, layers, features)
     clip = open_clip(source, network.frontend, offset)
@@ -69,12 +68,6 @@ def plan(
     }
     how = {"rule": rule, "start": start, "precision": precision}
     return Plan(clip, network, numbers, how, mode, file_name(source))
-
-
-def check_mode(mode: Any) -> None:
-    """Refuse what is no mode."""
-    if not isinstance(mode, str) or mode not in _MODES:
-        raise ParameterError(f"mode must be 'mask' or 'phase', found {shown(mode)}")
 
 
 def layer_counts(network: Network, clip: Clip) -> dict[str, int]:

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from .audio._checks import MODES, as_choice
 from .errors import ParameterError, shown
 from .network.choosing import open_network
 from .network.fields import receptive_fields
 from .planning import (
     ALL,
     Features,
-    check_mode,
     choose_features,
     file_name,
     layer_counts,
@@ -123,13 +123,13 @@ def plan_song(
     precision: str,
 ) -> SongPlan:
     """What `explain` is asked for, with the song read and cut into windows."""
-    from .audio._checks import as_choice, as_number
+    from .audio._checks import as_number
     from .audio.clip import Clip
     from .audio.song import load_song
     from .audio.windows import windows
     from .deconvnet.projection import checked_features
 
-    check_mode(mode)
+    as_choice("mode", mode, MODES)
     if isinstance(duration, str) and duration != ALL:
         raise ParameterError(f"duration must be seconds or 'all', found {shown(duration)}")
     seconds = None if isinstance(duration, str) else as_number("duration", duration, above=0)

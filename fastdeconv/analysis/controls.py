@@ -29,7 +29,7 @@ from ..network.layers import (
 from ..network.network import Network
 from ..network.pretrained import list_pretrained, pretrained
 
-__all__ = ["randomised", "untrained"]
+__all__ = ["randomised", "start_of", "untrained"]
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -91,11 +91,17 @@ def untrained(net: Network, inputs: Iterable[ArrayLike]) -> Network:
     Of a bundled network it is the very network its training began with,
     ``pretrained(name, trained=False)``; of any other `randomised` with seed 0.
     """
+    start = start_of(net)
+    return randomised(net, 0, inputs) if start is None else start
+
+
+def start_of(net: Network) -> Network | None:
+    """The network that the training of a bundled network began with; None for others."""
     if net.name in list_pretrained():
         bundled = pretrained(net.name)
         if _same(net.arrays, bundled.arrays):
             return pretrained(net.name, trained=False)
-    return randomised(net, 0, inputs)
+    return None
 
 
 def _same(found: Mapping[str, NDArray[Any]], wanted: Mapping[str, NDArray[Any]]) -> bool:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..arrays import as_array
-from ..audio._checks import as_choice
+from ..audio._checks import MODES, as_choice
 from ..audio.auralise import heard_magnitude
 from ..audio.clip import Clip, as_clip
 from ..errors import ParameterError, shown
@@ -66,7 +66,7 @@ def describe(
     clip : Clip
     maps : array, shape (K, 1, H, W) or (K, H, W), real
         The maps of one layer, as `deconvolve` gives them.
-    mode : {"mask", "phase"}
+    mode : {"mask", "phase", "wiener"}
         As in `auralise`.
     features : sequence of int, optional
         Their numbers, no two alike; by default 0 to K - 1.
@@ -126,7 +126,7 @@ def describe(
     ParameterError
         If maps, mode or features are not as described.
     """
-    as_choice("mode", mode, ("mask", "phase"))
+    as_choice("mode", mode, MODES)
     weights = as_clip(clip).weights(maps, mode)
     return Listener(clip, mode, num_threads).describe(weights, features)
 
@@ -176,7 +176,7 @@ class Listener:
     Parameters
     ----------
     clip : Clip
-    mode : {"mask", "phase"}
+    mode : {"mask", "phase", "wiener"}
     num_threads : int, optional
     """
 
@@ -250,7 +250,7 @@ class Listener:
         largest[largest == 0] = 1
         unit = planes / largest[:, None, None]
         masked = heard_magnitude(unit, self._stft, "mask")
-        heard = masked if self._mode == "mask" else heard_magnitude(unit, self._stft, self._mode)
+        heard = masked if self._mode != "phase" else heard_magnitude(unit, self._stft, self._mode)
         bands = _energy(heard, "f")
         energy = bands.sum(axis=1)
         passed = energy if self._mode == "mask" else _energy(masked, "f").sum(axis=1)

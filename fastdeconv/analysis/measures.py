@@ -7,7 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["correlation", "selectivity", "spectral_flux"]
+__all__ = ["correlation", "cross_correlations", "selectivity", "spectral_flux"]
+
+_PRODUCT = 200_000
+"""Multiply-adds of a matrix product at a time: from 262,144 on OpenBLAS wakes threads of its own,
+and its sums depend on their number."""
 
 Array = NDArray[Any]
 
@@ -34,3 +38,25 @@ def correlation(sizes: NDArray[np.float64], flux: NDArray[np.float64]) -> NDArra
     sizes, flux = sizes - sizes.mean(axis=1, keepdims=True), flux - flux.mean()
     norm = np.sqrt(np.square(sizes).sum(axis=1) * np.square(flux).sum())
     return np.divide(sizes @ flux, norm, out=np.zeros(len(sizes)), where=norm > 0)
+
+
+def cross_correlations(ours: Array, others: Array) -> NDArray[np.float64]:
+    """Pearson's r of each row (K, n) with each of some others (J, n): (K, J).
+
+    nan where either is the same everywhere.
+    """
+    a, b = _standardised(ours), _standardised(others)
+    found = np.zeros((len(a), len(b)))
+    step = max(1, _PRODUCT // max(1, found.size))
+    for at in range(0, a.shape[1], step):
+        found += a[:, at : at + step] @ b[:, at : at + step].T
+    return found
+
+
+def _standardised(rows: Array) -> NDArray[np.float64]:
+    """Rows with mean 0 and length 1; nan where a row is the same everywhere."""
+    centred = np.asarray(rows, np.float64)
+    centred = centred - centred.mean(axis=1, keepdims=True)
+    varies = np.ptp(rows, axis=1, keepdims=True) > 0
+    norms = np.sqrt(np.square(centred).sum(axis=1, keepdims=True))
+    return np.divide(centred, norms, out=np.full(centred.shape, np.nan), where=varies)

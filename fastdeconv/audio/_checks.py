@@ -9,7 +9,11 @@ from typing import Any
 
 from ..errors import ParameterError, shown
 
-__all__ = ["as_bool", "as_choice", "as_int", "as_number", "check_keys"]
+__all__ = ["MODES", "as_bool", "as_choice", "as_int", "as_number", "check_keys"]
+
+
+#: How a map becomes sound.
+MODES = ("mask", "phase", "wiener")
 
 
 def as_int(name: str, value: Any, *, minimum: int, maximum: int) -> int:

@@ -7,9 +7,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..kernels.dispatch import get_num_threads
 from ..kernels.schedule import run_bands
-from ._checks import as_choice
+from ._checks import MODES, as_choice
 from .channels import sounds_of, spread
-from .clip import Clip, as_clip, check_finite
+from .clip import Clip, as_clip, check_finite, masking
 
 __all__ = ["auralise", "heard_magnitude"]
 
@@ -31,10 +31,13 @@ def auralise(
         The clip the maps explain.
     maps : array, shape (K, 1, H, W) or (K, H, W), real
         As `fastdeconv.deconvolve` gives them: maps of ``clip.x``.
-    mode : {"mask", "phase"}
+    mode : {"mask", "phase", "wiener"}
         "mask": the inverse STFT of STFT x map; where the map is negative the
         phase turns over. "phase": the inverse STFT of max(0, map) with the
         phase of the clip, 0 where its STFT is 0 (arXiv 1607.02444, section 2).
+        "wiener": the inverse STFT of STFT x abs(map) / max(abs(map)): no phase turns over, and
+        levels are those of the clip. An aid for ears; it is no evidence of anything that
+        "mask" is not.
         Maps of bands come to the STFT as `Clip.to_stft` says. With a CQT it is that instead of
         the STFT. Of a waveform "mask" is samples x map, "phase" the map.
     num_threads : int, optional
@@ -55,9 +58,10 @@ def auralise(
     ParameterError
         If the maps do not fit the clip or are not finite, or `mode` is unknown.
     """
-    as_choice("mode", mode, ("mask", "phase"))
+    as_choice("mode", mode, MODES)
     threads = get_num_threads(num_threads)
-    planes, frontend = as_clip(clip).planes(maps), clip.frontend
+    planes, mode = masking(as_clip(clip).planes(maps), mode)
+    frontend = clip.frontend
     if not frontend.meaning.on_stft:
         with np.errstate(over="ignore", invalid="ignore"):
             sounds = sounds_of(frontend, clip.samples, planes, mode)
@@ -85,7 +89,7 @@ def auralise(
 
 def _weights(planes: FloatArray, mode: str) -> FloatArray:
     """What of maps multiplies the clip's STFT ("mask"), or its phases ("phase")."""
-    return planes if mode == "mask" else np.maximum(planes, 0)
+    return np.maximum(planes, 0) if mode == "phase" else planes
 
 
 def heard_magnitude(planes: FloatArray, stft: FloatArray, mode: str) -> FloatArray:
@@ -97,8 +101,8 @@ def heard_magnitude(planes: FloatArray, stft: FloatArray, mode: str) -> FloatArr
         As `Clip.to_stft` gives them for this mode, lying as `stft` does.
     stft : array of float32
         Magnitude of the clip's STFT.
-    mode : {"mask", "phase"}
-        ``|STFT| * |map|``, or the positive part of the map.
+    mode : {"mask", "phase", "wiener"}
+        ``|STFT| * |weights|``, or with "phase" the positive part of the map.
     """
     weights = _weights(planes, mode)
     if mode == "phase":

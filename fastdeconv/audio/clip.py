@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..arrays import as_array
 from ..errors import AudioError, ParameterError, shown
-from ._checks import as_choice, as_number
+from ._checks import MODES, as_choice, as_number
 from .channels import sounds_of, spread
 from .frontend import Frontend
 from .reading import (
@@ -31,7 +31,7 @@ from .scaling import scaled
 
 __all__ = [
     "LEAST_SAMPLES", "Clip", "as_clip", "at_rate", "check_finite", "check_frontend", "load_clip",
-    "native_samples", "open_clip",
+    "masking", "native_samples", "open_clip",
 ]
 
 FloatArray = NDArray[np.float32]
@@ -214,7 +214,8 @@ class Clip:
         """Maps at the network's input as weights on the grid of the STFT.
 
         What is heard of a map has the magnitude ``abs(stft) * abs(weights)``, or, with mode
-        "phase", ``max(0, weights)``.
+        "phase", ``max(0, weights)``. With mode "wiener" the weights are those of
+        ``abs(map) / max(abs(map))``.
 
         - Kind "stft": the map, in the order (F, T); 0 where the network is given no bin.
         - "mel" and "filters", with the matrix M: the weight of a bin is the mean of the map over
@@ -229,7 +230,7 @@ class Clip:
         Parameters
         ----------
         maps : array, shape (K, C, H, W) or, with one channel, (K, H, W), real
-        mode : {"mask", "phase"}
+        mode : {"mask", "phase", "wiener"}
         sounds : array, shape (K, n), optional
             What `auralise` gives for these maps and this mode, where it is known already: the
             weights of "cqt" and "waveform" are made of it.
@@ -249,17 +250,19 @@ class Clip:
         self, maps: ArrayLike, mode: str, sounds: FloatArray | None = None
     ) -> FloatArray:
         """As `to_stft`, (K, T, F)."""
-        as_choice("mode", mode, ("mask", "phase"))
-        if self.frontend.meaning.on_stft:
-            return spread(self.frontend, self.planes(maps))
-        if sounds is None:
-            sounds = sounds_of(self.frontend, self.samples, self.planes(maps), mode)
+        as_choice("mode", mode, MODES)
+        frontend, on_stft = self.frontend, self.frontend.meaning.on_stft
+        if on_stft or sounds is None:
+            planes, mode = masking(self.planes(maps), mode)
+            if on_stft:
+                return spread(frontend, planes)
+            sounds = sounds_of(frontend, self.samples, planes, mode)
         weights = np.empty((len(sounds), *self.stft.T.shape), np.float32)
         own = np.abs(self.stft.T)
         audible = own > _INAUDIBLE * own.max(initial=0.0)
         for sound, out in zip(sounds, weights):
             np.abs(self.frontend.transform.forward(sound), out=out)
-            if mode == "mask":
+            if mode != "phase":
                 np.divide(out, own, out=out, where=audible)
                 out[~audible] = 0
         return weights
@@ -360,6 +363,18 @@ class Clip:
             f"<Clip: {self.duration:.3f} s, {self.samples.size} samples at {self.sr:g} Hz, "
             f"stft {self.stft.shape[0]} x {self.stft.shape[1]}>"
         )
+
+
+def masking(planes: FloatArray, mode: str) -> tuple[FloatArray, str]:
+    """Maps (K, ...) and the mode that makes sound of them: "wiener" is "mask" with other maps.
+
+    Those are the sizes of the values as shares of the largest of each map; a zero map stays zero.
+    """
+    if mode != "wiener":
+        return planes, mode
+    sizes = np.abs(planes)
+    largest = sizes.max(axis=tuple(range(1, sizes.ndim)), keepdims=True, initial=0.0)
+    return np.divide(sizes, largest, out=np.zeros_like(sizes), where=largest > 0), "mask"
 
 
 def check_frontend(frontend: Any) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,11 +13,10 @@ from ..deconvnet.projection import deconvolve_from, gradient_at
 from ..deconvnet.scores import score_layer, scores_of
 from ..deconvnet.trace import Trace
 from ..errors import ParameterError
-from ..kernels.dispatch import config, get_backend, get_isa, get_num_threads
-from ..kernels.schedule import run_bands
 from ..network import layers as nn
 from .grid import Grid, Patches, as_fill
 from .occlusion import occlude_trace
+from .passes import side_by_side
 from .targets import Target
 
 __all__ = ["METHODS", "STEPS", "Rules", "blurred", "cam_layer"]
@@ -98,7 +97,7 @@ class Rules:
                 self.trace.network.forward(silence + (k + 0.5) / self.steps * way)
             )
 
-        for found in _side_by_side(gradients, self.steps):
+        for found in side_by_side(gradients, self.steps):
             total += found
         maps = total / self.steps * way
         none = scores_of(self.trace.network.forward(silence))
@@ -127,26 +126,6 @@ class Rules:
         found = occlude_trace(self.trace, self.grid, patches, filled, [], self.targets)
         drops = np.stack([*found.class_drops.values()])
         return patches.spread(drops.reshape(len(drops), -1))
-
-
-def _side_by_side(work: Callable[[int], Array], count: int) -> Iterator[Array]:
-    """``work(i)`` for every i in range(count), in order; several at a time, in a thread each.
-
-    Passes through small maps hardly gain from threads inside: two such passes side by side take
-    two thirds of the time of two in a row (bundled network, two cores).
-    """
-    threads, name = get_num_threads(), get_backend().name
-    isa = get_isa() if name == "native" else None
-    for first in range(0, count, threads):
-        found: dict[int, Array] = {}
-
-        def one(i: int, first: int = first, found: dict[int, Array] = found) -> None:
-            with config(backend=name, num_threads=1, isa=isa):
-                found[first + i] = work(first + i)
-
-        some = min(threads, count - first)
-        run_bands(some, one, threads)
-        yield from (found[i] for i in range(first, first + some))
 
 
 def cam_layer(trace: Trace) -> int:

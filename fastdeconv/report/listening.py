@@ -26,11 +26,14 @@ _STARTS = {
 _MODES = {
     "mask": "the map masks the clip's STFT (mode mask)",
     "phase": "the map with the clip's phase (mode phase)",
+    "wiener": "the map's size, at most 1, masks the clip's STFT (mode wiener)",
 }
 _OTHER_MODES = {
     ("mask", "cqt"): "the map masks the clip's CQT (mode mask)",
     ("mask", "waveform"): "the map times the clip's samples (mode mask)",
     ("phase", "waveform"): "the map itself (mode phase)",
+    ("wiener", "cqt"): "the map's size, at most 1, masks the clip's CQT (mode wiener)",
+    ("wiener", "waveform"): "the map's size, at most 1, times the clip's samples (mode wiener)",
 }
 _SCRIPTS = (
     "page.js", "data.js", "player.js", "panel.js", "cards.js", "detail.js", "keys.js", "song.js",

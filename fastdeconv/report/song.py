@@ -41,7 +41,7 @@ class SongFiles:
     Parameters
     ----------
     clip : Clip
-    mode : {"mask", "phase"}
+    mode : {"mask", "phase", "wiener"}
         The mode the sounds were made with.
     audio_format : {"wav", "flac", "ogg"}
     num_threads : int, optional

@@ -205,9 +205,24 @@ def test_bad_maps_and_modes_are_refused():
         for maps, message in cases:
             with pytest.raises(ParameterError, match=message):
                 auralise(clip, maps)
-    with pytest.raises(ParameterError, match="mode must be one of mask, phase, found 'magnitude'"):
+    wanted = "mode must be one of mask, phase, wiener, found 'magnitude'"
+    with pytest.raises(ParameterError, match=wanted):
         auralise(clip, good, mode="magnitude")
     with pytest.raises(ParameterError, match="num_threads must be a positive int, found 0"):
         auralise(clip, good, num_threads=0)
     with pytest.raises(ParameterError, match="clip must be a Clip, found ndarray"):
         auralise(clip.samples, good)
+
+
+def test_wiener_masks_by_the_size_of_the_map_alone() -> None:
+    frontend = Frontend(sr=8000, n_fft=64, hop_length=32)
+    clip = Clip(np.random.default_rng(0).normal(size=500).astype(np.float32), 8000, frontend)
+    maps = np.random.default_rng(1).normal(size=(2, *clip.x.shape)).astype(np.float32)
+    maps[1] = 0
+    wanted = auralise(clip, np.abs(maps[:1]) / np.abs(maps[0]).max())
+    found = auralise(clip, maps, mode="wiener")
+    np.testing.assert_allclose(found[:1], wanted, rtol=1e-5, atol=1e-6)
+    assert not found[1].any()
+    np.testing.assert_array_equal(auralise(clip, -3 * maps, mode="wiener")[1], found[1])
+    weights = clip.to_stft(maps, "wiener")
+    assert weights.min() == 0 and weights.max() == 1

@@ -1,0 +1,444 @@
+"""How far to believe the map and the sound of a feature: numbers and a verdict.
+
+Four numbers decide, and none of them alone says anything: untrained networks reach three of
+them, too. See docs/believe.md for what each does not prove.
+"""
+
+from __future__ import annotations
+
+import math
+import weakref
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ..analysis.controls import randomised, start_of
+from ..analysis.measures import cross_correlations
+from ..arrays import as_array
+from ..audio._checks import MODES, as_choice
+from ..audio.auralise import auralise
+from ..audio.clip import Clip, as_clip
+from ..deconvnet.projection import deconvolve
+from ..deconvnet.trace import Trace
+from ..errors import ParameterError, shown
+from ..kernels.lanes import cached
+from ..network.choosing import up_to
+from ..network.network import Network
+from .grid import Grid, Patches, as_fill
+from .occlusion import Occlusion, occlude_trace
+from .passes import side_by_side
+
+__all__ = [
+    "NUMBERS", "VERDICTS", "Subject", "agreement", "controls_of", "selectivity", "trust",
+    "trust_features", "verdict", "yes_rate",
+]
+
+Array = NDArray[Any]
+Numbers = NDArray[np.float64]
+
+#: The numbers of a feature, in the order of tables.
+NUMBERS = (
+    "where", "support", "input_where", "beyond_input", "reactivation", "among_sounds",
+    "among_features", "same", "nearest", "steadiness",
+)
+VERDICTS = ("yes", "unsure", "no", "silent")
+_YES = {"nearest": 0.5, "where": 0.5, "reactivation": 0.8, "among_sounds": 0.75}
+_NO = {"nearest": 0.4, "where": 0.3, "reactivation": 0.5, "among_sounds": 0.5}
+_SILENT = 1e-6
+"""Of the layer's largest activation."""
+_ROUNDING = 1e-6, 1e-9
+"""Drops below these are none: of the feature's activation, and of its largest drop."""
+_TIE = 1e-5
+_FULL = 1e-6
+"""Rank correlations of 1 leave as much by rounding."""
+_LEAST_PATCHES = 3
+_NOISE = 1e-3
+"""60 dB below the clip."""
+
+
+class Subject:
+    """A network and a clip, with what their layers share.
+
+    Parameters
+    ----------
+    clip : Clip
+    net : Network
+    how : mapping, optional
+        What `deconvolve` is told besides the layer: rule, start, precision.
+    """
+
+    def __init__(self, clip: Clip, net: Network, how: Mapping[str, Any] | None = None) -> None:
+        self.clip, self.net, self.how = clip, net, dict(how or {})
+        self.grid = Grid(clip)
+        self.patches = Patches.of(self.grid.shape)
+        self.trace = net.forward(clip.x)
+        self._occlusions: dict[str, Occlusion] = {}
+        self._noisy: dict[str, Trace] = {}
+        self._maps: dict[str, Array] = {}
+
+    def maps(self, layer: str) -> Array:
+        """The maps of all features of a layer."""
+        return cached(self._maps, layer, lambda: deconvolve(self.trace, layer, **self.how))
+
+    def forget(self, layer: str) -> None:
+        """Keep the maps of a layer no longer."""
+        self._maps.pop(layer, None)
+
+    def activations(self, layer: str) -> Numbers:
+        """The sum of each feature's map going forward."""
+        return np.asarray(self.trace[layer].sum(axis=(1, 2), dtype=np.float64))
+
+    def drops(self, layer: str, layers: Sequence[str] = ()) -> Numbers:
+        """By how much activations fall, (K, patches); one pass for all of `layers`."""
+        def occluded() -> Occlusion:
+            filled = as_fill(self.grid, "band_mean")
+            wanted = list(dict.fromkeys([layer, *layers]))
+            return occlude_trace(self.trace, self.grid, self.patches, filled, wanted, [])
+
+        if layer not in self._occlusions:
+            found = occluded()
+            self._occlusions.update(dict.fromkeys(found.drops, found))
+        drops = self._occlusions[layer].drops[layer]
+        return drops.reshape(len(drops), -1)
+
+    def noisy_maps(self, layer: str) -> Array:
+        """The maps of the clip with white noise 60 dB below it."""
+        def traced() -> Trace:
+            samples = self.clip.samples
+            noise = np.random.default_rng(0).normal(size=samples.size)
+            level = _NOISE * np.sqrt(np.square(samples, dtype=np.float64).mean())
+            heard = (samples + level * noise).astype(np.float32)
+            return self.net.forward(Clip(heard, self.clip.sr, self.clip.frontend).x)
+
+        trace = cached(self._noisy, "trace", traced)
+        return deconvolve(trace, layer, **self.how)
+
+
+def trust(
+    clip: Clip,
+    net: Network,
+    control: Network | None,
+    layer: str,
+    maps: ArrayLike,
+    mode: str = "mask",
+    *,
+    subject: Subject | None = None,
+    opponent: Subject | None = None,
+) -> list[dict[str, Any]]:
+    """How far to believe the maps and sounds of the features of a layer.
+
+    Parameters
+    ----------
+    clip : Clip
+    net : Network
+    control : Network or None
+        An untrained network of the same layers; without one no verdict is more than "unsure".
+    layer : str
+    maps : array, shape (K, C, H, W)
+        Of all features of the layer, as `deconvolve` gives them.
+    mode : {"mask", "phase", "wiener"}
+        That of the sound that is played.
+    subject, opponent : Subject, optional
+        Of the network and of the control, where several layers are asked about.
+
+    Returns
+    -------
+    list of dict
+        One for each feature, with ``layer``, ``feature``, the numbers, each nan where it does
+        not exist:
+
+        ``where``, ``support``
+            Rank correlation of the map's size, patch by patch, with the size of the drop of the
+            activation when the patch is replaced by band means; and with the drop itself.
+        ``input_where``
+            What the spectrogram scores for ``where``.
+        ``beyond_input``
+            ``where`` with what the spectrogram explains taken out (a partial correlation).
+        ``reactivation``
+            How strongly the feature answers to its own sound, as a share of the clip's.
+        ``among_sounds``, ``among_features``
+            The share of the other features' sounds that excite it less, and of the other
+            features that its sound excites less, each as a share of what the clip does; chance
+            is 0.5.
+        ``same``, ``nearest``
+            1 minus the correlation of its map with that of the control's feature of the same
+            number, and with the one that is most alike.
+        ``steadiness``
+            Correlation of its map with that of the clip with noise 60 dB below it.
+
+        and ``verdict`` ("yes", "unsure", "no" or "silent") with its ``reason``.
+
+    Raises
+    ------
+    ParameterError
+        If the maps are not of all features of the layer, or the control has other layers.
+    """
+    as_choice("mode", mode, MODES)
+    own = subject or Subject(as_clip(clip), net)
+    activations = own.activations(layer)
+    planes = _planes(own, layer, maps, len(activations))
+    is_silent = activations <= _SILENT * max(activations.max(initial=0.0), 0.0)
+    found: dict[str, Numbers] = dict(
+        agreement(
+            own.patches.means(np.abs(planes)), own.patches.means(own.grid.x.sum(axis=0)),
+            own.drops(layer), activations,
+        )
+    )
+    Q = _responses(own, layer, planes, mode, activations)
+    found |= selectivity(Q, is_silent)
+    noisy = own.grid.planes(own.noisy_maps(layer))
+    found["steadiness"] = np.diag(_alike(planes, noisy)).copy()
+    found["same"] = found["nearest"] = np.full(len(planes), math.nan)
+    if control is not None:
+        other = opponent or Subject(own.clip, _checked_control(net, control), own.how)
+        found["same"], found["nearest"] = _distances(other, layer, planes, is_silent)
+    rows = []
+    for k in range(len(planes)):
+        row: dict[str, Any] = {"layer": layer, "feature": k}
+        row |= {name: float(found[name][k]) for name in NUMBERS}
+        word, reason = verdict(row, silent=bool(is_silent[k]), has_control=control is not None)
+        rows.append({**row, "verdict": word, "reason": reason})
+    return rows
+
+
+def _planes(subject: Subject, layer: str, maps: ArrayLike, count: int) -> Array:
+    array = as_array(maps, "maps")
+    wanted = (count, *subject.clip.x.shape)
+    if array.shape != wanted:
+        raise ParameterError(
+            f"maps must be of all features of layer {shown(layer)}, {wanted}, found {array.shape}"
+        )
+    return subject.grid.planes(array)
+
+
+def _checked_control(net: Network, control: Network) -> Network:
+    if [type(layer) for layer in control.layers] != [type(layer) for layer in net.layers] or any(
+        control.arrays[key].shape != array.shape for key, array in net.arrays.items()
+        if key in control.arrays
+    ) or control.arrays.keys() != net.arrays.keys():
+        raise ParameterError(
+            f"the control {shown(control.name)} has other layers than the network: what it shows "
+            "cannot be compared"
+        )
+    return control
+
+
+_Controls = tuple[Network, Network]
+_controls: weakref.WeakKeyDictionary[Network, _Controls] = weakref.WeakKeyDictionary()
+
+
+def controls_of(net: Network, x: Array) -> _Controls:
+    """The control of a network, and another one of its kind to try the control itself against.
+
+    The control of a bundled network is what its training began with, where batch norms know
+    music; so the other one is centred on the input `x`. For any other network they are
+    `randomised` with seeds 0 and 1, made once.
+    """
+    start = start_of(net)
+    if start is not None:
+        return start, randomised(net, 1, [x])
+    if net not in _controls:
+        _controls[net] = randomised(net), randomised(net, 1)
+    return _controls[net]
+
+
+# ---- where it looks ----
+
+
+def agreement(
+    sizes: Numbers, loudness: Numbers, drops: Numbers, activations: Numbers
+) -> dict[str, Numbers]:
+    """Whether maps show where features are sensitive.
+
+    Parameters
+    ----------
+    sizes : array, shape (K, n)
+        Mean size of each map in each patch.
+    loudness : array, shape (n,)
+        Mean of the input there.
+    drops : array, shape (K, n)
+    activations : array, shape (K,)
+
+    Returns
+    -------
+    dict of str to array, shape (K,)
+    """
+    names = "where", "support", "input_where", "beyond_input"
+    found = {name: np.full(len(sizes), math.nan) for name in names}
+    for k, (size, drop) in enumerate(zip(sizes, drops)):
+        largest = float(np.abs(drop).max(initial=0.0))
+        least = max(_ROUNDING[0] * abs(float(activations[k])), _ROUNDING[1] * largest)
+        counts = np.abs(drop) > least
+        seen = (size > 0) | counts
+        if seen.sum() < _LEAST_PATCHES or not size.any() or not counts.any():
+            continue
+        P, X = size[seen], loudness[seen]
+        d = np.where(counts, drop, 0.0)[seen]
+        where, of_input = _rho(P, np.abs(d)), _rho(X, np.abs(d))
+        between = _rho(P, X)
+        left = math.sqrt(max(0.0, (1 - between**2) * (1 - of_input**2)))
+        found["where"][k], found["support"][k] = where, _rho(P, d)
+        found["input_where"][k] = of_input
+        if left > _FULL:  # or loudness explains all there is
+            found["beyond_input"][k] = (where - between * of_input) / left
+    return found
+
+
+def _rho(a: Numbers, b: Numbers) -> float:
+    """Spearman's rank correlation, ties sharing their mean rank; nan where one is constant."""
+    ranks = np.stack([_ranks(a), _ranks(b)])
+    ranks -= ranks.mean(axis=1, keepdims=True)
+    norms = math.sqrt(float(np.square(ranks[0]).sum() * np.square(ranks[1]).sum()))
+    return float((ranks[0] * ranks[1]).sum()) / norms if norms > 0 else math.nan
+
+
+def _ranks(values: Numbers) -> Numbers:
+    """Ranks from 1; equal values share the mean of theirs."""
+    _, place, count = np.unique(values, return_inverse=True, return_counts=True)
+    return (np.cumsum(count) - (count - 1) / 2)[place.reshape(-1)]
+
+
+# ---- what its sound does ----
+
+
+def _responses(
+    subject: Subject, layer: str, planes: Array, mode: str, activations: Numbers
+) -> Numbers:
+    """Q[k, j]: how strongly the sound of feature k excites feature j, as a share of the clip."""
+    clip, net = subject.clip, up_to(subject.net, layer)
+    sounds = auralise(clip, subject.grid.inputs(planes), mode)
+    level = math.sqrt(float(np.square(clip.samples, dtype=np.float64).mean()))
+
+    def answers(k: int) -> Numbers:
+        own = math.sqrt(float(np.square(sounds[k], dtype=np.float64).mean()))
+        if own == 0:
+            return np.zeros(len(activations))
+        heard = (sounds[k] * (level / own)).astype(np.float32)
+        trace = net.forward(Clip(heard, clip.sr, clip.frontend).x)
+        return np.asarray(trace[layer].sum(axis=(1, 2), dtype=np.float64))
+
+    found = np.stack([*side_by_side(answers, len(sounds))])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return found / activations
+
+
+def selectivity(Q: Numbers, is_silent: NDArray[np.bool_]) -> dict[str, Numbers]:  # noqa: N803
+    """How well sounds excite their own feature, from responses (K, K); silent features count for
+    nothing."""
+    names = "reactivation", "among_sounds", "among_features"
+    found = {name: np.full(len(Q), math.nan) for name in names}
+    for k in np.flatnonzero(~is_silent):
+        others = ~is_silent
+        others[k] = False
+        own = Q[k, k]
+        found["reactivation"][k] = own
+        found["among_sounds"][k] = _share_below(Q[others, k], own)
+        found["among_features"][k] = _share_below(Q[k, others], own)
+    return found
+
+
+def _share_below(values: Numbers, own: float) -> float:
+    """The share of values below `own`; what is about as large counts half."""
+    if not len(values):
+        return math.nan
+    is_tie = np.abs(values - own) <= _TIE * np.maximum(np.abs(values), abs(own))
+    return float(((values < own) & ~is_tie).mean() + is_tie.mean() / 2)
+
+
+# ---- what others draw ----
+
+
+def _alike(planes: Array, others: Array) -> Numbers:
+    """Correlations of the sizes of maps (K, F, T) with those of others."""
+    return cross_correlations(
+        np.abs(planes).reshape(len(planes), -1), np.abs(others).reshape(len(others), -1)
+    )
+
+
+def _distances(
+    control: Subject, layer: str, planes: Array, is_silent: NDArray[np.bool_]
+) -> tuple[Numbers, Numbers]:
+    """`same` and `nearest`."""
+    alike = _alike(planes, control.grid.planes(control.maps(layer)))
+    activations = control.activations(layer)
+    alike[:, activations <= _SILENT * max(activations.max(initial=0.0), 0.0)] = math.nan
+    alike[is_silent] = math.nan
+    closest = np.where(np.isnan(alike), -np.inf, alike).max(axis=1, initial=-np.inf)
+    nearest = np.where(np.isfinite(closest), 1 - closest, math.nan)
+    return 1 - np.diag(alike), nearest
+
+
+# ---- the word ----
+
+
+def verdict(
+    row: Mapping[str, float], *, silent: bool = False, has_control: bool = True
+) -> tuple[str, str]:
+    """The verdict on a feature, and why.
+
+    "yes" if all four numbers are high, "no" if not, and one of them is low; else "unsure", also
+    if one of them does not exist.
+    """
+    if silent:
+        return "silent", "the feature does not answer to this clip"
+    if not has_control:
+        return "unsure", "no control"
+    missing = [name for name in _YES if math.isnan(row[name])]
+    if missing:
+        return "unsure", f"no number for {', '.join(missing)}"
+    short = [name for name, least in _YES.items() if row[name] < least]
+    if not short:
+        return "yes", "; ".join(f"{name} {row[name]:.2f}" for name in _YES)
+    low = [name for name, least in _NO.items() if row[name] < least]
+    if low:
+        return "no", "; ".join(f"{name} {row[name]:.2f} is below {_NO[name]}" for name in low)
+    return "unsure", "; ".join(f"{name} {row[name]:.2f} is below {_YES[name]}" for name in short)
+
+
+def trust_features(
+    clip: Clip, net: Network, layers: Sequence[str], how: Mapping[str, Any], mode: str,
+    known: Mapping[str, Array],
+) -> list[dict[str, Any]]:
+    """The rows of `trust` for all features of some layers, with a control made for them.
+
+    Parameters
+    ----------
+    clip : Clip
+    net : Network
+    layers : sequence of str
+    how : mapping
+        What `deconvolve` is told besides the layer.
+    mode : str
+    known : mapping of str to array
+        The maps of all features of layers for which they are there already.
+
+    Returns
+    -------
+    list of dict
+        As `trust`, and ``yes_rate`` and ``control_yes_rate``, the shares of "yes" among the
+        features of the layer and of the control's: what an untrained network gets, too.
+    """
+    control, second = controls_of(net, clip.x)
+    own, other, third = (Subject(clip, each, how) for each in (net, control, second))
+    rows: list[dict[str, Any]] = []
+    for layer in layers:
+        for subject in (own, other):
+            subject.drops(layer, layers)
+        maps = known[layer] if layer in known else own.maps(layer)
+        found = trust(clip, net, control, layer, maps, mode, subject=own, opponent=other)
+        beside = trust(
+            clip, control, second, layer, other.maps(layer), mode, subject=other, opponent=third
+        )
+        shares = {"yes_rate": yes_rate(found), "control_yes_rate": yes_rate(beside)}
+        rows += [row | shares for row in found]
+        for subject in (own, other, third):
+            subject.forget(layer)
+    return rows
+
+
+def yes_rate(rows: Iterable[Mapping[str, Any]]) -> float:
+    """The share of "yes" among features."""
+    words = [row["verdict"] for row in rows]
+    return words.count("yes") / len(words) if words else 0.0
