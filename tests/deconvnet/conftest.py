@@ -358,7 +358,7 @@ def at_the_last_moment(monkeypatch):
     from fastdeconv.kernels import native_forward, native_shared
 
     def run_stages(stages: Any, num_threads: int) -> None:
-        bands = [(stage, i) for stage in stages for i in range(stage.bands)]
+        bands = [(stage, i) for stage in stages for i in range(len(stage.edges) - 1)]
         done: set[int] = set()
 
         def run(number: int) -> None:
@@ -366,7 +366,7 @@ def at_the_last_moment(monkeypatch):
                 stage, i = bands[number]
                 for before in range(0 if stage.needs is None else stage.needs[i]):
                     run(before)
-                stage.work(i)
+                stage.job(stage.edges[i], stage.edges[i + 1])
                 done.add(number)
 
         for number in reversed(range(len(bands))):
