@@ -20,7 +20,7 @@ from pathlib import Path
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
-ONCE = ["csrc/runtime.c", "csrc/planar.c", "csrc/schedule.c"]
+ONCE = ["csrc/memory.c", "csrc/planar.c", "csrc/runtime.c", "csrc/schedule.c"]
 PER_ISA = [
     "csrc/combine.c", "csrc/conv.c", "csrc/join.c", "csrc/layout.c", "csrc/overlap.c",
     "csrc/pool.c", "csrc/project.c", "csrc/single.c", "csrc/table.c", "csrc/winograd.c",

@@ -53,6 +53,7 @@ typedef struct {
     const ptrdiff_t *taps;  /* offset of every tap from the origin */
     int ntaps;
     int cin, cout, groups;  /* cin: channels one group reads */
+    int in_padded;          /* whether pixels of the input are whole vectors */
     const float *weight;    /* packed: see conv.c */
     const float *bias;      /* padded to the vector width like scale and shift */
     fd_epilogue epilogue;

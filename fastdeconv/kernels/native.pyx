@@ -10,6 +10,7 @@ from cpython.buffer cimport (
     PyBUF_C_CONTIGUOUS,
     PyBUF_SIMPLE,
     PyBUF_WRITABLE,
+    PyBuffer_FillInfo,
     PyBuffer_Release,
     PyObject_GetBuffer,
 )
@@ -17,6 +18,11 @@ from cpython.exc cimport PyErr_CheckSignals
 from cpython.mem cimport PyMem_Calloc, PyMem_Free, PyMem_Malloc, PyMem_Realloc
 from libc.string cimport memcpy, memset
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uintptr_t
+
+
+cdef extern from "memory.h" nogil:
+    void *fd_memory_take(size_t *)
+    void fd_memory_give(void *, size_t)
 
 
 cdef extern from "schedule.h" nogil:
@@ -60,7 +66,7 @@ cdef extern from "fastdeconv.h" nogil:
         const float *input "in"
         ptrdiff_t in_row, in_col
         const ptrdiff_t *taps
-        int ntaps, cin, cout, groups
+        int ntaps, cin, cout, groups, in_padded
         const float *weight
         const float *bias
         fd_epilogue epilogue
@@ -285,6 +291,26 @@ cdef float *_writable(array, list keep) except? NULL:
 
 cdef const void *_bytes(array, list keep) except? NULL:
     return _address(array, PyBUF_SIMPLE, keep)
+
+
+cdef class Memory:
+    """So many bytes for an array, in memory that is used again when nobody has it any more."""
+
+    cdef void *at
+    cdef size_t size, taken
+
+    def __cinit__(self, size_t size):
+        self.size = self.taken = size
+        self.at = fd_memory_take(&self.taken)
+        if not self.at:
+            raise MemoryError
+
+    def __dealloc__(self):
+        if self.at:
+            fd_memory_give(self.at, self.taken)
+
+    def __getbuffer__(self, Py_buffer *view, int flags):
+        PyBuffer_FillInfo(view, self, self.at, self.size, 0, flags)
 
 
 cdef class Place:
@@ -632,6 +658,7 @@ cdef class Conv(Job):
         self.point(&d.c.taps, taps)
         d.c.ntaps = taps.size
         d.c.cin, d.c.cout, d.c.groups = cin, cout, groups
+        d.c.in_padded = x.shape[2] % table.k.width == 0
         if taps.size:
             self.point(&d.c.weight, weight)
         self.point(&d.c.bias, bias)

@@ -91,16 +91,23 @@ def forward_blocks(
         source: _as_input(given[source])
         for block in blocks for source in block.sources if source not in made
     }
-    threads = enough_threads(num_threads, sum(map(_operations, blocks)))
-    plan = _plan(inputs, blocks, algorithm, threads)
-    memory = aligned_empty((plan.floats,)).view(np.uint8)
+    plan = _plan(inputs, blocks, algorithm, num_threads)
+    memory = new_memory(plan.size)
     arrays = [memory, *(x.buffer if isinstance(x, Channels) else x for x in inputs.values())]
     jobs = native.bound(plan.jobs, arrays)
-    run_stages([s._replace(job=job) for s, job in zip(plan.stages, jobs)], threads)
+    run_stages(
+        [Stage(job, edges, needs) for job, (_, edges, needs) in zip(jobs, plan.stages)],
+        plan.threads,
+    )
     return [
-        (out._replace(buffer=out.buffer.of(arrays)), switches and switches.of(arrays))
-        for out, switches in plan.results
+        (Channels(buffer.of(arrays), top, left, shape), switches and switches.of(arrays))
+        for (buffer, top, left, shape), switches in plan.results
     ]
+
+
+def new_memory(size: int) -> NDArray[np.uint8]:
+    """So many bytes, for the results of a pass."""
+    return np.frombuffer(native.Memory(size), np.uint8)
 
 
 def _as_input(value: FloatArray | Channels) -> FloatArray | Channels:
@@ -118,32 +125,34 @@ class _Plan(NamedTuple):
     """Their arrays: the memory, and the inputs in their order."""
     results: list[tuple[Channels, Any]]
     """Of every block, in the memory."""
-    floats: int
-    """Size of the memory."""
+    size: int
+    """Bytes of the memory."""
+    threads: int
 
 
 def _plan(
-    inputs: Mapping[int, Any], blocks: Sequence[ForwardBlock], algorithm: str, threads: int
+    inputs: Mapping[int, Any], blocks: Sequence[ForwardBlock], algorithm: str, num_threads: int
 ) -> _Plan:
     """The plan of such a pass; that of the last one is kept."""
     layouts = tuple(
         (source, x.buffer.shape, x[1:]) if isinstance(x, Channels) else (source, x.shape)
         for source, x in inputs.items()
     )
-    cache, key = blocks[0].cache, (layouts, algorithm, threads, kernels().name)
+    cache, key = blocks[0].cache, (layouts, algorithm, num_threads, kernels().name)
     kept_blocks, kept_key, kept = cache.get("plan", ((), None, None))
     # Blocks are compared as objects: they have arrays.
     if kept_key == key and [*map(id, kept_blocks)] == [*map(id, blocks)]:
         plan: _Plan = kept
     else:
-        plan = _make_plan(inputs, blocks, algorithm, threads)
+        plan = _make_plan(inputs, blocks, algorithm, num_threads)
         cache["plan"] = tuple(blocks), key, plan
     return plan
 
 
 def _make_plan(
-    inputs: Mapping[int, Any], blocks: Sequence[ForwardBlock], algorithm: str, threads: int
+    inputs: Mapping[int, Any], blocks: Sequence[ForwardBlock], algorithm: str, num_threads: int
 ) -> _Plan:
+    threads = enough_threads(num_threads, sum(map(_operations, blocks)))
     stages, memory = BlockStages(threads), _Memory()
     results: list[tuple[Channels, Any]] = []
     values: dict[int, Channels] = {}
@@ -165,25 +174,25 @@ def _make_plan(
         values[block.key] = found.out
         results.append((found.out, found.switches))
     jobs = [stage.job for stage in stages.all]
-    return _Plan([s._replace(job=None) for s in stages.all], jobs, results, memory.floats)
+    rest = [stage._replace(job=None) for stage in stages.all]
+    return _Plan(rest, jobs, results, memory.size, threads)
 
 
 _FLOAT = np.dtype(np.float32)
-_LINE = 16
-"""Floats of a cache line."""
+_LINE = 64
+"""Bytes of a cache line."""
 
 
 class _Memory:
     """Hands out places in the memory of a pass, which is array 0 of its jobs."""
 
     def __init__(self) -> None:
-        self.floats = 0
+        self.size = 0
 
     def take(self, shape: tuple[int, ...], dtype: np.dtype[Any] = _FLOAT) -> Any:
         """A ``native.Place``."""
-        place = native.Place(0, self.floats * _FLOAT.itemsize, shape, dtype)
-        size = math.prod(shape) * dtype.itemsize
-        self.floats += -(-size // (_LINE * _FLOAT.itemsize)) * _LINE
+        place = native.Place(0, self.size, shape, dtype)
+        self.size += -(-math.prod(shape) * dtype.itemsize // _LINE) * _LINE
         return place
 
 
