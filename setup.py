@@ -20,7 +20,7 @@ from pathlib import Path
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
-ONCE = ["csrc/runtime.c", "csrc/planar.c"]
+ONCE = ["csrc/memory.c", "csrc/planar.c", "csrc/runtime.c", "csrc/schedule.c"]
 PER_ISA = [
     "csrc/combine.c", "csrc/conv.c", "csrc/join.c", "csrc/layout.c", "csrc/overlap.c",
     "csrc/pool.c", "csrc/project.c", "csrc/single.c", "csrc/table.c", "csrc/winograd.c",
@@ -38,6 +38,7 @@ FLAGS = ["-O3", "-std=gnu11", "-fvisibility=hidden", "-fno-math-errno", "-Wall",
 # A fused multiply-add happens where the source says so and nowhere else: equal
 # patches must give equal bits whatever tile they fall into.
 FLAGS += ["-ffp-contract=off"]
+THREADS = ["-pthread"]
 SANITIZE = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-g", "-O1"]
 
 
@@ -76,8 +77,10 @@ class BuildKernels(build_ext):
         # Compiling is most of what an installation from source takes.
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             ext.extra_objects = [*chain.from_iterable(pool.map(compile_unit, *zip(*units)))]
-        ext.extra_compile_args = flags
-        ext.extra_link_args = SANITIZE[:1] if os.environ.get("FASTDECONV_SANITIZE") else []
+        ext.extra_compile_args = flags + THREADS
+        ext.extra_link_args = THREADS + (
+            SANITIZE[:1] if os.environ.get("FASTDECONV_SANITIZE") else []
+        )
         super().build_extension(ext)
 
     def run(self):

@@ -120,10 +120,11 @@ FD_INLINE void depthwise_tile(const fd_conv *c, const float *origin, const float
         vf_store(out + x * out_col + channel, finish(acc[x], &c->epilogue, channel));
 }
 
-/* All whole vectors of channels; returns how many. */
+/* The vectors of channels that can be loaded; returns how many. The last one may have more lanes
+ * than there are channels, where a pixel of the input is padded. */
 static int conv_row_depthwise(const fd_conv *c, const float *origin, float *out,
                               ptrdiff_t out_col) {
-    const int vectors = c->cout / VW;
+    const int vectors = (c->in_padded ? padded(c->cout) : c->cout) / VW;
     for (int v = 0; v < vectors; v++) {
         const float *w = c->weight + (size_t)v * c->ntaps * VW;
         int x = 0;

@@ -53,6 +53,7 @@ typedef struct {
     const ptrdiff_t *taps;  /* offset of every tap from the origin */
     int ntaps;
     int cin, cout, groups;  /* cin: channels one group reads */
+    int in_padded;          /* whether pixels of the input are whole vectors */
     const float *weight;    /* packed: see conv.c */
     const float *bias;      /* padded to the vector width like scale and shift */
     fd_epilogue epilogue;
@@ -334,6 +335,16 @@ void fd_link_cells(const void *switches, int switch_bytes, ptrdiff_t switch_cell
  * (cells, channels) and first (cells, places + 1). */
 void fd_filter_cells(const fd_source *, const float *v, int32_t *order, int32_t *first,
                      int row0, int row1);
+/* The zeros around an activation, channels last. */
+typedef struct {
+    float *buffer;          /* (top + h + bottom, left + w + right, pixel) */
+    int top, bottom, left, right;
+    int h, w, pixel;
+    int by_columns;         /* whether a lone row is filled, column by column, or rows are */
+} fd_frame;
+
+/* Clear those beside the rows or columns begin..end-1, and beyond them at the first and the last. */
+void fd_clear_frame(const fd_frame *, int begin, int end);
 void fd_pool_planes(const float *x, const fd_window *, int in_h, int in_w, int out_h, int out_w,
                     float *values, void *switches, int switch_bytes, int plane0, int plane1);
 void fd_unpool_planes(const float *values, const void *switches, int switch_bytes,

@@ -43,6 +43,20 @@ static float window_max(const float *plane, int w, const fd_window *k, int y0, i
     return best;
 }
 
+void fd_clear_frame(const fd_frame *f, int begin, int end) {
+    const size_t left = (size_t)f->left * f->pixel, right = (size_t)f->right * f->pixel;
+    const size_t inside = (size_t)f->w * f->pixel, row = left + inside + right;
+    float *first = f->buffer + f->top * row;
+    const int is_first = begin == 0, is_last = end == (f->by_columns ? f->w : f->h);
+    if (is_first) memset(f->buffer, 0, f->top * row * sizeof(float));
+    if (is_last) memset(first + f->h * row, 0, f->bottom * row * sizeof(float));
+    for (int y = f->by_columns ? 0 : begin; y < (f->by_columns ? f->h : end); y++) {
+        float *at = first + y * row;
+        if (!f->by_columns || is_first) memset(at, 0, left * sizeof(float));
+        if (!f->by_columns || is_last) memset(at + left + inside, 0, right * sizeof(float));
+    }
+}
+
 void fd_pool_planes(const float *x, const fd_window *k, int in_h, int in_w, int out_h,
                     int out_w, float *values, void *switches, int switch_bytes, int plane0,
                     int plane1) {

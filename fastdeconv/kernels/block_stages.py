@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import functools
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from .interface import Window
-from .schedule import Stage, band_edges, copy_edges
+from .native_shared import Stage
+from .schedule import band_edges, copy_edges
 
-__all__ = ["BlockStages", "Reach", "Work"]
-
-Work = Callable[[int, int], None]
-"""Does a range of rows, or of columns."""
+__all__ = ["BlockStages", "Reach"]
 
 Reach = tuple[tuple[Window, int], ...]
 """What rows or columns of a result want of an input: window after window, the last one first,
@@ -45,13 +45,13 @@ class BlockStages:
         """Activations that are filled here."""
         self.all: list[Stage] = []
 
-    def add_copy(self, key: int, work: Work, rows: int) -> None:
+    def add_copy(self, key: int, job: Any, rows: int) -> None:
         """What copies an input, row by row."""
         edges = copy_edges(rows, self._threads)
-        self._add(key, work, edges, _Filled(self._bands, 0, tuple(edges)), None)
+        self._add(key, job, edges, _Filled(self._bands, 0, tuple(edges)), None)
 
     def add(
-        self, key: int, work: Work, size: int, axis: int, unit: int, sources: Sequence[int],
+        self, key: int, job: Any, size: int, axis: int, unit: int, sources: Sequence[int],
         reach: Reach,
     ) -> None:
         """What computes an activation from others, along an axis, so much a unit of work."""
@@ -67,16 +67,15 @@ class BlockStages:
                 waits = [len(filled.edges) - 1] * (len(edges) - 1)
             waits = [filled.before + n for n in waits]
             needs = waits if needs is None else [*map(max, needs, waits)]
-        self._add(key, work, edges, _Filled(self._bands, axis, done), needs)
+        self._add(key, job, edges, _Filled(self._bands, axis, done), needs)
 
     def _add(
-        self, key: int, work: Work, edges: Sequence[int], filled: _Filled,
+        self, key: int, job: Any, edges: Sequence[int], filled: _Filled,
         needs: Sequence[int] | None,
     ) -> None:
-        def band(i: int) -> None:
-            work(edges[i], edges[i + 1])
-
-        self.all.append(Stage(len(edges) - 1, band, needs))
+        self.all.append(Stage(
+            job, np.array(edges, np.int32), None if needs is None else np.array(needs, np.int32)
+        ))
         self._filled[key] = filled
         self._bands += len(edges) - 1
 
@@ -97,7 +96,8 @@ def _waits(
     for wanted in done[1:]:
         for window, size in reach:
             wanted = min(size, _wanted(wanted, window, axis))
-        waits.append(bisect_left(before, min(before[-1], wanted)))
+        # The first band sets the zeros before it, too, and the last one those behind it.
+        waits.append(max(1, bisect_left(before, min(before[-1], wanted))))
     return waits
 
 

@@ -1,21 +1,49 @@
 # cython: language_level=3, freethreading_compatible=True
-"""The Cython face of csrc/: one class per job, which holds the C struct and keeps
-its arrays alive. Every method takes a range of rows (or planes), releases the GIL
-and may be called from many threads at once on disjoint ranges.
+"""The Cython face of csrc/: a `Job` for everything that is done in bands, and the `Queue` that
+hands bands out.
 
-No shapes are checked here: `native_cpu` is the only caller.
+A job holds the C struct of its kernel and keeps its arrays alive; threads run it through a
+pointer, without Python. No shapes are checked here: the native back end is the only caller.
 """
 
 from cpython.buffer cimport (
     PyBUF_C_CONTIGUOUS,
     PyBUF_SIMPLE,
     PyBUF_WRITABLE,
+    PyBuffer_FillInfo,
     PyBuffer_Release,
     PyObject_GetBuffer,
 )
-from cpython.mem cimport PyMem_Free, PyMem_Malloc
-from libc.string cimport memset
+from cpython.exc cimport PyErr_CheckSignals
+from cpython.mem cimport PyMem_Calloc, PyMem_Free, PyMem_Malloc, PyMem_Realloc
+from libc.string cimport memcpy, memset
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uintptr_t
+
+
+cdef extern from "memory.h" nogil:
+    void *fd_memory_take(size_t *)
+    void fd_memory_give(void *, size_t)
+
+
+cdef extern from "schedule.h" nogil:
+    ctypedef struct fd_work:
+        int (*run)(const void *, int, int) noexcept nogil
+        const void *job
+
+    ctypedef struct fd_stage:
+        fd_work work
+        int bands
+        const int32_t *edges
+        const int32_t *needs
+
+    ctypedef struct fd_queue:
+        pass
+
+    fd_queue *fd_queue_new(const fd_stage *, int)
+    void fd_queue_free(fd_queue *)
+    int fd_queue_work(fd_queue *, int, long)
+    void fd_queue_stop(fd_queue *)
+    int fd_queue_failed(fd_queue *)
 
 
 cdef extern from "fastdeconv.h" nogil:
@@ -38,7 +66,7 @@ cdef extern from "fastdeconv.h" nogil:
         const float *input "in"
         ptrdiff_t in_row, in_col
         const ptrdiff_t *taps
-        int ntaps, cin, cout, groups
+        int ntaps, cin, cout, groups, in_padded
         const float *weight
         const float *bias
         fd_epilogue epilogue
@@ -229,6 +257,13 @@ cdef extern from "fastdeconv.h" nogil:
 
     void fd_link_cells(const void *, int, ptrdiff_t, const uint8_t *, int, int, const fd_shared *,
                        const fd_shared *, int, int, int32_t *, uint8_t *, int, int)
+    ctypedef struct fd_frame:
+        float *buffer
+        int top, bottom, left, right
+        int h, w, pixel
+        int by_columns
+
+    void fd_clear_frame(const fd_frame *, int, int)
     void fd_filter_cells(const fd_source *, const float *, int32_t *, int32_t *, int, int)
     void fd_pool_planes(const float *, const fd_window *, int, int, int, int, float *, void *,
                         int, int, int)
@@ -258,8 +293,225 @@ cdef const void *_bytes(array, list keep) except? NULL:
     return _address(array, PyBUF_SIMPLE, keep)
 
 
-cdef const void *_index(array, list keep) except? NULL:
-    return _address(array, PyBUF_SIMPLE, keep)
+cdef class Memory:
+    """So many bytes for an array, in memory that is used again when nobody has it any more."""
+
+    cdef void *at
+    cdef size_t size, taken
+
+    def __cinit__(self, size_t size):
+        self.size = self.taken = size
+        self.at = fd_memory_take(&self.taken)
+        if not self.at:
+            raise MemoryError
+
+    def __dealloc__(self):
+        if self.at:
+            fd_memory_give(self.at, self.taken)
+
+    def __getbuffer__(self, Py_buffer *view, int flags):
+        PyBuffer_FillInfo(view, self, self.at, self.size, 0, flags)
+
+
+cdef class Place:
+    """A part of an array that comes later: `Job.bound` is told which."""
+
+    cdef readonly int array
+    """Which one of those that come."""
+    cdef readonly ptrdiff_t start
+    """Its first byte."""
+    cdef readonly object shape, dtype
+
+    def __init__(self, int array, ptrdiff_t start, shape, dtype):
+        self.array, self.start, self.shape, self.dtype = array, start, shape, dtype
+
+    @property
+    def itemsize(self):
+        return self.dtype.itemsize
+
+    def part(self, ptrdiff_t first, shape):
+        """What lies from an element on."""
+        return Place(self.array, self.start + first * self.dtype.itemsize, shape, self.dtype)
+
+    def of(self, arrays):
+        """The part, once the arrays are there; they are of bytes."""
+        flat = arrays[self.array][self.start :].view(self.dtype)
+        cdef ptrdiff_t size = 1
+        for n in self.shape:
+            size *= n
+        return flat[:size].reshape(self.shape)
+
+
+cdef struct late_pointer:
+    size_t at               # byte of the struct
+    int array
+
+
+cdef class Job:
+    """Work on a range of rows (or planes, ...), by any number of threads on disjoint ranges."""
+
+    cdef fd_work work
+    """Its job is `data`."""
+    cdef void *data
+    """The struct of a subclass."""
+    cdef size_t size
+    cdef late_pointer *late
+    """Pointers in `data` to a `Place`: what they hold is an offset."""
+    cdef int late_count
+    cdef list keep
+
+    def __cinit__(self):
+        self.data = NULL
+        self.late = NULL
+        self.late_count = 0
+        self.keep = []
+
+    def __dealloc__(self):
+        PyMem_Free(self.data)
+        PyMem_Free(self.late)
+
+    cdef void *hold(self, size_t size, int (*run)(const void *, int, int) noexcept nogil) except NULL:
+        """Space for the struct, zeros, and what runs it."""
+        self.data = PyMem_Calloc(1, size)
+        if not self.data:
+            raise MemoryError
+        self.size = size
+        self.work.run, self.work.job = run, self.data
+        return self.data
+
+    cdef int point(self, void *field, what, ptrdiff_t elements=0, int flags=PyBUF_SIMPLE) except -1:
+        """Let a pointer of the struct lead to an element of an array or `Place`."""
+        cdef char **pointer = <char **>field
+        if not isinstance(what, Place):
+            pointer[0] = <char *>_address(what, flags, self.keep) + elements * <ptrdiff_t>what.itemsize
+            return 0
+        cdef Place place = <Place>what
+        pointer[0] = <char *>NULL + place.start + elements * <ptrdiff_t>place.dtype.itemsize
+        self.late = <late_pointer *>PyMem_Realloc(
+            self.late, (self.late_count + 1) * sizeof(late_pointer))
+        if not self.late:
+            self.late_count = 0
+            raise MemoryError
+        self.late[self.late_count].at = <char *>field - <char *>self.data
+        self.late[self.late_count].array = place.array
+        self.late_count += 1
+        return 0
+
+    cdef Job bound_to(self, list arrays, char **addresses):
+        """This job on the arrays that places are in, whose addresses these are."""
+        cdef Job job = Job.__new__(Job)
+        cdef char **pointer
+        cdef int i
+        memcpy(job.hold(self.size, self.work.run), self.data, self.size)
+        for i in range(self.late_count):
+            pointer = <char **>(<char *>job.data + self.late[i].at)
+            pointer[0] = addresses[self.late[i].array] + (pointer[0] - <char *>NULL)
+        job.keep = [self, arrays]
+        return job
+
+    def __call__(self, int begin, int end):
+        cdef int status
+        with nogil:
+            status = self.work.run(self.work.job, begin, end)
+        if status:
+            raise _no_memory()
+
+
+cdef _no_memory():
+    return MemoryError("no memory for a kernel's scratch space")
+
+
+def bound(list jobs, list arrays):
+    """Jobs on the arrays that their places are in."""
+    cdef char **addresses = <char **>PyMem_Malloc((len(arrays) + 1) * sizeof(char *))
+    cdef int i
+    if not addresses:
+        raise MemoryError
+    try:
+        for i, array in enumerate(arrays):
+            addresses[i] = <char *>_address(array, PyBUF_SIMPLE, [])
+        return [(<Job>job).bound_to(arrays, addresses) for job in jobs]
+    finally:
+        PyMem_Free(addresses)
+
+
+cdef enum:
+    # Microseconds after which a caller looks whether a signal has come.
+    _SLICE = 20000
+
+
+cdef class Queue:
+    """Bands of jobs, for `schedule.share`: stages are (job, edges, needs), see fd_stage.
+
+    `edges` and `needs` are arrays of int32; `needs` may be None.
+    """
+
+    cdef fd_queue *queue
+    cdef fd_stage *stages
+    cdef list keep
+    cdef readonly int most
+    """Bands of the largest stage."""
+
+    def __cinit__(self, stages):
+        cdef int i, j, before = 0
+        cdef fd_stage *stage
+        self.stages = <fd_stage *>PyMem_Calloc(len(stages) + 1, sizeof(fd_stage))
+        if not self.stages:
+            raise MemoryError
+        self.keep = []
+        self.most = 0
+        for i, (job, edges, needs) in enumerate(stages):
+            stage = self.stages + i
+            stage.work = (<Job?>job).work
+            stage.bands = len(edges) - 1
+            stage.edges = <const int32_t *>_bytes(edges, self.keep)
+            if needs is not None:
+                stage.needs = <const int32_t *>_bytes(needs, self.keep)
+                for j in range(stage.bands):
+                    if stage.needs[j] > before + j:
+                        raise ValueError("a band would wait for one that is handed out later")
+            before += stage.bands
+            self.most = max(self.most, stage.bands)
+            self.keep.append(job)
+        self.queue = fd_queue_new(self.stages, len(stages))
+        if not self.queue:
+            raise MemoryError
+
+    def __dealloc__(self):
+        if self.queue:
+            fd_queue_free(self.queue)
+        PyMem_Free(self.stages)
+
+    def drain(self):
+        """Work until all bands are done or, if the queue has stopped, none is at work."""
+        cdef int more = 1
+        while more:
+            with nogil:
+                more = fd_queue_work(self.queue, 1, _SLICE)
+            PyErr_CheckSignals()
+        # The call of a helper that comes late must not keep arrays alive.
+        self.keep = []
+
+    def help(self):
+        """Work until no band is left."""
+        cdef int more = 1
+        while more:
+            with nogil:
+                more = fd_queue_work(self.queue, 0, _SLICE)
+
+    @property
+    def stopped(self):
+        """Whether no band is begun any more; only set, to True."""
+        raise AttributeError("stopped")
+
+    @stopped.setter
+    def stopped(self, value):
+        fd_queue_stop(self.queue)
+
+    @property
+    def error(self):
+        """What stopped it."""
+        return _no_memory() if fd_queue_failed(self.queue) else None
 
 
 cdef fd_window _window(window):
@@ -269,12 +521,6 @@ cdef fd_window _window(window):
     w.dh, w.dw = window.dilation
     w.top, w.left = window.padding[0][0], window.padding[1][0]
     return w
-
-
-cdef int _check(int status) except -1:
-    if status:
-        raise MemoryError("no memory for a kernel's scratch space")
-    return 0
 
 
 cdef class Table:
@@ -344,162 +590,272 @@ cdef fd_epilogue _epilogue(epilogue, list keep):
     return e
 
 
-cdef fd_pool _pool(window, in_size, out, ptrdiff_t out_offset, ptrdiff_t out_row,
-                   ptrdiff_t out_col, switches, counts, list keep):
+cdef int _pool(Job job, fd_pool *p, window, in_size, out, ptrdiff_t out_offset, ptrdiff_t out_row,
+               ptrdiff_t out_col, switches, counts) except -1:
     """`counts`: of means, which have no switches."""
-    cdef fd_pool p
     p.window = _window(window)
     p.in_h, p.in_w = in_size
     p.out_h, p.out_w = (switches if counts is None else counts).shape[:2]
     p.channels = out.shape[2]
-    p.out = _writable(out, keep) + out_offset
+    job.point(&p.out, out, out_offset, PyBUF_WRITABLE)
     p.out_row, p.out_col = out_row, out_col
-    p.switches, p.switch_bytes, p.counts = NULL, 0, NULL
     if counts is None:
-        p.switches = <void *>_bytes(switches, keep)
+        job.point(&p.switches, switches, 0, PyBUF_WRITABLE)
         p.switch_bytes = switches.itemsize
     else:
-        p.counts = _floats(counts, keep)
-    return p
+        job.point(&p.counts, counts)
+    return 0
 
 
-cdef fd_input _input(given, list keep):
+cdef int _input(Job job, fd_input *i, given) except -1:
     """A buffer, its first element, those between neighbouring rows and columns, and channels."""
-    cdef fd_input i
-    cdef ptrdiff_t offset
     buffer, offset, i.row, i.col, i.channels = given
-    i.input = _floats(buffer, keep) + offset
-    return i
+    return job.point(&i.input, buffer, offset)
 
 
-cdef class Conv:
-    """A convolution over a padded channels-last input (see fd_conv)."""
+cdef struct conv_job:
+    const fd_kernels *k
+    fd_conv c
+    fd_pool p
+    fd_winograd w
 
-    cdef Table table
-    cdef fd_conv c
-    cdef fd_pool p
-    cdef fd_winograd w
-    cdef list keep
+
+cdef int _conv_rows(const void *job, int row0, int row1) noexcept nogil:
+    cdef const conv_job *d = <const conv_job *>job
+    return d.k.conv_rows(&d.c, row0, row1)
+
+
+cdef int _conv_planes_rows(const void *job, int row0, int row1) noexcept nogil:
+    cdef const conv_job *d = <const conv_job *>job
+    return d.k.conv_planes_rows(&d.c, row0, row1)
+
+
+cdef int _conv_pool_rows(const void *job, int row0, int row1) noexcept nogil:
+    cdef const conv_job *d = <const conv_job *>job
+    return d.k.conv_pool_rows(&d.c, &d.p, row0, row1)
+
+
+cdef int _winograd_rows(const void *job, int row0, int row1) noexcept nogil:
+    cdef const conv_job *d = <const conv_job *>job
+    return d.k.winograd_rows(&d.c, &d.p, &d.w, row0, row1)
+
+
+cdef class Conv(Job):
+    """A convolution over a padded channels-last input (see fd_conv), row by row.
+
+    The result has channels last, too; with `out_plane` it is planes.
+    """
 
     def __init__(self, Table table, x, ptrdiff_t x_offset, ptrdiff_t in_row, ptrdiff_t in_col,
                  taps, int cin, int cout, int groups, weight, bias, int rows, int cols,
                  out, ptrdiff_t out_offset, ptrdiff_t out_row, ptrdiff_t out_col,
                  ptrdiff_t out_plane=0, epilogue=None):
-        self.table = table
-        self.keep = []
-        self.c.input = _floats(x, self.keep) + x_offset
-        self.c.in_row, self.c.in_col = in_row, in_col
-        self.c.taps = <const ptrdiff_t *>_index(taps, self.keep)
-        self.c.ntaps = taps.size
-        self.c.cin, self.c.cout, self.c.groups = cin, cout, groups
+        cdef conv_job *d = <conv_job *>self.hold(
+            sizeof(conv_job), _conv_planes_rows if out_plane else _conv_rows)
+        d.k = table.k
+        self.point(&d.c.input, x, x_offset)
+        d.c.in_row, d.c.in_col = in_row, in_col
+        self.point(&d.c.taps, taps)
+        d.c.ntaps = taps.size
+        d.c.cin, d.c.cout, d.c.groups = cin, cout, groups
+        d.c.in_padded = x.shape[2] % table.k.width == 0
         if taps.size:
-            self.c.weight = _floats(weight, self.keep)
-        self.c.bias = _floats(bias, self.keep)
-        self.c.rows, self.c.cols = rows, cols
-        if out is not None:
-            self.c.out = _writable(out, self.keep) + out_offset
-        self.c.out_row, self.c.out_col, self.c.out_plane = out_row, out_col, out_plane
+            self.point(&d.c.weight, weight)
+        self.point(&d.c.bias, bias)
+        d.c.rows, d.c.cols = rows, cols
+        self.point(&d.c.out, out, out_offset, PyBUF_WRITABLE)
+        d.c.out_row, d.c.out_col, d.c.out_plane = out_row, out_col, out_plane
         if epilogue is not None:
-            self.c.epilogue = _epilogue(epilogue, self.keep)
+            d.c.epilogue = _epilogue(epilogue, self.keep)
 
     def pooled(self, window, out, ptrdiff_t out_offset, ptrdiff_t out_row, ptrdiff_t out_col,
                switches, counts):
         """Add the pool that follows; results go to `out` and `switches`."""
-        self.p = _pool(window, (self.c.rows, self.c.cols), out, out_offset, out_row, out_col,
-                       switches, counts, self.keep)
+        cdef conv_job *d = <conv_job *>self.data
+        _pool(self, &d.p, window, (d.c.rows, d.c.cols), out, out_offset, out_row, out_col,
+              switches, counts)
+        self.work.run = _conv_pool_rows
         return self
 
     def winograd(self, int tile, weight, slope, base):
         """Compute it by Winograd's algorithm; `slope` and `base` with tile 2 only."""
-        self.w.tile = tile
-        self.w.weight = _floats(weight, self.keep)
+        cdef conv_job *d = <conv_job *>self.data
+        d.w.tile = tile
+        self.point(&d.w.weight, weight)
         if tile == 2:
-            self.w.slope = _floats(slope, self.keep)
-            self.w.base = _floats(base, self.keep)
+            self.point(&d.w.slope, slope)
+            self.point(&d.w.base, base)
+        self.work.run = _winograd_rows
         return self
 
-    def rows(self, int row0, int row1):
-        cdef int status
-        with nogil:
-            status = self.table.k.conv_rows(&self.c, row0, row1)
-        _check(status)
 
-    def pool_rows(self, int row0, int row1):
-        cdef int status
-        with nogil:
-            status = self.table.k.conv_pool_rows(&self.c, &self.p, row0, row1)
-        _check(status)
-
-    def winograd_rows(self, int row0, int row1):
-        cdef int status
-        with nogil:
-            status = self.table.k.winograd_rows(&self.c, &self.p, &self.w, row0, row1)
-        _check(status)
-
-    def planes_rows(self, int row0, int row1):
-        cdef int status
-        with nogil:
-            status = self.table.k.conv_planes_rows(&self.c, row0, row1)
-        _check(status)
+cdef struct join_job:
+    const fd_kernels *k
+    fd_join j
+    fd_input inputs[1]      # as many as there are
 
 
-cdef class Join:
-    """Activations made one, with an epilogue (see fd_join)."""
+cdef int _join_rows(const void *job, int row0, int row1) noexcept nogil:
+    cdef const join_job *d = <const join_job *>job
+    cdef fd_join j = d.j
+    j.inputs = d.inputs
+    d.k.join_rows(&j, row0, row1)
+    return 0
 
-    cdef Table table
-    cdef fd_join j
-    cdef fd_input *inputs
-    cdef list keep
 
-    def __cinit__(self):
-        self.inputs = NULL
+cdef class Join(Job):
+    """Activations made one, with an epilogue (see fd_join), row by row."""
 
     def __init__(self, Table table, kind, inputs, epilogue, int cols, int channels,
                  out, ptrdiff_t out_offset, ptrdiff_t out_row, ptrdiff_t out_col):
         cdef int i
-        self.table = table
-        self.keep = []
-        self.inputs = <fd_input *>PyMem_Malloc(len(inputs) * sizeof(fd_input))
-        if not self.inputs:
-            raise MemoryError
+        # The struct ends with as many inputs as there are.
+        cdef join_job *d = <join_job *>self.hold(
+            sizeof(join_job) + len(inputs) * sizeof(fd_input), _join_rows)
+        d.k = table.k
         for i, given in enumerate(inputs):
-            self.inputs[i] = _input(given, self.keep)
-        self.j.kind = _JOINS[kind]
-        self.j.inputs, self.j.count = self.inputs, len(inputs)
-        self.j.epilogue = _epilogue(epilogue, self.keep)
-        self.j.cols, self.j.channels = cols, channels
-        self.j.out = _writable(out, self.keep) + out_offset
-        self.j.out_row, self.j.out_col = out_row, out_col
-
-    def __dealloc__(self):
-        PyMem_Free(self.inputs)
-
-    def rows(self, int row0, int row1):
-        with nogil:
-            self.table.k.join_rows(&self.j, row0, row1)
+            _input(self, d.inputs + i, given)
+        d.j.kind = _JOINS[kind]
+        d.j.count = len(inputs)
+        d.j.epilogue = _epilogue(epilogue, self.keep)
+        d.j.cols, d.j.channels = cols, channels
+        self.point(&d.j.out, out, out_offset, PyBUF_WRITABLE)
+        d.j.out_row, d.j.out_col = out_row, out_col
 
 
-cdef class Pool:
-    """Maxima of an activation, with switches, or means (see fd_pool)."""
+cdef struct pool_job:
+    const fd_kernels *k
+    fd_pool p
+    fd_input of
 
-    cdef Table table
-    cdef fd_pool p
-    cdef fd_input of
-    cdef list keep
+
+cdef int _pool_rows(const void *job, int row0, int row1) noexcept nogil:
+    cdef const pool_job *d = <const pool_job *>job
+    return d.k.pool_rows(&d.p, &d.of, row0, row1)
+
+
+cdef class Pool(Job):
+    """Maxima of an activation, with switches, or means (see fd_pool), row by row."""
 
     def __init__(self, Table table, of, in_size, window, out, ptrdiff_t out_offset,
                  ptrdiff_t out_row, ptrdiff_t out_col, switches, counts):
-        self.table = table
-        self.keep = []
-        self.of = _input(of, self.keep)
-        self.p = _pool(window, in_size, out, out_offset, out_row, out_col, switches, counts,
-                       self.keep)
+        cdef pool_job *d = <pool_job *>self.hold(sizeof(pool_job), _pool_rows)
+        d.k = table.k
+        _input(self, &d.of, of)
+        _pool(self, &d.p, window, in_size, out, out_offset, out_row, out_col, switches, counts)
 
-    def rows(self, int row0, int row1):
-        cdef int status
-        with nogil:
-            status = self.table.k.pool_rows(&self.p, &self.of, row0, row1)
-        _check(status)
+
+cdef struct to_channels_job:
+    const fd_kernels *k
+    const float *planes
+    float *out              # pixel (0, 0), inside the padding
+    int channels, h, w
+    ptrdiff_t out_row, out_col
+
+
+cdef int _to_channels_rows(const void *job, int row0, int row1) noexcept nogil:
+    cdef const to_channels_job *d = <const to_channels_job *>job
+    cdef int y
+    if d.out_col > d.channels:
+        for y in range(row0, row1):
+            memset(d.out + y * d.out_row, 0, d.w * d.out_col * sizeof(float))
+    d.k.planes_to_channels(d.planes, d.channels, d.h, d.w, d.out, d.out_row, d.out_col, row0,
+                           row1)
+    return 0
+
+
+cdef class ToChannels(Job):
+    """Planes (C, H, W) into a channels-last buffer from a row and column on, row by row."""
+
+    def __init__(self, Table table, planes, out, ptrdiff_t row, ptrdiff_t column):
+        cdef to_channels_job *d = <to_channels_job *>self.hold(
+            sizeof(to_channels_job), _to_channels_rows)
+        d.k = table.k
+        d.channels, d.h, d.w = planes.shape
+        d.out_row, d.out_col = out.shape[1] * out.shape[2], out.shape[2]
+        self.point(&d.planes, planes)
+        self.point(&d.out, out, row * d.out_row + column * d.out_col, PyBUF_WRITABLE)
+
+
+cdef struct framed_job:
+    fd_work inside
+    int unit
+    fd_frame frame
+
+
+cdef int _framed(const void *job, int begin, int end) noexcept nogil:
+    cdef const framed_job *d = <const framed_job *>job
+    cdef int size = d.frame.w if d.frame.by_columns else d.frame.h
+    cdef int status = d.inside.run(d.inside.job, begin, end)
+    fd_clear_frame(&d.frame, begin * d.unit, min(end * d.unit, size))
+    return status
+
+
+cdef class Framed(Job):
+    """A job that fills an activation, and the zeros around that: they are in the caches then."""
+
+    cdef Job inside
+
+    def __init__(self, Job inside, buffer, int top, int left, size, int unit, bint by_columns):
+        """Of the result, `size`; `unit`: rows or columns that are done at a time."""
+        cdef framed_job *d = <framed_job *>self.hold(sizeof(framed_job), _framed)
+        self.inside = inside
+        d.inside = inside.work
+        d.unit = unit
+        d.frame.h, d.frame.w = size
+        d.frame.top, d.frame.left = top, left
+        d.frame.bottom = buffer.shape[0] - top - d.frame.h
+        d.frame.right = buffer.shape[1] - left - d.frame.w
+        d.frame.pixel, d.frame.by_columns = buffer.shape[2], by_columns
+        self.point(&d.frame.buffer, buffer, 0, PyBUF_WRITABLE)
+
+    cdef Job bound_to(self, list arrays, char **addresses):
+        cdef Job job = Job.bound_to(self, arrays, addresses)
+        cdef Job inside = self.inside.bound_to(arrays, addresses)
+        (<framed_job *>job.data).inside = inside.work
+        job.keep.append(inside)
+        return job
+
+
+cdef struct cut_job:
+    fd_work pieces, rest
+    int whole
+
+
+cdef int _cut(const void *job, int begin, int end) noexcept nogil:
+    cdef const cut_job *d = <const cut_job *>job
+    cdef int status = 0
+    if begin < d.whole:
+        status = d.pieces.run(d.pieces.job, begin, min(end, d.whole))
+    if end > d.whole:
+        status |= d.rest.run(d.rest.job, 0, 1)
+    return status
+
+
+cdef class Cut(Job):
+    """A row in pieces, of which the last one may be shorter and is a job of its own."""
+
+    cdef Job pieces, rest
+
+    def __init__(self, Job pieces, Job rest, int whole):
+        """`whole`: how many pieces are not; `rest`, the other one, may be None."""
+        cdef cut_job *d = <cut_job *>self.hold(sizeof(cut_job), _cut)
+        self.pieces, self.rest = pieces, rest
+        d.pieces = pieces.work
+        if rest is not None:
+            d.rest = rest.work
+        d.whole = whole
+
+    cdef Job bound_to(self, list arrays, char **addresses):
+        cdef Job job = Job.bound_to(self, arrays, addresses), part
+        part = self.pieces.bound_to(arrays, addresses)
+        (<cut_job *>job.data).pieces = part.work
+        job.keep.append(part)
+        if self.rest is not None:
+            part = self.rest.bound_to(arrays, addresses)
+            (<cut_job *>job.data).rest = part.work
+            job.keep.append(part)
+        return job
 
 
 cdef fd_source _source(source, cells, list keep):
@@ -507,8 +863,8 @@ cdef fd_source _source(source, cells, list keep):
     cdef fd_source s
     cdef ptrdiff_t row, column
     order, first, (row, column) = cells
-    s.order = <const int32_t *>_index(order, keep)
-    s.first = <const int32_t *>_index(first, keep)
+    s.order = <const int32_t *>_bytes(order, keep)
+    s.first = <const int32_t *>_bytes(first, keep)
     s.order_cell, s.first_cell, s.list_row = 0, 0, 0
     if first.ndim > 1:
         s.first_cell, s.list_row = first.shape[2], first.shape[1]
@@ -567,273 +923,478 @@ cdef int _sum_up(fd_finish *f, counts, sums, list keep) except -1:
     return 0
 
 
-cdef class Step:
-    """A transposed convolution of an unpooled lane tensor (see fd_step)."""
+cdef struct step_job:
+    const fd_kernels *k
+    fd_step s
+    float *out
 
-    cdef Table table
-    cdef fd_step s
-    cdef list keep
+
+cdef int _step_rows(const void *job, int row0, int row1) noexcept nogil:
+    cdef const step_job *d = <const step_job *>job
+    return d.k.step_rows(&d.s, d.out, row0, row1)
+
+
+cdef class Step(Job):
+    """A transposed convolution of an unpooled lane tensor (see fd_step), row by row."""
 
     def __init__(self, Table table, v, int kp, int nv, source, cells, window, int groups,
                  int cout, post, more, out_size):
-        self.table = table
-        self.keep = []
-        self.s.source = _source(source, cells, self.keep)
+        cdef step_job *d = <step_job *>self.hold(sizeof(step_job), _step_rows)
+        d.k = table.k
+        d.s.source = _source(source, cells, self.keep)
         if isinstance(v, Step):
-            self.s.above = &(<Step>v).s
+            d.s.above = &(<step_job *>(<Step>v).data).s
             self.keep.append(v)
         else:
-            self.s.v = _floats(v, self.keep)
-        self.s.kp, self.s.nv = kp, nv
-        self.s.conv = _window(window)
-        self.s.groups, self.s.cout = groups, cout
-        self.s.finish = _finish(post, more, self.keep)
+            d.s.v = _floats(v, self.keep)
+        d.s.kp, d.s.nv = kp, nv
+        d.s.conv = _window(window)
+        d.s.groups, d.s.cout = groups, cout
+        d.s.finish = _finish(post, more, self.keep)
         if more is None:
-            self.s.post = self.s.finish.post
-        self.s.out_h, self.s.out_w = out_size
+            d.s.post = d.s.finish.post
+        d.s.out_h, d.s.out_w = out_size
 
     def multiply(self, weight):
         """Go through all values; weights of float32, or of bfloat16 as uint16."""
+        cdef fd_step *s = &(<step_job *>self.data).s
         if weight.dtype == "uint16":
-            self.s.bf16 = <const uint16_t *>_index(weight, self.keep)
+            s.bf16 = <const uint16_t *>_bytes(weight, self.keep)
         else:
-            self.s.weight = _floats(weight, self.keep)
+            s.weight = _floats(weight, self.keep)
 
     def leave_out_zeros(self, weight):
         """Look for the values that are not zero; weights as for `multiply`."""
+        cdef fd_step *s = &(<step_job *>self.data).s
         if weight.dtype == "uint16":
-            self.s.sparse_bf16 = <const uint16_t *>_index(weight, self.keep)
+            s.sparse_bf16 = <const uint16_t *>_bytes(weight, self.keep)
         else:
-            self.s.sparse = _floats(weight, self.keep)
-        self.s.sparse_width = weight.shape[3]
+            s.sparse = _floats(weight, self.keep)
+        s.sparse_width = weight.shape[3]
 
     def keep_apart(self, weight):
         """Every channel by itself; weights (taps, channels)."""
-        self.s.depthwise = _floats(weight, self.keep)
+        (<step_job *>self.data).s.depthwise = _floats(weight, self.keep)
 
     def sum_up(self, counts, sums):
         """Add every pixel, times its counts, to its row of `sums`."""
-        _sum_up(&self.s.finish, counts, sums, self.keep)
+        _sum_up(&(<step_job *>self.data).s.finish, counts, sums, self.keep)
 
-    def rows(self, float[:, :, :, ::1] out, int row0, int row1):
-        cdef int status
-        with nogil:
-            status = self.table.k.step_rows(&self.s, &out[0, 0, 0, 0], row0, row1)
-        _check(status)
+    def into(self, out):
+        """Write the result there; one that feeds another job has no `out`."""
+        (<step_job *>self.data).out = _writable(out, self.keep)
+        return self
 
 
-cdef class First:
-    """A transposed convolution with one channel per lane (see fd_first)."""
+cdef struct first_job:
+    const fd_kernels *k
+    fd_first f
+    float *out
 
-    cdef Table table
-    cdef fd_first f
-    cdef list keep
 
-    def __init__(self, Table table, u, weight, bint by_feature, int cout, phase_start, phase_offset, phase_tap, window,
-                 post, more, out_size):
-        self.table = table
-        self.keep = []
-        self.f.u = _floats(u, self.keep)
-        self.f.kp = u.shape[2]
-        self.f.u_row = u.shape[1] * u.shape[2]
-        self.f.weight = _floats(weight, self.keep)
-        self.f.cout, self.f.by_feature = cout, by_feature
-        self.f.ntaps_all = window.kernel[0] * window.kernel[1]
-        self.f.phase_start = <const int32_t *>_index(phase_start, self.keep)
-        self.f.phase_offset = <const ptrdiff_t *>_index(phase_offset, self.keep)
-        self.f.phase_tap = <const int32_t *>_index(phase_tap, self.keep)
-        self.f.conv = _window(window)
-        self.f.finish = _finish(post, more, self.keep)
+cdef int _first_rows(const void *job, int row0, int row1) noexcept nogil:
+    cdef const first_job *d = <const first_job *>job
+    return d.k.first_rows(&d.f, d.out, row0, row1)
+
+
+cdef class First(Job):
+    """A transposed convolution with one channel per lane (see fd_first), row by row."""
+
+    def __init__(self, Table table, u, weight, bint by_feature, int cout, phase_start,
+                 phase_offset, phase_tap, window, post, more, out_size):
+        cdef first_job *d = <first_job *>self.hold(sizeof(first_job), _first_rows)
+        d.k = table.k
+        d.f.u = _floats(u, self.keep)
+        d.f.kp = u.shape[2]
+        d.f.u_row = u.shape[1] * u.shape[2]
+        d.f.weight = _floats(weight, self.keep)
+        d.f.cout, d.f.by_feature = cout, by_feature
+        d.f.ntaps_all = window.kernel[0] * window.kernel[1]
+        d.f.phase_start = <const int32_t *>_bytes(phase_start, self.keep)
+        d.f.phase_offset = <const ptrdiff_t *>_bytes(phase_offset, self.keep)
+        d.f.phase_tap = <const int32_t *>_bytes(phase_tap, self.keep)
+        d.f.conv = _window(window)
+        d.f.finish = _finish(post, more, self.keep)
         if more is None:
-            self.f.post = self.f.finish.post
-        self.f.out_h, self.f.out_w = out_size
+            d.f.post = d.f.finish.post
+        d.f.out_h, d.f.out_w = out_size
 
     def sum_up(self, counts, sums):
         """Add every pixel, times its counts, to its row of `sums`."""
-        _sum_up(&self.f.finish, counts, sums, self.keep)
+        _sum_up(&(<first_job *>self.data).f.finish, counts, sums, self.keep)
 
-    def rows(self, float[:, :, :, ::1] out, int row0, int row1):
-        cdef int status
-        with nogil:
-            status = self.table.k.first_rows(&self.f, &out[0, 0, 0, 0], row0, row1)
-        _check(status)
-
-
-cdef class Overlap:
-    """Sums of what overlapping windows send to the same place (see fd_overlap)."""
-
-    cdef Table table
-    cdef fd_overlap o
-    cdef list keep
-
-    def __init__(self, Table table, v, int kp, bint by_feature, v_origin, source, cells, next, post, out):
-        self.table = table
-        self.keep = []
-        self.o.source = _source(source, cells, self.keep)
-        self.o.next = <const int32_t *>_index(next, self.keep)
-        self.o.row, self.o.column = source.origin
-        self.o.v = _floats(v, self.keep)
-        self.o.v_row, self.o.v_column = v_origin
-        self.o.v_h, self.o.v_w = v.shape[:2]
-        self.o.kp, self.o.by_feature = kp, by_feature
-        self.o.post = _post(post, self.keep)
-        self.o.factor = _factor(post.factor, self.keep)
-        self.o.out = _writable(out, self.keep)
-
-    def rows(self, int row0, int row1):
-        with nogil:
-            self.table.k.overlap_rows(&self.o, row0, row1)
+    def into(self, out):
+        """Write the result there; one that feeds another job has no `out`."""
+        (<first_job *>self.data).out = _writable(out, self.keep)
+        return self
 
 
-cdef class Combine:
-    """Lane tensors, each times its factor, added up (see fd_combine); `terms`: (view, factor)."""
+cdef struct overlap_job:
+    const fd_kernels *k
+    fd_overlap o
 
-    cdef Table table
-    cdef fd_combine o
-    cdef fd_view *terms
-    cdef fd_factor *factors
-    cdef list keep
 
-    def __cinit__(self):
-        self.terms, self.factors = NULL, NULL
+cdef int _overlap_rows(const void *job, int row0, int row1) noexcept nogil:
+    cdef const overlap_job *d = <const overlap_job *>job
+    d.k.overlap_rows(&d.o, row0, row1)
+    return 0
+
+
+cdef class Overlap(Job):
+    """Sums of what overlapping windows send to the same place (see fd_overlap), row by row."""
+
+    def __init__(self, Table table, v, int kp, bint by_feature, v_origin, source, cells, next,
+                 post, out):
+        cdef overlap_job *d = <overlap_job *>self.hold(sizeof(overlap_job), _overlap_rows)
+        d.k = table.k
+        d.o.source = _source(source, cells, self.keep)
+        d.o.next = <const int32_t *>_bytes(next, self.keep)
+        d.o.row, d.o.column = source.origin
+        d.o.v = _floats(v, self.keep)
+        d.o.v_row, d.o.v_column = v_origin
+        d.o.v_h, d.o.v_w = v.shape[:2]
+        d.o.kp, d.o.by_feature = kp, by_feature
+        d.o.post = _post(post, self.keep)
+        d.o.factor = _factor(post.factor, self.keep)
+        d.o.out = _writable(out, self.keep)
+
+
+cdef struct combine_job:
+    const fd_kernels *k
+    fd_combine o
+
+
+cdef int _combine_rows(const void *job, int row0, int row1) noexcept nogil:
+    cdef const combine_job *d = <const combine_job *>job
+    d.k.combine_rows(&d.o, row0, row1)
+    return 0
+
+
+cdef class Combine(Job):
+    """Lane tensors, each times its factor, added up (see fd_combine), row by row.
+
+    `terms`: (view, factor).
+    """
 
     def __init__(self, Table table, terms, int kp, bint by_feature, int channels, post, out):
-        cdef int i
-        self.table = table
-        self.keep = []
-        self.terms = <fd_view *>PyMem_Malloc(len(terms) * sizeof(fd_view))
-        self.factors = <fd_factor *>PyMem_Malloc(len(terms) * sizeof(fd_factor))
-        if not self.terms or not self.factors:
-            raise MemoryError
+        cdef int i, count = len(terms)
+        # Behind the struct lie the views and the factors.
+        cdef combine_job *d = <combine_job *>self.hold(
+            sizeof(combine_job) + count * (sizeof(fd_view) + sizeof(fd_factor)), _combine_rows)
+        cdef fd_view *views = <fd_view *>(d + 1)
+        cdef fd_factor *factors = <fd_factor *>(views + count)
         for i, (view, factor) in enumerate(terms):
-            self.terms[i] = _view(view, self.keep)
-            self.factors[i] = _factor(factor, self.keep)
-        self.o.terms, self.o.factors, self.o.count = self.terms, self.factors, len(terms)
-        self.o.w, self.o.channels, self.o.kp, self.o.by_feature = out.shape[1], channels, kp, by_feature
-        self.o.post = _post(post, self.keep)
-        self.o.factor = _factor(post.factor, self.keep)
-        self.o.out = _writable(out, self.keep)
-
-    def __dealloc__(self):
-        PyMem_Free(self.terms)
-        PyMem_Free(self.factors)
-
-    def rows(self, int row0, int row1):
-        with nogil:
-            self.table.k.combine_rows(&self.o, row0, row1)
+            views[i] = _view(view, self.keep)
+            factors[i] = _factor(factor, self.keep)
+        d.k = table.k
+        d.o.terms, d.o.factors, d.o.count = views, factors, count
+        d.o.w, d.o.channels, d.o.kp, d.o.by_feature = out.shape[1], channels, kp, by_feature
+        d.o.post = _post(post, self.keep)
+        d.o.factor = _factor(post.factor, self.keep)
+        d.o.out = _writable(out, self.keep)
 
 
-cdef class Reduce:
-    """The sum of all pixels of a lane tensor, each times its factor (see fd_reduce)."""
+cdef struct reduce_job:
+    const fd_kernels *k
+    fd_reduce r
 
-    cdef Table table
-    cdef fd_reduce r
-    cdef list keep
+
+cdef int _reduce_channels(const void *job, int channel0, int channel1) noexcept nogil:
+    cdef const reduce_job *d = <const reduce_job *>job
+    return d.k.reduce_channels(&d.r, channel0, channel1)
+
+
+cdef class Reduce(Job):
+    """The sum of all pixels of a lane tensor, each times its factor (see fd_reduce), by channels."""
 
     def __init__(self, Table table, view, factor, int kp, bint by_feature, size, int channels, out):
-        self.table = table
-        self.keep = []
-        self.r.of = _view(view, self.keep)
-        self.r.factor = _factor(factor, self.keep)
-        self.r.h, self.r.w = size
-        self.r.channels, self.r.kp, self.r.by_feature = channels, kp, by_feature
-        self.r.out = _writable(out, self.keep)
-
-    def channels(self, int channel0, int channel1):
-        cdef int status
-        with nogil:
-            status = self.table.k.reduce_channels(&self.r, channel0, channel1)
-        _check(status)
+        cdef reduce_job *d = <reduce_job *>self.hold(sizeof(reduce_job), _reduce_channels)
+        d.k = table.k
+        d.r.of = _view(view, self.keep)
+        d.r.factor = _factor(factor, self.keep)
+        d.r.h, d.r.w = size
+        d.r.channels, d.r.kp, d.r.by_feature = channels, kp, by_feature
+        d.r.out = _writable(out, self.keep)
 
 
-cdef class Last:
-    """The last transposed convolution, of a lane tensor or fused with the job above (see fd_last)."""
+cdef struct last_job:
+    const fd_kernels *k
+    fd_last f
 
-    cdef Table table
-    cdef fd_last f
-    cdef list keep
+
+cdef int _last_bands(const void *job, int i, int end) noexcept nogil:
+    cdef const last_job *d = <const last_job *>job
+    return d.k.last_bands(&d.f, i, end)
+
+
+cdef int _last_seams(const void *job, int i, int end) noexcept nogil:
+    cdef const last_job *d = <const last_job *>job
+    cdef int status = 0
+    for i in range(i, end):
+        status |= d.k.last_seam(&d.f, i + 1)
+    return status
+
+
+cdef class Last(Job):
+    """The last transposed convolution, of a lane tensor or fused with the job above (see fd_last),
+    band by band."""
 
     def __init__(self, Table table, above, int kp, int nv, source, cells, window, int cout,
                  weight, rows, out):
-        self.table = table
-        self.keep = [above]
+        cdef last_job *d = <last_job *>self.hold(sizeof(last_job), _last_bands)
+        d.k = table.k
+        self.keep.append(above)
         if isinstance(above, Step):
-            self.f.step = &(<Step>above).s
+            d.f.step = &(<step_job *>(<Step>above).data).s
         elif isinstance(above, First):
-            self.f.first = &(<First>above).f
+            d.f.first = &(<first_job *>(<First>above).data).f
         else:
-            self.f.v = _floats(above, self.keep)
-        self.f.kp, self.f.nv = kp, nv
-        self.f.source = _source(source, cells, self.keep)
-        self.f.conv = _window(window)
-        self.f.cout = cout
-        self.f.weight = _floats(weight, self.keep)
-        self.f.features = len(rows)
-        self.f.rows = <const int32_t *>_index(rows, self.keep)
-        self.f.out_h, self.f.out_w = out.shape[2], out.shape[3]
-        self.f.out = <float *><uintptr_t>out.ctypes.data
-        self.f.out_feature, self.f.out_plane, self.f.out_row = (
-            step // 4 for step in out.strides[:3]
-        )
+            d.f.v = _floats(above, self.keep)
+        d.f.kp, d.f.nv = kp, nv
+        d.f.source = _source(source, cells, self.keep)
+        d.f.conv = _window(window)
+        d.f.cout = cout
+        d.f.weight = _floats(weight, self.keep)
+        d.f.features = len(rows)
+        d.f.rows = <const int32_t *>_bytes(rows, self.keep)
+        d.f.out_h, d.f.out_w = out.shape[2], out.shape[3]
+        d.f.out = <float *><uintptr_t>out.ctypes.data
+        d.f.out_feature, d.f.out_plane, d.f.out_row = (step // 4 for step in out.strides[:3])
         self.keep.append(out)
 
     def reach(self):
         """(rows one cell row reaches, rows to the next one, elements of a row of sums)."""
         cdef int reach, advance
         cdef ptrdiff_t row
-        self.table.k.last_reach(&self.f, &reach, &advance, &row)
+        cdef last_job *d = <last_job *>self.data
+        d.k.last_reach(&d.f, &reach, &advance, &row)
         return reach, advance, row
 
     def set_bands(self, int band, int skip, side):
-        self.f.band, self.f.skip = band, skip
+        cdef last_job *d = <last_job *>self.data
+        d.f.band, d.f.skip = band, skip
         if side is not None:
-            self.f.side = _writable(side, self.keep)
-
-    def bands(self, int i, int end):
-        cdef int status
-        with nogil:
-            status = self.table.k.last_bands(&self.f, i, end)
-        _check(status)
-
-    def seam(self, int i):
-        cdef int status
-        with nogil:
-            status = self.table.k.last_seam(&self.f, i)
-        _check(status)
+            d.f.side = _writable(side, self.keep)
 
 
-cdef class Single:
+cdef class Seams(Job):
+    """What is shared between band i and i + 1 of a `Last`, when both are done."""
+
+    def __init__(self, Last bands):
+        self.keep.append(bands)
+        self.work.run, self.work.job = _last_seams, bands.data
+
+
+cdef struct single_job:
+    const fd_kernels *k
+    fd_single s
+
+
+cdef int _single_features(const void *job, int k0, int k1) noexcept nogil:
+    cdef const single_job *d = <const single_job *>job
+    return d.k.single_features(&d.s, k0, k1)
+
+
+cdef class Single(Job):
     """Features of one map each through one transposed convolution (see fd_single)."""
-
-    cdef Table table
-    cdef fd_single s
-    cdef list keep
 
     def __init__(self, Table table, values, switches, features, rows, pool, weight, window,
                  out):
-        self.table = table
-        self.keep = [out]
-        self.s.values = _floats(values, self.keep)
-        self.s.switches, self.s.switch_bytes = NULL, 1
+        cdef single_job *d = <single_job *>self.hold(sizeof(single_job), _single_features)
+        d.k = table.k
+        self.keep.append(out)
+        d.s.values = _floats(values, self.keep)
+        d.s.switches, d.s.switch_bytes = NULL, 1
         if switches is not None:
-            self.s.switches = _bytes(switches, self.keep)
-            self.s.switch_bytes = switches.itemsize
-        self.s.features = <const int32_t *>_index(features, self.keep)
-        self.s.rows = <const int32_t *>_index(rows, self.keep)
-        self.s.pool, self.s.conv = _window(pool), _window(window)
-        self.s.cells_h, self.s.cells_w = values.shape[1:]
-        self.s.weight = _floats(weight, self.keep)
-        self.s.cout, self.s.out_h, self.s.out_w = out.shape[1:]
-        self.s.out = <float *><uintptr_t>out.ctypes.data
-        self.s.out_feature, self.s.out_plane, self.s.out_row = (
-            step // 4 for step in out.strides[:3]
-        )
+            d.s.switches = _bytes(switches, self.keep)
+            d.s.switch_bytes = switches.itemsize
+        d.s.features = <const int32_t *>_bytes(features, self.keep)
+        d.s.rows = <const int32_t *>_bytes(rows, self.keep)
+        d.s.pool, d.s.conv = _window(pool), _window(window)
+        d.s.cells_h, d.s.cells_w = values.shape[1:]
+        d.s.weight = _floats(weight, self.keep)
+        d.s.cout, d.s.out_h, d.s.out_w = out.shape[1:]
+        d.s.out = <float *><uintptr_t>out.ctypes.data
+        d.s.out_feature, d.s.out_plane, d.s.out_row = (step // 4 for step in out.strides[:3])
 
-    def features(self, int k0, int k1):
-        cdef int status
-        with nogil:
-            status = self.table.k.single_features(&self.s, k0, k1)
-        _check(status)
+
+cdef struct switches_of_cells:
+    const void *switches
+    int switch_bytes
+    ptrdiff_t switch_cell
+    const uint8_t *gate
+    int channels
+
+
+cdef switches_of_cells _switches(switches, gate, int channels, list keep):
+    """`switches` (H, W, Cs) or None: all at place 0; `gate` (H, W, C) or None: all open."""
+    cdef switches_of_cells s
+    s.switches, s.switch_bytes, s.switch_cell, s.gate = NULL, 1, 0, NULL
+    s.channels = channels
+    if switches is not None:
+        s.switches = _bytes(switches, keep)
+        s.switch_bytes, s.switch_cell = switches.itemsize, switches.shape[2]
+    if gate is not None:
+        s.gate = <const uint8_t *>_bytes(gate, keep)
+    return s
+
+
+cdef struct sort_job:
+    switches_of_cells of
+    int places
+    int32_t *order
+    int32_t *first
+
+
+cdef int _sort_cells(const void *job, int cell0, int cell1) noexcept nogil:
+    cdef const sort_job *d = <const sort_job *>job
+    fd_sort_cells(d.of.switches, d.of.switch_bytes, d.of.switch_cell, d.of.gate, d.of.channels,
+                  d.places, d.order, d.first, cell0, cell1)
+    return 0
+
+
+cdef class SortCells(Job):
+    """The channels of cells by place (see fd_sort_cells), cell by cell."""
+
+    def __init__(self, switches, gate, int channels, int places, order, first):
+        cdef sort_job *d = <sort_job *>self.hold(sizeof(sort_job), _sort_cells)
+        d.of = _switches(switches, gate, channels, self.keep)
+        d.places = places
+        self.point(&d.order, order, 0, PyBUF_WRITABLE)
+        self.point(&d.first, first, 0, PyBUF_WRITABLE)
+
+
+cdef struct link_job:
+    switches_of_cells of
+    int kernel_w, h, w
+    fd_shared high, wide
+    int32_t *next
+    uint8_t *is_first
+
+
+cdef int _link_cells(const void *job, int row0, int row1) noexcept nogil:
+    cdef const link_job *d = <const link_job *>job
+    fd_link_cells(d.of.switches, d.of.switch_bytes, d.of.switch_cell, d.of.gate, d.of.channels,
+                  d.kernel_w, &d.high, &d.wide, d.h, d.w, d.next, d.is_first, row0, row1)
+    return 0
+
+
+cdef class LinkCells(Job):
+    """Links between values that go to the same place (see fd_link_cells), row by row."""
+
+    def __init__(self, switches, gate, int channels, int kernel_w, high, wide, next, is_first):
+        cdef link_job *d = <link_job *>self.hold(sizeof(link_job), _link_cells)
+        d.of = _switches(switches, gate, channels, self.keep)
+        d.kernel_w = kernel_w
+        d.high, d.wide = _shared(high, self.keep), _shared(wide, self.keep)
+        d.h, d.w = next.shape[:2]
+        self.point(&d.next, next, 0, PyBUF_WRITABLE)
+        self.point(&d.is_first, is_first, 0, PyBUF_WRITABLE)
+
+
+cdef fd_shared _shared(axis, list keep):
+    cdef fd_shared s
+    s.start = <const int32_t *>_bytes(axis.start, keep)
+    s.window = <const int32_t *>_bytes(axis.window, keep)
+    s.place = <const int32_t *>_bytes(axis.place, keep)
+    return s
+
+
+cdef struct filter_job:
+    fd_source source
+    const float *v
+    int32_t *order
+    int32_t *first
+
+
+cdef int _filter_cells(const void *job, int row0, int row1) noexcept nogil:
+    cdef const filter_job *d = <const filter_job *>job
+    fd_filter_cells(&d.source, d.v, d.order, d.first, row0, row1)
+    return 0
+
+
+cdef class FilterCells(Job):
+    """The cells of a source less what is 0 in a lone feature's v (H, W, 1, C), row by row."""
+
+    def __init__(self, source, cells, v, order, first):
+        cdef filter_job *d = <filter_job *>self.hold(sizeof(filter_job), _filter_cells)
+        d.source = _source(source, cells, self.keep)
+        self.point(&d.v, v)
+        self.point(&d.order, order, 0, PyBUF_WRITABLE)
+        self.point(&d.first, first, 0, PyBUF_WRITABLE)
+
+
+cdef struct to_planes_job:
+    const fd_kernels *k
+    const float *lanes
+    float *planes
+    int h, w, channels, kp, features
+
+
+cdef int _to_planes_rows(const void *job, int row0, int row1) noexcept nogil:
+    cdef const to_planes_job *d = <const to_planes_job *>job
+    d.k.lanes_to_planes(d.lanes, d.h, d.w, d.channels, d.kp, d.features, d.planes, row0, row1)
+    return 0
+
+
+cdef class ToPlanes(Job):
+    """A lane tensor (H, W, C, KP) into (K, C, H, W) `planes`, row by row."""
+
+    def __init__(self, Table table, lanes, planes):
+        cdef to_planes_job *d = <to_planes_job *>self.hold(sizeof(to_planes_job), _to_planes_rows)
+        d.k = table.k
+        d.h, d.w, d.channels, d.kp = lanes.shape
+        d.features = len(planes)
+        self.point(&d.lanes, lanes)
+        self.point(&d.planes, planes, 0, PyBUF_WRITABLE)
+
+
+cdef struct planes_job:
+    fd_window window
+    const float *x
+    float *out
+    void *switches
+    int switch_bytes, in_h, in_w, out_h, out_w
+
+
+cdef int _pool_planes(const void *job, int plane0, int plane1) noexcept nogil:
+    cdef const planes_job *d = <const planes_job *>job
+    fd_pool_planes(d.x, &d.window, d.in_h, d.in_w, d.out_h, d.out_w, d.out, d.switches,
+                   d.switch_bytes, plane0, plane1)
+    return 0
+
+
+cdef int _unpool_planes(const void *job, int plane0, int plane1) noexcept nogil:
+    cdef const planes_job *d = <const planes_job *>job
+    fd_unpool_planes(d.x, d.switches, d.switch_bytes, &d.window, d.in_h, d.in_w, d.out_h,
+                     d.out_w, d.out, plane0, plane1)
+    return 0
+
+
+cdef class PoolPlanes(Job):
+    """Max pooling (see fd_pool_planes), plane by plane."""
+
+    def __init__(self, x, window, values, switches):
+        cdef planes_job *d = <planes_job *>self.hold(sizeof(planes_job), _pool_planes)
+        self.fill(d, x, window, values, switches)
+
+    cdef int fill(self, planes_job *d, x, window, out, switches) except -1:
+        d.window = _window(window)
+        d.in_h, d.in_w = x.shape[1:]
+        d.out_h, d.out_w = out.shape[1:]
+        self.point(&d.x, x)
+        self.point(&d.out, out, 0, PyBUF_WRITABLE)
+        self.point(&d.switches, switches)
+        d.switch_bytes = switches.itemsize
+        return 0
+
+
+cdef class UnpoolPlanes(PoolPlanes):
+    """Unpooling (see fd_unpool_planes), plane by plane."""
+
+    def __init__(self, values, switches, window, x):
+        cdef planes_job *d = <planes_job *>self.hold(sizeof(planes_job), _unpool_planes)
+        self.fill(d, values, window, x, switches)
 
 
 LIST_ROOM = FD_LIST_ROOM
@@ -858,115 +1419,3 @@ ACTIVATIONS = {
     "square": FD_SQUARE,
 }
 """What the kernels can compute, by the names of `fastdeconv.kernels.activations`."""
-
-
-def sort_cells(switches, gate, int channels, int places, int32_t[::1] order,
-               int32_t[:, :, ::1] first, int cell0, int cell1):
-    """Sort the channels of cells cell0..cell1 by place (see fd_sort_cells)."""
-    cdef list keep = []
-    cdef const void *s = NULL
-    cdef const uint8_t *g = NULL
-    cdef int nbytes = 1
-    cdef ptrdiff_t switch_cell = 0
-    if switches is not None:
-        s = _bytes(switches, keep)
-        nbytes, switch_cell = switches.itemsize, switches.shape[2]
-    if gate is not None:
-        g = <const uint8_t *>_bytes(gate, keep)
-    with nogil:
-        fd_sort_cells(s, nbytes, switch_cell, g, channels, places, &order[0], &first[0, 0, 0],
-                      cell0, cell1)
-
-
-def link_cells(switches, gate, int channels, int kernel_w, high, wide, int32_t[:, :, ::1] next,
-               uint8_t[:, :, ::1] is_first, int row0, int row1):
-    """Link the values of rows row0..row1 that go to the same place (see fd_link_cells)."""
-    cdef list keep = []
-    cdef const void *s = _bytes(switches, keep)
-    cdef int nbytes = switches.itemsize
-    cdef ptrdiff_t switch_cell = switches.shape[2]
-    cdef const uint8_t *g = NULL if gate is None else <const uint8_t *>_bytes(gate, keep)
-    cdef fd_shared a = _shared(high, keep), b = _shared(wide, keep)
-    cdef int h = <int>next.shape[0], w = <int>next.shape[1]
-    with nogil:
-        fd_link_cells(s, nbytes, switch_cell, g, channels, kernel_w, &a, &b, h, w,
-                      &next[0, 0, 0], &is_first[0, 0, 0], row0, row1)
-
-
-cdef fd_shared _shared(axis, list keep):
-    cdef fd_shared s
-    s.start = <const int32_t *>_index(axis.start, keep)
-    s.window = <const int32_t *>_index(axis.window, keep)
-    s.place = <const int32_t *>_index(axis.place, keep)
-    return s
-
-
-def filter_cells(source, cells, const float[:, :, :, ::1] v, int32_t[::1] order,
-                 int32_t[:, :, ::1] first, int row0, int row1):
-    """Rows row0..row1 of a source's cells less what is 0 in a lone feature's v (H, W, 1, C)."""
-    cdef list keep = []
-    cdef fd_source s = _source(source, cells, keep)
-    with nogil:
-        fd_filter_cells(&s, &v[0, 0, 0, 0], &order[0], &first[0, 0, 0], row0, row1)
-
-
-def clear_sides(float[:, :, ::1] buffer, int left, int right, int row0, int row1):
-    """Set the first and the last columns of some rows to zero."""
-    cdef ptrdiff_t pixel = buffer.shape[2], row = buffer.shape[1] * pixel
-    cdef float *at = &buffer[row0, 0, 0]
-    cdef int y
-    with nogil:
-        for y in range(row1 - row0):
-            memset(at, 0, left * pixel * sizeof(float))
-            memset(at + row - right * pixel, 0, right * pixel * sizeof(float))
-            at += row
-
-
-def planes_to_channels(Table table, const float[:, :, ::1] planes, float[:, :, ::1] out, int row, int col,
-                       int row0, int row1):
-    """Rows of (C, H, W) `planes` into (H', W', C) `out`, shifted by (row, col)."""
-    cdef int channels = <int>planes.shape[0], h = <int>planes.shape[1], w = <int>planes.shape[2]
-    cdef ptrdiff_t out_row = out.shape[1] * out.shape[2], out_col = out.shape[2]
-    cdef float *target = &out[row, col, 0]
-    with nogil:
-        table.k.planes_to_channels(&planes[0, 0, 0], channels, h, w, target, out_row, out_col,
-                              row0, row1)
-
-
-def lanes_to_planes(Table table, const float[:, :, :, ::1] lanes, float[:, :, :, ::1] planes, int row0,
-                    int row1):
-    """Rows of a lane tensor (H, W, C, KP) into (K, C, H, W) `planes`."""
-    cdef int h = <int>lanes.shape[0], w = <int>lanes.shape[1]
-    cdef int channels = <int>lanes.shape[2], kp = <int>lanes.shape[3]
-    cdef int features = <int>planes.shape[0]
-    with nogil:
-        table.k.lanes_to_planes(&lanes[0, 0, 0, 0], h, w, channels, kp, features,
-                           &planes[0, 0, 0, 0], row0, row1)
-
-
-def pool_planes(const float[:, :, ::1] x, window, float[:, :, ::1] values, switches,
-                int plane0, int plane1):
-    """Max pooling of planes plane0..plane1 (see fd_pool_planes)."""
-    cdef fd_window w = _window(window)
-    cdef int in_h = <int>x.shape[1], in_w = <int>x.shape[2]
-    cdef int out_h = <int>values.shape[1], out_w = <int>values.shape[2]
-    cdef list keep = []
-    cdef void *s = <void *>_bytes(switches, keep)
-    cdef int nbytes = switches.itemsize
-    with nogil:
-        fd_pool_planes(&x[0, 0, 0], &w, in_h, in_w, out_h, out_w, &values[0, 0, 0], s, nbytes,
-                       plane0, plane1)
-
-
-def unpool_planes(const float[:, :, ::1] values, switches, window, float[:, :, ::1] x,
-                  int plane0, int plane1):
-    """Unpooling of planes plane0..plane1 (see fd_unpool_planes)."""
-    cdef fd_window w = _window(window)
-    cdef int in_h = <int>values.shape[1], in_w = <int>values.shape[2]
-    cdef int out_h = <int>x.shape[1], out_w = <int>x.shape[2]
-    cdef list keep = []
-    cdef const void *s = _bytes(switches, keep)
-    cdef int nbytes = switches.itemsize
-    with nogil:
-        fd_unpool_planes(&values[0, 0, 0], s, nbytes, &w, in_h, in_w, out_h, out_w,
-                         &x[0, 0, 0], plane0, plane1)

@@ -42,9 +42,7 @@ def _sort_cells(
         return order, np.array([0, channels], np.int32)
     order, first = _empty_cells(whole.shape[:2], channels, kh * kw)
     run_rows(
-        lambda a, b: native.sort_cells(
-            source.switches, gate, channels, kh * kw, order, first, a, b
-        ),
+        native.SortCells(source.switches, gate, channels, kh * kw, order, first),
         math.prod(whole.shape[:2]), enough_threads(num_threads, order.size * COPY),
         largest=256,
     )
@@ -88,9 +86,9 @@ def _link_cells(
     is_first = np.empty(following.shape, np.uint8)
     high, wide = (shared_windows(source.pool, axis) for axis in (0, 1))
     run_rows(
-        lambda a, b: native.link_cells(
+        native.LinkCells(
             source.switches, source.gate, source.channels, source.pool.kernel[1], high, wide,
-            following, is_first, a, b,
+            following, is_first,
         ),
         h, enough_threads(num_threads, following.size * COPY),
     )
@@ -110,7 +108,7 @@ def without_zeros(source: Source, cells: Cells, v: FloatArray, num_threads: int)
     places = math.prod(source.pool.kernel)
     order, first = _empty_cells(source.cells, source.channels, places)
     run_rows(
-        lambda a, b: native.filter_cells(source, cells, v, order, first, a, b),
+        native.FilterCells(source, cells, v, order, first),
         source.cells[0], enough_threads(num_threads, v.size * COPY),
     )
     return order, first, (0, 0)

@@ -57,14 +57,16 @@ from .native_shared import (
     ADD,
     COPY,
     Lanes,
+    Stage,
     enough_threads,
     kernels,
     pad_last,
     run_edges,
     run_rows,
+    run_stages,
 )
 from .native_steps import STEP_KERNELS
-from .schedule import run_bands, shrinking_edges
+from .schedule import shrinking_edges
 
 __all__ = ["BACKEND", "NativeBackend"]
 
@@ -98,7 +100,7 @@ class NativeBackend:
                 packed, bias_lanes, *out_size, planes, 0, out_size[1], 1,
                 out_size[0] * out_size[1],
             )
-            run_rows(job.planes_rows, out_size[0], num_threads)
+            run_rows(job, out_size[0], num_threads)
         return out
 
     def conv_transpose2d(
@@ -124,7 +126,7 @@ class NativeBackend:
                     weight.shape[0] // groups, planes,
                 )
                 if job is not None:
-                    run_rows(job.planes_rows, _phase_rows(out_size, window, phase), num_threads)
+                    run_rows(job, _phase_rows(out_size, window, phase), num_threads)
         return out
 
     def max_pool2d(
@@ -134,10 +136,8 @@ class NativeBackend:
         values = np.empty((len(planes), *out_size), np.float32)
         switches = np.empty(values.shape, switch_dtype(window.kernel))
         if len(planes):
-            run_rows(
-                lambda a, b: native.pool_planes(planes, window, values, switches, a, b),
-                len(planes), num_threads,
-            )
+            job = native.PoolPlanes(planes, window, values, switches)
+            run_rows(job, len(planes), num_threads)
         shape = (*x.shape[:2], *out_size)
         return values.reshape(shape), switches.reshape(shape)
 
@@ -148,10 +148,8 @@ class NativeBackend:
         planes = values.reshape(-1, *values.shape[2:])
         out = np.empty((len(planes), *out_size), np.float32)
         if len(planes):
-            run_rows(
-                lambda a, b: native.unpool_planes(planes, switches, window, out, a, b),
-                len(planes), num_threads,
-            )
+            job = native.UnpoolPlanes(planes, switches, window, out)
+            run_rows(job, len(planes), num_threads)
         return out.reshape(*values.shape[:2], *out_size)
 
     # ---- the forward pass ----
@@ -180,7 +178,7 @@ class NativeBackend:
             sums = aligned_zeros((h, 1, *out.shape[2:]))
             kernel.sum_up(job.post.counts, sums)
         threads = enough_threads(num_threads, _multiply_adds(job))
-        run_edges(lambda a, b: kernel.rows(out, a, b), shrinking_edges(h, threads), threads)
+        run_edges(kernel.into(out), shrinking_edges(h, threads), threads)
         return Lanes(out, lanes, by_feature, _rectifies(job.post), sums)
 
     def add_overlaps(self, job: Overlap, num_threads: int) -> Lanes:
@@ -192,9 +190,7 @@ class NativeBackend:
             cells_of(source, num_threads), links_of(source, num_threads)[0],
             _readable(table, job.post), out,
         )
-        run_rows(
-            kernel.rows, source.cells[0], enough_threads(num_threads, out.size * COPY)
-        )
+        run_rows(kernel, source.cells[0], enough_threads(num_threads, out.size * COPY))
         if not whole_v:
             self.release(v)
         return Lanes(out, v.lanes, v.by_feature, v.rectified or _rectifies(job.post))
@@ -225,7 +221,7 @@ class NativeBackend:
             job.channels, _readable(table, job.post), out,
         )
         threads = enough_threads(num_threads, len(terms) * out.size * ADD)
-        run_rows(kernel.rows, job.size[0], threads)
+        run_rows(kernel, job.size[0], threads)
         rectified = _rectifies(job.post) or all(term.view.v.rectified for term in terms)
         return Lanes(out, lanes, by_feature, rectified)
 
@@ -237,7 +233,7 @@ class NativeBackend:
         out = _scratch.take((1, 1, lanes, channels) if by_feature else (1, 1, channels, lanes))
         kernel = native.Reduce(table, _viewed(view), factor, lanes, by_feature, size, channels, out)
         threads = enough_threads(num_threads, math.prod(size) * out.size * ADD)
-        run_rows(kernel.channels, channels, threads)
+        run_rows(kernel, channels, threads)
         return Lanes(out, lanes, by_feature, False)
 
     def add_maps(self, v: Lanes, maps: FloatArray, features: NDArray[np.intp]) -> None:
@@ -275,9 +271,14 @@ class NativeBackend:
         if isinstance(job.above, Step):
             work += _multiply_adds(job.above)
         threads = enough_threads(num_threads, _BY_FEATURE * work if by_feature else work)
-        run_edges(kernel.bands, shrinking_edges(bands, threads), threads)
+        edges = shrinking_edges(bands, threads)
+        stages = [Stage(kernel, np.array(edges, np.int32))]
         if side is not None:
-            run_bands(bands - 1, lambda i: kernel.seam(i + 1), threads)
+            seams = np.arange(bands, dtype=np.int32)
+            # Between band i and i + 1: the latter has to be done.
+            needs = np.searchsorted(edges, seams[1:], side="right").astype(np.int32)
+            stages.append(Stage(native.Seams(kernel), seams, needs))
+        run_stages(stages, threads)
 
     def from_planes(self, planes: FloatArray, bf16: bool) -> Lanes:
         count, channels, h, w = planes.shape
@@ -299,7 +300,7 @@ class NativeBackend:
             job.features.astype(np.int32), job.rows.astype(np.int32), job.pool,
             np.ascontiguousarray(job.conv.weight[job.features]), job.conv.window, out,
         )
-        run_rows(kernel.features, len(job.rows), num_threads)
+        run_rows(kernel, len(job.rows), num_threads)
 
     def release(self, v: Lanes) -> None:
         _scratch.give(v.values)
@@ -311,12 +312,8 @@ class NativeBackend:
         if v.by_feature:
             planes[:] = v.values.transpose(2, 3, 0, 1)
             return
-        table = kernels()
         whole = planes if planes.flags.c_contiguous else np.empty(planes.shape, np.float32)
-        run_rows(
-            lambda a, b: native.lanes_to_planes(table, v.values, whole, a, b),
-            v.values.shape[0], num_threads,
-        )
+        run_rows(native.ToPlanes(kernels(), v.values, whole), v.values.shape[0], num_threads)
         if whole is not planes:
             planes[:] = whole
 
@@ -560,8 +557,8 @@ def _first(
     u = first_room(job, phases, lanes)
     values = np.ascontiguousarray(job.values, np.float32)
     run_rows(
-        lambda a, b: native.planes_to_channels(table, values, u, *phases.pad, a, b),
-        values.shape[1], enough_threads(num_threads, values.size * COPY),
+        native.ToChannels(table, values, u, *phases.pad), values.shape[1],
+        enough_threads(num_threads, values.size * COPY),
     )
     places = (np.array(phases.pad) - phases.back) @ np.array([u.shape[1] * lanes, lanes])
     weight = first_weight(job, lanes)

@@ -2,6 +2,10 @@
 
 Activations travel in `Channels`: channels last, with room for the next convolution's padding
 around them, so that no kernel tests a border and nothing is copied between layers.
+
+A pass is planned once: which kernel does what, in which bands, and where in one piece of memory
+all results are. Its jobs then know every array but that memory and the inputs, and a pass of the
+same network on an input of the same size only tells them those.
 """
 
 from __future__ import annotations
@@ -16,12 +20,21 @@ from numpy.typing import NDArray
 
 from . import native  # type: ignore[attr-defined, unused-ignore]
 from .activations import InKernel
-from .block_stages import BlockStages, Reach, Work
+from .block_stages import BlockStages, Reach
 from .blocks import ConvBlock, Epilogue, ForwardBlock, JoinBlock, Pool, PoolBlock
 from .interface import FloatArray, Padding, Pair, Window, switch_dtype
 from .lanes import aligned_empty, cached
-from .native_shared import ADD, COPY, enough_threads, kernels, pad_last, run_edges
-from .schedule import copy_edges, run_stages
+from .native_shared import (
+    ADD,
+    COPY,
+    Stage,
+    enough_threads,
+    kernels,
+    pad_last,
+    run_edges,
+    run_stages,
+)
+from .schedule import copy_edges
 from .winograd import error_bound, transform_filters
 
 __all__ = [
@@ -36,11 +49,12 @@ time, 16: 0.8 to 1.0, 32: 0.6 to 0.7)."""
 _LARGEST_SLOPE = 1e15
 """Of an error bound: beyond it, and inputs as large, sums might overflow on the way."""
 
+
 class Channels(NamedTuple):
     """An activation (height, width, channels), padded with zeros on all sides."""
 
-    buffer: FloatArray
-    """(rows, columns, Cs), Cs >= channels"""
+    buffer: Any
+    """Array (rows, columns, Cs), Cs >= channels; while a pass is planned a ``native.Place``"""
     top: int
     left: int
     shape: tuple[int, int, int]
@@ -52,9 +66,8 @@ class Channels(NamedTuple):
         table, stored = kernels(), self.buffer.shape[2]
         if self.buffer.shape[:2] == (h, w) and stored % table.width == 0:
             planes = np.empty((c, h, w), np.float32)
-            native.lanes_to_planes(
-                table, self.buffer.reshape(h, w, 1, stored), planes.reshape(c, 1, h, w), 0, h
-            )
+            lanes = self.buffer.reshape(h, w, 1, stored)
+            native.ToPlanes(table, lanes, planes.reshape(c, 1, h, w))(0, h)
             return planes
         inside = self.buffer[self.top : self.top + h, self.left : self.left + w, :c]
         return np.ascontiguousarray(inside.transpose(2, 0, 1))
@@ -72,63 +85,135 @@ def forward_blocks(
     given: Mapping[int, Any], blocks: Sequence[ForwardBlock], algorithm: str,
     num_threads: int,
 ) -> list[tuple[Channels, NDArray[Any] | None]]:
-    """See `fastdeconv.kernels.blocks.BlockBackend`.
-
-    Everything is prepared before anything runs: Python between kernels, which have the
-    caches to themselves, takes twice as long.
-    """
-    threads = enough_threads(num_threads, sum(map(_operations, blocks)))
-    stages, results = BlockStages(threads), []
-    values: dict[int, Channels] = {}
+    """See `fastdeconv.kernels.blocks.BlockBackend`."""
     made = {block.key for block in blocks}
-    for source in dict.fromkeys(i for block in blocks for i in block.sources):
-        if source not in made:
-            value = given[source]
-            if isinstance(value, Channels) and value.buffer.shape[2] % kernels().width:
-                value = value.planes()  # from another instruction set
-            if isinstance(value, np.ndarray):
-                takers = [block for block in blocks if source in block.sources]
-                value, to_channels = _to_channels_job(value, *_wanted_around(takers))
-                stages.add_copy(source, to_channels, value.shape[1])
-            values[source] = value
+    inputs = {
+        source: _as_input(given[source])
+        for block in blocks for source in block.sources if source not in made
+    }
+    plan = _plan(inputs, blocks, algorithm, num_threads)
+    memory = new_memory(plan.size)
+    arrays = [memory, *(x.buffer if isinstance(x, Channels) else x for x in inputs.values())]
+    jobs = native.bound(plan.jobs, arrays)
+    run_stages(
+        [Stage(job, edges, needs) for job, (_, edges, needs) in zip(jobs, plan.stages)],
+        plan.threads,
+    )
+    return [
+        (Channels(buffer.of(arrays), top, left, shape), switches and switches.of(arrays))
+        for (buffer, top, left, shape), switches in plan.results
+    ]
+
+
+def new_memory(size: int) -> NDArray[np.uint8]:
+    """So many bytes, for the results of a pass."""
+    return np.frombuffer(native.Memory(size), np.uint8)
+
+
+def _as_input(value: FloatArray | Channels) -> FloatArray | Channels:
+    if isinstance(value, Channels) and value.buffer.shape[2] % kernels().width:
+        return value.planes()  # from another instruction set
+    return value
+
+
+class _Plan(NamedTuple):
+    """A pass through blocks, for inputs of one size."""
+
+    stages: list[Stage]
+    """Without jobs."""
+    jobs: list[Any]
+    """Their arrays: the memory, and the inputs in their order."""
+    results: list[tuple[Channels, Any]]
+    """Of every block, in the memory."""
+    size: int
+    """Bytes of the memory."""
+    threads: int
+
+
+def _plan(
+    inputs: Mapping[int, Any], blocks: Sequence[ForwardBlock], algorithm: str, num_threads: int
+) -> _Plan:
+    """The plan of such a pass; that of the last one is kept."""
+    layouts = tuple(
+        (source, x.buffer.shape, x[1:]) if isinstance(x, Channels) else (source, x.shape)
+        for source, x in inputs.items()
+    )
+    cache, key = blocks[0].cache, (layouts, algorithm, num_threads, kernels().name)
+    kept_blocks, kept_key, kept = cache.get("plan", ((), None, None))
+    # Blocks are compared as objects: they have arrays.
+    if kept_key == key and [*map(id, kept_blocks)] == [*map(id, blocks)]:
+        plan: _Plan = kept
+    else:
+        plan = _make_plan(inputs, blocks, algorithm, num_threads)
+        cache["plan"] = tuple(blocks), key, plan
+    return plan
+
+
+def _make_plan(
+    inputs: Mapping[int, Any], blocks: Sequence[ForwardBlock], algorithm: str, num_threads: int
+) -> _Plan:
+    threads = enough_threads(num_threads, sum(map(_operations, blocks)))
+    stages, memory = BlockStages(threads), _Memory()
+    results: list[tuple[Channels, Any]] = []
+    values: dict[int, Channels] = {}
+    for number, (source, x) in enumerate(inputs.items(), start=1):
+        if isinstance(x, Channels):
+            place = native.Place(number, 0, x.buffer.shape, _FLOAT)
+            values[source] = x._replace(buffer=place)
+            continue
+        takers = [block for block in blocks if source in block.sources]
+        planes = native.Place(number, 0, x.shape, _FLOAT)
+        values[source], job = _to_channels_job(planes, *_wanted_around(takers), memory.take)
+        stages.add_copy(source, job, x.shape[1])
     for block in blocks:
-        job = _forward_job(block, [values[i] for i in block.sources], algorithm)
+        found = _forward_job(block, [values[i] for i in block.sources], algorithm, memory)
         stages.add(
-            block.key, job.work, block.shape[1 + job.axis], job.axis, job.unit,
-            block.sources, job.reach,
+            block.key, found.job, block.shape[1 + found.axis], found.axis, found.unit,
+            block.sources, found.reach,
         )
-        values[block.key] = job.out
-        results.append((job.out, job.switches))
-    run_stages(stages.all, threads)
-    return results
+        values[block.key] = found.out
+        results.append((found.out, found.switches))
+    jobs = [stage.job for stage in stages.all]
+    rest = [stage._replace(job=None) for stage in stages.all]
+    return _Plan(rest, jobs, results, memory.size, threads)
+
+
+_FLOAT = np.dtype(np.float32)
+_LINE = 64
+"""Bytes of a cache line."""
+
+
+class _Memory:
+    """Hands out places in the memory of a pass, which is array 0 of its jobs."""
+
+    def __init__(self) -> None:
+        self.size = 0
+
+    def take(self, shape: tuple[int, ...], dtype: np.dtype[Any] = _FLOAT) -> Any:
+        """A ``native.Place``."""
+        place = native.Place(0, self.size, shape, dtype)
+        self.size += -(-math.prod(shape) * dtype.itemsize // _LINE) * _LINE
+        return place
 
 
 def to_channels(planes: FloatArray, padding: Padding, num_threads: int) -> Channels:
     """A (C, H, W) array as `Channels` with this much padding."""
-    inside, work = _to_channels_job(planes, padding, False)
+    inside, job = _to_channels_job(planes, padding, False, aligned_empty)
     threads = enough_threads(num_threads, planes.size * COPY)
-    run_edges(work, copy_edges(planes.shape[1], threads), threads)
+    run_edges(job, copy_edges(planes.shape[1], threads), threads)
     return inside
 
 
 def _to_channels_job(
-    planes: FloatArray, padding: Padding, whole: bool
-) -> tuple[Channels, Work]:
+    planes: Any, padding: Padding, whole: bool, take: Callable[[tuple[int, ...]], Any]
+) -> tuple[Channels, Any]:
     """`to_channels`, and what fills it, row by row; `whole`: with channels in whole vectors."""
     c, h, w = planes.shape
     table = kernels()
     stored = -(-c // table.width) * table.width if whole else c
-    inside = _room((c, h, w), stored, padding)
-    inside.buffer[:, : inside.left] = inside.buffer[:, inside.left + w :] = 0
-    if stored > c:
-        inside.buffer[:, :, c:] = 0
-
-    def work(row0: int, row1: int) -> None:
-        native.planes_to_channels(
-            table, planes, inside.buffer, inside.top, inside.left, row0, row1
-        )
-
-    return inside, work
+    inside = _room((c, h, w), stored, padding, take)
+    job = native.ToChannels(table, planes, inside.buffer, inside.top, inside.left)
+    return inside, _framed(job, inside, 1, False)
 
 
 def _wanted_around(takers: Sequence[ForwardBlock]) -> tuple[Padding, bool]:
@@ -165,8 +250,10 @@ class _ForwardJob(NamedTuple):
     """What fills the activation of a block."""
 
     out: Channels
-    switches: NDArray[Any] | None
-    work: Work
+    switches: Any
+    """A ``native.Place``, or None without a max pool."""
+    job: Any
+    """A ``native.Job``."""
     axis: int
     """Whether it does rows (0) or columns (1)."""
     unit: int
@@ -183,19 +270,24 @@ def _operations(block: ForwardBlock) -> int:
     return ADD * math.prod(block.shape) * len(block.sources)
 
 
-def _forward_job(block: ForwardBlock, given: Sequence[Channels], algorithm: str) -> _ForwardJob:
+def _forward_job(
+    block: ForwardBlock, given: Sequence[Channels], algorithm: str, memory: _Memory
+) -> _ForwardJob:
     width = kernels().width
     stored = -(-block.shape[0] // width) * width
-    out = _room(block.shape, stored, block.room)
-    if isinstance(block, ConvBlock):
-        return _conv_job(block, given[0], out, algorithm)
+    out = _room(block.shape, stored, block.room, memory.take)
     if isinstance(block, JoinBlock):
         return _join_job(block, given, out)
-    assert isinstance(block, PoolBlock)
-    return _pool_job(block, given[0], out)
+    assert isinstance(block, (ConvBlock, PoolBlock))
+    switches = _switches(block.pool, block.shape, out, memory)
+    if isinstance(block, ConvBlock):
+        return _conv_job(block, given[0], out, switches, algorithm)
+    return _pool_job(block, given[0], out, switches)
 
 
-def _conv_job(block: ConvBlock, x: Channels, out: Channels, algorithm: str) -> _ForwardJob:
+def _conv_job(
+    block: ConvBlock, x: Channels, out: Channels, switches: Any, algorithm: str
+) -> _ForwardJob:
     table, pool = kernels(), block.pool
     channels, window = block.shape[0], block.window
     packed, bias, epilogue = _packed_forward(block, table)
@@ -203,11 +295,10 @@ def _conv_job(block: ConvBlock, x: Channels, out: Channels, algorithm: str) -> _
     first = x.offset(x.top - top, x.left - left)
     row, column = origin_steps(x, window)
     taps = tap_offsets(x, window)
-    switches = _switches(pool, block.shape, out)
     tile = _winograd_tile(x, block, algorithm, table)
     step = pool.window.stride[1] if pool else 1
 
-    def make(lines: _Lines) -> Work:
+    def make(lines: _Lines) -> Any:
         size = block.out_size
         if lines.row is not None:
             extent = pool.window.extent[1] if pool else 1
@@ -219,22 +310,21 @@ def _conv_job(block: ConvBlock, x: Channels, out: Channels, algorithm: str) -> _
             *_part(out, lines), 0, epilogue,
         )
         if pool is None:
-            return job.rows
+            return job
         job.pooled(
             _in_lines(pool.window, lines), *_part(out, lines), _of_lines(switches, lines),
             _of_lines(pool.counts, lines),
         )
-        if not tile:
-            return job.pool_rows
-        job.winograd(tile, *_packed_winograd(block, tile, table)[:3])
-        return job.winograd_rows
+        if tile:
+            job.winograd(tile, *_packed_winograd(block, tile, table)[:3])
+        return job
 
     cut = _can_be_cut(out, pool, block.out_size) and block.out_size[0] == 1
-    axis, unit, work = _work(out, make, max(1, tile // 2), cut)
+    axis, unit, job = _lines_job(out, make, max(1, tile // 2), cut)
     reach: Reach = ((window, x.shape[1 + axis]),)
     if pool is not None:
         reach = (pool.window, block.out_size[axis]), *reach
-    return _ForwardJob(out, switches, work, axis, unit, reach)
+    return _ForwardJob(out, switches, job, axis, unit, reach)
 
 
 def _join_job(block: JoinBlock, given: Sequence[Channels], out: Channels) -> _ForwardJob:
@@ -245,7 +335,7 @@ def _join_job(block: JoinBlock, given: Sequence[Channels], out: Channels) -> _Fo
         lambda: _packed_epilogue(block.epilogue, channels, table.width),
     )
 
-    def make(lines: _Lines) -> Work:
+    def make(lines: _Lines) -> Any:
         inputs = []
         for x in given:
             column = 0 if x.shape[2] < width else x.offset(0, 1)
@@ -255,19 +345,16 @@ def _join_job(block: JoinBlock, given: Sequence[Channels], out: Channels) -> _Fo
             first = x.offset(x.top, x.left) + lines.column * column
             inputs.append((x.buffer, first, row, column, x.shape[0]))
         part = _part(out, lines)
-        return native.Join(
-            table, block.kind, inputs, epilogue, lines.width, channels, *part
-        ).rows
+        return native.Join(table, block.kind, inputs, epilogue, lines.width, channels, *part)
 
-    axis, unit, work = _work(out, make, 1, _can_be_cut(out, None, (1, width)))
-    return _ForwardJob(out, None, work, axis, unit)
+    axis, unit, job = _lines_job(out, make, 1, _can_be_cut(out, None, (1, width)))
+    return _ForwardJob(out, None, job, axis, unit)
 
 
-def _pool_job(block: PoolBlock, x: Channels, out: Channels) -> _ForwardJob:
+def _pool_job(block: PoolBlock, x: Channels, out: Channels, switches: Any) -> _ForwardJob:
     window, counts = block.pool
-    switches = _switches(block.pool, block.shape, out)
 
-    def make(lines: _Lines) -> Work:
+    def make(lines: _Lines) -> Any:
         row, column, size = x.offset(1, 0), x.offset(0, 1), x.shape[1:]
         first = x.offset(x.top, x.left) + lines.column * window.stride[1] * column
         if lines.row is not None:
@@ -277,11 +364,11 @@ def _pool_job(block: PoolBlock, x: Channels, out: Channels) -> _ForwardJob:
             kernels(), (x.buffer, first, row, column, x.shape[0]), size,
             _in_lines(window, lines), *_part(out, lines), _of_lines(switches, lines),
             _of_lines(counts, lines),
-        ).rows
+        )
 
     cut = x.shape[1] == 1 and _can_be_cut(out, block.pool, x.shape[1:])
-    axis, unit, work = _work(out, make, 1, cut)
-    return _ForwardJob(out, switches, work, axis, unit, ((window, x.shape[1 + axis]),))
+    axis, unit, job = _lines_job(out, make, 1, cut)
+    return _ForwardJob(out, switches, job, axis, unit, ((window, x.shape[1 + axis]),))
 
 
 def _can_be_cut(out: Channels, pool: Pool | None, size: Pair) -> bool:
@@ -299,42 +386,30 @@ def _can_be_cut(out: Channels, pool: Pool | None, size: Pair) -> bool:
     return inside and window.kernel[0] == 1 and window.padding == ((0, 0), (0, 0))
 
 
-def _work(
-    out: Channels, make: Callable[[_Lines], Work], unit: int, cut: bool
-) -> tuple[int, int, Work]:
-    """The axis along which a result is done, how much at a time, and what does it.
-
-    It clears the padding beside what it does, too: that is in the caches then.
-    """
+def _lines_job(
+    out: Channels, make: Callable[[_Lines], Any], unit: int, cut: bool
+) -> tuple[int, int, Any]:
+    """The axis along which a result is done, how much at a time, and the job."""
     _, height, width = out.shape
     if not cut:
-        rows = make(_Lines(0, height, width, None))
-        left, right = out.left, out.buffer.shape[1] - out.left - width
-        if not left and not right:
-            return 0, unit, rows
-
-        def work(a: int, b: int) -> None:
-            rows(a, b)
-            last = min(b * unit, height)
-            native.clear_sides(out.buffer, left, right, out.top + a * unit, out.top + last)
-
-        return 0, unit, work
-    out.buffer[:, : out.left] = out.buffer[:, out.left + width :] = 0
+        return 0, unit, _framed(make(_Lines(0, height, width, None)), out, unit, False)
     whole = width // _PIECE
-    pieces = make(_Lines(0, whole, _PIECE, _PIECE))
     rest = width - whole * _PIECE
-    remainder = make(_Lines(whole * _PIECE, 1, rest, 0)) if rest else None
-
-    def columns(a: int, b: int) -> None:
-        if a < whole:
-            pieces(a, min(b, whole))
-        if b > whole and remainder is not None:
-            remainder(0, 1)
-
-    return 1, _PIECE, columns
+    job = native.Cut(
+        make(_Lines(0, whole, _PIECE, _PIECE)),
+        make(_Lines(whole * _PIECE, 1, rest, 0)) if rest else None, whole,
+    )
+    return 1, _PIECE, _framed(job, out, _PIECE, True)
 
 
-def _part(out: Channels, lines: _Lines) -> tuple[FloatArray, int, int, int]:
+def _framed(job: Any, out: Channels, unit: int, by_columns: bool) -> Any:
+    """A job that fills an activation, together with the padding around it."""
+    if out.buffer.shape[:2] == out.shape[1:]:
+        return job
+    return native.Framed(job, out.buffer, out.top, out.left, out.shape[1:], unit, by_columns)
+
+
+def _part(out: Channels, lines: _Lines) -> tuple[Any, int, int, int]:
     """The buffer, where in it the lines begin, and the elements between lines and columns."""
     column = out.offset(0, 1)
     row = out.offset(1, 0) if lines.row is None else lines.row * column
@@ -346,28 +421,34 @@ def _in_lines(window: Window, lines: _Lines) -> Window:
     return window if lines.row is None else window._replace(stride=(1, window.stride[1]))
 
 
-def _of_lines(cells: NDArray[Any] | None, lines: _Lines) -> NDArray[Any] | None:
-    """Of an array (H, W, ...) what belongs to the lines, one after another."""
+def _of_lines(cells: Any, lines: _Lines) -> Any:
+    """Of an array or place (H, W, ...) what belongs to the lines, one after another."""
     if cells is None or lines.row is None:
         return cells
-    end = lines.column + lines.lines * lines.width
-    return cells[0, lines.column : end].reshape(lines.lines, lines.width, *cells.shape[2:])
+    shape = lines.lines, lines.width, *cells.shape[2:]
+    if isinstance(cells, native.Place):
+        return cells.part(lines.column * math.prod(cells.shape[2:]), shape)
+    return cells[0, lines.column : lines.column + lines.lines * lines.width].reshape(shape)
 
 
-def _switches(pool: Pool | None, shape: tuple[int, int, int], out: Channels) -> Any:
+def _switches(
+    pool: Pool | None, shape: tuple[int, int, int], out: Channels, memory: _Memory
+) -> Any:
     """Space for the switches of a max pool."""
     if pool is None or pool.counts is not None:
         return None
-    return np.empty((*shape[1:], out.buffer.shape[2]), switch_dtype(pool.window.kernel))
+    dtype = np.dtype(switch_dtype(pool.window.kernel))
+    return memory.take((*shape[1:], out.buffer.shape[2]), dtype)
 
 
-def _room(shape: tuple[int, int, int], stored: int, padding: Padding) -> Channels:
-    """Space for an activation; only the padding above and below it is set, to zero."""
+def _room(
+    shape: tuple[int, int, int], stored: int, padding: Padding,
+    take: Callable[[tuple[int, ...]], Any],
+) -> Channels:
+    """Space for an activation."""
     (top, bottom), (left, right) = padding
     _, h, w = shape
-    buffer = aligned_empty((top + h + bottom, left + w + right, stored))
-    buffer[:top] = buffer[top + h :] = 0
-    return Channels(buffer, top, left, shape)
+    return Channels(take((top + h + bottom, left + w + right, stored)), top, left, shape)
 
 
 def origin_steps(x: Channels, window: Window) -> Pair:

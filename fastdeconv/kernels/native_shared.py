@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from . import native  # type: ignore[attr-defined, unused-ignore]
-from .dispatch import get_isa
+from .dispatch import get_isa, usable_cpus
 from .interface import FloatArray
 from .lanes import aligned_zeros
-from .schedule import band_edges, run_bands
+from .schedule import band_edges, share
 
 __all__ = [
     "ADD",
     "COPY",
     "SPLIT",
     "Lanes",
+    "Stage",
     "enough_threads",
     "kernels",
     "pad_last",
     "run_edges",
     "run_rows",
+    "run_stages",
 ]
 
 SPLIT = 16_000_000
@@ -52,17 +58,40 @@ def kernels() -> Any:
     return _TABLES[get_isa()]
 
 
+class Stage(NamedTuple):
+    """Bands of a job, some of which may want results of stages before."""
+
+    job: Any
+    """A ``native.Job``."""
+    edges: NDArray[np.int32]
+    """Band i works on what lies between edges[i] and edges[i + 1]."""
+    needs: NDArray[np.int32] | None = None
+    """For how many bands, counted from the first one of the first stage, band i waits; None: for
+    none."""
+
+
 def enough_threads(num_threads: int, multiply_adds: int) -> int:
-    """At most `num_threads`: a small job is done before another thread has woken up."""
-    return min(num_threads, 1 + multiply_adds // SPLIT)
+    """At most `num_threads`: a small job is done before another thread has woken up.
+
+    More threads than CPUs would only keep each other waiting: no kernel waits for anything else.
+    """
+    return min(num_threads, usable_cpus(), 1 + multiply_adds // SPLIT)
 
 
-def run_rows(work: Any, rows: int, num_threads: int, *, largest: int = 8) -> None:
-    run_edges(work, band_edges(rows, num_threads, largest=largest), num_threads)
+def run_stages(stages: Sequence[Stage], num_threads: int) -> None:
+    """One stage after the other, without waiting for all of a stage to end."""
+    queue = native.Queue(stages)
+    share(queue, min(queue.most, num_threads, usable_cpus()) - 1)
 
 
-def run_edges(work: Any, edges: list[int], num_threads: int) -> None:
-    run_bands(len(edges) - 1, lambda i: work(edges[i], edges[i + 1]), num_threads)
+def run_rows(job: Any, rows: int, num_threads: int, *, largest: int = 8) -> None:
+    """The rows of a job, in bands of about the same size."""
+    run_edges(job, band_edges(rows, num_threads, largest=largest), num_threads)
+
+
+def run_edges(job: Any, edges: Sequence[int], num_threads: int) -> None:
+    """A job in bands."""
+    run_stages([Stage(job, np.array(edges, np.int32))], num_threads)
 
 
 def pad_last(array: FloatArray, width: int) -> FloatArray:

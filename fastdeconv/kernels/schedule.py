@@ -1,9 +1,12 @@
 """Runs bands of work on threads.
 
-Kernels never own threads: they take a range of rows, release the GIL and are
-called from here. The calling thread works too, so a call makes progress even
-when all other threads are busy, and calls may nest. No OpenMP run time is
-involved that could clash with another library's.
+Kernels never own threads: the threads are those of this module. The calling thread works
+too, so a call makes progress even when all other threads are busy, and calls may nest. No
+OpenMP run time is involved that could clash with another library's.
+
+What threads take bands from is a queue. That of `run_bands` calls a Python function for every
+band. The native back end has one in C (``native.Queue``), which hands out the bands of its jobs
+without Python; `share` brings threads to either.
 
 The main thread can be interrupted at any place: the handler of a signal (Ctrl-C)
 may raise an exception there, even in ``Condition.__enter__`` when the lock is
@@ -19,14 +22,13 @@ import os
 import threading
 from _thread import start_new_thread
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
-from itertools import repeat
 from queue import Empty, SimpleQueue
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, Protocol, TypeVar, cast
 
 __all__ = [
-    "Stage", "band_edges", "copy_edges", "run_bands", "run_stages", "run_undisturbed",
+    "BandQueue", "band_edges", "copy_edges", "run_bands", "run_undisturbed", "share",
     "shrinking_edges",
 ]
 
@@ -43,14 +45,24 @@ was given does not wake the main thread.
 """
 
 
-class Stage(NamedTuple):
-    """Bands of work, some of which may want results of stages before."""
+class BandQueue(Protocol):
+    """Bands of work that several threads take one by one."""
 
-    bands: int
-    work: Callable[[int], None]
-    needs: Sequence[int] | None = None
-    """For how many bands, counted from the first one of the first stage, band i waits; None: for
-    none."""
+    stopped: bool
+    """Whether no band is begun any more."""
+
+    @property
+    def error(self) -> BaseException | None:
+        """The first exception in a thread other than the caller's."""
+
+    def drain(self) -> None:
+        """Work until all bands are done or, if the queue has stopped, none is at work.
+
+        The caller's part: a signal may end it with an exception.
+        """
+
+    def help(self) -> None:
+        """Work until no band is left; raises nothing. One who comes late finds nothing to do."""
 
 
 def run_bands(count: int, work: Callable[[int], None], num_threads: int) -> None:
@@ -61,26 +73,24 @@ def run_bands(count: int, work: Callable[[int], None], num_threads: int) -> None
     one that comes meanwhile (Ctrl-C again) is raised at once; a band that another thread
     has begun then runs to its end.
     """
-    run_stages([Stage(count, work)], num_threads)
-
-
-def run_stages(stages: Sequence[Stage], num_threads: int) -> None:
-    """`run_bands` of one stage after the other, without waiting for all of a stage to end."""
-    helpers = min(max((stage.bands for stage in stages), default=0), num_threads) - 1
+    helpers = min(count, num_threads) - 1
     if helpers < 1:
-        for bands, work, _ in stages:
-            for i in range(bands):
-                work(i)
+        for i in range(count):
+            work(i)
         return
-    queue = _Queue(stages, _other_cpus())
+    share(_Queue(count, work), helpers)
+
+
+def share(queue: BandQueue, helpers: int) -> None:
+    """Work through a queue together with up to so many other threads; exceptions as there."""
     try:
-        _helpers.call(queue.help, helpers)
+        if helpers > 0:
+            _helpers.call(_Help(queue, _other_cpus()), helpers)
         queue.drain()
-        queue.finish()
     except BaseException:
         # Set here: a second exception may come before a method has begun.
         queue.stopped = True
-        queue.finish()
+        queue.drain()
         raise
     if queue.error is not None:
         raise queue.error
@@ -151,48 +161,45 @@ class _StoppedError(Exception):
     """Ends a band whose queue has stopped."""
 
 
-class _Queue:
-    """The bands of one call, handed out one at a time."""
+class _Help:
+    """What a helper is called for."""
 
-    def __init__(self, stages: Sequence[Stage], helper_cpus: frozenset[int] | None) -> None:
-        self._bands: list[tuple[Callable[[int], None], int, int]] = []
-        """Work, what to call it with, and how many bands have to be done before that."""
-        for count, work, needs in stages:
-            self._bands += zip(repeat(work), range(count), repeat(0) if needs is None else needs)
-        self._left = deque(range(len(self._bands)))
-        self._done = bytearray(len(self._bands))
+    def __init__(self, queue: BandQueue, cpus: frozenset[int] | None) -> None:
+        self._queue, self._cpus = queue, cpus
+
+    def __call__(self) -> None:
+        _run_on(self._cpus)
+        self._queue.help()
+
+
+class _Queue:
+    """The bands of one call of `run_bands`, handed out one at a time."""
+
+    def __init__(self, count: int, work: Callable[[int], None]) -> None:
+        self._work: Callable[[int], None] | None = work
+        self._count = count
+        self._left = deque(range(count))
+        self._done: list[None] = []
+        """One entry for each band that is done."""
         self._helping: list[None] = []
         """One entry for each helper at work."""
         self._waiting: list[SimpleQueue[None]] = []
         """One for each thread that waits, which is told of every change."""
-        self._helper_cpus = helper_cpus
         self.stopped = False
-        """Whether no band is begun any more."""
         self.error: BaseException | None = None
-        """The first exception of a helper."""
 
     def drain(self) -> None:
-        """Work until no band is left."""
-        bands = self._bands
-        while True:
-            try:
-                number = self._left.popleft()
-            except IndexError:
-                return
-            work, i, needs = bands[number]
-            if not self._wait_for(needs):
-                return
-            work(i)
-            self._done[number] = 1
-            self._tell()
+        self._take_all()
+        self._wait_until(lambda: self.stopped or len(self._done) == self._count)
+        self._wait_until(lambda: not self._helping)
+        # The call of a helper that comes late must not keep arrays alive.
+        self._work = None
 
     def help(self) -> None:
-        """`drain`, for a helper; one that comes late finds nothing to do."""
-        _run_on(self._helper_cpus)
         _thread.queue = self
         self._helping.append(None)
         try:
-            self.drain()
+            self._take_all()
         except BaseException as error:
             if self.error is None:
                 self.error = error
@@ -215,22 +222,17 @@ class _Queue:
             if self.stopped:
                 raise _StoppedError
 
-    def finish(self) -> None:
-        """Wait until all bands are done or, if the queue has stopped, no helper is at work."""
-        self._tell()
-        self._wait_for(len(self._done))
-        self._wait_until(lambda: not self._helping)
-        # The call of a helper that comes late must not keep arrays alive.
-        self._bands = []
-
-    def _wait_for(self, count: int) -> bool:
-        """Wait until the first `count` bands are done; False where the queue stops before."""
-
-        def ready() -> bool:
-            return self.stopped or not 0 <= self._done.find(0) < count
-
-        self._wait_until(ready)
-        return not self.stopped
+    def _take_all(self) -> None:
+        """Work until no band is left."""
+        work = self._work
+        while work is not None and not self.stopped:
+            try:
+                i = self._left.popleft()
+            except IndexError:
+                return
+            work(i)
+            self._done.append(None)
+            self._tell()
 
     def _wait_until(self, ready: Callable[[], bool]) -> None:
         if ready():

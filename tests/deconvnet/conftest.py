@@ -358,7 +358,7 @@ def at_the_last_moment(monkeypatch):
     from fastdeconv.kernels import native_forward, native_shared
 
     def run_stages(stages: Any, num_threads: int) -> None:
-        bands = [(stage, i) for stage in stages for i in range(stage.bands)]
+        bands = [(stage, i) for stage in stages for i in range(len(stage.edges) - 1)]
         done: set[int] = set()
 
         def run(number: int) -> None:
@@ -366,18 +366,17 @@ def at_the_last_moment(monkeypatch):
                 stage, i = bands[number]
                 for before in range(0 if stage.needs is None else stage.needs[i]):
                     run(before)
-                stage.work(i)
+                stage.job(stage.edges[i], stage.edges[i + 1])
                 done.add(number)
 
         for number in reversed(range(len(bands))):
             run(number)
 
-    def empty(shape: tuple[int, ...]) -> np.ndarray:
-        array = aligned_empty(shape)
+    def new_memory(size: int) -> np.ndarray:
+        array = np.empty(-(-size // 4), np.float32)
         array[:] = np.nan
-        return array
+        return array.view(np.uint8)
 
-    aligned_empty = native_forward.aligned_empty
     monkeypatch.setattr(native_forward, "run_stages", run_stages)
-    monkeypatch.setattr(native_forward, "aligned_empty", empty)
+    monkeypatch.setattr(native_forward, "new_memory", new_memory)
     monkeypatch.setattr(native_shared, "SPLIT", 1)

@@ -82,7 +82,7 @@ def cells(draw: st.DrawFn) -> tuple[Any, ...]:
 def test_cells_are_sorted_by_place_and_then_by_channel(case: Any) -> None:
     switches, gate, size, channels, places = case
     order, first = room(size, channels, places)
-    native.sort_cells(switches, gate, channels, places, order, first, 0, size[0] * size[1])
+    native.SortCells(switches, gate, channels, places, order, first)(0, size[0] * size[1])
     assert listed(order, first, channels) == sorted_cells(*case)
     assert (order[len(order) - native.LIST_ROOM :] == UNTOUCHED).all()
 
@@ -95,7 +95,7 @@ def test_a_range_of_cells_leaves_all_others_alone(case: Any, data: st.DataObject
     begin = data.draw(st.integers(0, count))
     end = data.draw(st.integers(begin, count))
     order, first = room(size, channels, places)
-    native.sort_cells(switches, gate, channels, places, order, first, begin, end)
+    native.SortCells(switches, gate, channels, places, order, first)(begin, end)
     rows = order[: count * channels].reshape(count, channels)
     outside = [i for i in range(count) if not begin <= i < end]
     assert (rows[outside] == UNTOUCHED).all()
@@ -111,7 +111,7 @@ def test_a_lone_features_zeros_are_left_out_of_its_cells(case: Any, data: st.Dat
     """Of any part of the map; a negative zero is one, NaN is not."""
     switches, gate, size, channels, places = case
     order, first = room(size, channels, places)
-    native.sort_cells(switches, gate, channels, places, order, first, 0, size[0] * size[1])
+    native.SortCells(switches, gate, channels, places, order, first)(0, size[0] * size[1])
     origin = tuple(data.draw(st.integers(0, n - 1)) for n in size)
     part = tuple(data.draw(st.integers(1, n - o)) for n, o in zip(size, origin))
     rng = np.random.default_rng(data.draw(st.integers(0, 2**16)))
@@ -121,7 +121,7 @@ def test_a_lone_features_zeros_are_left_out_of_its_cells(case: Any, data: st.Dat
     pool = Window((1, places), (1, places), (1, 1), ((0, 0), (0, 0)))
     source = Source(switches, gate, pool, origin, part, (0, 0), channels, {})
     kept, begins = room(part, channels, places)
-    native.filter_cells(source, (order, first, origin), v, kept, begins, 0, part[0])
+    native.FilterCells(source, (order, first, origin), v, kept, begins)(0, part[0])
 
     whole = sorted_cells(*case)
     expected = [
@@ -138,7 +138,7 @@ def test_without_switches_or_gate_one_list_serves_all_cells() -> None:
     source = Source(None, None, NO_POOL, (0, 0), size, size, channels, {})
     v = np.random.default_rng(0).integers(-1, 2, (*size, 1, channels)).astype(np.float32)
     kept, begins = room(size, channels, 1)
-    native.filter_cells(source, (*every, (0, 0)), v, kept, begins, 0, 3)
+    native.FilterCells(source, (*every, (0, 0)), v, kept, begins)(0, 3)
     expected = [[np.flatnonzero(row).tolist()] for row in v.reshape(-1, channels)]
     assert listed(kept, begins, channels) == expected
 
@@ -156,8 +156,9 @@ def test_planes_become_channels_wherever_they_belong(table, channels, width):
     planes = np.arange(channels * h * width, dtype=np.float32).reshape(channels, h, width)
     for stored in (channels, channels + 3):
         out = np.full((h + 5, width + 3, stored), GUARD)
-        native.planes_to_channels(table, planes, out, row, col, 0, h)
+        native.ToChannels(table, planes, out, row, col)(0, h)
         expected = np.full_like(out, GUARD)
+        expected[row : row + h, col : col + width] = 0
         expected[row : row + h, col : col + width, :channels] = planes.transpose(1, 2, 0)
         np.testing.assert_array_equal(out, expected)
 
@@ -170,7 +171,7 @@ def test_lanes_become_planes_of_every_feature(table, features, width):
         v = np.arange(h * width * channels * lanes, dtype=np.float32)
         v = v.reshape(h, width, channels, lanes)
         planes = np.full((features + 1, channels, h, width), GUARD)
-        native.lanes_to_planes(table, v, planes[:features], 0, h)
+        native.ToPlanes(table, v, planes[:features])(0, h)
         expected = v[..., :features].transpose(3, 2, 0, 1)
         np.testing.assert_array_equal(planes[:features], expected)
         assert (planes[features] == GUARD).all()
@@ -179,12 +180,12 @@ def test_lanes_become_planes_of_every_feature(table, features, width):
 def test_rows_that_are_not_asked_for_are_left_alone(table):
     planes = np.random.default_rng(0).random((17, 5, 19), np.float32)
     out = np.full((5, 19, 17), GUARD)
-    native.planes_to_channels(table, planes, out, 0, 0, 2, 4)
+    native.ToChannels(table, planes, out, 0, 0)(2, 4)
     assert (out[[0, 1, 4]] == GUARD).all()
     np.testing.assert_array_equal(out[2:4], planes[:, 2:4].transpose(1, 2, 0))
 
     back = np.full((17, 1, 5, 19), GUARD)
     lanes = np.ascontiguousarray(planes.transpose(1, 2, 0))[:, :, None]
-    native.lanes_to_planes(table, lanes, back, 2, 4)
+    native.ToPlanes(table, lanes, back)(2, 4)
     assert (back[:, :, [0, 1, 4]] == GUARD).all()
     np.testing.assert_array_equal(back[:, 0, 2:4], planes[:, 2:4])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import _thread
-import contextlib
 import itertools
 import os
 import signal
@@ -20,11 +19,9 @@ from hypothesis import strategies as st
 
 from fastdeconv.kernels import schedule
 from fastdeconv.kernels.schedule import (
-    Stage,
     band_edges,
     copy_edges,
     run_bands,
-    run_stages,
     run_undisturbed,
     shrinking_edges,
 )
@@ -139,66 +136,6 @@ def test_helpers_keep_off_the_callers_cpu_and_leave_the_caller_alone():
     assert len(helper) == len(allowed) - 1
 
 
-@st.composite
-def stages_of_bands(draw):
-    """Numbers of bands, and for each band how many of the stages before it waits for."""
-    counts = draw(st.lists(st.integers(0, 6), max_size=5))
-    waits: list[list[int] | None] = [None] * len(counts)
-    for s in range(1, len(counts)):
-        wait = st.integers(0, sum(counts[:s]))
-        waits[s] = draw(st.none() | st.lists(wait, min_size=counts[s], max_size=counts[s]))
-    return counts, waits
-
-
-@settings(max_examples=60, deadline=None)
-@given(drawn=stages_of_bands(), num_threads=st.integers(1, 4), slow=st.integers(0, 5))
-def test_a_band_begins_when_all_it_waits_for_are_done(drawn, num_threads, slow):
-    counts, waits = drawn
-    done: set[tuple[int, int]] = set()
-    early = []
-
-    def stage(s: int) -> Stage:
-        def work(i: int) -> None:
-            if waits[s] is not None:
-                bands = [(e, j) for e in range(s) for j in range(counts[e])]
-                early.extend(set(bands[: waits[s][i]]) - done)
-            if i == slow:
-                time.sleep(1e-3)
-            done.add((s, i))
-
-        return Stage(counts[s], work, waits[s])
-
-    run_stages([stage(s) for s in range(len(counts))], num_threads)
-    assert not early
-    assert done == {(s, i) for s, n in enumerate(counts) for i in range(n)}
-
-
-def test_a_band_that_a_helper_holds_is_done_when_the_caller_has_no_more_to_do():
-    caller, meeting, done = threading.get_ident(), threading.Barrier(2, timeout=WAIT), []
-
-    def first(i: int) -> None:
-        meeting.wait()
-        if threading.get_ident() == caller:
-            time.sleep(0.05)  # meanwhile the helper takes the second stage's, and waits
-
-    run_stages([Stage(2, first), Stage(1, done.append, [2])], 2)
-    assert done == [0]
-
-
-def test_an_exception_ends_the_wait_for_the_band_that_raised_it():
-    meeting, done = threading.Barrier(2, timeout=WAIT), []
-
-    def first(i: int) -> None:
-        meeting.wait()
-        if i == 0:
-            time.sleep(0.05)
-            raise LookupError("band 0")
-
-    with pytest.raises(LookupError, match="band 0"):
-        run_stages([Stage(2, first), Stage(1, done.append, [2])], 2)
-    assert not done
-
-
 def test_calls_nest():
     calls: list[tuple[int, int]] = []
     run_bands(6, lambda i: run_bands(6, lambda j: calls.append((i, j)), 3), 4)
@@ -256,40 +193,9 @@ def test_without_threads_the_caller_does_the_work(monkeypatch):
     test_every_band_is_called_once(20, 4)
 
 
-class Interrupt(BaseException):
-    """What the handler of a signal raises."""
-
-
-class InterruptAt:
-    """A trace function: raises before this bytecode of the calling thread in schedule.py."""
-
-    def __init__(self, number: int) -> None:
-        self.left = number
-
-    def __call__(self, frame, event, arg):
-        if frame.f_code.co_filename != schedule.__file__:
-            return None
-        frame.f_trace_opcodes = True
-        if event == "opcode":
-            self.left -= 1
-            if self.left < 0:
-                raise Interrupt
-        return self
-
-
-@contextlib.contextmanager
-def traced(function):
-    before = sys.gettrace()
-    sys.settrace(function)
-    try:
-        yield
-    finally:
-        sys.settrace(before)
-
-
-def test_an_exception_at_any_bytecode_of_the_caller_ends_the_call_and_nothing_else(monkeypatch):
-    helpers = schedule._Helpers()
-    monkeypatch.setattr(schedule, "_helpers", helpers)
+def test_an_exception_at_any_bytecode_of_the_caller_ends_the_call_and_no_more(
+    interrupt_everywhere,
+):
     caller = threading.get_ident()
     working: set[int] = set()
     done: list[int] = []
@@ -301,24 +207,12 @@ def test_an_exception_at_any_bytecode_of_the_caller_ends_the_call_and_nothing_el
         done.append(i)
         working.remove(ident)
 
-    def call() -> None:
-        run_stages([Stage(3, work), Stage(2, work, [2, 3])], 3)
-
-    for number in itertools.count():
-        interrupt = InterruptAt(number)
-        with contextlib.suppress(Interrupt), traced(interrupt):
-            call()
+    def check(interrupted: bool) -> None:
         assert not working
+        assert interrupted or sorted(done) == [0, 1, 2, 3, 4]
         done.clear()
-        call()
-        assert sorted(done) == [0, 0, 1, 1, 2]
-        if interrupt.left >= 0:
-            break
-    assert number > 100
-    give_up = time.monotonic() + WAIT
-    while helpers._waiting < helpers._count:
-        assert time.monotonic() < give_up, "a helper does not come back"
-        time.sleep(1e-3)
+
+    interrupt_everywhere(lambda: run_bands(5, work, 3), check)
 
 
 def test_run_undisturbed_returns_and_raises_what_the_function_does():
@@ -430,7 +324,7 @@ atexit.register(last)
 def test_a_process_ends_after_its_calls_were_interrupted(seconds):
     code = f"""
 import signal
-from fastdeconv.kernels.schedule import Stage, run_stages
+from fastdeconv.kernels.schedule import run_bands
 class Interrupt(BaseException):
     pass
 def ring(signum, frame):
@@ -440,8 +334,8 @@ def ring(signum, frame):
         raise Interrupt
 def call():
     calls = []
-    run_stages([Stage(9, calls.append), Stage(3, calls.append, [2, 5, 9])], 3)
-    assert sorted(calls) == sorted([*range(9), *range(3)])
+    run_bands(12, calls.append, 3)
+    assert sorted(calls) == [*range(12)]
 signal.signal(signal.SIGALRM, ring)
 signal.setitimer(signal.ITIMER_REAL, {seconds}, {seconds})
 hits = 0
