@@ -319,6 +319,10 @@ _RECURRENT = ("GRU", "LSTM", "RNN")
 def _why_not(kind: str, node: Node) -> str:
     if any(word in kind for word in _QUANTISED):
         return "it computes with 8-bit integers; export the network in float32"
+    if node.op == "If":
+        return "which of its branches runs depends on values"
+    if node.op in ("Loop", "Scan"):
+        return "it repeats a part of the graph"
     if node.op in _RECURRENT:
         return "there is no layer for recurrent networks"
     return f"there is no layer for the operator {kind}"

@@ -15,6 +15,8 @@ import fastdeconv as fd
 from fastdeconv.network.importers.torch_pools import mean_matrix
 
 onnx = pytest.importorskip("onnx")
+from onnx import TensorProto, helper, numpy_helper  # noqa: E402
+
 from .onnx_models import floats, model, node  # noqa: E402
 
 SHAPE = (1, 3, 6, 8)
@@ -675,3 +677,82 @@ def test_without_onnx_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(fd.ParameterError, match=r"pip install 'fastdeconv\[onnx\]'"):
         fd.from_onnx(b"")
+
+# Graphs inside nodes
+
+
+def _branch(name: str, nodes: list[Any], output: str, **constants: Any) -> Any:
+    return helper.make_graph(
+        nodes, name, [], [helper.make_tensor_value_info(output, TensorProto.FLOAT, None)],
+        [numpy_helper.from_array(np.asarray(array), key) for key, array in constants.items()],
+    )
+
+
+def _either(condition: str, out: str) -> Any:
+    """Of `c` a ReLU, or the maximum with a constant, in values of the same name."""
+    return node(
+        "If", [condition], out,
+        then_branch=_branch("yes", [node("Relu", ["c"], "in")], "in"),
+        else_branch=_branch("no", [node("Mul", ["c", "k"], "h"), node("Tanh", ["h"], "in")], "in",
+                            k=np.float32(2)),
+    )
+
+
+@pytest.mark.parametrize(("condition", "kinds"), [(True, ["relu"]), (False, ["affine", "tanh"])])
+def test_the_branch_that_runs_takes_the_place_of_an_if(condition: bool, kinds: list[str]) -> None:
+    nodes = [node("Conv", ["x", "w"], "c"), _either("q", "y")]
+    net = imported(nodes, {**W, "q": np.array(condition)})
+    assert [layer.type for layer in net.layers] == ["conv2d", *kinds]
+    assert net.input_shape == (3, 6, None)
+
+
+def test_branches_may_use_the_same_names_and_hold_each_other() -> None:
+    outer = node(
+        "If", ["q"], "y",
+        then_branch=_branch("yes", [_either("no", "i"), node("Add", ["i", "a"], "o")], "o",
+                            no=np.array(False)),
+        else_branch=_branch("no", [], "c"),
+    )
+    nodes = [node("Conv", ["x", "w"], "c"), _either("q", "a"), outer]
+    net = imported(nodes, {**W, "q": np.array([True])})
+    assert [layer.type for layer in net.layers] == ["conv2d", "relu", "affine", "tanh", "add"]
+    net = imported([*nodes, node("Exp", ["y"], "z")], {**W, "q": np.array([False])}, outputs=("z",))
+    assert [layer.type for layer in net.layers] == ["conv2d", "exp"]
+
+
+def test_a_branch_that_sizes_choose_holds_for_these_sizes_only() -> None:
+    nodes = [node("Conv", ["x", "w"], "c"), node("Shape", ["c"], "s"),
+             node("Gather", ["s", "3"], "n"), node("Greater", ["n", "3"], "q"), _either("q", "y")]
+    net = imported(nodes, {**W, "3": i64(3)})
+    assert [layer.type for layer in net.layers] == ["conv2d", "relu"]
+    assert net.input_shape == (3, 6, 8)
+
+
+def test_what_depends_on_values_or_repeats_is_refused_with_what_is_below() -> None:
+    body = helper.make_graph(
+        [node("Identity", ["more"], "again"), node("Add", ["r", "was"], "now")], "body",
+        [helper.make_tensor_value_info("i", TensorProto.INT64, []),
+         helper.make_tensor_value_info("more", TensorProto.BOOL, []),
+         helper.make_tensor_value_info("was", TensorProto.FLOAT, None)],
+        [helper.make_tensor_value_info("again", TensorProto.BOOL, []),
+         helper.make_tensor_value_info("now", TensorProto.FLOAT, None)],
+    )
+    conv = [node("Conv", ["x", "w"], "c"), node("Relu", ["c"], "r")]
+    loop = node("Loop", ["3", "", "c"], "y", body=body, name="steps")
+    with pytest.raises(fd.ParameterError, match=r"'steps' \(Loop\).*repeats a part of the graph.*"
+                                                r"outputs='relu1'\); the layers are conv1, relu1"):
+        fd.from_onnx(model([*conv, loop], {**W, "3": i64(3)}, (1, 3, 6, 8)))
+    asked = [node("ReduceMax", ["r"], "m", keepdims=0), node("Cast", ["m"], "q", to=9)]
+    with pytest.raises(fd.ParameterError, match=r"\(Cast\).*whole numbers or truth values"):
+        fd.from_onnx(model([*conv, *asked, _either("q", "y")], W, (1, 3, 6, 8)))
+    with pytest.raises(fd.ParameterError, match=r"\(If\).*which of its branches runs depends on "
+                                                r"values.*outputs='relu1'\); the layers are conv1"):
+        fd.from_onnx(model([*conv, _either("r", "y")], W, (1, 3, 6, 8)))
+
+
+def test_a_branch_that_does_not_fit_its_if_is_refused() -> None:
+    short = helper.make_graph([], "no", [], [])
+    nodes = [node("Conv", ["x", "w"], "c"),
+             node("If", ["q"], "y", name="odd", then_branch=short, else_branch=short)]
+    with pytest.raises(fd.ArchiveError, match=r"'odd' \(If\): found no then_branch that fits"):
+        fd.from_onnx(model(nodes, {**W, "q": np.array(True)}, (1, 3, 6, 8)))

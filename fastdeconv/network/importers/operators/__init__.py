@@ -87,7 +87,7 @@ OPERATORS: dict[str, Operator] = {
     "Concat": combining.concat,
     # values that only move
     "Identity": shaping.reshape,
-    "Cast": shaping.reshape,
+    "Cast": shaping.cast,
     "Reshape": shaping.reshape,
     "Flatten": shaping.reshape,
     "Squeeze": shaping.reshape,

@@ -12,15 +12,28 @@ from ..views import View, completed
 from .combining import joined_along
 from .selecting import taken
 
-__all__ = ["adaptive_pool", "expand", "expanded", "pad", "reshape", "resize", "tile", "transpose"]
+__all__ = [
+    "adaptive_pool", "cast", "expand", "expanded", "pad", "reshape", "resize", "tile", "transpose",
+]
 
 # ONNX's words for how to pad, and ours, which are PyTorch's.
 _PADS = {"constant": "constant", "reflect": "reflect", "edge": "replicate", "wrap": "circular"}
 
 
+_FLOAT = 1
+
+
 def reshape(builder: Builder, node: Node) -> View:
     """Reshape, Flatten, Squeeze, Unsqueeze: the same values in the same order."""
     return replace(builder.view(node, 0), shape=builder.shape(node))
+
+
+def cast(builder: Builder, node: Node) -> View:
+    if node.attributes.get("to", _FLOAT) != _FLOAT:
+        raise CannotImportError(
+            "it makes whole numbers or truth values, through which nothing goes back"
+        )
+    return reshape(builder, node)
 
 
 def transpose(builder: Builder, node: Node) -> View:
