@@ -44,3 +44,13 @@ def test_every_public_name_is_there(name: str) -> None:
 def test_an_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="no attribute 'deconvolute'"):
         fastdeconv.deconvolute  # noqa: B018
+
+
+def test_opening_a_network_of_ours_loads_no_importer() -> None:
+    code = (
+        "from fastdeconv.network.choosing import open_network; open_network('choi5-genre')\n"
+        "import sys; rooms = [n for n in sys.modules if n.startswith('fastdeconv.network.importers')"
+        "]\nassert 'fastdeconv.network.importers.opening' in rooms, rooms\n"
+        "assert not {n.rpartition('.')[2] for n in rooms} & {'keras', 'onnx', 'torch', 'passes'}"
+    )
+    assert "fastdeconv" in modules_after(code)

@@ -60,6 +60,33 @@ def _multiply_back(
     return sent
 
 
+def _chosen(layer: nn.Layer, inputs: Sequence[Array]) -> tuple[Array, Array]:
+    """The extreme at every place, and which input it is of: of equal ones the first."""
+    beats = np.greater if isinstance(layer, nn.Maximum) else np.less
+    first, *others = np.broadcast_arrays(*inputs)
+    best, winner = first, np.zeros(first.shape, np.intp)
+    for number, x in enumerate(others, start=1):
+        wins = (beats(x, best) | np.isnan(x)) & ~np.isnan(best)
+        best, winner = np.where(wins, x, best), np.where(wins, number, winner)
+    return best, winner
+
+
+def _choose(layer: nn.Layer, inputs: Sequence[Array]) -> Array:
+    return _chosen(layer, inputs)[0]
+
+
+def _choose_back(
+    layer: nn.Layer, inputs: Sequence[Array], R: Array  # noqa: N803
+) -> list[Array]:
+    _, winner = _chosen(layer, inputs)
+
+    def sent(number: int) -> Callable[[Array], Array]:
+        won = winner == number
+        return lambda r: np.where(won, double(r), 0)
+
+    return [_summed(sent(i), R, x.shape) for i, x in enumerate(inputs)]
+
+
 def _concat(layer: nn.Concat, inputs: Sequence[Array]) -> Array:
     return np.concatenate(inputs, axis="CHW".index(layer.axis))
 
@@ -87,6 +114,8 @@ def _summed(
 _JOINS: dict[type[nn.Layer], tuple[_Forward, _Back]] = {
     nn.Add: (_add, _add_back),
     nn.Multiply: (_multiply, _multiply_back),
+    nn.Maximum: (_choose, _choose_back),
+    nn.Minimum: (_choose, _choose_back),
     nn.Concat: (_concat, _concat_back),
 }
 """Forward and back of every type."""

@@ -28,8 +28,9 @@ _SAFE = 1e30
 """float32 ends at 3.4e38. The rest is room for sums inside kernels (Winograd's transforms)."""
 
 _NEVER_LARGER = (
-    nn.Softmax, nn.MaxPool2d, nn.AvgPool2d, nn.GlobalAvgPool2d, nn.GlobalMaxPool2d, nn.Reduction,
-    nn.Dropout, nn.Flatten, nn.Slice, nn.Permute, nn.Reshape, nn.Upsample,
+    nn.Softmax, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptivePool, nn.GlobalAvgPool2d,
+    nn.GlobalMaxPool2d, nn.Reduction, nn.Dropout, nn.Flatten, nn.Slice, nn.Permute, nn.Reshape,
+    nn.Upsample,
 )
 """Layers whose output is at most as large as their input, or 1."""
 
@@ -154,8 +155,12 @@ def _growth(net: Network, index: int) -> _Growth:
         back = 1.0
         if isinstance(layer, (nn.MaxPool2d, nn.AvgPool2d)):
             back = float(math.prod(layer.window((1, 1), net.arrays).kernel))
+        elif isinstance(layer, nn.AdaptivePool):
+            back = math.inf  # how often windows overlap, the layer alone does not tell
         elif isinstance(layer, nn.Upsample):
-            back = float(math.prod(layer.scales))
+            # Lines reach twice as far as repeated values.
+            reach = 1 if layer.mode == "nearest" else 4
+            back = math.inf if layer.scales is None else float(reach * math.prod(layer.scales))
         elif isinstance(layer, nn.Softmax):
             back = 2.0
         return _Growth(1.0, 0.0, back)
@@ -176,7 +181,10 @@ def _growth(net: Network, index: int) -> _Growth:
         scale, shift = (float(np.abs(a).max()) for a in affine_of(net, index))
         return _Growth(scale, shift, scale)
     if isinstance(layer, nn.Pad):
-        return _Growth(1.0, abs(layer.value), 1.0)
+        if layer.mode == "constant":
+            return _Growth(1.0, abs(layer.value), 1.0)
+        # So often a value may be repeated.
+        return _Growth(1.0, 0.0, float(math.prod(1 + sum(side) for side in layer.padding)))
     if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
         weight = np.abs(net.arrays[f"{layer.name}.weight"].astype(np.float64))
         bias = net.arrays.get(f"{layer.name}.bias")

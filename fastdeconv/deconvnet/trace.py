@@ -346,6 +346,8 @@ class _FusedRunner(Runner):
             return PoolBlock(**whole(out), pool=pool)
         if isinstance(layer, nn.Concat) and layer.axis != "C":
             return None
+        if isinstance(layer, nn.Joining) and type(layer) not in _JOINS:
+            return None
         if block.first in block[2:] or isinstance(layer, (nn.Joining, nn.Dropout)):
             epilogue = self._epilogue(block, out[0])
             kind = _JOINS.get(type(layer), "sum")
@@ -380,5 +382,7 @@ class _FusedRunner(Runner):
         return super().largest(value) if isinstance(value, np.ndarray) else value.largest()
 
 
-_JOINS: dict[type[nn.Layer], str] = {nn.Multiply: "product", nn.Concat: "concat"}
+_JOINS: dict[type[nn.Layer], str] = {
+    nn.Add: "sum", nn.Multiply: "product", nn.Concat: "concat",
+}
 _Shape = tuple[int, int, int]

@@ -70,9 +70,14 @@ def _onward(layer: nn.Layer, field: Field, arrays: nn.Arrays) -> Field:
         )
         jump = tuple(j / s for j, s in zip(field.jump, window.stride))
         return Field((size[0], size[1]), (jump[0], jump[1]))
-    if isinstance(layer, nn.Upsample):
-        rows, columns = layer.scales
-        return field._replace(jump=(field.jump[0] / rows, field.jump[1] / columns))
+    if isinstance(layer, nn.Upsample) and layer.scales is not None:
+        # On a line between two neighbours lie what both see.
+        more = 0 if layer.mode == "nearest" else 1
+        size = tuple(
+            n + more * j if s > 1 else n for n, s, j in zip(field.size, layer.scales, field.jump)
+        )
+        jump = tuple(j / s for j, s in zip(field.jump, layer.scales))
+        return Field((size[0], size[1]), (jump[0], jump[1]))
     if isinstance(layer, nn.Permute) and 0 not in layer.order[1:]:
         h, w = (axis - 1 for axis in layer.order[1:])
         return Field((field.size[h], field.size[w]), (field.jump[h], field.jump[w]))
@@ -87,6 +92,11 @@ def _seen_whole(layer: nn.Layer) -> Iterator[str]:
     """The axes along which an output depends on everything."""
     if isinstance(layer, (nn.Reduction, nn.LayerNorm)):
         yield from layer.axes
+    elif isinstance(layer, (nn.Upsample, nn.AdaptivePool)):
+        # To a number of rows and columns that is given; how far that reaches depends on the input.
+        yield from "HW"
+    elif isinstance(layer, nn.Pad) and layer.mode == "circular":
+        yield from (axis for axis, side in zip("HW", layer.padding) if any(side))
     elif isinstance(layer, (nn.GlobalAvgPool2d, nn.GlobalMaxPool2d, nn.GroupNorm,
                             nn.InstanceNorm)):
         yield from "HW"

@@ -16,6 +16,7 @@ from .fields import receptive_fields
 from .layers import (
     LARGEST_SIZE,
     OUTPUTS,
+    AdaptivePool,
     Add,
     AvgPool2d,
     Dropout,
@@ -25,7 +26,9 @@ from .layers import (
     Layer,
     LocalResponseNorm,
     LogSoftmax,
+    Maximum,
     MaxPool2d,
+    Minimum,
     Multiply,
     Normalisation,
     Pad,
@@ -49,7 +52,8 @@ _KEYWORDS = ("frontend", "classes", "output", "name", "license", "citation", "al
 # Layers that neither know their channels nor change them.
 _KEEP_CHANNELS = (
     Elementwise, Softmax, LogSoftmax, Normalisation, LocalResponseNorm, MaxPool2d, AvgPool2d,
-    GlobalAvgPool2d, GlobalMaxPool2d, Dropout, Pad, Upsample, Add, Multiply, Scaling,
+    AdaptivePool, GlobalAvgPool2d, GlobalMaxPool2d, Dropout, Pad, Upsample, Add, Multiply,
+    Maximum, Minimum, Scaling,
 )
 _SHOWN_OF_FRONTEND = (
     "kind", "sr", "n_fft", "hop_length", "n_mels", "n_bins", "scale", "normalize", "layout",

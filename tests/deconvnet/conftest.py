@@ -227,6 +227,12 @@ class _Torch:
     def global_max_pool2d(self, h: Any) -> Any:
         return self.F.adaptive_max_pool2d(h, 1)
 
+    def adaptive_avg_pool2d(self, h: Any) -> Any:
+        return self.F.adaptive_avg_pool2d(h, self.layer.output_size)
+
+    def adaptive_max_pool2d(self, h: Any) -> Any:
+        return self.F.adaptive_max_pool2d(h, self.layer.output_size)
+
     def reduce_mean(self, h: Any) -> Any:
         return h.mean(self._dims(self.layer.axes), keepdim=True)
 
@@ -242,11 +248,10 @@ class _Torch:
         ).transpose(1, axis)
 
     def affine(self, h: Any) -> Any:
-        (axis,) = self._dims(self.layer.axis)
-        first = h.transpose(1, axis)
-        return (first * self.p["weight"][:, None, None] + self.p["bias"][:, None, None]).transpose(
-            1, axis
-        )
+        last = self._dims(self.layer.axis)
+        order = [dim for dim in range(4) if dim not in last] + last
+        moved = h.permute(order) * self.p["weight"] + self.p["bias"]
+        return moved.permute([order.index(dim) for dim in range(4)])
 
     def local_response_norm(self, h: Any) -> Any:
         layer = self.layer
@@ -290,14 +295,19 @@ class _Torch:
 
     def pad(self, h: Any) -> Any:
         (top, bottom), (left, right) = self.layer.padding
-        return self.F.pad(h, (left, right, top, bottom), value=self.layer.value)
+        value = {"value": self.layer.value} if self.layer.mode == "constant" else {}
+        return self.F.pad(h, (left, right, top, bottom), self.layer.mode, **value)
 
     def permute(self, h: Any) -> Any:
         return h.permute(0, *(1 + "CHW".index(letter) for letter in self.layer.axes))
 
     def upsample(self, h: Any) -> Any:
-        rows, columns = self.layer.scales
-        return self.F.interpolate(h, scale_factor=(float(rows), float(columns)), mode="nearest")
+        layer = self.layer
+        corners = {} if layer.mode == "nearest" else {"align_corners": layer.align_corners}
+        if layer.scales is None:
+            return self.F.interpolate(h, layer.size, mode=layer.mode, **corners)
+        scale = tuple(map(float, layer.scales))
+        return self.F.interpolate(h, scale_factor=scale, mode=layer.mode, **corners)
 
     def add(self, *inputs: Any) -> Any:
         return sum(inputs)
@@ -307,6 +317,18 @@ class _Torch:
         for h in inputs[1:]:
             product = product * h
         return product
+
+    def maximum(self, *inputs: Any) -> Any:
+        return self._first_that(self.torch.gt, inputs)
+
+    def minimum(self, *inputs: Any) -> Any:
+        return self._first_that(self.torch.lt, inputs)
+
+    def _first_that(self, beats: Any, inputs: Any) -> Any:
+        best = inputs[0]
+        for h in inputs[1:]:
+            best = self.torch.where(beats(h, best), h, best)
+        return best
 
     def concat(self, *inputs: Any) -> Any:
         return self.torch.cat(inputs, *self._dims(self.layer.axis))

@@ -41,6 +41,7 @@ PADDING = st.one_of(
 EVEN_PADDING = pairs(st.integers(0, 1))
 EPS = st.sampled_from([1e-5, 1e-3, 0.5])
 KERNEL = st.tuples(small, small)
+OUTPUT_SIZE = st.integers(1, 7) | st.tuples(*[st.none() | st.integers(1, 7)] * 2)
 
 DRAWN: dict[str, dict[str, Any]] = {
     "conv2d": {
@@ -56,7 +57,7 @@ DRAWN: dict[str, dict[str, Any]] = {
     "softmax": {},
     "log_softmax": {},
     "batch_norm2d": {"eps": EPS, "axis": letters},
-    "affine": {"axis": letters},
+    "affine": {"axis": some_axes},
     "local_response_norm": {
         "size": st.integers(1, 5), "alpha": st.floats(0, 2), "beta": numbers,
         "k": st.floats(0.5, 2),
@@ -72,6 +73,8 @@ DRAWN: dict[str, dict[str, Any]] = {
         "kernel_size": pairs(st.integers(2, 3)), "stride": st.one_of(st.none(), pairs(small)),
         "padding": EVEN_PADDING, "ceil_mode": flags, "count_include_pad": flags,
     },
+    "adaptive_avg_pool2d": {"output_size": OUTPUT_SIZE},
+    "adaptive_max_pool2d": {"output_size": OUTPUT_SIZE},
     "global_avg_pool2d": {},
     "global_max_pool2d": {},
     "reduce_mean": {"axes": some_axes},
@@ -85,10 +88,14 @@ DRAWN: dict[str, dict[str, Any]] = {
     "pad": {
         "padding": st.tuples(*[st.tuples(st.integers(0, 2), st.integers(0, 2))] * 2),
         "value": numbers,
+        "mode": st.sampled_from(["constant", "reflect", "replicate", "circular"]),
     },
     "permute": {"axes": st.permutations("CHW").map("".join)},
     "reshape": {},  # drawn from the shape of the input
-    "upsample": {"scale": pairs(small)},
+    "upsample": {
+        "mode": st.sampled_from(["nearest", "bilinear"]), "align_corners": flags,
+        "scale": pairs(small), "size": st.none() | pairs(st.integers(1, 9)),
+    },
     "leaky_relu": {"negative_slope": numbers},
     "prelu": {"out": st.sampled_from([1, 6])},
     "elu": {"alpha": numbers},
@@ -101,14 +108,13 @@ WITHOUT_PARAMETERS = (
     "relu selu tanh sigmoid silu hardsigmoid hardswish softsign mish exp log abs square sqrt"
 )
 DRAWN |= {kind: {} for kind in WITHOUT_PARAMETERS.split()}
-JOINS = {"add", "multiply", "concat"}
+JOINS = {"add", "multiply", "maximum", "minimum", "concat"}
 
 
 def test_every_type_of_layer_is_drawn_with_every_parameter():
     assert {*DRAWN, *JOINS} == set(nn.LAYER_TYPES)
     for kind, drawn in DRAWN.items():
-        # Upsampling has one mode.
-        assert set(nn.LAYER_TYPES[kind]._checks) - set(drawn) <= {"mode", "shape"}, kind
+        assert set(nn.LAYER_TYPES[kind]._checks) - set(drawn) <= {"shape"}, kind
 
 
 @st.composite
@@ -119,6 +125,8 @@ def cases(draw: st.DrawFn, kind: str) -> tuple[dict[str, Any], tuple[int, int, i
     record = {"type": kind} | {key: draw(values) for key, values in DRAWN[kind].items()}
     if kind == "linear":
         shape = 6, 1, 1
+    if kind == "upsample":
+        del record["scale" if record["size"] is not None else "size"]
     if kind == "reshape":
         known = [draw(st.sampled_from([2, 3])), *shape[1:]]
         lost = draw(st.integers(0, 2))
@@ -224,7 +232,9 @@ def test_bits_depend_neither_on_threads_nor_on_the_features_in_a_call(on, build,
             "reduce_mean": {"axes": "CW"}, "reduce_max": {"axes": "CW"},
             "slice": {"axis": "C", "start": 1}, "pad": {"padding": ((1, 1), (1, 1))},
             "permute": {"axes": "WHC"}, "reshape": {"shape": (12, -1, 7)},
-            "upsample": {"scale": (2, 3)},
+            "upsample": {"scale": (2, 3), "mode": "bilinear"},
+            "adaptive_avg_pool2d": {"output_size": (3, None)},
+            "adaptive_max_pool2d": {"output_size": (3, 8)},
         }.get(kind, {}),
         {"type": "conv2d", "out": 19, "kernel": (1, 1)},
     ]
@@ -340,7 +350,10 @@ def test_joins_are_those_of_pytorch_forward_and_back(torch, case, dtype):
     else:
         value = given_[0]
         for x in given_[1:]:
-            value = value + x if isinstance(layer, nn.Add) else value * x
+            value = {
+                "add": torch.add, "multiply": torch.mul, "maximum": torch.maximum,
+                "minimum": torch.minimum,
+            }[layer.type](value, x)
     found = forward_join(layer, inputs)
     assert found.dtype == dtype
     tolerance = 1e-14 if dtype == np.float64 else 1e-6
@@ -365,6 +378,27 @@ def test_a_product_with_zeros_goes_back_without_dividing():
     inputs = [np.array([[[0.0, 2.0]]]), np.array([[[0.0, 0.0]]]), np.array([[[5.0, 7.0]]])]
     sent = backward_join(nn.Multiply("m"), inputs, np.ones((1, 1, 1, 2)))
     assert [r[0, 0, 0].tolist() for r in sent] == [[0, 0], [0, 14], [0, 0]]
+
+
+@pytest.mark.parametrize(
+    ("kind", "winners"), [("maximum", [0, 1, 0, 2]), ("minimum", [2, 2, 0, 0])]
+)
+def test_the_first_of_equal_inputs_gets_everything(kind, winners):
+    inputs = [np.array([[row]]) for row in ([5.0, 1, 0, 2], [5.0, 7, 0, 2], [4.0, 0, 0, 3])]
+    layer = nn.LAYER_TYPES[kind]("m")
+    sent = backward_join(layer, inputs, np.full((1, 1, 1, 4), 9.0))
+    for number, R in enumerate(sent):
+        assert R[0, 0, 0].tolist() == [9.0 * (winner == number) for winner in winners]
+    inputs[1][..., 1] = inputs[2][..., 1] = np.nan
+    assert np.isnan(forward_join(layer, inputs)[0, 0, 1])
+    assert backward_join(layer, inputs, np.ones((1, 1, 1, 4)))[1][0, 0, 0, 1] == 1
+
+
+def test_the_first_maximum_of_an_adaptive_window_gets_everything(on, build):
+    net = build([{"type": "adaptive_max_pool2d", "output_size": (1, 2)}], (1, 3, 3))
+    trace = net.forward([[[0.0, 1, 7], [7, 7, 0], [7, 0, 7]]])
+    maps = fd.deconvolve(trace, "l0", start=np.array([[[2.0, 3]]]))
+    assert maps[0, 0].tolist() == [[0, 0, 3], [2, 0, 0], [0, 0, 0]]
 
 
 def test_layers_of_several_inputs_mix():

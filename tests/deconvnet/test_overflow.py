@@ -26,6 +26,10 @@ LAYERS = [
     {"type": "avg_pool2d", "kernel_size": 3, "stride": 1, "padding": 1},
     {"type": "slice", "axis": "W", "start": 1}, {"type": "permute", "axes": "CWH"},
     {"type": "pad", "padding": ((1, 0), (2, 1)), "value": 9.0},
+    {"type": "pad", "padding": ((3, 1), (0, 2)), "mode": "replicate"},
+    {"type": "upsample", "scale": 2, "mode": "bilinear"}, {"type": "upsample", "size": (5, 30)},
+    {"type": "adaptive_avg_pool2d", "output_size": (5, 30)},
+    {"type": "adaptive_max_pool2d", "output_size": 5},
     {"type": "upsample", "scale": 2}, {"type": "reduce_mean", "axes": "H"},
     {"type": "conv_transpose2d", "out": 4, "kernel": (3, 3), "stride": 2},
     {**CONV, "groups": 2}, CONV,
@@ -33,7 +37,7 @@ LAYERS = [
 TAIL = [{"type": "global_avg_pool2d"}, {"type": "global_max_pool2d"}, {"type": "flatten"},
         {"type": "linear", "out": 2}, {"type": "reshape", "shape": (1, 1, -1)},
         {"type": "reduce_max", "axes": "HW"}]
-JOINS = {"add", "multiply", "concat"}
+JOINS = {"add", "multiply", "maximum", "minimum", "concat"}
 
 
 def test_every_type_of_layer_is_among_those_tried():

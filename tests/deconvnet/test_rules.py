@@ -149,6 +149,30 @@ NETWORKS: dict[str, tuple[list[dict[str, Any]], tuple[int, int, int]]] = {
         ],
         (3, 5, 8),
     ),
+    "other sizes": (
+        [
+            {"type": "pad", "padding": ((1, 2), (0, 3)), "mode": "reflect"}, conv(6, padding=1),
+            RELU, {"type": "affine", "axis": "CH"}, {"type": "adaptive_max_pool2d",
+                                                     "output_size": (7, None)},
+            {"type": "pad", "padding": ((0, 1), (2, 0)), "mode": "replicate"}, conv(5, (2, 2)),
+            RELU, {"type": "upsample", "size": (9, 17), "mode": "bilinear"}, conv(4, (1, 1)),
+            {"type": "pad", "padding": ((1, 0), (1, 1)), "mode": "circular"}, RELU,
+            {"type": "adaptive_avg_pool2d", "output_size": (4, 5)},
+            {"type": "upsample", "scale": (2, 1), "mode": "bilinear", "align_corners": True},
+            conv(6, (2, 2)), {"type": "upsample", "size": 5},
+        ],
+        (1, 9, 11),
+    ),
+    "the strongest branch": (
+        [
+            conv(6, padding=1, name="a"), {**RELU, "name": "b"},
+            conv(6, padding=1, name="c", inputs=["a"]),
+            {"type": "maximum", "inputs": ["b", "c"], "name": "most"}, conv(6, padding=1),
+            {"type": "reduce_mean", "axes": "HW", "name": "mean"},
+            {"type": "minimum", "inputs": ["mean", "most", "c"]}, max_pool(), conv(5, (2, 2)), RELU,
+        ],
+        (1, 10, 8),
+    ),
     "branches": (
         [
             conv(6, padding=1, name="stem"), {**RELU, "name": "wide"},

@@ -24,10 +24,10 @@ def test_every_type_of_the_format_has_a_layer_class():
         "square", "sqrt", "softmax", "log_softmax",
         "batch_norm2d", "affine", "local_response_norm", "layer_norm", "group_norm",
         "instance_norm",
-        "max_pool2d", "avg_pool2d", "global_avg_pool2d", "global_max_pool2d", "reduce_mean",
-        "reduce_max",
+        "max_pool2d", "avg_pool2d", "adaptive_max_pool2d", "adaptive_avg_pool2d",
+        "global_avg_pool2d", "global_max_pool2d", "reduce_mean", "reduce_max",
         "dropout", "flatten", "slice", "pad", "permute", "reshape", "upsample",
-        "add", "multiply", "concat",
+        "add", "multiply", "maximum", "minimum", "concat",
     ]
 
 
@@ -64,6 +64,7 @@ def test_activations_are_the_rows_of_their_table():
         (kinds.InstanceNorm("x"), {"eps": 1e-5, "affine": False}),
         (kinds.Affine("x"), {}),
         (kinds.Affine("x", axis="H"), {"axis": "H"}),
+        (kinds.Affine("x", axis="CH"), {"axis": "CH"}),
         (kinds.BatchNorm2d("x", axis="W"), {"eps": 1e-5, "axis": "W"}),
         (kinds.ReduceMean("x", "HW"), {"axes": "HW"}),
         (kinds.ReduceMax("x", "W"), {"axes": "W"}),
@@ -71,7 +72,13 @@ def test_activations_are_the_rows_of_their_table():
         (kinds.Pad("x", ((1, 0), (0, 2))), {"padding": ((1, 0), (0, 2)), "value": 0.0}),
         (kinds.Permute("x", "CWH"), {"axes": "CWH"}),
         (kinds.Reshape("x", (2, -1, 3)), {"shape": (2, -1, 3)}),
+        (kinds.Pad("x", ((1, 0), (0, 2)), mode="reflect"), {
+            "padding": ((1, 0), (0, 2)), "value": 0.0, "mode": "reflect"}),
         (kinds.Upsample("x", 2), {"scale": 2, "mode": "nearest"}),
+        (kinds.Upsample("x", size=(4, 9), mode="bilinear", align_corners=True), {
+            "size": (4, 9), "mode": "bilinear", "align_corners": True}),
+        (kinds.AdaptiveAvgPool2d("x", (7, None)), {"output_size": (7, None)}),
+        (kinds.AdaptiveMaxPool2d("x", 7), {"output_size": 7}),
         (kinds.GELU("x"), {"approximate": "none"}),
         (kinds.Softplus("x"), {"beta": 1.0, "threshold": 20.0}),
         (kinds.Clip("x"), {}),
@@ -82,6 +89,8 @@ def test_activations_are_the_rows_of_their_table():
         (kinds.LogSoftmax("x"), {}),
         (kinds.Add("x"), {}),
         (kinds.Multiply("x"), {}),
+        (kinds.Maximum("x"), {}),
+        (kinds.Minimum("x"), {}),
         (kinds.Concat("x"), {"axis": "C"}),
     ],
 )
@@ -93,6 +102,8 @@ def test_defaults_are_those_of_pytorch(layer, defaults):
 GIVEN = {
     "max_pool2d": {"kernel_size": [2, 3], "padding": [[0, 1], [1, 0]]},
     "avg_pool2d": {"kernel_size": [2, 3], "padding": [[0, 1], [1, 0]]},
+    "adaptive_avg_pool2d": {"output_size": [7, None]},
+    "adaptive_max_pool2d": {"output_size": [7, None]},
     "local_response_norm": {"size": 5},
     "layer_norm": {"axes": "CW"},
     "group_norm": {"groups": 2},
@@ -185,7 +196,8 @@ def test_wrong_records_are_refused_by_name_and_key(record, words):
         (kinds.GELU, "approximate", "erf"),
         (kinds.Softplus, "beta", 0.0),
         (kinds.Affine, "axis", "K"),
-        (kinds.Affine, "axis", "CH"),
+        (kinds.Affine, "axis", "CC"),
+        (kinds.BatchNorm2d, "axis", "CH"),
         (kinds.LayerNorm, "axes", ""),
         (kinds.LayerNorm, "axes", "HH"),
         (kinds.LayerNorm, "axes", ["H"]),
@@ -203,6 +215,11 @@ def test_wrong_records_are_refused_by_name_and_key(record, words):
         (kinds.Reshape, "shape", (0, 1, 1)),
         (kinds.Upsample, "scale", 0),
         (kinds.Upsample, "mode", "linear"),
+        (kinds.Upsample, "size", (3, None)),
+        (kinds.Upsample, "align_corners", 1),
+        (kinds.Pad, "mode", "edge"),
+        (kinds.AdaptiveAvgPool2d, "output_size", 0),
+        (kinds.AdaptiveMaxPool2d, "output_size", (1, 2, 3)),
         (kinds.Concat, "axis", 0),
         (kinds.ReLU, "inputs", "conv1"),
         (kinds.ReLU, "inputs", []),
@@ -419,3 +436,29 @@ def test_a_layer_class_of_somebody_s_own_is_refused_whatever_it_inherits():
 
     with pytest.raises(ParameterError, match="layer"):
         kinds.layers_from_records([Selu("x")])
+
+
+@pytest.mark.parametrize("given", [{}, {"scale": 2, "size": 4}])
+def test_upsampling_is_told_either_a_scale_or_a_size(given):
+    with pytest.raises(ParameterError, match=r"'u'.*scale .* and size .*, wanted one of them"):
+        kinds.Upsample("u", **given)
+
+
+@pytest.mark.parametrize(("mode", "most"), [("reflect", 3), ("circular", 4)])
+def test_padding_with_the_input_s_own_values_cannot_be_larger_than_it(mode, most):
+    layer = kinds.Pad("p", ((0, 0), (most, 0)), mode=mode)
+    assert layer.output_shape((1, 2, 4), {}) == (1, 2, 4 + most)
+    assert layer.output_shape((1, 2, None), {}) == (1, 2, None)
+    with pytest.raises(ParameterError, match=rf"'p'.*at most {most - 1} of 3, found \({most}, 0\)"):
+        layer.output_shape((1, 2, 3), {})
+
+
+def test_an_affine_layer_along_two_axes_wants_a_number_for_each_place():
+    layer = kinds.Affine("a", axis="HC")
+    arrays = {"a.weight": np.ones((2, 3)), "a.bias": np.ones((2, 3))}
+    layer.check_arrays(arrays)
+    assert layer.output_shape((2, 3, None), arrays) == (2, 3, None)
+    with pytest.raises(ParameterError, match=r"'a.weight' is for 3 rows, but the layer gets 4"):
+        layer.output_shape((2, 4, None), arrays)
+    with pytest.raises(ParameterError, match=r"'a.bias'.*wanted \(2, 3\)"):
+        layer.check_arrays({**arrays, "a.bias": np.ones(2)})

@@ -26,9 +26,10 @@ def scale_and_shift(layer: nn.Scaling, arrays: nn.Arrays) -> tuple[Array, Array]
     return scale, shift
 
 
-def _along(axis: str, values: Array) -> Array:
-    """Values for places along one axis, to be combined with planes (C, H, W)."""
-    return values.reshape([-1 if letter == axis else 1 for letter in "CHW"])
+def _along(axes: str, values: Array) -> Array:
+    """Values for places along some axes, to be combined with planes (C, H, W)."""
+    sizes = iter(values.shape)
+    return values.reshape([next(sizes) if letter in axes else 1 for letter in "CHW"])
 
 
 def _scaling(layer: Any, arrays: nn.Arrays, x: Array, arithmetic: Arithmetic) -> Array:
@@ -40,7 +41,7 @@ def _scaling(layer: Any, arrays: nn.Arrays, x: Array, arithmetic: Arithmetic) ->
 
 def _scaling_back(at: Back, R: Array) -> Array:  # noqa: N803
     scale, _ = scale_and_shift(at.layer, at.arrays)
-    if at.layer.axis == "C":
+    if "C" in at.layer.axis:
         scale = scale[at.channels]
     return R * _along(at.layer.axis, scale.astype(at.arithmetic.dtype))
 
@@ -112,9 +113,7 @@ def _standardised(layer: Any, x: Array) -> tuple[Array, Array]:
 def _learned(layer: Any, arrays: nn.Arrays, key: str, channels: Any = slice(None)) -> Array:
     """A layer's weight or bias, to be combined with planes of these channels."""
     letters = layer.axes if isinstance(layer, nn.LayerNorm) else "C"
-    values = arrays[f"{layer.name}.{key}"]
-    sizes = iter(values.shape)
-    values = values.reshape([next(sizes) if letter in letters else 1 for letter in "CHW"])
+    values = _along(letters, arrays[f"{layer.name}.{key}"])
     return values[channels] if "C" in letters else values
 
 

@@ -14,7 +14,8 @@ import numpy as np
 from ...kernels import reference
 from ...kernels.interface import Pair, Window
 from ...network import layers as nn
-from .base import Arithmetic, Array, Back, Passes, double, never, out_size, size_of
+from . import taps
+from .base import Arithmetic, Array, Back, Passes, double, each_feature, never, out_size, size_of
 
 __all__ = ["PASSES", "mean_window"]
 
@@ -71,6 +72,54 @@ def _avg_pool_back(at: Back, R: Array) -> Array:  # noqa: N803
     shares = R / _counts(at.layer, window, size, size_of(R))
     count = R.shape[1]
     return reference.conv_transpose2d(shares, _ones(count, window), None, window, count, size)
+
+
+# ---- over windows that lie evenly ----
+
+
+def _adaptive_mean(layer: Any, arrays: nn.Arrays, x: Array, arithmetic: Arithmetic) -> Array:
+    rows, columns = map(taps.windows, size_of(x), out_size(layer, arrays, x))
+    return taps.along(taps.along(double(x), rows, -2), columns, -1)
+
+
+def _adaptive_mean_back(at: Back, R: Array) -> Array:  # noqa: N803
+    rows, columns = (
+        taps.windows(n, m).adjoint(n) for n, m in zip(size_of(at.input), size_of(R))
+    )
+    return each_feature(at, R, lambda r: taps.along(taps.along(r, rows, -2), columns, -1))
+
+
+def _adaptive_best(x: Array, size: Pair) -> Array:
+    """The place of each window's maximum in a plane of `x`, row by row: (C, H', W')."""
+    places = np.broadcast_to(np.arange(x[0].size).reshape(size_of(x)), x.shape)
+    # Columns first: among equal maxima the row then decides before the column does.
+    for axis, count in ((2, size[1]), (1, size[0])):
+        best = []
+        for window in nn.adaptive_windows(x.shape[axis], count):
+            part = (slice(None),) * axis + (slice(*window),)
+            winner = np.expand_dims(x[part].argmax(axis), axis)
+            best.append([np.take_along_axis(a[part], winner, axis) for a in (x, places)])
+        x, places = (np.concatenate(parts, axis) for parts in zip(*best))
+    return places
+
+
+def _adaptive_max(layer: Any, arrays: nn.Arrays, x: Array, arithmetic: Arithmetic) -> Array:
+    best = _adaptive_best(x, out_size(layer, arrays, x))
+    flat = x.reshape(len(x), -1)
+    return np.take_along_axis(flat, best.reshape(len(x), -1), axis=1).reshape(best.shape)
+
+
+def _adaptive_max_back(at: Back, R: Array) -> Array:  # noqa: N803
+    x = at.input
+    best = _adaptive_best(x, size_of(R)).reshape(len(x), -1)
+    size = x[0].size
+    # Windows overlap, so that a place may win in several.
+    winners = (best + size * np.arange(len(x))[:, None]).reshape(-1)
+
+    def back(r: Array) -> Array:
+        return np.bincount(winners, r.reshape(-1), x.size).reshape(x.shape)
+
+    return each_feature(at, R, back)
 
 
 # ---- over whole axes ----
@@ -147,6 +196,8 @@ def _reduces_channels(layer: nn.Layer, rule: str) -> bool:
 PASSES: dict[type[nn.Layer], Passes] = {
     nn.MaxPool2d: Passes(_max_pool, _max_pool_back, never),
     nn.AvgPool2d: Passes(_avg_pool, _avg_pool_back, never),
+    nn.AdaptiveMaxPool2d: Passes(_adaptive_max, _adaptive_max_back, never),
+    nn.AdaptiveAvgPool2d: Passes(_adaptive_mean, _adaptive_mean_back, never),
     nn.GlobalAvgPool2d: Passes(_mean, _mean_back, _reduces_channels),
     nn.GlobalMaxPool2d: Passes(_max, _max_back, _reduces_channels),
     nn.ReduceMean: Passes(_mean, _mean_back, _reduces_channels),

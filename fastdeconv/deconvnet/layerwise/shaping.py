@@ -1,4 +1,4 @@
-"""Layers that move values and change none; back, by their adjoint."""
+"""Layers that move values, or draw lines between them; back, by their adjoint."""
 
 from __future__ import annotations
 
@@ -6,8 +6,21 @@ from typing import Any
 
 import numpy as np
 
+from ...kernels.interface import Pair
 from ...network import layers as nn
-from .base import Arithmetic, Array, Back, Passes, always, each_feature, never
+from . import taps
+from .base import (
+    Arithmetic,
+    Array,
+    Back,
+    Passes,
+    always,
+    double,
+    each_feature,
+    never,
+    out_size,
+    size_of,
+)
 
 __all__ = ["PASSES"]
 
@@ -43,14 +56,36 @@ def _slice_mixes(layer: Any, rule: str) -> bool:
     return bool(layer.axis == "C")
 
 
+_PADDED = {"reflect": taps.reflect, "replicate": taps.replicate, "circular": taps.circular}
+
+
+def _pad_taps(layer: Any, size: Pair) -> list[taps.Taps]:
+    """Of a pad with the input's own values: along rows and along columns."""
+    return [_PADDED[layer.mode](n, *side) for n, side in zip(size, layer.padding)]
+
+
 def _pad(layer: Any, arrays: nn.Arrays, x: Array, arithmetic: Arithmetic) -> Array:
+    if layer.mode != "constant":
+        return _along_both(x, _pad_taps(layer, size_of(x)))
     return np.pad(x, ((0, 0), *layer.padding), constant_values=layer.value)
 
 
 def _pad_back(at: Back, R: Array) -> Array:  # noqa: N803
+    if at.layer.mode != "constant":
+        return _back_along_both(at, R, _pad_taps(at.layer, size_of(at.input)))
     (top, _), (left, _) = at.layer.padding
     _, height, width = at.input.shape
     return R[:, :, top : top + height, left : left + width]
+
+
+def _along_both(x: Array, maps: list[taps.Taps]) -> Array:
+    """Maps along rows and along columns of planes."""
+    return taps.along(taps.along(x, maps[0], -2), maps[1], -1)
+
+
+def _back_along_both(at: Back, R: Array, maps: list[taps.Taps]) -> Array:  # noqa: N803
+    adjoints = [one.adjoint(n) for one, n in zip(maps, size_of(at.input))]
+    return each_feature(at, R, lambda r: _along_both(r, adjoints))
 
 
 def _permute(layer: Any, arrays: nn.Arrays, x: Array, arithmetic: Arithmetic) -> Array:
@@ -65,20 +100,20 @@ def _permute_mixes(layer: Any, rule: str) -> bool:
     return bool(layer.order[0] != 0)
 
 
+def _upsample_taps(layer: Any, size: Pair, wanted: Pair) -> list[taps.Taps]:
+    if layer.mode == "nearest":
+        return [taps.nearest(n, m) for n, m in zip(size, wanted)]
+    return [taps.lines(n, m, layer.align_corners) for n, m in zip(size, wanted)]
+
+
 def _upsample(layer: Any, arrays: nn.Arrays, x: Array, arithmetic: Arithmetic) -> Array:
-    rows, columns = layer.scales
-    return x.repeat(rows, axis=1).repeat(columns, axis=2)
+    maps = _upsample_taps(layer, size_of(x), out_size(layer, arrays, x))
+    return _along_both(x if layer.mode == "nearest" else double(x), maps)
 
 
 def _upsample_back(at: Back, R: Array) -> Array:  # noqa: N803
-    count, height, width = at.input.shape
-    rows, columns = at.layer.scales
-
-    def back(r: Array) -> Array:
-        sums: Array = r.reshape(count, height, rows, width, columns).sum(axis=(2, 4))
-        return sums
-
-    return each_feature(at, R, back)
+    maps = _upsample_taps(at.layer, size_of(at.input), size_of(R))
+    return _back_along_both(at, R, maps)
 
 
 PASSES: dict[type[nn.Layer], Passes] = {

@@ -54,7 +54,10 @@ def import_model(model: Any, label: str, wishes: Wishes) -> Network:
     layers, arrays = _records(builder.drafts, names, kept)
     network = Network(
         layers, arrays,
-        varying_shape(layers, arrays, start, declared, fixed=any(draft.sized for draft in drafts)),
+        varying_shape(
+            layers, arrays, start, declared,
+            fixed=graph.sized or any(draft.sized for draft in drafts),
+        ),
         frontend=wishes.frontend, classes=wishes.classes, name=wishes.name,
         aliases=_plain_aliases(aliases, names, kept),
     )

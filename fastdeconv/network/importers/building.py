@@ -7,6 +7,7 @@ depends on it is noted, and the layers below it can still be asked for.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -17,7 +18,15 @@ from numpy.typing import NDArray
 from ...errors import ParameterError, shown
 from .. import layers as nn
 from .graph import MALFORMED, Graph, Node, as_floats
-from .views import Letters, View, default_letters, group_sizes, transposed_groups
+from .views import (
+    Letters,
+    View,
+    default_letters,
+    group_sizes,
+    joined_axes,
+    steps_of_three,
+    transposed_groups,
+)
 
 __all__ = ["Builder", "CannotImportError", "Draft", "Lost", "Operator"]
 
@@ -246,12 +255,14 @@ class Builder:
 
     def transposed(self, view: View, axes: Sequence[int]) -> View:
         """The view with its axes in another order; joined axes stay joined if they can."""
+        if list(axes) == sorted(axes):
+            return view
         shape = tuple(view.shape[axis] for axis in axes)
         found = view.letters
         if found is None:
             groups = transposed_groups(view.shape, axes)
             if len(groups) > 3:
-                raise CannotImportError(f"it moves more than three axes of {view.shape}")
+                return self._transposed_in_steps(view, groups, shape)
             before = sorted(groups)
             merged = replace(view, shape=tuple(group_sizes(view.shape, before)))
             letters: Letters = tuple("CHW"[: len(groups)])
@@ -262,6 +273,39 @@ class Builder:
         order = "".join(letter for letter in moved if letter)
         order += "".join(letter for letter in "CHW" if letter not in order)
         return replace(view, order=order, shape=shape)
+
+
+    def _transposed_in_steps(
+        self, view: View, groups: list[list[int]], shape: tuple[int, ...]
+    ) -> View:
+        """`transposed` for more than three groups of axes, three at a time."""
+        sizes = group_sizes(view.shape, sorted(groups))
+        steps = steps_of_three([sorted(groups).index(group) for group in groups])
+        if steps is None:
+            raise CannotImportError(f"it moves {len(groups)} groups of axes of {view.shape}")
+        for parts, order in steps:
+            merged = [math.prod(sizes[begin:end]) for begin, end in parts]
+            view = self.transposed(replace(view, shape=tuple(merged)), order)
+            sizes = [n for k in order for n in sizes[slice(*parts[k])]]
+        return replace(view, shape=shape)
+
+    def grouped(
+        self, view: View, marks: Sequence[Any], alone: Sequence[int] = ()
+    ) -> tuple[View, list[list[int]]]:
+        """The view with at most three axes, where those of the same mark can be joined.
+
+        Returns
+        -------
+        view : View
+            As it is if it has no more than three axes of more than one place.
+        groups : list of list of int
+            For each of its axes those that it was joined of. Axes of size 1 are in none, but
+            those `alone` always are.
+        """
+        if view.letters is not None or default_letters(view.shape) is not None:
+            return view, [[axis] for axis in range(len(view.shape))]
+        groups = joined_axes(view.shape, marks, alone)
+        return replace(view, shape=tuple(group_sizes(view.shape, groups))), groups
 
 
 #: What puts the layers of a node and says how its outputs are read from them.
@@ -275,6 +319,10 @@ _RECURRENT = ("GRU", "LSTM", "RNN")
 def _why_not(kind: str, node: Node) -> str:
     if any(word in kind for word in _QUANTISED):
         return "it computes with 8-bit integers; export the network in float32"
+    if node.op == "If":
+        return "which of its branches runs depends on values"
+    if node.op in ("Loop", "Scan"):
+        return "it repeats a part of the graph"
     if node.op in _RECURRENT:
         return "there is no layer for recurrent networks"
     return f"there is no layer for the operator {kind}"

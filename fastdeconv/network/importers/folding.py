@@ -20,6 +20,7 @@ from ...errors import ArchiveError, shown
 from .graph import Graph, Node
 from .ordering import said
 from .reading import onnx_module
+from .subgraphs import branch_nodes, copied, inner_graphs, taken_by
 
 __all__ = ["MAX_ELEMENTS", "fold", "opset_of"]
 
@@ -77,6 +78,10 @@ class _Folding:
         self.given = dict(inputs)
         self.computed = 0
         self.renamed: dict[str, str] = {}
+        self.sized: set[str] = set()
+        """Constants that depend on sizes."""
+        self.made = {value.name for value in [*model.graph.input, *model.graph.initializer]}
+        self.made.update(name for node in model.graph.node for name in node.output)
         self.sequences: dict[str, tuple[str, int, list[int]]] = {}
         self.graph = Graph(
             [], {}, {}, {}, start, tuple(v.name for v in model.graph.output), self.opset, label
@@ -92,11 +97,43 @@ class _Folding:
         for tensor in self.model.graph.initializer:
             if tensor.name not in self.given:
                 self.keep(tensor.name, self.array(tensor), tensor.name)
-        for node in self.model.graph.node:
-            if not self.given.keys() & set(node.output):
-                self.visit(node)
+        self.visit_all()
         graph.outputs = tuple(self.renamed.get(name, name) for name in graph.outputs)
         return graph
+
+    def visit_all(self) -> None:
+        """Visit every node; the branch of an If that is sure to run takes its place."""
+        nodes = self.model.graph.node
+        waiting, kept, changed = list(nodes)[::-1], [], False
+        while waiting:
+            node = waiting.pop()
+            if node.op_type == "If" and node.domain == "" and node.input:
+                condition = self.renamed.get(node.input[0], node.input[0])
+                array = self.graph.constants.get(condition)
+                if array is not None and array.size == 1:
+                    inside = self.branch(node, bool(array.reshape(-1)[0]))
+                    self.graph.sized |= condition in self.sized
+                    waiting += inside[::-1]
+                    changed = True
+                    continue
+            kept.append(node)
+            self.made.update(node.output)
+            if not self.given.keys() & set(node.output):
+                self.visit(node)
+        if changed:
+            kept = [copied(node) for node in kept]
+            del nodes[:]
+            nodes.extend(kept)
+
+    def branch(self, node: Any, condition: bool) -> list[Any]:
+        """The nodes of a branch; its initial values are kept."""
+        nodes, tensors = branch_nodes(self.onnx, node, condition, self.made)
+        self.made.update(tensor.name for tensor in tensors)
+        self.made.update(name for inner in nodes for name in inner.output)
+        for tensor in tensors:
+            self.model.graph.initializer.append(tensor)
+            self.keep(tensor.name, self.array(tensor), tensor.name)
+        return nodes
 
     def array(self, tensor: Any) -> NDArray[Any]:
         try:
@@ -114,7 +151,7 @@ class _Folding:
 
     def visit(self, proto: Any) -> None:
         graph = self.graph
-        inputs = [self.renamed.get(name, name) for name in proto.input]
+        inputs = [self.renamed.get(name, name) for name in taken_by(proto)]
         op, outputs = proto.op_type, list(proto.output)
         if op == "Constant":
             if outputs:
@@ -126,6 +163,7 @@ class _Folding:
             return
         if op in ("Shape", "Size") and first in graph.shapes:
             self.keep(outputs[0], _shape_value(proto, graph.shapes[first]), first)
+            self.sized.add(outputs[0])
             return
         if op == "CastLike" and first in graph.constants and inputs[-1] in self.types:
             kind = self.onnx.helper.tensor_dtype_to_np_dtype(self.types[inputs[-1]])
@@ -223,6 +261,8 @@ class _Folding:
             schema = onnx.defs.get_schema(proto.op_type, self.opset, proto.domain)
         except onnx.defs.SchemaError:
             return {}
+        if any(inner_graphs(proto)):
+            return {}
         types, data = {}, {}
         for name, known in zip(proto.input, inputs):
             if not name or known not in self.types:
@@ -291,6 +331,8 @@ class _Folding:
         except Exception:  # an operator the reference lacks: not a constant, then
             return False
         origin = next((self.graph.origins.get(known, known) for known in used.values()), "")
+        if self.sized.intersection(used.values()):
+            self.sized.update(names)
         for name, array in zip(names, found):
             if not isinstance(array, (np.ndarray, np.generic)):
                 return False

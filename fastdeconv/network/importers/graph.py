@@ -72,6 +72,8 @@ class Graph:
         The version of ONNX's operators.
     label : str
         What messages call the file.
+    sized : bool
+        Whether its nodes are those for one size of the input, and others for another.
     """
 
     nodes: list[Node]
@@ -82,6 +84,7 @@ class Graph:
     outputs: tuple[str, ...]
     opset: int
     label: str
+    sized: bool = False
     _producers: dict[str, Node] | None = field(default=None, repr=False)
 
     def producer(self, value: str) -> Node | None:

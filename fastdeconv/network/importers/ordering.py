@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import ArchiveError, shown
+from .subgraphs import copied, taken_by
 
 __all__ = ["said", "sort", "take_apart"]
 
@@ -75,7 +76,7 @@ def sort(graph: Any) -> None:
     users: dict[int, list[int]] = {}
     for place, node in enumerate(graph.node):
         before = set()
-        for name in node.input:
+        for name in taken_by(node):
             if name in made and name:
                 before.add(made[name])
             elif name not in known:
@@ -99,15 +100,9 @@ def sort(graph: Any) -> None:
     for value in graph.output:
         if value.name not in made and value.name not in known:
             raise ArchiveError(f"nothing makes the output {shown(value.name)}")
-    order = [_copied(node) for node in order]
+    order = [copied(node) for node in order]
     del graph.node[:]
     graph.node.extend(order)
-
-
-def _copied(node: Any) -> Any:
-    copy = type(node)()
-    copy.CopyFrom(node)
-    return copy
 
 
 def said(node: Any) -> str:

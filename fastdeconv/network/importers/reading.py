@@ -16,6 +16,7 @@ from typing import Any
 from ...errors import ArchiveError, ParameterError, shown
 from ...files import read_regular
 from .ordering import sort, take_apart
+from .subgraphs import all_graphs
 from .tensors import MAX_BYTES, check_tensors, to_float32
 
 __all__ = ["MAX_NODES", "named_in_errors", "onnx_module", "read_model"]
@@ -123,8 +124,9 @@ def _check_model(model: Any) -> None:
         raise ArchiveError(f"not an ONNX model: found {found}")
     if not model.graph.output:
         raise ArchiveError("the model has no output")
-    if len(model.graph.node) > MAX_NODES:
-        raise ArchiveError(f"found {len(model.graph.node)} nodes, over the limit of {MAX_NODES}")
+    count = sum(len(graph.node) for graph in all_graphs(model.graph))
+    if count > MAX_NODES:
+        raise ArchiveError(f"found {count} nodes, over the limit of {MAX_NODES}")
 
 
 def _without_functions(onnx: Any, model: Any) -> Any:
@@ -154,12 +156,13 @@ def _without_functions(onnx: Any, model: Any) -> Any:
         raise ArchiveError(f"its functions cannot be written out ({shown(str(error))})") from None
 
 
-def _check_names(graph: Any) -> None:
-    values = [*graph.input, *graph.output, *graph.initializer]
-    names = [value.name for value in values]
-    for node in graph.node:
-        names += [node.name, node.op_type, node.domain, *node.input, *node.output]
-        names += [attribute.name for attribute in node.attribute]
+def _check_names(whole: Any) -> None:
+    names = []
+    for graph in all_graphs(whole):
+        names += [value.name for value in [*graph.input, *graph.output, *graph.initializer]]
+        for node in graph.node:
+            names += [node.name, node.op_type, node.domain, *node.input, *node.output]
+            names += [attribute.name for attribute in node.attribute]
     for name in names:
         # protobuf gives bytes where a name is not UTF-8.
         if not isinstance(name, str) or not name.isprintable():

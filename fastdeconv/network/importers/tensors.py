@@ -11,6 +11,7 @@ import numpy as np
 
 from ...errors import ArchiveError, shown
 from ...files import open_regular
+from .subgraphs import all_graphs
 
 __all__ = ["MAX_BYTES", "check_tensors", "to_float32"]
 
@@ -37,12 +38,13 @@ def check_tensors(onnx: Any, graph: Any, folder: str | None) -> None:
 
 def _tensors(graph: Any) -> Iterator[Any]:
     """Initial values, and those that nodes hold."""
-    yield from graph.initializer
-    for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.HasField("t"):
-                yield attribute.t
-            yield from attribute.tensors
+    for one in all_graphs(graph):
+        yield from one.initializer
+        for node in one.node:
+            for attribute in node.attribute:
+                if attribute.HasField("t"):
+                    yield attribute.t
+                yield from attribute.tensors
 
 
 def _check_tensor(onnx: Any, tensor: Any, folder: str | None) -> None:
@@ -125,12 +127,13 @@ def to_float32(onnx: Any, model: Any) -> None:
             except (ValueError, TypeError) as error:
                 raise ArchiveError(f"array {shown(name)}: {error}") from None
             tensor.CopyFrom(onnx.numpy_helper.from_array(array, name))
-    for value in [*graph.input, *graph.output]:
-        if value.type.tensor_type.elem_type in _OTHER_FLOATS:
-            value.type.tensor_type.elem_type = _FLOAT
-    for node in graph.node:
-        for attribute in node.attribute:
-            is_type = attribute.name in ("to", "dtype", "output_dtype")
-            if is_type and attribute.i in _OTHER_FLOATS:
-                attribute.i = _FLOAT
-    del graph.value_info[:]
+    for one in all_graphs(graph):
+        for value in [*one.input, *one.output]:
+            if value.type.tensor_type.elem_type in _OTHER_FLOATS:
+                value.type.tensor_type.elem_type = _FLOAT
+        for node in one.node:
+            for attribute in node.attribute:
+                is_type = attribute.name in ("to", "dtype", "output_dtype")
+                if is_type and attribute.i in _OTHER_FLOATS:
+                    attribute.i = _FLOAT
+        del one.value_info[:]

@@ -20,6 +20,7 @@ from .assembling import import_model
 from .ends import NotReachedError, Wishes
 from .onnx import sizes, wanted_name
 from .reading import named_in_errors, onnx_module, read_model
+from .torch_pools import as_products
 
 if TYPE_CHECKING:
     from ...audio.frontend import Frontend
@@ -121,7 +122,7 @@ def _imported(torch: Any, module: Any, example: Any, title: str, wishes: Wishes)
     refused: NotReachedError | None = None
     for export in (_exported, _exported_before):
         try:
-            with _quiet():
+            with _quiet(), as_products(torch):
                 data = export(torch, module, example)
         except Exception as error:  # the exporter runs the module's own code
             failed.append(" ".join(str(error).split())[:200] or type(error).__name__)

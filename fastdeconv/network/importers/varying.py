@@ -78,7 +78,9 @@ def _fixes(layer: nn.Layer, shapes: Sequence[nn.Shape]) -> bool:
     if isinstance(layer, (nn.Flatten, nn.Reshape)):
         return True
     if isinstance(layer, nn.Scaling):
-        return layer.axis in free
+        return bool(free & set(layer.axis))
+    if isinstance(layer, nn.Upsample):
+        return layer.size is not None
     if isinstance(layer, nn.LayerNorm):
         return layer.affine and bool(free & set(layer.axes))
     if isinstance(layer, nn.Slice):

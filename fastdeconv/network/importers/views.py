@@ -8,14 +8,19 @@ certain places, `building` puts a permute or a reshape there, and only if the vi
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from numpy.typing import NDArray
 
-__all__ = ["Letters", "View", "completed", "default_letters", "group_sizes", "transposed_groups"]
+__all__ = [
+    "Letters", "View", "completed", "default_letters", "group_sizes", "joined_axes",
+    "steps_of_three", "transposed_groups",
+]
 
 #: For every axis of an array its letter of C, H, W; None for one of size 1 that has none.
 Letters = tuple[str | None, ...]
@@ -151,3 +156,64 @@ def transposed_groups(shape: Sequence[int], order: Sequence[int]) -> list[list[i
 def group_sizes(shape: Sequence[int], groups: Sequence[Sequence[int]]) -> list[int]:
     """How many values each group of axes has."""
     return [math.prod(shape[i] for i in group) for group in groups]
+
+
+def joined_axes(
+    shape: Sequence[int], marks: Sequence[Any], alone: Sequence[int] = ()
+) -> list[list[int]]:
+    """Neighbouring axes of the same mark, joined; axes of size 1 are left out.
+
+    Those that are `alone` are neither left out nor joined.
+    """
+    groups: list[list[int]] = []
+    for axis, n in enumerate(shape):
+        if n == 1 and axis not in alone:
+            continue
+        before = groups[-1] if groups else [axis]
+        joins = groups and before[-1] not in alone and axis not in alone
+        if joins and marks[axis] == marks[before[-1]]:
+            before.append(axis)
+        else:
+            groups.append([axis])
+    return groups
+
+
+# All orders of so many groups are gone through: 720.
+_MOST_GROUPS = 6
+# Of two or three neighbouring blocks, from where to before where each is, and their new order.
+_Step = tuple[tuple[tuple[int, int], ...], tuple[int, ...]]
+
+
+def steps_of_three(wanted: Sequence[int]) -> list[_Step] | None:
+    """How to bring places 0, 1, 2, ... into an order by moving at most three blocks at a time.
+
+    The blocks of a step are all that there is, so that each is a transposition of three axes.
+    The fewest steps that do; None for too many places.
+    """
+    count = len(wanted)
+    if count > _MOST_GROUPS:
+        return None
+    steps: list[_Step] = []
+    for a, b in itertools.combinations_with_replacement(range(1, count), 2):
+        parts: tuple[tuple[int, int], ...] = ((0, a), (a, b), (b, count))
+        parts = parts if a < b else ((0, a), (a, count))
+        orders = itertools.permutations(range(len(parts)))
+        steps += [(parts, order) for order in orders if order != tuple(range(len(parts)))]
+    start = tuple(range(count))
+    came: dict[tuple[int, ...], tuple[tuple[int, ...], _Step]] = {}
+    waiting = deque([start])
+    while waiting:
+        now = waiting.popleft()
+        if now == tuple(wanted):
+            break
+        for parts, order in steps:
+            after = tuple(k for i in order for k in now[slice(*parts[i])])
+            if after != start and after not in came:
+                came[after] = now, (parts, order)
+                waiting.append(after)
+    path: list[_Step] = []
+    now = tuple(wanted)
+    while now != start:
+        now, step = came[now]
+        path.append(step)
+    return path[::-1]

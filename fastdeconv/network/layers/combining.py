@@ -10,7 +10,7 @@ from ...errors import ParameterError
 from .base import Arrays, Layer, Shape, shape_text
 from .checks import Check, choice
 
-__all__ = ["Add", "Concat", "Joining", "Multiply"]
+__all__ = ["Add", "Concat", "Joining", "Maximum", "Minimum", "Multiply"]
 
 _MOST_INPUTS = 256
 
@@ -59,6 +59,28 @@ class Multiply(_Broadcasting):
 
     type: ClassVar[str] = "multiply"
     prefix: ClassVar[str] = "multiply"
+
+
+@dataclass(frozen=True)
+class Maximum(_Broadcasting):
+    """The largest of its inputs at every place; of equal ones the first, and the first NaN.
+
+    An axis of size 1 is repeated as often as the others want.
+    """
+
+    type: ClassVar[str] = "maximum"
+    prefix: ClassVar[str] = "maximum"
+
+
+@dataclass(frozen=True)
+class Minimum(_Broadcasting):
+    """The smallest of its inputs at every place; of equal ones the first, and the first NaN.
+
+    An axis of size 1 is repeated as often as the others want.
+    """
+
+    type: ClassVar[str] = "minimum"
+    prefix: ClassVar[str] = "minimum"
 
 
 @dataclass(frozen=True)

@@ -51,17 +51,19 @@ class Scaling(Layer):
         check_per_channel(self.array_names, arrays)
 
     def input_channels(self, arrays: Arrays) -> int | None:
-        return len(arrays[f"{self.name}.weight"]) if self.axis == "C" else None
+        return len(arrays[f"{self.name}.weight"]) if "C" in self.axis else None
 
     def output_shape(self, shape: Shape, arrays: Arrays) -> Shape:
         self._check_channels(shape, arrays)
         key = f"{self.name}.weight"
-        found = shape["CHW".index(self.axis)]
-        if found not in (None, len(arrays[key])):
-            raise ParameterError(
-                f"{self.label}: array {key!r} is for {len(arrays[key])} "
-                f"{_WORDS[self.axis]}, but the layer gets {found}"
-            )
+        letters = [letter for letter in "CHW" if letter in self.axis]
+        for letter, count in zip(letters, arrays[key].shape):
+            found = shape["CHW".index(letter)]
+            if found not in (None, count):
+                raise ParameterError(
+                    f"{self.label}: array {key!r} is for {count} {_WORDS[letter]}, but the layer "
+                    f"gets {found}"
+                )
         return shape
 
 
@@ -137,18 +139,26 @@ class LocalResponseNorm(Layer):
 
 @dataclass(frozen=True)
 class Affine(Scaling):
-    """A scale and a shift per channel, row or column.
+    """A scale and a shift per channel, row or column, or per place along several axes.
 
-    Arrays, each (C,), or as many as `axis` has: ``<name>.weight`` and ``<name>.bias``.
+    Arrays, each (C,), or as many as `axis` has: ``<name>.weight`` and ``<name>.bias``. With
+    several axes they have these in the order C, H, W: (C, H) for "CH".
 
     Parameters
     ----------
     name : str
-    axis : {"C", "H", "W"}
+    axis : str
+        Letters of C, H, W.
     """
 
     type: ClassVar[str] = "affine"
     prefix: ClassVar[str] = "affine"
+    _checks: ClassVar[dict[str, Check]] = {"axis": axes()}
+
+    def check_arrays(self, arrays: Arrays) -> None:
+        weight, bias = self.array_names
+        check_shape(weight, arrays, tuple(_WORDS[x] for x in "CHW" if x in self.axis))
+        check_shape(bias, arrays, arrays[weight].shape)
 
 
 @dataclass(frozen=True)

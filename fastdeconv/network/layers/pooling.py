@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, cast
+from typing import Any, ClassVar, cast
 
 from ...kernels.interface import PaddingLike, Pair, Window, pool_output_size, pool_window
 from .base import Arrays, IntOrPair, Layer, Shape, SlidingLayer
-from .checks import Check, axes, flag, optional, padding, pair
+from .checks import (
+    LARGEST_SIZE,
+    Check,
+    WantedError,
+    axes,
+    flag,
+    is_int,
+    optional,
+    padding,
+    pair,
+    plain,
+)
 
 __all__ = [
-    "AvgPool2d", "GlobalAvgPool2d", "GlobalMaxPool2d", "MaxPool2d", "ReduceMax", "ReduceMean",
-    "Reduction",
+    "AdaptiveAvgPool2d", "AdaptiveMaxPool2d", "AdaptivePool", "AvgPool2d", "GlobalAvgPool2d",
+    "GlobalMaxPool2d", "MaxPool2d", "ReduceMax", "ReduceMean", "Reduction",
+    "adaptive_windows",
 ]
 
 
@@ -107,6 +119,83 @@ class AvgPool2d(SlidingLayer):
 
     def _out_size(self, in_hw: Pair, window: Window) -> Pair:
         return pool_output_size(in_hw, window, ceil_mode=self.ceil_mode)
+
+
+def adaptive_windows(size: int, count: int) -> list[tuple[int, int]]:
+    """From where to before where each of `count` windows is that lie evenly over `size` places."""
+    return [(i * size // count, -(-(i + 1) * size // count)) for i in range(count)]
+
+
+def _output_size(value: Any) -> Any:
+    value = plain(value)
+    sizes = value if isinstance(value, tuple) else (value, value)
+    if len(sizes) == 2 and all(n is None or (is_int(n) and 0 < n <= LARGEST_SIZE) for n in sizes):
+        return value
+    raise WantedError("a positive int or a pair of positive ints, of which None is the input's")
+
+
+@dataclass(frozen=True)
+class AdaptivePool(Layer):
+    """One value for each of a fixed number of windows, which lie evenly over the input.
+
+    Window i of m on an axis of n places is from floor(i n / m) to before ceil((i + 1) n / m), as in
+    PyTorch: where m does not divide n, windows overlap and differ in size by one.
+
+    Parameters
+    ----------
+    name : str
+    output_size : int or pair of (int or None)
+        Rows and columns of the output; None for as many as the input has.
+    """
+
+    _checks: ClassVar[dict[str, Check]] = {"output_size": _output_size}
+
+    output_size: int | tuple[int | None, int | None]
+
+    @property
+    def sizes(self) -> tuple[int | None, int | None]:
+        """Rows and columns of the output."""
+        size = self.output_size
+        return size if isinstance(size, tuple) else (size, size)
+
+    def output_shape(self, shape: Shape, arrays: Arrays) -> Shape:
+        h, w = (n if wanted is None else wanted for n, wanted in zip(shape[1:], self.sizes))
+        return shape[0], h, w
+
+
+@dataclass(frozen=True)
+class AdaptiveAvgPool2d(AdaptivePool):
+    """The mean over each of a fixed number of windows, which lie evenly over the input.
+
+    Window i of m on an axis of n places is from floor(i n / m) to before ceil((i + 1) n / m).
+
+    Parameters
+    ----------
+    name : str
+    output_size : int or pair of (int or None)
+        Rows and columns of the output; None for as many as the input has.
+    """
+
+    type: ClassVar[str] = "adaptive_avg_pool2d"
+    prefix: ClassVar[str] = "adaptive_avg_pool"
+
+
+@dataclass(frozen=True)
+class AdaptiveMaxPool2d(AdaptivePool):
+    """The maximum over each of a fixed number of windows, which lie evenly over the input.
+
+    The first maximum in row-major order wins, and the first NaN. Window i of m on an axis of n
+    places is from floor(i n / m) to before ceil((i + 1) n / m).
+
+    Parameters
+    ----------
+    name : str
+    output_size : int or pair of (int or None)
+        Rows and columns of the output; None for as many as the input has.
+    """
+
+    type: ClassVar[str] = "adaptive_max_pool2d"
+    prefix: ClassVar[str] = "adaptive_max_pool"
 
 
 @dataclass(frozen=True)

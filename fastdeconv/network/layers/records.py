@@ -9,7 +9,7 @@ from typing import Any
 from ...errors import ParameterError, shown
 from .activations import ACTIVATION_TYPES, LogSoftmax, Softmax
 from .base import INPUT, Layer
-from .combining import Add, Concat, Multiply
+from .combining import Add, Concat, Maximum, Minimum, Multiply
 from .convolution import Conv2d, ConvTranspose2d, Linear
 from .normalisation import (
     Affine,
@@ -20,6 +20,8 @@ from .normalisation import (
     LocalResponseNorm,
 )
 from .pooling import (
+    AdaptiveAvgPool2d,
+    AdaptiveMaxPool2d,
     AvgPool2d,
     GlobalAvgPool2d,
     GlobalMaxPool2d,
@@ -37,8 +39,10 @@ __all__ = [
 _CLASSES: tuple[type[Layer], ...] = (
     Conv2d, ConvTranspose2d, Linear, *ACTIVATION_TYPES.values(), Softmax, LogSoftmax,
     BatchNorm2d, Affine, LocalResponseNorm, LayerNorm, GroupNorm, InstanceNorm,
-    MaxPool2d, AvgPool2d, GlobalAvgPool2d, GlobalMaxPool2d, ReduceMean, ReduceMax,
-    Dropout, Flatten, Slice, Pad, Permute, Reshape, Upsample, Add, Multiply, Concat,
+    MaxPool2d, AvgPool2d, AdaptiveMaxPool2d, AdaptiveAvgPool2d, GlobalAvgPool2d,
+    GlobalMaxPool2d, ReduceMean, ReduceMax,
+    Dropout, Flatten, Slice, Pad, Permute, Reshape, Upsample,
+    Add, Multiply, Maximum, Minimum, Concat,
 )
 
 #: The layer class of every type string of the archive.

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from ...errors import ParameterError, shown
 from ...kernels.interface import Padding, Pair, as_pair
-from .base import Arrays, IntOrPair, Layer, Shape, shape_text
+from .base import SINCE_2, Arrays, IntOrPair, Layer, Shape, shape_text
 from .checks import (
     LARGEST_SIZE,
     Check,
     WantedError,
     axes,
     choice,
+    flag,
     is_int,
     number,
     optional,
@@ -99,23 +100,38 @@ class Slice(Layer):
 
 @dataclass(frozen=True)
 class Pad(Layer):
-    """Rows and columns of one value around the input.
+    """Rows and columns around the input: of one value, or of the input's own.
 
     Parameters
     ----------
     name : str
     padding : ((top, bottom), (left, right))
     value : float
+        With the mode "constant".
+    mode : {"constant", "reflect", "replicate", "circular"}
+        As in PyTorch: "reflect" mirrors the input without its edge, "replicate" repeats the edge,
+        "circular" goes on from the other side.
     """
 
     type: ClassVar[str] = "pad"
     prefix: ClassVar[str] = "pad"
-    _checks: ClassVar[dict[str, Check]] = {"padding": sides, "value": number()}
+    _checks: ClassVar[dict[str, Check]] = {
+        "padding": sides, "value": number(),
+        "mode": choice("constant", "reflect", "replicate", "circular"),
+    }
 
     padding: Padding
     value: float = 0.0
+    mode: str = field(default="constant", metadata=SINCE_2)
 
     def output_shape(self, shape: Shape, arrays: Arrays) -> Shape:
+        most = {"reflect": -1, "circular": 0}.get(self.mode)
+        for n, side in zip(shape[1:], self.padding):
+            if most is not None and n is not None and max(side) > n + most:
+                raise ParameterError(
+                    f"{self.label} cannot take an input of {shape_text(shape[1:])}: with mode "
+                    f"{self.mode!r} it pads at most {n + most} of {n}, found {side}"
+                )
         h, w = (
             n if n is None else n + sum(side) for n, side in zip(shape[1:], self.padding)
         )
@@ -194,32 +210,63 @@ class Reshape(Layer):
         return c, h, w
 
 
+def _new_size(value: Any) -> Any:
+    value = plain(value)
+    sizes = value if isinstance(value, tuple) else (value, value)
+    if len(sizes) == 2 and all(is_int(n) and 0 < n <= LARGEST_SIZE for n in sizes):
+        return value
+    raise WantedError("a positive int or a pair of positive ints")
+
+
 @dataclass(frozen=True)
 class Upsample(Layer):
-    """Every value repeated.
+    """Another number of rows and columns, by repeating values or by a line between neighbours.
 
     Parameters
     ----------
     name : str
-    scale : int or pair of int
-        How often along rows and columns.
-    mode : {"nearest"}
+    scale : int or pair of int, optional
+        How many times as many rows and columns as the input has.
+    size : int or pair of int, optional
+        How many rows and columns; either this or `scale`.
+    mode : {"nearest", "bilinear"}
+        As in PyTorch; on one axis "bilinear" is linear.
+    align_corners : bool
+        With "bilinear": whether the first and last values stay what they are, as in PyTorch.
+        Otherwise values are those of the middle of a place, and edges go on beyond it.
     """
 
     type: ClassVar[str] = "upsample"
     prefix: ClassVar[str] = "upsample"
-    _checks: ClassVar[dict[str, Check]] = {"scale": pair(1), "mode": choice("nearest")}
+    _checks: ClassVar[dict[str, Check]] = {
+        "scale": optional(pair(1)), "mode": choice("nearest", "bilinear"),
+        "size": optional(_new_size), "align_corners": flag,
+    }
 
-    scale: IntOrPair
+    scale: IntOrPair | None = None
     mode: str = "nearest"
+    size: IntOrPair | None = field(default=None, metadata=SINCE_2)
+    align_corners: bool = field(default=False, metadata=SINCE_2)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if (self.scale is None) == (self.size is None):
+            raise ParameterError(
+                f"{self.label}: found scale {shown(self.scale)} and size {shown(self.size)}, "
+                "wanted one of them"
+            )
 
     @property
-    def scales(self) -> Pair:
-        """How often along rows and columns."""
-        return as_pair(self.scale, "scale", minimum=1)
+    def scales(self) -> Pair | None:
+        """How many times as many rows and columns; None where their number is given."""
+        return None if self.scale is None else as_pair(self.scale, "scale", minimum=1)
 
     def output_shape(self, shape: Shape, arrays: Arrays) -> Shape:
-        h, w = (n if n is None else n * scale for n, scale in zip(shape[1:], self.scales))
-        if max(h or 0, w or 0) > LARGEST_SIZE:
-            raise ParameterError(f"{self.label}: the output would be {h} x {w}")
-        return shape[0], h, w
+        if self.size is not None:
+            h, w = as_pair(self.size, "size", minimum=1)
+            return shape[0], h, w
+        scales = as_pair(self.scale, "scale", minimum=1)
+        rows, columns = (n if n is None else n * scale for n, scale in zip(shape[1:], scales))
+        if max(rows or 0, columns or 0) > LARGEST_SIZE:
+            raise ParameterError(f"{self.label}: the output would be {rows} x {columns}")
+        return shape[0], rows, columns

@@ -151,7 +151,32 @@ def test_operators_of_others_and_graphs_inside() -> None:
                              [helper.make_tensor_value_info("z", 1, [])])
     made = model([node("If", ["c"], "y", name="if", then_branch=body, else_branch=body)],
                  {"c": np.bool_(True)}, SHAPE)
-    refused(made, r"node 'if' \(If\) cannot be a layer", fd.ParameterError)
+    refused(made, r"the output 'y' is not computed from the input by a layer")
+
+
+def test_graphs_inside_are_checked_like_the_outer_one() -> None:
+    def branch(nodes: list[Any], constants: dict[str, Any]) -> Any:
+        tensors = [numpy_helper.from_array(np.asarray(a), key) for key, a in constants.items()]
+        return helper.make_graph(
+            nodes, "b", [], [helper.make_tensor_value_info("z", 1, [])], tensors
+        )
+
+    def holding(graph: Any) -> Any:
+        return model([node("If", ["c"], "y", then_branch=graph, else_branch=graph)],
+                     {"c": np.bool_(True)}, SHAPE)
+
+    refused(holding(branch([node("ConstantOfShape", ["h"], "z")], {"h": HUGE})), "over the limit")
+    refused(holding(branch([node("Relu", ["x"], "z\n")], {})), "printable")
+    refused(holding(branch([node("Relu", ["gone"], "z")], {})), "nothing makes its input 'gone'")
+    refused(holding(branch([node("Relu", ["x"], "z"), node("Exp", ["x"], "z")], {})), "twice")
+    made = holding(branch([node("Add", ["x", "a"], "z")], {"a": np.ones(3, np.float32)}))
+    made.graph.node[0].attribute[0].g.initializer[0].dims[0] = 1 << 20
+    refused(made, r"array 'a': found 12 bytes, wanted 4194304")
+    graph = branch([node("Relu", ["x"], "z")], {})
+    for _ in range(25):
+        graph = branch([node("If", ["c"], "z", then_branch=graph, else_branch=graph)], {})
+        del graph.node[0].attribute[1]
+    refused(holding(graph), "more than 20 deep")
 
 
 # --- memory ------------------------------------------------------------------------------

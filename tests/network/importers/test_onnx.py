@@ -12,8 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fastdeconv as fd
+from fastdeconv.network.importers.torch_pools import mean_matrix
 
 onnx = pytest.importorskip("onnx")
+from onnx import TensorProto, helper, numpy_helper  # noqa: E402
+
 from .onnx_models import floats, model, node  # noqa: E402
 
 SHAPE = (1, 3, 6, 8)
@@ -210,6 +213,67 @@ WITH_CONSTANTS: list[tuple[list[Any], dict[str, Any], list[str]]] = [
            pads=[1, 0, 0, 1], group=2)], {"k": floats(1, 4, 3, 3, 3)}, ["conv_transpose2d"]),
     ([node("ConvTranspose", ["c", "k"], "y", strides=[2, 2], auto_pad="SAME_UPPER")],
      {"k": floats(1, 4, 3, 3, 3)}, ["conv_transpose2d"]),
+    ([node("Relu", ["c"], "r"), node("Max", ["c", "r", "c"], "y")], {}, ["relu", "maximum"]),
+    ([node("GlobalMaxPool", ["c"], "m"), node("Min", ["m", "c"], "y")], {},
+     ["global_max_pool2d", "minimum"]),
+    ([node("ReduceMin", ["c", "a"], "y", keepdims=0)], {"a": i64([1, 2])},
+     ["affine", "reduce_max", "affine"]),
+    ([node("ReduceL1", ["c", "a"], "y")], {"a": i64([2])}, ["abs", "reduce_mean", "affine"]),
+    ([node("ReduceSumSquare", ["c", "a"], "y")], {"a": i64([2])},
+     ["square", "reduce_mean", "affine"]),
+    ([node("ReduceLogSumExp", ["c", "a"], "y")], {"a": i64([1])},
+     ["exp", "reduce_mean", "affine", "log"]),
+    ([node("Abs", ["c"], "a"), node("Pow", ["a", "e"], "y")], {"e": floats(1, 6, 1, low=0.2)},
+     ["abs", "log", "affine", "exp"]),
+    ([node("Pow", ["two", "c"], "y")], {"two": np.float32(2)}, ["affine", "exp"]),
+    ([node("Mul", ["c", "m"], "u"), node("Add", ["u", "a"], "y")],
+     {"m": floats(1, 4, 6, 1), "a": floats(2, 4, 1, 8)}, ["affine", "affine"]),
+    ([node("Add", ["c", "a"], "y")], {"a": floats(1, 4, 6, 8)}, ["affine"]),
+    ([node("Einsum", ["c", "k"], "y", equation="bcft,fk->bckt")], {"k": floats(1, 6, 5)},
+     ["permute", "conv2d"]),
+    ([node("Einsum", ["k", "c"], "y", equation="cfk,bcft->btkc")], {"k": floats(1, 4, 6, 5)},
+     ["reshape", "conv2d", "reshape"]),
+    ([node("Einsum", ["c", "k"], "y", equation="bcft,cf")], {"k": floats(1, 4, 6)},
+     ["reshape", "conv2d"]),
+    ([node("Einsum", ["c"], "y", equation="...ft->...t")], {}, ["reduce_mean", "affine"]),
+    ([node("Einsum", ["c", "k"], "y", equation="bcft,cf->tfcb")], {"k": floats(1, 4, 6)},
+     ["affine"]),
+    ([node("MatMul", ["c", "k"], "y")], {"k": floats(1, 4, 8, 5)},
+     ["permute", "reshape", "conv2d", "reshape"]),
+    ([node("ReduceMean", ["c", "a"], "m", keepdims=0),
+      node("Transpose", ["m"], "t", perm=[0, 2, 1]), node("MatMul", ["t", "m"], "y")],
+     {"a": i64([1])}, ["reduce_mean", "permute", "multiply", "reduce_mean", "affine"]),
+    ([node("DepthToSpace", ["c"], "d", blocksize=2), node("Relu", ["d"], "y")], {},
+     ["reshape", "permute", "reshape", "relu"]),
+    ([node("DepthToSpace", ["c"], "d", blocksize=2, mode="CRD"), node("Relu", ["d"], "y")], {},
+     ["reshape", "permute", "reshape", "relu"]),
+    ([node("SpaceToDepth", ["c"], "d", blocksize=2), node("Conv", ["d", "k"], "y")],
+     {"k": floats(1, 3, 16, 1, 1)},
+     ["reshape", "permute", "reshape", "permute", "reshape", "conv2d"]),
+    ([node("Pad", ["c", "p"], "y", mode="reflect")], {"p": i64([0, 0, 1, 2, 0, 0, 0, 3])}, ["pad"]),
+    ([node("Pad", ["c", "p"], "y", mode="edge")], {"p": i64([0, 2, 0, 0, 0, 0, 0, 9])},
+     ["permute", "pad"]),
+    ([node("Pad", ["c", "p"], "y", mode="wrap")], {"p": i64([0, 0, 0, -2, 0, 0, 0, 3])},
+     ["slice", "pad"]),
+    ([node("Resize", ["c", "", "s"], "y", mode="linear")], {"s": np.float32([1, 1, 2, 3])},
+     ["upsample"]),
+    ([node("Resize", ["c", "", "", "s"], "y", mode="linear",
+           coordinate_transformation_mode="align_corners")], {"s": i64([1, 4, 9, 5])},
+     ["upsample"]),
+    ([node("Resize", ["c", "", "", "s"], "y", mode="nearest", nearest_mode="floor",
+           coordinate_transformation_mode="asymmetric")], {"s": i64([1, 4, 5, 13])},
+     ["upsample"]),
+    ([node("Gather", ["c", "k"], "y", axis=1)], {"k": i64([3, 0, 0])}, ["conv2d"]),
+    ([node("GatherND", ["c", "k"], "y")], {"k": i64([[0, 2, 5], [0, 1, 3]])},
+     ["reshape", "conv2d"]),
+    ([node("Slice", ["c", "s", "e", "a", "t"], "y")],
+     {"s": i64([-1]), "e": i64([-(2**63)]), "a": i64([3]), "t": i64([-1])}, ["permute", "conv2d"]),
+    ([node("ReduceMean", ["c", "a"], "m"), node("Tile", ["m", "t"], "r"),
+      node("Concat", ["c", "r"], "y", axis=1)], {"a": i64([3]), "t": i64([1, 1, 1, 8])},
+     ["reduce_mean", "upsample", "concat"]),
+    ([node("Tile", ["c", "t"], "y")], {"t": i64([1, 2, 1, 3])}, ["concat", "concat"]),
+    ([node("MatMul", ["c", "k"], "m"), node("MatMul", ["h", "m"], "y")],
+     {"k": mean_matrix(8, 5), "h": mean_matrix(6, 4).T}, ["adaptive_avg_pool2d"]),
     ([node("FusedConv", ["c", "k", "b"], "y", domain="com.microsoft", activation="LeakyRelu",
            activation_params=[0.2])], {"k": floats(1, 2, 4, 1, 1), "b": floats(2, 2)},
      ["conv2d", "leaky_relu"]),
@@ -315,7 +379,7 @@ def _chains(draw: Any) -> tuple[list[Any], dict[str, Any]]:
             shape = [shape[k] for k in order]
         else:
             left, sizes = 192, []
-            for _ in range(draw(st.integers(0, 2))):
+            for _ in range(draw(st.integers(0, 4))):
                 sizes.append(draw(st.sampled_from([n for n in (1, 2, 3, 4, 6, 8) if not left % n])))
                 left //= sizes[-1]
             shape = [*draw(st.sampled_from([[], [1]])), *sizes, left]
@@ -323,8 +387,24 @@ def _chains(draw: Any) -> tuple[list[Any], dict[str, Any]]:
             nodes.append(node("Reshape", [last, f"s{i}"], f"v{i}"))
         last = f"v{i}"
     axis = draw(st.integers(0, len(shape) - 1))
-    kind = draw(st.sampled_from(["softmax", "max", "affine", "matrix"]))
-    if kind == "softmax":
+    kinds = ["softmax", "max", "affine", "matrix", "slice", "gather", "join", "norm", "product"]
+    kind = draw(st.sampled_from(kinds))
+    if kind == "slice":
+        nodes.append(node("Slice", [last, "a", "b", "d"], "y"))
+        constants |= {"a": i64([shape[axis] // 2]), "b": i64([99]), "d": i64([axis])}
+    elif kind == "gather":
+        nodes.append(node("Gather", [last, "a"], "y", axis=axis))
+        constants["a"] = i64([shape[axis] - 1, 0])
+    elif kind == "join":
+        nodes.append(node("Concat", [last, last], "y", axis=axis))
+    elif kind == "norm":
+        nodes.append(node("LayerNormalization", [last, "a"], "y", axis=axis))
+        constants["a"] = floats(1, *shape[axis:])
+    elif kind == "product":
+        nodes.append(node("ReduceMean", [last, "a"], "m"))
+        nodes.append(node("Mul", ["m", last], "y"))
+        constants["a"] = i64([axis, 0])
+    elif kind == "softmax":
         nodes.append(node("Softmax", [last], "y", axis=axis))
     elif kind == "max":
         nodes.append(node("ReduceMax", [last, "a"], "y", keepdims=0))
@@ -597,3 +677,82 @@ def test_without_onnx_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(fd.ParameterError, match=r"pip install 'fastdeconv\[onnx\]'"):
         fd.from_onnx(b"")
+
+# Graphs inside nodes
+
+
+def _branch(name: str, nodes: list[Any], output: str, **constants: Any) -> Any:
+    return helper.make_graph(
+        nodes, name, [], [helper.make_tensor_value_info(output, TensorProto.FLOAT, None)],
+        [numpy_helper.from_array(np.asarray(array), key) for key, array in constants.items()],
+    )
+
+
+def _either(condition: str, out: str) -> Any:
+    """Of `c` a ReLU, or the maximum with a constant, in values of the same name."""
+    return node(
+        "If", [condition], out,
+        then_branch=_branch("yes", [node("Relu", ["c"], "in")], "in"),
+        else_branch=_branch("no", [node("Mul", ["c", "k"], "h"), node("Tanh", ["h"], "in")], "in",
+                            k=np.float32(2)),
+    )
+
+
+@pytest.mark.parametrize(("condition", "kinds"), [(True, ["relu"]), (False, ["affine", "tanh"])])
+def test_the_branch_that_runs_takes_the_place_of_an_if(condition: bool, kinds: list[str]) -> None:
+    nodes = [node("Conv", ["x", "w"], "c"), _either("q", "y")]
+    net = imported(nodes, {**W, "q": np.array(condition)})
+    assert [layer.type for layer in net.layers] == ["conv2d", *kinds]
+    assert net.input_shape == (3, 6, None)
+
+
+def test_branches_may_use_the_same_names_and_hold_each_other() -> None:
+    outer = node(
+        "If", ["q"], "y",
+        then_branch=_branch("yes", [_either("no", "i"), node("Add", ["i", "a"], "o")], "o",
+                            no=np.array(False)),
+        else_branch=_branch("no", [], "c"),
+    )
+    nodes = [node("Conv", ["x", "w"], "c"), _either("q", "a"), outer]
+    net = imported(nodes, {**W, "q": np.array([True])})
+    assert [layer.type for layer in net.layers] == ["conv2d", "relu", "affine", "tanh", "add"]
+    net = imported([*nodes, node("Exp", ["y"], "z")], {**W, "q": np.array([False])}, outputs=("z",))
+    assert [layer.type for layer in net.layers] == ["conv2d", "exp"]
+
+
+def test_a_branch_that_sizes_choose_holds_for_these_sizes_only() -> None:
+    nodes = [node("Conv", ["x", "w"], "c"), node("Shape", ["c"], "s"),
+             node("Gather", ["s", "3"], "n"), node("Greater", ["n", "3"], "q"), _either("q", "y")]
+    net = imported(nodes, {**W, "3": i64(3)})
+    assert [layer.type for layer in net.layers] == ["conv2d", "relu"]
+    assert net.input_shape == (3, 6, 8)
+
+
+def test_what_depends_on_values_or_repeats_is_refused_with_what_is_below() -> None:
+    body = helper.make_graph(
+        [node("Identity", ["more"], "again"), node("Add", ["r", "was"], "now")], "body",
+        [helper.make_tensor_value_info("i", TensorProto.INT64, []),
+         helper.make_tensor_value_info("more", TensorProto.BOOL, []),
+         helper.make_tensor_value_info("was", TensorProto.FLOAT, None)],
+        [helper.make_tensor_value_info("again", TensorProto.BOOL, []),
+         helper.make_tensor_value_info("now", TensorProto.FLOAT, None)],
+    )
+    conv = [node("Conv", ["x", "w"], "c"), node("Relu", ["c"], "r")]
+    loop = node("Loop", ["3", "", "c"], "y", body=body, name="steps")
+    with pytest.raises(fd.ParameterError, match=r"'steps' \(Loop\).*repeats a part of the graph.*"
+                                                r"outputs='relu1'\); the layers are conv1, relu1"):
+        fd.from_onnx(model([*conv, loop], {**W, "3": i64(3)}, (1, 3, 6, 8)))
+    asked = [node("ReduceMax", ["r"], "m", keepdims=0), node("Cast", ["m"], "q", to=9)]
+    with pytest.raises(fd.ParameterError, match=r"\(Cast\).*whole numbers or truth values"):
+        fd.from_onnx(model([*conv, *asked, _either("q", "y")], W, (1, 3, 6, 8)))
+    with pytest.raises(fd.ParameterError, match=r"\(If\).*which of its branches runs depends on "
+                                                r"values.*outputs='relu1'\); the layers are conv1"):
+        fd.from_onnx(model([*conv, _either("r", "y")], W, (1, 3, 6, 8)))
+
+
+def test_a_branch_that_does_not_fit_its_if_is_refused() -> None:
+    short = helper.make_graph([], "no", [], [])
+    nodes = [node("Conv", ["x", "w"], "c"),
+             node("If", ["q"], "y", name="odd", then_branch=short, else_branch=short)]
+    with pytest.raises(fd.ArchiveError, match=r"'odd' \(If\): found no then_branch that fits"):
+        fd.from_onnx(model(nodes, {**W, "q": np.array(True)}, (1, 3, 6, 8)))

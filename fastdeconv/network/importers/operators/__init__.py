@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 from ..building import Operator
-from . import activations, combining, normalisations, pooling, shaping, windows
+from . import (
+    activations,
+    combining,
+    normalisations,
+    pooling,
+    products,
+    selecting,
+    shaping,
+    windows,
+)
 
 __all__ = ["OPERATORS"]
 
@@ -13,17 +22,24 @@ OPERATORS: dict[str, Operator] = {
     "Conv": windows.conv,
     "ConvTranspose": windows.conv_transpose,
     "Gemm": windows.gemm,
-    "MatMul": windows.matmul,
+    "MatMul": products.matmul,
+    "Einsum": products.einsum,
     "Linear": windows.linear,
     # pools and reductions
     "MaxPool": pooling.max_pool,
     "AveragePool": pooling.average_pool,
     "GlobalMaxPool": pooling.global_max_pool,
     "GlobalAveragePool": pooling.global_average_pool,
+    "AdaptivePool": shaping.adaptive_pool,
     "ReduceMean": pooling.reduce_mean,
     "ReduceMax": pooling.reduce_max,
+    "ReduceMin": pooling.reduce_min,
     "ReduceSum": pooling.reduce_sum,
+    "ReduceSumSquare": pooling.reduce_sum_square,
+    "ReduceL1": pooling.reduce_l1,
     "ReduceL2": pooling.reduce_l2,
+    "ReduceLogSum": pooling.reduce_log_sum,
+    "ReduceLogSumExp": pooling.reduce_log_sum_exp,
     # activations
     "Relu": activations.same("relu"),
     "Sigmoid": activations.same("sigmoid"),
@@ -66,20 +82,26 @@ OPERATORS: dict[str, Operator] = {
     "Sub": combining.subtract,
     "Div": combining.divide,
     "Mean": combining.mean,
+    "Max": combining.extreme("maximum"),
+    "Min": combining.extreme("minimum"),
     "Concat": combining.concat,
     # values that only move
     "Identity": shaping.reshape,
-    "Cast": shaping.reshape,
+    "Cast": shaping.cast,
     "Reshape": shaping.reshape,
     "Flatten": shaping.reshape,
     "Squeeze": shaping.reshape,
     "Unsqueeze": shaping.reshape,
     "Transpose": shaping.transpose,
-    "Slice": shaping.slices,
-    "Gather": shaping.gather,
-    "Split": shaping.split,
+    "Slice": selecting.slices,
+    "Gather": selecting.gather,
+    "GatherND": selecting.gather_nd,
+    "Split": selecting.split,
+    "DepthToSpace": selecting.depth_to_space,
+    "SpaceToDepth": selecting.space_to_depth,
     "Pad": shaping.pad,
     "Resize": shaping.resize,
     "Upsample": shaping.resize,
     "Expand": shaping.expand,
+    "Tile": shaping.tile,
 }

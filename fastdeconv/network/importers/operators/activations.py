@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from dataclasses import replace
 
 import numpy as np
 
 from ..building import Builder, CannotImportError, Operator
 from ..graph import Node
 from ..views import View
+from .scaling import plain, scaled_by, times
 
 __all__ = ["celu", "clip", "elu", "gelu", "hard_sigmoid", "leaky_relu", "log_softmax", "power",
            "prelu", "reciprocal", "same", "selu", "softmax", "softplus", "swish"]
@@ -21,11 +23,6 @@ def same(kind: str) -> Operator:
         return builder.on(builder.view(node, 0), kind)
 
     return function
-
-
-def plain(number: Any) -> float:
-    """The shortest number that is the same in float32: 0.01 for 0.009999999776482582."""
-    return float(str(np.float32(number)))
 
 
 def gelu(builder: Builder, node: Node) -> View:
@@ -67,20 +64,13 @@ def elu(builder: Builder, node: Node) -> View:
     return builder.on(builder.view(node, 0), "elu", alpha=alpha)
 
 
-def _scaled(builder: Builder, view: View, scale: float, shift: float = 0.0,
-            suffix: str = "") -> View:
-    channels = view.sizes[0]
-    arrays = {"weight": np.full(channels, scale), "bias": np.full(channels, shift)}
-    return builder.on(view, "affine", arrays, suffix=suffix)
-
-
 def celu(builder: Builder, node: Node) -> View:
     """alpha ELU(x / alpha)."""
     alpha, view = plain(node.attributes.get("alpha", 1.0)), builder.view(node, 0)
     if alpha == 1:
         return builder.on(view, "elu")
-    inner = _scaled(builder, view, 1 / alpha, suffix="scale")
-    return _scaled(builder, builder.on(inner, "elu", suffix="elu"), alpha)
+    inner = times(builder, view, 1 / alpha, suffix="scale")
+    return times(builder, builder.on(inner, "elu", suffix="elu"), alpha)
 
 
 def selu(builder: Builder, node: Node) -> View:
@@ -89,7 +79,7 @@ def selu(builder: Builder, node: Node) -> View:
     view = builder.view(node, 0)
     if abs(alpha - 1.6732632) < 1e-5 and abs(gamma - 1.0507010) < 1e-5:
         return builder.on(view, "selu")
-    return _scaled(builder, builder.on(view, "elu", alpha=plain(alpha), suffix="elu"), gamma)
+    return times(builder, builder.on(view, "elu", alpha=plain(alpha), suffix="elu"), gamma)
 
 
 def clip(builder: Builder, node: Node) -> View:
@@ -111,13 +101,18 @@ def hard_sigmoid(builder: Builder, node: Node) -> View:
     view = builder.view(node, 0)
     if abs(alpha - 1 / 6) < 1e-5 and beta == 0.5:
         return builder.on(view, "hardsigmoid")
-    return builder.on(_scaled(builder, view, alpha, beta, "line"), "clip", min=0.0, max=1.0)
+    return builder.on(times(builder, view, alpha, beta, "line"), "clip", min=0.0, max=1.0)
 
 
 def power(builder: Builder, node: Node) -> View:
+    if node.input(0) in builder.graph.constants:
+        return _exponential(builder, node)
     exponent = builder.needed(node, 1)
     if exponent.size != 1:
-        raise CannotImportError(f"its exponent has the shape {exponent.shape}, wanted one number")
+        # Of what is not negative: exp(exponent * log(x)).
+        logs = builder.on(builder.view(node, 0), "log", suffix="log")
+        zero = np.zeros((), np.float32)
+        return builder.on(scaled_by(builder, logs, exponent, zero, "exponent"), "exp")
     number, view = float(exponent.reshape(-1)[0]), builder.view(node, 0)
     if number == 1:
         return view
@@ -125,27 +120,40 @@ def power(builder: Builder, node: Node) -> View:
     return builder.on(view, kind) if kind else builder.on(view, "power", exponent=plain(number))
 
 
+def _exponential(builder: Builder, node: Node) -> View:
+    """A number to the power of a value: exp(x log(number))."""
+    base = builder.graph.scalar(node.input(0))
+    if base is None or base <= 0:
+        raise CannotImportError("its base is not one number above 0")
+    inner = times(builder, builder.view(node, 1), math.log(base), suffix="scale")
+    return builder.on(inner, "exp")
+
+
 def reciprocal(builder: Builder, node: Node) -> View:
     return builder.on(builder.view(node, 0), "power", exponent=-1.0)
 
 
 def _over_channels(builder: Builder, node: Node, kind: str) -> View:
-    view, letters = builder.letters(builder.view(node, 0))
-    rank = len(view.shape)
+    view = builder.view(node, 0)
+    shape, rank = view.shape, len(view.shape)
     newer = builder.graph.opset >= 13
     axis = int(node.attributes.get("axis", -1 if newer else 1)) % rank
     # Before version 13 all axes from that one on were one.
     axes = [axis] if newer else [i for i in range(axis, rank) if view.shape[i] > 1] or [axis]
     if len(axes) > 1:
         raise CannotImportError("it is a softmax over several axes")
-    letter = letters[axes[0]]
+    view, groups = builder.grouped(
+        view, [i > axes[0] for i in range(rank)], axes
+    )
+    view, letters = builder.letters(view)
+    letter = letters[groups.index(axes)]
     if letter is None or letter == "C":
         if letter is None and view.sizes[0] > 1:
             raise CannotImportError("it is a softmax over one value")
-        return builder.on(view, kind)
+        return replace(builder.on(view, kind), shape=shape)
     swap = {letter: "C", "C": letter}
     moved = tuple(swap.get(name, name) if name else None for name in letters)
-    return builder.on(builder.settle(view, moved), kind)
+    return replace(builder.on(builder.settle(view, moved), kind), shape=shape)
 
 
 def softmax(builder: Builder, node: Node) -> View:

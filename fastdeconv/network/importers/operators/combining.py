@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
-import numpy as np
-
-from ..building import Builder, CannotImportError
+from ..building import Builder, CannotImportError, Operator
 from ..graph import Node
-from ..views import View, completed, default_letters
+from ..views import View, completed, default_letters, group_sizes, joined_axes
+from .scaling import times
 
-__all__ = ["add", "concat", "divide", "mean", "multiply", "subtract"]
+__all__ = [
+    "add", "concat", "divide", "extreme", "joined", "joined_along", "mean", "multiply", "subtract",
+]
 
 
-def _together(builder: Builder, views: list[View]) -> list[View]:
+def _together(builder: Builder, views: Sequence[View]) -> list[View]:
     """Views of one rank whose axes have the same letters in all of them."""
-    rank = max(len(view.shape) for view in views)
-    views = [replace(view, shape=(1,) * (rank - len(view.shape)) + view.shape) for view in views]
     base = max(views, key=lambda view: sum(n > 1 for n in view.shape))
     base_letters = base.letters or default_letters(base.shape)
     if base_letters is None:
@@ -25,7 +25,7 @@ def _together(builder: Builder, views: list[View]) -> list[View]:
     for i, n in enumerate(base.shape):
         if n == 1:
             letters[i] = None
-    wide = [i for i in range(rank) if any(view.shape[i] > 1 for view in views)]
+    wide = [i for i in range(len(letters)) if any(view.shape[i] > 1 for view in views)]
     if any(letters[i] is None for i in wide):
         full = completed(base, tuple(letters))
         for i in wide:
@@ -40,10 +40,35 @@ def _together(builder: Builder, views: list[View]) -> list[View]:
     return [builder.settle(view, full) for view in views]
 
 
-def _joined(builder: Builder, node: Node, kind: str, views: list[View]) -> View:
-    views = _together(builder, views)
-    draft = builder.put(kind, views)
-    return builder.read(draft, views[0].order, builder.shape(node))
+def joined(
+    builder: Builder, kind: str, views: Sequence[View], shape: Sequence[int], suffix: str = ""
+) -> View:
+    """A layer of several inputs that broadcasts them to a shape.
+
+    Of more than three axes, those are joined along which the same inputs vary; they are brought
+    beside each other if need be.
+    """
+    rank = len(shape)
+    views = [replace(view, shape=(1,) * (rank - len(view.shape)) + view.shape) for view in views]
+    whole = tuple(max(sizes) for sizes in zip(*(view.shape for view in views)))
+    marks = [tuple(view.shape[axis] > 1 for view in views) for axis in range(rank)]
+    order = list(range(rank))
+    if sum(n > 1 for n in whole) > 3:
+        if len(joined_axes(whole, marks)) > 3:
+            order.sort(key=lambda axis: marks[axis], reverse=True)
+            views = [builder.transposed(view, order) for view in views]
+            whole, marks = tuple(whole[axis] for axis in order), [marks[axis] for axis in order]
+        groups = joined_axes(whole, marks)
+        views = [replace(view, shape=tuple(group_sizes(view.shape, groups))) for view in views]
+    settled = _together(builder, views)
+    draft = builder.put(kind, settled, suffix=suffix)
+    made = builder.read(draft, settled[0].order, whole)
+    back = [order.index(axis) for axis in range(rank)]
+    return replace(builder.transposed(made, back) if back != order else made, shape=tuple(shape))
+
+
+def _joined(builder: Builder, node: Node, kind: str, views: Sequence[View]) -> View:
+    return joined(builder, kind, views, builder.shape(node))
 
 
 def _views(builder: Builder, node: Node) -> list[View]:
@@ -62,16 +87,20 @@ def multiply(builder: Builder, node: Node) -> View:
     return _joined(builder, node, "multiply", views)
 
 
-def _times(builder: Builder, view: View, number: float, suffix: str = "") -> View:
-    channels = view.sizes[0]
-    arrays = {"weight": np.full(channels, number), "bias": np.zeros(channels)}
-    return builder.on(view, "affine", arrays, suffix=suffix)
+def extreme(kind: str) -> Operator:
+    """Max or Min of several."""
+
+    def function(builder: Builder, node: Node) -> View:
+        views = _views(builder, node)
+        return views[0] if len(views) == 1 else _joined(builder, node, kind, views)
+
+    return function
 
 
 def subtract(builder: Builder, node: Node) -> View:
     """a + (-1) b."""
     first, second = builder.view(node, 0), builder.view(node, 1)
-    return _joined(builder, node, "add", [first, _times(builder, second, -1.0, "minus")])
+    return _joined(builder, node, "add", [first, times(builder, second, -1.0, suffix="minus")])
 
 
 def divide(builder: Builder, node: Node) -> View:
@@ -81,7 +110,7 @@ def divide(builder: Builder, node: Node) -> View:
         number = builder.graph.scalar(node.input(0))
         if number is None:
             raise CannotImportError("it divides an array of constants")
-        return _times(builder, second, number)
+        return times(builder, second, number)
     return _joined(builder, node, "multiply", [builder.view(node, 0), second])
 
 
@@ -91,27 +120,43 @@ def mean(builder: Builder, node: Node) -> View:
         return views[0]
     total = _joined(builder, node, "add", views)
     builder.drafts[total.draft].suffix = "sum"
-    return _times(builder, total, 1 / len(views))
+    return times(builder, total, 1 / len(views))
 
 
 def concat(builder: Builder, node: Node) -> View:
     views = _views(builder, node)
     if len(views) == 1:
         return views[0]
-    rank = len(views[0].shape)
-    axis = int(node.attributes["axis"]) % rank
+    axis = int(node.attributes["axis"]) % len(views[0].shape)
+    return replace(joined_along(builder, views, axis), shape=builder.shape(node))
+
+
+def joined_along(builder: Builder, views: list[View], axis: int) -> View:
+    """Values one after another along an axis."""
+    shape = list(views[0].shape)
+    shape[axis] = sum(view.shape[axis] for view in views)
+    letters = _letters_along(views, axis)
+    if letters is None:
+        groups = joined_axes(shape, [i > axis for i in range(len(shape))], [axis])
+        views = [replace(view, shape=tuple(group_sizes(view.shape, groups))) for view in views]
+        axis = groups.index([axis])
+        letters = _letters_along(views, axis)
+    assert letters is not None  # of three axes at most
+    settled = [builder.settle(view, tuple(letters)) for view in views]
+    draft = builder.put("concat", settled, axis=letters[axis])
+    return builder.read(draft, settled[0].order, shape)
+
+
+def _letters_along(views: Sequence[View], axis: int) -> list[str | None] | None:
+    """Letters of the axes of values that are joined along one; None if they are too many."""
     base = max(views, key=lambda view: sum(n > 1 for n in view.shape))
     found = base.letters or default_letters(base.shape)
     if found is None:
-        raise CannotImportError(f"its input has more than three axes: {base.shape}")
+        return None
     letters = list(found)
     if letters[axis] is None:
-        letters[axis] = completed(base, tuple(letters))[axis]
+        letters[axis] = completed(base, found)[axis]
     if letters[axis] is None:
-        free = [letter for letter in "CHW" if letter not in letters]
-        if not free:
-            raise CannotImportError(f"it joins arrays {base.shape} along axis {axis}")
-        letters[axis] = free[0]
-    settled = [builder.settle(view, tuple(letters)) for view in views]
-    draft = builder.put("concat", settled, axis=letters[axis])
-    return builder.read(draft, settled[0].order, builder.shape(node))
+        letters[axis] = next((letter for letter in "CHW" if letter not in letters), None)
+    wide = [i for i in range(len(letters)) if any(view.shape[i] > 1 for view in views)]
+    return None if any(letters[i] is None for i in [*wide, axis]) else letters

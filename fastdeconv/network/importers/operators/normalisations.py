@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from ..building import Builder, CannotImportError
 from ..graph import Node
 from ..views import View, completed
-from .activations import plain
+from .scaling import plain, scaled_by
 from .windows import over_window
 
 __all__ = ["batch_norm", "group_norm", "group_normalization", "instance_norm",
@@ -22,36 +23,24 @@ def batch_norm(builder: Builder, node: Node) -> View:
         raise CannotImportError(
             "it is a batch norm in training; export the network after module.eval()"
         )
-    view, letters = builder.letters(builder.view(node, 0))
-    place = 1 if len(view.shape) > 1 else 0
-    axis = completed(view, letters)[place]
+    view = builder.view(node, 0)
+    shape, place = view.shape, 1 if len(view.shape) > 1 else 0
+    view, groups = builder.grouped(view, [i > place for i in range(len(shape))], [place])
+    view, letters = builder.letters(view)
+    axis = completed(view, letters)[groups.index([place])]
     if axis is None:
-        raise CannotImportError(f"its input {view.shape} has no axis for channels")
+        raise CannotImportError(f"its input {shape} has no axis for channels")
     names = ("weight", "bias", "running_mean", "running_var")
     arrays = {name: builder.needed(node, i) for i, name in enumerate(names, start=1)}
-    return builder.on(view, "batch_norm2d", arrays, axis=axis,
+    made = builder.on(view, "batch_norm2d", arrays, axis=axis,
                       eps=plain(node.attributes.get("epsilon", 1e-5)))
+    return replace(made, shape=shape)
 
 
 def scale_shift(builder: Builder, node: Node) -> View:
-    view = builder.view(node, 0)
-    rank = len(view.shape)
-    given = [builder.needed(node, place) for place in (1, 2)]
-    full = [array.reshape((1,) * (rank - array.ndim) + array.shape) for array in given]
-    varying = sorted({axis for array in full for axis, n in enumerate(array.shape) if n > 1})
-    if len(varying) > 1:
-        raise CannotImportError(
-            f"its constants vary along more than one axis: {full[0].shape} and {full[1].shape}"
-        )
-    if not varying:
-        if float(full[0].reshape(-1)[0]) == 1 and float(full[1].reshape(-1)[0]) == 0:
-            return view
-        axis, count = "C", view.sizes[0]
-    else:
-        view, letters = builder.letters(view)
-        axis, count = str(letters[varying[0]]), view.shape[varying[0]]
-    scale, shift = (np.broadcast_to(array.reshape(-1), (count,)) for array in full)
-    return builder.on(view, "affine", {"weight": scale, "bias": shift}, axis=axis)
+    return scaled_by(
+        builder, builder.view(node, 0), builder.needed(node, 1), builder.needed(node, 2)
+    )
 
 
 def instance_norm(builder: Builder, node: Node) -> View:
@@ -101,22 +90,28 @@ def standardise(builder: Builder, node: Node) -> View:
 
 def _standardised(builder: Builder, node: Node, axes: list[int], eps: float) -> View:
     """Layer normalisation over axes of the file's array."""
-    view, letters = builder.letters(builder.view(node, 0))
+    view = builder.view(node, 0)
+    scale, shift = builder.floats(node, 1), builder.floats(node, 2)
+    shape, own = view.shape, axes
+    if axes == list(range(axes[0], axes[-1] + 1)):
+        view, groups = builder.grouped(view, [i in axes for i in range(len(shape))])
+        axes = [i for i, group in enumerate(groups) if group[0] in axes]
+    view, letters = builder.letters(view)
     named = [axis for axis in axes if letters[axis]]
     if not named:
         raise CannotImportError("it normalises single values")
-    scale, shift = builder.floats(node, 1), builder.floats(node, 2)
     arrays: dict[str, Any] = {}
     if scale is not None:
-        full = [view.shape[axis] for axis in axes]
+        full = [shape[axis] for axis in own]
         shift = np.zeros_like(scale) if shift is None else shift
         kept = [view.shape[axis] for axis in named]
         order = sorted(range(len(named)), key=lambda i: "CHW".index(str(letters[named[i]])))
         for key, array in (("weight", scale), ("bias", shift)):
             arrays[key] = np.broadcast_to(array, full).reshape(kept).transpose(order)
     text = "".join(letter for letter in "CHW" if letter in [letters[axis] for axis in named])
-    return builder.on(view, "layer_norm", arrays, axes=text, eps=plain(eps),
+    made = builder.on(view, "layer_norm", arrays, axes=text, eps=plain(eps),
                       affine=scale is not None)
+    return replace(made, shape=shape)
 
 
 def local_response_norm(builder: Builder, node: Node) -> View:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
-
 from ..building import Builder, CannotImportError
 from ..graph import Node
 from ..views import View
+from .scaling import times
 from .windows import over_window, window
 
-__all__ = ["average_pool", "global_average_pool", "global_max_pool", "max_pool", "reduce_l2",
-           "reduce_max", "reduce_mean", "reduce_sum"]
+__all__ = [
+    "average_pool", "global_average_pool", "global_max_pool", "max_pool", "reduce_l1", "reduce_l2",
+    "reduce_log_sum", "reduce_log_sum_exp", "reduce_max", "reduce_mean", "reduce_min", "reduce_sum",
+    "reduce_sum_square", "summed",
+]
 
 
 def _pool(builder: Builder, node: Node, kind: str, **more: Any) -> View:
@@ -60,6 +62,9 @@ def _reduced(
     builder: Builder, view: View, axes: list[int], kind: str
 ) -> tuple[View, tuple[str, ...]]:
     """The view with one value along some axes, and the letters of those."""
+    marks = [axis in axes for axis in range(len(view.shape))]
+    view, groups = builder.grouped(view, marks)
+    axes = [i for i, group in enumerate(groups) if any(marks[axis] for axis in group)]
     view, letters = builder.letters(view)
     gone = tuple(sorted(str(letters[axis]) for axis in axes if letters[axis]))
     shape = [1 if axis in axes else n for axis, n in enumerate(view.shape)]
@@ -102,36 +107,61 @@ def global_max_pool(builder: Builder, node: Node) -> View:
     return _global(builder, node, "reduce_max")
 
 
-def _times(builder: Builder, view: View, number: float) -> View:
-    channels = view.sizes[0]
-    arrays = {"weight": np.full(channels, number), "bias": np.zeros(channels)}
-    return builder.on(view, "affine", arrays)
-
-
-def _sum(builder: Builder, view: View, axes: list[int]) -> View:
+def summed(builder: Builder, view: View, axes: list[int], suffix: str = "") -> View:
+    """The sum over some axes, which are kept with size 1."""
     count = math.prod(view.shape[axis] for axis in axes)
+    shape = tuple(1 if axis in axes else n for axis, n in enumerate(view.shape))
     made, gone = _reduced(builder, view, axes, "reduce_mean")
-    if not gone:
-        return made
-    builder.drafts[made.draft].suffix = "mean"
-    made = _times(builder, made, float(count))
-    builder.drafts[made.draft].sized = True
-    return made
+    if gone:
+        builder.drafts[made.draft].suffix = "mean"
+        made = times(builder, made, float(count), suffix=suffix)
+        builder.drafts[made.draft].sized = True
+    return View(made.draft, made.sizes, made.order, shape)
 
 
-def reduce_sum(builder: Builder, node: Node) -> View:
+def _of_sum(builder: Builder, node: Node, before: str = "", after: str = "") -> View:
+    """A function of the sum of a function of the values."""
     view = builder.view(node, 0)
-    made = _sum(builder, view, _axes(builder, node, len(view.shape)))
+    axes = _axes(builder, node, len(view.shape))
+    if before:
+        view = builder.on(view, before, suffix=before)
+    made = summed(builder, view, axes, "sum" if after else "")
+    if after:
+        made = builder.on(made, after)
     return View(made.draft, made.sizes, made.order, builder.shape(node))
 
 
+def reduce_sum(builder: Builder, node: Node) -> View:
+    return _of_sum(builder, node)
+
+
+def reduce_l1(builder: Builder, node: Node) -> View:
+    return _of_sum(builder, node, "abs")
+
+
 def reduce_l2(builder: Builder, node: Node) -> View:
-    """The square root of the sum of squares."""
+    return _of_sum(builder, node, "square", "sqrt")
+
+
+def reduce_sum_square(builder: Builder, node: Node) -> View:
+    return _of_sum(builder, node, "square")
+
+
+def reduce_log_sum(builder: Builder, node: Node) -> View:
+    return _of_sum(builder, node, "", "log")
+
+
+def reduce_log_sum_exp(builder: Builder, node: Node) -> View:
+    return _of_sum(builder, node, "exp", "log")
+
+
+def reduce_min(builder: Builder, node: Node) -> View:
+    """-max(-x)."""
     view = builder.view(node, 0)
     axes = _axes(builder, node, len(view.shape))
-    squares = builder.on(view, "square", suffix="square")
-    made = _sum(builder, squares, axes)
-    if builder.drafts[made.draft].kind == "affine":
-        builder.drafts[made.draft].suffix = "sum"
-    made = builder.on(made, "sqrt")
+    minus = times(builder, view, -1.0, suffix="minus")
+    made, gone = _reduced(builder, minus, axes, "reduce_max")
+    if gone:
+        builder.drafts[made.draft].suffix = "max"
+    made = times(builder, made, -1.0)
     return View(made.draft, made.sizes, made.order, builder.shape(node))

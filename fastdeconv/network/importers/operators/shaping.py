@@ -1,19 +1,39 @@
-"""Operators that move values and change none."""
+"""Operators that move, repeat and enlarge without learned numbers."""
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from dataclasses import replace
+from typing import Any
 
 from ..building import Builder, CannotImportError
 from ..graph import Node
 from ..views import View, completed
+from .combining import joined_along
+from .selecting import taken
 
-__all__ = ["expand", "gather", "pad", "reshape", "resize", "slices", "split", "transpose"]
+__all__ = [
+    "adaptive_pool", "cast", "expand", "expanded", "pad", "reshape", "resize", "tile", "transpose",
+]
+
+# ONNX's words for how to pad, and ours, which are PyTorch's.
+_PADS = {"constant": "constant", "reflect": "reflect", "edge": "replicate", "wrap": "circular"}
+
+
+_FLOAT = 1
 
 
 def reshape(builder: Builder, node: Node) -> View:
     """Reshape, Flatten, Squeeze, Unsqueeze: the same values in the same order."""
     return replace(builder.view(node, 0), shape=builder.shape(node))
+
+
+def cast(builder: Builder, node: Node) -> View:
+    if node.attributes.get("to", _FLOAT) != _FLOAT:
+        raise CannotImportError(
+            "it makes whole numbers or truth values, through which nothing goes back"
+        )
+    return reshape(builder, node)
 
 
 def transpose(builder: Builder, node: Node) -> View:
@@ -22,68 +42,37 @@ def transpose(builder: Builder, node: Node) -> View:
     return builder.transposed(view, [int(axis) for axis in order])
 
 
-def _sliced(builder: Builder, view: View, axis: int, taken: slice, suffix: str = "") -> View:
-    """Some places along an axis."""
-    n = view.shape[axis]
-    places = range(*taken.indices(n))
-    if len(places) == n and places.step == 1:
-        return view
-    if places.step < 1:
-        raise CannotImportError("it turns an axis round")
-    view, letters = builder.letters(view)
-    shape = [len(places) if i == axis else size for i, size in enumerate(view.shape)]
-    to_the_end = places.stop >= n
-    draft = builder.put(
-        "slice", view, suffix=suffix, axis=str(letters[axis]), start=places.start,
-        stop=None if to_the_end else places.stop, step=places.step,
-    )
-    return builder.read(draft, view.order, shape)
-
-
-def slices(builder: Builder, node: Node) -> View:
-    view = builder.view(node, 0)
+def _on_planes(
+    builder: Builder, view: View, axes: Collection[int], what: str
+) -> tuple[View, dict[int, str]]:
+    """The view with some of its axes as rows and columns, and the letter of each."""
     rank = len(view.shape)
-    starts, ends = builder.ints(node, "starts", 1), builder.ints(node, "ends", 2)
-    if starts is None or ends is None:
-        raise CannotImportError("its starts or ends are missing")
-    axes = builder.ints(node, "axes", 3) or list(range(len(starts)))
-    steps = builder.ints(node, "steps", 4) or [1] * len(starts)
-    parts = []
-    for start, end, axis, step in zip(starts, ends, axes, steps):
-        n = view.shape[axis % rank]
-        stop = None if end >= n else max(end, -n)
-        if len(range(*slice(start, stop, step).indices(n))) < n or step < 0:
-            parts.append((axis % rank, slice(start, stop, step)))
-    for count, (axis, taken) in enumerate(parts, start=1):
-        view = _sliced(builder, view, axis, taken, "" if count == len(parts) else "slice")
-    return view
+    if len(axes) > 2:
+        raise CannotImportError(f"it {what} {len(axes)} axes, and a layer does so along two")
+    view, groups = builder.grouped(view, [i in axes for i in range(rank)], sorted(axes))
+    own = {axis: groups.index([axis]) for axis in axes}
+    view, found = builder.letters(view)
+    letters = list(completed(view, found))
+    if any(letters[place] in (None, "C") for place in own.values()):
+        # Rows and columns are those; the others get what is left, if they need it.
+        named = dict(zip(sorted(own.values()), "HW" if len(own) == 2 else "W"))
+        free = [letter for letter in "CHW" if letter not in named.values()]
+        letters = [named.get(place) for place in range(len(letters))]
+        for place, n in enumerate(view.shape):
+            if letters[place] is None and n > 1:
+                if not free:
+                    raise CannotImportError(f"its input has more than three axes: {view.shape}")
+                letters[place] = free.pop(0)
+        view = builder.settle(view, tuple(letters))
+    else:
+        view = builder.settle(view, tuple(letters))
+    return view, {axis: str(letters[place]) for axis, place in own.items()}
 
 
-def gather(builder: Builder, node: Node) -> View:
-    """Some places along an axis that follow each other at equal distances."""
-    view = builder.view(node, 0)
-    axis = int(node.attributes.get("axis", 0)) % len(view.shape)
-    array = builder.constant(node, 1)
-    n = view.shape[axis]
-    places = [] if array is None or array.ndim > 1 else [int(i) % n for i in array.reshape(-1)]
-    if not places:
-        raise CannotImportError("it picks places that are not a list of numbers")
-    step = places[1] - places[0] if len(places) > 1 else 1
-    if step < 1 or places != list(range(places[0], places[-1] + 1, step)):
-        raise CannotImportError("it picks places that are not at equal distances")
-    view = _sliced(builder, view, axis, slice(places[0], places[-1] + 1, step))
-    return replace(view, shape=builder.shape(node))
-
-
-def split(builder: Builder, node: Node) -> list[View]:
-    view = builder.view(node, 0)
-    axis = int(node.attributes.get("axis", 0)) % len(view.shape)
-    views, start = [], 0
-    for place in range(len(node.outputs)):
-        size = builder.shape(node, place)[axis]
-        views.append(_sliced(builder, view, axis, slice(start, start + size)))
-        start += size
-    return views
+def _put(
+    builder: Builder, kind: str, view: View, shape: Sequence[int], **parameters: Any
+) -> View:
+    return builder.read(builder.put(kind, view, **parameters), view.order, shape)
 
 
 def pad(builder: Builder, node: Node) -> View:
@@ -96,31 +85,28 @@ def pad(builder: Builder, node: Node) -> View:
         raise CannotImportError("its pads are not two for each axis")
     value = builder.floats(node, 2)
     given = node.attributes.get("value", 0.0) if value is None else value.reshape(-1)[0]
-    number = float(given)
     before, after = [0] * rank, [0] * rank
     for i, axis in enumerate(axes):
         before[axis % rank], after[axis % rank] = pads[i], pads[len(axes) + i]
     for axis in range(rank):
         if before[axis] < 0 or after[axis] < 0:
             start, stop = max(0, -before[axis]), view.shape[axis] - max(0, -after[axis])
-            view = _sliced(builder, view, axis, slice(start, stop), "crop")
-    wide = [axis for axis in range(rank) if max(before[axis], after[axis]) > 0]
-    if not wide:
+            view = taken(builder, view, axis, slice(start, stop), "crop")
+    sides = {
+        axis: (max(0, before[axis]), max(0, after[axis])) for axis in range(rank)
+        if max(before[axis], after[axis]) > 0
+    }
+    if not sides:
         return _as_main(builder, view, node)
+    if mode not in _PADS:
+        raise CannotImportError(f"it pads by {mode}")
+    view, letters = _on_planes(builder, view, sides, "pads")
+    named = {letter: sides[axis] for axis, letter in letters.items()}
+    more: dict[str, Any] = {"value": float(given)}
     if mode != "constant":
-        raise CannotImportError(f"it pads by {mode}, and only padding with a number is a layer")
-    view, found = builder.letters(view)
-    letters = completed(view, found)
-    sides = {letter: (0, 0) for letter in "CHW"}
-    for axis in wide:
-        if letters[axis] is None:
-            raise CannotImportError("it pads the batch")
-        sides[str(letters[axis])] = max(0, before[axis]), max(0, after[axis])
-    if any(sides["C"]):
-        raise CannotImportError("it pads channels")
-    view = builder.settle(view, letters)
-    draft = builder.put("pad", view, padding=(sides["H"], sides["W"]), value=number)
-    return builder.read(draft, view.order, builder.shape(node))
+        more = {"mode": _PADS[mode]}
+    padding = named.get("H", (0, 0)), named.get("W", (0, 0))
+    return _put(builder, "pad", view, builder.shape(node), padding=padding, **more)
 
 
 def _as_main(builder: Builder, view: View, node: Node) -> View:
@@ -131,52 +117,91 @@ def _as_main(builder: Builder, view: View, node: Node) -> View:
 
 
 def resize(builder: Builder, node: Node) -> View:
-    """Every value repeated a whole number of times."""
     given = node.attributes
     mode = given.get("mode", "nearest")
-    if mode != "nearest":
-        raise CannotImportError(f"it enlarges by {mode} interpolation; only nearest is a layer")
-    view, found = builder.letters(builder.view(node, 0))
-    letters = completed(view, found)
-    shape = builder.shape(node)
-    scales = {letter: 1 for letter in "CHW"}
-    for axis, (n, larger) in enumerate(zip(view.shape, shape)):
-        if larger == n:
-            continue
-        if larger % n or letters[axis] in (None, "C"):
-            raise CannotImportError(f"it makes {shape} of {view.shape}, no whole number of times")
-        scales[str(letters[axis])] = larger // n
-    if node.op == "Resize":
-        place = given.get("coordinate_transformation_mode", "half_pixel")
-        rounding = given.get("nearest_mode", "round_prefer_floor")
-        fits = (place == "asymmetric" and rounding == "floor") or (
-            place in ("half_pixel", "pytorch_half_pixel", "half_pixel_symmetric")
-            and rounding.startswith("round_prefer")
-        )
-        if not fits and scales != {"C": 1, "H": 1, "W": 1}:
-            raise CannotImportError(f"it enlarges with places {place!r} and rounding {rounding!r}")
-    if scales["H"] == scales["W"] == 1:
+    if mode not in ("nearest", "linear"):
+        raise CannotImportError(f"it resizes by {mode} interpolation; only nearest and linear are "
+                                "layers")
+    if given.get("antialias", 0):
+        raise CannotImportError("it smooths before it resizes (antialias)")
+    view, shape = builder.view(node, 0), builder.shape(node)
+    changed = [axis for axis, (n, m) in enumerate(zip(view.shape, shape)) if n != m]
+    if not changed:
         return view
-    view = builder.settle(view, letters)
-    draft = builder.put("upsample", view, scale=(scales["H"], scales["W"]))
-    return builder.read(draft, view.order, shape)
+    before = [view.shape[axis] for axis in changed]
+    after = [shape[axis] for axis in changed]
+    whole = all(m % n == 0 for n, m in zip(before, after))
+    more = _resizing(node, mode, whole)
+    view, letters = _on_planes(builder, view, changed, "resizes")
+    if whole:
+        times = {letters[axis]: m // n for axis, n, m in zip(changed, before, after)}
+        return _put(builder, "upsample", view, shape,
+                    scale=(times.get("H", 1), times.get("W", 1)), **more)
+    sizes = {letters[axis]: m for axis, m in zip(changed, after)}
+    size = sizes.get("H", view.size("H")), sizes.get("W", view.size("W"))
+    return _put(builder, "upsample", view, shape, size=size, **more)
+
+
+def _resizing(node: Node, mode: str, whole: bool) -> dict[str, Any]:
+    """The mode of an upsample layer; `whole`: every value a whole number of times."""
+    given = node.attributes
+    usual = "half_pixel" if node.op == "Resize" else "asymmetric"
+    place = given.get("coordinate_transformation_mode", usual)
+    half = ("half_pixel", "pytorch_half_pixel", "half_pixel_symmetric")
+    if mode == "linear":
+        if place == "align_corners":
+            return {"mode": "bilinear", "align_corners": True}
+        if place not in half:
+            raise CannotImportError(f"it interpolates with places {place!r}")
+        return {"mode": "bilinear"}
+    rounding = given.get("nearest_mode", "round_prefer_floor")
+    if node.op == "Upsample" or (place == "asymmetric" and rounding == "floor"):
+        return {}
+    # In the middle of a place, and rounded to the nearest, is the same for whole numbers.
+    if whole and place in half and rounding.startswith("round_prefer"):
+        return {}
+    raise CannotImportError(f"it resizes with places {place!r} and rounding {rounding!r}")
+
+
+def adaptive_pool(builder: Builder, node: Node) -> View:
+    sizes = node.attributes["sizes"]
+    view = builder.view(node, 0)
+    view, letters = _on_planes(builder, view, list(sizes), "pools")
+    wanted = {letters[axis]: n for axis, n in sizes.items()}
+    return _put(builder, f"adaptive_{node.attributes['kind']}_pool2d", view, builder.shape(node),
+                output_size=(wanted.get("H"), wanted.get("W")))
 
 
 def expand(builder: Builder, node: Node) -> View:
-    """One value repeated along rows or columns."""
-    view, shape = builder.view(node, 0), builder.shape(node)
+    return expanded(builder, builder.view(node, 0), builder.shape(node))
+
+
+def expanded(builder: Builder, view: View, shape: Sequence[int], suffix: str = "") -> View:
+    """Axes of size 1 repeated."""
     view = replace(view, shape=(1,) * (len(shape) - len(view.shape)) + view.shape)
-    if view.shape == shape:
-        return view
-    view, found = builder.letters(view)
-    letters = completed(view, found)
-    scales = {letter: 1 for letter in "CHW"}
-    for axis, (n, larger) in enumerate(zip(view.shape, shape)):
-        if larger != n:
-            if letters[axis] in (None, "C"):
-                raise CannotImportError("it repeats channels or the batch")
-            scales[str(letters[axis])] = larger
-    view = builder.settle(view, letters)
-    draft = builder.put("upsample", view, scale=(scales["H"], scales["W"]))
-    builder.drafts[draft].sized = True
-    return builder.read(draft, view.order, shape)
+    longer = [axis for axis, (n, m) in enumerate(zip(view.shape, shape)) if n != m]
+    while longer:
+        some, longer = longer[-2:], longer[:-2]
+        rank = len(shape)
+        view, letters = _on_planes(builder, view, some, "repeats")
+        times = {letters[axis]: shape[axis] for axis in some}
+        now = [shape[i] if i in some or i not in longer else 1 for i in range(rank)]
+        view = _put(builder, "upsample", view, now, suffix=suffix or ("repeat" if longer else ""),
+                    scale=(times.get("H", 1), times.get("W", 1)))
+        builder.drafts[view.draft].sized = True
+    return view
+
+
+def tile(builder: Builder, node: Node) -> View:
+    """The whole repeated along axes, one after the other."""
+    view, times = builder.view(node, 0), builder.ints(node, "repeats", 1)
+    if times is None or len(times) != len(view.shape):
+        raise CannotImportError("its repeats are not one for each axis")
+    shape = builder.shape(node)
+    ones = tuple(m if n == 1 else n for n, m in zip(view.shape, shape))
+    view = expanded(builder, view, ones)
+    for axis, count in enumerate(times):
+        if view.shape[axis] != shape[axis]:
+            view = joined_along(builder, [view] * count, axis)
+            builder.drafts[view.draft].sized = True
+    return view

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +13,7 @@ from ..building import Builder, CannotImportError
 from ..graph import Node
 from ..views import Letters, View
 
-__all__ = ["conv", "conv_transpose", "gemm", "linear", "matmul", "over_window", "window"]
+__all__ = ["conv", "conv_transpose", "dense", "gemm", "linear", "over_window", "window"]
 
 _PLANES: dict[int, Letters] = {3: (None, "C", "W"), 4: (None, "C", "H", "W")}
 
@@ -138,41 +139,15 @@ def gemm(builder: Builder, node: Node) -> View:
     bias = builder.floats(node, 2)
     if bias is not None:
         bias = bias * np.float32(given.get("beta", 1.0))
-    return _dense(builder, view, weight, bias)
+    return dense(builder, view, weight, bias)
 
 
 def linear(builder: Builder, node: Node) -> View:
     matrix = builder.needed(node, 1)
-    return _dense(builder, builder.view(node, 0), matrix.T, builder.floats(node, 2))
+    return dense(builder, builder.view(node, 0), matrix.T, builder.floats(node, 2))
 
 
-def matmul(builder: Builder, node: Node) -> View:
-    if node.input(0) in builder.graph.constants:
-        return _from_the_left(builder, node)
-    view = builder.view(node, 0)
-    if node.input(1) in builder.views:
-        raise CannotImportError("it multiplies two computed matrices, as attention does")
-    matrix = builder.needed(node, 1)
-    if matrix.ndim > 2 and matrix.size == matrix.shape[-1] * matrix.shape[-2]:
-        matrix = matrix.reshape(matrix.shape[-2:])
-    if matrix.ndim != 2:
-        raise CannotImportError(f"its matrix has the shape {matrix.shape}, wanted two axes")
-    made = _dense(builder, view, matrix.T, None)
-    return replace(made, shape=builder.shape(node))
-
-
-def _from_the_left(builder: Builder, node: Node) -> View:
-    """A constant matrix times a value: over the last axis but one."""
-    view, matrix = builder.view(node, 1), builder.needed(node, 0)
-    rank = len(view.shape)
-    if rank < 2 or matrix.ndim != 2:
-        raise CannotImportError(f"it multiplies {matrix.shape} by {view.shape}")
-    swapped = [*range(rank - 2), rank - 1, rank - 2]
-    made = _dense(builder, builder.transposed(view, swapped), matrix, None)
-    return builder.transposed(made, swapped)
-
-
-def _dense(
+def dense(
     builder: Builder, view: View, weight: NDArray[Any], bias: NDArray[Any] | None
 ) -> View:
     """A matrix (out, in) over the last axis: a linear layer or, at many places, a 1 x 1 conv."""
@@ -183,6 +158,8 @@ def _dense(
             raise CannotImportError(f"it adds {bias.shape} numbers, wanted {len(weight)}")
         bias = np.broadcast_to(bias.reshape(-1), (len(weight),))
     shape = (*view.shape[:-1], len(weight))
+    if sum(n > 1 for n in view.shape[:-1]) > 2:
+        view = replace(view, shape=(math.prod(view.shape[:-1]), view.shape[-1]))
     others = [i for i, n in enumerate(view.shape[:-1]) if n > 1]
     arrays = {"weight": weight} if bias is None else {"weight": weight, "bias": bias}
     if not others:
@@ -208,8 +185,6 @@ def _flat(builder: Builder, view: View, weight: NDArray[Any]) -> tuple[View, NDA
 
 def _last_as_channels(builder: Builder, view: View, others: list[int]) -> Letters:
     """Letters with C for the last axis; the others keep theirs where they can."""
-    if len(others) > 2:
-        raise CannotImportError(f"its input has more than three axes: {view.shape}")
     have = view.letters
     letters: list[str | None] = [None] * len(view.shape)
     letters[-1] = "C"

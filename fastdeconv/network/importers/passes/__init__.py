@@ -16,6 +16,7 @@ from .activations import as_activation
 from .constants import as_linear, as_scale_shift, joined_scale_shifts, without_expand
 from .normalisations import absorbed_scale, as_group_norm, as_layer_norm
 from .padding import pad_into_window
+from .pooling import as_adaptive_pool
 
 __all__ = ["rewrite"]
 
@@ -24,7 +25,8 @@ Rule = Callable[[Graph, Node], bool]
 # Activations and normalisations hold additions and products of constants, which the second
 # round would take away from them.
 _ROUNDS: tuple[tuple[Rule, ...], ...] = (
-    (without_expand, as_activation, as_layer_norm, as_group_norm, absorbed_scale, as_linear),
+    (as_adaptive_pool, without_expand, as_activation, as_layer_norm, as_group_norm, absorbed_scale,
+     as_linear),
     (as_scale_shift, joined_scale_shifts, pad_into_window),
 )
 

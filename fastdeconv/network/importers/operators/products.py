@@ -1,0 +1,181 @@
+"""Products of two arrays along axes of their own, and sums over some: MatMul and Einsum.
+
+With a constant such a product is a linear layer or a convolution of one place, which may have
+groups. Of two computed arrays it is a `multiply` layer, with axes of size 1 repeated, and a sum.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..building import Builder, CannotImportError
+from ..graph import Node
+from ..views import View
+from .combining import joined
+from .pooling import summed
+from .scaling import scaled_by
+from .windows import dense
+
+__all__ = ["einsum", "matmul"]
+
+# Of the product of two computed arrays before it is summed up: 64 MB of float32.
+_MOST_PRODUCTS = 1 << 24
+_SPARE = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+
+def einsum(builder: Builder, node: Node) -> View:
+    equation = str(node.attributes["equation"]).replace(" ", "")
+    left, arrow, out = equation.partition("->")
+    given = left.split(",")
+    if len(given) != len(node.inputs):
+        raise CannotImportError(f"its equation {equation!r} is not for {len(node.inputs)} inputs")
+    if not arrow:
+        letters = "".join(given).replace(".", "")
+        alone = sorted(letter for letter in set(letters) if letters.count(letter) == 1)
+        out = ("..." if "..." in left else "") + "".join(alone)
+    ranks = [len(builder.graph.shapes[name]) for name in node.inputs]
+    more = max(rank - len(term.replace("...", "")) for rank, term in zip(ranks, given))
+    terms = []
+    for term, rank in zip(given, ranks):
+        spare = rank - len(term.replace("...", ""))
+        terms.append(term.replace("...", _SPARE[more - spare : more]))
+    out = out.replace("...", _SPARE[:more])
+    if any(len(term) != rank or len(set(term)) < len(term) for term, rank in zip(terms, ranks)):
+        raise CannotImportError(f"its equation {equation!r} takes a diagonal")
+    if len(terms) == 1:
+        return _of_one(builder, builder.view(node, 0), terms[0], out)
+    if len(terms) > 2:
+        raise CannotImportError("it multiplies more than two arrays")
+    return _of_two(builder, node, terms, out)
+
+
+def matmul(builder: Builder, node: Node) -> View:
+    ranks = [len(builder.graph.shapes[name]) for name in node.inputs]
+    many = _SPARE[: max(0, *(rank - 2 for rank in ranks))]
+    terms = [
+        many[len(many) - max(0, rank - 2) :] + own[-rank:]
+        for rank, own in zip(ranks, ("rk", "kc" if ranks[1] > 1 else "k"))
+    ]
+    if ranks[0] == 1:
+        terms[0] = "k"
+    out = many + "r" * (ranks[0] > 1) + "c" * (ranks[1] > 1)
+    return replace(_of_two(builder, node, terms, out), shape=builder.shape(node))
+
+
+def _of_two(builder: Builder, node: Node, terms: Sequence[str], out: str) -> View:
+    constants = [builder.graph.constants.get(name) for name in node.inputs]
+    if constants[0] is None and constants[1] is None:
+        views = [builder.view(node, place) for place in (0, 1)]
+        return _of_computed(builder, views, terms, out)
+    place = 0 if constants[0] is not None else 1
+    view, array = builder.view(node, 1 - place), builder.needed(node, place)
+    return _with_constant(builder, view, terms[1 - place], array, terms[place], out)
+
+
+def _of_one(builder: Builder, view: View, term: str, out: str) -> View:
+    """Axes summed up and put in another order."""
+    gone = [axis for axis, letter in enumerate(term) if letter not in out]
+    if gone:
+        view = summed(builder, view, gone)
+        kept = tuple(n for axis, n in enumerate(view.shape) if axis not in gone)
+        view = replace(view, shape=kept)
+    left = [letter for letter in term if letter in out]
+    return builder.transposed(view, [left.index(letter) for letter in out])
+
+
+def _with_constant(
+    builder: Builder, view: View, term: str, array: NDArray[Any], other: str, out: str
+) -> View:
+    gone = tuple(axis for axis, letter in enumerate(other) if letter not in out + term)
+    array = array.sum(gone) if gone else array
+    other = "".join(letter for letter in other if letter in out + term)
+    # Axes of size 1 of the array are repeated where the value has more.
+    sizes = dict(zip(term, view.shape))
+    dropped = [i for i, letter in enumerate(other)
+               if letter in term and array.shape[i] == 1 < sizes[letter]]
+    if any(other[i] not in out for i in dropped):
+        raise CannotImportError("it sums over an axis that one of its inputs repeats")
+    array = array.reshape([n for i, n in enumerate(array.shape) if i not in dropped])
+    other = "".join(letter for i, letter in enumerate(other) if i not in dropped)
+    both = [letter for letter in term if letter in other and letter in out]
+    summed_up = [letter for letter in term if letter in other and letter not in out]
+    rest = [letter for letter in term if letter not in other and letter in out]
+    alone = [letter for letter in term if letter not in other and letter not in out]
+    new = [letter for letter in out if letter not in term]
+    if alone:
+        view = _of_one(builder, view, term, "".join(x for x in term if x not in alone))
+        term = "".join(x for x in term if x not in alone)
+    if not summed_up and not new:
+        spread = array.transpose([other.index(letter) for letter in both])
+        full = spread.reshape([sizes[x] if x in both else 1 for x in term])
+        made = scaled_by(builder, view, full, np.zeros((), np.float32))
+        return _of_one(builder, made, term, out)
+    lengths = {**sizes, **dict(zip(other, array.shape))}
+
+    def count(letters: Sequence[str]) -> int:
+        return math.prod(lengths[letter] for letter in letters)
+
+    # Of size 1 they are no groups, and need no order of their own.
+    groups = [letter for letter in both if lengths[letter] > 1]
+    rest = [letter for letter in both if letter not in groups] + rest
+    order = [*groups, *rest, *summed_up] if not groups else [*groups, *summed_up, *rest]
+    view = builder.transposed(view, [term.index(letter) for letter in order])
+    kept = [letter for letter in other if letter in groups + new + summed_up]
+    array = array.reshape([lengths[letter] for letter in kept])
+    weight = array.transpose([kept.index(letter) for letter in [*groups, *new, *summed_up]])
+    weight = weight.reshape(count(groups) * count(new), count(summed_up))
+    if not groups:
+        view = replace(view, shape=(*(lengths[x] for x in rest), count(summed_up)))
+        view, axes = dense(builder, view, weight, None), [*rest, *new]
+    else:
+        view, axes = _grouped(builder, view, weight, count(groups), count(rest)), [
+            *groups, *new, *rest]
+    view = replace(view, shape=tuple(lengths[letter] for letter in axes))
+    return builder.transposed(view, [axes.index(letter) for letter in out])
+
+
+def _grouped(
+    builder: Builder, view: View, weight: NDArray[Any], groups: int, places: int
+) -> View:
+    """A matrix for each of several groups of channels, at all places."""
+    channels = groups * weight.shape[1]
+    view = builder.settle(replace(view, shape=(1, channels, places)), (None, "C", "W"))
+    draft = builder.put(
+        "conv2d", view, {"weight": weight[:, :, None, None]}, groups=groups, bias=False
+    )
+    return builder.read(draft, "CHW", (1, len(weight), places))
+
+
+def _of_computed(
+    builder: Builder, views: Sequence[View], terms: Sequence[str], out: str
+) -> View:
+    """The product of all pairs, summed up."""
+    lengths: dict[str, int] = {}
+    for view, term in zip(views, terms):
+        for letter, n in zip(term, view.shape):
+            lengths[letter] = max(n, lengths.get(letter, 1))
+    gone = [letter for letter in lengths if letter not in out]
+    order = [*out, *gone]
+    wide = [letter for letter in order if lengths[letter] > 1]
+    count = math.prod(lengths.values())
+    if len(wide) > 3 or count > _MOST_PRODUCTS:
+        raise CannotImportError(
+            "it multiplies two computed matrices, as attention does; that is a layer only where "
+            f"all products of their values have three axes and are at most {_MOST_PRODUCTS}, and "
+            f"here they are {' x '.join(str(lengths[letter]) for letter in order)}"
+        )
+    spread = []
+    for view, term in zip(views, terms):
+        kept = [letter for letter in order if letter in term]
+        moved = builder.transposed(view, [term.index(letter) for letter in kept])
+        sizes = dict(zip(term, view.shape))
+        spread.append(replace(moved, shape=tuple(sizes.get(letter, 1) for letter in order)))
+    shape = tuple(lengths[letter] for letter in order)
+    made = joined(builder, "multiply", spread, shape, "products" if gone else "")
+    return _of_one(builder, made, "".join(order), out)

@@ -1,0 +1,139 @@
+"""Operators that take some places of an axis, in any order, or cut axes apart."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from ..building import Builder, CannotImportError
+from ..graph import Node
+from ..views import View
+from .windows import dense
+
+__all__ = ["depth_to_space", "gather", "gather_nd", "slices", "space_to_depth", "split", "taken"]
+
+# Elements of a matrix that picks places; 16 MB.
+_MOST_ELEMENTS = 1 << 22
+
+
+def taken(builder: Builder, view: View, axis: int, places: slice, suffix: str = "") -> View:
+    """Places along an axis at equal distances."""
+    n = view.shape[axis]
+    found = range(*places.indices(n))
+    if len(found) == n and found.step == 1:
+        return view
+    if found.step < 1:
+        return picked(builder, view, axis, found)
+    shape = tuple(len(found) if i == axis else size for i, size in enumerate(view.shape))
+    view, groups = builder.grouped(view, [i > axis for i in range(len(shape))], [axis])
+    own = groups.index([axis])
+    view, letters = builder.letters(view)
+    to_the_end = found.stop >= n
+    draft = builder.put(
+        "slice", view, suffix=suffix, axis=str(letters[own]), start=found.start,
+        stop=None if to_the_end else found.stop, step=found.step,
+    )
+    return builder.read(draft, view.order, shape)
+
+
+def picked(builder: Builder, view: View, axis: int, places: Sequence[int]) -> View:
+    """Any places along an axis, by a matrix of zeros and ones."""
+    n, count = view.shape[axis], len(places)
+    if n * count > _MOST_ELEMENTS:
+        raise CannotImportError(
+            f"it picks {count} of {n} places that are not at equal distances, and the matrix that "
+            f"would do so has more than {_MOST_ELEMENTS} elements"
+        )
+    matrix = np.zeros((count, n), np.float32)
+    matrix[np.arange(count), list(places)] = 1
+    rank = len(view.shape)
+    last = [*(i for i in range(rank) if i != axis), axis]
+    made = dense(builder, builder.transposed(view, last), matrix, None)
+    return builder.transposed(made, [last.index(i) for i in range(rank)])
+
+
+def slices(builder: Builder, node: Node) -> View:
+    view = builder.view(node, 0)
+    rank = len(view.shape)
+    starts, ends = builder.ints(node, "starts", 1), builder.ints(node, "ends", 2)
+    if starts is None or ends is None:
+        raise CannotImportError("its starts or ends are missing")
+    axes = builder.ints(node, "axes", 3) or list(range(len(starts)))
+    steps = builder.ints(node, "steps", 4) or [1] * len(starts)
+    parts = []
+    for start, end, axis, step in zip(starts, ends, axes, steps):
+        n = view.shape[axis % rank]
+        stop = None if end >= n or (step < 0 and end < -n) else max(end, -n)
+        if len(range(*slice(start, stop, step).indices(n))) < n or step < 0:
+            parts.append((axis % rank, slice(start, stop, step)))
+    for count, (axis, places) in enumerate(parts, start=1):
+        view = taken(builder, view, axis, places, "" if count == len(parts) else "slice")
+    return view
+
+
+def gather(builder: Builder, node: Node) -> View:
+    view = builder.view(node, 0)
+    axis = int(node.attributes.get("axis", 0)) % len(view.shape)
+    n = view.shape[axis]
+    indices = builder.ints(node, "indices", 1) or []
+    if not all(-n <= i < n for i in indices):
+        raise CannotImportError(f"it picks places of an axis of {n} that are not there")
+    made = _places(builder, view, axis, [i % n for i in indices])
+    return replace(made, shape=builder.shape(node))
+
+
+def gather_nd(builder: Builder, node: Node) -> View:
+    """Gather along several axes that are joined."""
+    view, indices = builder.view(node, 0), builder.constant(node, 1)
+    if indices is None or node.attributes.get("batch_dims", 0):
+        raise CannotImportError("it picks other places for each of a batch")
+    depth = indices.shape[-1]
+    sizes = view.shape[:depth]
+    columns = np.moveaxis(indices, -1, 0).reshape(depth, -1).astype(np.int64)
+    if any(((column < -n) | (column >= n)).any() for column, n in zip(columns, sizes)):
+        raise CannotImportError(f"it picks places of {sizes} that are not there")
+    within = [column % n for column, n in zip(columns, sizes)]
+    places = np.ravel_multi_index(within, sizes)
+    joined = replace(view, shape=(int(np.prod(sizes)), *view.shape[depth:]))
+    return replace(_places(builder, joined, 0, places.tolist()), shape=builder.shape(node))
+
+
+def _places(builder: Builder, view: View, axis: int, places: Sequence[int]) -> View:
+    if not places:
+        raise CannotImportError("it picks no place")
+    step = places[1] - places[0] if len(places) > 1 else 1
+    if step > 0 and list(places) == list(range(places[0], places[-1] + 1, step)):
+        return taken(builder, view, axis, slice(places[0], places[-1] + 1, step))
+    return picked(builder, view, axis, places)
+
+
+def split(builder: Builder, node: Node) -> list[View]:
+    view = builder.view(node, 0)
+    axis = int(node.attributes.get("axis", 0)) % len(view.shape)
+    views, start = [], 0
+    for place in range(len(node.outputs)):
+        size = builder.shape(node, place)[axis]
+        views.append(taken(builder, view, axis, slice(start, start + size)))
+        start += size
+    return views
+
+
+def depth_to_space(builder: Builder, node: Node) -> View:
+    view, block = builder.view(node, 0), int(node.attributes["blocksize"])
+    _, c, h, w = view.shape
+    deep = c // block**2
+    if node.attributes.get("mode", "DCR") == "CRD":
+        shape, order = (deep, block, block, h, w), (0, 3, 1, 4, 2)
+    else:
+        shape, order = (block, block, deep, h, w), (2, 3, 0, 4, 1)
+    moved = builder.transposed(replace(view, shape=shape), order)
+    return replace(moved, shape=builder.shape(node))
+
+
+def space_to_depth(builder: Builder, node: Node) -> View:
+    view, block = builder.view(node, 0), int(node.attributes["blocksize"])
+    _, c, h, w = view.shape
+    apart = replace(view, shape=(c, h // block, block, w // block, block))
+    return replace(builder.transposed(apart, (2, 4, 0, 1, 3)), shape=builder.shape(node))

@@ -1,0 +1,108 @@
+"""Graphs inside nodes of an ONNX file: branches of If, bodies of Loop and Scan.
+
+Which branch runs is often decided by sizes alone, which are fixed here, so that the branch can
+take the place of its node. Loops, and what depends on values, stay as they are; such nodes
+cannot be layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
+
+from ...errors import ArchiveError, shown
+
+__all__ = ["all_graphs", "branch_nodes", "copied", "inner_graphs", "taken_by"]
+
+
+_DEEPEST = 20
+
+
+def inner_graphs(node: Any) -> Iterator[Any]:
+    """The graphs that a node holds."""
+    for attribute in node.attribute:
+        if attribute.HasField("g"):
+            yield attribute.g
+        yield from attribute.graphs
+
+
+def all_graphs(graph: Any) -> Iterator[Any]:
+    """A graph, and all that nodes hold in it and in these."""
+    waiting = [(graph, 0)]
+    while waiting:
+        one, depth = waiting.pop()
+        if depth > _DEEPEST:
+            raise ArchiveError(f"graphs lie in each other more than {_DEEPEST} deep")
+        yield one
+        for node in one.node:
+            waiting.extend((inner, depth + 1) for inner in inner_graphs(node))
+
+
+def taken_by(node: Any) -> list[str]:
+    """The values that a node takes, also by way of the graphs in it; "" for one left out."""
+    found: dict[str, None] = {}
+    for graph in inner_graphs(node):
+        own = {value.name for value in [*graph.input, *graph.initializer]}
+        used = [name for inner in graph.node for name in taken_by(inner) if name]
+        used += [value.name for value in graph.output]
+        own.update(name for inner in graph.node for name in inner.output)
+        found.update(dict.fromkeys(name for name in used if name not in own))
+    return [*node.input, *(name for name in found if name not in node.input)]
+
+
+def branch_nodes(
+    onnx: Any, node: Any, condition: bool, known: Collection[str]
+) -> tuple[list[Any], list[Any]]:
+    """The nodes and initial values of the branch of an If that runs.
+
+    Values of it whose names are in `known`, which other branches may use as well, get new ones.
+    """
+    key = "then_branch" if condition else "else_branch"
+    graph = next((a.g for a in node.attribute if a.name == key and a.HasField("g")), None)
+    if graph is None or len(graph.output) != len(node.output):
+        raise ArchiveError(f"node {shown(node.name)} (If): found no {key} that fits its outputs")
+    made = [tensor.name for tensor in graph.initializer]
+    made += [name for inner in graph.node for name in inner.output if name]
+    if len(set(made)) < len(made):
+        raise ArchiveError(f"node {shown(node.name)} (If): a value of its {key} is made twice")
+    names: dict[str, str] = {}
+    for name in made:
+        new, number = name, 0
+        while new in known or new in names.values():
+            number += 1
+            new = f"{name}#{number}"
+        names[name] = new
+    tensors = []
+    for tensor in graph.initializer:
+        tensors.append(copied(tensor))
+        tensors[-1].name = names[tensor.name]
+    nodes = [copied(inner) for inner in graph.node]
+    for inner in nodes:
+        _rename(inner, names)
+    for value, out in zip(graph.output, node.output):
+        if out:
+            copy = onnx.helper.make_node("Identity", [names.get(value.name, value.name)], [out])
+            nodes.append(copy)
+    return nodes, tensors
+
+
+def _rename(node: Any, names: Mapping[str, str]) -> None:
+    for values in (node.input, node.output):
+        new = [names.get(name, name) for name in values]
+        del values[:]
+        values.extend(new)
+    for graph in inner_graphs(node):
+        own = {value.name for value in [*graph.input, *graph.initializer]}
+        own.update(name for inner in graph.node for name in inner.output)
+        outer = {name: new for name, new in names.items() if name not in own}
+        for inner in graph.node:
+            _rename(inner, outer)
+        for value in graph.output:
+            value.name = outer.get(value.name, value.name)
+
+
+def copied(proto: Any) -> Any:
+    """A copy of a part of a model."""
+    copy = type(proto)()
+    copy.CopyFrom(proto)
+    return copy
