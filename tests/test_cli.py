@@ -549,11 +549,16 @@ def test_networks_lists_a_line_for_each_bundled_and_each_public_network():
 
     result = run("networks")
     assert result.exit_code == 0
-    lines = {line.split()[0]: line for line in result.stdout.splitlines()}
+    found = result.stdout.splitlines()
+    lines = {line.split()[0]: line for line in found if not line.startswith(" ")}
     public = {recipe.name: recipe for recipe in list_public()}
     assert list(lines) == [*fd.list_pretrained(), *public]
     for name, recipe in public.items():
         assert (recipe.install in lines[name]) != is_installed(recipe)
+        # What is not as in the package comes right below.
+        below = [*found, ""][found.index(lines[name]) + 1]
+        assert below.strip() == recipe.remark or not below.startswith(" ")
+        assert recipe.remark is None or below.startswith(" ")
 
 
 def test_the_version_is_printed():

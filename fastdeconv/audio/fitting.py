@@ -52,15 +52,15 @@ def _setting(frontend: Frontend, letter: str, size: int) -> str | None:
     if letter == "T":
         return f"frames={size}"
     if letter == "C":
-        return f"channels={size}"
+        return f"channels={size}" if isinstance(frontend.channels, int) else f"{size} channels, as a list with fields"
     if frontend.kind == "mel":
         return f"n_mels={size}"
     if frontend.kind == "cqt":
         return f"n_bins={size}"
     if frontend.kind == "filters":
         return f"filters with {size} bands"
-    if frontend.kind != "stft":
-        return None
+    if frontend.kind == "waveform":
+        return f"kind='mel', n_mels={size}"
     bins = 1 + frontend.n_fft // 2
     # One or two bins are often left out: the lowest, the highest.
     if 0 < bins - size <= 2:

@@ -420,7 +420,10 @@ def mono_samples(samples: Any, sr: float, offset: float = 0.0) -> FloatArray:
     """
     array = as_array(samples, "samples", AudioError)
     if array.ndim not in (1, 2) or (array.ndim == 2 and array.shape[0] > array.shape[1]):
-        raise AudioError(f"samples must be (n,) or (channels, n), found shape {array.shape}")
+        turned = "; transpose them" if array.ndim == 2 and array.shape[1] < array.shape[0] else ""
+        raise AudioError(
+            f"samples must be (n,) or (channels, n), found shape {array.shape}{turned}"
+        )
     if 0 in array.shape:
         raise AudioError(f"samples are empty, found shape {array.shape}")
     try:

@@ -43,7 +43,11 @@ def check_scale(scale: Any, power: float) -> ScaleLike:
         Exponent of the magnitude; the default of ``amin`` follows it.
     """
     if isinstance(scale, str):
-        as_choice("scale", scale, _SCALES)
+        if scale not in _SCALES:
+            raise ParameterError(
+                f"scale must be one of {', '.join(_SCALES)}, or a mapping with the type db or log, "
+                f"found {shown(scale)}"
+            )
         if scale == "power" and power not in (1.0, 2.0):
             raise ParameterError(
                 f"scale 'power' is |S|^2 and goes with power 1 or 2, found power {power:g}"
@@ -56,7 +60,7 @@ def check_scale(scale: Any, power: float) -> ScaleLike:
 def _typed_record(name: str, value: Any, types: tuple[str, ...]) -> dict[str, Any]:
     if not isinstance(value, Mapping):
         raise ParameterError(
-            f"{name} must be a name or a mapping with a 'type', found {shown(value)}"
+            f"{name} must be a mapping with the type {' or '.join(types)}, found {shown(value)}"
         )
     as_choice(f"{name} type", value.get("type"), types)
     return dict(value)

@@ -19,7 +19,8 @@ FILTERS = np.ones((9, 257))
     ({}, (1, 255, None), "bins=(1, 255)"), ({}, (1, None, 257), "layout='CTF'"),
     ({}, (257, 1, None), "layout='FCT'"), ({"kind": "cqt"}, (1, 60, 50), "n_bins=60, frames=50"),
     ({"kind": "filters", "filters": FILTERS}, (1, 12, None), "filters with 12 bands"),
-    ({"kind": "waveform"}, (1, 2, None), None),
+    ({"kind": "waveform"}, (1, 64, None), "kind='mel', n_mels=64"),
+    ({"kind": "mel", "channels": [{}, {}]}, (3, 128, None), "3 channels, as a list with fields"),
     ({"kind": "waveform"}, (1, 1, 59049), "frames=59049"),
     ({"kind": "mel"}, (None, 128, None), None),
 ])

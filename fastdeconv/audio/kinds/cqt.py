@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import threading
 import warnings
 from collections.abc import Iterator, Mapping
@@ -36,13 +37,15 @@ class Cqt(Kind):
         fmin = as_number("fmin", _C1_HZ if fields.fmin is None else fields.fmin, above=0)
         if fmin >= sr / 2:
             raise ParameterError(f"fmin must be below sr / 2 = {sr / 2:g}, found {fmin:g}")
-        return {
-            "fmin": fmin,
-            "n_bins": as_int("n_bins", fields.n_bins, minimum=1, maximum=_MOST_BINS),
-            "bins_per_octave": as_int(
-                "bins_per_octave", fields.bins_per_octave, minimum=1, maximum=_MOST_BINS
-            ),
-        }
+        count = as_int("n_bins", fields.n_bins, minimum=1, maximum=_MOST_BINS)
+        each = as_int("bins_per_octave", fields.bins_per_octave, minimum=1, maximum=_MOST_BINS)
+        fitting = math.ceil(each * math.log2(sr / 2 / fmin))
+        if count > fitting:
+            raise ParameterError(
+                f"n_bins must be at most {fitting}, so that all lie below sr / 2 = {sr / 2:g} Hz, "
+                f"found {count}"
+            )
+        return {"fmin": fmin, "n_bins": count, "bins_per_octave": each}
 
     def framing(self, fields: Mapping[str, Any]) -> Framing:
         # Its frames are centred, whatever those of the STFT are.

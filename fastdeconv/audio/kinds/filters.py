@@ -36,9 +36,10 @@ class Filters(Kind):
             raise ParameterError("a front end of kind 'filters' needs filters, (bands, bins)")
         array = as_array(fields.filters, "filters")
         if array.dtype.kind not in "fiu" or array.ndim != 2 or array.shape[1] != bins:
+            turned = "; transpose them" if array.shape[:1] == (bins,) and array.ndim == 2 else ""
             raise ParameterError(
                 f"filters must be real numbers of shape (bands, {bins}) with n_fft {n_fft}, "
-                f"found {array.dtype} of shape {array.shape}"
+                f"found {array.dtype} of shape {array.shape}{turned}"
             )
         if not 0 < array.size <= _MOST_VALUES:
             raise ParameterError(f"filters of shape {array.shape} are empty or too many")

@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from ...audio.clip import Clip
 from ...errors import ArchiveError, ParameterError, shown
 from ..network import Network
 from .building import Builder, Draft
@@ -15,7 +16,7 @@ from .folding import fold
 from .frontends import recognise, sample_rate
 from .graph import Graph
 from .inputs import Declared, declared_inputs, fixed_shape
-from .names import layer_names, module_aliases
+from .names import layer_names, module_aliases, module_of
 from .operators import OPERATORS
 from .passes import rewrite
 from .start import input_view
@@ -52,13 +53,21 @@ def import_model(model: Any, label: str, wishes: Wishes) -> Network:
     kept = ancestors(builder.drafts, last)
     drafts, names_kept = [builder.drafts[i] for i in kept], [names[i] for i in kept]
     layers, arrays = _records(builder.drafts, names, kept)
+    frontend, open_sizes = wishes.frontend, declared
+    if wishes.heard is not None:
+        frontend = wishes.heard.found.in_layout(start)
+        # Time may vary, whichever axis it is.
+        open_sizes = tuple(
+            "time" if letter == "T" else n
+            for letter, n in zip(wishes.heard.found.letters, start.shape)
+        )
     network = Network(
         layers, arrays,
         varying_shape(
-            layers, arrays, start, declared,
+            layers, arrays, start, open_sizes,
             fixed=graph.sized or any(draft.sized for draft in drafts),
         ),
-        frontend=wishes.frontend, classes=wishes.classes, name=wishes.name,
+        frontend=frontend, classes=wishes.classes, name=wishes.name,
         aliases=_plain_aliases(aliases, names, kept),
     )
     original = Original(model, graph.input, graph.shapes, start)
@@ -89,25 +98,33 @@ def _with_its_front_end(model: Any, label: str, wishes: Wishes, sr: float) -> Ne
     found = recognise(graph, sr, lambda x, names: values_of(original, names, x))
     network = import_model(model, label, replace(
         wishes, inputs=found.value, input_shape=graph.shapes[found.value],
-        frontend=found.frontend, witness=None,
-        heard=Heard(found.clip.x, lambda name: value_of(original, name, found.samples)),
+        frontend=None, witness=None,
+        heard=Heard(found, lambda name: value_of(original, name, found.samples)),
     ))
-    frames = network.input_shape[found.frontend.layout.index("T")]
+    frontend = network.frontend
+    assert frontend is not None
+    frames = network.input_shape[frontend.layout.index("T")]
     if frames is not None:
-        network.frontend = replace(found.frontend, frames=frames)
+        network.frontend = replace(frontend, frames=frames)
     return network
 
 
 def _heard_alike(network: Network, last: Draft, name: str, heard: Heard) -> str:
     """What a comparison from samples to the last layer gave, in words."""
     assert last.view is not None
-    off = difference(network.forward(heard.x)[name], last.view.of_layer(heard.value(last.value)))
+    assert network.frontend is not None
+    clip = Clip(heard.found.samples.ravel(), network.frontend.sr, network.frontend)
+    wanted = last.view.of_layer(heard.value(last.value))
+    off = difference(network.forward(clip.x)[name], wanted)
     if off > _HEARD_TOLERANCE:
         raise ArchiveError(
             f"from sound to {shown(name)} through the front end that was recognised, the network "
             f"differs from the model by {off:.1e} of its largest value; it is not imported"
         )
-    return f"from sound to {name} through the front end: equal to {off:.0e}"
+    told = f"from sound to {name} through the front end: equal to {off:.0e}"
+    if network.frontend.preemphasis:
+        told += " (the first sample may be emphasised in another way)"
+    return told
 
 
 def _folded(model: Any, label: str, wishes: Wishes) -> tuple[Graph, Declared | None]:
@@ -125,12 +142,11 @@ def _folded(model: Any, label: str, wishes: Wishes) -> tuple[Graph, Declared | N
         start = start or next(iter(inputs))
         shape = fixed_shape(start, inputs[start], wishes.input_shape)
         return fold(model, {start: shape}, start, label), inputs[start]
-    start = _inner_value(model, wishes.inputs)
+    start = _inner_value(model, wishes, inputs, label)
     if wishes.input_shape is not None:
         shape = fixed_shape(start, None, wishes.input_shape)
         return fold(model, {start: shape}, start, label), None
-    given = {name: fixed_shape(name, shape, None) for name, shape in inputs.items()}
-    before = fold(model, given, next(iter(given)), label)
+    before = _whole(model, inputs, label)
     if start not in before.shapes:
         raise ParameterError(
             f"the shape of {shown(start)} cannot be told; say it with input_shape"
@@ -138,19 +154,48 @@ def _folded(model: Any, label: str, wishes: Wishes) -> tuple[Graph, Declared | N
     return fold(model, {start: before.shapes[start]}, start, label), None
 
 
-def _inner_value(model: Any, name: str) -> str:
-    """The value of that name, or what the node of that name puts out."""
+def _whole(model: Any, inputs: Mapping[str, Declared | None], label: str) -> Graph:
+    given = {name: fixed_shape(name, shape, None) for name, shape in inputs.items()}
+    return fold(model, given, next(iter(given)), label)
+
+
+def _inner_value(
+    model: Any, wishes: Wishes, inputs: Mapping[str, Declared | None], label: str
+) -> str:
+    """The value of that name, or what the node or the module of that name puts out."""
+    name = wishes.inputs
+    assert name is not None
     for node in model.graph.node:
         if name in node.output:
             return name
     for node in model.graph.node:
         if node.name == name and node.output:
             return str(node.output[0])
+    if name in wishes.modules:
+        ends = _put_out(_whole(model, inputs, label), name, wishes.modules)
+        if len(ends) == 1:
+            return ends[0]
+        raise ParameterError(
+            f"inputs: the module {shown(name)} puts out {len(ends)} values"
+            f"{': ' if ends else ''}{', '.join(ends)}; wanted one"
+        )
     some = [node.output[0] for node in model.graph.node[:20] if node.output]
     raise ParameterError(
         f"inputs: the model has no input, node or value {shown(name)}; the first values are "
         f"{', '.join(some)}"
     )
+
+
+def _put_out(graph: Graph, module: str, modules: Collection[str]) -> list[str]:
+    """The values of a module that others take."""
+    def inside(node: Any) -> bool:
+        return f"{module_of(node, graph, modules)}.".startswith(f"{module}.")
+
+    taken = {name for node in graph.nodes if not inside(node) for name in node.inputs}
+    return [
+        name for node in graph.nodes if inside(node) for name in node.outputs
+        if name in taken or name in graph.outputs
+    ]
 
 
 def _records(

@@ -6,12 +6,11 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import ArchiveError, ParameterError, shown
 from .building import Builder, Draft, Lost
-from .frontends import begins_with_stft
+from .frontends import Recognised, begins_with_stft
 from .inputs import Given
 from .names import module_of
 from .verifying import Witness
@@ -25,10 +24,9 @@ class NotReachedError(ParameterError):
 
 
 class Heard(NamedTuple):
-    """A sound through the front end, and through the model."""
+    """A front end that was found in a model, and a sound through the model."""
 
-    x: NDArray[np.float32]
-    """What the network gets."""
+    found: Recognised
     value: Callable[[str], NDArray[Any]]
     """The value of that name in the model."""
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,6 +23,7 @@ from ...audio.scaling import check_scale, scaled
 from ...audio.stft import get_window
 from ...errors import AudioError, ParameterError, shown
 from .graph import Graph, Node
+from .views import Letters, View
 
 __all__ = ["Recognised", "begins_with_stft", "recognise", "sample_rate"]
 
@@ -31,6 +33,10 @@ Evaluate = Callable[[Array, Sequence[str]], list[Array]]
 
 _AGREES = 1e-3
 """Of the largest value."""
+_EXACT = 1e-4
+"""The same, where nothing but rounding is left."""
+_HOPELESS = 0.02
+"""How far values may fall where they should rise, for scales to be tried at all."""
 _DFT = 1e-4
 _LEAST_TAPS = 64
 _WINDOWS = ("hann", "hamming", "boxcar", "blackman", "bartlett", "blackmanharris")
@@ -58,11 +64,48 @@ class Recognised(NamedTuple):
 
     value: str
     """What it makes."""
+    letters: Letters
+    """Which axis of that is channel, frequency and time; None for one of a single place."""
     frontend: Frontend
     samples: Array
-    """A sound, as the model takes it ..."""
-    clip: Clip
-    """... and through the front end."""
+    """A sound, as the model takes it."""
+
+    def in_layout(self, view: View) -> Frontend:
+        """The front end for a network that reads what it makes as `view` says."""
+        sizes = dict(zip("CFT", (self.frontend.num_channels, *self._plane)))
+        order = [
+            letter for letter, n in zip(self.letters, view.shape) if letter is not None and n > 1
+        ]
+        layout = {
+            axis: letter for axis, letter in zip(
+                (axis for axis in view.order if view.size(axis) > 1), order, strict=True
+            )
+        }
+        free = [letter for letter in "CFT" if letter not in layout.values()]
+        letters = [layout[axis] if axis in layout else free.pop(0) for axis in "CHW"]
+        assert all(sizes[letter] == n for letter, n in zip(letters, view.sizes))
+        return replace(self.frontend, layout="".join(letters))
+
+    @property
+    def _plane(self) -> tuple[int, int]:
+        clip = Clip(self.samples.ravel(), self.frontend.sr, self.frontend)
+        return clip.x.shape[1], clip.x.shape[2]
+
+
+class _Fit(NamedTuple):
+    """How a model's values are made of a spectrogram."""
+
+    off: float
+    """The largest difference, of the largest value."""
+    scale: Any
+    normalize: dict[str, Any] | None
+    letters: Letters
+    value: str
+
+    @property
+    def agrees(self) -> bool:
+        """Whether it is the same; an affine that fits by chance is not."""
+        return self.off <= (_AGREES if self.normalize is None else 3 * _EXACT)
 
 
 def recognise(graph: Graph, sr: float, evaluate: Evaluate) -> Recognised:
@@ -71,41 +114,105 @@ def recognise(graph: Graph, sr: float, evaluate: Evaluate) -> Recognised:
     Raises
     ------
     ParameterError
-        If none is found, or it is none that a `Frontend` can say; tells what was tried.
+        If none is found, or it is none that a `Frontend` can say; tells what was found, and what
+        to give.
     """
     stft = _find_stft(graph)
     if stft is None:
         raise ParameterError(
             "frontend: the model has no STFT whose front end could be recognised (an STFT node, "
-            "or convolutions by windowed cosines and sines); give the whole front end"
+            f"or convolutions by windowed cosines and sines); {_what_to_give(graph)}"
         )
-    name, win_length = _named_window(stft)
-    reached = _reached(graph, stft)
+    name, win_length = _named_window(graph, stft)
+    reached = _reached(graph, stft.values)
     values = _values_up_to_learning(graph, reached)
+    if not values:
+        raise ParameterError("frontend: nothing follows the model's STFT")
     samples = _sounds(graph.shapes[graph.input])
     found = [evaluate(x, values) for x in samples]
-    filters = _filters(graph, reached, stft)
-    clips = list(_settings(stft, sr, name, win_length, filters, samples))
-    closest = np.inf
+    matrix = _filters(graph, reached, stft)
+    filters = None if matrix is None else matrix[1]
+    settings = list(_settings(graph, stft, sr, name, win_length, filters, samples))
+    gains = _gains(values, found, settings)
+    scales = list(_scales(graph, reached, gains))
+    closest: tuple[_Fit, dict[str, Any]] | None = None
     for place in reversed(range(len(values))):
         wanted = [arrays[place] for arrays in found]
-        for fields, spectrograms in clips:
-            for layout in _layouts(wanted[0].shape, spectrograms[0].shape)[:1]:
-                planes = [_as_planes(x, layout, s.shape) for x, s in zip(wanted, spectrograms)]
-                for scale in _scales(graph, reached):
-                    off, normalize = _fit(planes, spectrograms, scale, fields["power"])
-                    closest = min(closest, off)
-                    if off <= _AGREES:
-                        frontend = Frontend(
-                            **fields, scale=scale, normalize=normalize, layout=layout
-                        )
-                        clip = Clip(samples[1].ravel(), sr, frontend)
-                        return Recognised(values[place], frontend, samples[1], clip)
-    raise ParameterError(
-        f"frontend: the model has an STFT (n_fft {stft.n_fft}, hop {stft.hop}), but no power, "
-        f"scale and affine give what it computes: the closest is off by {closest:.1e} of the "
-        f"largest value, wanted {_AGREES:.0e}. Give the front end with frontend=, and begin "
-        f"behind it with inputs={values[-1]!r}"
+        best: tuple[_Fit, dict[str, Any]] | None = None
+        for fields, spectrograms in settings:
+            fit = _fitted(values[place], wanted, spectrograms, scales, fields["power"])
+            if fit is None:
+                continue
+            if best is None or _preferred(fit, best[0]):
+                best = fit, fields
+            if closest is None or fit.off < closest[0].off:
+                closest = fit, fields
+        if best is not None and best[0].agrees:
+            fit, fields = best
+            frontend = Frontend(**fields, scale=fit.scale, normalize=fit.normalize)
+            return Recognised(fit.value, fit.letters, frontend, samples[1])
+    raise ParameterError(_not_said(graph, stft, (name, win_length), matrix, closest, sr))
+
+
+def _preferred(one: _Fit, other: _Fit) -> bool:
+    """Whether a fit is better: it agrees, without an affine, or else it is closer."""
+    keys = [
+        (not fit.agrees, fit.agrees and fit.normalize is not None, fit.off)
+        for fit in (one, other)
+    ]
+    return keys[0] < keys[1]
+
+
+def _not_said(
+    graph: Graph, stft: _Stft, window: tuple[str, int], matrix: tuple[str, Array] | None,
+    closest: tuple[_Fit, dict[str, Any]] | None, sr: float,
+) -> str:
+    """What was found of a front end that none of ours is, and what to give."""
+    text = (
+        f"frontend: the model has an STFT (n_fft {stft.n_fft}, hop_length {stft.hop}, win_length "
+        f"{window[1]}, window {window[0]!r})"
+    )
+    if matrix is not None:
+        text += f" and a matrix of {matrix[1].shape[0]} bands ({shown(matrix[0])})"
+    text += ", but no power, scale, affine, padding and pre-emphasis of ours give what it computes"
+    if closest is None:
+        return f"{text}; {_what_to_give(graph, stft.values)}"
+    fit, fields = closest
+    known = {"sr": sr} | {k: v for k, v in fields.items() if k not in ("sr", "filters")}
+    known |= {"scale": fit.scale}
+    if "filters" in fields:
+        known["filters"] = _Written("MATRIX")
+    said = ", ".join(f"{key}={value!r}" for key, value in known.items())
+    return (
+        f"{text}: the closest is off by {fit.off:.1e} of the largest value of {shown(fit.value)}, "
+        f"wanted {_AGREES:.0e}. Give the front end that is nearest to your own code and begin "
+        f"behind it: inputs={fit.value!r}, frontend=Frontend({said})"
+    )
+
+
+class _Written(str):
+    """A name in a call that is written out."""
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
+def _what_to_give(graph: Graph, spectra: Sequence[str] | None = None) -> str:
+    """Where to begin behind what makes a spectrogram."""
+    if spectra is None:
+        spectra = [
+            name for node in graph.nodes if _is_framing(graph, node) for name in node.outputs
+        ]
+    behind = [
+        name for node in _reached(graph, spectra) for name in node.outputs
+        if len(graph.shapes.get(name, ())) >= 3
+    ]
+    if not behind:
+        return "give the whole front end, frontend=Frontend(...)"
+    shape = " x ".join(map(str, graph.shapes[behind[-1]]))
+    return (
+        "give the front end that your own code has, frontend=Frontend(...), and begin behind it "
+        f"with inputs={behind[-1]!r}, which is {shape}"
     )
 
 
@@ -171,7 +278,7 @@ def _of_convolutions(graph: Graph, nodes: Sequence[Node]) -> _Stft | None:
     return None
 
 
-def _named_window(stft: _Stft) -> tuple[str, int]:
+def _named_window(graph: Graph, stft: _Stft) -> tuple[str, int]:
     """The name and the length of a window, which is centred."""
     window = stft.window
     inside = np.flatnonzero(np.abs(window) > 1e-9 * np.abs(window).max())
@@ -187,16 +294,17 @@ def _named_window(stft: _Stft) -> tuple[str, int]:
         if np.abs(values - window).max() <= 1e-4 * np.abs(window).max():
             return name, length
     raise ParameterError(
-        f"frontend: the window of the model's STFT is none of {', '.join(_WINDOWS)}"
+        f"frontend: the window of the model's STFT is none of {', '.join(_WINDOWS)}; "
+        f"{_what_to_give(graph)}"
     )
 
 
 # ---- what lies behind it ----
 
 
-def _reached(graph: Graph, stft: _Stft) -> list[Node]:
-    """The nodes that work on the STFT, up to the first with a learned kernel."""
-    known, nodes = set(stft.values), list[Node]()
+def _reached(graph: Graph, values: Sequence[str]) -> list[Node]:
+    """The nodes that work on an STFT, up to the first with a learned kernel."""
+    known, nodes = set(values), list[Node]()
     for node in graph.nodes:
         if not known.intersection(node.inputs) or known.issuperset(node.outputs):
             continue
@@ -208,16 +316,15 @@ def _reached(graph: Graph, stft: _Stft) -> list[Node]:
 
 
 def _values_up_to_learning(graph: Graph, reached: Sequence[Node]) -> list[str]:
-    values = [
+    return [
         name for node in reached for name in node.outputs
         if len(graph.shapes.get(name, ())) >= 2 and np.prod(graph.shapes[name]) > 1
     ]
-    if not values:
-        raise ParameterError("frontend: nothing follows the model's STFT")
-    return values
 
 
-def _filters(graph: Graph, reached: Sequence[Node], stft: _Stft) -> Array | None:
+def _filters(
+    graph: Graph, reached: Sequence[Node], stft: _Stft
+) -> tuple[str, Array] | None:
     """The constant matrix that a MatMul multiplies the spectrum by, (bands, bins)."""
     bins = stft.n_fft // 2 + 1
     for node in reached:
@@ -227,37 +334,76 @@ def _filters(graph: Graph, reached: Sequence[Node], stft: _Stft) -> Array | None
                 continue
             plain = matrix.reshape([n for n in matrix.shape if n > 1] or [1])
             if plain.ndim == 2 and bins in plain.shape and plain.min() >= 0:
-                return plain if plain.shape[1] == bins else plain.T
+                return name, plain if plain.shape[1] == bins else plain.T
     return None
 
 
-def _scales(graph: Graph, reached: Sequence[Node]) -> Iterator[Any]:
-    """Scales to be tried, those with constants of the graph first."""
+def _scales(
+    graph: Graph, reached: Sequence[Node], gains: Sequence[float]
+) -> Iterator[Any]:
+    """Scales to be tried, those with constants of the graph first.
+
+    `gains` are those by which the spectrogram is multiplied before.
+    """
     numbers = [
-        value for node in reached for name in node.inputs
-        if (value := graph.scalar(name)) is not None and value > 0
+        _written(value) for node in reached for name in node.inputs
+        if (value := graph.scalar(name)) is not None and 0 < value < np.inf
     ]
     numbers += [
-        float(value) for node in reached
-        if isinstance(value := node.attributes.get("min"), (int, float)) and value > 0
+        _written(value) for node in reached
+        if isinstance(value := node.attributes.get("min"), (int, float)) and 0 < value < np.inf
     ]
-    small = [*dict.fromkeys(n for n in numbers if n < 0.5), *_FLOORS]
-    gains = [*dict.fromkeys(n for n in numbers if n >= 1), 1.0, 10000.0]
+    small = list(dict.fromkeys([*(n for n in numbers if n < 0.5), *_FLOORS]))
+    within = [*dict.fromkeys(n for n in numbers if n >= 1), 1.0, 10000.0]
+    tops = [*dict.fromkeys(n for n in numbers if n >= 20), *_TOP_DB]
+    logs = [
+        record for floor in small for record in (
+            {"type": "log", "floor": floor},
+            {"type": "log", "offset": floor, "floor": min(floor, 1e-10)},
+        )
+    ]
+    logs += [{**record, "gain": gain} for gain in gains for record in logs]
+    decibels = [
+        {"type": "db", "ref": 1.0, "amin": floor, "top_db": top}
+        for floor, top in itertools.product(small, (None, *dict.fromkeys(tops)))
+    ]
     yield "linear"
-    for floor in dict.fromkeys(small):
-        yield {"type": "log", "floor": floor}
-        yield {"type": "log", "offset": floor, "floor": min(floor, 1e-10)}
-    for gain in dict.fromkeys(gains):
+    # Up to an affine they are the same; the model's own constants say which it means.
+    yield from decibels + logs if {10.0, 20.0}.intersection(numbers) else logs + decibels
+    for gain in dict.fromkeys(within):
         yield {"type": "log", "gain": gain, "offset": 1.0}
-    for floor, top in itertools.product(dict.fromkeys(small[:3]), _TOP_DB):
-        yield {"type": "db", "ref": 1.0, "amin": floor, "top_db": top}
+
+
+def _written(value: float) -> float:
+    """A number of float32 as somebody wrote it, 1e-10 and not 1.000000013351432e-10."""
+    with np.errstate(over="ignore"):
+        return float(str(np.float32(value))) if np.isfinite(np.float32(value)) else value
 
 
 # ---- numbers ----
 
 
+def _gains(
+    values: Sequence[str], found: Sequence[Sequence[Array]],
+    settings: Sequence[tuple[dict[str, Any], list[Array]]],
+) -> list[float]:
+    """By what spectrograms are multiplied before their logarithm is taken."""
+    gains = []
+    for place, value in enumerate(values):
+        wanted = [arrays[place] for arrays in found]
+        for fields, spectrograms in settings:
+            fit = _fitted(value, wanted, spectrograms, ["linear"], fields["power"])
+            if fit is not None and fit.off <= _EXACT and fit.normalize is not None:
+                gains.append(fit.normalize["scale"])
+    return list(dict.fromkeys(float(f"{gain:.6g}") for gain in gains))
+
+
 def _sounds(shape: Sequence[int]) -> list[Array]:
-    """Noise, a chirp, and noise that is so soft that floors show, in the shape of the input."""
+    """Noise, a chirp, noise so soft that floors show, and one that fades until cuts show.
+
+    In the shape of the input. They begin with silence, so that it does not matter what comes
+    before the first sample.
+    """
     count = int(np.prod(shape))
     if count != max(shape):
         raise ParameterError(
@@ -265,15 +411,16 @@ def _sounds(shape: Sequence[int]) -> list[Array]:
         )
     time = np.arange(count) / count
     noise = np.random.default_rng(0).normal(0, 0.1, count)
+    noise[:2] = 0
     # Not alone: where nothing is, only the rounding of float32 would be compared.
-    chirp = 0.3 * np.sin(np.pi * 0.45 * count * time**2) + noise / 5
-    sounds = (noise, chirp, 1e-4 * noise)
+    chirp = 0.3 * np.sin(np.pi * 0.45 * count * time**2) * (noise != 0) + noise / 5
+    sounds = (noise, chirp, 1e-4 * noise, noise * 10 ** (-7 * time))
     return [x.astype(np.float32).reshape(shape) for x in sounds]
 
 
 def _settings(
-    stft: _Stft, sr: float, window: str, win_length: int, filters: Array | None,
-    samples: Sequence[Array],
+    graph: Graph, stft: _Stft, sr: float, window: str, win_length: int,
+    filters: Array | None, samples: Sequence[Array],
 ) -> Iterator[tuple[dict[str, Any], list[Array]]]:
     """Fields of front ends without scale, and the spectrograms (rows, T) they give."""
     kinds: list[dict[str, Any]] = [{"kind": "stft"}]
@@ -282,10 +429,13 @@ def _settings(
     bins = stft.n_fft // 2 + 1
     kinds += [{"kind": "stft", "bins": part} for part in ((1, bins - 1), (0, bins - 2))]
     ends = [("reflect", True), ("constant", True), ("constant", False)]
-    for kind, power, (pad_mode, center) in itertools.product(kinds, (2.0, 1.0), ends):
+    for preemphasis, kind, power, (pad_mode, center) in itertools.product(
+        _preemphases(graph, stft), kinds, (2.0, 1.0), ends
+    ):
         fields = {
             **kind, "sr": sr, "n_fft": stft.n_fft, "hop_length": stft.hop, "window": window,
             "win_length": win_length, "power": power, "pad_mode": pad_mode, "center": center,
+            **({"preemphasis": preemphasis} if preemphasis else {}),
         }
         try:
             clips = [Clip(x.ravel(), sr, Frontend(**fields)) for x in samples]
@@ -294,48 +444,95 @@ def _settings(
         yield fields, [clip.x[0].astype(np.float64) for clip in clips]
 
 
-def _layouts(shape: Sequence[int], plane: Sequence[int]) -> list[str]:
-    """What the axes of a value (with the batch) may be, for a plane (F, T); the likely first.
-
-    Three axes are channels and a row, as 1-D convolutions take them.
-    """
-    bands, frames = plane
-    if len(shape) == 3:
-        layouts = {(bands, frames): "FCT", (frames, bands): "TCF"}
-        return [layouts[found]] if (found := (shape[1], shape[2])) in layouts else []
-    sizes = {"C": 1, "F": bands, "T": frames}
-    orders = ("CFT", "CTF", "FCT", "TCF", "FTC", "TFC")
-    return [order for order in orders if tuple(shape[1:]) == tuple(sizes[x] for x in order)]
-
-
-def _as_planes(x: Array, layout: str, plane: Sequence[int]) -> Array:
-    """A value as (F, T)."""
-    sizes = {"C": 1, "F": plane[0], "T": plane[1]}
-    whole = x.reshape([sizes[letter] for letter in layout])
-    return whole.transpose([layout.index(letter) for letter in "CFT"])[0].astype(np.float64)
+def _preemphases(graph: Graph, stft: _Stft) -> list[float]:
+    """0, and numbers by which samples before the STFT may be multiplied."""
+    needed, found = set(stft.values), [0.0]
+    for node in reversed(graph.nodes):
+        if not needed.intersection(node.outputs):
+            continue
+        needed.update(node.inputs)
+        kernel = graph.constants.get(node.input(1)) if node.op == "Conv" else None
+        if kernel is not None and kernel.size == 2 and kernel.reshape(-1)[1] != 0:
+            before, now = kernel.reshape(-1).astype(float)
+            found.append(-before / now)
+        elif node.op == "Mul":
+            found += [abs(n) for name in node.inputs if (n := graph.scalar(name)) is not None]
+    return list(dict.fromkeys(_written(n) for n in found if 0 <= n < 1))
 
 
-def _fit(
-    wanted: Sequence[Array], spectrograms: Sequence[Array], scale: Any, power: float
-) -> tuple[float, dict[str, Any] | None]:
-    """How far off a scale is with the best scale and shift, and these."""
+def _letters(shape: Sequence[int], plane: Sequence[int]) -> Letters | None:
+    """What the axes of a value are, for a plane (F, T); the likely ones where both are as long."""
+    long = [n for n in shape if n > 1]
+    orders = [order for order in ("FT", "TF") if long == [
+        n for letter in order if (n := plane["FT".index(letter)]) > 1
+    ]]
+    if not orders or len(shape) < 2:
+        return None
+    order = [letter for letter in orders[0] if plane["FT".index(letter)] > 1]
+    return tuple(order.pop(0) if n > 1 else None for n in shape)
+
+
+def _fitted(
+    value: str, wanted: Sequence[Array], spectrograms: Sequence[Array], scales: Sequence[Any],
+    power: float,
+) -> _Fit | None:
+    """The best scale and affine with which spectrograms (F, T) give a value; None if none can."""
+    letters = _letters(wanted[0].shape, spectrograms[0].shape)
+    if letters is None:
+        return None
+    order = "".join(letter for letter in letters if letter)
+    shape = spectrograms[0].shape
+    planes = [
+        x.reshape(shape) if order != "TF" else x.reshape(shape[::-1]).T for x in wanted
+    ]
+    y = np.concatenate([plane.ravel() for plane in planes]).astype(np.float64)
+    if not np.isfinite(y).all() or np.ptp(y) == 0:
+        return None
+    # Whatever the scale, a larger value of the spectrogram gives no smaller one.
+    largest = float(np.abs(y).max())
+    if any(_falls(p, s) > _HOPELESS * largest for p, s in zip(planes, spectrograms)):
+        return None
+    best: _Fit | None = None
+    for scale in scales:
+        off, normalize = _affine(y, _scaled_planes(spectrograms, scale, power), largest)
+        fit = _Fit(off, scale, normalize, letters, value)
+        if best is None or (_preferred(fit, best) and (off < best.off / 2 or normalize is None)):
+            best = fit
+        if off <= _EXACT and normalize is None:
+            break
+    return best if best is not None and np.isfinite(best.off) else None
+
+
+def _falls(plane: Array, spectrogram: Array) -> float:
+    """How far values fall where those of the spectrogram rise."""
+    rising = plane.ravel()[np.argsort(spectrogram, axis=None, kind="stable")].astype(np.float64)
+    return float((np.maximum.accumulate(rising) - rising).max())
+
+
+def _scaled_planes(spectrograms: Sequence[Array], scale: Any, power: float) -> Array:
     with np.errstate(all="ignore"):
-        given = [
-            scaled(s.T, power, check_scale(scale, power), None).T.astype(np.float64)
-            for s in spectrograms
-        ]
-    x, y = (np.concatenate([a.ravel() for a in arrays]) for arrays in (given, wanted))
-    if not (np.isfinite(x).all() and np.isfinite(y).all()) or np.ptp(x) == 0 or np.ptp(y) == 0:
+        checked = check_scale(scale, power)
+        return np.concatenate([
+            scaled(s.T, power, checked, None).T.astype(np.float64).ravel() for s in spectrograms
+        ])
+
+
+def _affine(y: Array, x: Array, largest: float) -> tuple[float, dict[str, Any] | None]:
+    """How far off x is with the best scale and shift, and these; None where it needs none."""
+    if not np.isfinite(x).all() or np.ptp(x) == 0:
         return np.inf, None
     slope, shift = np.polyfit(x, y, 1)
-    largest = float(np.abs(y).max())
     if slope <= 0:
         return np.inf, None
-    off = float(np.abs(slope * x + shift - y).max()) / largest
-    plain = float(np.abs(x - y).max()) / largest
-    if plain <= max(_AGREES / 10, off):
-        return plain, None
-    return off, {"type": "affine", "scale": float(slope), "shift": float(shift)}
+    # The simplest that is as good as the best, but for rounding.
+    affines = [
+        (1.0, 0.0), (float(x @ y / (x @ x)), 0.0), (1.0, float(np.mean(y - x))),
+        (float(slope), float(shift)),
+    ]
+    offs = [float(np.abs(a * x + b - y).max()) / largest for a, b in affines]
+    best = next(i for i, off in enumerate(offs) if off <= max(_EXACT, 1.5 * offs[-1]))
+    scale, shift = affines[best]
+    return offs[best], None if best == 0 else {"type": "affine", "scale": scale, "shift": shift}
 
 
 def sample_rate(frontend: Any) -> float | None:

@@ -36,6 +36,7 @@ def from_torch(
     *,
     frontend: Frontend | dict[str, Any] | None = None,
     classes: Sequence[str] | None = None,
+    inputs: str | None = None,
     outputs: str | None = None,
     name: str | None = None,
 ) -> Network:
@@ -50,13 +51,18 @@ def from_torch(
     ----------
     module : torch.nn.Module
     input_shape : sequence of int, or torch.Tensor
-        The shape of an input, with or without the batch, or an input with its batch of 1.
+        The shape of an input, with or without the batch, or an input with its batch of 1. A
+        module that takes both (1, N) and (1, 1, N) and does not do the same with them needs an
+        input.
     frontend : Frontend or dict, optional
         How a clip becomes an input. ``{"sr": 16000}`` and nothing else: the model takes samples,
         and what makes a spectrogram of them inside becomes the front end; the input of the
         network is then that spectrogram.
     classes : sequence of str, optional
         Names of the outputs.
+    inputs : str, optional
+        The module behind which to begin, ``"melspectrogram"``: its output is then the network's
+        input. Or a value of the exported graph, as errors name it.
     outputs : str, optional
         The module to end with, ``"features.5"``. What follows it need not be importable.
     name : str, optional
@@ -96,8 +102,9 @@ def from_torch(
             f"module must be a torch.nn.Module, found {shown(module)}; load a checkpoint into "
             "its module first"
         )
-    if outputs is not None and not isinstance(outputs, str):
-        raise ParameterError(f"outputs must be a string or None, found {shown(outputs)}")
+    for key, value in (("inputs", inputs), ("outputs", outputs)):
+        if value is not None and not isinstance(value, str):
+            raise ParameterError(f"{key} must be a string or None, found {shown(value)}")
     module = _unwrapped(torch, module)
     title = type(module).__name__
     module = _in_float32(torch, module)
@@ -105,9 +112,10 @@ def from_torch(
     with named_in_errors(title), _evaluating(module), torch.no_grad():
         example = _example(torch, module, input_shape)
         wishes = Wishes(
-            "from_torch(..., ", None, None, outputs, frontend, classes,
+            "from_torch(..., ", None, inputs, outputs, frontend, classes,
             wanted_name(title) if name is None else name, modules,
-            lambda x: _outputs_of(torch, module, example, x),
+            # What modules put out belongs to an input of the whole.
+            None if inputs else lambda x: _outputs_of(torch, module, example, x),
         )
         return _imported(torch, module, example, title, wishes)
 
@@ -202,11 +210,36 @@ def _example(torch: Any, module: Any, given: Any) -> Any:
         example = torch.zeros(shape, dtype=likely.dtype, device=likely.device)
         try:
             module(example)
-            return example
         except Exception as error:  # of the module's own code
             first = first or error
+            continue
+        if len(shape) == 3 and shape[:2] == (1, 1):
+            _refuse_two_meanings(torch, module, example)
+        return example
     assert first is not None
     raise _cannot_take(shapes, first) from None
+
+
+def _refuse_two_meanings(torch: Any, module: Any, example: Any) -> None:
+    """Refuse (1, N) where a module does one thing with it and another with (1, 1, N)."""
+    noise = torch.tensor(
+        np.random.default_rng(0).normal(0, 0.1, example.shape), dtype=example.dtype
+    ).to(example.device)
+    try:
+        one, other = module(noise), module(noise[0])
+    except Exception:  # of the module's own code: it does not take both
+        return
+    if not (isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor)):
+        return
+    if one.numel() != other.numel() or not torch.allclose(
+        one.reshape(-1), other.reshape(-1), rtol=1e-3, atol=1e-5
+    ):
+        size = example.shape[-1]
+        raise ParameterError(
+            f"the module takes (1, {size}) and (1, 1, {size}), and does not do the same with them; "
+            f"give an input instead of its shape: torch.zeros(1, {size}), if the first axis is the "
+            f"batch, or torch.zeros(1, 1, {size})"
+        )
 
 
 def _cannot_take(shapes: Sequence[tuple[int, ...]], error: Exception) -> ParameterError:

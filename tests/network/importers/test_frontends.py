@@ -31,6 +31,7 @@ class Tagger(torch.nn.Module):
         )
         for conv, part in ((self.real, basis.real), (self.imaginary, basis.imag)):
             conv.weight.data = torch.tensor(part[:, None], dtype=torch.float32)
+        self.register_buffer("dct", torch.randn(40, 20))
         rows = bands or len(k)
         if one_d:
             self.net = torch.nn.Sequential(torch.nn.Conv1d(rows, 6, 3), torch.nn.ReLU())
@@ -60,6 +61,14 @@ class Tagger(torch.nn.Module):
             size = 10 * torch.log10(size.clamp(min=1e-10))
         elif self.scale == "log1p":
             size = torch.log10(1 + 10000 * size)
+        elif self.scale == "top_db":
+            size = 10 * torch.log10(size.clamp(min=1e-10))
+            size = torch.maximum(size, size.amax() - 80)
+        elif self.scale == "normalized":
+            size = torch.log(size / self.window.square().sum() + 1e-6)
+        elif self.scale == "cepstrum":
+            size = torch.log(size + 1e-3).transpose(1, 2) @ self.dct
+            size = size.transpose(1, 2)
         return self.net(size if self.one_d else size[:, None])
 
 
@@ -67,6 +76,8 @@ class Tagger(torch.nn.Module):
     ("stft", 2, 40, "clamp", False), ("conv", 2, 40, "offset", False),
     ("stft", 1, None, "linear", False), ("no center", 2, 64, "db", False),
     ("conv", 1, 32, "log1p", True), ("stft", 2, 40, "clamp", True),
+    ("conv", 2, 40, "top_db", False), ("conv", 2, 40, "normalized", False),
+    ("conv", 2, 40, "cepstrum", False),
 ])
 def test_what_makes_a_spectrogram_inside_becomes_the_front_end(stft, power, bands, scale, one_d):
     torch.manual_seed(0)
@@ -93,6 +104,100 @@ def test_what_makes_a_spectrogram_inside_becomes_the_front_end(stft, power, band
     )
     explanation = fd.explain((sound.astype(np.float32), SR), net)
     assert any(row["level"] is not None for row in explanation.table)
+
+
+def found(scale: str) -> fd.Frontend:
+    model = Tagger("conv", 2, 40, scale).eval()
+    net = fd.from_torch(model, torch.zeros(1, SR), frontend={"sr": SR})
+    return net.frontend
+
+
+def test_scales_are_said_as_plainly_as_they_can_be():
+    assert found("top_db").scale == {"type": "db", "ref": 1.0, "amin": 1e-10, "top_db": 80.0}
+    fe = found("normalized")
+    assert fe.normalize is None and fe.scale["offset"] == 1e-6
+    assert fe.scale["gain"] == pytest.approx(1 / 150, rel=1e-4)
+
+
+def test_preemphasis_before_an_stft_is_recognised():
+    class Emphasised(Tagger):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(torch.cat([x[:, :1], x[:, 1:] - 0.97 * x[:, :-1]], 1))
+
+    model = Emphasised("conv", 2, 40, "linear").eval()
+    net = fd.from_torch(model, torch.zeros(1, SR), frontend={"sr": SR})
+    assert net.frontend.preemphasis == 0.97
+    assert net.receipt.endswith("(the first sample may be emphasised in another way)")
+    sound = np.random.default_rng(0).normal(0, 0.1, SR).astype(np.float32)
+    sound[0] = 0
+    with torch.no_grad():
+        wanted = model(torch.tensor(sound[None]))[0].numpy()
+    clip = fd.Clip(sound, SR, net.frontend)
+    np.testing.assert_allclose(
+        net.forward(clip.x)[net.layers[-1].name], wanted, atol=1e-4 * np.abs(wanted).max()
+    )
+
+
+def test_frames_as_rows_may_be_as_many_as_there_are():
+    """PANNs-like: (batch, 1, frames, bands)."""
+    class Rows(Tagger):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            padded = torch.nn.functional.pad(x[:, None], (N_FFT // 2,) * 2, mode="reflect")
+            size = self.real(padded) ** 2 + self.imaginary(padded) ** 2
+            return self.net((size.transpose(1, 2) @ self.filters)[:, None])
+
+    net = fd.from_torch(
+        Rows("conv", 2, 40, "linear").eval(), torch.zeros(1, SR), frontend={"sr": SR}
+    )
+    assert (net.frontend.layout, net.frontend.frames) == ("CTF", None)
+    assert net.input_shape == (1, None, 40)
+
+
+def test_what_follows_an_unknown_spectrogram_can_be_imported_by_itself():
+    class Split(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.front = torch.nn.Sequential(torch.nn.Conv1d(1, 40, 300, stride=160))
+            self.net = torch.nn.Sequential(torch.nn.Conv1d(40, 6, 3), torch.nn.ReLU())
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.net(self.front(x[:, None]).abs())
+
+    model = Split().eval()
+    with pytest.raises(fd.ParameterError, match=r"no STFT .* give"):
+        fd.from_torch(model, torch.zeros(1, SR), frontend={"sr": SR})
+    net = fd.from_torch(model, torch.zeros(1, SR), inputs="front")
+    assert [layer.name for layer in net.layers] == ["abs1", "net.0", "net.1"]
+    assert net.input_shape == (40, 1, None)
+    with pytest.raises(fd.ParameterError, match="no input, node or value 'nothing'"):
+        fd.from_torch(model, torch.zeros(1, SR), inputs="nothing")
+
+
+def test_the_error_says_what_was_found_and_what_to_give():
+    class Centred(Tagger):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x - 30 * x[:, 4000:4001])
+
+    with pytest.raises(fd.ParameterError, match=(
+        r"an STFT \(n_fft 400, hop_length 160, win_length 400, window 'hann'\) and a matrix of 40 "
+        r"bands \('filters.*begin behind it"
+    )):
+        fd.from_torch(
+            Centred("conv", 2, 40, "clamp").eval(), torch.zeros(1, SR), frontend={"sr": SR}
+        )
+
+
+def test_a_shape_that_means_two_inputs_is_refused():
+    class Either(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = torch.nn.Conv1d(1, 4, 9)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.net(x[:, 0, None] if x.ndim == 3 else x[:, None] - 0.9)
+
+    with pytest.raises(fd.ParameterError, match=r"takes \(1, 4000\) and \(1, 1, 4000\)"):
+        fd.from_torch(Either().eval(), (1, 4000))
 
 
 def test_without_the_sample_rate_the_error_says_how_to_get_on():
