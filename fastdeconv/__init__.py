@@ -48,6 +48,7 @@ _EXPORTS = {
     "explain": ".explanation",
     "Explanation": ".explanation",
     "SongExplanation": ".song_explanation",
+    "SavedExplanation": ".saved",
     "overview": ".report.overview",
     "survey": ".survey.surveying",
     "Survey": ".survey.surveying",
@@ -102,6 +103,7 @@ if TYPE_CHECKING:
     from .network.pretrained import list_pretrained as list_pretrained
     from .network.pretrained import pretrained as pretrained
     from .report.overview import overview as overview
+    from .saved import SavedExplanation as SavedExplanation
     from .song_explanation import SongExplanation as SongExplanation
     from .studies import AttributeStudy as AttributeStudy
     from .studies import Evolution as Evolution

@@ -270,6 +270,7 @@ def _two_bars(label: str, *, show: bool) -> Iterator[tuple[Progress | None, Prog
             def told(what: str, done: int, total: int) -> None:
                 nonlocal bar
                 if bar is None:
+                    stack.close()  # one bar at a time
                     bar = stack.enter_context(
                         progress_bar(f"{label}, {what}", show=show, total=total, remaining=True)
                     )

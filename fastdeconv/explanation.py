@@ -20,7 +20,8 @@ from .network.choosing import as_list
 from .planning import Features, Plan, Progress, choose_features, plan
 from .report.folder import EXPLANATION, check_free, new_folder, result_place, write_manifest
 from .report.sounds import check_format, peak_gain
-from .result import TABLE, audio_record, computation, layer_folders, manifest, result_name
+from .result import MAPS, TABLE, audio_record, computation, layer_folders, manifest, result_name
+from .saved import SavedExplanation, load
 from .song_explanation import SongExplanation
 from .song_planning import SongPlan, plan_song
 
@@ -426,12 +427,35 @@ class Explanation:
 
         return covered(self.clip.start, self.clip.duration, is_cut=self.clip.is_cut)
 
+    @staticmethod
+    def load(folder: str | os.PathLike[str]) -> SavedExplanation:
+        """Read back what `save` wrote, also of a song.
+
+        Nothing in the folder is trusted: nothing is unpickled, and no name, size or number in
+        it is used before it is checked.
+
+        Parameters
+        ----------
+        folder : path
+
+        Returns
+        -------
+        SavedExplanation
+
+        Raises
+        ------
+        ParameterError
+            If it holds no result, or a damaged one.
+        """
+        return load(folder)
+
     def save(
         self,
         out: str | os.PathLike[str],
         name: str | None = None,
         *,
         audio_format: Literal["wav", "flac", "ogg"] = "wav",
+        maps: bool = False,
         overwrite: bool = False,
         progress: Progress | None = None,
     ) -> Path:
@@ -476,6 +500,9 @@ class Explanation:
             Default: `name`. Made safe as a file name.
         audio_format : {"wav", "flac", "ogg"}
             Of all sounds. Vorbis in ogg is lossy, and a sixth of the size.
+        maps : bool
+            Write ``<layer>/maps.npy``, too: the maps of the features, without repeats, as
+            float32 of shape (K, C, H, W).
         overwrite : bool
             Replace an earlier result of this name. Anything else is never replaced, nor
             a result in whose folder there is something else.
@@ -513,6 +540,9 @@ class Explanation:
             for layer, layer_folder in folders.items():
                 (folder / layer_folder).mkdir()
                 pages.append(self._write_layer(files, folder, layer, layer_folder))
+                if maps:
+                    _, places = self._distinct(layer)
+                    np.save(folder / layer_folder / MAPS, self.maps[layer][places])
                 done += len(self._rows[layer])
                 if progress is not None:
                     progress(layer, done, total)

@@ -20,10 +20,14 @@ from .version import __version__
 if TYPE_CHECKING:
     from .network.network import Network
 
-__all__ = ["TABLE", "audio_record", "computation", "layer_folders", "manifest", "result_name"]
+__all__ = [
+    "MAPS", "TABLE", "audio_record", "computation", "layer_folders", "manifest", "result_name",
+]
 
 #: The file with a row a feature.
 TABLE = "features.csv"
+#: The file with the maps of a layer, where they are saved.
+MAPS = "maps.npy"
 # What else lies in a song's folder, so that no layer may be called that.
 _FILES = (
     *(f"original.{suffix}" for suffix in ("png", *FORMATS)),

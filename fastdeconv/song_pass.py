@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,8 +24,10 @@ FloatArray = NDArray[np.float32]
 
 #: How many features of a layer are rendered where none are asked for.
 FIRST = 8
+_CANDIDATES = 32
+"""They are chosen among so many of a layer, those that fire most strongly over the song."""
 _LISTENED = 8
-"""Windows, evenly spaced over the song, in which features are compared to choose these."""
+"""Windows, evenly spaced over the song, in which these are compared."""
 
 _Unit = tuple[float, int, int]
 """A value, and where it is: row and column."""
@@ -193,34 +195,42 @@ class SongPass:
             layer for layer, wanted in chosen.items()
             if wanted is None and plan.counts[layer] > FIRST
         ]
-        places = self._mean_places(open_layers) if open_layers else {}
+        candidates = {
+            layer: np.sort(
+                np.argsort(-self.timeline[layer].mean(axis=1, dtype=np.float64), kind="stable")
+                [:_CANDIDATES]
+            )
+            for layer in open_layers
+        }
+        places = self._mean_places(candidates) if candidates else {}
         found = {}
         for layer, wanted in chosen.items():
             if isinstance(wanted, list):
                 found[layer] = list(dict.fromkeys(wanted))
             elif layer in places:
                 first = np.argsort(places[layer], kind="stable")[:FIRST]
-                found[layer] = sorted(first.tolist())
+                found[layer] = sorted(candidates[layer][first].tolist())
             else:
                 found[layer] = list(range(plan.counts[layer]))
         return found
 
-    def _mean_places(self, layers: Sequence[str]) -> dict[str, NDArray[np.float64]]:
+    def _mean_places(
+        self, candidates: Mapping[str, NDArray[np.intp]]
+    ) -> dict[str, NDArray[np.float64]]:
+        """Sums over some windows of the ranks that features have there."""
         from .analysis.descriptors import Listener
         from .deconvnet.projection import deconvolve
 
         plan = self._plan
-        places = {layer: np.zeros(plan.counts[layer]) for layer in layers}
+        places = {layer: np.zeros(len(some)) for layer, some in candidates.items()}
         count = len(plan.windows)
         numbers = sorted({round(i * (count - 1) / (_LISTENED - 1)) for i in range(_LISTENED)})
         for number, clip, trace in traces(plan.windows, plan.runs, numbers):
             listener = Listener(clip, plan.mode)
-            for layer in layers:
-                features = range(plan.counts[layer])
+            for layer, some in candidates.items():
+                features = some.tolist()
                 start = self.start(number, layer, features, trace[layer])
-                maps = deconvolve(
-                    trace, layer, features=list(features), **{**plan.how, "start": start}
-                )
-                for row in listener.describe(clip.weights(maps, plan.mode)):
-                    places[layer][row["feature"]] += row["rank"]
+                maps = deconvolve(trace, layer, features=features, **{**plan.how, "start": start})
+                told = listener.describe(clip.weights(maps, plan.mode))
+                places[layer] += [row["rank"] for row in told]
         return places

@@ -220,6 +220,15 @@ def test_a_song_shorter_than_a_window_is_the_clip():
         assert own["level"] == pytest.approx(other["level"])
 
 
+def test_a_short_song_is_padded_to_a_window_though_longer_ones_need_none():
+    net, samples = make_network(frames=40, head="flat"), noise(0.1)
+    song = fd.explain((samples, SR), net, layers=["pool2"], duration="all")
+    clip = fd.explain((samples, SR), net, layers=["pool2"])
+    np.testing.assert_array_equal(
+        song.sound("pool2", 1), clip.sound("pool2", 1)[: samples.size]
+    )
+
+
 def test_the_time_line_shows_when_a_feature_fires():
     samples = np.zeros(4 * SR, np.float32)
     samples[2 * SR : 2 * SR + SR // 2] = noise(0.5, seed=2) + 0.05
@@ -377,6 +386,23 @@ def test_a_duration_beyond_the_end_is_the_whole_song():
     song = fd.explain((noise(0.7), SR), make_network(), duration=60, offset=0.1, features=[0])
     assert song.duration == pytest.approx(0.6)
     assert song.covered == "The song was explained from 0.10 s to its end at 0.70 s."
+
+
+def test_a_song_of_less_than_a_frame_is_an_error():
+    net = make_network(center=False)
+    with pytest.raises(fd.AudioError, match="less than one frame"):
+        fd.explain((noise(0.02), SR), net, duration="all")
+
+
+def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
+    song = fd.explain((noise(1.0), SR), make_network(frames=40), duration="all")
+    monkeypatch.setattr(
+        "fastdeconv.report.blocks.Blocks.append",
+        lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")),
+    )
+    with pytest.raises(OSError, match="No space"):
+        song.save(tmp_path / "out")
+    assert not os.path.exists(tmp_path / "out")
 
 
 def test_an_interrupted_save_leaves_nothing(tmp_path):

@@ -72,7 +72,7 @@ class Layer(NamedTuple):
     """Of each row the spectrum heard, a character a row of the pictures."""
     stage: Sequence[int] | None
     """The features whose activation has a picture; None if the layer has no such pictures."""
-    count: int | None = None
+    in_all: int | None = None
     """Of a layer with a time line, how many features that has."""
 
 
@@ -247,10 +247,10 @@ def _layer(index: int, layer: Layer, suffix: str, samples: int) -> dict[str, Any
     return {
         "name": layer.name,
         "index": index,
-        "line": None if layer.count is None else {
+        "line": None if layer.in_all is None else {
             "picture": url(layer.folder, TIMELINE_PICTURE),
-            "count": layer.count,
-            "marks": [round(100 * (row["feature"] + 0.5) / layer.count, 2) for row in layer.rows],
+            "count": layer.in_all,
+            "marks": [round(100 * (row["feature"] + 0.5) / layer.in_all, 2) for row in layer.rows],
         },
         "shown": printable(layer.name),
         "features": features,

@@ -7,7 +7,7 @@ at most `COLUMNS` columns, and the overview's players stop after `SECONDS`.
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -26,7 +26,10 @@ if TYPE_CHECKING:
     from ..audio.clip import Clip
     from ..network.network import Network
 
-__all__ = ["COLUMNS", "FEATURES", "SECONDS", "Explained", "FeatureView", "Heard", "overview"]
+__all__ = [
+    "COLUMNS", "FEATURES", "SECONDS", "Explained", "FeatureView", "Heard",
+    "SavedFeatureView", "overview",
+]
 
 #: Features of a layer in the overview.
 FEATURES = 3
@@ -112,11 +115,7 @@ class FeatureView:
         self._explanation = explanation
 
     def __repr__(self) -> str:
-        row, label = self.row, self.row["label"]
-        return (
-            f"<Feature {row['feature']} of {row['layer']!r}, "
-            f"rank {row['rank']}{label and f', {label}'}, in {self._explanation.name!r}>"
-        )
+        return _feature_text(self.row, self._explanation.name)
 
     def _repr_html_(self) -> str:
         explanation, row = self._explanation, self.row
@@ -139,11 +138,46 @@ class FeatureView:
             "sound": _sound(explanation.sound(layer, k), clip.sr, row["gain"]),
             "mode": explanation.mode,
             "range_db": round(RANGE_DB),
-            "numbers": [
-                (number.name, number.meaning, number.text(row[number.key]),
-                 number.text(own.get(number.key)))
-                for number in NUMBERS
-            ],
+            "numbers": _numbers_of(row, own),
+        })
+
+
+class SavedFeatureView:
+    """One feature of a saved result, as a notebook shows it. Made by `SavedExplanation.show`.
+
+    Attributes
+    ----------
+    row : dict
+        The feature's row of the table.
+    """
+
+    def __init__(
+        self, row: Mapping[str, Any], song: str, frontend: Mapping[str, Any], mode: str,
+        pictures: Sequence[bytes], sounds: tuple[FloatArray, FloatArray],
+        gains: tuple[float, float], count: int,
+    ) -> None:
+        self.row = dict(row)
+        self._song, self._frontend, self._mode, self._count = song, frontend, mode, count
+        self._pictures, self._sounds, self._gains = pictures, sounds, gains
+
+    def __repr__(self) -> str:
+        return _feature_text(self.row, self._song)
+
+    def _repr_html_(self) -> str:
+        row, sr = self.row, self._frontend["sr"]
+        original, plane, heard = (_data("image/png", picture) for picture in self._pictures)
+        own, sound = (
+            _sound(samples, sr, gain) for samples, gain in zip(self._sounds, self._gains)
+        )
+        axis = axis_of(FrequencyAxis.of(self._frontend), self._sounds[0].size / sr)
+        return fragment("notebook_feature.html", {
+            "name": f"{printable(row['layer'])}/{row['feature']}",
+            "row": row,
+            "count": self._count,
+            "original": {"picture": original, "sound": own},
+            "axis": axis, "map": plane, "heard": heard, "sound": sound, "mode": self._mode,
+            "range_db": round(RANGE_DB),
+            "numbers": _numbers_of(row, {}),
         })
 
 
@@ -164,6 +198,25 @@ def overview(explanation: Explained) -> str:
         "axis": _axis(explanation),
         "layers": [_layer(explanation, layer, axis) for layer in explanation.maps],
     })
+
+
+def _feature_text(row: Mapping[str, Any], song: str) -> str:
+    label = row["label"]
+    return (
+        f"<Feature {row['feature']} of {row['layer']!r}, "
+        f"rank {row['rank']}{label and f', {label}'}, in {song!r}>"
+    )
+
+
+def _numbers_of(
+    row: Mapping[str, Any], clip: Mapping[str, Any]
+) -> list[tuple[str, str, str, str]]:
+    """Name, meaning and value of every number, and the clip's own value."""
+    return [
+        (number.name, number.meaning, number.text(row[number.key]),
+         number.text(clip.get(number.key)))
+        for number in NUMBERS
+    ]
 
 
 def _layer(explanation: Explained, layer: str, axis: FrequencyAxis) -> dict[str, Any]:

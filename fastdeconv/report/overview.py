@@ -7,7 +7,6 @@ song whose files are damaged is left out by name, and never an error of this run
 
 from __future__ import annotations
 
-import io
 import json
 import math
 import os
@@ -19,13 +18,11 @@ from ..audio._checks import as_choice, as_int
 from ..audio.frontend import plain_record
 from ..audio.reading import MAX_SAMPLES
 from ..errors import ParameterError, printable, shortened
-from ..files import read_regular
-from ..textfiles import read_rows
 from .axis import FrequencyAxis
 from .folder import EXPLANATION, as_folder, read_manifest, replace_file
 from .listening import axis_of, facts_of, feature_rms
-from .names import safe_name
 from .numbers import NUMBERS, rounded
+from .saved_files import DAMAGED, layer_place, read_table
 from .sounds import FORMATS
 from .web import is_ours, render, url
 
@@ -35,9 +32,6 @@ _SCRIPTS = ("page.js", "player.js", "overview.js")
 # What a card of a feature shows; all its numbers are on the page of the song.
 _SHOWN = tuple(number for number in NUMBERS if number.key in ("level", "centroid", "onset"))
 _TABLE = "features.csv"
-_MOST_TABLE_BYTES = 1 << 28
-# What reading records and numbers of unknown content raises; also our own errors.
-_DAMAGED = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, OSError)
 
 
 class Overview(NamedTuple):
@@ -121,7 +115,7 @@ def _read_all(out: Path) -> tuple[list[_Result], list[tuple[str, str]]]:
             manifest = read_manifest(out / name, EXPLANATION)
             if manifest is not None:
                 results.append(_read(out / name, manifest))
-        except _DAMAGED as error:
+        except DAMAGED as error:
             what = f"{error} is missing" if isinstance(error, KeyError) else str(error)
             damaged.append((printable(name), shortened(printable(f"it is damaged: {what}"))))
     return results, damaged
@@ -134,7 +128,7 @@ def _read(folder: Path, manifest: Mapping[str, Any]) -> _Result:
     samples = as_int("samples", audio["samples"], minimum=1, maximum=MAX_SAMPLES)
     as_choice("audio format", audio["format"], FORMATS)
     seconds = samples / frontend["sr"]
-    rows = _read_table(folder / _TABLE)
+    rows = read_table(folder / _TABLE)
     parameters = {k: v for k, v in manifest["parameters"].items() if k != "offset"}
     return _Result(
         folder.name,
@@ -144,13 +138,8 @@ def _read(folder: Path, manifest: Mapping[str, Any]) -> _Result:
         # What differs from song to song is on its own page.
         [fact for fact in facts_of(manifest) if fact[0] != "song"],
         _song(folder.name, manifest, rows, seconds),
-        _features(folder.name, manifest, rows),
+        _features(folder, manifest, rows),
     )
-
-
-def _read_table(path: Path) -> list[dict[str, str]]:
-    data = read_regular(path, _MOST_TABLE_BYTES)
-    return read_rows(io.StringIO(data.decode("utf-8"), newline=""))
 
 
 def _most_alike(results: list[_Result]) -> list[_Result]:
@@ -209,17 +198,19 @@ def _song(
 
 
 def _features(
-    folder: str, manifest: Mapping[str, Any], rows: list[dict[str, str]]
+    place: Path, manifest: Mapping[str, Any], rows: list[dict[str, str]]
 ) -> dict[tuple[str, int], dict[str, Any]]:
     """What every feature of a song is, by layer and number."""
     folders = {layer["name"]: layer["folder"] for layer in manifest["layers"]}
-    audio = manifest["audio"]
+    audio, folder = manifest["audio"], place.name
     features = {}
     for row in rows:
         layer, k = row["layer"], int(row["feature"])
         inner = folders[layer]
-        if safe_name(inner, "") != inner or not inner:
-            continue  # not a folder that a result of ours has
+        try:
+            layer_place(place, inner)
+        except ValueError:
+            continue
         features[layer, k] = {
             "label": row["label"],
             "silent": row["level"] == "",

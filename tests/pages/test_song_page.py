@@ -78,7 +78,7 @@ def page_with(open_page, monkeypatch, tmp_path):
 
 def test_a_notice_and_the_scores_of_the_classes_are_shown(page_with):
     rows = [("rock <i>", "1.20", "82 %"), ("j" * 300, "−0.31", "")]
-    page = page_with(notice="Only <b> of it.", scores={"note": "What they mean.", "rows": rows})
+    page = page_with(notices=["Only <b> of it."], scores={"note": "What they mean.", "rows": rows})
     assert page.text("header .notice") == "Only <b> of it."
     assert page.text(".scores .hint") == "What they mean."
     heads = page.page.locator(".scores thead th").all_inner_texts()
@@ -95,7 +95,7 @@ def test_scores_without_probabilities_have_no_column_for_them(page_with):
 
 
 def test_without_a_notice_or_scores_there_is_no_place_for_them(page_with):
-    page = page_with(notice=None, scores=None)
+    page = page_with(notices=[], scores=None)
     assert page.page.locator(".notice, .scores").count() == 0
 
 

@@ -36,7 +36,7 @@ def held(opened):
     opened.wait_for("!sounds[0].paused && sounds[0].readyState > 2 && !sounds[0].seeking")
     opened.press(" ")
     opened.wait_for("sounds[0].paused")
-    return opened.page.evaluate("[decodeURI(sounds[0].src).split('/').pop(), sounds[0].currentTime]")
+    return opened.page.evaluate("[sounds[0].src.split('/').pop(), sounds[0].currentTime]")
 
 
 def rendered(opened, layer):

@@ -1,0 +1,220 @@
+"""A saved result, read back from its folder."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .audio._checks import as_choice, as_int, as_number
+from .audio.frontend import plain_record
+from .audio.reading import MAX_SAMPLES, read_file
+from .errors import AudioError, ParameterError, printable, shown
+from .files import read_regular
+from .report.folder import EXPLANATION, as_folder, read_manifest
+from .report.listening import covered
+from .report.notebook import SavedFeatureView
+from .report.saved_files import DAMAGED, layer_place, page_data, read_array, read_table, typed_row
+from .report.sounds import FORMATS
+from .report.timeline import NUMBERS_FILE
+from .result import MAPS, TABLE
+
+__all__ = ["SavedExplanation", "load"]
+
+FloatArray = NDArray[np.float32]
+
+_MOST_PICTURE_BYTES = 1 << 26
+
+
+class SavedExplanation:
+    """A result that `Explanation.save` or `SongExplanation.save` wrote. Made by `load`.
+
+    Nothing of it is computed anew: sounds are those of the files, so of 16 bits, or lossy.
+
+    Attributes
+    ----------
+    folder : Path
+    name : str
+    manifest : dict
+        How it was made.
+    features : dict of str -> list of int
+        For each layer the numbers of the features that have a sound.
+    table : list of dict
+        As `Explanation.table`.
+    outputs, probabilities : list of (str, float)
+    sr, duration : float
+    mode : str
+    """
+
+    def __init__(self, folder: Path, manifest: dict[str, Any]) -> None:
+        self.folder, self.manifest = folder, manifest
+        audio, network = manifest["audio"], manifest["network"]
+        self.frontend = plain_record(manifest["frontend"])
+        self.sr = float(self.frontend["sr"])
+        self._size = as_int("samples", audio["samples"], minimum=1, maximum=MAX_SAMPLES)
+        self.duration = self._size / self.sr
+        self._format = as_choice("audio format", audio["format"], FORMATS)
+        self._gain = as_number("original_gain", audio["original_gain"], above=0)
+        self.name = str(manifest["song"])
+        self.mode = as_choice("mode", manifest["parameters"]["mode"], ("mask", "phase"))
+        self.outputs = _pairs(network["outputs"])
+        self.probabilities = _pairs(network["probabilities"])
+        self._places = {
+            str(layer["name"]): layer_place(folder, layer["folder"])
+            for layer in manifest["layers"]
+        }
+        self.table = [typed_row(row) for row in read_table(folder / TABLE)]
+        self.features: dict[str, list[int]] = {layer: [] for layer in self._places}
+        for row in self.table:
+            self.features[row["layer"]].append(row["feature"])
+            as_number("gain", row["gain"], above=0)
+
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{layer}: {len(ks)}" for layer, ks in self.features.items())
+        return f"<SavedExplanation of {self.name!r}: {counts or 'no layers'}>"
+
+    @property
+    def covered(self) -> str | None:
+        """Which part of the song this is about, in words; None if it is about all of it."""
+        audio = self.manifest["audio"]
+        return covered(float(audio["start"]), self.duration, is_cut=bool(audio["is_cut"]))
+
+    def ranked(self, layer: str) -> list[dict[str, Any]]:
+        """The rows of the `table` of one layer in the order to listen in.
+
+        Raises
+        ------
+        ParameterError
+            If `layer` was not explained.
+        """
+        self._place(layer)
+        rows = [dict(row) for row in self.table if row["layer"] == layer]
+        return sorted(rows, key=lambda row: row["rank"])
+
+    def sound(self, layer: str, feature: int) -> FloatArray:
+        """The sound of one feature, as `Explanation.sound` but for the rounding of the file.
+
+        Raises
+        ------
+        ParameterError
+            If the layer or feature was not explained.
+        AudioError
+            If the file is not there or not a sound of this length.
+        """
+        row = self._row(layer, feature)
+        path = self._place(layer) / f"feature_{row['feature']}.{self._format}"
+        return self._sound(path) / np.float32(row["gain"])
+
+    @property
+    def samples(self) -> FloatArray:
+        """What was explained, (n,)."""
+        return self._sound(self.folder / f"original.{self._format}") / np.float32(self._gain)
+
+    def maps(self, layer: str) -> FloatArray:
+        """The maps of a layer, (K, C, H, W), of a result saved with ``maps=True``.
+
+        Raises
+        ------
+        ParameterError
+            If the layer was not explained, or its maps were not saved.
+        """
+        return self._array(layer, MAPS, "maps=True of save keeps them")
+
+    def timeline(self, layer: str) -> FloatArray:
+        """Of a song how strongly all features of a layer fire, see `SongExplanation`.
+
+        Raises
+        ------
+        ParameterError
+            If the layer was not explained, or the result is of a clip.
+        """
+        return self._array(layer, NUMBERS_FILE, "songs, explained with a duration, have one")
+
+    def show(self, layer: str, feature: int) -> SavedFeatureView:
+        """One feature to look at and listen to in a notebook, as `Explanation.show`.
+
+        Raises
+        ------
+        ParameterError
+            If the layer or feature was not explained, or a picture is not there.
+        """
+        row = self._row(layer, feature)
+        place, k = self._place(layer), row["feature"]
+        with _damaged(self.folder):
+            pictures = [
+                read_regular(path, _MOST_PICTURE_BYTES)
+                for path in (
+                    self.folder / "original.png", place / f"map_{k}.png", place / f"feature_{k}.png"
+                )
+            ]
+        return SavedFeatureView(
+            row, self.name, self.frontend, self.mode, pictures,
+            (self.samples, self.sound(layer, feature)), (self._gain, row["gain"]),
+            len(self.features[layer]),
+        )
+
+    def page(self) -> dict[str, Any]:
+        """What the page of the result was given, for a page with more on it."""
+        return page_data(self.folder)
+
+    def _array(self, layer: str, name: str, advice: str) -> FloatArray:
+        path = self._place(layer) / name
+        if not path.exists():
+            raise ParameterError(f"there is no {name} of layer {shown(layer)}: {advice}")
+        with _damaged(self.folder):
+            return read_array(path)
+
+    def _sound(self, path: Path) -> FloatArray:
+        samples, _ = read_file(path, 0.0, lambda rate: self._size + 1)
+        if samples.size != self._size:
+            raise AudioError(
+                f"{printable(str(path))}: found {samples.size} samples, wanted {self._size}"
+            )
+        return samples
+
+    def _place(self, layer: str) -> Path:
+        if not isinstance(layer, str) or layer not in self._places:
+            raise ParameterError(
+                f"layer {shown(layer)} was not explained; there are "
+                f"{', '.join(map(printable, self._places)) or 'none'}"
+            )
+        return self._places[layer]
+
+    def _row(self, layer: str, feature: int) -> dict[str, Any]:
+        self._place(layer)
+        for row in self.table:
+            if (row["layer"], row["feature"]) == (layer, feature):
+                return dict(row)
+        raise ParameterError(
+            f"feature {shown(feature)} of layer {shown(layer)} was not explained; there are "
+            f"{', '.join(map(str, self.features[layer])) or 'none'}"
+        )
+
+
+def load(folder: str | os.PathLike[str]) -> SavedExplanation:
+    """Read a saved result; see `Explanation.load`."""
+    path = as_folder(folder)
+    with _damaged(path):
+        manifest = read_manifest(path, EXPLANATION)
+        if manifest is None:
+            raise ValueError("there is no manifest.json of a result of explain in it")
+        return SavedExplanation(path, manifest)
+
+
+@contextmanager
+def _damaged(folder: Path) -> Iterator[None]:
+    """What is wrong with a result as an error that names it."""
+    try:
+        yield
+    except DAMAGED as error:
+        what = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+        raise ParameterError(f"{printable(str(folder))}: {what}") from None
+
+
+def _pairs(values: Sequence[Sequence[Any]]) -> list[tuple[str, float]]:
+    return [(str(name), float(value)) for name, value in values]

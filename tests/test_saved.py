@@ -1,0 +1,194 @@
+"""Results that were saved, read back."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+import fastdeconv as fd
+
+SR = 8000
+
+
+def make_network(frames=20):
+    rng = np.random.default_rng(0)
+    layers, arrays, inputs = [], {}, 1
+    for i, outputs in enumerate((4, 6), start=1):
+        layers += [
+            {"type": "conv2d", "name": f"conv{i}", "padding": "same", "bias": False},
+            {"type": "relu", "name": f"relu{i}"},
+            {"type": "max_pool2d", "name": f"pool{i}", "kernel_size": 2},
+        ]
+        arrays[f"conv{i}.weight"] = rng.standard_normal((outputs, inputs, 3, 3))
+        inputs = outputs
+    layers += [
+        {"type": "global_avg_pool2d", "name": "mean"}, {"type": "flatten", "name": "flat"},
+        {"type": "linear", "name": "fc", "bias": False},
+    ]
+    arrays["fc.weight"] = rng.standard_normal((2, 6))
+    frontend = {
+        "kind": "stft", "sr": SR, "n_fft": 64, "hop_length": 32, "frames": frames, "scale": "db",
+    }
+    return fd.Network(
+        layers, arrays, (1, 33, None), frontend=frontend, name="tiny", classes=["=rock", "jazz"]
+    )
+
+
+def samples(seconds=0.5):
+    return (0.2 * np.random.default_rng(1).standard_normal(round(seconds * SR))).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def explanation():
+    return fd.explain((samples(), SR), make_network(), layers=["pool1", "pool2"])
+
+
+@pytest.fixture(scope="module")
+def folder(explanation, tmp_path_factory):
+    return explanation.save(tmp_path_factory.mktemp("saved"), "song", maps=True)
+
+
+def test_what_was_saved_comes_back(explanation, folder):
+    saved = fd.Explanation.load(folder)
+    assert repr(saved) == "<SavedExplanation of 'song': pool1: 4, pool2: 6>"
+    assert saved.features == explanation.features
+    assert saved.table == explanation.table
+    assert saved.ranked("pool2") == explanation.ranked("pool2")
+    assert saved.outputs == explanation.outputs
+    assert saved.covered == explanation.covered
+    assert (saved.sr, saved.mode) == (SR, "mask")
+    for layer, features in explanation.features.items():
+        np.testing.assert_array_equal(saved.maps(layer), explanation.maps[layer])
+        for k in features:
+            sound = explanation.sound(layer, k)
+            step = 1 / 32768 / next(
+                row["gain"] for row in saved.table if (row["layer"], row["feature"]) == (layer, k)
+            )
+            np.testing.assert_allclose(saved.sound(layer, k), sound, atol=0.6 * step)
+    np.testing.assert_allclose(saved.samples, explanation.clip.samples, atol=0.6 / 32768)
+
+
+def test_a_feature_is_shown_from_its_files(explanation, folder):
+    view = fd.Explanation.load(folder).show("pool2", 3)
+    assert repr(view) == repr(explanation.show("pool2", 3)).replace("'clip'", "'song'")
+    html = view._repr_html_()
+    assert html.count("data:image/png;base64,") == 3
+    assert html.count("data:audio/") == 2
+
+
+def test_a_song_comes_back_with_its_time_lines(tmp_path):
+    song = fd.explain((samples(), SR), make_network(), duration="all")
+    saved = fd.Explanation.load(song.save(tmp_path, "song"))
+    assert saved.features == song.features
+    assert saved.table == song.table
+    np.testing.assert_array_equal(saved.timeline("pool2"), song.timeline["pool2"])
+    with pytest.raises(fd.ParameterError, match="maps=True"):
+        saved.maps("pool2")
+
+
+def test_what_is_not_there_is_named(folder):
+    saved = fd.Explanation.load(folder)
+    with pytest.raises(fd.ParameterError, match=r"pool9.*pool1, pool2"):
+        saved.sound("pool9", 0)
+    with pytest.raises(fd.ParameterError, match=r"feature 6 .*0, 1, 2, 3, 4, 5"):
+        saved.sound("pool2", 6)
+    with pytest.raises(fd.ParameterError, match="duration"):
+        saved.timeline("pool2")
+
+
+@pytest.mark.parametrize("content", [None, "{}", "not json"])
+def test_what_is_no_result_is_refused(tmp_path, content):
+    if content is not None:
+        (tmp_path / "manifest.json").write_text(content)
+    with pytest.raises(fd.ParameterError, match=r"manifest\.json"):
+        fd.Explanation.load(tmp_path)
+    with pytest.raises(fd.ParameterError):
+        fd.Explanation.load(tmp_path / "nowhere")
+
+
+@pytest.fixture
+def copy(folder, tmp_path):
+    return shutil.copytree(folder, tmp_path / "copy")
+
+
+def change(folder, edit):
+    path = folder / "manifest.json"
+    manifest = json.loads(path.read_text())
+    edit(manifest)
+    path.write_text(json.dumps(manifest))
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda m: m["layers"][0].update(folder="../elsewhere"),
+        lambda m: m["layers"][0].update(folder="/etc"),
+        lambda m: m["layers"][0].update(folder=3),
+        lambda m: m["audio"].update(samples=-1),
+        lambda m: m["audio"].update(samples=1 << 60),
+        lambda m: m["audio"].update(original_gain=0),
+        lambda m: m["audio"].update(format="../../x"),
+        lambda m: m["parameters"].update(mode="loud"),
+        lambda m: m["frontend"].update(n_fft=1 << 40),
+        lambda m: m.pop("audio"),
+        lambda m: m.update(layers=7),
+        lambda m: m["network"].update(outputs=[["rock"]]),
+    ],
+)
+def test_a_manifest_is_not_trusted(copy, edit):
+    change(copy, edit)
+    with pytest.raises(fd.ParameterError, match="copy"):
+        fd.Explanation.load(copy)
+
+
+@pytest.mark.parametrize(
+    ("found", "wanted"),
+    [("pool2,0", "pool9,0"), ("pool2,0", "pool2,-1"), ("pool2,0", "pool2,x"), ("layer", "lawyer")],
+)
+def test_a_table_is_not_trusted(copy, found, wanted):
+    path = copy / "features.csv"
+    path.write_text(path.read_text().replace(found, wanted, 1))
+    with pytest.raises(fd.ParameterError, match="copy"):
+        fd.Explanation.load(copy)
+
+
+def test_a_sound_of_another_length_is_refused(copy):
+    path = copy / "pool2" / "feature_0.wav"
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(fd.AudioError, match="feature_0"):
+        fd.Explanation.load(copy).sound("pool2", 0)
+
+
+def npy(**changes):
+    header = {"descr": "<f4", "fortran_order": False, "shape": (2, 1, 3, 4)} | changes
+    text = repr(header).encode().ljust(118)
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text + bytes(96)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"", b"\x93NUMPY", npy(shape=(1 << 60,)), npy(shape=(-2, -12)), npy(descr="|O"),
+        npy(descr="<f8"), npy(fortran_order=True), npy(shape=24), npy()[:-1],
+        npy().replace(b"False", b"f(1) "), b"PK\x03\x04" + bytes(100),
+    ],
+)
+def test_an_array_is_not_trusted(copy, content):
+    (copy / "pool2" / "maps.npy").write_bytes(content)
+    with pytest.raises(fd.ParameterError, match="copy"):
+        fd.Explanation.load(copy).maps("pool2")
+
+
+def test_an_array_that_is_one_is_read(copy):
+    (copy / "pool2" / "maps.npy").write_bytes(npy())
+    assert fd.Explanation.load(copy).maps("pool2").shape == (2, 1, 3, 4)
+
+
+def test_a_layer_that_is_a_link_is_refused(copy, tmp_path):
+    (copy / "pool2").rename(tmp_path / "elsewhere")
+    (copy / "pool2").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(fd.ParameterError, match="link"):
+        fd.Explanation.load(copy)
