@@ -55,6 +55,9 @@ def _parse_part(ctx: click.Context, param: click.Parameter, value: str | None) -
 @click.option("--seconds", type=click.FloatRange(min=0, min_open=True), default=10.0,
               show_default=True,
               help="Length of windows, for networks that take any length.")
+@click.option("--retry", is_flag=True,
+              help="Read tracks again that could not be used. (Those that have changed since are "
+                   "read in any case.)")
 @click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
 @click.pass_context
 def survey(
@@ -70,6 +73,7 @@ def survey(
     part: tuple[int, int] | None,
     no_rows: bool,
     seconds: float,
+    retry: bool,
     quiet: bool,
 ) -> None:
     """Note what every feature of a network responds to in a collection.
@@ -100,7 +104,7 @@ def survey(
             found = run(
                 files, network, out, None if layers is None else layers.split(","),
                 executor=executor, workers=count or workers, part=part, tags=tags,
-                rows=not no_rows, seconds=seconds, progress=advance,
+                rows=not no_rows, seconds=seconds, retry=retry, progress=advance,
             )
         if found.is_complete:
             _write_atlas(Path(out))
