@@ -17,7 +17,19 @@ from pathlib import Path
 
 import fastdeconv as fd
 
-from . import compare, footprint, gpu, graphs, growth, machine, ours, sections, sweep, ties
+from . import (
+    compare,
+    footprint,
+    gpu,
+    graphs,
+    growth,
+    machine,
+    ours,
+    sections,
+    survey,
+    sweep,
+    ties,
+)
 from .measure import keep_freed_memory
 from .report import Report
 from .sections import Options
@@ -33,9 +45,10 @@ SECTIONS = {
     "ties": ties.ties,
     "footprint": footprint.footprint,
     "growth": growth.growth,
+    "survey": survey.survey,
     "gpu": gpu.gpu,
 }
-NOT_WHEN_QUICK = ("layers", "avx2", "graphs", "growth", "gpu")
+NOT_WHEN_QUICK = ("layers", "avx2", "graphs", "growth", "survey", "gpu")
 
 
 def main() -> int:

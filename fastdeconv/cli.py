@@ -24,6 +24,7 @@ from .cli_shared import (
     say,
 )
 from .cli_studies import attributes, evolution
+from .cli_survey import survey
 from .errors import FastdeconvError, ParameterError, printable, reason_of
 from .report.names import safe_name, unique_names
 from .version import __version__
@@ -269,3 +270,4 @@ main.add_command(attributes)
 main.add_command(evolution)
 main.add_command(import_model)
 main.add_command(networks)
+main.add_command(survey)

@@ -87,8 +87,13 @@ def clean_exit(ctx: click.Context) -> Iterator[None]:
 
 
 @contextmanager
-def progress_bar(label: str, *, show: bool) -> Iterator[tqdm[Any] | None]:
-    """A bar on stderr, or None where it is not to be shown or nobody looks."""
+def progress_bar(
+    label: str, *, show: bool, remaining: bool = False
+) -> Iterator[tqdm[Any] | None]:
+    """A bar on stderr, or None where it is not to be shown or nobody looks.
+
+    `remaining` shows the time left as well.
+    """
     if not show or sys.stderr is None or not sys.stderr.isatty():
         yield None
         return
@@ -96,7 +101,7 @@ def progress_bar(label: str, *, show: bool) -> Iterator[tqdm[Any] | None]:
 
     with tqdm(
         desc=printable(label),
-        bar_format="{desc}: {percentage:3.0f}%|{bar}| {elapsed}",
+        bar_format="{desc}: {percentage:3.0f}%|{bar}| {elapsed}" + " < {remaining}" * remaining,
         leave=False,
         file=sys.stderr,
     ) as bar:

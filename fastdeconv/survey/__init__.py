@@ -4,16 +4,21 @@
 schema         the tables, column by column
 collection     the tracks of a folder or a list, and how they are cut into shards
 measuring      one track: its windows, and what every feature puts out in each
-store          files that are there whole or not at all, ``survey.json``, locks
+rows           what was measured as the table of a shard, and back
+store          files that are there whole or not at all, and locks
 worker         what another process does: one shard
 engine         shards on any executor, workers that die, what goes on from there
+cluster        the workers of a Dask cluster as an executor
 summaries      what a shard says of every feature, and how that is merged
 together       which features fire together
 tagging        a table of the user's, and what features have to do with it
+tables         the tables of all shards
+record         ``survey.json``, and reading the tables
+plan           one run: what is to be done, doing it, and the tables when all is done
 surveying      `fastdeconv.survey` and `Survey`
 =============  ===============================================================================
 
-Only `measuring` and `worker` compute; they are all that other processes import.
+Other processes import what `worker` needs: `measuring`, `rows`, `summaries` and `store`.
 """
 
 from __future__ import annotations

@@ -18,7 +18,10 @@ from ..errors import AudioError
 from ..network.network import Network
 from .collection import Track, path_of
 
-__all__ = ["LayerValues", "Measured", "Window", "measure", "seconds_at", "window_samples"]
+__all__ = [
+    "LayerValues", "Measured", "Window", "measure", "reduced", "seconds_at", "window_samples",
+    "windows",
+]
 
 Floats = NDArray[np.float32]
 
@@ -82,18 +85,20 @@ def measure(
     found = os.stat(path)
     if (found.st_size, found.st_mtime_ns) != (track.size, track.mtime):
         raise AudioError("changed since the survey began; run it again")
-    windows, scores = [], []
+    places, scores = [], []
+    indices = [network.layer_index(layer) for layer in layers]
     values: list[tuple[list[Any], ...]] = [([], [], [], [], []) for _ in layers]
-    for window, clip in _windows(song, seconds):
+    for window, clip in windows(song, seconds):
         trace = network.forward(clip.x)
         share = window.duration / clip.duration
-        for layer, columns in zip(layers, values):
-            for column, own in zip(columns, _reduced(trace[layer], frontend.layout, share)):
+        for index, columns in zip(indices, values):
+            planes = trace.activation(index)
+            for column, own in zip(columns, reduced(planes, frontend.layout, share)):
                 column.append(own)
         scores.append([one.score for one in class_scores(trace)])
-        windows.append(window)
+        places.append(window)
     return Measured(
-        windows, np.array(scores, np.float32), [LayerValues(*map(np.stack, v)) for v in values]
+        places, np.array(scores, np.float32), [LayerValues(*map(np.stack, v)) for v in values]
     )
 
 
@@ -109,7 +114,7 @@ def seconds_at(
     return found
 
 
-def _windows(song: Song, seconds: float) -> Iterator[tuple[Window, Clip]]:
+def windows(song: Song, seconds: float) -> Iterator[tuple[Window, Clip]]:
     """The windows of a song.
 
     The last one ends where the song does, and overlaps the one before: no window but that of
@@ -129,7 +134,7 @@ def _windows(song: Song, seconds: float) -> Iterator[tuple[Window, Clip]]:
         yield Window(start / song.sr, duration), clip
 
 
-def _reduced(planes: Floats, layout: str, share: float) -> tuple[Any, ...]:
+def reduced(planes: Floats, layout: str, share: float) -> tuple[Any, ...]:
     """The values of `LayerValues` of one window, of planes (C, H, W).
 
     Places that stand for padding alone do not count.
@@ -144,7 +149,7 @@ def _reduced(planes: Floats, layout: str, share: float) -> tuple[Any, ...]:
     largest = np.take_along_axis(flat, first[:, np.newaxis], axis=1)[:, 0]
     return (
         flat.mean(axis=1, dtype=np.float64).astype(np.float32),
-        largest,
+        largest.astype(np.float32),
         (np.count_nonzero(flat > 0, axis=1) / flat.shape[1]).astype(np.float32),
         (first % planes.shape[2]).astype(np.int32),
         np.int32(size),

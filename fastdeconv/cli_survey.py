@@ -1,0 +1,146 @@
+"""The command that runs a network on a collection: ``survey``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .cli_shared import DEFAULT_NETWORK, clean_exit, progress_bar, say
+from .errors import printable, shown
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
+    from .survey.surveying import Survey
+
+__all__ = ["survey"]
+
+
+def _parse_part(ctx: click.Context, param: click.Parameter, value: str | None) -> Any:
+    if value is None:
+        return None
+    match = re.fullmatch(r"([0-9]{1,7})/([0-9]{1,7})", value)
+    if match is None or not 1 <= int(match[1]) <= int(match[2]):
+        raise click.BadParameter(f"{shown(value)} is not i/n with i from 1 to n, such as 3/64")
+    return int(match[1]), int(match[2])
+
+
+@click.command()
+@click.argument("files", metavar="FOLDER|LIST|CSV", type=click.Path())
+@click.option("-o", "--out", required=True, type=click.Path(), metavar="OUT",
+              help="Folder for the survey, which goes on there if it was begun.")
+@click.option("--network", default=DEFAULT_NETWORK, metavar="NAME|PATH", show_default=True,
+              help="A bundled or public network (fastdeconv networks), or the path of an "
+                   "archive or of an ONNX or Keras model.")
+@click.option("--layers", metavar="a,b",
+              help="Layers to survey, or to add to a survey.  [default: every pooling layer; "
+                   "without any, up to six convolutions]")
+@click.option("--tags", type=click.Path(), metavar="CSV",
+              help="What is known about the tracks: a column track, and columns of numbers or "
+                   "classes.")
+@click.option("--workers", type=click.IntRange(min=1), metavar="N",
+              help="Processes.  [default: the CPUs this process may use]")
+@click.option("--scheduler", metavar="tcp://...",
+              help="Work on the Dask cluster with this scheduler.")
+@click.option("--part", callback=_parse_part, metavar="I/N",
+              help="Only every N-th shard, from the I-th on: for job arrays. The last part to "
+                   "end makes the tables.")
+@click.option("--no-rows", is_flag=True,
+              help="Keep no row for every window: for a million tracks.")
+@click.option("--seconds", type=click.FloatRange(min=0, min_open=True), default=10.0,
+              show_default=True,
+              help="Length of windows, for networks that take any length.")
+@click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
+@click.pass_context
+def survey(
+    ctx: click.Context,
+    /,
+    files: str,
+    out: str,
+    network: str,
+    layers: str | None,
+    tags: str | None,
+    workers: int | None,
+    scheduler: str | None,
+    part: tuple[int, int] | None,
+    no_rows: bool,
+    seconds: float,
+    quiet: bool,
+) -> None:
+    """Note what every feature of a network responds to in a collection.
+
+    A collection is a FOLDER, a LIST of paths in a file, or a CSV with a column track. OUT gets
+    tables in Parquet: features.parquet (how strongly and how often each fires), exemplars.parquet
+    (in which windows most), together.parquet (with which others), attributes.parquet (what it has
+    to do with --tags), tracks.parquet; and errors.csv, the tracks that could not be used.
+
+    The same command goes on where it was, and computes what is new. The exit status is 1 if there
+    are tracks that could not be used.
+    """
+    if scheduler is not None and workers is not None:
+        raise click.UsageError("--workers is for processes of this machine, not for --scheduler.")
+    with clean_exit(ctx):
+        from .survey.surveying import survey as run
+
+        with _executor(scheduler) as (executor, count), progress_bar(
+            "survey", show=not quiet, remaining=True
+        ) as bar:
+            def advance(done: int, total: int) -> None:
+                if bar is not None:
+                    bar.total = total
+                    if bar.n == 0 and bar.initial == 0:
+                        bar.initial = bar.n = done  # what was there is no measure of speed
+                    bar.update(done - bar.n)
+
+            found = run(
+                files, network, out, None if layers is None else layers.split(","),
+                executor=executor, workers=count or workers, part=part, tags=tags,
+                rows=not no_rows, seconds=seconds, progress=advance,
+            )
+        if found.is_complete:
+            _write_atlas(Path(out))
+        if not quiet:
+            say(_closing_lines(found, Path(out)))
+        if found.counts.get("errors"):
+            ctx.exit(1)
+
+
+@contextmanager
+def _executor(scheduler: str | None) -> Iterator[tuple[Executor | None, int | None]]:
+    """The executor of a Dask cluster, and how many workers it has; None without one."""
+    if scheduler is None:
+        yield None, None
+        return
+    from .survey.cluster import cluster
+
+    with cluster(scheduler) as found:
+        yield found
+
+
+def _write_atlas(out: Path) -> None:
+    """Write the pages of a survey that is complete."""
+
+
+def _closing_lines(found: Survey, out: Path) -> str:
+    if not found.is_complete:
+        return f"{out}: this part is done, others are not. The last one makes the tables."
+    counts = found.counts
+    line = (
+        f"{out}: {counts['tracks']:,} tracks, {counts['windows']:,} windows, "
+        f"{counts['seconds'] / 3600:,.1f} hours; {sum(found.layers.values()):,} features of "
+        f"{', '.join(found.layers)}."
+    )
+    lines = [line]
+    if counts["errors"]:
+        first = found.errors[0]
+        lines.append(
+            f"{counts['errors']:,} tracks could not be used, see errors.csv; the first: "
+            f"{printable(first['track'])}: {first['error']}"
+        )
+    lines += [f"Nothing is said about the attribute {reason}" for reason in found.left_out]
+    return "\n".join(lines)

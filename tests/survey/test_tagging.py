@@ -1,0 +1,151 @@
+"""The user's table, and the numbers about it."""
+
+from __future__ import annotations
+
+import csv
+
+import numpy as np
+import pytest
+from scipy import stats
+
+import fastdeconv as fd
+from fastdeconv.survey.tagging import attribute_table, read_tags
+
+TRACKS = [f"t{i:02}.wav" for i in range(40)]
+RNG = np.random.default_rng(0)
+VALUES = np.abs(RNG.standard_normal((40, 3)))
+VALUES[:, 2] = 0
+
+
+def write(path, **columns):
+    with open(path, "w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(columns)
+        rows.writerows(zip(*columns.values()))
+    return path
+
+
+def rows_of(tmp_path, **columns):
+    tags = read_tags(write(tmp_path / "tags.csv", track=TRACKS, **columns), "/music", TRACKS)
+    table, left_out = attribute_table(tags, TRACKS, {"a": VALUES})
+    return table.to_pylist(), left_out
+
+
+def test_numbers_get_a_correlation(tmp_path):
+    tempo = 3 * VALUES[:, 0] + RNG.standard_normal(40)
+    rows, left_out = rows_of(tmp_path, tempo=tempo.round(6))
+    wanted = stats.pearsonr(VALUES[:, 0], tempo.round(6))
+    interval = wanted.confidence_interval()
+    assert rows[0]["kind"] == "r" and rows[0]["n"] == 40 and rows[0]["label"] is None
+    assert rows[0]["value"] == pytest.approx(wanted.statistic)
+    assert (rows[0]["low"], rows[0]["high"]) == pytest.approx((interval.low, interval.high))
+    p = [wanted.pvalue, stats.pearsonr(VALUES[:, 1], tempo).pvalue]
+    assert [row["q"] for row in rows[:2]] == pytest.approx(stats.false_discovery_control(p))
+    # A feature that is the same everywhere has nothing to do with anything, and no numbers.
+    assert rows[2]["value"] is rows[2]["low"] is rows[2]["q"] is None
+    assert left_out == []
+
+
+def test_two_classes_get_an_auc(tmp_path):
+    is_live = VALUES[:, 0] + 0.3 * RNG.standard_normal(40) > 0.7
+    rows, _ = rows_of(tmp_path, live=is_live.astype(int))
+    yes, no = VALUES[is_live, 0], VALUES[~is_live, 0]
+    wanted = stats.mannwhitneyu(yes, no)
+    assert rows[0]["kind"] == "auc" and rows[0]["label"] == "1"
+    assert rows[0]["value"] == pytest.approx(wanted.statistic / len(yes) / len(no))
+    assert 0 < rows[0]["low"] < rows[0]["value"] < rows[0]["high"] <= 1
+
+
+def test_an_auc_of_one_has_an_interval_too(tmp_path):
+    middle = np.median(VALUES[:, 0])
+    rows, _ = rows_of(tmp_path, side=np.where(VALUES[:, 0] > middle, "right", "left"))
+    assert rows[0]["value"] == 1 and rows[0]["label"] == "right"
+    assert 0.8 < rows[0]["low"] < rows[0]["high"] == 1
+
+
+def test_more_classes_get_a_share_of_the_variance(tmp_path):
+    groups = np.arange(40) % 4
+    VALUES[groups == 2, 1] += 1
+    rows, _ = rows_of(tmp_path, genre=np.array(["jazz", "pop", "rock", "folk"])[groups])
+    row = rows[1]
+    whole = np.square(VALUES[:, 1] - VALUES[:, 1].mean()).sum()
+    within = sum(
+        np.square(VALUES[groups == g, 1] - VALUES[groups == g, 1].mean()).sum() for g in range(4)
+    )
+    assert row["kind"] == "eta2" and row["label"] == "rock"
+    assert row["value"] == pytest.approx(1 - within / whole)
+    assert 0 <= row["low"] < row["value"] < row["high"] < 1
+    # The ends are those under which what was found is just no surprise.
+    f = stats.f_oneway(*(VALUES[groups == g, 1] for g in range(4))).statistic
+    for end, tail in ((row["low"], 0.975), (row["high"], 0.025)):
+        if end > 0:
+            assert stats.ncf.cdf(f, 3, 36, 40 * end / (1 - end)) == pytest.approx(tail, abs=1e-6)
+
+
+def test_tracks_without_a_value_do_not_count(tmp_path):
+    cells = ["" if i % 2 else str(i) for i in range(40)]
+    rows, _ = rows_of(tmp_path, year=cells)
+    assert {row["n"] for row in rows} == {20}
+
+
+def test_what_cannot_be_said_is_left_out_and_said(tmp_path):
+    rows, left_out = rows_of(
+        tmp_path, title=[f"song {i}" for i in range(40)], same=["x"] * 40,
+        rare=["1", "2"] + [""] * 38,
+    )
+    assert rows == []
+    assert left_out == [
+        "title (40 classes of 40 tracks are too many)", "same (it is the same everywhere)",
+        "rare (2 tracks have a value)",
+    ]
+
+
+def test_a_table_of_other_tracks_is_refused_with_examples(tmp_path):
+    path = write(tmp_path / "tags.csv", track=["x/t01.wav", "t02.wav", "z.wav"], a=[1, 2, 3])
+    with pytest.raises(fd.ParameterError, match=(
+        r"1 of its 3 tracks are among the 40 of the survey. Its column 'track' has "
+        r"'x/t01\.wav', 'z\.wav'; the survey has 't00\.wav', 't01\.wav', 't03\.wav'"
+    )):
+        read_tags(path, "/music", TRACKS)
+
+
+def test_paths_may_be_absolute_or_written_otherwise(tmp_path):
+    paths = ["/music/t00.wav", "./t01.wav", "t02.wav"]
+    path = write(tmp_path / "tags.csv", file=paths, a=[1, 2, 3])
+    assert read_tags(path, "/music", TRACKS)["track"].to_pylist() == TRACKS[:3]
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("name,a\nx,1\n", "a column track"), ("track\nx\n", "a column track"),
+        ("track,a,a\nx,1,2\n", "different"), ("track,a\nx,1,2\n", "line 2: found 3 columns"),
+        ('track,a\n"x,1\n', "line 2: unexpected end"),
+    ],
+)
+def test_no_table_is_refused(tmp_path, text, reason):
+    (tmp_path / "tags.csv").write_text(text)
+    with pytest.raises(fd.ParameterError, match=reason):
+        read_tags(tmp_path / "tags.csv", "/music", TRACKS)
+
+
+def test_a_survey_keeps_the_tags_for_the_next_time(sounds, run, tmp_path):
+    names = sorted(path.name for path in sounds.iterdir())
+    table = write(tmp_path / "tags.csv", track=names, loud=[i % 2 for i in range(12)],
+                  tempo=range(12))
+    found = run(sounds, tags=table)
+    rows = found.attributes.to_pylist()
+    assert {row["attribute"]: row["kind"] for row in rows} == {"loud": "auc", "tempo": "r"}
+    assert len(found.tags) == 24
+    means = {}
+    for one in (row for shard in found.rows() for row in shard.to_pylist()):
+        means.setdefault(one["track"], []).append(one["pool1.mean"][0])
+    values = [np.mean(means[name]) for name in names]
+    first = next(row for row in rows if row["attribute"] == "tempo" and row["feature"] == 0)
+    assert first["value"] == pytest.approx(stats.pearsonr(values, range(12)).statistic)
+    assert run(sounds).attributes.equals(found.attributes)
+    with pytest.raises(fd.ParameterError, match="0 of its 1 tracks"):
+        run(sounds, tags=write(tmp_path / "wrong.csv", track=["x"], a=[1]))
+    assert run(sounds, "bare").tracks.equals(found.tracks)
+    with pytest.raises(fd.ParameterError, match="no table of tags"):
+        _ = run(sounds, "bare").attributes
