@@ -26,6 +26,7 @@ from .cli_shared import (
     say,
 )
 from .cli_studies import attributes, evolution
+from .cli_why import why
 from .errors import FastdeconvError, ParameterError, printable
 from .report.names import safe_name, unique_names
 from .version import __version__
@@ -272,3 +273,4 @@ main.add_command(attributes)
 main.add_command(evolution)
 main.add_command(import_model)
 main.add_command(networks)
+main.add_command(why)

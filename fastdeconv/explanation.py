@@ -173,7 +173,7 @@ def plan(
     precision: str,
 ) -> Plan:
     """What `explain` is asked for, with the clip read and the features chosen."""
-    from .audio.clip import open_clip
+    from .audio.clip import open_clip, source_name
 
     as_choice("mode", mode, MODES)
     network = open_network(net)
@@ -185,7 +185,7 @@ def plan(
         for layer, wanted in chosen.items()
     }
     how = {"rule": rule, "start": start, "precision": precision}
-    return Plan(clip, network, numbers, how, mode, _file_name(source))
+    return Plan(clip, network, numbers, how, mode, source_name(source))
 
 
 def _shapes(network: Network, clip: Clip) -> list[tuple[int, int, int]]:
@@ -845,13 +845,6 @@ def _choose_features(
         )
     numbers = {layer: as_list("features", wanted) for layer, wanted in features.items()}
     return {layer: numbers.get(layer) for layer in chosen}
-
-
-def _file_name(source: Any) -> str | None:
-    """The name of the file a source comes from, if it comes from one; never its folder."""
-    if not isinstance(source, (str, os.PathLike)):
-        source = getattr(source, "name", None)
-    return Path(source).name if isinstance(source, (str, os.PathLike)) else None
 
 
 def _ranges(numbers: Sequence[int]) -> str:

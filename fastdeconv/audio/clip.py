@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import functools
 import math
+import os
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -29,7 +31,7 @@ from .scaling import scaled
 
 __all__ = [
     "LEAST_SAMPLES", "Clip", "as_clip", "at_rate", "check_finite", "check_frontend", "load_clip",
-    "native_samples", "open_clip", "shares",
+    "native_samples", "open_clip", "shares", "source_name",
 ]
 
 FloatArray = NDArray[np.float32]
@@ -494,3 +496,10 @@ def open_clip(source: Any, frontend: Frontend | None, offset: float = 0.0) -> Cl
             "Network(..., frontend=Frontend(...)), or pass a Clip made with one"
         )
     return load_clip(source, frontend, offset=offset)
+
+
+def source_name(source: Any) -> str | None:
+    """The name of the file a source comes from, if it comes from one; never its folder."""
+    if not isinstance(source, (str, os.PathLike)):
+        source = getattr(source, "name", None)
+    return Path(source).name if isinstance(source, (str, os.PathLike)) else None
