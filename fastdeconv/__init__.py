@@ -41,8 +41,8 @@ _EXPORTS = {
     "chord_stimuli": ".analysis.stimuli",
     "read_stimuli": ".analysis.stimuli",
     "Stimulus": ".analysis.stimuli",
-    "decision": ".belief.decision",
-    "Decision": ".belief.decision",
+    "decision": ".studies",
+    "Decision": ".studies",
     "occlude": ".belief.occlusion",
     "Occlusion": ".belief.occlusion",
     "explain": ".explanation",
@@ -78,8 +78,6 @@ if TYPE_CHECKING:
     from .audio.clip import Clip as Clip
     from .audio.clip import load_clip as load_clip
     from .audio.frontend import Frontend as Frontend
-    from .belief.decision import Decision as Decision
-    from .belief.decision import decision as decision
     from .belief.occlusion import Occlusion as Occlusion
     from .belief.occlusion import occlude as occlude
     from .deconvnet.projection import deconvolve as deconvolve
@@ -106,8 +104,10 @@ if TYPE_CHECKING:
     from .saved import SavedExplanation as SavedExplanation
     from .song_explanation import SongExplanation as SongExplanation
     from .studies import AttributeStudy as AttributeStudy
+    from .studies import Decision as Decision
     from .studies import Evolution as Evolution
     from .studies import attribute_study as attribute_study
+    from .studies import decision as decision
     from .studies import feature_evolution as feature_evolution
     from .survey.surveying import Survey as Survey
     from .survey.surveying import survey as survey

@@ -27,6 +27,7 @@ from .cli_shared import (
 )
 from .cli_studies import attributes, evolution
 from .cli_survey import survey
+from .cli_why import why
 from .errors import FastdeconvError, ParameterError, printable, reason_of
 from .report.names import safe_name, unique_names
 from .version import __version__
@@ -310,3 +311,4 @@ main.add_command(evolution)
 main.add_command(import_model)
 main.add_command(networks)
 main.add_command(survey)
+main.add_command(why)

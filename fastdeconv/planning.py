@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
     from .network.network import Network
 
 __all__ = [
-    "ALL", "Features", "Plan", "Progress", "choose_features", "file_name",
+    "ALL", "Features", "Plan", "Progress", "choose_features",
     "layer_counts", "parameters_of", "plan", "settings_of",
 ]
 
@@ -55,7 +54,7 @@ def plan(
     precision: str,
 ) -> Plan:
     """What `explain` is asked for, with the clip read and the features chosen."""
-    from .audio.clip import open_clip
+    from .audio.clip import file_name, open_clip
 
     as_choice("mode", mode, MODES)
     network = open_network(net)
@@ -195,9 +194,3 @@ def _as_wanted(features: Any) -> list[int] | str | None:
         raise ParameterError(f"features must be numbers or 'all', found {shown(features)}")
     return as_list("features", features)
 
-
-def file_name(source: Any) -> str | None:
-    """The name of the file a source comes from, if it comes from one; never its folder."""
-    if not isinstance(source, (str, os.PathLike)):
-        source = getattr(source, "name", None)
-    return Path(source).name if isinstance(source, (str, os.PathLike)) else None

@@ -17,7 +17,6 @@ from .planning import (
     ALL,
     Features,
     choose_features,
-    file_name,
     layer_counts,
     parameters_of,
     settings_of,
@@ -124,7 +123,7 @@ def plan_song(
 ) -> SongPlan:
     """What `explain` is asked for, with the song read and cut into windows."""
     from .audio._checks import as_number
-    from .audio.clip import Clip
+    from .audio.clip import Clip, file_name, needed_frontend
     from .audio.song import load_song
     from .audio.windows import windows
     from .deconvnet.projection import checked_features
@@ -140,13 +139,8 @@ def plan_song(
             "start must be 'map', 'max' or 'one' for a song: values of one's own are for a clip"
         )
     network = open_network(net)
-    if network.frontend is None:
-        raise ParameterError(
-            "the network does not say how sound becomes its input: give it a front end, "
-            "Network(..., frontend=Frontend(...))"
-        )
     chosen = choose_features(network, layers, features)
-    song = load_song(source, network.frontend, offset=offset, duration=seconds)
+    song = load_song(source, needed_frontend(network.frontend), offset=offset, duration=seconds)
     local, head, cut = _exact(network, list(chosen), song) or (None, None, windows(song))
     counts = layer_counts(network if local is None else local, cut.clip(0))
     for layer, wanted in chosen.items():

@@ -7,13 +7,17 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from .analysis import attributes, evolution
 from .analysis.findings import findings
+from .belief import decision as belief
+from .report.decision import write_decision
 from .report.study import write_evolution, write_study
 
-__all__ = ["AttributeStudy", "Evolution", "attribute_study", "feature_evolution"]
+__all__ = [
+    "AttributeStudy", "Decision", "Evolution", "attribute_study", "decision", "feature_evolution",
+]
 
 _P = ParamSpec("_P")
 _Found = TypeVar("_Found")
@@ -68,6 +72,36 @@ class Evolution(evolution.Evolution):
         return write_evolution(self, out, name, overwrite=overwrite)
 
 
+class Decision(belief.Decision):
+    __doc__ = belief.Decision.__doc__
+
+    def save(
+        self, out: str | os.PathLike[str], name: str | None = None, *, overwrite: bool = False,
+        audio_format: str = "wav",
+    ) -> Path:
+        """Write a page, pictures, sounds and the table to ``out / name``.
+
+        Parameters
+        ----------
+        out : path
+        name : str, optional
+            Default: the file's name without its suffix, and "why".
+        overwrite : bool
+        audio_format : {"wav", "flac", "ogg"}
+
+        Returns
+        -------
+        Path
+            The folder, which appears whole or not at all.
+
+        Raises
+        ------
+        ParameterError
+            If it cannot be written or is there already.
+        """
+        return write_decision(self, out, name, overwrite=overwrite, audio_format=audio_format)
+
+
 def _holding(compute: Callable[_P, _Found], held: Callable[..., _Held]) -> Callable[_P, _Held]:
     """`compute`, whose result can be saved."""
 
@@ -80,3 +114,8 @@ def _holding(compute: Callable[_P, _Found], held: Callable[..., _Held]) -> Calla
 
 attribute_study = _holding(attributes.attribute_study, AttributeStudy)
 feature_evolution = _holding(evolution.feature_evolution, Evolution)
+
+
+@functools.wraps(belief.decision)
+def decision(*args: Any, **kwargs: Any) -> Decision:
+    return Decision(*args, **kwargs)

@@ -9,6 +9,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+import os
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -30,8 +32,18 @@ from .reading import (
 from .scaling import scaled
 
 __all__ = [
-    "LEAST_SAMPLES", "Clip", "as_clip", "at_rate", "check_finite", "check_frontend", "load_clip",
-    "masking", "native_samples", "open_clip",
+    "LEAST_SAMPLES",
+    "Clip",
+    "as_clip",
+    "at_rate",
+    "check_finite",
+    "check_frontend",
+    "file_name",
+    "load_clip",
+    "masking",
+    "native_samples",
+    "needed_frontend",
+    "open_clip",
 ]
 
 FloatArray = NDArray[np.float32]
@@ -576,9 +588,21 @@ def open_clip(source: Any, frontend: Frontend | None, offset: float = 0.0) -> Cl
         if offset:
             raise ParameterError("offset is for files: cut the samples before making the Clip")
         return source
+    return load_clip(source, needed_frontend(frontend), offset=offset)
+
+
+def needed_frontend(frontend: Frontend | None) -> Frontend:
+    """The front end of a network, or ParameterError where it has none."""
     if frontend is None:
         raise ParameterError(
             "the network does not say how sound becomes its input: give it a front end, "
             "Network(..., frontend=Frontend(...)), or pass a Clip made with one"
         )
-    return load_clip(source, frontend, offset=offset)
+    return frontend
+
+
+def file_name(source: Any) -> str | None:
+    """The name of the file a source comes from, if it comes from one; never its folder."""
+    if not isinstance(source, (str, os.PathLike)):
+        source = getattr(source, "name", None)
+    return Path(source).name if isinstance(source, (str, os.PathLike)) else None

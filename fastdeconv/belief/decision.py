@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..audio._checks import as_int
+from ..audio._checks import as_bool, as_int
 from ..audio.auralise import auralise
-from ..audio.clip import Clip, open_clip
+from ..audio.clip import file_name, open_clip
 from ..deconvnet.scores import log_odds, output_kind, scores_of
 from ..errors import ParameterError, enough_memory, shown
 from ..network.choosing import as_list, open_network
@@ -110,21 +110,17 @@ def decision(
     >>> why.maps["orchestral", "cam"].shape, why.sound("orchestral", "cam").shape
     ((257, 173), (44100,))
     """
-    network = open_network(net)
-    chosen = _chosen_methods(methods)
-    count = as_int("steps", steps, minimum=1, maximum=10_000)
-    clip = open_clip(source, network.frontend, offset)
-    network.shapes(clip.x.shape)
-    with enough_memory("this decision: take a shorter clip"):
-        return Decision(clip, network, classes, chosen, versus, count, blur)
+    return Decision(source, net, classes, methods, versus, offset=offset, steps=steps, blur=blur)
 
 
 class Decision:
-    """Why a network decided as it did. Made by `decision`.
+    """Why a network decided as it did. Made by `decision`, which says what it takes.
 
     Attributes
     ----------
     clip : Clip
+    source : str or None
+        The name of the file, if there is one.
     network : Network
     classes, methods : list of str
         What was explained, and how.
@@ -140,10 +136,22 @@ class Decision:
     """
 
     def __init__(
-        self, clip: Clip, network: Network, classes: str | Iterable[str] | None,
-        methods: list[str], versus: str | None, steps: int, blur: bool,
+        self, source: Any, net: Network | str | os.PathLike[str],
+        classes: str | Iterable[str] | None = None, methods: str | Iterable[str] | None = None,
+        versus: str | None = None, *, offset: float = 0.0, steps: int = STEPS, blur: bool = True,
     ) -> None:
-        self.clip, self.network, self.methods, self.blur = clip, network, methods, blur
+        self.network = open_network(net)
+        self.methods = _chosen_methods(methods)
+        self.blur = as_bool("blur", blur)
+        self.steps = as_int("steps", steps, minimum=1, maximum=10_000)
+        self.clip = open_clip(source, self.network.frontend, offset)
+        self.source = file_name(source)
+        self.network.shapes(self.clip.x.shape)
+        with enough_memory("this decision: take a shorter clip"):
+            self._explain(classes, versus)
+
+    def _explain(self, classes: str | Iterable[str] | None, versus: str | None) -> None:
+        clip, network, methods = self.clip, self.network, self.methods
         self._trace = trace = network.forward(clip.x)
         self._kind = decision_kind(network)
         self._scores = scores_of(trace)
@@ -167,7 +175,7 @@ class Decision:
         for rival in self._rivals.values():
             if rival is not None:
                 self._all_targets.setdefault(rival.name, rival)
-        self._rules = Rules(trace, Grid(clip), [*self._all_targets.values()], steps)
+        self._rules = Rules(trace, Grid(clip), [*self._all_targets.values()], self.steps)
         self._maps = {
             (name, method): plane
             for method in methods
@@ -395,6 +403,13 @@ class Decision:
         """
         self._require(name, method)
         return self._heard_map(name, method)
+
+    def input_map(self, name: str, method: str) -> NDArray[np.float32]:
+        """A map of `maps` at the network's input, (C, H, W), as `auralise` takes it."""
+        self._require(name, method)
+        plane = self._maps[name, method][None].astype(np.float32)
+        found: NDArray[np.float32] = Grid(self.clip).inputs(plane)[0]
+        return found
 
     def sound(
         self, name: str, method: str | None = None, part: str = "for"

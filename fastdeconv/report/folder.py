@@ -31,7 +31,7 @@ except ImportError:  # Windows, where nothing is cleared
     fcntl = None  # type: ignore[assignment]
 
 __all__ = [
-    "ATTRIBUTES", "EVOLUTION", "EXPLANATION", "MANIFEST", "as_folder", "check_free",
+    "ATTRIBUTES", "DECISION", "EVOLUTION", "EXPLANATION", "MANIFEST", "as_folder", "check_free",
     "check_writable", "new_folder", "read_manifest", "replace_file", "result_place",
     "write_manifest",
 ]
@@ -42,6 +42,7 @@ MANIFEST = "manifest.json"
 EXPLANATION = "fastdeconv-explanation"
 ATTRIBUTES = "fastdeconv-attributes"
 EVOLUTION = "fastdeconv-evolution"
+DECISION = "fastdeconv-decision"
 
 _MOST_MANIFEST_BYTES = 1 << 26
 _DEEPEST_MANIFEST = 16

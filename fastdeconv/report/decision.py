@@ -1,0 +1,169 @@
+"""The folder of a decision: a page, pictures, sounds and the table of numbers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import printable
+from ..textfiles import write_text
+from ..version import __version__
+from .axis import FrequencyAxis
+from .citations import AURALISATION
+from .folder import DECISION, check_free, new_folder, result_place, write_manifest
+from .listening import axis_of, covered
+from .names import safe_name, unique_names
+from .picture import levels, signed_levels, write_png
+from .song import original_gain, weights
+from .sounds import check_format, peak_gain, write_sound
+from .tables import write_rows
+from .web import render, url
+
+if TYPE_CHECKING:
+    from ..belief.decision import Decision
+
+__all__ = ["write_decision"]
+
+_PARTS = {
+    "for": "what spoke for it", "against": "what spoke against it",
+    "left": "what is left without what spoke for it",
+}
+#: Columns of the page's table with what is best; the CSV has all.
+_SHOWN = (
+    ("srg", "srg", "high"), ("srg_min", "srg, silence", "above 0"), ("ad_top", "ad top", "low"),
+    ("fid_in_top", "fid-in top", "high"), ("ff_top", "ff top", "high"),
+    ("ad", "ad", "low"), ("fid_in", "fid-in", "high"), ("energy", "energy", ""),
+    ("sps", "sps", "high"),
+)
+_MEANINGS = (
+    ("srg", "Patches of the input are replaced by band means one after another, once those first "
+            "that the map calls most important, once those last. The area between the two curves "
+            "of the class's probability: 0 for a random order, at most 1."),
+    ("srg, silence", "The same with silence instead of band means. Loudness does well here: it "
+                     "only tells that a map is not upside down."),
+    ("ad, fid-in, ff, energy", "The network listens to the sound you hear: by how many percent "
+                               "the probability drops; whether the decision stays; how much is "
+                               "lost with what the map keeps; the share of the clip's energy."),
+    ("top", "The same through the fifth of the bins where the map is largest. Compare methods by "
+            "these: with a decibel front end even a smooth mask of noise keeps the decision."),
+    ("sps", "How much of the map is in few bins (Gini coefficient)."),
+    ("random, input, band_mean", "Noise, the spectrogram itself, its mean over time: what a "
+                                 "method has to beat."),
+    ("runner_up", "The method's map for the likeliest other class. If it does as well, the map "
+                  "is of the clip and not of the class."),
+)
+
+
+def write_decision(
+    why: Decision, out: str | os.PathLike[str], name: str | None, *, overwrite: bool,
+    audio_format: str,
+) -> Path:
+    """Write a decision; see `fastdeconv.Decision.save`."""
+    check_format(audio_format)
+    stem = "clip" if why.source is None else Path(why.source).stem
+    place, folder_name = result_place(out, f"{stem} why" if name is None else name, "why")
+    check_free(place, folder_name, DECISION, overwrite=overwrite)
+    with new_folder(place, folder_name, DECISION, overwrite=overwrite) as folder:
+        clip, axis = why.clip, FrequencyAxis.of(why.clip.frontend)
+        write_sound(
+            folder / f"original.{audio_format}", clip.samples, clip.sr, original_gain(clip.samples)
+        )
+        magnitude = np.ascontiguousarray(np.abs(clip.stft))
+        loudest = axis.loudest(magnitude)
+        write_png(folder / "original.png", levels(loudest, float(magnitude.max(initial=0.0))))
+        shown = _write_classes(why, folder, axis, audio_format)
+        write_rows(folder / "decision.csv", why.table)
+        write_text(folder / "index.html", render("decision.html", [], {
+            "title": f"Why {printable(', '.join(why.classes))}?",
+            "explained": printable(why.source or "a clip"),
+            "network": printable(why.network.name or "without a name"),
+            "versus": None if why.versus is None else printable(why.versus),
+            "scores": _scores(why), "notes": _notes(why), "classes": shown,
+            "columns": _SHOWN, "meanings": _MEANINGS, "axis": axis_of(axis, clip.duration),
+            "original": f"original.{audio_format}",
+        }))
+        write_manifest(folder, _manifest(why, audio_format))
+    return place / folder_name
+
+
+def _write_classes(
+    why: Decision, folder: Path, axis: FrequencyAxis, audio_format: str
+) -> list[dict[str, Any]]:
+    """Pictures and sounds of every class and method, and what the page says of them."""
+    stems = unique_names([safe_name(name, "class") for name in why.classes], taken=("original",))
+    shown = []
+    for name, stem in zip(why.classes, stems):
+        methods = []
+        for method in why.methods:
+            start = f"{stem} {method}"
+            plane = why.input_map(name, method)
+            write_png(
+                folder / f"{start}.png",
+                signed_levels(axis.nearest(weights(why.clip, plane, "mask"))), signed=True,
+            )
+            sounds: list[tuple[str, str | None]] = []
+            for part, words in _PARTS.items():
+                sound = why.sound(name, method, part)
+                if sound.any():
+                    file = f"{start} {part}.{audio_format}"
+                    write_sound(folder / file, sound, why.clip.sr, _gain(sound))
+                    sounds.append((words, url(file)))
+                else:
+                    sounds.append((words, None))
+            methods.append({"name": method, "picture": url(f"{start}.png"), "sounds": sounds})
+        rows = [row for row in why.table if row["class"] == name]
+        shown.append({
+            "name": printable(name), "verdict": why.verdict(name), "methods": methods,
+            "rows": [_cells(row) for row in rows],
+        })
+    return shown
+
+
+def _gain(sound: NDArray[np.float32]) -> float:
+    return peak_gain(float(np.abs(sound).max(initial=0.0)))
+
+
+def _cells(row: dict[str, Any]) -> dict[str, Any]:
+    name = row["method"] if row["of"] is None else f"{row['method']} of {row['of']}"
+    cells = ["" if row[key] is None else f"{row[key]:.2f}" for key, _, _ in _SHOWN]
+    return {"name": name, "best": row["best"], "cells": cells}
+
+
+def _scores(why: Decision) -> Sequence[tuple[str, str, str, str]]:
+    ordered = sorted(why.scores.items(), key=lambda item: -item[1].probability)
+    return [
+        (
+            printable(name), f"{one.score:.3g}", f"{100 * one.probability:.1f} %",
+            f"{one.log_odds:.2f}",
+        )
+        for name, one in ordered
+    ]
+
+
+def _notes(why: Decision) -> list[str]:
+    clip = why.clip
+    part = covered(clip.start, clip.duration, is_cut=clip.is_cut)
+    return [printable(note) for note in [*why.notes, *([] if part is None else [part])]]
+
+
+def _manifest(why: Decision, audio_format: str) -> dict[str, Any]:
+    return {
+        "format": DECISION,
+        "version": 1,
+        "fastdeconv": __version__,
+        "source": why.source,
+        "network": why.network.name,
+        "classes": why.classes,
+        "versus": why.versus,
+        "methods": why.methods,
+        "scores": {name: one._asdict() for name, one in why.scores.items()},
+        "notes": why.notes,
+        "verdicts": {name: why.verdict(name) for name in why.classes},
+        "parameters": {"steps": why.steps, "blur": why.blur, "audio_format": audio_format},
+        "citation": [AURALISATION],
+    }
