@@ -13,7 +13,7 @@ from click.testing import CliRunner
 import fastdeconv as fd
 from fastdeconv.cli import main
 from fastdeconv.errors import ParameterError
-from fastdeconv.report.tables import read_rows
+from fastdeconv.textfiles import read_rows
 
 
 @pytest.fixture(scope="module")
