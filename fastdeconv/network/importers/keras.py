@@ -19,6 +19,7 @@ from .keras_layouts import input_sizes, wanted_axes
 from .keras_norms import NORMALISING_LAYERS
 from .keras_reading import ArgumentError, Description, is_live, opened_model
 from .keras_shaping import JOINING_LAYERS, SHAPING_LAYERS
+from .keras_steps import at_every_step
 from .keras_verifying import compare
 from .keras_weights import GroupsByNumber
 
@@ -29,6 +30,8 @@ __all__ = ["from_keras"]
 
 # Messages keep their last 300 characters.
 _LONGEST_PATH = 200
+_RECURRENT = ("LSTM", "GRU", "SimpleRNN", "RNN", "Bidirectional", "ConvLSTM1D", "ConvLSTM2D",
+              "CuDNNGRU", "CuDNNLSTM")
 _LAYERS = {**WEIGHTED_LAYERS, **NORMALISING_LAYERS, **FUNCTION_LAYERS, **SHAPING_LAYERS}
 
 
@@ -235,6 +238,13 @@ def _input(node: Node, build: Builder, given: Sequence[int | None] | None) -> Va
         )
     sizes, wish = input_sizes(node.config), build.wanted.get(node.name)
     if sizes is None and given is None:
+        whole = node.config.get("batch_shape", node.config.get("batch_input_shape"))
+        if isinstance(whole, (list, tuple)) and len(whole) > 4:
+            raise ArgumentError(
+                f"its input has {len(whole) - 1} axes behind the batch, {shown(list(whole[1:]))}, "
+                "and a network here has three: channels, rows and columns. Of a sequence of "
+                "pictures, import the model of one picture by itself"
+            )
         raise ArgumentError(
             "the model does not say how large its input is; give input_shape=(C, H, W)"
         )
@@ -265,6 +275,7 @@ def _convert(
         try:
             if node.custom is not None:
                 raise UnsupportedError(node.custom)
+            node = at_every_step(node, [values[i] for i in node.inputs])
             taken = [values[i] for i in node.inputs]
             if node.kind in JOINING_LAYERS and len(taken) > 1:
                 values[place] = JOINING_LAYERS[node.kind](node, build, taken)
@@ -279,6 +290,8 @@ def _convert(
 def _why_not(node: Node) -> str:
     if node.kind in _LAYERS or node.kind in JOINING_LAYERS:
         return f"it takes {len(node.inputs)} inputs"
+    if node.kind in _RECURRENT:
+        return "there is no layer for recurrent networks"
     if node.kind in ("Lambda", "TFOpLambda", "SlicingOpLambda"):
         function = node.config.get("function")
         what = f" ({shown(function)})" if isinstance(function, str) else ""

@@ -18,7 +18,7 @@ called ``<name>.layout``.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -64,6 +64,8 @@ class Value:
     axes: str
     shape: Shape
     order: NDArray[np.intp] | None = None
+    origin: tuple[tuple[int, int, int], str] | None = None
+    """Of a flat value with an `order`: the shape of the map it was, and Keras's axes there."""
 
     @property
     def sizes(self) -> list[int | None]:
@@ -143,7 +145,8 @@ class Builder:
         shape = layer.joined_shape([value.shape for value in taken], self.built_arrays)
         self._shapes[name] = shape
         self.layers.append(layer)
-        return Value(name, taken[0].axes if axes is None else axes, shape, order)
+        origin = taken[0].origin if order is not None and order is taken[0].order else None
+        return Value(name, taken[0].axes if axes is None else axes, shape, order, origin)
 
     def same(self, name: str, value: Value, axes: str | None = None) -> Value:
         """A layer that changes nothing, so that its name is there, maybe with other axes."""
@@ -164,7 +167,7 @@ class Builder:
 
     def with_axes(self, node: Node, value: Value, axes: str) -> Value:
         """The same tensor of Keras with other letters: values are moved where they must be."""
-        value = self.in_order(value)
+        value = self.in_order(node, value)
         if value.axes == axes:
             return value
         source = dict(zip(axes, value.axes))
@@ -185,14 +188,21 @@ class Builder:
             return value
         return self.with_axes(node, value, standard_axes(len(value.axes), axis))
 
-    def in_order(self, value: Value) -> Value:
-        """The same, if its numbers are in the order of Keras."""
-        if value.order is not None:
+    def in_order(self, node: Node, value: Value) -> Value:
+        """The same, with its numbers in the order of Keras."""
+        if value.order is None:
+            return value
+        if value.origin is None:
             raise UnsupportedError(
-                "it follows a Flatten, and only Dense, BatchNormalization, Concatenate and "
-                "functions of single values can follow the Flatten of a map"
+                "it follows several maps that were flattened and joined, and only Dense, "
+                "BatchNormalization, Concatenate and functions of single values can follow these"
             )
-        return value
+        shape, axes = value.origin
+        whole = axes + "".join(axis for axis in "CHW" if axis not in axes)
+        name = self._free(f"{node.name}.map")
+        value = self.add("reshape", name, value, {"shape": shape}, axes="CHW")
+        value = self.add("permute", self._free(f"{name}.layout"), value, {"axes": whole})
+        return self.add("flatten", self._free(f"{name}.flat"), value, axes="C")
 
     def flattened(self, name: str, value: Value, axes: str | None = None) -> Value:
         """A flat value; `axes` is the order in which Keras reads the axes, the last one fastest."""
@@ -212,7 +222,9 @@ class Builder:
             places = np.arange(count, dtype=np.intp).reshape(c, h, w)
             whole = axes + "".join(axis for axis in "CHW" if axis not in axes)
             order = places.transpose(["CHW".index(axis) for axis in whole]).reshape(-1)
-        return self.add("flatten", name, value, axes="C", order=order)
+        made = self.add("flatten", name, value, axes="C", order=order)
+        c, h, w = (n or 0 for n in shape)
+        return made if order is None else replace(made, origin=((c, h, w), axes))
 
     def aligned(self, node: Node, values: Sequence[Value]) -> list[Value]:
         """Several values with the axes of the first one."""

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ...errors import shown
 from .keras_building import Builder, UnsupportedError, Value, reordered
@@ -35,6 +36,14 @@ _FUNCTIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "exponential": ("exp", {}),
 }
 _SOFTMAXES = ("softmax", "log_softmax")
+# Classes of `keras.ops` whose names are not those of layers, and the functions or our layers.
+_OPERATIONS = {
+    "Relu": "relu", "Relu6": "relu6", "Sigmoid": "sigmoid", "Tanh": "tanh", "Silu": "silu",
+    "Softplus": "softplus", "Softsign": "softsign", "Elu": "elu", "Selu": "selu", "Gelu": "gelu",
+    "LeakyRelu": "leaky_relu", "HardSigmoid": "hard_sigmoid", "HardSilu": "hard_silu",
+    "HardTanh": "hard_tanh", "LogSoftmax": "log_softmax", "Exp": "exp", "Log": "log",
+    "Sqrt": "sqrt", "Square": "square", "Absolute": "abs", "Abs": "abs",
+}
 
 
 def activated(node: Node, build: Builder, value: Value) -> Value:
@@ -139,18 +148,54 @@ def _softmax(node: Node, build: Builder, value: Value) -> Value:
     return build.add("softmax", node.name, value, order=value.order)
 
 
+def _operation(function: str) -> Callable[[Node, Builder, Value], Value]:
+    """A function of `keras.ops`."""
+
+    def convert(node: Node, build: Builder, value: Value) -> Value:
+        if function == "elu":
+            return _elu(node, build, value)
+        if function == "leaky_relu":
+            return _leaky(node, build, value)
+        if function == "gelu":
+            form = "tanh" if node.config.get("approximate", True) else "none"
+            return build.add("gelu", node.name, value, {"approximate": form}, order=value.order)
+        if function in _SOFTMAXES:
+            value = build.channels_at(node, value, node.config.get("axis", -1))
+            return build.add(function, node.name, value, order=value.order)
+        if function in _FUNCTIONS or function == "hard_sigmoid":
+            return applied(node, build, node.name, value, function)
+        return build.add(function, node.name, value, order=value.order)
+
+    return convert
+
+
 def _prelu(node: Node, build: Builder, value: Value) -> Value:
     (alpha,) = build.arrays(node, "alpha")
     sizes = dict(zip(value.axes, alpha.shape))
-    if alpha.ndim != len(value.axes) or any(sizes[a] != 1 for a in value.axes if a != "C"):
-        raise UnsupportedError(
-            f"it has slopes of shape {alpha.shape}; only one for each channel can be said here, "
-            "as with shared_axes"
-        )
+    if alpha.ndim != len(value.axes):
+        raise UnsupportedError(f"it has slopes of shape {alpha.shape}")
+    if any(sizes[a] != 1 for a in value.axes if a != "C"):
+        return _prelu_at_places(node, build, value, alpha)
     weight = np.reshape(alpha, -1)
     if weight.size > 1:
         weight = reordered(weight, value)
     return build.add("prelu", node.name, value, arrays={"weight": weight}, order=value.order)
+
+
+def _prelu_at_places(
+    node: Node, build: Builder, value: Value, alpha: NDArray[Any]
+) -> Value:
+    """Slopes that differ from place to place: x + (slope - 1) min(x, 0)."""
+    named = [(axis, n) for axis, n in zip(value.axes, alpha.shape) if n > 1]
+    order = sorted(range(len(named)), key=lambda i: named[i][0])
+    scale = (alpha.reshape([n for _, n in named]) - 1).transpose(order)
+    letters = "".join(named[i][0] for i in order)
+    below = build.add("clip", f"{node.name}.below", value, {"max": 0.0})
+    arrays = {"weight": scale, "bias": np.zeros_like(scale)}
+    scaled = build.add(
+        "affine", f"{node.name}.slopes", below, {"axis": letters}, arrays=arrays
+    )
+    return build.add("add", node.name, [value, scaled])
 
 
 #: Layers that are a function of each value.
@@ -161,4 +206,5 @@ FUNCTION_LAYERS: dict[str, Callable[[Node, Builder, Value], Value]] = {
     "PReLU": _prelu,
     "ELU": _elu,
     "Softmax": _softmax,
+    **{kind: _operation(name) for kind, name in _OPERATIONS.items()},
 }

@@ -75,7 +75,7 @@ def _group_norm(node: Node, build: Builder, value: Value) -> Value:
     axis = node.config.get("axis", -1)
     if value.letter(axis) != "C":
         raise UnsupportedError(f"it works along axis {shown(axis)}, which is not the channels")
-    value = build.in_order(value)
+    value = build.in_order(node, value)
     gamma, beta, _ = _scale_and_shift(node, build)
     groups = node.config.get("groups", 32)
     if groups == -1:

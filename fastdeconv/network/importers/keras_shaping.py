@@ -99,13 +99,38 @@ def _cropping(rank: int) -> Callable[[Node, Builder, Value], Value]:
 def _upsampling(rank: int) -> Callable[[Node, Builder, Value], Value]:
     def convert(node: Node, build: Builder, value: Value) -> Value:
         value, letters = slid(node, build, value, rank)
-        mode = node.config.get("interpolation", "nearest")
-        if mode != "nearest":
-            raise UnsupportedError(f"its interpolation is {shown(mode)}, wanted 'nearest'")
         scale = pair(letters, numbers(node, "size", rank, 2))
-        return build.add("upsample", node.name, value, {"scale": scale})
+        return build.add("upsample", node.name, value, {"scale": scale, **_interpolation(node)})
 
     return convert
+
+
+def _interpolation(node: Node, usual: str = "nearest") -> dict[str, Any]:
+    mode = node.config.get("interpolation", usual)
+    if mode not in ("nearest", "bilinear"):
+        raise UnsupportedError(f"its interpolation is {shown(mode)}, wanted nearest or bilinear")
+    return {"mode": mode}
+
+
+def _resizing(node: Node, build: Builder, value: Value) -> Value:
+    odd = [key for key in ("crop_to_aspect_ratio", "pad_to_aspect_ratio", "antialias")
+           if node.config.get(key)]
+    if odd:
+        raise UnsupportedError(f"it is told {odd[0]}")
+    value, letters = slid(node, build, value, 2)
+    sizes = [numbers(node, key, 1)[0] for key in ("height", "width")]
+    parameters = _interpolation(node, "bilinear")
+    if parameters["mode"] == "nearest":
+        raise UnsupportedError("its interpolation is 'nearest', wanted 'bilinear'")
+    return build.add("upsample", node.name, value, {"size": pair(letters, sizes), **parameters})
+
+
+def _repeat_vector(node: Node, build: Builder, value: Value) -> Value:
+    if len(value.axes) != 1 or value.shape[1:] != (1, 1):
+        raise UnsupportedError(f"its input has {len(value.axes) + 1} axes, wanted 2")
+    value = build.in_order(node, value)
+    (count,) = numbers(node, "n", 1)
+    return build.add("upsample", node.name, value, {"scale": (1, count)}, axes="WC")
 
 
 def _rescaling(node: Node, build: Builder, value: Value) -> Value:
@@ -153,7 +178,8 @@ def _reshape(node: Node, build: Builder, value: Value) -> Value:
     axes = _relabelled(value, sizes, build.wanted.get(node.name))
     if axes is not None:
         return build.same(node.name, value, axes)
-    value = build.in_order(value)
+    value = build.in_order(node, value)
+    found = value.sizes
     if None in found and sizes.count(-1) != 1:
         raise UnsupportedError("the sizes of its input are not known; give input_shape=(C, H, W)")
     # In the order in which Keras reads the values, and then in the new shape.
@@ -232,6 +258,25 @@ def _concatenate(node: Node, build: Builder, values: Sequence[Value]) -> Value:
     return build.add("concat", node.name, values, {"axis": letter}, order=order)
 
 
+def _reduction(kind: str) -> Callable[[Node, Builder, Value], Value]:
+    """A mean or maximum over some axes, as `keras.ops` has it."""
+
+    def convert(node: Node, build: Builder, value: Value) -> Value:
+        value = build.in_order(node, value)
+        given = node.config.get("axis")
+        axes = given if isinstance(given, (list, tuple)) else [given]
+        gone = {value.letter(axis) for axis in axes}
+        kept = "".join(axis for axis in value.axes if axis not in gone)
+        if node.config.get("keepdims"):
+            kept = value.axes
+        if not kept:
+            kept = "C" if "C" in value.axes else value.axes[0]
+        letters = "".join(axis for axis in "CHW" if axis in gone)
+        return build.add(kind, node.name, value, {"axes": letters}, axes=kept)
+
+    return convert
+
+
 #: Layers of one input without weights.
 SHAPING_LAYERS: dict[str, Callable[[Node, Builder, Value], Value]] = {
     **dict.fromkeys(NOTHING, _nothing),
@@ -255,13 +300,19 @@ SHAPING_LAYERS: dict[str, Callable[[Node, Builder, Value], Value]] = {
     "Flatten": _flatten,
     "Permute": _permute,
     "Reshape": _reshape,
+    "Mean": _reduction("reduce_mean"),
+    "Max": _reduction("reduce_max"),
+    "RepeatVector": _repeat_vector,
     "Rescaling": _rescaling,
+    "Resizing": _resizing,
 }
 
 #: Layers of several inputs.
 JOINING_LAYERS: dict[str, Callable[[Node, Builder, Sequence[Value]], Value]] = {
     "Add": _joined("add"),
     "Multiply": _joined("multiply"),
+    "Maximum": _joined("maximum"),
+    "Minimum": _joined("minimum"),
     "Average": _joined("average"),
     "Subtract": _joined("subtract"),
     "Concatenate": _concatenate,

@@ -163,7 +163,9 @@ class GroupsByNumber:
         return node
 
     def arrays(self, path: tuple[str, ...], roles: Sequence[str]) -> list[Array]:
-        group = child(self._group(path), "vars")
+        group = self._group(path)
+        # That of a TimeDistributed holds the layer's.
+        group = child(child(group, "layer") or group, "vars")
         found = [] if group is None else sorted(group, key=lambda key: (len(key), key))
         return [read_array(child(group, key)) for key in _by_order(path, found, roles)]
 

@@ -159,6 +159,17 @@ LAYERS: list[tuple[tuple[int, ...], Any]] = [
     (MAP, lambda: L.Reshape((-1,))),
     ((24,), lambda: L.Reshape((2, 3, 4))),
     ((6, 4), lambda: L.Reshape((6, 4, 1))),
+    (MAP, lambda: L.PReLU()),
+    (STEPS, lambda: L.PReLU()),
+    (MAP, lambda: L.UpSampling2D((2, 3), interpolation="bilinear")),
+    (MAP, lambda: L.Resizing(7, 20)),
+    ((5,), lambda: L.RepeatVector(4)),
+    (STEPS, lambda: L.TimeDistributed(L.Dense(5, activation="relu"))),
+    (MAP, lambda: L.TimeDistributed(L.Dense(4))),
+    (MAP, lambda: L.TimeDistributed(L.Flatten())),
+    (STEPS, lambda: L.TimeDistributed(L.BatchNormalization())),
+    (STEPS, lambda: L.TimeDistributed(L.Softmax())),
+    (STEPS, lambda: L.TimeDistributed(L.LeakyReLU(0.2))),
 ]
 
 
@@ -193,7 +204,7 @@ def test_layers_among_activations_are_imported() -> None:
 
 JOINS = [
     (L.Add, {}), (L.Multiply, {}), (L.Average, {}), (L.Subtract, {}),
-    (L.Concatenate, {}), (L.Concatenate, {"axis": 1}),
+    (L.Maximum, {}), (L.Minimum, {}), (L.Concatenate, {}), (L.Concatenate, {"axis": 1}),
 ]
 
 
@@ -218,6 +229,74 @@ def test_a_sum_with_a_number_is_refused() -> None:
     x = keras.Input((8, 9, 2))
     model = keras.Model(x, L.Conv2D(2, 3, name="c")(x) * 2.0)
     with pytest.raises(ParameterError, match=r"is given 2\.0 besides.*outputs='c'\)"):
+        fd.from_keras(model)
+
+
+OPERATIONS = [
+    "relu", "relu6", "sigmoid", "tanh", "silu", "softplus", "softsign", "elu", "selu", "gelu",
+    "leaky_relu", "hard_sigmoid", "hard_silu", "hard_tanh", "log_softmax", "softmax", "exp",
+    "square", "absolute",
+]
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_functions_of_keras_are_those_of_its_layers(name: str) -> None:
+    x = keras.Input(MAP)
+    model = randomised(keras.Model(x, getattr(keras.ops, name)(L.Conv2D(4, 3)(x))))
+    assert len(fd.from_keras(model).layers) == 2
+
+
+@pytest.mark.parametrize("axis", [1, [1, 2], -1, [2, 3]])
+@pytest.mark.parametrize("keepdims", [False, True])
+def test_means_and_maxima_over_axes_are_imported(
+    axis: Any, keepdims: bool, tmp_path: Any
+) -> None:
+    x = keras.Input(MAP)
+    c = L.Conv2D(4, 3, padding="same")(x)
+    mean, largest = (f(c, axis=axis, keepdims=keepdims) for f in (keras.ops.mean, keras.ops.max))
+    net = same_from_files(randomised(keras.Model(x, L.Maximum()([mean, largest]))), tmp_path)
+    assert [layer.type for layer in net.layers] == [
+        "conv2d", "reduce_mean", "reduce_max", "maximum"]
+
+
+def test_a_flattened_map_can_be_a_map_again(tmp_path: Any) -> None:
+    model = sequential(
+        MAP, L.Conv2D(6, 3, padding="same"), L.Permute((2, 1, 3)), L.Flatten(), L.Dropout(0.5),
+        L.ReLU(), L.Reshape((10, T, 6)), L.Conv2D(4, 3),
+    )
+    same_from_files(model, tmp_path)
+    # And bands and channels together as the channels of steps.
+    model = sequential(
+        MAP, L.Conv2D(6, 3, padding="same"), L.Permute((2, 1, 3)), L.Flatten(),
+        L.Reshape((T, -1)), L.Conv1D(4, 3),
+    )
+    same_from_files(model, tmp_path)
+
+
+def test_wrapped_layers_have_the_wrapper_s_name_and_arrays(tmp_path: Any) -> None:
+    model = sequential(
+        MAP, L.Permute((2, 1, 3)), L.TimeDistributed(L.Flatten()),
+        L.TimeDistributed(L.Dense(5, activation="tanh", name="own"), name="steps"),
+        L.TimeDistributed(L.BatchNormalization(name="norm"), name="normal"), L.Conv1D(4, 3),
+    )
+    net = same_from_files(model, tmp_path)
+    assert [layer.name for layer in net.layers][-4:-1] == ["steps", "steps.activation", "normal"]
+
+
+@pytest.mark.parametrize("layer", [lambda: L.TimeDistributed(L.Conv1D(4, 3), name="each"),
+                                   lambda: L.TimeDistributed(L.LayerNormalization(axis=1),
+                                                             name="each")])
+def test_what_a_step_alone_does_otherwise_is_refused(layer: Any) -> None:
+    model = sequential(MAP, L.Conv2D(4, 3, name="c"), layer())
+    with pytest.raises(ParameterError, match=r"'each' \(TimeDistributed\).*to each step of a "
+                                             r"sequence.*outputs='c'\)"):
+        fd.from_keras(model)
+
+
+def test_sequences_of_pictures_are_refused_with_what_to_do() -> None:
+    model = sequential((6, 8, 9, 1), L.TimeDistributed(L.Conv2D(4, 3)))
+    with pytest.raises(ParameterError, match=r"has 4 axes behind the batch, \[6, 8, 9, 1\].*"
+                                             "import the model of one picture"):
         fd.from_keras(model)
 
 
