@@ -52,7 +52,8 @@ def _setting(frontend: Frontend, letter: str, size: int) -> str | None:
     if letter == "T":
         return f"frames={size}"
     if letter == "C":
-        return f"channels={size}" if isinstance(frontend.channels, int) else f"{size} channels, as a list with fields"
+        listed = not isinstance(frontend.channels, int)
+        return f"channels, a list with {size} dicts" if listed else f"channels={size}"
     if frontend.kind == "mel":
         return f"n_mels={size}"
     if frontend.kind == "cqt":

@@ -36,7 +36,7 @@ _MAX_N_FFT = 1 << 20
 _MAX_COUNT = 1 << 24
 _MOST_CHANNELS = 64
 _LAYOUTS = tuple("".join(axes) for axes in itertools.permutations("CFT"))
-_NOT_BY_DEFAULT = ("bins", "channels", "preemphasis", "delta")
+_NOT_BY_DEFAULT = ("bins", "channels", "preemphasis", "delta", "method")
 """Fields that are newer than others, and are in records only where they say something."""
 
 
@@ -53,7 +53,7 @@ class Frontend:
         - "stft": the magnitude of the STFT, or of some of its `bins`
         - "mel": mel bands of it
         - "filters": bands by a matrix of one's own, `filters`
-        - "cqt": the magnitude of ``librosa.cqt``
+        - "cqt": the magnitude of ``librosa.cqt``, or of nnAudio's, see `method`
         - "waveform": the samples, a row of the input. The STFT is then for pictures alone.
     sr : float
         Sample rate in Hz. Other sounds are resampled (soxr, HQ).
@@ -124,6 +124,10 @@ class Frontend:
         As in ``librosa.filters.mel``; of kind "mel" only.
     fmin, n_bins, bins_per_octave
         As in ``librosa.cqt``; of kind "cqt" only.
+    method : {"librosa", "nnaudio"}
+        Whose CQT the network was trained on; of kind "cqt" only. "nnaudio" is CQT2010v2 of
+        nnAudio, with `pad_mode` at both ends ("reflect" is its default); hop_length is then
+        a multiple of 2 ** (octaves - 1). Sounds are made with librosa's in both cases.
 
     Raises
     ------
@@ -152,6 +156,7 @@ class Frontend:
     norm: str | float | None = "slaney"
     n_bins: int = 84
     bins_per_octave: int = 12
+    method: str = "librosa"
     bins: tuple[int, int] | None = None
     filters: NDArray[np.float32] | None = None
     channels: int | Sequence[Mapping[str, Any]] = 1

@@ -146,10 +146,13 @@ class Stft:
     def forward(self, samples: FloatArray, frames: int | None = None) -> ComplexArray:
         """Spectra, shape (frames, bins), complex64, of `samples`, shape (n,).
 
-        Only the first `frames`, or all there are.
+        Only the first `frames`, or all there are. Fewer samples than a window are followed by
+        silence.
         """
         if self.center:
             samples = np.pad(samples, self.pad, mode=self.pad_mode)  # type: ignore[call-overload]
+        if samples.size < self.n_fft:
+            samples = np.pad(samples, (0, self.n_fft - samples.size))
         windows = np.lib.stride_tricks.sliding_window_view(samples, self.n_fft)
         windows = windows[:: self.hop_length][:frames]
         spectra = np.empty((len(windows), self.bins), np.complex64)

@@ -20,7 +20,7 @@ FILTERS = np.ones((9, 257))
     ({}, (257, 1, None), "layout='FCT'"), ({"kind": "cqt"}, (1, 60, 50), "n_bins=60, frames=50"),
     ({"kind": "filters", "filters": FILTERS}, (1, 12, None), "filters with 12 bands"),
     ({"kind": "waveform"}, (1, 64, None), "kind='mel', n_mels=64"),
-    ({"kind": "mel", "channels": [{}, {}]}, (3, 128, None), "3 channels, as a list with fields"),
+    ({"kind": "mel", "channels": [{}, {}]}, (3, 128, None), "channels, a list with 3 dicts"),
     ({"kind": "waveform"}, (1, 1, 59049), "frames=59049"),
     ({"kind": "mel"}, (None, 128, None), None),
 ])

@@ -13,24 +13,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import AudioError, ParameterError
-from .._checks import as_int, as_number
+from .._checks import as_choice, as_int, as_number
 from ..librosa_quietly import librosa_module
 from ..scaling import magnitude
 from ..stft import Stft
 from .base import ComplexArray, Fields, FloatArray, Framing, Kind
+from .octaves import least_hop, octave_cqt
 
 __all__ = ["Cqt"]
 
 _LOCK = threading.Lock()
+_METHODS = ("librosa", "nnaudio")
 _MOST_BINS = 1 << 14
 _C1_HZ = 32.70319566257483  # librosa's lowest note of a CQT
 
 
 class Cqt(Kind):
-    """Kind "cqt": ``librosa.cqt``; the sound of a map is ``librosa.icqt`` of CQT x map."""
+    """Kind "cqt": ``librosa.cqt``, or nnAudio's.
+
+    The sound of a map is ``librosa.icqt`` of librosa's CQT x map in both cases.
+    """
 
     name: ClassVar[str] = "cqt"
-    own: ClassVar[tuple[str, ...]] = ("fmin", "n_bins", "bins_per_octave")
+    own: ClassVar[tuple[str, ...]] = ("fmin", "n_bins", "bins_per_octave", "method")
     on_stft: ClassVar[bool] = False
 
     def check(self, fields: Fields, sr: float, n_fft: int) -> dict[str, Any]:
@@ -45,7 +50,17 @@ class Cqt(Kind):
                 f"n_bins must be at most {fitting}, so that all lie below sr / 2 = {sr / 2:g} Hz, "
                 f"found {count}"
             )
-        return {"fmin": fmin, "n_bins": count, "bins_per_octave": each}
+        method = as_choice("method", fields.method, _METHODS)
+        if method == "nnaudio":
+            hop = 1 if fields.hop_length is None else fields.hop_length
+            step = least_hop(sr, as_int("hop_length", hop, minimum=1, maximum=1 << 24), fmin,
+                             count, each)
+            if fields.hop_length is None or hop % step:
+                raise ParameterError(
+                    f"hop_length must be a multiple of {step} for {count} bins with method "
+                    f"'nnaudio', found {fields.hop_length}"
+                )
+        return {"fmin": fmin, "n_bins": count, "bins_per_octave": each, "method": method}
 
     def framing(self, fields: Mapping[str, Any]) -> Framing:
         # Its frames are centred, whatever those of the STFT are.
@@ -58,7 +73,14 @@ class Cqt(Kind):
     def values(
         self, frontend: Fields, samples: FloatArray, spectra: ComplexArray
     ) -> NDArray[np.float64]:
-        return magnitude(_cqt(frontend, samples).T, frontend.power)
+        if frontend.method == "librosa":
+            return magnitude(_cqt(frontend, samples).T, frontend.power)
+        found = octave_cqt(
+            samples, sr=frontend.sr, hop_length=frontend.hop_length, fmin=frontend.fmin,
+            n_bins=frontend.n_bins, bins_per_octave=frontend.bins_per_octave,
+            pad_mode=frontend.pad_mode,
+        )
+        return np.asarray(np.abs(found.T) ** frontend.power)
 
     def drawn(self, frontend: Fields, planes: FloatArray, n_fft: int) -> FloatArray:
         """A bin of the STFT has what the nearest bin of the CQT has, within half a step."""
