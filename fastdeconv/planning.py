@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from .network.network import Network
 
 __all__ = [
-    "ALL", "Features", "Plan", "Progress", "check_mode", "choose_features", "file_name",
+    "ALL", "LAYERS_SETTING", "Features", "Plan", "Progress", "check_mode", "choose_features",
+    "features_hash", "file_name",
     "layer_counts", "parameters_of", "plan", "settings_of",
 ]
 
@@ -41,6 +42,9 @@ FloatArray = NDArray[np.float32]
 
 ALL = "all"
 """Of features: as many as there are."""
+
+LAYERS_SETTING = "layers and features"
+"""The setting that says which they are."""
 
 _MODES = ("mask", "phase")
 
@@ -166,18 +170,23 @@ def settings_of(
             network.output,
         ),
         "front end": _hash(frontend.to_record()),
-        "layers and features": _hash(
-            {
-                layer: ks if ks is None or isinstance(ks, str) else [int(k) for k in ks]
-                for layer, ks in features.items()
-            }
-        ),
+        LAYERS_SETTING: features_hash(features),
         "rule": how["rule"],
         "start": start if isinstance(start, str) else _hash(np.asarray(start)),
         "mode": mode,
         "precision": how["precision"],
         "audio format": audio_format,
     }
+
+
+def features_hash(features: Mapping[str, Sequence[int] | str | None]) -> str:
+    """What settings say of layers and their features."""
+    return _hash(
+        {
+            layer: ks if ks is None or isinstance(ks, str) else [int(k) for k in ks]
+            for layer, ks in features.items()
+        }
+    )
 
 
 def _hash(*parts: Any) -> str:
