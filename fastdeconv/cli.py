@@ -33,6 +33,7 @@ from .report.names import safe_name, unique_names
 from .version import __version__
 
 if TYPE_CHECKING:
+    from .kept import Kept
     from .network.network import Network
     from .planning import Plan, Progress
     from .song_planning import SongPlan
@@ -198,20 +199,27 @@ def _explain_song(
 
     planned = prepare(song.path, net, **how)
     # Said before the work is done rather than after it.
-    if _is_there(planned, out, song, save):
+    is_there, kept = _is_there(planned, out, song, save)
+    if is_there:
         if not quiet:
             say(f"{out / song.folder}: already there, with the same settings.")
         return
     passes = _two_passes if how["duration"] is None else _two_bars
     with passes(song.label, show=not quiet) as (computed, written):
-        explanation = compute(planned, computed)
+        explanation = compute(planned, computed, kept)
+        # What is kept is in the earlier result, which this one is the whole of.
+        save = save if kept is None else {**save, "overwrite": True}
         folder = explanation.save(out, song.folder, progress=written, **save)
     if not quiet:
-        say(_closing_line(explanation, folder))
+        say(_closing_line(explanation, folder, kept))
 
 
-def _is_there(planned: Plan | SongPlan, out: Path, song: _Song, save: dict[str, Any]) -> bool:
-    """Whether the result is there; what is in its way is an error."""
+def _is_there(
+    planned: Plan | SongPlan, out: Path, song: _Song, save: dict[str, Any]
+) -> tuple[bool, Kept | None]:
+    """Whether the result is there, or what of it; what is in its way is an error."""
+    from .kept import kept_layers
+    from .planning import LAYERS_SETTING, Plan
     from .report.folder import EXPLANATION, check_free, read_manifest
 
     manifest = None
@@ -222,13 +230,17 @@ def _is_there(planned: Plan | SongPlan, out: Path, song: _Song, save: dict[str, 
         wanted = planned.settings(save["audio_format"])
         differing = [key for key in {**wanted, **found} if found.get(key) != wanted.get(key)]
         if not differing:
-            return True
+            return True, None
+        if differing == [LAYERS_SETTING] and isinstance(planned, Plan):
+            kept = kept_layers(planned, out / song.folder, save["audio_format"])
+            if kept is not None:
+                return False, kept
         raise ParameterError(
             f"{printable(str(out / song.folder))} is already there and differs in "
             f"{', '.join(map(printable, differing))}: --overwrite replaces it"
         )
     check_free(out, song.folder, EXPLANATION, overwrite=save["overwrite"])
-    return False
+    return False, None
 
 
 def _overview(out: Path, *, quiet: bool) -> None:
@@ -283,7 +295,7 @@ def _two_bars(label: str, *, show: bool) -> Iterator[tuple[Progress | None, Prog
         yield bar_of(), bar_of()
 
 
-def _closing_line(explanation: Any, folder: Path) -> str:
+def _closing_line(explanation: Any, folder: Path, kept: Kept | None) -> str:
     rows = explanation.table
     count = f"{_count(len(rows), 'feature')} of {_count(len(explanation.features), 'layer')}"
     silent = sum(row["level"] is None for row in rows)
@@ -292,6 +304,8 @@ def _closing_line(explanation: Any, folder: Path) -> str:
     elif silent:
         count += f", {silent} of them silent"
     said = [explanation.covered, _left_out(explanation)]
+    if kept is not None:
+        count += f", beside {_count(len(kept.layers), 'layer')} made before"
     covered = "".join(f" {text}" for text in said if text)
     return f"{folder}: {count}.{covered} Open {folder / 'index.html'}"
 

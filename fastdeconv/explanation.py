@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .errors import ParameterError, enough_memory, shown
+from .kept import Kept
 from .kernels.dispatch import config
 from .network.choosing import as_list
 from .planning import Features, Plan, Progress, choose_features, plan
@@ -43,8 +44,6 @@ DEFAULT_NETWORK = "choi5-genre"
 FloatArray = NDArray[np.float32]
 
 _MEMORY_ADVICE = "this: explain a shorter clip, fewer layers or fewer features"
-# How many features of a layer show their activation beside the layer's mean.
-_STAGE_FEATURES = 6
 # How many features `plot` draws by default.
 _PLOTTED = 8
 _MOST_COLUMNS = 100
@@ -196,21 +195,23 @@ def prepare(
 
 
 def compute(
-    planned: Plan | SongPlan, progress: Progress | None = None
+    planned: Plan | SongPlan, progress: Progress | None = None, kept: Kept | None = None
 ) -> Explanation | SongExplanation:
-    """The explanation that was prepared, with the back end of now."""
+    """The explanation that was prepared, with the back end of now; not of layers that are kept."""
     if isinstance(planned, SongPlan):
         return SongExplanation(planned, progress)
+    there = [] if kept is None else kept.layers
+    missing = {layer: ks for layer, ks in planned.features.items() if layer not in there}
     from .deconvnet.scores import class_scores
 
     with enough_memory(_MEMORY_ADVICE):
         trace = planned.network.forward(planned.clip.x)
-        maps = planned.project(trace, progress)
-        activations = {layer: trace[layer] for layer in planned.features}
+        maps = planned._replace(features=missing).project(trace, progress)
+        activations = {layer: trace[layer] for layer in missing}
         scores = class_scores(trace)
     return Explanation(
         plan=planned, maps=maps, activations=activations, scores=scores,
-        computation=computation(),
+        computation=computation(), kept=kept,
     )
 
 
@@ -247,11 +248,12 @@ class Explanation:
         activations: Mapping[str, FloatArray],
         scores: Sequence[ClassScore],
         computation: Mapping[str, Any],
+        kept: Kept | None = None,
     ) -> None:
         self.clip = plan.clip
         self.network = plan.network
         self.maps = dict(maps)
-        self.features = {layer: [int(k) for k in ks] for layer, ks in plan.features.items()}
+        self.features = {layer: [int(k) for k in plan.features[layer]] for layer in maps}
         self.activations = dict(activations)
         self.outputs = [(one.name, one.score) for one in scores]
         self.probabilities = [
@@ -259,7 +261,7 @@ class Explanation:
         ]
         self.mode = plan.mode
         self.name = result_name(plan.source)
-        self._plan = plan
+        self._plan, self._kept = plan, kept
         self._computation = dict(computation)
         self._sounds: dict[str, FloatArray] = {}
         self._rows: dict[str, list[dict[str, Any]]] = {}
@@ -539,6 +541,11 @@ class Explanation:
             pages = []
             for layer, layer_folder in folders.items():
                 (folder / layer_folder).mkdir()
+                if layer not in self.maps:
+                    assert self._kept is not None
+                    inside = folder / layer_folder
+                    pages.append(self._kept.copy(layer, inside, layer_folder, maps=maps))
+                    continue
                 pages.append(self._write_layer(files, folder, layer, layer_folder))
                 if maps:
                     _, places = self._distinct(layer)
@@ -546,10 +553,10 @@ class Explanation:
                 done += len(self._rows[layer])
                 if progress is not None:
                     progress(layer, done, total)
-            write_csv(folder / TABLE, self.table)
-            manifest = self._manifest(name, folders, audio_format)
-            write_page(folder, Song(manifest, self.clip_numbers, files.spectrum(), pages))
-            write_manifest(folder, manifest)
+            write_csv(folder / TABLE, [row for page in pages for row in page.rows])
+            record = self._manifest(name, pages, audio_format)
+            write_page(folder, Song(record, self.clip_numbers, files.spectrum(), pages))
+            write_manifest(folder, record)
         return out / name
 
     def _write_layer(
@@ -579,9 +586,11 @@ class Explanation:
 
         None where the layer's output no longer lies in time and frequency.
         """
+        from .report.listening import STAGE_FEATURES
+
         if not self.features[layer] or self.activations[layer].shape[1:] == (1, 1):
             return None
-        return [row["feature"] for row in self.ranked(layer)[:_STAGE_FEATURES]]
+        return [row["feature"] for row in self.ranked(layer)[:STAGE_FEATURES]]
 
     def ranked(self, layer: str) -> list[dict[str, Any]]:
         """The rows of the `table` of one layer in the order to listen in.
@@ -656,7 +665,7 @@ class Explanation:
 
     def layer_folders(self) -> dict[str, str]:
         """The name of the folder `save` makes for each layer."""
-        return layer_folders(list(self.maps))
+        return layer_folders(list(self._plan.features))
 
     def _auralise(self, layer: str) -> FloatArray:
         from .audio.auralise import auralise
@@ -705,7 +714,7 @@ class Explanation:
         return distinct, [numbers.index(k) for k in distinct]
 
     def _manifest(
-        self, name: str, folders: Mapping[str, str], audio_format: str
+        self, name: str, pages: Sequence[Layer], audio_format: str
     ) -> dict[str, Any]:
         from .report.song import original_gain
 
@@ -721,12 +730,12 @@ class Explanation:
             settings=planned.settings(audio_format), computed=self._computation,
             layers=[
                 {
-                    "name": layer,
-                    "folder": folder,
-                    "map_shape": list(self.maps[layer].shape[1:]),
-                    "gains": {str(row["feature"]): row["gain"] for row in self._rows[layer]},
+                    "name": page.name,
+                    "folder": page.folder,
+                    "map_shape": list(clip.x.shape),
+                    "gains": {str(row["feature"]): row["gain"] for row in page.rows},
                 }
-                for layer, folder in folders.items()
+                for page in pages
             ],
         )
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from .network.network import Network
 
 __all__ = [
-    "ALL", "Features", "Plan", "Progress", "choose_features",
+    "ALL", "LAYERS_SETTING", "Features", "Plan", "Progress", "choose_features", "features_hash",
     "layer_counts", "parameters_of", "plan", "settings_of",
 ]
 
@@ -39,6 +39,9 @@ FloatArray = NDArray[np.float32]
 
 ALL = "all"
 """Of features: as many as there are."""
+
+LAYERS_SETTING = "layers and features"
+"""The setting that says which they are."""
 
 
 def plan(
@@ -155,18 +158,23 @@ def settings_of(
         "song": hash_of(samples),
         "network": network_hash(network),
         "front end": hash_of(frontend.to_record()),
-        "layers and features": hash_of(
-            {
-                layer: ks if ks is None or isinstance(ks, str) else [int(k) for k in ks]
-                for layer, ks in features.items()
-            }
-        ),
+        LAYERS_SETTING: features_hash(features),
         "rule": how["rule"],
         "start": start if isinstance(start, str) else hash_of(np.asarray(start)),
         "mode": mode,
         "precision": how["precision"],
         "audio format": audio_format,
     }
+
+
+def features_hash(features: Mapping[str, Sequence[int] | str | None]) -> str:
+    """What settings say of layers and their features."""
+    return hash_of(
+        {
+            layer: ks if ks is None or isinstance(ks, str) else [int(k) for k in ks]
+            for layer, ks in features.items()
+        }
+    )
 
 
 def choose_features(

@@ -49,6 +49,8 @@ class SavedExplanation:
     outputs, probabilities : list of (str, float)
     sr, duration : float
     mode : str
+    format : {"wav", "flac", "ogg"}
+        Of the sounds.
     """
 
     def __init__(self, folder: Path, manifest: dict[str, Any]) -> None:
@@ -58,7 +60,7 @@ class SavedExplanation:
         self.sr = float(self.frontend["sr"])
         self._size = as_int("samples", audio["samples"], minimum=1, maximum=MAX_SAMPLES)
         self.duration = self._size / self.sr
-        self._format = as_choice("audio format", audio["format"], FORMATS)
+        self.format = as_choice("audio format", audio["format"], FORMATS)
         self._gain = as_number("original_gain", audio["original_gain"], above=0)
         self.name = str(manifest["song"])
         self.mode = as_choice("mode", manifest["parameters"]["mode"], ("mask", "phase"))
@@ -92,7 +94,7 @@ class SavedExplanation:
         ParameterError
             If `layer` was not explained.
         """
-        self._place(layer)
+        self.place(layer)
         rows = [dict(row) for row in self.table if row["layer"] == layer]
         return sorted(rows, key=lambda row: row["rank"])
 
@@ -107,13 +109,13 @@ class SavedExplanation:
             If the file is not there or not a sound of this length.
         """
         row = self._row(layer, feature)
-        path = self._place(layer) / f"feature_{row['feature']}.{self._format}"
+        path = self.place(layer) / f"feature_{row['feature']}.{self.format}"
         return self._sound(path) / np.float32(row["gain"])
 
     @property
     def samples(self) -> FloatArray:
         """What was explained, (n,)."""
-        return self._sound(self.folder / f"original.{self._format}") / np.float32(self._gain)
+        return self._sound(self.folder / f"original.{self.format}") / np.float32(self._gain)
 
     def maps(self, layer: str) -> FloatArray:
         """The maps of a layer, (K, C, H, W), of a result saved with ``maps=True``.
@@ -144,7 +146,7 @@ class SavedExplanation:
             If the layer or feature was not explained, or a picture is not there.
         """
         row = self._row(layer, feature)
-        place, k = self._place(layer), row["feature"]
+        place, k = self.place(layer), row["feature"]
         with _damaged(self.folder):
             pictures = [
                 read_regular(path, _MOST_PICTURE_BYTES)
@@ -163,7 +165,7 @@ class SavedExplanation:
         return page_data(self.folder)
 
     def _array(self, layer: str, name: str, advice: str) -> FloatArray:
-        path = self._place(layer) / name
+        path = self.place(layer) / name
         if not path.exists():
             raise ParameterError(f"there is no {name} of layer {shown(layer)}: {advice}")
         with _damaged(self.folder):
@@ -177,7 +179,14 @@ class SavedExplanation:
             )
         return samples
 
-    def _place(self, layer: str) -> Path:
+    def place(self, layer: str) -> Path:
+        """The folder of a layer.
+
+        Raises
+        ------
+        ParameterError
+            If `layer` was not explained.
+        """
         if not isinstance(layer, str) or layer not in self._places:
             raise ParameterError(
                 f"layer {shown(layer)} was not explained; there are "
@@ -186,7 +195,7 @@ class SavedExplanation:
         return self._places[layer]
 
     def _row(self, layer: str, feature: int) -> dict[str, Any]:
-        self._place(layer)
+        self.place(layer)
         for row in self.table:
             if (row["layer"], row["feature"]) == (layer, feature):
                 return dict(row)

@@ -7,8 +7,11 @@ import shutil
 
 import numpy as np
 import pytest
+import soundfile
+from click.testing import CliRunner
 
 import fastdeconv as fd
+from fastdeconv import cli
 
 SR = 8000
 
@@ -192,3 +195,74 @@ def test_a_layer_that_is_a_link_is_refused(copy, tmp_path):
     (copy / "pool2").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(fd.ParameterError, match="link"):
         fd.Explanation.load(copy)
+
+
+# One more layer
+
+
+def read_tree(folder):
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*") if path.is_file()
+    }
+
+
+@pytest.fixture
+def command(tmp_path):
+    make_network().save(tmp_path / "net.npz")
+    soundfile.write(tmp_path / "song.wav", samples(), SR)
+
+    def run(out, *options):
+        arguments = [
+            "explain", str(tmp_path / "song.wav"), "-o", str(tmp_path / out), "--network",
+            str(tmp_path / "net.npz"), "--threads", "1", *options,
+        ]
+        return CliRunner().invoke(cli.main, arguments)
+
+    return run
+
+
+def test_running_again_with_one_more_layer_computes_only_that(command, tmp_path, monkeypatch):
+    assert command("at-once", "--layers", "pool1,conv2,pool2").exit_code == 0
+    assert command("step", "--layers", "conv2").exit_code == 0
+    projected = []
+    real = fd.deconvolve
+
+    def watched(trace, layer, **how):
+        projected.append(layer)
+        return real(trace, layer, **how)
+
+    monkeypatch.setattr("fastdeconv.deconvnet.projection.deconvolve", watched)
+    result = command("step", "--layers", "pool1,conv2,pool2")
+    assert result.exit_code == 0, result.output
+    assert projected == ["pool1", "pool2"]
+    assert "song: 10 features of 2 layers" in result.stdout
+    assert "beside 1 layer made before." in result.stdout
+    assert read_tree(tmp_path / "step" / "song") == read_tree(tmp_path / "at-once" / "song")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--layers", "pool2"],
+        ["--layers", "pool1,pool2", "--rule", "guided"],
+        ["--layers", "pool1,pool2", "--features", "0-2"],
+    ],
+)
+def test_what_differs_otherwise_is_still_refused(command, options):
+    assert command("out", "--layers", "pool1").exit_code == 0
+    result = command("out", *options)
+    assert result.exit_code == 1
+    assert "already there and differs in" in result.stderr
+
+
+@pytest.mark.parametrize("name", ["feature_1.wav", "activation_mean.png", "map_0.png"])
+def test_a_layer_of_which_something_is_missing_is_not_taken_for_whole(command, tmp_path, name):
+    assert command("out", "--layers", "pool1").exit_code == 0
+    before = tmp_path / "out" / "song"
+    (before / "pool1" / name).unlink()
+    (before / "pool1" / name).symlink_to(tmp_path / "song.wav")
+    result = command("out", "--layers", "pool1,pool2")
+    assert result.exit_code == 1
+    assert name in result.stderr
+    assert not (before / "pool2").exists()

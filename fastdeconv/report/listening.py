@@ -16,7 +16,8 @@ from .timeline import PICTURE as TIMELINE_PICTURE
 from .web import render, url
 
 __all__ = [
-    "Layer", "Song", "axis_of", "class_table", "covered", "facts_of", "feature_rms", "write_page",
+    "STAGE_FEATURES", "Layer", "Song", "axis_of", "class_table", "covered", "facts_of",
+    "feature_rms", "write_page",
 ]
 
 _STARTS = {
@@ -58,6 +59,9 @@ _TAKEN = {
            "whose sounds fade into each other. Each window is explained by itself; numbers and "
            "scores are means over them.",
 }
+
+#: How many features of a layer show their activation beside the layer's mean.
+STAGE_FEATURES = 6
 
 _UNHEARD_DB = -60.0
 
