@@ -44,6 +44,7 @@ _EXPORTS = {
     "explain": ".explanation",
     "Explanation": ".explanation",
     "overview": ".report.overview",
+    "write_atlas": ".report.atlas",
     "survey": ".survey.surveying",
     "Survey": ".survey.surveying",
     "ops": ".kernels.ops",
@@ -92,6 +93,7 @@ if TYPE_CHECKING:
     from .network.network import Network as Network
     from .network.pretrained import list_pretrained as list_pretrained
     from .network.pretrained import pretrained as pretrained
+    from .report.atlas import write_atlas as write_atlas
     from .report.overview import overview as overview
     from .studies import AttributeStudy as AttributeStudy
     from .studies import Evolution as Evolution

@@ -17,11 +17,12 @@ from ..deconvnet.layerwise import RULES
 from ..errors import ParameterError, printable
 from ..network.fingerprint import network_hash
 from ..network.network import Network
+from ..survey.surveying import Survey
 from ..version import __version__
 from .atlas_content import page_data
 from .atlas_excerpts import Excerpt, Settings, Studio
 from .atlas_songs import Songs, songs_of
-from .atlas_tables import Key, Survey, Tables, read_survey
+from .atlas_tables import Key, SurveyRecord, Tables, read_survey
 from .axis import FrequencyAxis
 from .folder import as_folder, replace_file
 from .listening import front_end_text
@@ -95,31 +96,43 @@ def write_atlas(
     Raises
     ------
     ParameterError
-        If there is no survey, a table is damaged, `net` is another network, or
-        ``out/index.html`` is not a page of fastdeconv.
+        If there is no survey or somebody is writing there, a table is damaged, `net` is another
+        network, or ``out/index.html`` is not a page of fastdeconv; without the extra
+        ``fastdeconv[survey]``.
     ArchiveError
         If the copy of the network is damaged.
     OSError
         If writing fails, for instance on a full disk. The next run goes on from there.
+
+    Examples
+    --------
+    >>> import fastdeconv as fd
+    >>> found = fd.survey("music", "choi5-genre", "out")  # doctest: +SKIP
+    >>> fd.write_atlas("out", root="music").page  # doctest: +SKIP
+    PosixPath('out/index.html')
     """
     folder = as_folder(out)
     settings = _settings(rule, start, mode, audio_format)
     count = as_int("shown", shown, minimum=1, maximum=100)
-    tables = read_survey(folder)
-    network = _network(folder, net, tables.survey)
-    page = folder / "index.html"
-    if os.path.lexists(page) and not is_ours(page):
-        raise ParameterError(
-            f"{printable(str(page))} is not a page of fastdeconv and is not overwritten"
-        )
-    place = tables.survey.root if root is None else os.fspath(root)
-    studio = Studio(folder, place, network, tables.survey, settings, outside=outside)
-    excerpts = studio.make(tables.exemplars, count, progress)
-    used = [one for own in excerpts.values() for one in own]
-    songs = songs_of(folder, tables, (one.exemplar.track for one in used))
-    content = _content(tables, excerpts, songs, settings, studio.missing, count)
-    replace_file(page, render("atlas.html", _SCRIPTS, content))
-    studio.remove_others(used)
+    Survey.load(folder)  # without a survey nothing is written, not even a lock
+    from ..survey.store import locked
+
+    with locked(folder, alone=True):
+        tables = read_survey(folder)
+        network = _network(folder, net, tables.survey)
+        page = folder / "index.html"
+        if os.path.lexists(page) and not is_ours(page):
+            raise ParameterError(
+                f"{printable(str(page))} is not a page of fastdeconv and is not overwritten"
+            )
+        place = tables.survey.root if root is None else os.fspath(root)
+        studio = Studio(folder, place, network, tables.survey, settings, outside=outside)
+        excerpts = studio.make(tables.exemplars, count, progress)
+        used = [one for own in excerpts.values() for one in own]
+        songs = songs_of(folder, tables, (one.exemplar.track for one in used))
+        content = _content(tables, excerpts, songs, settings, studio.missing, count)
+        replace_file(page, render("atlas.html", _SCRIPTS, content))
+        studio.remove_others(used)
     return Atlas(page, len(used), dict(sorted(studio.missing.items())))
 
 
@@ -130,7 +143,7 @@ def _settings(rule: Any, start: Any, mode: Any, audio_format: Any) -> Settings:
     return Settings(rule, start, mode, check_format(audio_format))
 
 
-def _network(out: Path, net: Network | None, survey: Survey) -> Network:
+def _network(out: Path, net: Network | None, survey: SurveyRecord) -> Network:
     """The network of the survey."""
     from ..survey.worker import NETWORK
 
@@ -178,7 +191,7 @@ def _content(
     }
 
 
-def _collection(survey: Survey) -> str:
+def _collection(survey: SurveyRecord) -> str:
     """The name of the folder, and not where it lies."""
     path = PureWindowsPath(survey.root) if "\\" in survey.root else PurePosixPath(survey.root)
     return printable(path.name or "a collection")

@@ -25,14 +25,14 @@ from ..audio.auralise import auralise, heard_magnitude
 from ..audio.clip import Clip
 from ..audio.song import Song, load_song
 from ..deconvnet.projection import deconvolve
-from ..deconvnet.region import seen_by
+from ..deconvnet.region import Region, seen_by
 from ..errors import FastdeconvError, printable
 from ..files import read_regular
 from ..kernels.dispatch import get_num_threads
 from ..kernels.schedule import run_bands
 from ..untrusted_json import parse_json
 from ..version import __version__
-from .atlas_tables import Exemplar, Key, Survey
+from .atlas_tables import Exemplar, Key, SurveyRecord
 from .axis import FrequencyAxis
 from .folder import replace_file
 from .names import safe_name, unique_names
@@ -114,7 +114,7 @@ class Studio:
     root : str
         Of the tracks.
     net : Network
-    survey : Survey
+    survey : SurveyRecord
     settings : Settings
     outside : bool
         Whether tracks may lie outside of the root.
@@ -123,7 +123,7 @@ class Studio:
     out: Path
     root: str
     net: Network
-    survey: Survey
+    survey: SurveyRecord
     settings: Settings
     outside: bool = False
     missing: dict[str, str] = field(default_factory=dict)
@@ -430,26 +430,32 @@ class _Window(NamedTuple):
         _, row, column = self.strongest(layer, k)
         region = seen_by(net, index, (row, column), self.sizes)
         frontend = clip.frontend
-        time_axis = frontend.layout[1:].find("T")
-        columns = clip.x.shape[1 + time_axis] if time_axis >= 0 else 1
-        seen = region[time_axis] if time_axis >= 0 else (0, 1)
         frames, hop = clip.stft.shape[1], frontend.transform.hop_length
-        # Of a waveform the columns are samples.
-        first, last = (place * frames / columns for place in seen)
-        used = max(1, min(frames, -(-self.sounding // hop)))
-        around = _AROUND_SECONDS * clip.sr / hop
-        begin, end = first - around, last + around
-        short = max(0.0, _LEAST_SECONDS * clip.sr / hop - (end - begin)) / 2
-        begin, end = begin - short, end + short
-        begin, end = begin + max(0.0, -begin), end + max(0.0, -begin)
-        begin, end = begin - max(0.0, end - used), min(end, used)
-        cut = max(0, math.floor(begin)), min(used, math.ceil(end))
+        first, last = self._seen_frames(region)
+        sounding = max(1, min(frames, -(-self.sounding // hop)))
+        a_second = clip.sr / hop
+        cut = _widened(
+            first - _AROUND_SECONDS * a_second, last + _AROUND_SECONDS * a_second,
+            _LEAST_SECONDS * a_second, sounding,
+        )
         length = cut[1] - cut[0]
         times = [min(1.0, max(0.0, (place - cut[0]) / length)) for place in (first, last)]
         samples = cut[0] * hop, max(cut[0] * hop + 1, min(cut[1] * hop, self.sounding))
         return _Cut(cut, samples, (times[0], times[1]), self._bins(region))
 
-    def _bins(self, region: Any) -> tuple[float, float] | None:
+    def _seen_frames(self, region: Region) -> tuple[float, float]:
+        """Frames of the STFT at which a part of the input lies."""
+        clip = self.clip
+        frames, axis = clip.stft.shape[1], clip.frontend.layout[1:].find("T")
+        if axis < 0:  # time is the channel: every unit sees all of it
+            return 0.0, float(frames)
+        columns, (first, last) = clip.x.shape[1 + axis], region[axis]
+        if columns == clip.samples.size:  # of a waveform
+            hop = clip.frontend.transform.hop_length
+            return first / hop, last / hop
+        return first * frames / columns, last * frames / columns
+
+    def _bins(self, region: Region) -> tuple[float, float] | None:
         """Bins of the STFT that a part of the input is made of, where that can be said."""
         frontend = self.clip.frontend
         axis = frontend.layout[1:].find("F")
@@ -458,6 +464,17 @@ class _Window(NamedTuple):
         below = 0 if frontend.bins is None else frontend.bins[0]
         first, last = region[axis]
         return below + first - 0.5, below + last - 0.5
+
+
+def _widened(begin: float, end: float, least: float, size: int) -> tuple[int, int]:
+    """An interval of at least this length around another one, inside of (0, size)."""
+    short = max(0.0, least - (end - begin)) / 2
+    begin, end = begin - short, end + short
+    if begin < 0:
+        begin, end = 0.0, end - begin
+    if end > size:
+        begin, end = begin - (end - size), float(size)
+    return max(0, math.floor(begin)), min(size, math.ceil(end))
 
 
 def _window(song: Song, start: float, end: float) -> Clip | None:
