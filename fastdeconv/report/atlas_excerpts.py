@@ -12,7 +12,8 @@ import json
 import math
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -165,8 +166,8 @@ class Studio:
                     key: [found for one in chosen if (found := self._done[key, one])]
                     for key, chosen in wanted.items()
                 }
-            for track in sorted(missing):
-                self._make_track(track, missing[track])
+            for track, song in self._songs(sorted(missing)):
+                self._make_track(track, song, missing[track])
                 done += len(missing[track])
                 if progress is not None:
                     progress(done, total)
@@ -259,49 +260,79 @@ class Studio:
 
     # ---- making ----
 
-    def _make_track(self, track: str, wanted: Sequence[tuple[Key, Exemplar]]) -> None:
-        for key, exemplar in wanted:
-            self._done[key, exemplar] = None
+    def _songs(self, tracks: Sequence[str]) -> Iterator[tuple[str, Song | None]]:
+        """The tracks, read; None for one that cannot be, which is said.
+
+        While one is in use the next one is read: decoding takes as long as all the rest.
+        """
+        with ThreadPoolExecutor(1) as reader:
+            coming = [reader.submit(self._load, track) for track in tracks[:1]]
+            for i, track in enumerate(tracks):
+                here = coming.pop()
+                coming += [reader.submit(self._load, after) for after in tracks[i + 1 : i + 2]]
+                try:
+                    yield track, here.result()
+                except (FastdeconvError, OSError, ValueError) as error:
+                    self._say(track, getattr(error, "strerror", None) or str(error))
+                    yield track, None
+
+    def _load(self, track: str) -> Song:
+        return load_song(place_of(self.root, track, outside=self.outside), self._frontend)
+
+    def _make_track(
+        self, track: str, song: Song | None, wanted: Sequence[tuple[Key, Exemplar]]
+    ) -> None:
         windows: dict[tuple[float, float], list[tuple[Key, Exemplar]]] = {}
         for key, exemplar in wanted:
+            self._done[key, exemplar] = None  # until it is made
             windows.setdefault((exemplar.start, exemplar.end), []).append((key, exemplar))
-        try:
-            song = load_song(place_of(self.root, track, outside=self.outside), self._frontend)
-            for (start, end), here in sorted(windows.items(), key=lambda item: item[0]):
-                self._make_window(song, start, end, here)
-        except (FastdeconvError, OSError, ValueError) as error:
-            self._say(track, str(error))
+        if song is None:
+            return
+        for (start, end), here in sorted(windows.items(), key=lambda item: item[0]):
+            window = self._window(song, track, start, end)
+            if window is None:
+                continue
+            for layer in dict.fromkeys(key[0] for key, _ in here):
+                of_layer = [one for one in here if one[0][0] == layer]
+                step = max(1, _MOST_MAP_VALUES // window.clip.x.size)
+                for at in range(0, len(of_layer), step):
+                    self._write(self._drafts(window, layer, of_layer[at : at + step]))
 
-    def _make_window(
-        self, song: Song, start: float, end: float, wanted: Sequence[tuple[Key, Exemplar]]
-    ) -> None:
-        """One pass forward for all features that are wanted of this window."""
-        clip = _window(song, start, end)
-        if clip is None:
-            return self._say(wanted[0][1].track, "is shorter than it was for the survey")
-        trace = self.net.forward(clip.x)
+    def _window(self, song: Song, track: str, start: float, end: float) -> _Window | None:
+        """One pass forward, for all features that are wanted of this window."""
+        try:
+            clip = _window(song, start, end)
+            if clip is None:
+                self._say(track, "is shorter than it was for the survey")
+                return None
+            trace = self.net.forward(clip.x)
+        except FastdeconvError as error:
+            self._say(track, str(error))
+            return None
         sizes = [shape[1:] for shape in (clip.x.shape, *self.net.shapes(clip.x.shape))]
         sounding = min(clip.samples.size, song.samples.size - round(start * song.sr))
-        window = _Window(clip, trace, sizes, sounding)
-        by_layer: dict[str, list[tuple[Key, Exemplar]]] = {}
+        return _Window(clip, trace, sizes, sounding)
+
+    def _drafts(
+        self, window: _Window, layer: str, wanted: Sequence[tuple[Key, Exemplar]]
+    ) -> list[_Draft]:
+        """Excerpts of one layer, those left out in which it is not what it was for the survey."""
+        same = []
         for key, exemplar in wanted:
             if self._is_same(window, key, exemplar):
-                by_layer.setdefault(key[0], []).append((key, exemplar))
+                same.append((key, exemplar))
             else:
                 self._say(exemplar.track, "has changed since the survey")
-        for layer, here in by_layer.items():
-            step = max(1, _MOST_MAP_VALUES // clip.x.size)
-            for at in range(0, len(here), step):
-                part = here[at : at + step]
-                maps = deconvolve(
-                    trace, layer, [key[1] for key, _ in part],
-                    self.settings.rule, self.settings.start,  # type: ignore[arg-type]
-                )
-                drafts = [
-                    self._draft(window, key, exemplar, own)
-                    for (key, exemplar), own in zip(part, maps)
-                ]
-                self._write([draft for draft in drafts if draft is not None])
+        try:
+            maps = deconvolve(
+                window.trace, layer, [key[1] for key, _ in same],
+                self.settings.rule, self.settings.start,  # type: ignore[arg-type]
+            )
+            found = [self._draft(window, *one, own) for one, own in zip(same, maps)]
+        except FastdeconvError as error:  # such as values that overflow float32
+            self._say(wanted[0][1].track, str(error))
+            return []
+        return [draft for draft in found if draft is not None]
 
     def _is_same(self, window: _Window, key: Key, exemplar: Exemplar) -> bool:
         """Whether the feature does here what it did when the survey was made."""

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -180,6 +182,27 @@ def test_files_that_no_excerpt_needs_any_more_go_and_others_stay(copied):
     write(copied, shown=2)
     names = {path.name for path in place.iterdir()}
     assert len(names) == 5 * 2 * 5 + 1 and "notes.txt" in names
+
+
+def test_a_full_disk_stops_it_and_the_page_stays_as_it_was(copied, monkeypatch):
+    page = (copied / "out" / "index.html").read_bytes()
+    shutil.rmtree(copied / "out" / "atlas")
+    write_bytes = Path.write_bytes
+
+    def write_until_full(path, data):
+        if path.name.endswith("_heard.wav"):
+            write_bytes(path, data[:10])
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write_bytes(path, data)
+
+    with monkeypatch.context() as full:
+        full.setattr(Path, "write_bytes", write_until_full)
+        with pytest.raises(OSError, match="No space left"):
+            write(copied)
+    assert (copied / "out" / "index.html").read_bytes() == page
+    assert write(copied).excerpts == 5 * 7
+    sound = excerpt_sound(copied, data_of(copied)["features"][4]["excerpts"][0], "heard")
+    assert sound.size > 7000
 
 
 # --- tracks that are gone or changed -------------------------------------------------------
