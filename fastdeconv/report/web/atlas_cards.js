@@ -35,7 +35,7 @@ const cards = (() => {
     number: (feature) => -feature.index,
     agreement: (feature) => feature.agreement,
     found: (feature) => (holds(feature.searched) ? page.shown : 0) + matching(feature),
-    often: (feature) => feature.often ?? -1,
+    often: (feature) => (feature.often ?? -1) + (feature.active ?? 0) / 1e3, // most fire in all windows
     tag: (feature) => (state.tag === null ? feature.sure[0] : tagOf(feature))?.effect ?? -1,
   };
 
@@ -145,7 +145,7 @@ const cards = (() => {
 
   function facts(feature) {
     if (feature.silent) return "above 0 nowhere in the collection";
-    const found = [`fires in ${percent(feature.often)} of windows`];
+    const found = [`fires in ${percent(feature.often)} of windows, at ${percent(feature.active)} of places`];
     const searched = state.words.length ? matching(feature) : 0;
     if (searched) found.unshift(`${searched} of ${feature.excerpts.length} found`);
     const tag = state.tag === null ? feature.sure[0] : tagOf(feature);
