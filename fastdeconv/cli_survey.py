@@ -57,6 +57,9 @@ def _parse_part(ctx: click.Context, param: click.Parameter, value: str | None) -
 @click.option("--seconds", type=click.FloatRange(min=0, min_open=True), default=10.0,
               show_default=True,
               help="Length of windows, for networks that take any length.")
+@click.option("--retry", is_flag=True,
+              help="Read tracks again that could not be used. (Those that have changed since are "
+                   "read in any case.)")
 @click.option("--no-atlas", is_flag=True,
               help="Make the tables alone, without the page and its excerpts.")
 @click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
@@ -74,6 +77,7 @@ def survey(
     part: tuple[int, int] | None,
     no_rows: bool,
     seconds: float,
+    retry: bool,
     no_atlas: bool,
     quiet: bool,
 ) -> None:
@@ -99,7 +103,7 @@ def survey(
             found = run(
                 files, network, out, None if layers is None else layers.split(","),
                 executor=executor, workers=count or workers, part=part, tags=tags,
-                rows=not no_rows, seconds=seconds, progress=_advance(bar),
+                rows=not no_rows, seconds=seconds, retry=retry, progress=_advance(bar),
             )
         lines = _closing_lines(found, Path(out))
         if found.is_complete and not no_atlas:

@@ -12,9 +12,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from ..audio._checks import as_choice, as_int
 from ..deconvnet.layerwise import RULES
-from ..errors import ParameterError, printable
+from ..errors import AudioError, ParameterError, printable
 from ..network.fingerprint import network_hash
 from ..network.network import Network
 from ..survey.surveying import Survey
@@ -27,7 +29,7 @@ from .axis import FrequencyAxis
 from .folder import as_folder, replace_file
 from .listening import front_end_text
 from .picture import RANGE_DB
-from .sounds import check_format
+from .sounds import check_format, encode
 from .web import is_ours, render
 
 __all__ = ["Atlas", "write_atlas"]
@@ -86,6 +88,8 @@ def write_atlas(
     rule, start, mode
         How a feature is heard, see `fastdeconv.explain`.
     audio_format : {"ogg", "wav", "flac"}
+        Wav is written instead where the rate of the network or this machine's libsndfile does not
+        allow it.
     progress : callable, optional
         Called with (excerpts that are there, excerpts in all).
 
@@ -125,6 +129,9 @@ def write_atlas(
             raise ParameterError(
                 f"{printable(str(page))} is not a page of fastdeconv and is not overwritten"
             )
+        settings = settings._replace(
+            audio_format=_possible(settings.audio_format, tables.survey.frontend["sr"])
+        )
         place = tables.survey.root if root is None else os.fspath(root)
         studio = Studio(folder, place, network, tables.survey, settings, outside=outside)
         excerpts = studio.make(tables.exemplars, count, progress)
@@ -141,6 +148,15 @@ def _settings(rule: Any, start: Any, mode: Any, audio_format: Any) -> Settings:
     as_choice("start", start, tuple(_STARTS))
     as_choice("mode", mode, _MODES)
     return Settings(rule, start, mode, check_format(audio_format))
+
+
+def _possible(audio_format: str, sr: float) -> str:
+    """The format, or wav if a sound of this rate cannot have it here."""
+    try:
+        encode(np.zeros(2, np.float32), sr, audio_format=audio_format)
+    except AudioError:
+        return "wav"
+    return audio_format
 
 
 def _network(out: Path, net: Network | None, survey: SurveyRecord) -> Network:

@@ -15,6 +15,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -27,7 +28,7 @@ from ..audio.clip import Clip
 from ..audio.song import Song, load_song
 from ..deconvnet.projection import deconvolve
 from ..deconvnet.region import Region, seen_by
-from ..errors import FastdeconvError, printable
+from ..errors import FastdeconvError, ParameterError, printable
 from ..files import read_regular
 from ..kernels.dispatch import get_num_threads
 from ..kernels.schedule import run_bands
@@ -190,7 +191,8 @@ class Studio:
         self, exemplars: Mapping[Key, Sequence[Exemplar]], shown: int
     ) -> dict[Key, list[Exemplar]]:
         return {
-            key: [one for one in ranked if self._can_be_had(key, one)][:shown]
+            # Spares that are not needed are not looked for.
+            key: [*islice((one for one in ranked if self._can_be_had(key, one)), shown)]
             for key, ranked in exemplars.items()
         }
 
@@ -371,7 +373,10 @@ class Studio:
 
     def _write(self, drafts: Sequence[_Draft]) -> None:
         for folder in {draft.place[0] for draft in drafts}:
-            (self.out / EXCERPTS / folder).mkdir(parents=True, exist_ok=True)
+            place = self.out / EXCERPTS / folder
+            if place.is_symlink() or place.parent.is_symlink():
+                raise ParameterError(f"{printable(str(place))} is a link: nothing is written there")
+            place.mkdir(parents=True, exist_ok=True)
 
         def work(i: int) -> None:
             draft, which = drafts[i // 4], i % 4

@@ -90,17 +90,21 @@ class Plan:
 
     def run(
         self, share: tuple[int, int], executor: Executor | None, workers: int,
-        progress: Progress | None,
+        progress: Progress | None, *, retry: bool,
     ) -> None:
-        """Compute the shards of a part of the survey, (i, n), that are not there."""
-        there = self._there()
+        """Compute the shards of a part of the survey, (i, n), that are not there.
+
+        With `retry` also those that are, and have tracks that could not be used.
+        """
+        there, files = self._there(), self._files()
         mine = [
             (shard, layers) for place, shard in enumerate(self._shards)
             if place % share[1] == share[0] - 1 for layers in self._sets()
         ]
         todo = [
             (shard, layers) for shard, layers in mine
-            if shard_name(shard.digest, layers) not in there
+            if (name := shard_name(shard.digest, layers)) not in there
+            or (retry and files.has_errors(name, layers))
         ]
         total = sum(len(shard.tracks) for shard, _ in mine)
         done = total - sum(len(shard.tracks) for shard, _ in todo)
@@ -141,11 +145,7 @@ class Plan:
         out, record = self._out, self._record
         record["counts"] = None
         write_record(out, record)
-        shards = Shards(
-            out, [[shard_name(shard.digest, layers) for layers in self._sets()]
-                  for shard in self._shards],
-            self._sets(), self._rows, padded_to(record),
-        )
+        shards = self._files()
         summary = shards.summary()
         if [one.track for one in summary.tracks] != [t.name for t in self._collection.tracks]:
             raise ParameterError(
@@ -179,6 +179,11 @@ class Plan:
         ends = np.cumsum([*shards.features.values()])
         values = dict(zip(shards.features, np.split(means, ends[:-1], axis=1)))
         return attribute_table(tags, tracks, values)
+
+    def _files(self) -> Shards:
+        sets = self._sets()
+        names = [[shard_name(shard.digest, layers) for layers in sets] for shard in self._shards]
+        return Shards(self._out, names, sets, self._rows, padded_to(self._record))
 
     def _sets(self) -> list[dict[str, int]]:
         features = self._record["features"]

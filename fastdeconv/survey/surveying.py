@@ -39,6 +39,7 @@ def survey(
     tags: str | os.PathLike[str] | None = None,
     rows: bool = True,
     seconds: float = 10.0,
+    retry: bool = False,
     progress: Progress | None = None,
 ) -> Survey:
     """Run a network on a collection, and note what every feature of its layers responds to.
@@ -80,6 +81,9 @@ def survey(
         about tags.
     seconds : float
         Length of the windows of a network that takes any number of frames.
+    retry : bool
+        Compute shards again in which tracks could not be used. A file that has changed is
+        read again in any case.
     progress : callable, optional
         Called with (tracks done, tracks in all).
 
@@ -146,7 +150,7 @@ def survey(
             folder, network, features, collection, rows=bool(rows), seconds=seconds, tags=table
         )
         plan.settle()
-        plan.run(share, executor, count, progress)
+        plan.run(share, executor, count, progress, retry=retry)
         if plan.is_done():
             plan.write_tables()
     return Survey(folder)

@@ -50,6 +50,14 @@ class Shards(NamedTuple):
         schema = rows_schema(layers) if self.rows else summary_schema(layers)
         return read_table(shard_path(self.out, name), schema, columns)
 
+    def has_errors(self, name: str, layers: Mapping[str, int]) -> bool:
+        """Whether a track of a shard could not be used."""
+        if self.rows:
+            table = self.read(name, layers, ["error"])
+            return bool(table["error"].null_count < len(table))
+        table = self.read(name, layers, ["tracks"])
+        return any(track["error"] is not None for track in table["tracks"][0].as_py())
+
     def summary(self) -> Summary:
         """Of the whole collection."""
         totals = []

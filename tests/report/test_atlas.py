@@ -314,6 +314,17 @@ def network_of(frontend, shape, kernel, pool):
     )
 
 
+def test_sounds_that_cannot_be_ogg_are_wav(make_survey, tmp_path):
+    frontend = fd.Frontend(sr=250_000, n_fft=8192, hop_length=4096)
+    network = network_of(frontend, (1, 4097, None), (3, 3), 2)
+    make_survey(tmp_path, names=("one.wav",), network=network)
+    write_atlas(tmp_path / "out", audio_format="ogg")
+    assert data_of(tmp_path)["suffix"] == "wav"
+    assert {path.suffix for path in (tmp_path / "out" / "atlas" / "pool1").iterdir()} == {
+        ".json", ".png", ".wav"
+    }
+
+
 @pytest.mark.parametrize("network", [
     network_of(fd.Frontend(sr=8000, n_fft=256, hop_length=128), (1, 129, None), (3, 3), 2),
     network_of(

@@ -281,6 +281,27 @@ def test_a_file_that_changes_while_it_is_read_is_an_error_until_the_next_run(
     assert run(sounds).counts["errors"] == 0
 
 
+@pytest.mark.parametrize("rows", [True, False])
+def test_tracks_that_failed_may_be_tried_again(sounds, run, monkeypatch, rows):
+    from fastdeconv.survey import measuring
+
+    def refusing(path, frontend):
+        if path.endswith("sound04.wav"):
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return real(path, frontend)
+
+    real = measuring.load_song
+    monkeypatch.setattr(measuring, "load_song", refusing)
+    assert run(sounds, rows=rows).errors == [{"track": "sound04.wav", "error": "Permission denied"}]
+    monkeypatch.undo()
+    assert run(sounds, rows=rows).counts["errors"] == 1
+    told = []
+    again = run(sounds, rows=rows, retry=True, progress=lambda *args: told.append(args))
+    assert again.counts["errors"] == 0
+    assert told[0][0] > 0 or not rows
+    assert again.features.equals(run(sounds, "undisturbed", rows=rows).features)
+
+
 def test_names_that_are_not_utf8_come_back(sounds, run):
     name = os.fsdecode(b"na\xefve \\udc41.wav")
     os.rename(sounds / "sound00.wav", sounds / name)
