@@ -50,6 +50,7 @@ _EXPORTS = {
     "SongExplanation": ".song_explanation",
     "SavedExplanation": ".saved",
     "overview": ".report.overview",
+    "write_atlas": ".report.atlas",
     "survey": ".survey.surveying",
     "Survey": ".survey.surveying",
     "ops": ".kernels.ops",
@@ -100,6 +101,7 @@ if TYPE_CHECKING:
     from .network.network import Network as Network
     from .network.pretrained import list_pretrained as list_pretrained
     from .network.pretrained import pretrained as pretrained
+    from .report.atlas import write_atlas as write_atlas
     from .report.overview import overview as overview
     from .saved import SavedExplanation as SavedExplanation
     from .song_explanation import SongExplanation as SongExplanation

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,8 @@ from .errors import printable, shown
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
+
+    from tqdm import tqdm
 
     from .survey.surveying import Survey
 
@@ -58,6 +60,8 @@ def _parse_part(ctx: click.Context, param: click.Parameter, value: str | None) -
 @click.option("--retry", is_flag=True,
               help="Read tracks again that could not be used. (Those that have changed since are "
                    "read in any case.)")
+@click.option("--no-atlas", is_flag=True,
+              help="Make the tables alone, without the page and its excerpts.")
 @click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
 @click.pass_context
 def survey(
@@ -74,6 +78,7 @@ def survey(
     no_rows: bool,
     seconds: float,
     retry: bool,
+    no_atlas: bool,
     quiet: bool,
 ) -> None:
     """Note what every feature of a network responds to in a collection.
@@ -81,7 +86,8 @@ def survey(
     A collection is a FOLDER, a LIST of paths in a file, or a CSV with a column track. OUT gets
     tables in Parquet: features.parquet (how strongly and how often each fires), exemplars.parquet
     (in which windows most), together.parquet (with which others), attributes.parquet (what it has
-    to do with --tags), tracks.parquet; and errors.csv, the tracks that could not be used.
+    to do with --tags), tracks.parquet; and errors.csv, the tracks that could not be used. Made of
+    them is index.html, a page to see and hear what each feature responds to most.
 
     The same command goes on where it was, and computes what is new. The exit status is 1 if there
     are tracks that could not be used.
@@ -94,22 +100,16 @@ def survey(
         with _executor(scheduler) as (executor, count), progress_bar(
             "survey", show=not quiet, remaining=True
         ) as bar:
-            def advance(done: int, total: int) -> None:
-                if bar is not None:
-                    bar.total = total
-                    if bar.n == 0 and bar.initial == 0:
-                        bar.initial = bar.n = done  # what was there is no measure of speed
-                    bar.update(done - bar.n)
-
             found = run(
                 files, network, out, None if layers is None else layers.split(","),
                 executor=executor, workers=count or workers, part=part, tags=tags,
-                rows=not no_rows, seconds=seconds, retry=retry, progress=advance,
+                rows=not no_rows, seconds=seconds, retry=retry, progress=_advance(bar),
             )
-        if found.is_complete:
-            _write_atlas(Path(out))
+        lines = _closing_lines(found, Path(out))
+        if found.is_complete and not no_atlas:
+            lines += _write_atlas(Path(out), show=not quiet)
         if not quiet:
-            say(_closing_lines(found, Path(out)))
+            say("\n".join(lines))
         if found.counts.get("errors"):
             ctx.exit(1)
 
@@ -126,13 +126,39 @@ def _executor(scheduler: str | None) -> Iterator[tuple[Executor | None, int | No
         yield found
 
 
-def _write_atlas(out: Path) -> None:
-    """Write the pages of a survey that is complete."""
+def _advance(bar: tqdm[Any] | None) -> Callable[[int, int], None]:
+    """Shows on a bar how much is done, of how much."""
+
+    def advance(done: int, total: int) -> None:
+        if bar is not None:
+            bar.total = total
+            if bar.n == 0 and bar.initial == 0:
+                bar.initial = bar.n = done  # what was there is no measure of speed
+            bar.update(done - bar.n)
+
+    return advance
 
 
-def _closing_lines(found: Survey, out: Path) -> str:
+def _write_atlas(out: Path, *, show: bool) -> list[str]:
+    """Write the page of a survey that is complete, and say so."""
+    from .report.atlas import write_atlas
+
+    with progress_bar("atlas", show=show, remaining=True) as bar:
+        # The tracks are those that the user named in this command, wherever they lie.
+        found = write_atlas(out, outside=True, progress=_advance(bar))
+    lines = [f"To see and hear: {found.page} ({found.excerpts:,} excerpts)"]
+    if found.missing:
+        track, reason = next(iter(found.missing.items()))
+        lines.append(
+            f"Of {len(found.missing):,} tracks no excerpt could be made; the first: "
+            f"{printable(track)}: {reason}"
+        )
+    return lines
+
+
+def _closing_lines(found: Survey, out: Path) -> list[str]:
     if not found.is_complete:
-        return f"{out}: this part is done, others are not. The last one makes the tables."
+        return [f"{out}: this part is done, others are not. The last one makes the tables."]
     counts = found.counts
     line = (
         f"{out}: {counts['tracks']:,} tracks, {counts['windows']:,} windows, "
@@ -147,4 +173,4 @@ def _closing_lines(found: Survey, out: Path) -> str:
             f"{printable(first['track'])}: {first['error']}"
         )
     lines += [f"Nothing is said about the attribute {reason}" for reason in found.left_out]
-    return "\n".join(lines)
+    return lines

@@ -12,21 +12,24 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from ..audio._checks import as_choice, as_int
 from ..deconvnet.layerwise import RULES
-from ..errors import ParameterError, printable
+from ..errors import AudioError, ParameterError, printable
 from ..network.fingerprint import network_hash
 from ..network.network import Network
+from ..survey.surveying import Survey
 from ..version import __version__
 from .atlas_content import page_data
 from .atlas_excerpts import Excerpt, Settings, Studio
 from .atlas_songs import Songs, songs_of
-from .atlas_tables import Key, Survey, Tables, read_survey
+from .atlas_tables import Key, SurveyRecord, Tables, read_survey
 from .axis import FrequencyAxis
 from .folder import as_folder, replace_file
 from .listening import front_end_text
 from .picture import RANGE_DB
-from .sounds import check_format
+from .sounds import check_format, encode
 from .web import is_ours, render
 
 __all__ = ["Atlas", "write_atlas"]
@@ -85,6 +88,8 @@ def write_atlas(
     rule, start, mode
         How a feature is heard, see `fastdeconv.explain`.
     audio_format : {"ogg", "wav", "flac"}
+        Wav is written instead where the rate of the network or this machine's libsndfile does not
+        allow it.
     progress : callable, optional
         Called with (excerpts that are there, excerpts in all).
 
@@ -95,31 +100,46 @@ def write_atlas(
     Raises
     ------
     ParameterError
-        If there is no survey, a table is damaged, `net` is another network, or
-        ``out/index.html`` is not a page of fastdeconv.
+        If there is no survey or somebody is writing there, a table is damaged, `net` is another
+        network, or ``out/index.html`` is not a page of fastdeconv; without the extra
+        ``fastdeconv[survey]``.
     ArchiveError
         If the copy of the network is damaged.
     OSError
         If writing fails, for instance on a full disk. The next run goes on from there.
+
+    Examples
+    --------
+    >>> import fastdeconv as fd
+    >>> found = fd.survey("music", "choi5-genre", "out")  # doctest: +SKIP
+    >>> fd.write_atlas("out", root="music").page  # doctest: +SKIP
+    PosixPath('out/index.html')
     """
     folder = as_folder(out)
     settings = _settings(rule, start, mode, audio_format)
     count = as_int("shown", shown, minimum=1, maximum=100)
-    tables = read_survey(folder)
-    network = _network(folder, net, tables.survey)
-    page = folder / "index.html"
-    if os.path.lexists(page) and not is_ours(page):
-        raise ParameterError(
-            f"{printable(str(page))} is not a page of fastdeconv and is not overwritten"
+    Survey.load(folder)  # without a survey nothing is written, not even a lock
+    from ..survey.store import locked
+
+    with locked(folder, alone=True):
+        tables = read_survey(folder)
+        network = _network(folder, net, tables.survey)
+        page = folder / "index.html"
+        if os.path.lexists(page) and not is_ours(page):
+            raise ParameterError(
+                f"{printable(str(page))} is not a page of fastdeconv and is not overwritten"
+            )
+        settings = settings._replace(
+            audio_format=_possible(settings.audio_format, tables.survey.frontend["sr"])
         )
-    place = tables.survey.root if root is None else os.fspath(root)
-    studio = Studio(folder, place, network, tables.survey, settings, outside=outside)
-    excerpts = studio.make(tables.exemplars, count, progress)
-    used = [one for own in excerpts.values() for one in own]
-    songs = songs_of(folder, tables, (one.exemplar.track for one in used))
-    content = _content(tables, excerpts, songs, settings, studio.missing, count)
-    replace_file(page, render("atlas.html", _SCRIPTS, content))
-    studio.remove_others(used)
+        place = tables.survey.root if root is None else os.fspath(root)
+        studio = Studio(folder, place, network, tables.survey, settings, outside=outside)
+        excerpts = studio.make(tables.exemplars, count, progress)
+        used = [one for own in excerpts.values() for one in own]
+        songs = songs_of(folder, tables, (one.exemplar.track for one in used))
+        content = _content(tables, excerpts, songs, settings, studio.missing, count)
+        replace_file(page, render("atlas.html", _SCRIPTS, content))
+        studio.remove_others(used)
     return Atlas(page, len(used), dict(sorted(studio.missing.items())))
 
 
@@ -130,7 +150,16 @@ def _settings(rule: Any, start: Any, mode: Any, audio_format: Any) -> Settings:
     return Settings(rule, start, mode, check_format(audio_format))
 
 
-def _network(out: Path, net: Network | None, survey: Survey) -> Network:
+def _possible(audio_format: str, sr: float) -> str:
+    """The format, or wav if a sound of this rate cannot have it here."""
+    try:
+        encode(np.zeros(2, np.float32), sr, audio_format=audio_format)
+    except AudioError:
+        return "wav"
+    return audio_format
+
+
+def _network(out: Path, net: Network | None, survey: SurveyRecord) -> Network:
     """The network of the survey."""
     from ..survey.worker import NETWORK
 
@@ -178,7 +207,7 @@ def _content(
     }
 
 
-def _collection(survey: Survey) -> str:
+def _collection(survey: SurveyRecord) -> str:
     """The name of the folder, and not where it lies."""
     path = PureWindowsPath(survey.root) if "\\" in survey.root else PurePosixPath(survey.root)
     return printable(path.name or "a collection")

@@ -12,8 +12,10 @@ import json
 import math
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -25,14 +27,14 @@ from ..audio.auralise import auralise, heard_magnitude
 from ..audio.clip import Clip
 from ..audio.song import Song, load_song
 from ..deconvnet.projection import deconvolve
-from ..deconvnet.region import seen_by
-from ..errors import FastdeconvError, printable
+from ..deconvnet.region import Region, seen_by
+from ..errors import FastdeconvError, ParameterError, printable
 from ..files import read_regular
 from ..kernels.dispatch import get_num_threads
 from ..kernels.schedule import run_bands
 from ..untrusted_json import parse_json
 from ..version import __version__
-from .atlas_tables import Exemplar, Key, Survey
+from .atlas_tables import Exemplar, Key, SurveyRecord
 from .axis import FrequencyAxis
 from .folder import replace_file
 from .names import safe_name, unique_names
@@ -114,7 +116,7 @@ class Studio:
     root : str
         Of the tracks.
     net : Network
-    survey : Survey
+    survey : SurveyRecord
     settings : Settings
     outside : bool
         Whether tracks may lie outside of the root.
@@ -123,7 +125,7 @@ class Studio:
     out: Path
     root: str
     net: Network
-    survey: Survey
+    survey: SurveyRecord
     settings: Settings
     outside: bool = False
     missing: dict[str, str] = field(default_factory=dict)
@@ -165,8 +167,8 @@ class Studio:
                     key: [found for one in chosen if (found := self._done[key, one])]
                     for key, chosen in wanted.items()
                 }
-            for track in sorted(missing):
-                self._make_track(track, missing[track])
+            for track, song in self._songs(sorted(missing)):
+                self._make_track(track, song, missing[track])
                 done += len(missing[track])
                 if progress is not None:
                     progress(done, total)
@@ -189,7 +191,8 @@ class Studio:
         self, exemplars: Mapping[Key, Sequence[Exemplar]], shown: int
     ) -> dict[Key, list[Exemplar]]:
         return {
-            key: [one for one in ranked if self._can_be_had(key, one)][:shown]
+            # Spares that are not needed are not looked for.
+            key: [*islice((one for one in ranked if self._can_be_had(key, one)), shown)]
             for key, ranked in exemplars.items()
         }
 
@@ -259,49 +262,79 @@ class Studio:
 
     # ---- making ----
 
-    def _make_track(self, track: str, wanted: Sequence[tuple[Key, Exemplar]]) -> None:
-        for key, exemplar in wanted:
-            self._done[key, exemplar] = None
+    def _songs(self, tracks: Sequence[str]) -> Iterator[tuple[str, Song | None]]:
+        """The tracks, read; None for one that cannot be, which is said.
+
+        While one is in use the next one is read: decoding takes as long as all the rest.
+        """
+        with ThreadPoolExecutor(1) as reader:
+            coming = [reader.submit(self._load, track) for track in tracks[:1]]
+            for i, track in enumerate(tracks):
+                here = coming.pop()
+                coming += [reader.submit(self._load, after) for after in tracks[i + 1 : i + 2]]
+                try:
+                    yield track, here.result()
+                except (FastdeconvError, OSError, ValueError) as error:
+                    self._say(track, getattr(error, "strerror", None) or str(error))
+                    yield track, None
+
+    def _load(self, track: str) -> Song:
+        return load_song(place_of(self.root, track, outside=self.outside), self._frontend)
+
+    def _make_track(
+        self, track: str, song: Song | None, wanted: Sequence[tuple[Key, Exemplar]]
+    ) -> None:
         windows: dict[tuple[float, float], list[tuple[Key, Exemplar]]] = {}
         for key, exemplar in wanted:
+            self._done[key, exemplar] = None  # until it is made
             windows.setdefault((exemplar.start, exemplar.end), []).append((key, exemplar))
-        try:
-            song = load_song(place_of(self.root, track, outside=self.outside), self._frontend)
-            for (start, end), here in sorted(windows.items(), key=lambda item: item[0]):
-                self._make_window(song, start, end, here)
-        except (FastdeconvError, OSError, ValueError) as error:
-            self._say(track, str(error))
+        if song is None:
+            return
+        for (start, end), here in sorted(windows.items(), key=lambda item: item[0]):
+            window = self._window(song, track, start, end)
+            if window is None:
+                continue
+            for layer in dict.fromkeys(key[0] for key, _ in here):
+                of_layer = [one for one in here if one[0][0] == layer]
+                step = max(1, _MOST_MAP_VALUES // window.clip.x.size)
+                for at in range(0, len(of_layer), step):
+                    self._write(self._drafts(window, layer, of_layer[at : at + step]))
 
-    def _make_window(
-        self, song: Song, start: float, end: float, wanted: Sequence[tuple[Key, Exemplar]]
-    ) -> None:
-        """One pass forward for all features that are wanted of this window."""
-        clip = _window(song, start, end)
-        if clip is None:
-            return self._say(wanted[0][1].track, "is shorter than it was for the survey")
-        trace = self.net.forward(clip.x)
+    def _window(self, song: Song, track: str, start: float, end: float) -> _Window | None:
+        """One pass forward, for all features that are wanted of this window."""
+        try:
+            clip = _window(song, start, end)
+            if clip is None:
+                self._say(track, "is shorter than it was for the survey")
+                return None
+            trace = self.net.forward(clip.x)
+        except FastdeconvError as error:
+            self._say(track, str(error))
+            return None
         sizes = [shape[1:] for shape in (clip.x.shape, *self.net.shapes(clip.x.shape))]
         sounding = min(clip.samples.size, song.samples.size - round(start * song.sr))
-        window = _Window(clip, trace, sizes, sounding)
-        by_layer: dict[str, list[tuple[Key, Exemplar]]] = {}
+        return _Window(clip, trace, sizes, sounding)
+
+    def _drafts(
+        self, window: _Window, layer: str, wanted: Sequence[tuple[Key, Exemplar]]
+    ) -> list[_Draft]:
+        """Excerpts of one layer, those left out in which it is not what it was for the survey."""
+        same = []
         for key, exemplar in wanted:
             if self._is_same(window, key, exemplar):
-                by_layer.setdefault(key[0], []).append((key, exemplar))
+                same.append((key, exemplar))
             else:
                 self._say(exemplar.track, "has changed since the survey")
-        for layer, here in by_layer.items():
-            step = max(1, _MOST_MAP_VALUES // clip.x.size)
-            for at in range(0, len(here), step):
-                part = here[at : at + step]
-                maps = deconvolve(
-                    trace, layer, [key[1] for key, _ in part],
-                    self.settings.rule, self.settings.start,  # type: ignore[arg-type]
-                )
-                drafts = [
-                    self._draft(window, key, exemplar, own)
-                    for (key, exemplar), own in zip(part, maps)
-                ]
-                self._write([draft for draft in drafts if draft is not None])
+        try:
+            maps = deconvolve(
+                window.trace, layer, [key[1] for key, _ in same],
+                self.settings.rule, self.settings.start,  # type: ignore[arg-type]
+            )
+            found = [self._draft(window, *one, own) for one, own in zip(same, maps)]
+        except FastdeconvError as error:  # such as values that overflow float32
+            self._say(wanted[0][1].track, str(error))
+            return []
+        return [draft for draft in found if draft is not None]
 
     def _is_same(self, window: _Window, key: Key, exemplar: Exemplar) -> bool:
         """Whether the feature does here what it did when the survey was made."""
@@ -340,7 +373,10 @@ class Studio:
 
     def _write(self, drafts: Sequence[_Draft]) -> None:
         for folder in {draft.place[0] for draft in drafts}:
-            (self.out / EXCERPTS / folder).mkdir(parents=True, exist_ok=True)
+            place = self.out / EXCERPTS / folder
+            if place.is_symlink() or place.parent.is_symlink():
+                raise ParameterError(f"{printable(str(place))} is a link: nothing is written there")
+            place.mkdir(parents=True, exist_ok=True)
 
         def work(i: int) -> None:
             draft, which = drafts[i // 4], i % 4
@@ -430,26 +466,32 @@ class _Window(NamedTuple):
         _, row, column = self.strongest(layer, k)
         region = seen_by(net, index, (row, column), self.sizes)
         frontend = clip.frontend
-        time_axis = frontend.layout[1:].find("T")
-        columns = clip.x.shape[1 + time_axis] if time_axis >= 0 else 1
-        seen = region[time_axis] if time_axis >= 0 else (0, 1)
         frames, hop = clip.stft.shape[1], frontend.transform.hop_length
-        # Of a waveform the columns are samples.
-        first, last = (place * frames / columns for place in seen)
-        used = max(1, min(frames, -(-self.sounding // hop)))
-        around = _AROUND_SECONDS * clip.sr / hop
-        begin, end = first - around, last + around
-        short = max(0.0, _LEAST_SECONDS * clip.sr / hop - (end - begin)) / 2
-        begin, end = begin - short, end + short
-        begin, end = begin + max(0.0, -begin), end + max(0.0, -begin)
-        begin, end = begin - max(0.0, end - used), min(end, used)
-        cut = max(0, math.floor(begin)), min(used, math.ceil(end))
+        first, last = self._seen_frames(region)
+        sounding = max(1, min(frames, -(-self.sounding // hop)))
+        a_second = clip.sr / hop
+        cut = _widened(
+            first - _AROUND_SECONDS * a_second, last + _AROUND_SECONDS * a_second,
+            _LEAST_SECONDS * a_second, sounding,
+        )
         length = cut[1] - cut[0]
         times = [min(1.0, max(0.0, (place - cut[0]) / length)) for place in (first, last)]
         samples = cut[0] * hop, max(cut[0] * hop + 1, min(cut[1] * hop, self.sounding))
         return _Cut(cut, samples, (times[0], times[1]), self._bins(region))
 
-    def _bins(self, region: Any) -> tuple[float, float] | None:
+    def _seen_frames(self, region: Region) -> tuple[float, float]:
+        """Frames of the STFT at which a part of the input lies."""
+        clip = self.clip
+        frames, axis = clip.stft.shape[1], clip.frontend.layout[1:].find("T")
+        if axis < 0:  # time is the channel: every unit sees all of it
+            return 0.0, float(frames)
+        columns, (first, last) = clip.x.shape[1 + axis], region[axis]
+        if columns == clip.samples.size:  # of a waveform
+            hop = clip.frontend.transform.hop_length
+            return first / hop, last / hop
+        return first * frames / columns, last * frames / columns
+
+    def _bins(self, region: Region) -> tuple[float, float] | None:
         """Bins of the STFT that a part of the input is made of, where that can be said."""
         frontend = self.clip.frontend
         axis = frontend.layout[1:].find("F")
@@ -458,6 +500,17 @@ class _Window(NamedTuple):
         below = 0 if frontend.bins is None else frontend.bins[0]
         first, last = region[axis]
         return below + first - 0.5, below + last - 0.5
+
+
+def _widened(begin: float, end: float, least: float, size: int) -> tuple[int, int]:
+    """An interval of at least this length around another one, inside of (0, size)."""
+    short = max(0.0, least - (end - begin)) / 2
+    begin, end = begin - short, end + short
+    if begin < 0:
+        begin, end = 0.0, end - begin
+    if end > size:
+        begin, end = begin - (end - size), float(size)
+    return max(0, math.floor(begin)), min(size, math.ceil(end))
 
 
 def _window(song: Song, start: float, end: float) -> Clip | None:

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 __all__ = [
-    "TAGS_KEPT", "Association", "Companion", "Exemplar", "FeatureRow", "Key", "Survey", "Tables",
-    "TrackRow", "means_by_track", "read_survey",
+    "TAGS_KEPT", "Association", "Companion", "Exemplar", "FeatureRow", "Key", "SurveyRecord",
+    "Tables", "TrackRow", "means_by_track", "read_survey",
 ]
 
 Key = tuple[str, int]
@@ -40,7 +40,7 @@ _STORED = {"k": "feature"}
 _KINDS = frozenset({"r", "auc", "eta2"})
 
 
-class Survey(NamedTuple):
+class SurveyRecord(NamedTuple):
     """What ``survey.json`` says, as far as an atlas needs it."""
 
     name: str | None
@@ -72,7 +72,7 @@ class FeatureRow(NamedTuple):
     active: float | None
     silent: bool
     histogram: NDArray[np.int64]
-    """Of the maxima of windows, see `Survey.edges`."""
+    """Of the maxima of windows, see `SurveyRecord.edges`."""
 
 
 class Exemplar(NamedTuple):
@@ -126,7 +126,7 @@ class TrackRow(NamedTuple):
 class Tables:
     """All of a survey that an atlas shows; of features and tracks in the order of the tables."""
 
-    survey: Survey
+    survey: SurveyRecord
     features: dict[Key, FeatureRow]
     exemplars: dict[Key, list[Exemplar]]
     """The largest activation first."""
@@ -196,7 +196,7 @@ def means_by_track(out: Path) -> tuple[list[str], NDArray[np.float32]] | None:
     return means_of_tracks(shards)
 
 
-def _survey_of(record: Mapping[str, Any], where: str) -> Survey:
+def _survey_of(record: Mapping[str, Any], where: str) -> SurveyRecord:
     from ..survey.schema import EDGES
 
     network = record["network"]
@@ -208,7 +208,7 @@ def _survey_of(record: Mapping[str, Any], where: str) -> Survey:
         frontend = plain_record(record["frontend"])
     except FastdeconvError as error:
         raise ParameterError(f"{printable(where)}: frontend: {error}") from None
-    return Survey(
+    return SurveyRecord(
         network["name"], tuple(network["classes"]), frontend, dict(record["features"]), EDGES,
         record["root"], dict(record["settings"]), tuple(record["left_out"]),
     )
@@ -305,13 +305,14 @@ def _read_control(folder: Path) -> dict[tuple[str, str], float] | None:
     """Of every layer and attribute the strongest association in the untrained network."""
     from ..survey.record import checked_record
 
-    if not (folder / "attributes.parquet").exists():
+    path = folder / "attributes.parquet"
+    if not path.exists():
         return None
     table = _read(folder, checked_record(folder), "attributes", needed=True)
     found: dict[tuple[str, str], float] = {}
-    for (layer, attribute), effect in zip(
-        _rows(table, ["layer", "attribute"]), _effects(table, folder / "attributes.parquet").tolist(), strict=True
-    ):
+    effects = _effects(table, path).tolist()
+    names = _rows(table, ["layer", "attribute"])
+    for (layer, attribute), effect in zip(names, effects, strict=True):
         if math.isfinite(effect):
             found[layer, attribute] = max(found.get((layer, attribute), 0.0), effect)
     return found

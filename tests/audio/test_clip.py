@@ -274,3 +274,25 @@ def test_load_clip_takes_arrays_and_cuts_at_the_offset():
 def test_bad_sources_and_offsets_are_refused(source, offset, error, message):
     with pytest.raises(error, match=message):
         load_clip(source, ANY_LENGTH, offset=offset)
+
+
+@pytest.mark.parametrize("frontend", [
+    Frontend(sr=8000, n_fft=256, hop_length=64, frames=50),
+    Frontend(sr=8000, n_fft=256, hop_length=64, kind="mel", n_mels=12, layout="CTF"),
+    Frontend(sr=8000, n_fft=256, hop_length=64, kind="waveform"),
+], ids=["stft", "mel", "waveform"])
+def test_a_part_of_a_clip_is_taken_as_it_is(frontend):
+    samples = np.random.default_rng(0).standard_normal(4000).astype(np.float32)
+    clip = Clip(samples, 8000, frontend)
+    part = clip.part(10, 30)
+    np.testing.assert_array_equal(part.stft, clip.stft[:, 10:30])
+    np.testing.assert_array_equal(part.seen, clip.seen[:, 10:30])
+    np.testing.assert_array_equal(part.samples, clip.samples[640:1920])
+    assert part.start == 640 / 8000 and part.is_cut
+
+
+@pytest.mark.parametrize("frames", [(-1, 5), (5, 5), (0, 1000)])
+def test_frames_that_are_not_there_are_no_part(frames):
+    frontend = Frontend(sr=8000, n_fft=256, hop_length=64)
+    with pytest.raises(ParameterError, match="a part must be of frames 0 to"):
+        Clip(np.zeros(4000, np.float32), 8000, frontend).part(*frames)

@@ -134,7 +134,7 @@ def test_a_song_is_found_with_its_page_and_its_features(opened):
     one = opened()
     one.page.fill("#search", "song 1")
     assert one.text("#songs-title") == "1 song"
-    assert "1 of 7 found" in one.text("#grid .card .key")
+    assert "1 of 7 found" in one.text("#grid .card")
     one.page.click("#songs-found a")
     one.wait_for("location.pathname.endsWith('songs/song%201/index.html')")
     assert one.text("h1") == "song 1"

@@ -1,14 +1,18 @@
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+from click.testing import CliRunner
 
 import fastdeconv as fd
+from fastdeconv.cli import main
 from fastdeconv.report import atlas_excerpts
 from fastdeconv.report.atlas import write_atlas
 
@@ -180,6 +184,27 @@ def test_files_that_no_excerpt_needs_any_more_go_and_others_stay(copied):
     assert len(names) == 5 * 2 * 5 + 1 and "notes.txt" in names
 
 
+def test_a_full_disk_stops_it_and_the_page_stays_as_it_was(copied, monkeypatch):
+    page = (copied / "out" / "index.html").read_bytes()
+    shutil.rmtree(copied / "out" / "atlas")
+    write_bytes = Path.write_bytes
+
+    def write_until_full(path, data):
+        if path.name.endswith("_heard.wav"):
+            write_bytes(path, data[:10])
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write_bytes(path, data)
+
+    with monkeypatch.context() as full:
+        full.setattr(Path, "write_bytes", write_until_full)
+        with pytest.raises(OSError, match="No space left"):
+            write(copied)
+    assert (copied / "out" / "index.html").read_bytes() == page
+    assert write(copied).excerpts == 5 * 7
+    sound = excerpt_sound(copied, data_of(copied)["features"][4]["excerpts"][0], "heard")
+    assert sound.size > 7000
+
+
 # --- tracks that are gone or changed -------------------------------------------------------
 
 
@@ -272,6 +297,64 @@ def test_what_the_untrained_control_has_too_is_marked(make_survey, tmp_path):
     assert all(tag["control"] for one in data["features"] for tag in one["tags"])
     page = (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
     assert "No control was run" not in page.split('id="data"')[0]
+
+
+# --- networks of other kinds ---------------------------------------------------------------
+
+
+def network_of(frontend, shape, kernel, pool):
+    rng = np.random.default_rng(0)
+    return fd.Network(
+        [
+            {"type": "conv2d", "name": "conv1"}, {"type": "relu", "name": "relu1"},
+            {"type": "max_pool2d", "name": "pool1", "kernel_size": pool},
+        ],
+        {"conv1.weight": rng.uniform(0, 1, (3, 1, *kernel)), "conv1.bias": np.zeros(3)},
+        shape, frontend=frontend,
+    )
+
+
+def test_sounds_that_cannot_be_ogg_are_wav(make_survey, tmp_path):
+    frontend = fd.Frontend(sr=250_000, n_fft=8192, hop_length=4096)
+    network = network_of(frontend, (1, 4097, None), (3, 3), 2)
+    make_survey(tmp_path, names=("one.wav",), network=network)
+    write_atlas(tmp_path / "out", audio_format="ogg")
+    assert data_of(tmp_path)["suffix"] == "wav"
+    assert {path.suffix for path in (tmp_path / "out" / "atlas" / "pool1").iterdir()} == {
+        ".json", ".png", ".wav"
+    }
+
+
+@pytest.mark.parametrize("network", [
+    network_of(fd.Frontend(sr=8000, n_fft=256, hop_length=128), (1, 129, None), (3, 3), 2),
+    network_of(
+        fd.Frontend(kind="mel", sr=8000, n_fft=256, hop_length=128, n_mels=20, layout="CTF",
+                    frames=100),
+        (1, 100, 20), (3, 5), (2, 1),
+    ),
+    network_of(fd.Frontend(kind="waveform", sr=8000, frames=12000), (1, 1, 12000), (1, 9), (1, 4)),
+], ids=["any length", "mel, time first", "waveform"])
+def test_every_kind_of_network_has_an_atlas(make_survey, tmp_path, network):
+    make_survey(tmp_path, names=("one.wav", "two.wav"), network=network, seconds=1.5)
+    assert write(tmp_path).excerpts == 3 * 2
+    for feature in data_of(tmp_path)["features"]:
+        for one in feature["excerpts"]:
+            left, right = (share / 100 * one["seconds"] for share in one["field"][:2])
+            frame = 0.065  # of the coarsest pictures among these
+            assert left - frame <= one["at"] - one["begin"] <= right + frame
+            assert np.abs(excerpt_sound(tmp_path, one, "heard")).max() > 0.5
+
+
+def test_the_command_survey_writes_the_atlas_unless_it_is_told_not_to(copied):
+    arguments = ["survey", str(copied / "music"), "-o", str(copied / "out"), "--network",
+                 str(copied / "out" / "network.npz"), "--layers", "pool1"]
+    page = copied / "out" / "index.html"
+    page.unlink()
+    result = CliRunner().invoke(main, [*arguments, "--no-atlas"])
+    assert result.exit_code == 0 and not page.exists()
+    result = CliRunner().invoke(main, arguments)
+    assert f"To see and hear: {page} (35 excerpts)" in result.output
+    assert page.exists()
 
 
 # --- refused -------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 
 import numpy as np
@@ -101,6 +102,25 @@ def test_a_track_outside_of_the_root_is_read_when_it_may_be(make_survey, tmp_pat
     )
     assert write_atlas(tmp_path / "out", audio_format="wav").excerpts == 0
     assert write_atlas(tmp_path / "out", audio_format="wav", outside=True).excerpts == 5 * 7
+
+
+def test_names_that_are_not_utf_8_are_found_again(make_survey, tmp_path):
+    make_survey(tmp_path, names=("one.wav",))
+    shutil.rmtree(tmp_path / "out")
+    music = os.fsencode(tmp_path / "music")
+    os.rename(os.path.join(music, b"one.wav"), os.path.join(music, b"\xffone.wav"))
+    make_survey(tmp_path, names=())
+    assert write_atlas(tmp_path / "out", audio_format="wav").excerpts == 5
+    page = (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
+    assert "\\\\udcffone.wav" in page
+
+
+def test_nothing_is_written_through_a_link(out, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (out / "atlas").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(fd.ParameterError, match="is a link"):
+        write_atlas(out, audio_format="wav")
+    assert list((tmp_path / "elsewhere").iterdir()) == []
 
 
 def test_a_track_is_placed_below_the_root():

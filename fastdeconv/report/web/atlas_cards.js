@@ -35,7 +35,7 @@ const cards = (() => {
     number: (feature) => -feature.index,
     agreement: (feature) => feature.agreement,
     found: (feature) => (holds(feature.searched) ? page.shown : 0) + matching(feature),
-    often: (feature) => feature.often ?? -1,
+    often: (feature) => (feature.often ?? -1) + (feature.active ?? 0) / 1e3, // most fire in all windows
     tag: (feature) => (state.tag === null ? feature.sure[0] : tagOf(feature))?.effect ?? -1,
   };
 
@@ -143,14 +143,15 @@ const cards = (() => {
     return found.join(", ");
   }
 
+  /** Two lines: how often it fires, and what is searched of it or else its strongest tag. */
   function facts(feature) {
-    if (feature.silent) return "above 0 nowhere in the collection";
-    const found = [`fires in ${percent(feature.often)} of windows`];
+    if (feature.silent) return ["above 0 nowhere in the collection"];
+    const found = [`in ${percent(feature.often)} of windows, ${percent(feature.active)} of places`];
     const searched = state.words.length ? matching(feature) : 0;
-    if (searched) found.unshift(`${searched} of ${feature.excerpts.length} found`);
+    if (searched) found.push(`${searched} of ${feature.excerpts.length} found`);
     const tag = state.tag === null ? feature.sure[0] : tagOf(feature);
-    if (tag) found.push(`${page.attributes[tag.attribute].name}${tag.label ? ` (${tag.label})` : ""} ${valueOf(tag)}`);
-    return found.join(" · ");
+    if (tag && !searched) found.push(`${valueOf(tag)} ${page.attributes[tag.attribute].name}${tag.label ? ` (${tag.label})` : ""}`);
+    return found;
   }
 
   function build(feature) {
@@ -161,7 +162,7 @@ const cards = (() => {
         ...feature.excerpts.slice(0, 9).map((one, i) => tile(feature, one, i)),
         ...(feature.excerpts.length ? [] : [element("p", { className: "hint", textContent: feature.silent ? "No excerpts: it never fired." : "No excerpts could be made." })])),
       element("p", { className: "label", textContent: feature.label }),
-      element("p", { className: "key", textContent: facts(feature) }));
+      ...facts(feature).map((text) => element("p", { className: "key", textContent: text, title: text })));
     card.dataset.feature = feature.index;
     if (feature.twin !== null) card.dataset.twin = "";
     return card;

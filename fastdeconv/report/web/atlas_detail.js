@@ -74,6 +74,7 @@ const detail = (() => {
     get("histogram-ends").replaceChildren(...ends.map((edge, i) => element("i", { textContent: compact(edge), className: i ? "last" : "first" })));
     const [half, , hundredth, largest] = levels;
     const said = [`It fires in ${percent(feature.often)} of all windows${songs === null || songs === undefined ? "" : `, in ${percent(songs)} of all songs`}.`];
+    if (feature.active !== null) said.push(`On average ${percent(feature.active)} of the places of its map, in time and frequency, are above 0.`);
     if (bars.length) {
       said.push(`Half of the windows stay below ${compact(half)}, one in a hundred exceeds ${compact(hundredth)}, the largest is ${compact(largest)}.`);
       said.push("Bars: windows by their largest activation, on a logarithmic axis; those where it is silent are left out.");
