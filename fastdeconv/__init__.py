@@ -43,6 +43,10 @@ _EXPORTS = {
     "Stimulus": ".analysis.stimuli",
     "decision": ".studies",
     "Decision": ".studies",
+    "correspondence": ".belief.protocols",
+    "invariance": ".belief.protocols",
+    "top_clips": ".belief.protocols",
+    "TopClips": ".belief.protocols",
     "occlude": ".belief.occlusion",
     "Occlusion": ".belief.occlusion",
     "explain": ".explanation",
@@ -81,6 +85,10 @@ if TYPE_CHECKING:
     from .audio.frontend import Frontend as Frontend
     from .belief.occlusion import Occlusion as Occlusion
     from .belief.occlusion import occlude as occlude
+    from .belief.protocols import TopClips as TopClips
+    from .belief.protocols import correspondence as correspondence
+    from .belief.protocols import invariance as invariance
+    from .belief.protocols import top_clips as top_clips
     from .deconvnet.projection import deconvolve as deconvolve
     from .deconvnet.trace import Trace as Trace
     from .errors import ArchiveError as ArchiveError

@@ -16,13 +16,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..audio.clip import Clip
 from ..audio.frontend import Frontend
+from ..deconvnet.fields import boxes_seen
 from ..deconvnet.projection import checked_features, deconvolve
-from ..deconvnet.region import Region, reached_by
 from ..deconvnet.trace import as_input
 from ..errors import ParameterError, enough_memory, shown
 from ..kernels.dispatch import config
 from ..network.choosing import as_list, up_to
-from ..network.layers import Permute, SlidingLayer, shape_text
+from ..network.layers import shape_text
 from ..network.network import Network
 
 __all__ = ["Evolution", "feature_evolution"]
@@ -106,7 +106,8 @@ def feature_evolution(
         position=position,
         box=np.stack([
             # Each by its own network: kernels may differ where maps are of one size.
-            _boxes(net, inputs[0].shape, position[:, t]) for t, net in enumerate(networks.values())
+            boxes_seen(net, len(net.layers) - 1, inputs[0].shape, position[:, t])
+            for t, net in enumerate(networks.values())
         ], axis=1),
         frontend=list(networks.values())[-1].frontend,
     )
@@ -250,34 +251,3 @@ def _common_shape(
                 f"checkpoint {shape_text(first)}"
             )
     return first
-
-
-def _boxes(net: Network, shape: Sequence[int], position: Array) -> Array:
-    """What of the input units at these places (K, 2) see, convolutions and pools followed down."""
-    shapes: dict[int, Sequence[int]] = {-1: shape, **dict(enumerate(net.shapes(shape)))}
-    boxes = np.zeros((len(position), 4), int)
-    last = len(net.layers) - 1
-    for box, (row, column) in zip(boxes, position.tolist()):
-        if row < 0:
-            continue  # of a feature that fires nowhere
-        seen = {last: Region((row, row + 1), (column, column + 1))}
-        for i in range(last, -1, -1):
-            if i not in seen:
-                continue
-            for source in net.sources[i]:
-                below = _seen_below(net, i, seen[i], shapes[source], shapes[i])
-                seen[source] = seen[source].around(below) if source in seen else below
-        box[:] = (*seen[-1].rows, *seen[-1].cols)
-    return boxes
-
-
-def _seen_below(
-    net: Network, index: int, region: Region, before: Sequence[int], after: Sequence[int]
-) -> Region:
-    """The places of one of a layer's inputs that a region of its output sees."""
-    layer, inside = net.layers[index], (before[1], before[2])
-    if isinstance(layer, SlidingLayer):
-        return reached_by(layer.window(inside, net.arrays), region, inside)
-    if tuple(before[1:]) != tuple(after[1:]) or isinstance(layer, Permute):
-        return Region.of(inside)  # a layer that may look everywhere
-    return region

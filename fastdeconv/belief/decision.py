@@ -171,18 +171,11 @@ class Decision:
         }
         # The class a map is compared with: what explains this one should not explain that.
         self._rivals = {name: self._rival(name) for name in self.classes}
-        self._all_targets = dict(self._targets)
-        for rival in self._rivals.values():
-            if rival is not None:
-                self._all_targets.setdefault(rival.name, rival)
-        self._rules = Rules(trace, Grid(clip), [*self._all_targets.values()], self.steps)
-        self._maps = {
+        self._rules = Rules(trace, Grid(clip), [*self._targets.values()], self.steps)
+        self.maps = {
             (name, method): plane
             for method in methods
-            for name, plane in zip(self._all_targets, self._rules.maps(method))
-        }
-        self.maps = {
-            (name, method): self._maps[name, method] for name in self.classes for method in methods
+            for name, plane in zip(self._targets, self._rules.maps(method))
         }
         self.notes = self._notes()
 
@@ -248,10 +241,10 @@ class Decision:
                     f"{name}: the network gives it {p:.3f}, no more than chance "
                     f"({self._chance:.3f}); the map explains a class that was not chosen."
                 )
-        for target, (found, wanted) in zip(self._all_targets.values(), self._rules.complete):
-            if target.name in self.classes and abs(found - wanted) > _INCOMPLETE * abs(wanted):
+        for name, (found, wanted) in self.completeness.items():
+            if abs(found - wanted) > _INCOMPLETE * abs(wanted):
                 notes.append(
-                    f"{target.name}: integrated gradients add up to {found:.3g} instead of "
+                    f"{name}: integrated gradients add up to {found:.3g} instead of "
                     f"{wanted:.3g}, off by more than a tenth; take more steps."
                 )
         return notes
@@ -260,8 +253,7 @@ class Decision:
     def completeness(self) -> dict[str, tuple[float, float]]:
         """For each class what the map of integrated gradients adds up to, and what it should:
         by how much the log odds differ from those of silence. Empty without that method."""
-        found = dict(zip(self._all_targets, self._rules.complete))
-        return {name: found[name] for name in self.classes if name in found}
+        return dict(zip(self._targets, self._rules.complete))
 
     # ---- numbers ----
 
@@ -389,8 +381,24 @@ class Decision:
                 f"method {shown(method)} was not asked for; there are {', '.join(self.methods)}"
             )
 
+    @functools.cached_property
+    def _rivals_rules(self) -> tuple[list[str], Rules]:
+        """The rules for the rivals that are not explained themselves; for the table alone."""
+        others = {
+            rival.name: rival for rival in self._rivals.values()
+            if rival is not None and rival.name not in self._targets
+        }
+        return [*others], Rules(self._trace, Grid(self.clip), [*others.values()], self.steps)
+
+    def _map(self, name: str, method: str) -> Numbers:
+        if name in self._targets:
+            return self.maps[name, method]
+        names, rules = self._rivals_rules
+        plane: Numbers = rules.maps(method)[names.index(name)]
+        return plane
+
     def _heard_map(self, name: str, method: str) -> Numbers:
-        plane = self._maps[name, method]
+        plane = self._map(name, method)
         return blurred(method, plane) if self.blur else plane
 
     def heard_map(self, name: str, method: str) -> Numbers:
@@ -407,7 +415,7 @@ class Decision:
     def input_map(self, name: str, method: str) -> NDArray[np.float32]:
         """A map of `maps` at the network's input, (C, H, W), as `auralise` takes it."""
         self._require(name, method)
-        plane = self._maps[name, method][None].astype(np.float32)
+        plane = self.maps[name, method][None].astype(np.float32)
         found: NDArray[np.float32] = Grid(self.clip).inputs(plane)[0]
         return found
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..arrays import as_array
-from ..audio._checks import as_choice
+from ..audio._checks import as_choice, as_int
 from ..errors import ParameterError, enough_memory
 from ..kernels.blocks import (
     BlockBackend,
@@ -25,6 +25,7 @@ from ..kernels.interface import Backend
 from ..kernels.lanes import cached
 from ..network import layers as nn
 from ..network.network import Network
+from .fields import Place, boxes_seen, place_of
 from .joins import forward_join
 from .layerwise import Arithmetic, affine_of, forward_layer, mean_window
 from .overflow import bounds_forward, check_overflow, without_warnings
@@ -111,6 +112,36 @@ class Trace:
             )
         planes = self.switch_planes(index)
         return _read_only(planes, planes.dtype)
+
+    def place(self, layer: str, row: int, column: int) -> Place:
+        """Where in the input a unit looks, edges included.
+
+        Parameters
+        ----------
+        layer : str
+        row, column : int
+            Of the unit in the layer's output.
+
+        Returns
+        -------
+        Place
+            ``rows``, ``columns``, ``seconds`` and ``hertz``.
+
+        Raises
+        ------
+        ParameterError
+            If there is no such layer or unit.
+        """
+        index = self.network.layer_index(layer)
+        _, height, width = self.activation(index).shape
+        at = [
+            as_int(name, value, minimum=0, maximum=size - 1)
+            for name, value, size in (("row", row, height), ("column", column, width))
+        ]
+        ((top, bottom, left, right),) = boxes_seen(
+            self.network, index, self.x.shape, np.array([at])
+        ).tolist()
+        return place_of(self.network.frontend, (top, bottom), (left, right))
 
     def __repr__(self) -> str:
         return f"Trace(network={self.network.name!r}, x={self.x.shape})"

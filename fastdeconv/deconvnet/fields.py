@@ -1,0 +1,105 @@
+"""What of the input a unit sees, in rows and columns and in seconds and hertz."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..audio.frontend import Frontend
+from ..network.layers import Permute, SlidingLayer
+from ..network.network import Network
+from .region import Region, reached_by
+
+__all__ = ["Place", "boxes_seen", "place_of"]
+
+Array = NDArray[Any]
+Pair = tuple[int, int]
+
+
+class Place(NamedTuple):
+    """What of the input a unit sees.
+
+    Attributes
+    ----------
+    rows, columns : (int, int)
+        Of the input: from the first up to, and without, the second.
+    seconds : (float, float) or None
+        Beginning and end of its frames, each as long as a hop.
+    hertz : (float, float) or None
+        The lowest and the highest bin of the STFT that reaches its bands.
+
+    `seconds` and `hertz` are None where the network has no front end to say, and `hertz` for
+    a waveform.
+    """
+
+    rows: Pair
+    columns: Pair
+    seconds: tuple[float, float] | None
+    hertz: tuple[float, float] | None
+
+
+def place_of(frontend: Frontend | None, rows: Pair, columns: Pair) -> Place:
+    """The place of a rectangle of the input of a network with this front end."""
+    if frontend is None:
+        return Place(rows, columns, None, None)
+    spans = dict(zip(frontend.layout[1:], (rows, columns)))
+    kind, transform = frontend.meaning, frontend.transform
+    seconds = hertz = None
+    if "T" in spans:
+        step = (1 if frontend.kind == "waveform" else transform.hop_length) / frontend.sr
+        seconds = spans["T"][0] * step, spans["T"][1] * step
+    if "F" in spans and frontend.kind != "waveform":
+        bands = np.zeros((1, 1, kind.rows(frontend)), np.float32)
+        bands[..., slice(*spans["F"])] = 1
+        heard = transform.frequencies(frontend.sr)[kind.drawn(frontend, bands)[0, 0] > 0]
+        if heard.size:
+            hertz = float(heard[0]), float(heard[-1])
+    return Place(rows, columns, seconds, hertz)
+
+
+def boxes_seen(net: Network, layer: int, shape: Sequence[int], position: Array) -> Array:
+    """What of the input units of a layer see, convolutions and pools followed down.
+
+    Parameters
+    ----------
+    net : Network
+    layer : int
+    shape : (C, H, W)
+        Of the input.
+    position : array of int, shape (K, 2)
+        Row and column of each unit; negative for none.
+
+    Returns
+    -------
+    array of int, shape (K, 4)
+        Rows from and up to, columns from and up to; zeros for no unit.
+    """
+    shapes: dict[int, Sequence[int]] = {-1: shape, **dict(enumerate(net.shapes(shape)))}
+    boxes = np.zeros((len(position), 4), int)
+    for box, (row, column) in zip(boxes, position.tolist()):
+        if row < 0:
+            continue  # of a feature that fires nowhere
+        seen = {layer: Region((row, row + 1), (column, column + 1))}
+        for i in range(layer, -1, -1):
+            if i not in seen:
+                continue
+            for source in net.sources[i]:
+                below = _seen_below(net, i, seen[i], shapes[source], shapes[i])
+                seen[source] = seen[source].around(below) if source in seen else below
+        box[:] = (*seen[-1].rows, *seen[-1].cols)
+    return boxes
+
+
+def _seen_below(
+    net: Network, index: int, region: Region, before: Sequence[int], after: Sequence[int]
+) -> Region:
+    """The places of one of a layer's inputs that a region of its output sees."""
+    layer, inside = net.layers[index], (before[1], before[2])
+    if isinstance(layer, SlidingLayer):
+        return reached_by(layer.window(inside, net.arrays), region, inside)
+    if tuple(before[1:]) != tuple(after[1:]) or isinstance(layer, Permute):
+        return Region.of(inside)  # a layer that may look everywhere
+    return region
