@@ -146,7 +146,7 @@ const cards = (() => {
   /** Two lines: how often it fires, and what is searched of it or else its strongest tag. */
   function facts(feature) {
     if (feature.silent) return ["above 0 nowhere in the collection"];
-    const found = [`in ${percent(feature.often)} of windows, ${percent(feature.active)} of places`];
+    const found = [`fires: ${percent(feature.often)} windows, ${percent(feature.active)} places`];
     const searched = state.words.length ? matching(feature) : 0;
     if (searched) found.push(`${searched} of ${feature.excerpts.length} found`);
     const tag = state.tag === null ? feature.sure[0] : tagOf(feature);
