@@ -347,6 +347,8 @@ _TABLE = (
                largest=_at_most(1), in_kernel=_named("softsign")),
     Activation("mish", "Mish", "x tanh(softplus(x))", _mish, _mish_slope, _at_most(1.1),
                in_kernel=_named("mish")),
+    Activation("sin", "Sin", "sine", np.sin, lambda x: np.cos(x.astype(np.float64)), _at_most(1),
+               largest=_at_most(1)),
     Activation("exp", "Exp", "exp(x)", np.exp, np.exp, _unbounded),
     Activation("log", "Log", "natural logarithm", np.log, lambda x: 1 / x, _unbounded),
     Activation("power", "Power", "x to the power of `exponent`", _power, _power_slope, _unbounded,

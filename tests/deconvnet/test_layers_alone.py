@@ -105,7 +105,7 @@ DRAWN: dict[str, dict[str, Any]] = {
     "power": {"exponent": numbers},
 }
 WITHOUT_PARAMETERS = (
-    "relu selu tanh sigmoid silu hardsigmoid hardswish softsign mish exp log abs square sqrt"
+    "relu selu tanh sigmoid silu hardsigmoid hardswish softsign mish sin exp log abs square sqrt"
 )
 DRAWN |= {kind: {} for kind in WITHOUT_PARAMETERS.split()}
 JOINS = {"add", "multiply", "maximum", "minimum", "concat"}

@@ -40,6 +40,7 @@ SAME: dict[str, tuple[list[dict[str, Any]], Callable[..., Any]]] = {
                  F.softplus),
     "softsign": ([{}], F.softsign),
     "mish": ([{}], F.mish),
+    "sin": ([{}], torch.sin),
     "exp": ([{}], torch.exp),
     "log": ([{}], torch.log),
     "power": ([{"exponent": e} for e in (2.0, 3.0, 1.0, 0.0, 0.5, -1.0, 0.3)], torch.pow),

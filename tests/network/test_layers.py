@@ -20,8 +20,8 @@ def test_every_type_of_the_format_has_a_layer_class():
     assert list(kinds.LAYER_TYPES) == [
         "conv2d", "conv_transpose2d", "linear",
         "relu", "leaky_relu", "prelu", "elu", "selu", "clip", "tanh", "sigmoid", "silu", "gelu",
-        "hardsigmoid", "hardswish", "softplus", "softsign", "mish", "exp", "log", "power", "abs",
-        "square", "sqrt", "softmax", "log_softmax",
+        "hardsigmoid", "hardswish", "softplus", "softsign", "mish", "sin", "exp", "log", "power",
+        "abs", "square", "sqrt", "softmax", "log_softmax",
         "batch_norm2d", "affine", "local_response_norm", "layer_norm", "group_norm",
         "instance_norm",
         "max_pool2d", "avg_pool2d", "adaptive_max_pool2d", "adaptive_avg_pool2d",

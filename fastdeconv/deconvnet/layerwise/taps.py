@@ -19,43 +19,47 @@ Array = NDArray[Any]
 
 
 class Taps(NamedTuple):
-    """Which inputs each output is a sum of, and times what; both of shape (outputs, most)."""
+    """Which inputs each output is a sum of, and times what, one output after another."""
 
-    places: NDArray[np.intp]
+    inputs: NDArray[np.intp]
     weights: Array
-    """float64; 0 where an output is a sum of fewer."""
+    """float64, one for each of `inputs`."""
+    counts: NDArray[np.intp]
+    """Of how many inputs each output is a sum."""
 
     def adjoint(self, size: int) -> Taps:
         """The map from the outputs back to `size` inputs."""
-        sent = self.weights != 0
-        order = np.argsort(self.places[sent], kind="stable")
-        inputs = self.places[sent][order]
-        counts = np.bincount(inputs, minlength=size)
-        begins = np.cumsum(counts) - counts
-        column = np.arange(len(inputs)) - begins[inputs]
-        places = np.zeros((size, max(1, int(counts.max(initial=0)))), np.intp)
-        weights = np.zeros(places.shape)
-        places[inputs, column] = np.nonzero(sent)[0][order]
-        weights[inputs, column] = self.weights[sent][order]
-        return Taps(places, weights)
+        order = np.argsort(self.inputs, kind="stable")
+        outputs = np.repeat(np.arange(len(self.counts)), self.counts)
+        counts = np.bincount(self.inputs, minlength=size)
+        return Taps(outputs[order], self.weights[order], counts)
 
 
 def along(x: Array, taps: Taps, axis: int) -> Array:
     """The map along an axis of `x`; terms are added in one order, whatever the other axes are."""
+    terms = x.take(taps.inputs, axis)
     shape = [1] * x.ndim
-    shape[axis] = len(taps.places)
-    total = x.take(taps.places[:, 0], axis)
-    first = taps.weights[:, 0]
-    if (first != 1).any():
-        total = total * first.reshape(shape)
-    for place, weight in zip(taps.places.T[1:], taps.weights.T[1:]):
-        total = total + x.take(place, axis) * weight.reshape(shape)
-    return total
+    shape[axis] = -1
+    if (taps.weights != 1).any():
+        terms = terms * taps.weights.reshape(shape)
+    if (taps.counts == 1).all():
+        return terms
+    taken = taps.counts > 0
+    begins = np.cumsum(taps.counts) - taps.counts
+    sums: Array = np.add.reduceat(terms, begins[taken], axis)
+    if taken.all():
+        return sums
+    # Nothing is sent to the others.
+    shape = [*sums.shape]
+    shape[axis] = len(taken)
+    out = np.zeros(shape, sums.dtype)
+    np.moveaxis(out, axis, 0)[taken] = np.moveaxis(sums, axis, 0)
+    return out
 
 
 def _picked(places: Array) -> Taps:
-    places = places.astype(np.intp)[:, None]
-    return Taps(places, np.ones(places.shape))
+    ones = np.ones(len(places), np.intp)
+    return Taps(places.astype(np.intp), ones.astype(np.float64), ones)
 
 
 def replicate(size: int, before: int, after: int) -> Taps:
@@ -88,14 +92,14 @@ def lines(size: int, wanted: int, align_corners: bool) -> Taps:
         at = np.maximum((steps + 0.5) * (size / wanted) - 0.5, 0)
     first = np.minimum(at.astype(np.intp), size - 1)
     share = np.clip(at - first, 0, 1)
-    places = np.stack([first, np.minimum(first + 1, size - 1)], axis=1)
-    return Taps(places, np.stack([1 - share, share], axis=1))
+    inputs = np.stack([first, np.minimum(first + 1, size - 1)], axis=1)
+    weights = np.stack([1 - share, share], axis=1)
+    return Taps(inputs.reshape(-1), weights.reshape(-1), np.full(wanted, 2))
 
 
 def windows(size: int, count: int) -> Taps:
     """Means over `count` windows that lie evenly over `size` places."""
     begins, ends = np.array(nn.adaptive_windows(size, count)).T
-    sizes = ends - begins
-    inside = np.arange(int(sizes.max())) < sizes[:, None]
-    places = np.where(inside, begins[:, None] + np.arange(inside.shape[1]), 0)
-    return Taps(places, inside / sizes[:, None])
+    counts = ends - begins
+    within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+    return Taps(np.repeat(begins, counts) + within, np.repeat(1 / counts, counts), counts)

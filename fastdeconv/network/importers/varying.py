@@ -21,7 +21,8 @@ def varying_shape(
     """The shape of the input, with None for sizes that may vary.
 
     A file may say which of its sizes vary; otherwise it is the width, which is time in most
-    networks. Either may only if every layer takes any size.
+    networks, or the height of what is one column wide. Either may only if every layer takes any
+    size.
 
     Parameters
     ----------
@@ -38,7 +39,8 @@ def varying_shape(
     if fixed:
         return c, h, w
     letters = start.letters
-    wanted = {"W"}
+    # Time is the last axis, or the rows where there is but one column.
+    wanted = {"H"} if w == 1 < h else {"W"}
     if declared is not None and letters is not None and len(declared) == len(letters):
         said = {
             letter for letter, n in zip(letters, declared)

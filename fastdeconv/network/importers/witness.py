@@ -23,14 +23,15 @@ def as_wide_as_shown(
 
     A size may hide in a number, such as the n / (n - 1) of a variance.
     """
+    letters = start.letters or ()
+    # An axis of size 1 may be one that the model does not have.
     sizes = [
-        m if n is not None else m + max(2, m // 3)
-        for n, m in zip(network.input_shape, start.sizes)
+        m if n is not None or letter not in letters else m + max(2, m // 3)
+        for letter, n, m in zip("CHW", network.input_shape, start.sizes)
     ]
     if tuple(sizes) == start.sizes:
         return network
     by_letter = dict(zip("CHW", sizes))
-    letters = start.letters or ()
     shape = [by_letter[letter] if letter else 1 for letter in letters]
     x = np.random.default_rng(1).normal(size=shape).astype(np.float32)
     planes = x.reshape([by_letter[letter] for letter in start.order])

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, cast
 from ...kernels.interface import PaddingLike, Pair, Window, pool_output_size, pool_window
 from .base import Arrays, IntOrPair, Layer, Shape, SlidingLayer
 from .checks import (
-    LARGEST_SIZE,
+    LARGEST_STEP,
     Check,
     WantedError,
     axes,
@@ -129,9 +129,11 @@ def adaptive_windows(size: int, count: int) -> list[tuple[int, int]]:
 def _output_size(value: Any) -> Any:
     value = plain(value)
     sizes = value if isinstance(value, tuple) else (value, value)
-    if len(sizes) == 2 and all(n is None or (is_int(n) and 0 < n <= LARGEST_SIZE) for n in sizes):
+    if len(sizes) == 2 and all(n is None or (is_int(n) and 0 < n <= LARGEST_STEP) for n in sizes):
         return value
-    raise WantedError("a positive int or a pair of positive ints, of which None is the input's")
+    raise WantedError(
+        f"an int or a pair of ints from 1 to {LARGEST_STEP}, or None for as many as the input has"
+    )
 
 
 @dataclass(frozen=True)

@@ -210,12 +210,16 @@ class Reshape(Layer):
         return c, h, w
 
 
+# Of rows or columns that a layer asks for, whatever its input: six minutes of samples.
+_LARGEST_MAP = 2**24
+
+
 def _new_size(value: Any) -> Any:
     value = plain(value)
     sizes = value if isinstance(value, tuple) else (value, value)
-    if len(sizes) == 2 and all(is_int(n) and 0 < n <= LARGEST_SIZE for n in sizes):
+    if len(sizes) == 2 and all(is_int(n) and 0 < n <= _LARGEST_MAP for n in sizes):
         return value
-    raise WantedError("a positive int or a pair of positive ints")
+    raise WantedError(f"an int or a pair of ints from 1 to {_LARGEST_MAP}")
 
 
 @dataclass(frozen=True)

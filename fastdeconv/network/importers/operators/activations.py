@@ -12,8 +12,10 @@ from ..graph import Node
 from ..views import View
 from .scaling import plain, scaled_by, times
 
-__all__ = ["celu", "clip", "elu", "gelu", "hard_sigmoid", "leaky_relu", "log_softmax", "power",
-           "prelu", "reciprocal", "same", "selu", "softmax", "softplus", "swish"]
+__all__ = [
+    "celu", "clip", "cosine", "elu", "gelu", "hard_sigmoid", "leaky_relu", "log_softmax", "power",
+    "prelu", "reciprocal", "same", "selu", "softmax", "softplus", "swish",
+]
 
 
 def same(kind: str) -> Operator:
@@ -127,6 +129,12 @@ def _exponential(builder: Builder, node: Node) -> View:
         raise CannotImportError("its base is not one number above 0")
     inner = times(builder, builder.view(node, 1), math.log(base), suffix="scale")
     return builder.on(inner, "exp")
+
+
+def cosine(builder: Builder, node: Node) -> View:
+    """sin(x + pi / 2)."""
+    view = times(builder, builder.view(node, 0), 1.0, math.pi / 2, suffix="quarter")
+    return builder.on(view, "sin")
 
 
 def reciprocal(builder: Builder, node: Node) -> View:

@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
+
+from ....errors import shown
 from ..building import Builder, CannotImportError, Operator
 from ..graph import Node
 from ..views import View, completed, default_letters, group_sizes, joined_axes
-from .scaling import times
+from .scaling import scaled_by, times
+from .selecting import taken
 
 __all__ = [
     "add", "concat", "divide", "extreme", "joined", "joined_along", "mean", "multiply", "subtract",
@@ -87,11 +91,25 @@ def multiply(builder: Builder, node: Node) -> View:
     return _joined(builder, node, "multiply", views)
 
 
+def _constant(builder: Builder, node: Node, place: int) -> View:
+    """A constant array as a layer: what is computed beside it, times 0 plus the array."""
+    shape, array = builder.shape(node), builder.needed(node, place)
+    for other in node.inputs:
+        view = builder.views.get(other)
+        if view is not None and view.shape == shape:
+            return scaled_by(builder, view, np.zeros((), np.float32), array, "constant")
+    raise CannotImportError(f"its input {shown(node.input(place))} is a constant")
+
+
 def extreme(kind: str) -> Operator:
     """Max or Min of several."""
 
     def function(builder: Builder, node: Node) -> View:
-        views = _views(builder, node)
+        views = [
+            _constant(builder, node, place) if name in builder.graph.constants
+            else builder.view(node, place)
+            for place, name in enumerate(node.inputs)
+        ]
         return views[0] if len(views) == 1 else _joined(builder, node, kind, views)
 
     return function
@@ -124,11 +142,27 @@ def mean(builder: Builder, node: Node) -> View:
 
 
 def concat(builder: Builder, node: Node) -> View:
-    views = _views(builder, node)
+    axis = int(node.attributes["axis"]) % len(builder.shape(node))
+    computed = [builder.views[name] for name in node.inputs if name in builder.views]
+    views = [
+        _constant_part(builder, node, place, computed[0], axis)
+        if computed and name in builder.graph.constants else builder.view(node, place)
+        for place, name in enumerate(node.inputs)
+    ]
     if len(views) == 1:
         return views[0]
-    axis = int(node.attributes["axis"]) % len(views[0].shape)
     return replace(joined_along(builder, views, axis), shape=builder.shape(node))
+
+
+def _constant_part(builder: Builder, node: Node, place: int, view: View, axis: int) -> View:
+    """A constant array, made of as much of a computed one."""
+    array = builder.needed(node, place)
+    count, n = array.shape[axis], view.shape[axis]
+    if count > n:
+        view = joined_along(builder, [view] * -(-count // n), axis)
+        builder.drafts[view.draft].suffix = "repeat"
+    view = taken(builder, view, axis, slice(0, count), "part")
+    return scaled_by(builder, view, np.zeros((), np.float32), array, "constant")
 
 
 def joined_along(builder: Builder, views: list[View], axis: int) -> View:

@@ -6,13 +6,17 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..building import Builder, CannotImportError
 from ..graph import Node
 from ..views import View
 from .windows import dense
 
-__all__ = ["depth_to_space", "gather", "gather_nd", "slices", "space_to_depth", "split", "taken"]
+__all__ = [
+    "cumulative_sum", "depth_to_space", "gather", "gather_nd", "slices", "space_to_depth", "split",
+    "taken",
+]
 
 # Elements of a matrix that picks places; 16 MB.
 _MOST_ELEMENTS = 1 << 22
@@ -48,10 +52,34 @@ def picked(builder: Builder, view: View, axis: int, places: Sequence[int]) -> Vi
         )
     matrix = np.zeros((count, n), np.float32)
     matrix[np.arange(count), list(places)] = 1
+    return _by_matrix(builder, view, axis, matrix)
+
+
+def _by_matrix(builder: Builder, view: View, axis: int, matrix: NDArray[np.float32]) -> View:
+    """A matrix (out, in) along an axis."""
     rank = len(view.shape)
     last = [*(i for i in range(rank) if i != axis), axis]
     made = dense(builder, builder.transposed(view, last), matrix, None)
     return builder.transposed(made, [last.index(i) for i in range(rank)])
+
+
+def cumulative_sum(builder: Builder, node: Node) -> View:
+    """Every place the sum of those up to it, by a triangular matrix."""
+    view, axes = builder.view(node, 0), builder.ints(node, "axis", 1)
+    if axes is None or len(axes) != 1:
+        raise CannotImportError("its axis is not one number")
+    axis = axes[0] % len(view.shape)
+    n, given = view.shape[axis], node.attributes
+    if n * n > _MOST_ELEMENTS:
+        raise CannotImportError(
+            f"it sums up {n} places one after another, and the matrix that would do so has more "
+            f"than {_MOST_ELEMENTS} elements"
+        )
+    matrix = np.tri(n, k=-1 if given.get("exclusive", 0) else 0, dtype=np.float32)
+    made = _by_matrix(builder, view, axis, matrix.T if given.get("reverse", 0) else matrix)
+    if made.draft >= 0:
+        builder.drafts[made.draft].sized = True
+    return made
 
 
 def slices(builder: Builder, node: Node) -> View:

@@ -35,7 +35,7 @@ def as_linear(graph: Graph, node: Node) -> bool:
 
 
 def as_scale_shift(graph: Graph, node: Node) -> bool:
-    """Add, Sub, Mul, Div and Neg with one constant as ScaleShift.
+    """Add, Sub, Mul, Div and Neg with one constant, and Where with two, as ScaleShift.
 
     ScaleShift is an operator of our own: a value, what it is multiplied by, and what is then
     added; both are constants that broadcast to the value's shape.
@@ -43,6 +43,8 @@ def as_scale_shift(graph: Graph, node: Node) -> bool:
     if node.op == "Neg":
         _scale_shift(graph, node, node.inputs[0], np.float32(-1), np.float32(0))
         return True
+    if node.op == "Where":
+        return _as_mask(graph, node)
     if node.op not in ("Add", "Sub", "Mul", "Div") or len(node.inputs) != 2:
         return False
     left, right = node.inputs
@@ -66,6 +68,26 @@ def as_scale_shift(graph: Graph, node: Node) -> bool:
         scale, shift = (-one, number) if first else (one, -number)
     _scale_shift(graph, node, x, scale, shift)
     return True
+
+
+def _as_mask(graph: Graph, node: Node) -> bool:
+    """A constant choice between a value and constants: times 1 or 0, plus 0 or these."""
+    condition = graph.constants.get(node.inputs[0])
+    for x, other, keeps in (node.inputs[1], node.inputs[2], True), (
+        node.inputs[2], node.inputs[1], False
+    ):
+        array = graph.constants.get(other)
+        if condition is None or array is None or x in graph.constants:
+            continue
+        if graph.shapes.get(x) != graph.shapes.get(node.outputs[0]) or array.dtype.kind != "f":
+            return False
+        kept = condition.astype(bool) == keeps
+        shift = np.where(kept, 0, array)
+        if not np.isfinite(shift).all():
+            return False
+        _scale_shift(graph, node, x, kept.astype(np.float32), as_floats(shift))
+        return True
+    return False
 
 
 def joined_scale_shifts(graph: Graph, node: Node) -> bool:
