@@ -102,12 +102,17 @@ class Cqt(Kind):
                 transform, size, out=np.zeros_like(transform), where=size > 0
             )
             planes = np.maximum(planes, 0)
+        # librosa.icqt counts octaves from below and librosa.cqt from above: with less than whole
+        # octaves the sound is noise, up to 40 dB above the clip. Silent bins below make them whole.
+        each = frontend.bins_per_octave
+        missing = -frontend.n_bins % each
         sounds = np.empty((len(planes), samples.size), np.float32)
         for plane, out in zip(planes, sounds):
             with _padding_quietly():
                 out[:] = librosa.icqt(
-                    transform * plane.T, sr=frontend.sr, hop_length=frontend.hop_length,
-                    fmin=frontend.fmin, bins_per_octave=frontend.bins_per_octave,
+                    np.pad(transform * plane.T, ((missing, 0), (0, 0))),
+                    sr=frontend.sr, hop_length=frontend.hop_length,
+                    fmin=frontend.fmin / 2 ** (missing / each), bins_per_octave=each,
                     length=out.size,
                 )
         return sounds
