@@ -405,6 +405,17 @@ def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
     assert not os.path.exists(tmp_path / "out")
 
 
+def test_the_back_end_is_that_of_the_explanation(tmp_path):
+    song = fd.explain(
+        (noise(0.5), SR), make_network(frames=40), layers="pool2", features=[1], duration="all",
+        backend="reference", num_threads=1,
+    )
+    manifest = json.loads((song.save(tmp_path) / "manifest.json").read_text())
+    assert manifest["computation"] == {
+        "backend": "reference", "instruction_set": None, "threads": 1,
+    }
+
+
 def test_an_interrupted_save_leaves_nothing(tmp_path):
     song = fd.explain((noise(1.0), SR), make_network(frames=40), duration="all")
 
