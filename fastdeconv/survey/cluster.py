@@ -50,11 +50,12 @@ def cluster(scheduler: str) -> Iterator[tuple[Executor, int]]:
         Without the extra ``fastdeconv[dask]``.
     """
     try:
-        from distributed import Client
+        import distributed
     except ImportError:
         raise ParameterError("--scheduler needs Dask: pip install 'fastdeconv[dask]'") from None
     try:
-        client = Client(scheduler, set_as_default=False)
+        connect: Any = distributed.Client  # has no types
+        client = connect(scheduler, set_as_default=False)
     except (OSError, ValueError) as error:
         raise BackendError(f"the scheduler {shown(scheduler)} does not answer: {error}") from None
     with client:

@@ -134,6 +134,8 @@ def survey(
     count = usable_cpus() if workers is None else as_int(
         "workers", workers, minimum=1, maximum=_MOST_WORKERS
     )
+    if tags is not None and not rows:
+        raise ParameterError("what features have to do with tags is computed of rows: keep them")
     features = _features(network, layers)
     share = _share(part)
     collection = read_collection(files, folder)

@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import shutil
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -399,6 +400,7 @@ def test_a_shard_that_is_damaged_is_named(sounds, run):
         ({"part": (5, 4)}, "part must be"),
         ({"part": 3}, r"part must be \(i, n\)"),
         ({"seconds": 0}, "seconds must be"),
+        ({"tags": "tags.csv", "rows": False}, "is computed of rows"),
         ({"workers": 0}, "workers must be"),
         ({"layers": "pool9"}, "no layer 'pool9'"),
         ({"layers": []}, "layers must not be empty"),
@@ -415,3 +417,13 @@ def test_a_network_needs_a_front_end(sounds, run):
     bare = fd.Network(net.layers, net.arrays, net.input_shape)
     with pytest.raises(fd.ParameterError, match="no front end"):
         run(sounds, net=bare)
+
+
+def test_without_pyarrow_it_says_what_to_install(sounds, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    for call in (
+        lambda: fd.survey(sounds, network(), tmp_path / "out"),
+        lambda: fd.Survey.load(tmp_path / "out"),
+    ):
+        with pytest.raises(fd.ParameterError, match=r"pip install 'fastdeconv\[survey\]'"):
+            call()
