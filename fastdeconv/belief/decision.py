@@ -171,7 +171,7 @@ class Decision:
         }
         # The class a map is compared with: what explains this one should not explain that.
         self._rivals = {name: self._rival(name) for name in self.classes}
-        self._rules = Rules(trace, Grid(clip), [*self._targets.values()], self.steps)
+        self._rules = Rules(trace, Grid.of(clip), [*self._targets.values()], self.steps)
         self.maps = {
             (name, method): plane
             for method in methods
@@ -388,7 +388,7 @@ class Decision:
             rival.name: rival for rival in self._rivals.values()
             if rival is not None and rival.name not in self._targets
         }
-        return [*others], Rules(self._trace, Grid(self.clip), [*others.values()], self.steps)
+        return [*others], Rules(self._trace, Grid.of(self.clip), [*others.values()], self.steps)
 
     def _map(self, name: str, method: str) -> Numbers:
         if name in self._targets:
@@ -416,7 +416,7 @@ class Decision:
         """A map of `maps` at the network's input, (C, H, W), as `auralise` takes it."""
         self._require(name, method)
         plane = self.maps[name, method][None].astype(np.float32)
-        found: NDArray[np.float32] = Grid(self.clip).inputs(plane)[0]
+        found: NDArray[np.float32] = Grid.of(self.clip).inputs(plane)[0]
         return found
 
     def sound(
@@ -452,7 +452,7 @@ class Decision:
         mask = own_mask(-plane if part == "against" else plane)
         if part == "left":
             mask = 1 - mask
-        maps = Grid(self.clip).inputs(mask[None].astype(np.float32))
+        maps = Grid.of(self.clip).inputs(mask[None].astype(np.float32))
         sound: NDArray[np.float32] = auralise(self.clip, maps)[0]
         return sound
 

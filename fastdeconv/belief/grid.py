@@ -25,13 +25,18 @@ _MOST = 1 << 31
 
 
 class Grid:
-    """A clip's input seen as channels of (F, T)."""
+    """A network's input seen as channels of (F, T), from its axes in the order of a layout."""
 
-    def __init__(self, clip: Clip) -> None:
-        self._order = [clip.frontend.layout.index(letter) for letter in "CFT"]
+    def __init__(self, x: NDArray[np.float32], layout: str) -> None:
+        self._order = [layout.index(letter) for letter in "CFT"]
         #: (C, F, T), as the network takes it.
-        self.x: NDArray[np.float32] = clip.x.transpose(self._order)
+        self.x: NDArray[np.float32] = x.transpose(self._order)
         self.shape: Pair = self.x.shape[1], self.x.shape[2]
+
+    @classmethod
+    def of(cls, clip: Clip) -> Grid:
+        """That of a clip."""
+        return cls(clip.x, clip.frontend.layout)
 
     def planes(self, maps: Array) -> Array:
         """Maps at the network's input (K, C, H, W) as (K, F, T)."""

@@ -85,7 +85,7 @@ class Trial:
 
     def __init__(self, clip: Clip, net: Network, scores: Numbers) -> None:
         self.clip, self.net, self.scores = clip, net, scores
-        self.grid = Grid(clip)
+        self.grid = Grid.of(clip)
         self._patches = Patches.of(self.grid.shape)
         self._ends = {
             fill: (filled := as_fill(self.grid, fill), self._run(filled)) for fill in FILLS

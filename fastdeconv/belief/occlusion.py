@@ -150,7 +150,7 @@ def occlude(
     ['electronic', 'metal', 'orchestral']
     """
     network = open_network(net)
-    grid = Grid(as_clip(clip))
+    grid = Grid.of(as_clip(clip))
     patches = Patches.of(grid.shape, patch, stride)
     filled = as_fill(grid, fill)
     names = choose_layers(network, layers)

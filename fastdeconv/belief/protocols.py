@@ -294,7 +294,7 @@ def correspondence(
         )
     times = as_int("draws", draws, minimum=0, maximum=10_000)
     rng = np.random.default_rng(as_int("seed", seed, minimum=0, maximum=2**63 - 1))
-    grids = [Grid(clip) for clip in given]
+    grids = [Grid.of(clip) for clip in given]
     places = [_box(box, grid.shape) for box, grid in zip(asked, grids)]
     filled = [as_fill(grid, fill) for grid in grids]
     traces = [network.forward(clip.x) for clip in given]

@@ -71,7 +71,7 @@ class Subject:
 
     def __init__(self, clip: Clip, net: Network, how: Mapping[str, Any] | None = None) -> None:
         self.clip, self.net, self.how = clip, net, dict(how or {})
-        self.grid = Grid(clip)
+        self.grid = Grid.of(clip)
         self.patches = Patches.of(self.grid.shape)
         self.trace = net.forward(clip.x)
         self._occlusions: dict[str, Occlusion] = {}
