@@ -271,6 +271,14 @@ class _FusedRunner(_Runner):
     def run(self, blocks: Sequence[Block], kept: Mapping[int, Any]) -> list[_Result]:
         results: list[_Result] = []
         values = dict(kept)
+        # Often the next input has the size of the last one.
+        cache = layer_cache(self.net, -1)
+        key = self.fuses_all, blocks, [(index, value.shape) for index, value in kept.items()]
+        known, together = cache.get("forward blocks", (None, []))
+        if known == key:
+            return self.backend.forward_blocks(
+                values, together, self.algorithm, self.num_threads
+            )
 
         def finish(block: Block, result: _Result) -> None:
             results.append(result)
@@ -298,6 +306,8 @@ class _FusedRunner(_Runner):
             else:
                 waiting[block] = prepared
                 shapes[block.last] = prepared.shape
+        if len(waiting) == len(blocks) > 1:
+            cache["forward blocks"] = key, [*waiting.values()]
         if waiting:
             run_waiting()
         return results
