@@ -9,7 +9,7 @@ are checked, and an overflow is refused by the name of the layer.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -69,6 +69,10 @@ def bounds_forward(
         beyond float32.
     """
     own = {-1: max(1.0, largest)}
+    growths = _growths(net)
+
+    def grown(index: int) -> float:
+        return _grown(net.layers[index], growths[index], [own[k] for k in net.sources[index]])
 
     def tighten(index: int) -> None:
         found = known(index)
@@ -77,23 +81,21 @@ def bounds_forward(
         elif index >= 0:
             for source in net.sources[index]:
                 tighten(source)
-            own[index] = _grown(net, index, own)
+            own[index] = grown(index)
 
     for index in range(len(net.layers)):
-        own[index] = _grown(net, index, own)
+        own[index] = grown(index)
         if not is_safe(own[index]):
             for source in net.sources[index]:
                 tighten(source)
-            own[index] = _grown(net, index, own)
+            own[index] = grown(index)
         if not is_safe(own[index]):
             own[index] = check(index)
     return [own[index] for index in range(len(net.layers))]
 
 
-def _grown(net: Network, index: int, own: Mapping[int, float]) -> float:
+def _grown(layer: nn.Layer, growth: _Growth, taken: Sequence[float]) -> float:
     """The bound of a layer from those of what it takes."""
-    layer, growth = net.layers[index], _growths(net)[index]
-    taken = [own[k] for k in net.sources[index]]
     if isinstance(layer, nn.Multiply):
         return math.prod(taken)
     if isinstance(layer, nn.Concat):

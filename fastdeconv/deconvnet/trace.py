@@ -305,6 +305,14 @@ class _FusedRunner(Runner):
     def run(self, blocks: Sequence[Block], kept: Mapping[int, Any]) -> list[_Result]:
         results: list[_Result] = []
         values = dict(kept)
+        # Often the next input has the size of the last one.
+        cache = layer_cache(self.net, -1)
+        key = self.fuses_all, blocks, [(index, value.shape) for index, value in kept.items()]
+        known, together = cache.get("forward blocks", (None, []))
+        if known == key:
+            return self.backend.forward_blocks(
+                values, together, self.algorithm, self.num_threads
+            )
 
         def finish(block: Block, result: _Result) -> None:
             results.append(result)
@@ -332,6 +340,8 @@ class _FusedRunner(Runner):
             else:
                 waiting[block] = prepared
                 shapes[block.last] = prepared.shape
+        if len(waiting) == len(blocks) > 1:
+            cache["forward blocks"] = key, [*waiting.values()]
         if waiting:
             run_waiting()
         return results
