@@ -61,7 +61,11 @@ def test_nothing_is_larger_than_the_bounds_say(build, data):
         assert np.abs(trace[layer.name]).max() <= bound * (1 + 1e-5)
     last = net.layers[-1].name
     for rule in ("deconvnet", "guided", "gradient"):
-        maps = fd.deconvolve(trace, last, rule=rule)
+        try:
+            maps = fd.deconvolve(trace, last, rule=rule)
+        except fd.ParameterError as error:  # exp of exp is steeper than it is large
+            assert "overflows" in str(error)
+            continue
         largest = float(np.abs(trace[last]).max())
         limit = bounds_back(net, len(net.layers) - 1, largest, trace.bound)
         assert np.abs(maps).max() <= limit * (1 + 1e-5)
@@ -74,6 +78,7 @@ def test_bounds_of_joins_hold():
     for record in (
         {"type": "add", "inputs": ["a", "a", "b"]}, {"type": "multiply", "inputs": ["a", "b"]},
         {"type": "concat", "axis": "H", "inputs": ["b", "a"]},
+        {"type": "maximum", "inputs": ["a", "b"]}, {"type": "minimum", "inputs": ["a", "b"]},
     ):
         net = fd.Network(
             [conv, {"type": "tanh", "name": "b"}, {**record, "name": "join"}], arrays, (1, 6, 6)

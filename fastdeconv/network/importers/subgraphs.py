@@ -66,12 +66,14 @@ def branch_nodes(
     if len(set(made)) < len(made):
         raise ArchiveError(f"node {shown(node.name)} (If): a value of its {key} is made twice")
     names: dict[str, str] = {}
+    used: set[str] = set()
     for name in made:
         new, number = name, 0
-        while new in known or new in names.values():
+        while new in known or new in used:
             number += 1
             new = f"{name}#{number}"
         names[name] = new
+        used.add(new)
     tensors = []
     for tensor in graph.initializer:
         tensors.append(copied(tensor))

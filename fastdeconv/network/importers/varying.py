@@ -21,8 +21,8 @@ def varying_shape(
     """The shape of the input, with None for sizes that may vary.
 
     A file may say which of its sizes vary; otherwise it is the width, which is time in most
-    networks, or the height of what is one column wide. Either may only if every layer takes any
-    size.
+    networks, or the height where that is the model's last axis. Either may only if every layer
+    takes any size.
 
     Parameters
     ----------
@@ -39,8 +39,8 @@ def varying_shape(
     if fixed:
         return c, h, w
     letters = start.letters
-    # Time is the last axis, or the rows where there is but one column.
-    wanted = {"H"} if w == 1 < h else {"W"}
+    # Time is the last axis, whose places are rows where bands are channels and columns one.
+    wanted = {"H"} if letters and letters[-1] == "H" else {"W"}
     if declared is not None and letters is not None and len(declared) == len(letters):
         said = {
             letter for letter, n in zip(letters, declared)

@@ -92,52 +92,67 @@ def _of_one(builder: Builder, view: View, term: str, out: str) -> View:
 def _with_constant(
     builder: Builder, view: View, term: str, array: NDArray[Any], other: str, out: str
 ) -> View:
-    gone = tuple(axis for axis, letter in enumerate(other) if letter not in out + term)
-    array = array.sum(gone) if gone else array
-    other = "".join(letter for letter in other if letter in out + term)
-    # Axes of size 1 of the array are repeated where the value has more.
+    """A value times an array, summed up over the axes that are not in `out`."""
+    view, term, array, other = _fitted(builder, view, term, array, other, out)
+    if any(letter not in out for letter in term) or any(letter not in term for letter in other):
+        return _summed_up(builder, view, term, array, other, out)
+    both = [letter for letter in term if letter in other]
     sizes = dict(zip(term, view.shape))
-    dropped = [i for i, letter in enumerate(other)
-               if letter in term and array.shape[i] == 1 < sizes[letter]]
-    if any(other[i] not in out for i in dropped):
-        raise CannotImportError("it sums over an axis that one of its inputs repeats")
-    array = array.reshape([n for i, n in enumerate(array.shape) if i not in dropped])
-    other = "".join(letter for i, letter in enumerate(other) if i not in dropped)
-    both = [letter for letter in term if letter in other and letter in out]
-    summed_up = [letter for letter in term if letter in other and letter not in out]
-    rest = [letter for letter in term if letter not in other and letter in out]
-    alone = [letter for letter in term if letter not in other and letter not in out]
-    new = [letter for letter in out if letter not in term]
-    if alone:
-        view = _of_one(builder, view, term, "".join(x for x in term if x not in alone))
-        term = "".join(x for x in term if x not in alone)
-    if not summed_up and not new:
-        spread = array.transpose([other.index(letter) for letter in both])
-        full = spread.reshape([sizes[x] if x in both else 1 for x in term])
-        made = scaled_by(builder, view, full, np.zeros((), np.float32))
-        return _of_one(builder, made, term, out)
-    lengths = {**sizes, **dict(zip(other, array.shape))}
+    table = array.transpose([other.index(letter) for letter in both])
+    table = table.reshape([sizes[letter] if letter in both else 1 for letter in term])
+    made = scaled_by(builder, view, table, np.zeros((), np.float32))
+    return _of_one(builder, made, term, out)
+
+
+def _fitted(
+    builder: Builder, view: View, term: str, array: NDArray[Any], other: str, out: str
+) -> tuple[View, str, NDArray[Any], str]:
+    """The same product without axes that only one of the two has, unless they are in `out`, and
+    without those of size 1 that are repeated because the other has more."""
+    sizes, own = dict(zip(term, view.shape)), dict(zip(other, array.shape))
+    narrow = [x for x in term if x in own and sizes[x] == 1 < own[x]]
+    kept = [x for x in term if x not in narrow]
+    view = replace(view, shape=tuple(sizes[x] for x in kept))
+    narrow = [x for x in other if x in sizes and own[x] == 1 < sizes[x]]
+    array = array.reshape([own[x] for x in other if x not in narrow])
+    other = "".join(x for x in other if x not in narrow)
+    gone = tuple(axis for axis, x in enumerate(other) if x not in out and x not in kept)
+    array = array.sum(gone) if gone else array
+    other = "".join(x for x in other if x in out or x in kept)
+    left = "".join(x for x in kept if x in out or x in other)
+    if len(left) < len(kept):
+        view = _of_one(builder, view, "".join(kept), left)
+    return view, left, array, other
+
+
+def _summed_up(
+    builder: Builder, view: View, term: str, array: NDArray[Any], other: str, out: str
+) -> View:
+    """Axes of both that are in `out` are groups, each with a matrix of its own."""
+    lengths = {**dict(zip(other, array.shape)), **dict(zip(term, view.shape))}
 
     def count(letters: Sequence[str]) -> int:
         return math.prod(lengths[letter] for letter in letters)
 
-    # Of size 1 they are no groups, and need no order of their own.
-    groups = [letter for letter in both if lengths[letter] > 1]
-    rest = [letter for letter in both if letter not in groups] + rest
-    order = [*groups, *rest, *summed_up] if not groups else [*groups, *summed_up, *rest]
-    view = builder.transposed(view, [term.index(letter) for letter in order])
-    kept = [letter for letter in other if letter in groups + new + summed_up]
-    array = array.reshape([lengths[letter] for letter in kept])
-    weight = array.transpose([kept.index(letter) for letter in [*groups, *new, *summed_up]])
-    weight = weight.reshape(count(groups) * count(new), count(summed_up))
-    if not groups:
-        view = replace(view, shape=(*(lengths[x] for x in rest), count(summed_up)))
-        view, axes = dense(builder, view, weight, None), [*rest, *new]
+    groups = [x for x in term if x in other and x in out and lengths[x] > 1]
+    summed_over = [x for x in term if x not in out]
+    rest = [x for x in term if x in out and x not in groups]
+    new = [x for x in out if x not in term]
+    kept = [x for x in other if lengths[x] > 1 or x not in rest]
+    weight = array.reshape([lengths[x] for x in kept])
+    weight = weight.transpose([kept.index(x) for x in [*groups, *new, *summed_over]])
+    weight = weight.reshape(count(groups) * count(new), count(summed_over))
+    order = [*groups, *summed_over, *rest] if groups else [*rest, *summed_over]
+    view = builder.transposed(view, [term.index(x) for x in order])
+    if groups:
+        axes = [*groups, *new, *rest]
+        view = _grouped(builder, view, weight, count(groups), count(rest))
     else:
-        view, axes = _grouped(builder, view, weight, count(groups), count(rest)), [
-            *groups, *new, *rest]
-    view = replace(view, shape=tuple(lengths[letter] for letter in axes))
-    return builder.transposed(view, [axes.index(letter) for letter in out])
+        axes = [*rest, *new]
+        view = replace(view, shape=(*(lengths[x] for x in rest), count(summed_over)))
+        view = dense(builder, view, weight, None)
+    view = replace(view, shape=tuple(lengths[x] for x in axes))
+    return builder.transposed(view, [axes.index(x) for x in out])
 
 
 def _grouped(
