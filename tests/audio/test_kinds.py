@@ -194,6 +194,7 @@ def test_maps_of_a_cqt_keep_what_they_cover(samples):
         assert power[(hz > below) & (hz < above)].sum() > 0.9 * power.sum()
 
 
+@pytest.mark.filterwarnings("ignore:n_fft=")
 def test_a_cqt_of_less_than_whole_octaves_gives_the_clip_back(samples):
     """Where librosa's inverse alone gives noise that is louder than the clip."""
     own = {"sr": SR, "hop_length": 128, "n_bins": 253, "bins_per_octave": 36, "fmin": 57.8125}
