@@ -172,7 +172,7 @@ class Frontend:
                 {name: _plain(getattr(part, name)) for name in given}
                 for part, given in zip(parts, self.channels)
             ))
-            self.__dict__["parts"] = parts
+            self.__dict__["_parts_of_channels"] = parts
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Frontend):
@@ -180,7 +180,7 @@ class Frontend:
         return self.to_record() == other.to_record()
 
     def __hash__(self) -> int:
-        return self._hash
+        return hash(self._text)
 
     @classmethod
     def from_record(
@@ -243,10 +243,11 @@ class Frontend:
         known = self.layout in ("CFT", "CTF") and record.keys().isdisjoint(_NOT_BY_DEFAULT)
         return affine or not known or self.filters is not None
 
-    @functools.cached_property
+    @property
     def parts(self) -> tuple[Frontend, ...]:
         """A front end for each channel that differs; itself alone where all hold the same."""
-        return (self,)
+        found: tuple[Frontend, ...] = self.__dict__.get("_parts_of_channels", (self,))
+        return found
 
     @property
     def num_channels(self) -> int:
@@ -270,8 +271,9 @@ class Frontend:
         return Stft(**{field.name: getattr(self, field.name) for field in fields(Stft)})
 
     @functools.cached_property
-    def _hash(self) -> int:
-        return hash(json.dumps(self.to_record()))
+    def _text(self) -> str:
+        # Not the hash of it, which is another one in every process.
+        return json.dumps(self.to_record())
 
     @functools.cached_property
     def _described(self) -> dict[str, Any]:
@@ -370,6 +372,8 @@ def _parts(fe: Frontend, channels: Sequence[Mapping[str, Any]]) -> tuple[Fronten
         ):
             if found != wanted:
                 raise ParameterError(f"channels[{i}] has {found} {what}, wanted {wanted}, {how}")
+        # One copy of the matrix is enough.
+        object.__setattr__(part, "filters", fe.filters)
         parts.append(part)
     return tuple(parts)
 

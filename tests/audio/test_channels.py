@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import librosa
 import numpy as np
 import pytest
@@ -200,6 +202,13 @@ def test_records_say_what_is_different_with_its_defaults():
     assert "channels" not in mel().to_record()
     assert mel(channels=3).to_record()["channels"] == 3
     assert mel(channels=[{}, {}]) != mel(channels=2)
+
+
+def test_they_go_to_other_processes(samples):
+    fe = mel(channels=[{}, {"n_fft": 2048}])
+    again = pickle.loads(pickle.dumps(fe))
+    assert again == fe and hash(again) == hash(fe)
+    np.testing.assert_array_equal(Clip(samples, SR, again).x, Clip(samples, SR, fe).x)
 
 
 @pytest.mark.parametrize(("own", "message"), [

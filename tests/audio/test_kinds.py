@@ -194,10 +194,16 @@ def test_maps_of_a_cqt_keep_what_they_cover(samples):
         assert power[(hz > below) & (hz < above)].sum() > 0.9 * power.sum()
 
 
-@pytest.mark.parametrize("n_bins", [72, 77, 82])
-def test_a_cqt_of_less_than_whole_octaves_gives_the_clip_back(samples, n_bins):
-    fe = Frontend(kind="cqt", sr=SR, hop_length=128, n_bins=n_bins, fmin=55.0)
-    assert -30 < Clip(samples, SR, fe).round_trip < -3
+@pytest.mark.filterwarnings("ignore:n_fft=")
+def test_a_cqt_of_less_than_whole_octaves_gives_the_clip_back(samples):
+    """Where librosa's inverse alone gives noise that is louder than the clip."""
+    own = {"sr": SR, "hop_length": 128, "n_bins": 253, "bins_per_octave": 36, "fmin": 57.8125}
+    clip = Clip(samples, SR, Frontend(kind="cqt", **own))
+    transform = librosa.cqt(samples, **own)
+    del own["n_bins"]
+    alone = librosa.icqt(transform, length=samples.size, **own)
+    assert np.square(alone - samples).sum() > 2 * np.square(samples).sum()
+    assert clip.round_trip < -8
 
 
 def test_pictures_have_every_band_at_its_frequency():

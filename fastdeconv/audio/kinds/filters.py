@@ -44,9 +44,7 @@ class Filters(Kind):
         if not 0 < array.size <= _MOST_VALUES:
             raise ParameterError(f"filters of shape {array.shape} are empty or too many")
         with np.errstate(over="ignore"):
-            matrix = np.asarray(array, np.float32, order="C")
-        if matrix.flags.writeable or not matrix.flags.owndata:
-            matrix = matrix.copy()
+            matrix = np.array(array, np.float32, order="C")
         if not np.isfinite(matrix).all() or matrix.min() < 0:
             raise ParameterError("filters must be finite and not negative")
         matrix.flags.writeable = False
