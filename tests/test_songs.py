@@ -103,6 +103,78 @@ def test_a_part_that_takes_any_length_is_exact_though_the_network_takes_a_fixed_
     assert sum(row["share"] for row in song.scores) == pytest.approx(1)
 
 
+def strided(rng):
+    """Strides, TensorFlow's padding, which depends on the size, dilation, and a ceil mode."""
+    return [
+        {"type": "conv2d", "name": "a", "stride": [1, 2], "padding": "same"},
+        {"type": "relu", "name": "b"},
+        {"type": "conv2d", "name": "c", "dilation": [1, 3], "padding": [1, 3]},
+        {"type": "elu", "name": "d"},
+        {"type": "max_pool2d", "name": "top", "kernel_size": 3, "stride": [2, 3],
+         "ceil_mode": True},
+    ], {"a": (4, 1, 3, 4), "c": (5, 4, 3, 3)}
+
+
+def branched(rng):
+    """A U: down, up again, and what was there beside it."""
+    return [
+        {"type": "conv2d", "name": "a", "padding": "same"},
+        {"type": "relu", "name": "b"},
+        {"type": "conv2d", "name": "c", "stride": [1, 2], "padding": [1, 1]},
+        {"type": "relu", "name": "d"},
+        {"type": "upsample", "name": "e", "scale": [1, 2]},
+        {"type": "slice", "name": "f", "axis": "H", "stop": 8},
+        {"type": "pad", "name": "g", "padding": [[0, 8], [1, 1]]},
+        {"type": "conv2d", "name": "h", "padding": [1, 0]},
+        {"type": "add", "name": "i", "inputs": ["h", "b"]},
+        {"type": "max_pool2d", "name": "top", "kernel_size": 2},
+    ], {"a": (4, 1, 3, 3), "c": (4, 4, 3, 3), "h": (4, 4, 3, 3)}
+
+
+@pytest.mark.parametrize("build", [strided, branched])
+@pytest.mark.parametrize("center", [True, False])
+@pytest.mark.parametrize("extra", [0, 64, 3 * 64 + 5])
+def test_any_local_layers_are_exact_in_pieces(short_pieces, build, center, extra):
+    rng = np.random.default_rng(5)
+    layers, shapes = build(rng)
+    arrays = {f"{name}.weight": 0.3 * rng.standard_normal(shape) for name, shape in shapes.items()}
+    layers = [{**layer, "bias": False} if layer["name"] in shapes else layer for layer in layers]
+    # An even number of columns, as the branch needs.
+    fe = fd.Frontend(**MEL, scale=LOG, center=center, pad_mode="reflect" if center else "constant")
+    count = fe.framing.shortest(300) + (extra if build is strided else extra % 64)
+    net = fd.Network(layers, arrays, (1, BANDS, None), frontend=fe)
+    samples = noise(count / SR)
+    whole = fd.explain((samples, SR), net, layers=["top"], features=[1])
+    song = fd.explain((samples, SR), net, layers=["top"], features=[1], duration="all")
+    assert song.windows > 3
+    assert_alike(song.sound("top", 1), whole.sound("top", 1))
+
+
+def test_time_may_be_the_rows(short_pieces):
+    turned = make_network(layout="CTF")
+    net = fd.Network(
+        turned.layers, turned.arrays, (1, None, BANDS), frontend=turned.frontend, classes=CLASSES
+    )
+    samples = noise(4.3)
+    whole = fd.explain((samples, SR), net, start="max")
+    song = fd.explain((samples, SR), net, start="max", duration="all")
+    assert song.windows > 3
+    assert_alike(song.sound("pool3", 3), whole.sound("pool3", 3))
+    assert dict(song.outputs) == pytest.approx(dict(whole.outputs), rel=1e-5)
+
+
+def test_nothing_asked_for_is_no_error(tmp_path):
+    net = make_network(frames=40, scale="db")
+    song = fd.explain((noise(0.6), SR), net, features={"pool2": []}, duration="all")
+    assert song.table == []
+    folder = song.save(tmp_path)
+    assert np.load(folder / "pool2" / "timeline.npy").shape == (12, 12)
+    for layer in ("fc", "conv1"):
+        song = fd.explain((noise(0.6), SR), net, layers=layer, features=[0], duration="all")
+        assert song.sound(layer, 0).any()
+        song.save(tmp_path, layer)
+
+
 def test_a_waveform_is_exact_in_pieces(short_pieces):
     rng = np.random.default_rng(3)
     net = fd.Network(
