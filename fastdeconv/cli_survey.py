@@ -130,13 +130,19 @@ def _write_atlas(out: Path) -> None:
     """Write the pages of a survey that is complete."""
 
 
+def _length(seconds: float) -> str:
+    if seconds < 3600:
+        return f"{seconds / 60:.1f} minutes"
+    return f"{seconds / 3600:,.1f} hours"
+
+
 def _closing_lines(found: Survey, out: Path) -> str:
     if not found.is_complete:
         return f"{out}: this part is done, others are not. The last one makes the tables."
     counts = found.counts
     line = (
         f"{out}: {counts['tracks']:,} tracks, {counts['windows']:,} windows, "
-        f"{counts['seconds'] / 3600:,.1f} hours; {sum(found.layers.values()):,} features of "
+        f"{_length(counts['seconds'])}; {sum(found.layers.values()):,} features of "
         f"{', '.join(found.layers)}."
     )
     lines = [line]
