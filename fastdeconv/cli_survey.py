@@ -150,10 +150,20 @@ def _write_atlas(out: Path, *, show: bool) -> list[str]:
     if found.missing:
         track, reason = next(iter(found.missing.items()))
         lines.append(
-            f"Of {len(found.missing):,} tracks no excerpt could be made; the first: "
+            f"Of {_tracks(len(found.missing))} no excerpt could be made; the first: "
             f"{printable(track)}: {reason}"
         )
     return lines
+
+
+def _tracks(count: int) -> str:
+    return f"{count:,} track{'' if count == 1 else 's'}"
+
+
+def _length(seconds: float) -> str:
+    if seconds < 3600:
+        return f"{seconds / 60:.1f} minutes"
+    return f"{seconds / 3600:,.1f} hours"
 
 
 def _closing_lines(found: Survey, out: Path) -> list[str]:
@@ -161,15 +171,15 @@ def _closing_lines(found: Survey, out: Path) -> list[str]:
         return [f"{out}: this part is done, others are not. The last one makes the tables."]
     counts = found.counts
     line = (
-        f"{out}: {counts['tracks']:,} tracks, {counts['windows']:,} windows, "
-        f"{counts['seconds'] / 3600:,.1f} hours; {sum(found.layers.values()):,} features of "
+        f"{out}: {_tracks(counts['tracks'])}, {counts['windows']:,} windows, "
+        f"{_length(counts['seconds'])}; {sum(found.layers.values()):,} features of "
         f"{', '.join(found.layers)}."
     )
     lines = [line]
     if counts["errors"]:
         first = found.errors[0]
         lines.append(
-            f"{counts['errors']:,} tracks could not be used, see errors.csv; the first: "
+            f"{_tracks(counts['errors'])} could not be used, see errors.csv; the first: "
             f"{printable(first['track'])}: {first['error']}"
         )
     lines += [f"Nothing is said about the attribute {reason}" for reason in found.left_out]

@@ -54,7 +54,8 @@ def place_of(frontend: Frontend | None, rows: Pair, columns: Pair) -> Place:
     if "F" in spans and frontend.kind != "waveform":
         bands = np.zeros((1, 1, kind.rows(frontend)), np.float32)
         bands[..., slice(*spans["F"])] = 1
-        heard = transform.frequencies(frontend.sr)[kind.drawn(frontend, bands, frontend.n_fft)[0, 0] > 0]
+        is_heard = kind.drawn(frontend, bands, frontend.n_fft)[0, 0] > 0
+        heard = transform.frequencies(frontend.sr)[is_heard]
         if heard.size:
             hertz = float(heard[0]), float(heard[-1])
     return Place(rows, columns, seconds, hertz)

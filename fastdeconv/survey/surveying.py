@@ -6,10 +6,12 @@ import importlib.util
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Executor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..audio._checks import as_int, as_number
+from ..audio.clip import needed_frontend
 from ..errors import ParameterError, printable, shown
 from ..kernels.dispatch import usable_cpus
 from ..network.choosing import choose_layers, open_network
@@ -121,13 +123,12 @@ def survey(
     """
     _require_pyarrow()
     from .plan import Plan
-    from .store import clear_temporary, locked
+    from .store import locked
     from .tagging import read_tags
 
     folder = _folder(out)
     network = open_network(net)
-    if network.frontend is None:
-        raise ParameterError("the network has no front end: it does not say how sounds are read")
+    needed_frontend(network.frontend)
     seconds = as_number("seconds", seconds, above=0)
     if seconds > _LONGEST_SECONDS:
         raise ParameterError(f"seconds must be at most {_LONGEST_SECONDS:g}, found {seconds:g}")
@@ -144,10 +145,7 @@ def survey(
         # Read first: what is wrong with it is said before hours of work.
         table = read_tags(tags, collection.root, [track.name for track in collection.tracks])
     _make(folder)
-    with locked(folder, alone=part is None):
-        if part is None:
-            for place in (folder, folder / "shards"):
-                clear_temporary(place)
+    with locked(folder, alone=part is None), _without_leftovers(folder, alone=part is None):
         plan = Plan(
             folder, network, features, collection, rows=bool(rows), seconds=seconds, tags=table
         )
@@ -156,6 +154,19 @@ def survey(
         if plan.is_done():
             plan.write_tables()
     return Survey(folder)
+
+
+@contextmanager
+def _without_leftovers(folder: Path, *, alone: bool) -> Iterator[None]:
+    """Remove what killed processes left, before this run and of this run."""
+    from .store import clear_temporary
+
+    places = (folder, folder / "shards") if alone else ()
+    for place in places:
+        clear_temporary(place)
+    yield
+    for place in places:
+        clear_temporary(place)
 
 
 class Survey:
