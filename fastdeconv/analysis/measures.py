@@ -45,18 +45,29 @@ def cross_correlations(ours: Array, others: Array) -> NDArray[np.float64]:
 
     nan where either is the same everywhere.
     """
-    a, b = _standardised(ours), _standardised(others)
-    found = np.zeros((len(a), len(b)))
+    size = ours.shape[1]
+    means = [_row_means(rows) for rows in (ours, others)]
+    found = np.zeros((len(ours), len(others)))
+    squares = [np.zeros(len(rows)) for rows in (ours, others)]
     step = max(1, _PRODUCT // max(1, found.size))
-    for at in range(0, a.shape[1], step):
-        found += a[:, at : at + step] @ b[:, at : at + step].T
+    for at in range(0, size, step):
+        a, b = (
+            rows[:, at : at + step] - mean[:, None] for rows, mean in zip((ours, others), means)
+        )
+        found += a @ b.T
+        for total, part in zip(squares, (a, b)):
+            total += np.square(part).sum(axis=1)
+    norms = [
+        np.where(_varies(rows), np.sqrt(total), np.nan)
+        for rows, total in zip((ours, others), squares)
+    ]
+    found /= np.multiply.outer(*norms)
     return found
 
 
-def _standardised(rows: Array) -> NDArray[np.float64]:
-    """Rows with mean 0 and length 1; nan where a row is the same everywhere."""
-    centred = np.asarray(rows, np.float64)
-    centred = centred - centred.mean(axis=1, keepdims=True)
-    varies = np.ptp(rows, axis=1, keepdims=True) > 0
-    norms = np.sqrt(np.square(centred).sum(axis=1, keepdims=True))
-    return np.divide(centred, norms, out=np.full(centred.shape, np.nan), where=varies)
+def _row_means(rows: Array) -> NDArray[np.float64]:
+    return np.array([row.mean(dtype=np.float64) for row in rows])
+
+
+def _varies(rows: Array) -> NDArray[np.bool_]:
+    return np.array([row.max() > row.min() for row in rows], bool)

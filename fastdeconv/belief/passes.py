@@ -14,6 +14,9 @@ __all__ = ["side_by_side"]
 
 Array = NDArray[Any]
 
+_AT_ONCE = 8
+"""Passes at a time: each keeps all of its activations."""
+
 
 def side_by_side(work: Callable[[int], Array], count: int) -> Iterator[Array]:
     """``work(i)`` for every i in range(count), in order; several at a time, in a thread each.
@@ -23,13 +26,14 @@ def side_by_side(work: Callable[[int], Array], count: int) -> Iterator[Array]:
     """
     threads, name = get_num_threads(), get_backend().name
     isa = get_isa() if name == "native" else None
-    for first in range(0, count, threads):
+    at_once = min(threads, _AT_ONCE)
+    for first in range(0, count, at_once):
         found: dict[int, Array] = {}
 
         def one(i: int, first: int = first, found: dict[int, Array] = found) -> None:
-            with config(backend=name, num_threads=1, isa=isa):
+            with config(backend=name, num_threads=max(1, threads // at_once), isa=isa):
                 found[first + i] = work(first + i)
 
-        some = min(threads, count - first)
-        run_bands(some, one, threads)
+        some = min(at_once, count - first)
+        run_bands(some, one, at_once)
         yield from (found[i] for i in range(first, first + some))

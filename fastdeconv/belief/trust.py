@@ -182,8 +182,9 @@ def trust(
     is_silent = activations <= _SILENT * max(activations.max(initial=0.0), 0.0)
     found: dict[str, Numbers] = dict(
         agreement(
-            own.patches.means(np.abs(planes)), own.patches.means(own.grid.x.sum(axis=0)),
-            own.drops(layer), activations,
+            # One after another: they are made float64.
+            np.stack([own.patches.means(np.abs(plane)) for plane in planes]),
+            own.patches.means(own.grid.x.sum(axis=0)), own.drops(layer), activations,
         )
     )
     Q = _responses(own, layer, planes, mode, activations)

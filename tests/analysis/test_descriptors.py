@@ -10,6 +10,7 @@ import fastdeconv as fd
 from fastdeconv.analysis.descriptors import DESCRIPTORS, Listener
 from fastdeconv.analysis.hpss import harmonic_mask
 from fastdeconv.analysis.labels import LABELS, label
+from fastdeconv.analysis.measures import cross_correlations
 
 SR = 11025
 SECONDS = 4
@@ -354,3 +355,15 @@ def test_what_does_not_fit_is_named(mixture, change, message):
     arguments = {"clip": clip, "maps": np.ones((2, *clip.x.shape[1:]), np.float32), **change}
     with pytest.raises(fd.ParameterError, match=message):
         fd.describe(**arguments)
+
+
+def test_cross_correlations_are_numpys():
+    rng = np.random.default_rng(0)
+    a = rng.normal(size=(3, 5001)).astype(np.float32) + 7
+    b = rng.normal(size=(4, 5001)).astype(np.float32) + a[0]
+    b[2] = 3
+    found = cross_correlations(a, b)
+    with np.errstate(invalid="ignore"):
+        wanted = np.corrcoef(np.concatenate([a, b]).astype(np.float64))[:3, 3:]
+    np.testing.assert_allclose(found[:, [0, 1, 3]], wanted[:, [0, 1, 3]], atol=1e-9)
+    assert np.isnan(found[:, 2]).all()

@@ -363,6 +363,19 @@ def test_notes_say_what_a_reader_has_to_know(clip: fd.Clip, make_net: Any) -> No
     assert not why.sound("c0").any()
 
 
+def test_the_bits_do_not_depend_on_the_number_of_threads(
+    clip: fd.Clip, net: fd.Network
+) -> None:
+    found = []
+    for threads in (1, 3):
+        with fd.config(num_threads=threads):
+            why = fd.decision(clip, net, ["c0", "c1"], "all")
+            found.append((why.maps, why.table, fd.explain(clip, net, "pool2").trust()))
+    for key, plane in found[0][0].items():
+        np.testing.assert_array_equal(plane, found[1][0][key])
+    np.testing.assert_equal(found[0][1:], found[1][1:])
+
+
 @pytest.mark.parametrize("arguments, words", [
     ({"classes": ["rock"]}, "there is no class 'rock'; classes: 'c0', 'c1', 'c2'"),
     ({"classes": []}, "at least one class"),
