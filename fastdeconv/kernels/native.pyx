@@ -386,7 +386,8 @@ cdef class Job:
             pointer[0] = <char *>_address(what, flags, self.keep) + elements * <ptrdiff_t>what.itemsize
             return 0
         cdef Place place = <Place>what
-        pointer[0] = <char *>NULL + place.start + elements * <ptrdiff_t>place.dtype.itemsize
+        pointer[0] = <char *><uintptr_t>(
+            place.start + elements * <ptrdiff_t>place.dtype.itemsize)
         self.late = <late_pointer *>PyMem_Realloc(
             self.late, (self.late_count + 1) * sizeof(late_pointer))
         if not self.late:
@@ -405,7 +406,7 @@ cdef class Job:
         memcpy(job.hold(self.size, self.work.run), self.data, self.size)
         for i in range(self.late_count):
             pointer = <char **>(<char *>job.data + self.late[i].at)
-            pointer[0] = addresses[self.late[i].array] + (pointer[0] - <char *>NULL)
+            pointer[0] = addresses[self.late[i].array] + <ptrdiff_t><uintptr_t>pointer[0]
         job.keep = [self, arrays]
         return job
 
