@@ -450,3 +450,20 @@ def test_modules_that_wrap_others() -> None:
         assert [layer.name for layer in net.layers] == ["0", "1", "2"]
     net = fd.from_torch(scripted, (1, 8, 9))
     assert [layer.type for layer in net.layers] == ["conv2d", "batch_norm2d", "relu"]
+
+
+class BandsAsChannels(nn.Module):
+    """Bands are channels, frames rows, and there is one column."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(12, 4, (3, 1), padding=(1, 0))
+
+    def forward(self, x: Any) -> Any:
+        return self.conv(x.permute(0, 2, 3, 1)).mean(2)
+
+
+def test_rows_vary_where_they_are_time() -> None:
+    net = fd.from_torch(BandsAsChannels(), (1, 12, 20))
+    assert net.input_shape == (12, None, 1)
+    assert net.forward(np.ones((12, 31, 1)))["conv"].shape == (4, 31, 1)
