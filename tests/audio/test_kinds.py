@@ -221,6 +221,16 @@ def test_pictures_have_every_band_at_its_frequency():
     assert not drawn[:, :25].any() and drawn[:, 40:].all()
 
 
+@pytest.mark.parametrize("own", [
+    {"kind": "mel", "fmin": 500.0}, {"kind": "stft", "bins": (20, 200)},
+])
+def test_what_the_network_is_not_given_is_dark_in_pictures(samples, own):
+    clip = Clip(samples, SR, Frontend(**own, sr=SR, n_fft=512, scale={"type": "log"}))
+    assert clip.x.max() < 10 and clip.x.min() < 0
+    np.testing.assert_array_equal(clip.seen[:5], clip.x.min())
+    assert clip.seen[100].max() > clip.x.min()
+
+
 @pytest.mark.parametrize("kind", ["cqt", "waveform"])
 @pytest.mark.parametrize("mode", ["mask", "phase"])
 def test_weights_of_other_kinds_are_what_is_heard(samples, kind, mode):

@@ -98,8 +98,14 @@ class Kind:
         raise NotImplementedError
 
     def drawn(self, frontend: Fields, planes: FloatArray, n_fft: int) -> FloatArray:
-        """Values (K, T, rows) at the bins (K, T, F) of such an STFT, to be looked at."""
-        return self.spread(frontend, planes, n_fft)
+        """Values (K, T, rows) at the bins (K, T, F) of such an STFT, to be looked at.
+
+        Bins that the network is not given have the smallest of them: in decibels 0 is bright.
+        """
+        drawn = self.spread(frontend, planes, n_fft)
+        ones = np.ones((1, 1, planes.shape[2]), np.float32)
+        given = self.spread(frontend, ones, n_fft)[0, 0] > 0
+        return drawn if given.all() else np.where(given, drawn, planes.min())
 
     def map_order(self, frontend: Fields) -> Literal["C", "F"]:
         """How what `spread` gives lies in memory, as arrays (T, F)."""
