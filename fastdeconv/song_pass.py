@@ -30,7 +30,6 @@ _LISTENED = 8
 """Windows, evenly spaced over the song, in which these are compared."""
 
 
-
 class _Unit(NamedTuple):
     """The strongest unit of a feature so far."""
 
