@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,8 +29,20 @@ _CANDIDATES = 32
 _LISTENED = 8
 """Windows, evenly spaced over the song, in which these are compared."""
 
-_Unit = tuple[float, int, int]
-"""A value, and where it is: row and column."""
+
+class _Unit(NamedTuple):
+    """The strongest unit of a feature so far."""
+
+    value: float
+    row: int
+    column: int
+    sounds: bool
+    """Whether any unit of the feature is not zero."""
+
+    def or_else(self, other: _Unit) -> _Unit:
+        """The stronger of two; of equal ones the first in row-major order."""
+        first = min(self, other, key=lambda one: (-one.value, one.row, one.column))
+        return first._replace(sounds=self.sounds or other.sounds)
 
 
 def traces(
@@ -95,10 +107,10 @@ class SongPass:
         values = np.zeros((len(features), *shape), np.float32)
         begin = plan.place_of(layer, plan.windows.rows[number].start)
         for i, k in enumerate(features):
-            value, row, column = self._units[layer][k]
+            value, row, column, sounds = self._units[layer][k]
             row, column = (row - begin, column) if plan.axis == "H" else (row, column - begin)
             if start == "one":
-                values[i] = float(value != 0)
+                values[i] = float(sounds)
             elif 0 <= row < shape[0] and 0 <= column < shape[1]:
                 values[i, row, column] = value
         return values
@@ -122,17 +134,18 @@ class SongPass:
         if plan.local is None or plan.how["start"] == "map":
             return
         kept = self._kept(number, layer, activation)
+        if not kept.size:
+            return
         begin = plan.place_of(layer, plan.windows.rows[number].begin)
-        known = self._units.setdefault(layer, [(0.0, 0, 0)] * len(kept))
-        for k, plane in enumerate(kept):
-            if not plane.size or not plane.any():
-                continue
+        known = self._units.get(layer)
+        found = []
+        for plane in kept:
             row, column = (int(at) for at in np.unravel_index(plane.argmax(), plane.shape))
             at = (row + begin, column) if plan.axis == "H" else (row, column + begin)
-            here = float(plane[row, column]), *at
-            # Of equal values the first in row-major order.
-            if known[k][0] == 0 or (-here[0], *at) < (-known[k][0], *known[k][1:]):
-                known[k] = here
+            found.append(_Unit(float(plane[row, column]), *at, bool(plane.any())))
+        if known is not None:
+            found = [before.or_else(here) for before, here in zip(known, found)]
+        self._units[layer] = found
 
     def _kept(self, number: int, layer: str, activation: FloatArray) -> FloatArray:
         """What of a piece's activation is that of one pass, without the margins."""
