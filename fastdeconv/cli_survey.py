@@ -152,5 +152,7 @@ def _closing_lines(found: Survey, out: Path) -> str:
             f"{counts['errors']:,} tracks could not be used, see errors.csv; the first: "
             f"{printable(first['track'])}: {first['error']}"
         )
+    if found.left_aside:
+        lines.append(f"{found.left_aside:,} files with other suffixes were not read.")
     lines += [f"Nothing is said about the attribute {reason}" for reason in found.left_out]
     return "\n".join(lines)
