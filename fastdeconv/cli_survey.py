@@ -182,5 +182,7 @@ def _closing_lines(found: Survey, out: Path) -> list[str]:
             f"{_tracks(counts['errors'])} could not be used, see errors.csv; the first: "
             f"{printable(first['track'])}: {first['error']}"
         )
+    if found.left_aside:
+        lines.append(f"{found.left_aside:,} files with other suffixes were not read.")
     lines += [f"Nothing is said about the attribute {reason}" for reason in found.left_out]
     return lines

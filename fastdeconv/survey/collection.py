@@ -99,7 +99,8 @@ def read_collection(files: Any, out: Path) -> Collection:
     ----------
     files : path or iterable of paths
         - A folder: all files in it and below whose suffix is that of a sound, but no hidden
-          ones and none of `out`. Links are followed, every folder is visited once.
+          ones and none of `out`. Links are followed, every folder is visited once. A folder in
+          it that cannot be listed is taken for a track, and becomes an error like one.
         - A file that ends in ``.csv``: the column ``track``, ``file`` or ``path``.
         - Any other file, such as ``.txt`` or ``.m3u``: a path a line. Paths of a list or table
           are relative to the folder in which it lies. In an ``.m3u``, ``#`` begins a comment.
@@ -198,6 +199,9 @@ def _walk(folder: str, out: Path) -> tuple[list[str], int]:
         try:
             names = sorted(os.listdir(place))
         except OSError as error:
+            if inside:
+                found.append(inside)  # a track that cannot be read, and becomes an error
+                continue
             raise ParameterError(
                 f"{printable(place)}: cannot be listed: {error.strerror}"
             ) from None

@@ -17,7 +17,7 @@ from ..network.fingerprint import hash_of, network_hash
 from ..network.network import Network
 from ..textfiles import as_bytes, table_text
 from ..version import __version__
-from .collection import Collection, shards_of
+from .collection import Collection, shards_of, track_of
 from .engine import Progress, run_jobs
 from .measuring import window_samples
 from .record import SCHEMAS, checked_record, padded_to
@@ -80,7 +80,8 @@ class Plan:
                 known.update(added)
             if added or self._tags is not None:
                 record["counts"] = None  # the tables that are there are not of these
-            record["root"] = os.fsencode(self._collection.root).decode("utf-8", "replace")
+            record["root"] = track_of(self._collection.root)
+            record["left_aside"] = self._collection.left_aside
             if not (self._out / NETWORK).exists():
                 self._network.save(self._out / NETWORK)
             if self._tags is not None:
@@ -225,6 +226,7 @@ class Plan:
             "features": {},
             "edges": EDGES.tolist(),
             "root": "",
+            "left_aside": 0,
             "counts": None,
             "left_out": [],
         }

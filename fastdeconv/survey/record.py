@@ -163,6 +163,7 @@ _WANTED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "features": (_are_sizes, "numbers of features"),
     "edges": (lambda value: value == schema.EDGES.tolist(), "the edges of this version"),
     "root": (_is_text, "a folder"),
+    "left_aside": (_is_number, "a number of files"),
     "counts": (_are_counts, "null, or numbers of tracks, errors, windows and seconds"),
     "left_out": (_are_texts, "a list of texts"),
 }

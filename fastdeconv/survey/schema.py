@@ -25,7 +25,8 @@ A survey of the folder ``OUT`` has these files::
 - ``features``: layer -> number of its features;
 - ``edges``: `EDGES`;
 - ``root``: the folder that tracks are relative to, an absolute path of the machine on which the
-  survey was made;
+  survey was made, written like a track;
+- ``left_aside``: how many files of the folder were no sound, by their suffix;
 - ``left_out``: attributes of the user's table that nothing is said about, and why (list of str);
 - ``counts``: of the tables as they are now, ``tracks``, ``errors``, ``windows``, ``seconds``.
   null until the tables were made.

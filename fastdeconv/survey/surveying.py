@@ -16,7 +16,7 @@ from ..errors import ParameterError, printable, shown
 from ..kernels.dispatch import usable_cpus
 from ..network.choosing import choose_layers, open_network
 from ..network.network import Network
-from .collection import read_collection
+from .collection import path_of, read_collection
 from .engine import Progress
 
 if TYPE_CHECKING:
@@ -186,6 +186,8 @@ class Survey:
         Of the network.
     root : str
         The folder that tracks are relative to.
+    left_aside : int
+        Files of the folder that were no sound, by their suffix.
     counts : dict of str -> number
         ``tracks``, ``errors``, ``windows``, ``seconds``; empty until the survey is complete.
     left_out : list of str
@@ -200,7 +202,8 @@ class Survey:
         self._tables: dict[str, Any] = {}
         self.layers: dict[str, int] = dict(self._record["features"])
         self.classes: list[str] = list(self._record["network"]["classes"])
-        self.root: str = self._record["root"]
+        self.root: str = path_of(self._record["root"])
+        self.left_aside: int = self._record["left_aside"]
         self.counts: dict[str, Any] = dict(self._record["counts"] or {})
         self.left_out: list[str] = list(self._record["left_out"])
 

@@ -54,6 +54,23 @@ def test_a_folder_has_sounds_of_all_kinds_and_of_folders_in_it(tmp_path):
     assert found.root == str(root)
 
 
+def test_a_folder_that_cannot_be_listed_costs_only_itself(tmp_path, monkeypatch):
+    (tmp_path / "closed").mkdir()
+    (tmp_path / "a.wav").write_text("x")
+    real = os.listdir
+
+    def listdir(place):
+        if str(place).endswith("closed"):
+            raise PermissionError(13, "Permission denied", place)
+        return real(place)
+
+    monkeypatch.setattr(os, "listdir", listdir)
+    assert names(read_collection(tmp_path, tmp_path / "out")) == ["a.wav", "closed"]
+    monkeypatch.setattr(os, "listdir", lambda place: listdir("closed"))
+    with pytest.raises(fd.ParameterError, match="cannot be listed: Permission denied"):
+        read_collection(tmp_path, tmp_path / "out")
+
+
 def test_an_empty_folder_says_what_it_has(tmp_path):
     (tmp_path / "a.txt").write_text("x")
     with pytest.raises(fd.ParameterError, match=r"no sound in this folder.*1 file.*\.mp3"):
