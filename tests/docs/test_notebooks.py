@@ -22,7 +22,8 @@ pytest.importorskip("matplotlib", reason="draws the figures of notebooks: pip in
 
 FOLDER = Path(__file__).parents[2] / "docs" / "examples"
 NOTEBOOKS = (
-    "listen.ipynb", "own_network.ipynb", "believe.ipynb", "pytorch.ipynb", "onnx.ipynb", "keras.ipynb",
+    "listen.ipynb", "own_network.ipynb", "believe.ipynb", "pytorch.ipynb", "onnx.ipynb",
+    "keras.ipynb",
 )
 NEEDED = {
     "pytorch.ipynb": ("torch", "onnx", "onnxscript"), "onnx.ipynb": ("onnx",),
