@@ -21,7 +21,10 @@ pytest.importorskip("ipykernel", reason="runs the cells of notebooks: pip instal
 pytest.importorskip("matplotlib", reason="draws the figures of notebooks: pip install .[test]")
 
 FOLDER = Path(__file__).parents[2] / "docs" / "examples"
-NOTEBOOKS = ("listen.ipynb", "own_network.ipynb", "pytorch.ipynb", "onnx.ipynb", "keras.ipynb")
+NOTEBOOKS = (
+    "listen.ipynb", "own_network.ipynb", "believe.ipynb", "pytorch.ipynb", "onnx.ipynb",
+    "keras.ipynb",
+)
 NEEDED = {
     "pytorch.ipynb": ("torch", "onnx", "onnxscript"), "onnx.ipynb": ("onnx",),
     "keras.ipynb": ("keras", "torch", "h5py"),
