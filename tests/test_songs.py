@@ -131,7 +131,20 @@ def branched(rng):
     ], {"a": (4, 1, 3, 3), "c": (4, 4, 3, 3), "h": (4, 4, 3, 3)}
 
 
-@pytest.mark.parametrize("build", [strided, branched])
+def mirrored(rng):
+    """Padding by the input's own values, lines between neighbours, the larger of two branches."""
+    return [
+        {"type": "pad", "name": "p", "padding": [[1, 1], [2, 2]], "mode": "reflect"},
+        {"type": "conv2d", "name": "a", "padding": [0, 0], "stride": [1, 2]},
+        {"type": "upsample", "name": "u", "scale": [1, 2], "mode": "bilinear"},
+        {"type": "relu", "name": "b"},
+        {"type": "conv2d", "name": "c", "padding": "same"},
+        {"type": "maximum", "name": "m", "inputs": ["b", "c"]},
+        {"type": "max_pool2d", "name": "top", "kernel_size": 2},
+    ], {"a": (4, 1, 3, 5), "c": (4, 4, 3, 3)}
+
+
+@pytest.mark.parametrize("build", [strided, branched, mirrored])
 @pytest.mark.parametrize("center", [True, False])
 @pytest.mark.parametrize("extra", [0, 64, 3 * 64 + 5])
 def test_any_local_layers_are_exact_in_pieces(short_pieces, build, center, extra):
@@ -146,6 +159,39 @@ def test_any_local_layers_are_exact_in_pieces(short_pieces, build, center, extra
     samples = noise(count / SR)
     whole = fd.explain((samples, SR), net, layers=["top"], features=[1])
     song = fd.explain((samples, SR), net, layers=["top"], features=[1], duration="all")
+    assert song.windows > 3
+    assert_alike(song.sound("top", 1), whole.sound("top", 1))
+
+
+@pytest.mark.parametrize("record", [
+    {"type": "affine", "axis": "CW"},
+    {"type": "pad", "padding": [[0, 0], [1, 1]], "mode": "circular"},
+    {"type": "upsample", "scale": 2, "mode": "bilinear", "align_corners": True},
+    {"type": "upsample", "size": 80},
+    {"type": "adaptive_avg_pool2d", "output_size": 10},
+])
+def test_what_depends_on_the_length_is_not_computed_in_pieces(record):
+    arrays = {"a.weight": np.ones((1, 40)), "a.bias": np.ones((1, 40))}
+    layers = [{**record, "name": "a"}, {"type": "relu", "name": "b"}]
+    own = arrays if record["type"] == "affine" else {}
+    net = fd.Network(layers, own, (1, 40, 40))
+    assert of_any_length(net, "b", "W") is None
+
+
+def test_channels_that_differ_are_exact_in_pieces(short_pieces):
+    channels = [{"scale": LOG}, {"n_fft": 512, "scale": LOG, "delta": 1}]
+    fe = fd.Frontend(**MEL, channels=channels)
+    rng = np.random.default_rng(3)
+    layers = [
+        {"type": "conv2d", "name": "a", "padding": "same", "bias": False},
+        {"type": "relu", "name": "b"}, {"type": "max_pool2d", "name": "top", "kernel_size": 2},
+    ]
+    net = fd.Network(
+        layers, {"a.weight": rng.standard_normal((3, 2, 3, 3))}, (2, BANDS, None), frontend=fe
+    )
+    samples = noise(4.3)
+    whole = fd.explain((samples, SR), net, features=[1])
+    song = fd.explain((samples, SR), net, features=[1], duration="all")
     assert song.windows > 3
     assert_alike(song.sound("top", 1), whole.sound("top", 1))
 

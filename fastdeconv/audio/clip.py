@@ -307,19 +307,6 @@ class Clip:
         """How maps of `weights` lie in memory, as arrays (T, F)."""
         return self.frontend.meaning.map_order(self.frontend)
 
-    def columns(self, first: int, end: int) -> Clip:
-        """Some columns of the input and of the STFT, which are those of this clip.
-
-        Of kinds whose columns are frames of the STFT. Its samples are those of this clip.
-        """
-        part = Clip.__new__(Clip)
-        part._values = [values[first:end] for values in self._values]
-        part.stft = self.stft[:, first:end]
-        part.x = _in_layout(part._values, self.frontend)
-        part.samples, part.frontend = self.samples, self.frontend
-        part.start, part.is_cut = self.start, self.is_cut
-        return part
-
     @property
     def seen(self) -> FloatArray:
         """The network's input on the grid of the STFT, (F, T); of a waveform the STFT's size.

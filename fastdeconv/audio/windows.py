@@ -99,9 +99,13 @@ class Windows:
 
 
 def depends_on_the_whole(frontend: Frontend) -> bool:
-    """Whether a column of the input depends on more of the clip than its own frame."""
-    scale, normalize = frontend.scale, frontend.normalize
-    if frontend.kind == "cqt" or scale == "db":
+    """Whether a column of the input depends on more of the clip than the frames around it."""
+    return any(map(_depends_on_the_whole, frontend.parts))
+
+
+def _depends_on_the_whole(part: Frontend) -> bool:
+    scale, normalize = part.scale, part.normalize
+    if part.kind == "cqt" or scale == "db":
         return True
     if isinstance(scale, dict) and scale["type"] == "db":
         return scale["ref"] == "max" or scale["top_db"] is not None
@@ -159,7 +163,10 @@ def pieces(song: Song, margin: int, step: int) -> Windows:
     hop = framing.seen(2) - framing.seen(1)
     if frontend.meaning.on_stft:
         # Frames at an end of a piece see padding there; a sample is heard in all frames around.
-        margin += 2 * math.ceil(frontend.n_fft / hop) + 1
+        largest = max(part.n_fft for part in frontend.parts)
+        margin += 2 * math.ceil(largest / hop) + 1
+    deltas = [part.delta for part in frontend.parts if isinstance(part.delta, dict)]
+    margin += max((delta["width"] for delta in deltas), default=0)
     margin = -(-margin // step) * step
     kept = max(2 * margin, math.ceil(_PIECE_SECONDS * song.sr / hop))
     kept = -(-kept // step) * step

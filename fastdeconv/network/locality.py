@@ -23,8 +23,8 @@ __all__ = ["Reach", "head_after", "local_layers", "of_any_length"]
 _LONG = 1 << 14
 
 _ALWAYS_LOCAL = (
-    nn.SlidingLayer, nn.ConvTranspose2d, nn.Upsample, nn.Elementwise, nn.Softmax, nn.LogSoftmax,
-    nn.LocalResponseNorm, nn.Dropout, nn.Add, nn.Multiply,
+    nn.SlidingLayer, nn.ConvTranspose2d, nn.Elementwise, nn.Softmax, nn.LogSoftmax,
+    nn.LocalResponseNorm, nn.Dropout, nn.Add, nn.Multiply, nn.Maximum, nn.Minimum,
 )
 
 
@@ -100,10 +100,15 @@ def _sizes(network: Network, along: int) -> dict[int, int]:
 def _is_local(layer: nn.Layer, axis: str) -> bool:
     """Whether an output depends on nothing that is far away along an axis."""
     if isinstance(layer, (nn.Scaling, nn.Concat, nn.Slice)):
-        return layer.axis != axis
+        return axis not in layer.axis
     if isinstance(layer, (nn.Reduction, nn.LayerNorm)):
         return axis not in layer.axes
-    return isinstance(layer, (*_ALWAYS_LOCAL, nn.Pad))
+    if isinstance(layer, nn.Upsample):
+        # Other values lie at places that depend on how many there are.
+        return layer.scales is not None and not layer.align_corners
+    if isinstance(layer, nn.Pad):
+        return layer.mode != "circular"
+    return isinstance(layer, _ALWAYS_LOCAL)
 
 
 def head_after(network: Network, axis: str) -> tuple[str, Network] | None:

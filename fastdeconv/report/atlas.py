@@ -226,7 +226,8 @@ def _facts(tables: Tables, settings: Settings) -> list[tuple[str, str]]:
     ]
     errors = len(tables.tracks) - len(used)
     if errors:
-        facts.append(("not used", f"{errors:,} track{'' if errors == 1 else 's'} that could not be read: errors.csv"))
+        tracks = f"{errors:,} track{'' if errors == 1 else 's'}"
+        facts.append(("not used", f"{tracks} that could not be read: errors.csv"))
     if survey.left_out:
         facts.append(("tags left out", "; ".join(map(printable, survey.left_out))))
     facts += [

@@ -63,7 +63,7 @@ class Frames:
         # An exact explanation has margins that are no part of it.
         crops = windows.exact and frontend.meaning.on_stft
         self.clip = clip
-        self.measured = clip.columns(self.first, self.end) if crops else clip
+        self.measured = clip.part(self.first, self.end) if crops else clip
         self.crop = slice(self.first, self.end) if crops else slice(None)
 
     def pooled(self, values: FloatArray) -> FloatArray:

@@ -31,7 +31,7 @@ def test_it_says_what_there_is_and_fails_for_broken_files(invoke, sounds, tmp_pa
     assert "1 files with other suffixes were not read." in result.output
     assert result.exit_code == 1
     assert "13 tracks, " in result.output and "6 features of pool1, conv2." in result.output
-    assert "1 tracks could not be used, see errors.csv; the first: =broken.wav: " in result.output
+    assert "1 track could not be used, see errors.csv; the first: =broken.wav: " in result.output
     # In a spreadsheet a name is no formula.
     assert "\n'=broken.wav," in (tmp_path / "out/errors.csv").read_text()
     assert fd.Survey.load(tmp_path / "out").counts["errors"] == 1

@@ -415,7 +415,7 @@ def test_arguments_are_checked(sounds, run, tmp_path, how, reason):
 def test_a_network_needs_a_front_end(sounds, run):
     net = network()
     bare = fd.Network(net.layers, net.arrays, net.input_shape)
-    with pytest.raises(fd.ParameterError, match="no front end"):
+    with pytest.raises(fd.ParameterError, match="does not say how sound becomes its input"):
         run(sounds, net=bare)
 
 
