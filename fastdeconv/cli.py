@@ -20,6 +20,7 @@ from .cli_shared import (
     DEFAULT_NETWORK,
     clean_exit,
     computing,
+    demo_clip,
     parse_duration,
     parse_features,
     progress_bar,
@@ -135,7 +136,7 @@ def explain(
         # Also when interrupted: what failed before that was not reported yet.
         stack.callback(_report, failures)
         save = {"audio_format": audio_format, "overwrite": overwrite}
-        for song in _songs(songs, stack.enter_context(_demo_clip()) if demo else None):
+        for song in _songs(songs, stack.enter_context(demo_clip()) if demo else None):
             try:
                 _explain_song(song, net, Path(out), how, save, quiet=quiet)
             except (FastdeconvError, OSError, MemoryError) as error:
@@ -176,14 +177,6 @@ def _songs(paths: Sequence[str], demo: Path | None) -> list[_Song]:
         _Song(path, label, folder)
         for (path, label, _), folder in zip(entries, folders, strict=True)
     ]
-
-
-@contextmanager
-def _demo_clip() -> Iterator[Path]:
-    from importlib import resources
-
-    with resources.as_file(resources.files(__package__) / "data" / "demo.flac") as path:
-        yield path
 
 
 def _explain_song(

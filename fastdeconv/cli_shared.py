@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from tqdm import tqdm
 
 __all__ = [
-    "DEFAULT_NETWORK", "clean_exit", "computing", "parse_duration", "parse_features",
+    "DEFAULT_NETWORK", "clean_exit", "computing", "demo_clip", "parse_duration", "parse_features",
     "progress_bar", "say",
 ]
 
@@ -130,3 +131,12 @@ def say(text: str) -> None:
     """
     with suppress(OSError):
         print_out("\n".join(map(printable, text.split("\n"))))
+
+
+@contextmanager
+def demo_clip() -> Iterator[Path]:
+    """The path of the clip that comes with the package."""
+    from importlib import resources
+
+    with resources.as_file(resources.files(__package__) / "data" / "demo.flac") as path:
+        yield path

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .cli_shared import DEFAULT_NETWORK, clean_exit, progress_bar, say
+from .cli_shared import DEFAULT_NETWORK, clean_exit, demo_clip, progress_bar, say
 from .errors import printable, shown
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from tqdm import tqdm
 
+    from .network.network import Network
     from .survey.surveying import Survey
 
 __all__ = ["survey"]
@@ -60,6 +61,9 @@ def _parse_part(ctx: click.Context, param: click.Parameter, value: str | None) -
 @click.option("--retry", is_flag=True,
               help="Read tracks again that could not be used. (Those that have changed since are "
                    "read in any case.)")
+@click.option("--control", is_flag=True,
+              help="The same with an untrained network, in OUT/control: what that does, too, says "
+                   "nothing about learning.")
 @click.option("--no-atlas", is_flag=True,
               help="Make the tables alone, without the page and its excerpts.")
 @click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
@@ -78,6 +82,7 @@ def survey(
     no_rows: bool,
     seconds: float,
     retry: bool,
+    control: bool,
     no_atlas: bool,
     quiet: bool,
 ) -> None:
@@ -95,23 +100,43 @@ def survey(
     if scheduler is not None and workers is not None:
         raise click.UsageError("--workers is for processes of this machine, not for --scheduler.")
     with clean_exit(ctx):
+        from .network.choosing import open_network
         from .survey.surveying import survey as run
 
-        with _executor(scheduler) as (executor, count), progress_bar(
-            "survey", show=not quiet, remaining=True
-        ) as bar:
-            found = run(
-                files, network, out, None if layers is None else layers.split(","),
-                executor=executor, workers=count or workers, part=part, tags=tags,
-                rows=not no_rows, seconds=seconds, retry=retry, progress=_advance(bar),
-            )
-        lines = _closing_lines(found, Path(out))
+        place, net = Path(out), open_network(network)
+        chosen = None if layers is None else layers.split(",")
+        with _executor(scheduler) as (executor, count):
+
+            def surveyed(net: Network, folder: Path, label: str) -> Survey:
+                with progress_bar(label, show=not quiet, remaining=True) as bar:
+                    return run(
+                        files, net, folder, chosen, executor=executor, workers=count or workers,
+                        part=part, tags=tags, rows=not no_rows, seconds=seconds, retry=retry,
+                        progress=_advance(bar),
+                    )
+
+            found = surveyed(net, place, "survey")
+            lines = _closing_lines(found, place)
+            if control:
+                other = surveyed(_untrained(net), place / "control", "control")
+                lines += _closing_lines(other, place / "control")[:1]
         if found.is_complete and not no_atlas:
-            lines += _write_atlas(Path(out), show=not quiet)
+            lines += _write_atlas(place, show=not quiet)
         if not quiet:
             say("\n".join(lines))
         if found.counts.get("errors"):
             ctx.exit(1)
+
+
+def _untrained(net: Network) -> Network:
+    """The control of a network; the demo clip says how large its inputs are."""
+    from .analysis.controls import untrained
+    from .audio.clip import needed_frontend
+    from .audio.song import load_song
+
+    with demo_clip() as path:
+        song = load_song(path, needed_frontend(net.frontend))
+    return untrained(net, [clip.x for clip in song.windows()])
 
 
 @contextmanager

@@ -32,9 +32,6 @@ Key = tuple[str, int]
 #: Associations with tags that are kept of a feature, the strongest.
 TAGS_KEPT = 20
 
-_MOST_ROWS = 20_000_000
-_LONGEST_TEXT = 4096  # characters; the longest path that Linux opens
-_MOST_CHARACTERS = 1 << 30  # of a column
 _CONTROL = "control"
 _STORED = {"k": "feature"}
 _KINDS = frozenset({"r", "auc", "eta2"})
@@ -198,11 +195,12 @@ def means_by_track(out: Path) -> tuple[list[str], NDArray[np.float32]] | None:
 
 def _survey_of(record: Mapping[str, Any], where: str) -> SurveyRecord:
     from ..survey.schema import EDGES
+    from ..survey.store import LONGEST_TEXT
 
     network = record["network"]
     texts = [network["name"] or "", *network["classes"], *record["features"], record["root"]]
     longest = max(map(len, texts))
-    if longest > _LONGEST_TEXT:
+    if longest > LONGEST_TEXT:
         raise ParameterError(f"{printable(where)}: it has a text of {longest} characters")
     try:
         frontend = plain_record(record["frontend"])
@@ -349,38 +347,7 @@ def _read(folder: Path, record: Mapping[str, Any], name: str, *, needed: bool) -
     path = folder / f"{name}.parquet"
     if not needed and not path.exists():
         return None
-    if path.exists():
-        _check_size(path)
     return read_named_table(folder, dict(record), name)
-
-
-def _check_size(path: Path) -> None:
-    """Refuse what is larger than a table of ours, before it is unpacked."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-    import pyarrow.parquet as pq
-
-    try:
-        with path.open("rb") as file:
-            schema = pq.read_schema(file)
-            texts = [field.name for field in schema if pa.types.is_string(field.type)]
-            # A text that a file repeats a million times is there once.
-            parquet = pq.ParquetFile(file, read_dictionary=texts)
-            if parquet.metadata.num_rows > _MOST_ROWS:
-                rows = parquet.metadata.num_rows
-                raise _damaged(path, f"it has {rows} rows, over the limit of {_MOST_ROWS}")
-            for name in texts:
-                total = 0
-                for chunk in parquet.read(columns=[name]).column(0).chunks:
-                    lengths = pc.utf8_length(chunk.dictionary)
-                    longest = pc.max(lengths).as_py() or 0
-                    if longest > _LONGEST_TEXT:
-                        raise _damaged(path, f"{shown(name)} has a text of {longest} characters")
-                    total += pc.sum(lengths.take(chunk.indices.drop_null())).as_py() or 0
-                if total > _MOST_CHARACTERS:
-                    raise _damaged(path, f"{shown(name)} has {total} characters")
-    except (pa.ArrowException, OSError) as error:
-        raise _damaged(path, getattr(error, "strerror", None) or str(error)) from None
 
 
 def _rows(table: pa.Table, names: list[str]) -> Any:

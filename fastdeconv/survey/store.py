@@ -8,12 +8,13 @@ lock while it runs; parts of one survey share it.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ..errors import ParameterError, printable, shown
@@ -27,8 +28,8 @@ except ImportError:  # Windows, where surveys are not kept apart
     fcntl = None  # type: ignore[assignment]
 
 __all__ = [
-    "RECORD", "clear_temporary", "holding_record", "locked", "read_record", "read_table",
-    "shard_path", "write_record", "write_table", "write_whole",
+    "LONGEST_TEXT", "RECORD", "clear_temporary", "holding_record", "locked", "read_record",
+    "read_table", "shard_path", "write_record", "write_table", "write_whole",
 ]
 
 RECORD = "survey.json"
@@ -39,6 +40,11 @@ _MOST_RECORD_BYTES = 1 << 26
 _DEEPEST = 16
 _MOST_TABLE_BYTES = 1 << 34
 """Of a table unpacked: what claims more is no table of ours."""
+_MOST_ROWS = 20_000_000
+LONGEST_TEXT = 4096
+"""In characters: the longest path that Linux opens."""
+_MOST_CHARACTERS = 1 << 30
+"""Of a column."""
 
 
 def shard_path(out: Path, name: str) -> Path:
@@ -109,6 +115,7 @@ def read_table(
             size = sum(source.metadata.row_group(i).total_byte_size for i in groups)
             if size > _MOST_TABLE_BYTES:
                 raise ParameterError(f"{where}: larger than {_MOST_TABLE_BYTES >> 30} GB")
+            _check_texts(file, schema if columns is None else map(schema.field, columns), where)
             table = source.read(columns=columns, use_threads=False)
     except FileNotFoundError:
         raise ParameterError(f"{where}: there is no such table") from None
@@ -119,6 +126,28 @@ def read_table(
         if not schema.field(name).nullable and table[name].null_count:
             raise ParameterError(f"{where}: column {shown(name)} has empty cells")
     return table.cast(schema if columns is None else pa.schema(map(schema.field, columns)))
+
+
+def _check_texts(file: IO[bytes], fields: Iterable[pa.Field], where: str) -> None:
+    """Refuse columns of text that would unpack to much more than a table of ours has.
+
+    A text that a file repeats a million times is there once, until it is unpacked.
+    """
+    names = [field.name for field in fields if pa.types.is_string(field.type)]
+    parquet = pq.ParquetFile(file, read_dictionary=names)
+    rows = parquet.metadata.num_rows
+    if rows > _MOST_ROWS:
+        raise ParameterError(f"{where}: it has {rows} rows, over the limit of {_MOST_ROWS}")
+    for name in names:
+        total = 0
+        for chunk in parquet.read(columns=[name], use_threads=False).column(0).chunks:
+            lengths = pc.utf8_length(chunk.dictionary)
+            longest = pc.max(lengths).as_py() or 0
+            if longest > LONGEST_TEXT:
+                raise ParameterError(f"{where}: {shown(name)} has a text of {longest} characters")
+            total += pc.sum(lengths.take(chunk.indices.drop_null())).as_py() or 0
+        if total > _MOST_CHARACTERS:
+            raise ParameterError(f"{where}: {shown(name)} has {total} characters")
 
 
 def _agree(found: pa.Schema, wanted: pa.Schema) -> bool:

@@ -23,11 +23,11 @@ pytest.importorskip("matplotlib", reason="draws the figures of notebooks: pip in
 FOLDER = Path(__file__).parents[2] / "docs" / "examples"
 NOTEBOOKS = (
     "listen.ipynb", "own_network.ipynb", "believe.ipynb", "pytorch.ipynb", "onnx.ipynb",
-    "keras.ipynb",
+    "keras.ipynb", "collection.ipynb",
 )
 NEEDED = {
     "pytorch.ipynb": ("torch", "onnx", "onnxscript"), "onnx.ipynb": ("onnx",),
-    "keras.ipynb": ("keras", "torch", "h5py"),
+    "keras.ipynb": ("keras", "torch", "h5py"), "collection.ipynb": ("pyarrow",),
 }
 """What a notebook imports that the tests themselves do not need."""
 METADATA = {

@@ -46,6 +46,15 @@ def test_parts_make_the_tables_when_all_are_done(invoke, tmp_path):
     assert fd.Survey.load(tmp_path / "out").is_complete
 
 
+def test_a_control_is_the_same_survey_of_an_untrained_network(invoke, tmp_path):
+    result = invoke("--control", "--workers", "1", "--no-atlas")
+    assert result.exit_code == 0, result.output
+    own, control = (fd.Survey.load(tmp_path / name) for name in ("out", "out/control"))
+    assert control.tracks.column("track").equals(own.tracks.column("track"))
+    assert control.layers == own.layers
+    assert not control.features.column("mean").equals(own.features.column("mean"))
+
+
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
