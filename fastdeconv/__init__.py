@@ -51,8 +51,8 @@ _EXPORTS = {
     "Occlusion": ".belief.occlusion",
     "explain": ".explanation",
     "Explanation": ".explanation",
-    "SongExplanation": ".song_explanation",
-    "SavedExplanation": ".saved",
+    "SongExplanation": ".explaining.song_explanation",
+    "SavedExplanation": ".explaining.saved",
     "overview": ".report.overview",
     "write_atlas": ".report.atlas",
     "survey": ".survey.surveying",
@@ -96,6 +96,8 @@ if TYPE_CHECKING:
     from .errors import BackendError as BackendError
     from .errors import FastdeconvError as FastdeconvError
     from .errors import ParameterError as ParameterError
+    from .explaining.saved import SavedExplanation as SavedExplanation
+    from .explaining.song_explanation import SongExplanation as SongExplanation
     from .explanation import Explanation as Explanation
     from .explanation import explain as explain
     from .kernels import ops as ops
@@ -111,8 +113,6 @@ if TYPE_CHECKING:
     from .network.pretrained import pretrained as pretrained
     from .report.atlas import write_atlas as write_atlas
     from .report.overview import overview as overview
-    from .saved import SavedExplanation as SavedExplanation
-    from .song_explanation import SongExplanation as SongExplanation
     from .studies import AttributeStudy as AttributeStudy
     from .studies import Decision as Decision
     from .studies import Evolution as Evolution

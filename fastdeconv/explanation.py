@@ -15,16 +15,24 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .errors import ParameterError, enough_memory, shown
-from .kept import Kept
+from .explaining.kept import Kept
+from .explaining.planning import Features, Plan, Progress, choose_features, plan
+from .explaining.result import (
+    MAPS,
+    TABLE,
+    audio_record,
+    computation,
+    layer_folders,
+    manifest,
+    result_name,
+)
+from .explaining.saved import SavedExplanation, load
+from .explaining.song_explanation import SongExplanation
+from .explaining.song_planning import SongPlan, plan_song
 from .kernels.dispatch import config
 from .network.choosing import as_list
-from .planning import Features, Plan, Progress, choose_features, plan
 from .report.folder import EXPLANATION, check_free, new_folder, result_place, write_manifest
 from .report.sounds import check_format, peak_gain
-from .result import MAPS, TABLE, audio_record, computation, layer_folders, manifest, result_name
-from .saved import SavedExplanation, load
-from .song_explanation import SongExplanation
-from .song_planning import SongPlan, plan_song
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

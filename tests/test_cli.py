@@ -447,7 +447,7 @@ def test_a_signal_to_end_leaves_one_line_and_complete_songs_only(tmp_path, netwo
 def test_a_signal_that_something_swallows_still_ends_the_process(tmp_path):
     code = """
 import signal, time
-from fastdeconv.cli_process import ending_on_signals
+from fastdeconv.cli.process import ending_on_signals
 with ending_on_signals():
     while True:
         try:
@@ -470,7 +470,7 @@ def test_a_signal_that_was_ignored_stays_so():
     """As under nohup, and in the background jobs of a shell."""
     code = """
 import os, signal
-from fastdeconv.cli_process import ending_on_signals
+from fastdeconv.cli.process import ending_on_signals
 signal.signal(signal.SIGHUP, signal.SIG_IGN)
 with ending_on_signals():
     os.kill(os.getpid(), signal.SIGHUP)

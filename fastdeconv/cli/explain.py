@@ -1,8 +1,4 @@
-"""The command ``fastdeconv``.
-
-Only click is imported here: ``--help`` and usage errors must not wait for
-numpy, so each command imports what it needs when it runs.
-"""
+"""The command that explains songs: ``explain``."""
 
 from __future__ import annotations
 
@@ -13,10 +9,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from .audio._checks import MODES
-from .cli_networks import import_model, networks
-from .cli_process import print_out
-from .cli_shared import (
+from ..audio._checks import MODES
+from ..errors import FastdeconvError, ParameterError, printable, reason_of
+from ..report.names import safe_name, unique_names
+from .shared import (
     DEFAULT_NETWORK,
     clean_exit,
     computing,
@@ -26,26 +22,14 @@ from .cli_shared import (
     progress_bar,
     say,
 )
-from .cli_studies import attributes, evolution
-from .cli_survey import survey
-from .cli_why import why
-from .errors import FastdeconvError, ParameterError, printable, reason_of
-from .report.names import safe_name, unique_names
-from .version import __version__
 
 if TYPE_CHECKING:
-    from .kept import Kept
-    from .network.network import Network
-    from .planning import Plan, Progress
-    from .song_planning import SongPlan
+    from ..explaining.kept import Kept
+    from ..explaining.planning import Plan, Progress
+    from ..explaining.song_planning import SongPlan
+    from ..network.network import Network
 
-__all__ = ["main"]
-
-
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="fastdeconv")
-def main() -> None:
-    """Hear and see what the features of an audio CNN respond to."""
+__all__ = ["explain"]
 
 
 class _Song(NamedTuple):
@@ -56,7 +40,7 @@ class _Song(NamedTuple):
     folder: str
 
 
-@main.command()
+@click.command()
 @click.argument("songs", metavar="SONG...", nargs=-1, type=click.Path())
 @click.option("-o", "--out", required=True, type=click.Path(), metavar="OUT",
               help="Folder for the results; each song gets a folder of its own in it.")
@@ -121,9 +105,9 @@ def explain(
     if not songs and not demo:
         raise click.UsageError("Give at least one SONG, or --demo.")
     with clean_exit(ctx), ExitStack() as stack:
-        from .kernels.dispatch import config
-        from .network.choosing import choose_layers, open_network
-        from .report.folder import check_writable
+        from ..kernels.dispatch import config
+        from ..network.choosing import choose_layers, open_network
+        from ..report.folder import check_writable
 
         stack.enter_context(config(backend=backend, num_threads=threads, isa=isa))
         net = open_network(network)
@@ -144,16 +128,6 @@ def explain(
         _overview(Path(out), quiet=quiet)
         if failures:
             ctx.exit(1)
-
-
-@main.command()
-@click.pass_context
-def info(ctx: click.Context) -> None:
-    """Print versions, back ends, instruction sets and threads."""
-    with clean_exit(ctx):
-        from .kernels.dispatch import describe_config
-
-        print_out(describe_config())
 
 
 def _failure(song: _Song, error: Exception) -> str:
@@ -188,7 +162,7 @@ def _explain_song(
     *,
     quiet: bool,
 ) -> None:
-    from .explanation import compute, prepare
+    from ..explanation import compute, prepare
 
     planned = prepare(song.path, net, **how)
     # Said before the work is done rather than after it.
@@ -211,9 +185,9 @@ def _is_there(
     planned: Plan | SongPlan, out: Path, song: _Song, save: dict[str, Any]
 ) -> tuple[bool, Kept | None]:
     """Whether the result is there, or what of it; what is in its way is an error."""
-    from .kept import kept_layers
-    from .planning import LAYERS_SETTING, Plan
-    from .report.folder import EXPLANATION, check_free, read_manifest
+    from ..explaining.kept import kept_layers
+    from ..explaining.planning import LAYERS_SETTING, Plan
+    from ..report.folder import EXPLANATION, check_free, read_manifest
 
     manifest = None
     with suppress(ValueError):  # what is no result is in the way
@@ -237,7 +211,7 @@ def _is_there(
 
 
 def _overview(out: Path, *, quiet: bool) -> None:
-    from .report.overview import write_overview
+    from ..report.overview import write_overview
 
     written = write_overview(out, least=2)
     if written is None or quiet:
@@ -311,11 +285,3 @@ def _left_out(explanation: Any) -> str | None:
 
 def _count(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
-
-
-main.add_command(attributes)
-main.add_command(evolution)
-main.add_command(import_model)
-main.add_command(networks)
-main.add_command(survey)
-main.add_command(why)

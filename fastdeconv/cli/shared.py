@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from .cli_process import EndedError, ending_on_signals, print_out
-from .errors import FastdeconvError, printable, reason_of, shown
+from ..errors import FastdeconvError, printable, reason_of, shown
+from .process import EndedError, ending_on_signals, print_out
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -138,5 +138,5 @@ def demo_clip() -> Iterator[Path]:
     """The path of the clip that comes with the package."""
     from importlib import resources
 
-    with resources.as_file(resources.files(__package__) / "data" / "demo.flac") as path:
+    with resources.as_file(resources.files("fastdeconv") / "data" / "demo.flac") as path:
         yield path

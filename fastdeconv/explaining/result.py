@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .kernels.dispatch import get_backend, get_isa, get_num_threads
-from .report.citations import AURALISATION, DECONVNET
-from .report.folder import EXPLANATION, MANIFEST
-from .report.names import safe_name, unique_names
-from .report.sounds import FORMATS, PEAK
-from .version import __version__
+from ..kernels.dispatch import get_backend, get_isa, get_num_threads
+from ..report.citations import AURALISATION, DECONVNET
+from ..report.folder import EXPLANATION, MANIFEST
+from ..report.names import safe_name, unique_names
+from ..report.sounds import FORMATS, PEAK
+from ..version import __version__
 
 if TYPE_CHECKING:
-    from .network.network import Network
+    from ..network.network import Network
 
 __all__ = [
     "MAPS", "TABLE", "audio_record", "computation", "layer_folders", "manifest", "result_name",

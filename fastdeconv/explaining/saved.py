@@ -11,17 +11,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .audio._checks import as_choice, as_int, as_number
-from .audio.frontend import plain_record
-from .audio.reading import MAX_SAMPLES, read_file
-from .errors import AudioError, ParameterError, printable, shown
-from .files import read_regular
-from .report.folder import EXPLANATION, as_folder, read_manifest
-from .report.listening import covered
-from .report.notebook import SavedFeatureView
-from .report.saved_files import DAMAGED, layer_place, page_data, read_array, read_table, typed_row
-from .report.sounds import FORMATS
-from .report.timeline import NUMBERS_FILE
+from ..audio._checks import as_choice, as_int, as_number
+from ..audio.frontend import plain_record
+from ..audio.reading import MAX_SAMPLES, read_file
+from ..errors import AudioError, ParameterError, printable, shown
+from ..files import read_regular
+from ..report.folder import EXPLANATION, as_folder, read_manifest
+from ..report.listening import covered
+from ..report.notebook import SavedFeatureView
+from ..report.saved_files import DAMAGED, layer_place, page_data, read_array, read_table, typed_row
+from ..report.sounds import FORMATS
+from ..report.timeline import NUMBERS_FILE
 from .result import MAPS, TABLE
 
 __all__ = ["SavedExplanation", "load"]

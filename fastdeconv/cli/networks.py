@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .cli_process import print_out
-from .cli_shared import clean_exit, say
-from .errors import ParameterError, shown
+from ..errors import ParameterError, shown
+from .process import print_out
+from .shared import clean_exit, say
 
 if TYPE_CHECKING:
-    from .network.network import Network
+    from ..network.network import Network
 
 __all__ = ["import_model", "networks"]
 
@@ -30,8 +30,8 @@ def networks(ctx: click.Context) -> None:
     Nothing of those packages is run.
     """
     with clean_exit(ctx):
-        from .network.pretrained import list_pretrained, pretrained
-        from .network.public import is_installed, list_public
+        from ..network.pretrained import list_pretrained, pretrained
+        from ..network.public import is_installed, list_public
 
         for name in list_pretrained():
             print_out(f"{name}  bundled; {_one_line(pretrained(name))}")
@@ -68,7 +68,7 @@ def import_model(
     computes, and a model that differs is refused.
     """
     with clean_exit(ctx):
-        from .network.importers.opening import open_model
+        from ..network.importers.opening import open_model
 
         network = open_model(
             model, input_shape=_shape(input_shape), frontend=_frontend(frontend, sr),
@@ -93,7 +93,7 @@ def _frontend(given: str | None, sr: float | None) -> dict[str, Any] | None:
         if sr is not None:
             raise click.UsageError("--sr goes with --frontend.")
         return None
-    from .untrusted_json import parse_json
+    from ..untrusted_json import parse_json
 
     text = given if given.lstrip().startswith("{") else _text(given)
     try:
@@ -112,7 +112,7 @@ def _lines(path: str | None) -> list[str] | None:
 
 
 def _text(path: str) -> str:
-    from .files import read_regular
+    from ..files import read_regular
 
     try:
         return read_regular(Path(path), _MOST_TEXT).decode("utf-8")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .cli_shared import (
+from .shared import (
     DEFAULT_NETWORK,
     clean_exit,
     computing,
@@ -18,8 +18,8 @@ from .cli_shared import (
 )
 
 if TYPE_CHECKING:
-    from .audio.clip import Clip
-    from .audio.frontend import Frontend
+    from ..audio.clip import Clip
+    from ..audio.frontend import Frontend
 
 __all__ = ["attributes", "evolution"]
 
@@ -72,12 +72,12 @@ def attributes(
     findings.txt, layers.csv, features.csv, stimuli.csv, study.npz and a figure per attribute.
     """
     with clean_exit(ctx):
-        from .analysis.stimuli import chord_stimuli, read_stimuli
-        from .kernels.dispatch import config
-        from .network.choosing import open_network
-        from .report.folder import ATTRIBUTES, check_free, check_writable
-        from .report.study import has_figures
-        from .studies import attribute_study
+        from ..analysis.stimuli import chord_stimuli, read_stimuli
+        from ..kernels.dispatch import config
+        from ..network.choosing import open_network
+        from ..report.folder import ATTRIBUTES, check_free, check_writable
+        from ..report.study import has_figures
+        from ..studies import attribute_study
 
         if stimuli is not None and (renderer != "numpy" or soundfont is not None):
             raise click.UsageError("--renderer and --soundfont are for the rendered chords.")
@@ -139,12 +139,12 @@ def evolution(
     the input, as a grid of pictures (Zeiler and Fergus 2013, figure 4).
     """
     with clean_exit(ctx):
-        from .kernels.dispatch import config
-        from .network.choosing import open_network
-        from .report.folder import EVOLUTION, check_free, check_writable
-        from .report.names import safe_name, unique_names
-        from .report.study import has_figures
-        from .studies import feature_evolution
+        from ..kernels.dispatch import config
+        from ..network.choosing import open_network
+        from ..report.folder import EVOLUTION, check_free, check_writable
+        from ..report.names import safe_name, unique_names
+        from ..report.study import has_figures
+        from ..studies import feature_evolution
 
         with config(backend=backend, num_threads=threads, isa=isa):
             networks = [open_network(name) for name in checkpoints]
@@ -180,8 +180,8 @@ def _advance(bar: Any) -> Callable[[str, int, int], None] | None:
 
 
 def _clips(songs: tuple[str, ...], frontend: Frontend | None) -> list[Clip]:
-    from .analysis.stimuli import chord_stimuli, cut_clips
-    from .errors import ParameterError
+    from ..analysis.stimuli import chord_stimuli, cut_clips
+    from ..errors import ParameterError
 
     if frontend is None:
         raise ParameterError("the last checkpoint has no front end: clips cannot be made")

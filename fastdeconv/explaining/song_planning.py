@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .audio._checks import MODES, as_choice
-from .errors import ParameterError, shown
-from .network.choosing import open_network
-from .network.fields import receptive_fields
+from ..audio._checks import MODES, as_choice
+from ..errors import ParameterError, shown
+from ..network.choosing import open_network
+from ..network.fields import receptive_fields
 from .planning import (
     ALL,
     Features,
@@ -23,9 +23,9 @@ from .planning import (
 )
 
 if TYPE_CHECKING:
-    from .audio.song import Song
-    from .audio.windows import Windows
-    from .network.network import Network
+    from ..audio.song import Song
+    from ..audio.windows import Windows
+    from ..network.network import Network
 
 __all__ = ["SongPlan", "plan_song"]
 
@@ -122,11 +122,11 @@ def plan_song(
     precision: str,
 ) -> SongPlan:
     """What `explain` is asked for, with the song read and cut into windows."""
-    from .audio._checks import as_number
-    from .audio.clip import Clip, file_name, needed_frontend
-    from .audio.song import load_song
-    from .audio.windows import windows
-    from .deconvnet.projection import checked_features
+    from ..audio._checks import as_number
+    from ..audio.clip import Clip, file_name, needed_frontend
+    from ..audio.song import load_song
+    from ..audio.windows import windows
+    from ..deconvnet.projection import checked_features
 
     as_choice("mode", mode, MODES)
     if isinstance(duration, str) and duration != ALL:
@@ -158,8 +158,8 @@ def _exact(
     network: Network, layers: list[str], song: Song
 ) -> tuple[Network, tuple[str, Network] | None, Windows] | None:
     """What runs on pieces of the song so that all is as in one pass over it, if that can be."""
-    from .audio.windows import depends_on_the_whole, pieces
-    from .network.locality import head_after, of_any_length
+    from ..audio.windows import depends_on_the_whole, pieces
+    from ..network.locality import head_after, of_any_length
 
     axis = _time_axis(song.frontend.layout)
     frames, size = song.frontend.frames, song.samples.size

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from .errors import ParameterError, printable
+from ..errors import ParameterError, printable
+from ..report.listening import STAGE_FEATURES, Layer
+from ..report.saved_files import DAMAGED
 from .planning import LAYERS_SETTING, Plan, features_hash
-from .report.listening import STAGE_FEATURES, Layer
-from .report.saved_files import DAMAGED
 from .result import MAPS
 from .saved import SavedExplanation, load
 

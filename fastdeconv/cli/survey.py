@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .cli_shared import DEFAULT_NETWORK, clean_exit, demo_clip, progress_bar, say
-from .errors import printable, shown
+from ..errors import printable, shown
+from .shared import DEFAULT_NETWORK, clean_exit, demo_clip, progress_bar, say
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
 
     from tqdm import tqdm
 
-    from .network.network import Network
-    from .survey.surveying import Survey
+    from ..network.network import Network
+    from ..survey.surveying import Survey
 
 __all__ = ["survey"]
 
@@ -100,8 +100,8 @@ def survey(
     if scheduler is not None and workers is not None:
         raise click.UsageError("--workers is for processes of this machine, not for --scheduler.")
     with clean_exit(ctx):
-        from .network.choosing import open_network
-        from .survey.surveying import survey as run
+        from ..network.choosing import open_network
+        from ..survey.surveying import survey as run
 
         place, net = Path(out), open_network(network)
         chosen = None if layers is None else layers.split(",")
@@ -130,9 +130,9 @@ def survey(
 
 def _untrained(net: Network) -> Network:
     """The control of a network; the demo clip says how large its inputs are."""
-    from .analysis.controls import untrained
-    from .audio.clip import needed_frontend
-    from .audio.song import load_song
+    from ..analysis.controls import untrained
+    from ..audio.clip import needed_frontend
+    from ..audio.song import load_song
 
     with demo_clip() as path:
         song = load_song(path, needed_frontend(net.frontend))
@@ -145,7 +145,7 @@ def _executor(scheduler: str | None) -> Iterator[tuple[Executor | None, int | No
     if scheduler is None:
         yield None, None
         return
-    from .survey.cluster import cluster
+    from ..survey.cluster import cluster
 
     with cluster(scheduler) as found:
         yield found
@@ -166,7 +166,7 @@ def _advance(bar: tqdm[Any] | None) -> Callable[[int, int], None]:
 
 def _write_atlas(out: Path, *, show: bool) -> list[str]:
     """Write the page of a survey that is complete, and say so."""
-    from .report.atlas import write_atlas
+    from ..report.atlas import write_atlas
 
     with progress_bar("atlas", show=show, remaining=True) as bar:
         # The tracks are those that the user named in this command, wherever they lie.

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from .cli_shared import DEFAULT_NETWORK, clean_exit, computing, say
+from .shared import DEFAULT_NETWORK, clean_exit, computing, say
 
 __all__ = ["why"]
 
@@ -53,9 +53,9 @@ def why(
     are beside noise, loudness and another class.
     """
     with clean_exit(ctx):
-        from .kernels.dispatch import config
-        from .report.folder import check_writable
-        from .studies import decision
+        from ..kernels.dispatch import config
+        from ..report.folder import check_writable
+        from ..studies import decision
 
         with config(backend=backend, num_threads=threads, isa=isa):
             check_writable(Path(out))

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from .planning import ALL, Progress
 
 if TYPE_CHECKING:
-    from .audio.clip import Clip
-    from .audio.windows import Windows
-    from .deconvnet.scores import ClassScore
-    from .deconvnet.trace import Trace
-    from .network.network import Network
+    from ..audio.clip import Clip
+    from ..audio.windows import Windows
+    from ..deconvnet.scores import ClassScore
+    from ..deconvnet.trace import Trace
+    from ..network.network import Network
     from .song_planning import SongPlan
 
 __all__ = ["FIRST", "SongPass", "traces"]
@@ -64,7 +64,7 @@ class SongPass:
     """
 
     def __init__(self, plan: SongPlan, progress: Progress | None) -> None:
-        from .analysis.timeline import Timeline
+        from ..analysis.timeline import Timeline
 
         self._plan = plan
         size, sr = plan.given.samples.size, plan.given.sr
@@ -117,7 +117,7 @@ class SongPass:
 
     def _check(self, trace: Trace) -> None:
         """See that rule and precision are what the back end knows, before the work is done."""
-        from .deconvnet.projection import deconvolve
+        from ..deconvnet.projection import deconvolve
 
         for layer in self._plan.chosen:
             deconvolve(trace, layer, features=[], **self._plan.how)
@@ -125,7 +125,7 @@ class SongPass:
     def _listen(
         self, number: int, clip: Clip, layer: str, line: Any, activation: FloatArray
     ) -> None:
-        from .analysis.timeline import strength
+        from ..analysis.timeline import strength
 
         plan = self._plan
         layout = clip.frontend.layout
@@ -158,14 +158,14 @@ class SongPass:
         return activation[:, kept] if plan.axis == "H" else activation[:, :, kept]
 
     def _score(self, share: float, clip: Clip, trace: Trace) -> None:
-        from .deconvnet.scores import class_scores
+        from ..deconvnet.scores import class_scores
 
         end = min(clip.start + clip.duration, self._plan.given.start + self._plan.given.duration)
         self._scored.append((clip.start, end, float(share), class_scores(trace)))
 
     def _score_windows(self) -> None:
         """The scores of a network of fixed frames, of which a part takes any length."""
-        from .audio.windows import windows
+        from ..audio.windows import windows
 
         taken = windows(self._plan.given)
         shares = taken.shares()
@@ -173,7 +173,7 @@ class SongPass:
             self._score(shares[number], clip, trace)
 
     def _score_all(self, head: Network, activation: FloatArray) -> None:
-        from .deconvnet.scores import class_scores
+        from ..deconvnet.scores import class_scores
 
         given = self._plan.given
         scores = class_scores(head.forward(activation))
@@ -231,8 +231,8 @@ class SongPass:
         self, candidates: Mapping[str, NDArray[np.intp]]
     ) -> dict[str, NDArray[np.float64]]:
         """Sums over some windows of the ranks that features have there."""
-        from .analysis.descriptors import Listener
-        from .deconvnet.projection import deconvolve
+        from ..analysis.descriptors import Listener
+        from ..deconvnet.projection import deconvolve
 
         plan = self._plan
         places = {layer: np.zeros(len(some)) for layer, some in candidates.items()}

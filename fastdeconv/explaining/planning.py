@@ -13,17 +13,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .audio._checks import MODES, as_choice
-from .errors import ParameterError, shown
-from .network.choosing import as_list, choose_layers, open_network
-from .network.fingerprint import hash_of, network_hash
-from .version import __version__
+from ..audio._checks import MODES, as_choice
+from ..errors import ParameterError, shown
+from ..network.choosing import as_list, choose_layers, open_network
+from ..network.fingerprint import hash_of, network_hash
+from ..version import __version__
 
 if TYPE_CHECKING:
-    from .audio.clip import Clip
-    from .audio.frontend import Frontend
-    from .deconvnet.trace import Trace
-    from .network.network import Network
+    from ..audio.clip import Clip
+    from ..audio.frontend import Frontend
+    from ..deconvnet.trace import Trace
+    from ..network.network import Network
 
 __all__ = [
     "ALL", "LAYERS_SETTING", "Features", "Plan", "Progress", "choose_features", "features_hash",
@@ -57,7 +57,7 @@ def plan(
     precision: str,
 ) -> Plan:
     """What `explain` is asked for, with the clip read and the features chosen."""
-    from .audio.clip import file_name, open_clip
+    from ..audio.clip import file_name, open_clip
 
     as_choice("mode", mode, MODES)
     network = open_network(net)
@@ -85,7 +85,7 @@ def _shapes(network: Network, clip: Clip) -> list[tuple[int, int, int]]:
     try:
         return network.shapes(clip.x.shape)
     except ParameterError as error:
-        from .audio.fitting import advice
+        from ..audio.fitting import advice
 
         change = advice(clip.frontend, clip.x.shape, network.input_shape)
         if change is None:
@@ -107,7 +107,7 @@ class Plan(NamedTuple):
     def project(
         self, trace: Trace, progress: Progress | None = None
     ) -> dict[str, FloatArray]:
-        from .deconvnet.projection import deconvolve
+        from ..deconvnet.projection import deconvolve
 
         done, total = 0, sum(map(len, self.features.values()))
         maps = {}

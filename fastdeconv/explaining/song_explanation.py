@@ -16,19 +16,19 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import ParameterError, enough_memory, shown
-from .kernels.dispatch import config
+from ..errors import ParameterError, enough_memory, shown
+from ..kernels.dispatch import config
+from ..report.folder import EXPLANATION, check_free, new_folder, result_place, write_manifest
+from ..report.sounds import check_format
 from .planning import Progress
-from .report.folder import EXPLANATION, check_free, new_folder, result_place, write_manifest
-from .report.sounds import check_format
 from .result import TABLE, audio_record, computation, layer_folders, manifest, result_name
 from .song_pass import SongPass, traces
 from .song_planning import SongPlan
 
 if TYPE_CHECKING:
-    from .audio.clip import Clip
-    from .deconvnet.trace import Trace
-    from .report.song_stream import LayerStream, SongStream
+    from ..audio.clip import Clip
+    from ..deconvnet.trace import Trace
+    from ..report.song_stream import LayerStream, SongStream
 
 __all__ = ["SongExplanation"]
 
@@ -92,7 +92,7 @@ class SongExplanation:
     @property
     def covered(self) -> str | None:
         """Which part of the song this is about, in words; None if it is about all of it."""
-        from .report.listening import covered
+        from ..report.listening import covered
 
         song = self._plan.given
         return covered(song.start, self.duration, is_cut=song.is_cut)
@@ -157,8 +157,8 @@ class SongExplanation:
         ParameterError
             If there is no such layer or feature, or the sound overflows float32.
         """
-        from .audio.auralise import auralise
-        from .audio.windows import Joiner
+        from ..audio.auralise import auralise
+        from ..audio.windows import Joiner
 
         self._require_layer(layer)
         count = self._plan.counts[layer]
@@ -226,9 +226,9 @@ class SongExplanation:
     def _save(
         self, folder: Path, name: str, audio_format: str, progress: Progress | None
     ) -> None:
-        from .report.listening import Layer, Song, write_page
-        from .report.tables import write_csv, write_rows
-        from .report.timeline import write_timeline
+        from ..report.listening import Layer, Song, write_page
+        from ..report.tables import write_csv, write_rows
+        from ..report.timeline import write_timeline
 
         with ExitStack() as stack:
             song, streams = self._measure(folder, audio_format, progress, stack)
@@ -252,7 +252,7 @@ class SongExplanation:
         stack: ExitStack | None = None,
     ) -> tuple[SongStream, dict[str, LayerStream]]:
         """Go over the windows once more, measure, and keep in the folder what is to be written."""
-        from .report.song_stream import LayerStream, SongStream
+        from ..report.song_stream import LayerStream, SongStream
 
         windows, threads = self._plan.windows, self._computation["threads"]
         song, shares = SongStream(windows, self.mode, audio_format, threads), windows.shares()
@@ -279,7 +279,7 @@ class SongExplanation:
         self, features: Mapping[str, list[int]]
     ) -> Iterator[tuple[int, Clip, Iterator[tuple[str, FloatArray]]]]:
         """For each window its clip, and the maps of one layer after another."""
-        from .deconvnet.projection import deconvolve
+        from ..deconvnet.projection import deconvolve
 
         def project(number: int, trace: Trace) -> Iterator[tuple[str, FloatArray]]:
             for layer, wanted in features.items():
@@ -291,7 +291,7 @@ class SongExplanation:
             yield number, clip, project(number, trace)
 
     def _manifest(self, name: str, audio_format: str, song: SongStream) -> dict[str, Any]:
-        from .report.song import original_gain
+        from ..report.song import original_gain
 
         plan, given = self._plan, self._plan.given
         assert self._rows is not None

@@ -1,0 +1,1 @@
+"""How an explanation is planned, computed a window at a time, saved and read back."""
