@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .errors import ParameterError, enough_memory, shown
+from .errors import ParameterError, enough_memory
 from .explaining.kept import Kept
+from .explaining.layer_features import LayerFeatures
 from .explaining.planning import Features, Plan, Progress, choose_features, plan
 from .explaining.result import (
     MAPS,
@@ -65,7 +66,7 @@ def explain(
     features: Features | None = ...,
     rule: Literal["deconvnet", "guided", "gradient"] = ...,
     start: Literal["map", "max", "one"] | ArrayLike = ...,
-    mode: Literal["mask", "phase"] = ...,
+    mode: Literal["mask", "phase", "wiener"] = ...,
     *,
     offset: float = ...,
     duration: None = ...,
@@ -84,7 +85,7 @@ def explain(
     features: Features | None = ...,
     rule: Literal["deconvnet", "guided", "gradient"] = ...,
     start: Literal["map", "max", "one"] | ArrayLike = ...,
-    mode: Literal["mask", "phase"] = ...,
+    mode: Literal["mask", "phase", "wiener"] = ...,
     *,
     offset: float = ...,
     duration: float | Literal["all"],
@@ -223,7 +224,7 @@ def compute(
     )
 
 
-class Explanation:
+class Explanation(LayerFeatures):
     """What the features of a network respond to in one clip. Made by `explain`.
 
     Attributes
@@ -600,17 +601,6 @@ class Explanation:
             return None
         return [row["feature"] for row in self.ranked(layer)[:STAGE_FEATURES]]
 
-    def ranked(self, layer: str) -> list[dict[str, Any]]:
-        """The rows of the `table` of one layer in the order to listen in.
-
-        Raises
-        ------
-        ParameterError
-            If `layer` was not explained.
-        """
-        self._require_layer(layer)
-        return sorted(map(dict, self._rows_of(layer)), key=lambda row: row["rank"])
-
     def _rows_of(self, layer: str) -> list[dict[str, Any]]:
         if layer not in self._rows:
             self._rows[layer] = self._measure(layer, self.sounds(layer))
@@ -746,25 +736,3 @@ class Explanation:
                 for page in pages
             ],
         )
-
-    def _require_layer(self, layer: str) -> None:
-        if not isinstance(layer, str) or layer not in self.maps:
-            raise ParameterError(
-                f"layer {shown(layer)} was not explained; there are "
-                f"{', '.join(self.maps) or 'none'}"
-            )
-
-    def _require_feature(self, layer: str, feature: int) -> None:
-        self._require_layer(layer)
-        if not isinstance(feature, (int, np.integer)) or feature not in self.features[layer]:
-            raise ParameterError(
-                f"feature {shown(feature)} of layer {shown(layer)} was not explained; "
-                f"there are {_ranges(self.features[layer])}"
-            )
-
-
-def _ranges(numbers: Sequence[int]) -> str:
-    """Numbers for a message: 0-15 when they are a range, else the first few."""
-    if len(numbers) > 2 and list(numbers) == list(range(numbers[0], numbers[-1] + 1)):
-        return f"{numbers[0]}-{numbers[-1]}"
-    return ", ".join(map(str, numbers[:16])) + (", ..." if len(numbers) > 16 else "") or "none"

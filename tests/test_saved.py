@@ -96,7 +96,7 @@ def test_what_is_not_there_is_named(folder):
     saved = fd.Explanation.load(folder)
     with pytest.raises(fd.ParameterError, match=r"pool9.*pool1, pool2"):
         saved.sound("pool9", 0)
-    with pytest.raises(fd.ParameterError, match=r"feature 6 .*0, 1, 2, 3, 4, 5"):
+    with pytest.raises(fd.ParameterError, match=r"feature 6 .* there are 0-5"):
         saved.sound("pool2", 6)
     with pytest.raises(fd.ParameterError, match="duration"):
         saved.timeline("pool2")
@@ -266,3 +266,12 @@ def test_a_layer_of_which_something_is_missing_is_not_taken_for_whole(command, t
     assert result.exit_code == 1
     assert name in result.stderr
     assert not (before / "pool2").exists()
+
+
+def test_a_result_of_any_mode_is_read_back(tmp_path):
+    net = fd.pretrained("choi5-genre")
+    clip = fd.Clip(np.sin(np.arange(8000) / 5), 11025, net.frontend)
+    explanation = fd.explain(clip, net, "pool5", [1, 2], mode="wiener")
+    saved = fd.Explanation.load(explanation.save(tmp_path))
+    assert saved.mode == "wiener"
+    assert saved.ranked("pool5") == explanation.ranked("pool5")

@@ -543,3 +543,8 @@ def test_an_interrupted_save_leaves_nothing(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         song.save(tmp_path / "out", progress=interrupt)
     assert not os.path.exists(tmp_path / "out")
+
+
+def test_shares_of_the_largest_value_are_for_clips():
+    with pytest.raises(fd.ParameterError, match="mode 'wiener' is for a clip"):
+        fd.explain((noise(0.6), SR), make_network(), mode="wiener", duration="all")

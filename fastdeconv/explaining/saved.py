@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..audio._checks import as_choice, as_int, as_number
+from ..audio._checks import MODES, as_choice, as_int, as_number
 from ..audio.frontend import plain_record
 from ..audio.reading import MAX_SAMPLES, read_file
 from ..errors import AudioError, ParameterError, printable, shown
@@ -22,6 +22,7 @@ from ..report.notebook import SavedFeatureView
 from ..report.saved_files import DAMAGED, layer_place, page_data, read_array, read_table, typed_row
 from ..report.sounds import FORMATS
 from ..report.timeline import NUMBERS_FILE
+from .layer_features import LayerFeatures
 from .result import MAPS, TABLE
 
 __all__ = ["SavedExplanation", "load"]
@@ -31,7 +32,7 @@ FloatArray = NDArray[np.float32]
 _MOST_PICTURE_BYTES = 1 << 26
 
 
-class SavedExplanation:
+class SavedExplanation(LayerFeatures):
     """A result that `Explanation.save` or `SongExplanation.save` wrote. Made by `load`.
 
     Nothing of it is computed anew: sounds are those of the files, so of 16 bits, or lossy.
@@ -63,7 +64,7 @@ class SavedExplanation:
         self.format = as_choice("audio format", audio["format"], FORMATS)
         self._gain = as_number("original_gain", audio["original_gain"], above=0)
         self.name = str(manifest["song"])
-        self.mode = as_choice("mode", manifest["parameters"]["mode"], ("mask", "phase"))
+        self.mode = as_choice("mode", manifest["parameters"]["mode"], MODES)
         self.outputs = _pairs(network["outputs"])
         self.probabilities = _pairs(network["probabilities"])
         self._places = {
@@ -86,17 +87,8 @@ class SavedExplanation:
         audio = self.manifest["audio"]
         return covered(float(audio["start"]), self.duration, is_cut=bool(audio["is_cut"]))
 
-    def ranked(self, layer: str) -> list[dict[str, Any]]:
-        """The rows of the `table` of one layer in the order to listen in.
-
-        Raises
-        ------
-        ParameterError
-            If `layer` was not explained.
-        """
-        self.place(layer)
-        rows = [dict(row) for row in self.table if row["layer"] == layer]
-        return sorted(rows, key=lambda row: row["rank"])
+    def _rows_of(self, layer: str) -> list[dict[str, Any]]:
+        return [row for row in self.table if row["layer"] == layer]
 
     def sound(self, layer: str, feature: int) -> FloatArray:
         """The sound of one feature, as `Explanation.sound` but for the rounding of the file.
@@ -187,22 +179,12 @@ class SavedExplanation:
         ParameterError
             If `layer` was not explained.
         """
-        if not isinstance(layer, str) or layer not in self._places:
-            raise ParameterError(
-                f"layer {shown(layer)} was not explained; there are "
-                f"{', '.join(map(printable, self._places)) or 'none'}"
-            )
+        self._require_layer(layer)
         return self._places[layer]
 
     def _row(self, layer: str, feature: int) -> dict[str, Any]:
-        self.place(layer)
-        for row in self.table:
-            if (row["layer"], row["feature"]) == (layer, feature):
-                return dict(row)
-        raise ParameterError(
-            f"feature {shown(feature)} of layer {shown(layer)} was not explained; there are "
-            f"{', '.join(map(str, self.features[layer])) or 'none'}"
-        )
+        self._require_feature(layer, feature)
+        return next(dict(row) for row in self._rows_of(layer) if row["feature"] == feature)
 
 
 def load(folder: str | os.PathLike[str]) -> SavedExplanation:

@@ -20,6 +20,7 @@ from ..errors import ParameterError, enough_memory, shown
 from ..kernels.dispatch import config
 from ..report.folder import EXPLANATION, check_free, new_folder, result_place, write_manifest
 from ..report.sounds import check_format
+from .layer_features import LayerFeatures
 from .planning import Progress
 from .result import TABLE, audio_record, computation, layer_folders, manifest, result_name
 from .song_pass import SongPass, traces
@@ -38,7 +39,7 @@ SCORES = "scores.csv"
 _MEMORY_ADVICE = "a window of this song: explain fewer layers or fewer features"
 
 
-class SongExplanation:
+class SongExplanation(LayerFeatures):
     """What the features of a network respond to in a whole song. Made by `explain`.
 
     Attributes
@@ -127,17 +128,8 @@ class SongExplanation:
         _ = self.table
         return dict(self._numbers)
 
-    def ranked(self, layer: str) -> list[dict[str, Any]]:
-        """The rows of the `table` of one layer in the order to listen in.
-
-        Raises
-        ------
-        ParameterError
-            If `layer` was not explained.
-        """
-        self._require_layer(layer)
-        rows = [row for row in self.table if row["layer"] == layer]
-        return sorted(rows, key=lambda row: row["rank"])
+    def _rows_of(self, layer: str) -> list[dict[str, Any]]:
+        return [row for row in self.table if row["layer"] == layer]
 
     def sound(self, layer: str, feature: int) -> FloatArray:
         """The sound of one feature over the whole song, also of one that `save` leaves out.
@@ -325,10 +317,3 @@ class SongExplanation:
             backend=found["backend"], num_threads=found["threads"], isa=found["instruction_set"]
         ):
             yield
-
-    def _require_layer(self, layer: str) -> None:
-        if not isinstance(layer, str) or layer not in self.features:
-            raise ParameterError(
-                f"layer {shown(layer)} was not explained; there are "
-                f"{', '.join(self.features) or 'none'}"
-            )

@@ -128,7 +128,11 @@ def plan_song(
     from ..audio.windows import windows
     from ..deconvnet.projection import checked_features
 
-    as_choice("mode", mode, MODES)
+    if as_choice("mode", mode, MODES) == "wiener":
+        raise ParameterError(
+            "mode 'wiener' is for a clip: it takes values as shares of the largest of a map, which "
+            "a window of a song does not know; a song takes 'mask' or 'phase'"
+        )
     if isinstance(duration, str) and duration != ALL:
         raise ParameterError(f"duration must be seconds or 'all', found {shown(duration)}")
     seconds = None if isinstance(duration, str) else as_number("duration", duration, above=0)

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..audio._checks import as_choice, as_int
+from ..audio._checks import MODES, as_choice, as_int
 from ..deconvnet.layerwise import RULES
 from ..errors import AudioError, ParameterError, printable
 from ..network.fingerprint import network_hash
@@ -39,7 +39,6 @@ _SCRIPTS = (
     "keys.js", "atlas.js",
 )
 _STARTS = {"map": "the whole map", "max": "the strongest unit", "one": "1 everywhere"}
-_MODES = ("mask", "phase")
 # Tracks whose reason is on the page; all of them are in the result.
 _NAMED = 20
 
@@ -146,7 +145,7 @@ def write_atlas(
 def _settings(rule: Any, start: Any, mode: Any, audio_format: Any) -> Settings:
     as_choice("rule", rule, RULES)
     as_choice("start", start, tuple(_STARTS))
-    as_choice("mode", mode, _MODES)
+    as_choice("mode", mode, MODES)
     return Settings(rule, start, mode, check_format(audio_format))
 
 
