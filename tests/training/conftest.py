@@ -9,4 +9,5 @@ from pathlib import Path
 if sys.version_info < (3, 11):
     collect_ignore_glob = ["test_*.py"]
 
-sys.path.insert(0, str(Path(__file__).parents[2]))
+# Last, so that the installed package is the one under test, also in processes that tests start.
+sys.path.append(str(Path(__file__).parents[2]))
