@@ -222,14 +222,26 @@ def _changed(clip: Clip, change: str, amount: float) -> NDArray[np.float32]:
         else:
             moved[:count] = samples[-count:]
         return moved
-    effects = librosa_module("librosa.effects")
     if change == "pitch":
-        found = effects.pitch_shift(samples, sr=clip.sr, n_steps=amount)
+        rate = 2.0 ** (-amount / 12)
+        resample = librosa_module("librosa.core.audio").resample
+        found = resample(_stretched(samples, rate), orig_sr=clip.sr / rate, target_sr=clip.sr)
     else:
-        found = effects.time_stretch(samples, rate=amount)
+        found = _stretched(samples, amount)
     fitted = np.zeros_like(samples)
     fitted[: found.size] = found[: samples.size]
     return fitted
+
+
+def _stretched(samples: NDArray[np.float32], rate: float) -> NDArray[np.float32]:
+    """`rate` times as fast at the same pitch, by a phase vocoder.
+
+    As ``librosa.effects.time_stretch``, which warns in librosa 1.0 of a parameter that it gives
+    the phase vocoder itself.
+    """
+    spectrum = librosa_module("librosa.core.spectrum")
+    stretched = spectrum.phase_vocoder(spectrum.stft(samples), rate=rate)
+    return spectrum.istft(stretched, dtype=samples.dtype, length=round(samples.size / rate))
 
 
 def _distance(before: Array, after: Array) -> float:
