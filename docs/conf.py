@@ -27,16 +27,14 @@ exclude_patterns = ["_made"]
 
 # Notebooks are stored with their outputs, and the tests execute them: not once more here.
 nb_execution_mode = "off"
-# Beside pictures of HTML, what a notebook shows without it is not shown again.
 myst_enable_extensions = ["colon_fence", "fieldlist"]
 myst_heading_anchors = 3
 
 default_role = "py:obj"
 autodoc_typehints = "none"  # the parameters of a docstring say types and shapes
 autosummary_generate = True
-numpydoc_show_class_members = True
-numpydoc_class_members_toctree = False
-numpydoc_show_inherited_class_members = True
+numpydoc_show_class_members = False  # autodoc documents them on the page of their class
+templates_path = ["_templates"]
 # A word in backquotes is a link if it is a public name, else a parameter or an inner name.
 nitpick_ignore_regex = [("py:obj", r"[\w.]+")]
 
@@ -56,7 +54,9 @@ html_theme_options = {
     "pygments_light_style": "tango",
     "pygments_dark_style": "github-dark",
 }
-html_sidebars = {"index": []}
+# Pages that have no others beside them.
+html_sidebars = {page: [] for page in ("index", "start", "gallery")}
+html_context = {"default_mode": "auto"}
 
 linkcheck_timeout = 20
 linkcheck_retries = 2

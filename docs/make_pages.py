@@ -118,10 +118,10 @@ def explain_the_demo(made: Path) -> None:
         for row in trained.ranked(layer)[:SHOWN]:
             verdict = verdicts[layer, row["feature"]]
             text = f"Believe it? <b>{verdict['verdict']}</b>: {escape(verdict['reason'])}"
-            heard = figure(file_of(trained, "demo", row), title_of(row), text)
-            lines += heard
+            stem, title = file_of(trained, "demo", row), title_of(row)
+            lines += figure(stem, title, text)
             if verdict["verdict"] == "yes" and layer in FRONT:
-                front += heard
+                front += figure(stem, title, "Believe it? <b>yes</b>")
         lines.append("")
     untrained = fd.explain(clip, fd.pretrained("choi5-genre", trained=False), layers="pool5")
     untrained.save(out, "untrained", audio_format="ogg")
