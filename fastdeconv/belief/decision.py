@@ -266,6 +266,7 @@ class Decision:
         "runner_up", its map of the likeliest other class (named in ``of``). A row has
 
         ``class``, ``method``, ``of``
+            What it is about.
         ``srg``, ``morf``, ``lerf`` and the same with ``_min``
             Areas under the class's probability while patches of the input are replaced by band
             means (``_min``: by silence), the map's largest first (``morf``) or last (``lerf``);
