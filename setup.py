@@ -1,9 +1,10 @@
-"""Builds the native extension; everything else about the package is in pyproject.toml.
+"""Builds the native extension; nearly everything else about the package is in pyproject.toml.
 
 The C kernels are one vector-generic source compiled once per instruction set; the
 set is chosen when the package is imported, so nothing here asks what the build
-machine's CPU can do. Without a C compiler the build goes on and the package runs
-on its Numba back end. Environment:
+machine's CPU can do. Where there is no C compiler that takes the source, the package is
+built without the extension and needs Numba, its second back end: that is why the
+dependencies are listed here and not in pyproject.toml. Environment:
 
 FASTDECONV_REQUIRE_NATIVE=1  fail when the extension cannot be built
 FASTDECONV_SANITIZE=1        AddressSanitizer and UndefinedBehaviorSanitizer (for tests)
@@ -12,6 +13,8 @@ FASTDECONV_SANITIZE=1        AddressSanitizer and UndefinedBehaviorSanitizer (fo
 import os
 import platform
 import sys
+import sysconfig
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from glob import glob
 from itertools import chain
@@ -19,6 +22,23 @@ from pathlib import Path
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
+
+# After setuptools, which brings them.
+from distutils.ccompiler import new_compiler  # isort: skip
+from distutils.sysconfig import customize_compiler  # isort: skip
+
+DEPENDENCIES = [
+    "numpy>=1.26",
+    "scipy>=1.11",
+    "soundfile>=0.13",
+    "soxr>=0.3.2",
+    "click>=8",
+    "tqdm>=4.60",
+    "jinja2>=3.1",
+    "markupsafe>=2.0",
+]
+# Where there is no native extension.
+WITHOUT_NATIVE = ["numba>=0.60", "llvmlite>=0.43"]
 
 ONCE = ["csrc/memory.c", "csrc/planar.c", "csrc/runtime.c", "csrc/schedule.c"]
 PER_ISA = [
@@ -34,7 +54,7 @@ X86 = {
 }
 ARM = {"neon": []}
 
-FLAGS = ["-O3", "-std=gnu11", "-fvisibility=hidden", "-fno-math-errno", "-Wall", "-Wextra"]
+FLAGS = ["-O3", "-g0", "-std=gnu11", "-fvisibility=hidden", "-fno-math-errno", "-Wall", "-Wextra"]
 # A fused multiply-add happens where the source says so and nowhere else: equal
 # patches must give equal bits whatever tile they fall into.
 FLAGS += ["-ffp-contract=off"]
@@ -49,6 +69,42 @@ def instruction_sets():
     if machine in ("aarch64", "arm64"):
         return ARM
     return {}
+
+
+def obstacle():
+    """Why the kernels cannot be compiled here, or None if they can.
+
+    It must be known before anything is built, since installers ask for the dependencies first.
+    """
+    sets = instruction_sets()
+    if not sets:
+        return f"there are no native kernels for {platform.machine()}"
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder, "attempt.c")
+        source.write_text(
+            "#include <Python.h>\ntypedef float lanes __attribute__((vector_size(16)));\n"
+        )
+        try:
+            compiler = new_compiler()
+            customize_compiler(compiler)
+            for flags in sets.values():
+                compiler.compile(
+                    [str(source)],
+                    output_dir=folder,
+                    include_dirs=[sysconfig.get_path("include")],
+                    extra_postargs=FLAGS + flags,
+                )
+        except Exception as error:
+            return str(error)
+    return None
+
+
+def without_native(reason):
+    print(
+        f"fastdeconv: the native extension is not built ({reason}); the package runs on its "
+        "second back end, which needs Numba",
+        file=sys.stderr,
+    )
 
 
 class BuildKernels(build_ext):
@@ -89,24 +145,31 @@ class BuildKernels(build_ext):
         except Exception as error:
             if os.environ.get("FASTDECONV_REQUIRE_NATIVE"):
                 raise
-            print(
-                f"fastdeconv: the native extension was not built ({error}); "
-                "the package will run on its Numba back end",
-                file=sys.stderr,
-            )
+            without_native(error)
             # Later steps would look for the file that is not there.
             self.extensions = []
             self.distribution.ext_modules = []
 
 
+extensions = [
+    Extension(
+        "fastdeconv.kernels.native",
+        ["fastdeconv/kernels/native.pyx", *ONCE],
+        include_dirs=["csrc"],
+        depends=[*HEADERS, *PER_ISA],
+    )
+]
+dependencies = [*DEPENDENCIES]
+reason = obstacle()
+if reason is not None:
+    if os.environ.get("FASTDECONV_REQUIRE_NATIVE"):
+        raise RuntimeError(reason)
+    without_native(reason)
+    extensions = []
+    dependencies += WITHOUT_NATIVE
+
 setup(
-    ext_modules=[
-        Extension(
-            "fastdeconv.kernels.native",
-            ["fastdeconv/kernels/native.pyx", *ONCE],
-            include_dirs=["csrc"],
-            depends=[*HEADERS, *PER_ISA],
-        )
-    ],
+    install_requires=dependencies,
+    ext_modules=extensions,
     cmdclass={"build_ext": BuildKernels},
 )

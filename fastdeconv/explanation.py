@@ -32,6 +32,7 @@ from .explaining.song_explanation import SongExplanation
 from .explaining.song_planning import SongPlan, plan_song
 from .kernels.dispatch import config
 from .network.choosing import as_list
+from .optional import optional_module
 from .report.folder import EXPLANATION, check_free, new_folder, result_place, write_manifest
 from .report.sounds import check_format, peak_gain
 
@@ -384,13 +385,9 @@ class Explanation(LayerFeatures):
             If the layer or a feature was not explained, `columns` is not one of the above,
             a sound overflows float32, or matplotlib is not installed.
         """
-        try:
-            from .report.figures import draw_spectrograms
-        except ImportError:
-            raise ParameterError(
-                "plot needs matplotlib: pip install 'fastdeconv[notebook]'"
-            ) from None
+        optional_module("matplotlib", "plot", "notebook")
         from .audio._checks import as_int
+        from .report.figures import draw_spectrograms
         from .report.notebook import Heard
 
         columns = as_int("columns", columns, minimum=1, maximum=_MOST_COLUMNS)

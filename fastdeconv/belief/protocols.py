@@ -40,6 +40,7 @@ CHANGES: dict[str, tuple[float, ...]] = {
     "gain": (-20.0, -10.0, 10.0), "shift": (0.01, 0.023, 0.1, 0.5),
     "pitch": (-2.0, -1.0, 1.0, 2.0), "tempo": (0.8, 0.9, 1.1, 1.25),
 }
+_PURPOSE = "a change of pitch or tempo"
 _FOUND = ("value", "clip", "row", "column", "top", "bottom", "left", "right")
 _SAME = 1e-4
 """Of the range of an input: what rounding may do to soft sounds."""
@@ -224,7 +225,7 @@ def _changed(clip: Clip, change: str, amount: float) -> NDArray[np.float32]:
         return moved
     if change == "pitch":
         rate = 2.0 ** (-amount / 12)
-        resample = librosa_module("librosa.core.audio").resample
+        resample = librosa_module("librosa.core.audio", _PURPOSE).resample
         found = resample(_stretched(samples, rate), orig_sr=clip.sr / rate, target_sr=clip.sr)
     else:
         found = _stretched(samples, amount)
@@ -239,7 +240,7 @@ def _stretched(samples: NDArray[np.float32], rate: float) -> NDArray[np.float32]
     As ``librosa.effects.time_stretch``, which warns in librosa 1.0 of a parameter that it gives
     the phase vocoder itself.
     """
-    spectrum = librosa_module("librosa.core.spectrum")
+    spectrum = librosa_module("librosa.core.spectrum", _PURPOSE)
     # Its compiled part casts memory that nobody has written yet, which may look like no number.
     with np.errstate(invalid="ignore"):
         stretched = spectrum.phase_vocoder(spectrum.stft(samples), rate=rate)

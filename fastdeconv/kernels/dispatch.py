@@ -36,6 +36,10 @@ __all__ = [
 
 BACKENDS = ("native", "numba", "cuda", "reference")
 
+# The reference back end is there to be read and tested against. It is much slower, so it runs only
+# where it is asked for.
+_ONLY_ON_REQUEST = "reference"
+
 
 class _Settings(NamedTuple):
     backend: str | None = None
@@ -92,12 +96,26 @@ def config(
 
 
 def get_backend(name: str | None = None) -> Backend:
-    """The back end a call with ``backend=name`` uses."""
+    """The back end a call with ``backend=name`` uses.
+
+    Raises
+    ------
+    BackendError
+        If it is not available here, or none is named and there is only the reference.
+    """
     if name is None:
         name = _settings.get().backend or os.environ.get("FASTDECONV_BACKEND") or None
     if name is not None:
         return _load(name)
-    return _load(next(known for known in BACKENDS if _missing(known) is None))
+    best = _best()
+    if best == _ONLY_ON_REQUEST:
+        raise BackendError(
+            "there is no fast back end here: the native extension was not built, and Numba, which "
+            "would stand in for it, is not installed: pip install 'fastdeconv[numba]' (or install "
+            "a C compiler and reinstall fastdeconv). backend='reference' runs without either, but "
+            "much slower"
+        )
+    return _load(best)
 
 
 def get_isa() -> str:
@@ -145,6 +163,10 @@ def available_isas() -> list[str]:
     return list(_isas())
 
 
+def _best() -> str:
+    return next(known for known in BACKENDS if _missing(known) is None)
+
+
 def show_config() -> None:
     """Print versions, back ends, instruction sets and threads (``fastdeconv info``)."""
     print(describe_config())
@@ -154,15 +176,22 @@ def describe_config() -> str:
     """The text of `show_config`."""
     backends = available_backends()
     isas = available_isas()
+    try:
+        backend: Any = get_backend()
+        chosen = backend.name
+    except BackendError:
+        if backends != [_ONLY_ON_REQUEST]:
+            raise
+        backend, chosen = None, "none"
     rows = [
         ("fastdeconv", __version__),
         ("python", f"{platform.python_version()} ({platform.machine()}, {platform.system()})"),
     ]
     rows += [(name, _version(name)) for name in ("numpy", "numba", "librosa", "soundfile")]
     rows += [
-        ("back end", f"{get_backend().name} (available: {', '.join(backends)})"),
+        ("back end", f"{chosen} (available: {', '.join(backends)})"),
         ("instruction set", f"{get_isa()} (available: {', '.join(isas)})" if isas else "none"),
-        ("bf16", "yes" if has_bf16(get_backend()) else "no"),
+        ("bf16", "yes" if has_bf16(backend) else "no"),
         ("threads", str(get_num_threads())),
     ]
     lines = [f"{key + ':':<17}{value}" for key, value in rows]
@@ -174,6 +203,8 @@ def describe_config() -> str:
             "macOS: xcode-select --install) and reinstall:",
             "    pip install --force-reinstall --no-cache-dir --no-deps fastdeconv",
         ]
+    if chosen == "none":
+        lines += ["", "Without it fastdeconv needs Numba:", "    pip install 'fastdeconv[numba]'"]
     return "\n".join(lines)
 
 

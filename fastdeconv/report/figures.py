@@ -110,8 +110,8 @@ def draw_spectrograms(
 
     One axes each, `columns` in a row, and one colour bar. With none the figure says so.
     """
-    amplitude_to_db = librosa_module("librosa.core.spectrum").amplitude_to_db
-    specshow = librosa_module("librosa.display").specshow
+    amplitude_to_db = librosa_module("librosa.core.spectrum", "plot").amplitude_to_db
+    specshow = librosa_module("librosa.display", "plot").specshow
     columns = max(1, min(columns, len(magnitudes)))
     rows = max(1, -(-len(magnitudes) // columns))
     figure = Plot(figsize=(2.6 * columns + 1.4, 2.2 * rows + 0.4), layout="constrained")

@@ -7,7 +7,8 @@ from concurrent.futures import Executor, Future
 from contextlib import contextmanager
 from typing import Any
 
-from ..errors import BackendError, ParameterError, shown
+from ..errors import BackendError, shown
+from ..optional import optional_module
 
 __all__ = ["cluster"]
 
@@ -49,10 +50,7 @@ def cluster(scheduler: str) -> Iterator[tuple[Executor, int]]:
     ParameterError
         Without the extra ``fastdeconv[dask]``.
     """
-    try:
-        import distributed
-    except ImportError:
-        raise ParameterError("--scheduler needs Dask: pip install 'fastdeconv[dask]'") from None
+    distributed = optional_module("distributed", "--scheduler", "dask")
     try:
         connect: Any = distributed.Client  # has no types
         client = connect(scheduler, set_as_default=False)

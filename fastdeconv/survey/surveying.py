@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Executor
@@ -16,6 +15,7 @@ from ..errors import ParameterError, printable, shown
 from ..kernels.dispatch import usable_cpus
 from ..network.choosing import choose_layers, open_network
 from ..network.network import Network
+from ..optional import optional_module
 from .collection import path_of, read_collection
 from .engine import Progress
 
@@ -312,8 +312,7 @@ class Survey:
 
 
 def _require_pyarrow() -> None:
-    if importlib.util.find_spec("pyarrow") is None:
-        raise ParameterError("a survey needs pyarrow: pip install 'fastdeconv[survey]'")
+    optional_module("pyarrow", "a survey", "survey")
 
 
 def _folder(out: Any) -> Path:

@@ -194,6 +194,20 @@ def test_thread_counts_of_the_environment_are_checked(
 # What is shown
 
 
+def test_the_reference_does_not_stand_in_for_a_fast_back_end(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(dispatch, "_native_module", lambda: None)
+    monkeypatch.setattr(dispatch, "_numba_installed", lambda: False)
+    with pytest.raises(fastdeconv.BackendError, match=r"pip install 'fastdeconv\[numba\]'"):
+        dispatch.get_backend()
+    assert dispatch.get_backend("reference").name == "reference"
+    fastdeconv.show_config()
+    out = capsys.readouterr().out
+    assert "none (available: reference)" in out
+    assert "pip install 'fastdeconv[numba]'" in out
+
+
 def test_show_config_names_the_version_and_what_is_in_use(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

@@ -23,6 +23,7 @@ from .octaves import least_hop, octave_cqt
 __all__ = ["Cqt"]
 
 _LOCK = threading.Lock()
+_PURPOSE = "a front end of kind 'cqt'"
 _METHODS = ("librosa", "nnaudio")
 _MOST_BINS = 1 << 14
 _C1_HZ = 32.70319566257483  # librosa's lowest note of a CQT
@@ -94,7 +95,7 @@ class Cqt(Kind):
     def sounds(
         self, frontend: Fields, samples: FloatArray, planes: FloatArray, mode: str
     ) -> FloatArray:
-        librosa = librosa_module("librosa.core.constantq")
+        librosa = librosa_module("librosa.core.constantq", _PURPOSE)
         transform = _cqt(frontend, samples)
         if mode == "phase":
             size = np.abs(transform)
@@ -129,7 +130,7 @@ def _padding_quietly() -> Iterator[None]:
 
 def _cqt(frontend: Fields, samples: FloatArray) -> ComplexArray:
     """(bins, T)"""
-    librosa = librosa_module("librosa.core.constantq")
+    librosa = librosa_module("librosa.core.constantq", _PURPOSE)
     with _padding_quietly():
         try:
             found: ComplexArray = librosa.cqt(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import warnings
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 from ...arrays import as_array
 from ...errors import ParameterError
 from .._checks import as_bool, as_choice, as_int, as_number
-from ..librosa_quietly import librosa_module
+from ..mel import mel_filters
 from ..scaling import magnitude
 from .bands import from_bands, on_bins_of, spread_bands
 from .base import ComplexArray, Fields, FloatArray, Kind
@@ -124,14 +123,7 @@ def _mel(
 ) -> FloatArray:
     if n_mels * (1 + n_fft // 2) > _MOST_VALUES:
         raise ParameterError(f"{n_mels} mel bands of {1 + n_fft // 2} bins are too many")
-    module = librosa_module("librosa.filters")
-    with warnings.catch_warnings():
-        # Bands that are narrower than a bin stay empty, as librosa's do.
-        warnings.filterwarnings("ignore", "Empty filters")
-        filters: FloatArray = module.mel(
-            sr=sr, n_fft=n_fft, n_mels=n_mels, fmin=fmin, fmax=fmax, htk=htk, norm=norm
-        )
-    filters = np.ascontiguousarray(filters, np.float32)
+    filters = mel_filters(sr, n_fft, n_mels, fmin, fmax, htk, norm)
     filters.flags.writeable = False
     return filters
 

@@ -15,7 +15,8 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import ArchiveError, FastdeconvError, ParameterError, shown
+from ...errors import ArchiveError, FastdeconvError, shown
+from ...optional import optional_module
 from ..zipped import MAX_MEMBER_BYTES, MAX_MEMBERS
 from .keras_attributes import text_of
 
@@ -43,13 +44,7 @@ def require_h5py() -> None:
     ------
     ParameterError
     """
-    try:
-        import h5py  # noqa: F401
-    except ImportError as exc:
-        raise ParameterError(
-            "weights of Keras models are HDF5 files, which need h5py: "
-            "pip install 'fastdeconv[keras]'"
-        ) from exc
+    optional_module("h5py", "a file of Keras weights, which is HDF5,", "keras")
 
 
 @contextmanager

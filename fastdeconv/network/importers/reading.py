@@ -7,7 +7,6 @@ float type, printable names, and nodes in an order in which they can be computed
 
 from __future__ import annotations
 
-import importlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from typing import Any
 
 from ...errors import ArchiveError, ParameterError, shown
 from ...files import read_regular
+from ...optional import optional_module
 from .ordering import sort, take_apart
 from .subgraphs import all_graphs
 from .tensors import MAX_BYTES, check_tensors, to_float32
@@ -35,13 +35,7 @@ def onnx_module(name: str = "onnx") -> Any:
     ParameterError
         If it is not installed; says how to.
     """
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise ParameterError(
-            f"ONNX models are read with the package onnx, which cannot be imported here "
-            f"({error}); pip install 'fastdeconv[onnx]'"
-        ) from None
+    return optional_module(name, "an ONNX model", "onnx")
 
 
 @contextmanager

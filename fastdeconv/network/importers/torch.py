@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import importlib
 import io
 import logging
 import warnings
@@ -15,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import ParameterError, shown
+from ...optional import optional_module
 from ..network import Network
 from .assembling import import_model
 from .ends import NotReachedError, Wishes
@@ -151,12 +151,7 @@ def _imported(torch: Any, module: Any, example: Any, title: str, wishes: Wishes)
 
 
 def _torch() -> Any:
-    try:
-        return importlib.import_module("torch")
-    except ImportError as error:
-        raise ParameterError(
-            f"PyTorch cannot be imported here ({error}); pip install 'fastdeconv[torch]'"
-        ) from None
+    return optional_module("torch", "a module of PyTorch", "torch")
 
 
 def _unwrapped(torch: Any, module: Any) -> Any:

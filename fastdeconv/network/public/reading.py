@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import ArchiveError, ParameterError
+from ...errors import ArchiveError
+from ...optional import optional_module
 from ..network import Network
 from .finding import Found
 from .recipes import Recipe
@@ -43,12 +44,7 @@ def _tensorflow(recipe: Recipe, files: list[Found]) -> Network:
 
 
 def _torch(recipe: Recipe, files: list[Found]) -> Network:
-    try:
-        import torch
-    except ImportError:
-        raise ParameterError(
-            f"{recipe.name} is a checkpoint of PyTorch, which is not installed: pip install torch"
-        ) from None
+    torch = optional_module("torch", f"{recipe.name}, a checkpoint of PyTorch,", "torch")
     try:
         state = torch.load(io.BytesIO(files[0].content), map_location="cpu", weights_only=True)
         found = {key: tensor.numpy() for key, tensor in state.items()}
