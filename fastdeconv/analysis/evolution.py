@@ -24,6 +24,7 @@ from ..kernels.dispatch import config
 from ..network.choosing import as_list, up_to
 from ..network.layers import shape_text
 from ..network.network import Network
+from .strongest import strongest_units
 
 __all__ = ["Evolution", "feature_evolution"]
 
@@ -189,12 +190,10 @@ def _strongest(
     )
     for number, x in enumerate(inputs):
         maps = net.forward(x)[layer]
-        flat = maps.reshape(len(maps), -1)
-        places = flat.argmax(axis=1)
-        values = flat[np.arange(len(flat)), places]
+        values, rows, columns = strongest_units(maps)
         better = values > best.value
         best.value[better], best.clip[better] = values[better], number
-        best.position[better] = np.stack(np.divmod(places, maps.shape[2]), axis=1)[better]
+        best.position[better] = np.stack([rows, columns], axis=1)[better]
         tell(number + 1)
     return best
 

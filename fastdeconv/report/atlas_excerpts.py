@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..analysis.descriptors import DESCRIPTORS, Listener
+from ..analysis.strongest import strongest_units
 from ..audio.auralise import auralise, heard_magnitude
 from ..audio.clip import Clip
 from ..audio.song import Song, load_song
@@ -32,6 +33,7 @@ from ..errors import FastdeconvError, ParameterError, printable
 from ..files import read_regular
 from ..kernels.dispatch import get_num_threads
 from ..kernels.schedule import run_bands
+from ..survey.measuring import sounding, window_again
 from ..untrusted_json import parse_json
 from ..version import __version__
 from .atlas_tables import Exemplar, Key, SurveyRecord
@@ -303,7 +305,7 @@ class Studio:
     def _window(self, song: Song, track: str, start: float, end: float) -> _Window | None:
         """One pass forward, for all features that are wanted of this window."""
         try:
-            clip = _window(song, start, end)
+            clip = window_again(song, start, end)
             if clip is None:
                 self._say(track, "is shorter than it was for the survey")
                 return None
@@ -448,17 +450,10 @@ class _Window(NamedTuple):
 
         What stands for silence behind the track does not count, as in a survey.
         """
-        plane = self.trace[layer][k]
         share = self.sounding / self.clip.samples.size
-        layout = self.clip.frontend.layout
-        heights, widths = plane.shape
-        if share < 1 and (layout[1] == "T" or layout[2] == "F"):
-            heights = max(1, math.ceil(heights * share))
-        elif share < 1:
-            widths = max(1, math.ceil(widths * share))
-        plane = plane[:heights, :widths]
-        row, column = divmod(int(plane.argmax()), widths)
-        return float(plane[row, column]), row, column
+        planes = sounding(self.trace[layer][k : k + 1], self.clip.frontend.layout, share)
+        value, row, column = (part.item() for part in strongest_units(planes))
+        return value, row, column
 
     def cut(self, net: Network, layer: str, k: int) -> _Cut:
         """What the strongest unit of a feature sees, and a little around it."""
@@ -511,18 +506,6 @@ def _widened(begin: float, end: float, least: float, size: int) -> tuple[int, in
     if end > size:
         begin, end = begin - (end - size), float(size)
     return max(0, math.floor(begin)), min(size, math.ceil(end))
-
-
-def _window(song: Song, start: float, end: float) -> Clip | None:
-    """The window of a survey again; None if the song does not reach it."""
-    first, last = round(start * song.sr), round(end * song.sr)
-    if last > song.samples.size + 1:
-        return None
-    if song.frontend.frames is not None:
-        return song.window(first)
-    clip = Clip(song.samples[first:last], song.sr, song.frontend)
-    clip.start = first / song.sr
-    return clip
 
 
 def place_of(root: str, track: str, *, outside: bool) -> str:
