@@ -184,11 +184,10 @@ def _content(
     return {
         "network": printable(survey.name or "a network"),
         "collection": _collection(survey),
-        "facts": _facts(tables, settings),
+        "facts": _facts(tables, settings, songs),
         "shown": shown,
         "missing": [(printable(track), why) for track, why in sorted(missing.items())[:_NAMED]],
         "missing_count": len(missing),
-        "songs_left_out": songs.left_out,
         "has_tags": bool(tables.attributes),
         "has_control": tables.has_control,
         "silent": silent,
@@ -212,7 +211,7 @@ def _collection(survey: SurveyRecord) -> str:
     return printable(path.name or "a collection")
 
 
-def _facts(tables: Tables, settings: Settings) -> list[tuple[str, str]]:
+def _facts(tables: Tables, settings: Settings, songs: Songs) -> list[tuple[str, str]]:
     survey = tables.survey
     used = [track for track in tables.tracks if not track.is_error]
     windows = sum(track.windows for track in used)
@@ -227,6 +226,12 @@ def _facts(tables: Tables, settings: Settings) -> list[tuple[str, str]]:
     if errors:
         tracks = f"{errors:,} track{'' if errors == 1 else 's'}"
         facts.append(("not used", f"{tracks} that could not be read: errors.csv"))
+    if songs.left_out:
+        facts.append((
+            "not searched",
+            f"{songs.left_out:,} tracks: the search knows the first {len(songs.listed):,}, those "
+            "with excerpts before others",
+        ))
     if survey.left_out:
         facts.append(("tags left out", "; ".join(map(printable, survey.left_out))))
     facts += [

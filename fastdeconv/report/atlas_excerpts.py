@@ -40,7 +40,6 @@ from .atlas_tables import Exemplar, Key, SurveyRecord
 from .axis import FrequencyAxis
 from .folder import replace_file
 from .names import safe_name, unique_names
-from .ogg import with_serial
 from .picture import levels, write_png
 from .sounds import encode, peak_gain
 
@@ -67,8 +66,6 @@ _FADE_SECONDS = 0.01
 _SAME = 1e-3
 """Largest difference of a score from that of the survey, relative to it. Back ends round
 differently, by 1e-5 or so; another sound gives another score."""
-_SERIAL = 1
-"""Of the streams of all Ogg files: the same excerpt gives the same bytes."""
 _MOST_MAP_VALUES = 1 << 24
 """Of the maps of a window at a time."""
 _MOST_RECORD_BYTES = 1 << 14
@@ -385,9 +382,9 @@ class Studio:
             file = self._files(*draft.place)[which]
             if which % 2 == 0:
                 sound, gain = draft.sounds[which // 2], draft.gains[which // 2]
-                data = encode(sound, self._frontend.sr, gain, self.settings.audio_format)
-                is_ogg = self.settings.audio_format == "ogg"
-                file.write_bytes(with_serial(data, _SERIAL) if is_ogg else data)
+                file.write_bytes(
+                    encode(sound, self._frontend.sr, gain, self.settings.audio_format)
+                )
             else:
                 picture = draft.pictures[which // 2]
                 shown = levels(self._axis.loudest(picture), float(picture.max(initial=0.0)))
