@@ -18,13 +18,13 @@ from ..audio.clip import Clip
 from ..audio.frontend import Frontend
 from ..deconvnet.fields import boxes_seen
 from ..deconvnet.projection import checked_features, deconvolve
+from ..deconvnet.strongest import strongest_units
 from ..deconvnet.trace import as_input
 from ..errors import ParameterError, enough_memory, shown
 from ..kernels.dispatch import config
 from ..network.choosing import as_list, up_to
 from ..network.layers import shape_text
 from ..network.network import Network
-from .strongest import strongest_units
 
 __all__ = ["Evolution", "feature_evolution"]
 

@@ -17,13 +17,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..analysis.strongest import ABSENT, Units, best_first, firing_scores, strongest_units
 from ..audio._checks import as_int, as_number
 from ..audio.clip import Clip, as_clip
 from ..audio.librosa_quietly import librosa_module
 from ..deconvnet.fields import boxes_seen
 from ..deconvnet.projection import deconvolve
 from ..deconvnet.scores import score_probabilities, scores_of
+from ..deconvnet.strongest import ABSENT, Units, best_first, firing_scores, strongest_units
 from ..errors import ParameterError, shown
 from ..network.choosing import as_list, choose_layers, open_network
 from ..network.network import Network

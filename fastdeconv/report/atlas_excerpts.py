@@ -23,12 +23,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..analysis.descriptors import DESCRIPTORS, Listener
-from ..analysis.strongest import strongest_units
 from ..audio.auralise import auralise, heard_magnitude
 from ..audio.clip import Clip
 from ..audio.song import Song, load_song
 from ..deconvnet.projection import deconvolve
 from ..deconvnet.region import Region, seen_by
+from ..deconvnet.strongest import strongest_units
 from ..errors import FastdeconvError, ParameterError, printable
 from ..files import read_regular
 from ..kernels.dispatch import get_num_threads
@@ -449,8 +449,8 @@ class _Window(NamedTuple):
         """
         share = self.sounding / self.clip.samples.size
         planes = sounding(self.trace[layer][k : k + 1], self.clip.frontend.layout, share)
-        value, row, column = (part.item() for part in strongest_units(planes))
-        return value, row, column
+        value, row, column = strongest_units(planes)
+        return float(value[0]), int(row[0]), int(column[0])
 
     def cut(self, net: Network, layer: str, k: int) -> _Cut:
         """What the strongest unit of a feature sees, and a little around it."""

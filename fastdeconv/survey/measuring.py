@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..analysis.strongest import strongest_units
 from ..audio.clip import LEAST_SAMPLES, Clip, native_samples
 from ..audio.frontend import Frontend
 from ..audio.song import Song, load_song
 from ..deconvnet.scores import class_scores
+from ..deconvnet.strongest import strongest_units
 from ..errors import AudioError
 from ..network.network import Network
 from .collection import Track, path_of

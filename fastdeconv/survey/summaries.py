@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from ..analysis.strongest import ABSENT, best_first, firing_scores
+from ..deconvnet.strongest import ABSENT, best_first, firing_scores
 from ..errors import ParameterError
 from .measuring import seconds_at
 from .rows import TrackRows, Windows, matrix, tracks_of, windows_of

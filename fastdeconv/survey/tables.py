@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from ..analysis.strongest import ABSENT
+from ..deconvnet.strongest import ABSENT
 from ..errors import ParameterError, printable
 from .rows import matrix
 from .schema import EXEMPLARS, FEATURES, KEPT, TOGETHER, TRACKS, rows_schema, summary_schema
