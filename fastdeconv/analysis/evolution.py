@@ -18,6 +18,7 @@ from ..audio.clip import Clip
 from ..audio.frontend import Frontend
 from ..deconvnet.fields import boxes_seen
 from ..deconvnet.projection import checked_features, deconvolve
+from ..deconvnet.strongest import strongest_units
 from ..deconvnet.trace import as_input
 from ..errors import ParameterError, enough_memory, shown
 from ..kernels.dispatch import config
@@ -189,12 +190,10 @@ def _strongest(
     )
     for number, x in enumerate(inputs):
         maps = net.forward(x)[layer]
-        flat = maps.reshape(len(maps), -1)
-        places = flat.argmax(axis=1)
-        values = flat[np.arange(len(flat)), places]
+        values, rows, columns = strongest_units(maps)
         better = values > best.value
         best.value[better], best.clip[better] = values[better], number
-        best.position[better] = np.stack(np.divmod(places, maps.shape[2]), axis=1)[better]
+        best.position[better] = np.stack([rows, columns], axis=1)[better]
         tell(number + 1)
     return best
 

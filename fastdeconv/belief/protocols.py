@@ -23,6 +23,7 @@ from ..audio.librosa_quietly import librosa_module
 from ..deconvnet.fields import boxes_seen
 from ..deconvnet.projection import deconvolve
 from ..deconvnet.scores import score_probabilities, scores_of
+from ..deconvnet.strongest import ABSENT, Units, best_first, firing_scores, strongest_units
 from ..errors import ParameterError, shown
 from ..network.choosing import as_list, choose_layers, open_network
 from ..network.network import Network
@@ -111,30 +112,26 @@ def top_clips(
     network, given = open_network(net), _clips(clips)
     count = as_int("k", k, minimum=1, maximum=1_000_000)
     names = choose_layers(network, layers)
-    best: dict[str, list[list[tuple[float, int, int, int]]]] = {}
-    for number, clip in enumerate(given):
+    units: dict[str, list[Units]] = {layer: [] for layer in names}
+    for clip in given:
         trace = network.forward(clip.x)
-        for layer in names:
-            maps = trace[layer]
-            flat = maps.reshape(len(maps), -1)
-            places = flat.argmax(axis=1)
-            lists = best.setdefault(layer, [[] for _ in maps])
-            for own, values, place in zip(lists, flat, places.tolist()):
-                value = float(values[place])
-                if value > 0:
-                    own.append((-value, number, *divmod(place, maps.shape[2])))
-                    own.sort()
-                    del own[count:]
+        for layer, own in units.items():
+            own.append(strongest_units(trace[layer]))
     table = []
-    for layer, lists in best.items():
-        units = np.array([unit[2:] for own in lists for unit in own]).reshape(-1, 2)
-        boxes = iter(
-            boxes_seen(network, network.layer_index(layer), given[0].x.shape, units).tolist()
-        )
-        for feature, own in enumerate(lists):
-            for rank, (value, *rest) in enumerate(own, start=1):
-                found = zip(_FOUND, (-value, *rest, *next(boxes)))
-                table.append({"layer": layer, "feature": feature, "rank": rank, **dict(found)})
+    for layer, own in units.items():
+        # Of all clips together, each (features, clips).
+        value, row, column = (np.stack(part, axis=1) for part in zip(*own))
+        scores = firing_scores(value)
+        for feature, order in enumerate(best_first(scores, count)):
+            places = [clip for clip in order.tolist() if scores[feature, clip] > ABSENT]
+            position = np.stack([row[feature, places], column[feature, places]], axis=1)
+            index = network.layer_index(layer)
+            boxes = boxes_seen(network, index, given[0].x.shape, position)
+            for rank, (clip, at, box) in enumerate(zip(places, position, boxes), start=1):
+                numbers = float(value[feature, clip]), clip, *at.tolist(), *box.tolist()
+                table.append({
+                    "layer": layer, "feature": feature, "rank": rank, **dict(zip(_FOUND, numbers)),
+                })
     return TopClips(table, given, network)
 
 

@@ -64,6 +64,9 @@ def _parse_part(ctx: click.Context, param: click.Parameter, value: str | None) -
 @click.option("--control", is_flag=True,
               help="The same with an untrained network, in OUT/control: what that does, too, says "
                    "nothing about learning.")
+@click.option("--trust", is_flag=True,
+              help="Say of every excerpt of the page how far to believe it. Takes seconds for each "
+                   "layer of a window; goes on where it was.")
 @click.option("--no-atlas", is_flag=True,
               help="Make the tables alone, without the page and its excerpts.")
 @click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
@@ -83,6 +86,7 @@ def survey(
     seconds: float,
     retry: bool,
     control: bool,
+    trust: bool,
     no_atlas: bool,
     quiet: bool,
 ) -> None:
@@ -99,6 +103,8 @@ def survey(
     """
     if scheduler is not None and workers is not None:
         raise click.UsageError("--workers is for processes of this machine, not for --scheduler.")
+    if trust and no_atlas:
+        raise click.UsageError("--trust is about the excerpts of the page, which --no-atlas omits.")
     with clean_exit(ctx):
         from ..network.choosing import open_network
         from ..survey.surveying import survey as run
@@ -120,8 +126,11 @@ def survey(
             if control:
                 other = surveyed(_untrained(net), place / "control", "control")
                 lines += _closing_lines(other, place / "control")[:1]
-        if found.is_complete and not no_atlas:
-            lines += _write_atlas(place, show=not quiet)
+            if found.is_complete and not no_atlas:
+                lines += _write_atlas(
+                    place, trust=trust, executor=executor, workers=count or workers,
+                    show=not quiet,
+                )
         if not quiet:
             say("\n".join(lines))
         if found.counts.get("errors"):
@@ -156,22 +165,37 @@ def _advance(bar: tqdm[Any] | None) -> Callable[[int, int], None]:
 
     def advance(done: int, total: int) -> None:
         if bar is not None:
-            bar.total = total
             if bar.n == 0 and bar.initial == 0:
+                bar.reset(total)  # the time until now was another bar's
                 bar.initial = bar.n = done  # what was there is no measure of speed
+            bar.total = total
             bar.update(done - bar.n)
 
     return advance
 
 
-def _write_atlas(out: Path, *, show: bool) -> list[str]:
+def _write_atlas(
+    out: Path, *, trust: bool, executor: Executor | None, workers: int | None, show: bool
+) -> list[str]:
     """Write the page of a survey that is complete, and say so."""
     from ..report.atlas import write_atlas
 
-    with progress_bar("atlas", show=show, remaining=True) as bar:
+    with progress_bar("atlas", show=show, remaining=True) as bar, progress_bar(
+        "trust", show=show and trust, remaining=True
+    ) as trust_bar:
         # The tracks are those that the user named in this command, wherever they lie.
-        found = write_atlas(out, outside=True, progress=_advance(bar))
-    lines = [f"To see and hear: {found.page} ({found.excerpts:,} excerpts)"]
+        found = write_atlas(
+            out, outside=True, progress=_advance(bar), trust=trust, executor=executor,
+            workers=workers, trust_progress=_advance(trust_bar),
+        )
+    judged = f", {found.judged:,} with a verdict" if found.judged else ""
+    lines = [f"To see and hear: {found.page} ({found.excerpts:,} excerpts{judged})"]
+    if found.unjudged:
+        track, reason = next(iter(found.unjudged.items()))
+        lines.append(
+            f"Excerpts of {_tracks(len(found.unjudged))} could not be judged; the first: "
+            f"{printable(track)}: {reason}"
+        )
     if found.missing:
         track, reason = next(iter(found.missing.items()))
         lines.append(

@@ -9,9 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..audio.frontend import Frontend
-from ..network.layers import Permute, SlidingLayer
 from ..network.network import Network
-from .region import Region, reached_by
+from .region import seen_by
 
 __all__ = ["Place", "boxes_seen", "place_of"]
 
@@ -78,29 +77,11 @@ def boxes_seen(net: Network, layer: int, shape: Sequence[int], position: Array) 
     array of int, shape (K, 4)
         Rows from and up to, columns from and up to; zeros for no unit.
     """
-    shapes: dict[int, Sequence[int]] = {-1: shape, **dict(enumerate(net.shapes(shape)))}
+    sizes = [(rows, columns) for _, rows, columns in (shape, *net.shapes(shape))]
     boxes = np.zeros((len(position), 4), int)
     for box, (row, column) in zip(boxes, position.tolist()):
         if row < 0:
             continue  # of a feature that fires nowhere
-        seen = {layer: Region((row, row + 1), (column, column + 1))}
-        for i in range(layer, -1, -1):
-            if i not in seen:
-                continue
-            for source in net.sources[i]:
-                below = _seen_below(net, i, seen[i], shapes[source], shapes[i])
-                seen[source] = seen[source].around(below) if source in seen else below
-        box[:] = (*seen[-1].rows, *seen[-1].cols)
+        seen = seen_by(net, layer, (row, column), sizes)
+        box[:] = (*seen.rows, *seen.cols)
     return boxes
-
-
-def _seen_below(
-    net: Network, index: int, region: Region, before: Sequence[int], after: Sequence[int]
-) -> Region:
-    """The places of one of a layer's inputs that a region of its output sees."""
-    layer, inside = net.layers[index], (before[1], before[2])
-    if isinstance(layer, SlidingLayer):
-        return reached_by(layer.window(inside, net.arrays), region, inside)
-    if tuple(before[1:]) != tuple(after[1:]) or isinstance(layer, Permute):
-        return Region.of(inside)  # a layer that may look everywhere
-    return region

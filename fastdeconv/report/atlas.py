@@ -9,22 +9,25 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..audio._checks import MODES, as_choice, as_int
+from ..belief.trust import VERDICTS
 from ..deconvnet.layerwise import RULES
 from ..errors import AudioError, ParameterError, printable
 from ..network.fingerprint import network_hash
 from ..network.network import Network
-from ..survey.surveying import Survey
+from ..survey.surveying import Survey, as_workers
 from ..version import __version__
 from .atlas_content import page_data
 from .atlas_excerpts import Excerpt, Settings, Studio
 from .atlas_songs import Songs, songs_of
 from .atlas_tables import Key, SurveyRecord, Tables, read_survey
+from .atlas_trust import Verdicts, counts_of, read_verdicts
 from .axis import FrequencyAxis
 from .folder import as_folder, replace_file
 from .listening import front_end_text
@@ -51,6 +54,10 @@ class Atlas(NamedTuple):
     missing: dict[str, str]
     """Tracks of which excerpts should have come and could not, and why: spares took their
     places."""
+    judged: int
+    """Excerpts with a verdict."""
+    unjudged: dict[str, str]
+    """Tracks whose excerpts could not be judged, and why."""
 
 
 def write_atlas(
@@ -65,6 +72,10 @@ def write_atlas(
     mode: str = "mask",
     audio_format: str = "ogg",
     progress: Callable[[int, int], None] | None = None,
+    trust: bool = False,
+    executor: Executor | None = None,
+    workers: int | None = None,
+    trust_progress: Callable[[int, int], None] | None = None,
 ) -> Atlas:
     """Write ``out/index.html``, the atlas of a network, and its sounds and pictures.
 
@@ -91,6 +102,16 @@ def write_atlas(
         allow it.
     progress : callable, optional
         Called with (excerpts that are there, excerpts in all).
+    trust : bool
+        Whether to say of every excerpt how far to believe it, see `Explanation.trust` and
+        docs/believe.md. That takes the sounds of all features of its layer and those of an
+        untrained network, for every window that excerpts are from: see docs/atlas.md for what it
+        costs and what it does not prove. Verdicts that are there are shown in any case.
+    executor, workers
+        Who computes them, as in `fastdeconv.survey`: by default processes of this machine, so
+        that a script does it behind ``if __name__ == "__main__":``.
+    trust_progress : callable, optional
+        Called with (layers of windows that are judged, layers of windows in all).
 
     Returns
     -------
@@ -102,6 +123,8 @@ def write_atlas(
         If there is no survey or somebody is writing there, a table is damaged, `net` is another
         network, or ``out/index.html`` is not a page of fastdeconv; without the extra
         ``fastdeconv[survey]``.
+    BackendError
+        If processes to judge excerpts cannot be started, or die whatever they do.
     ArchiveError
         If the copy of the network is damaged.
     OSError
@@ -117,8 +140,10 @@ def write_atlas(
     folder = as_folder(out)
     settings = _settings(rule, start, mode, audio_format)
     count = as_int("shown", shown, minimum=1, maximum=100)
+    processes = as_workers(workers)
     Survey.load(folder)  # without a survey nothing is written, not even a lock
     from ..survey.store import locked
+    from ..survey.verdicts import Way
 
     with locked(folder, alone=True):
         tables = read_survey(folder)
@@ -135,11 +160,18 @@ def write_atlas(
         studio = Studio(folder, place, network, tables.survey, settings, outside=outside)
         excerpts = studio.make(tables.exemplars, count, progress)
         used = [one for own in excerpts.values() for one in own]
+        verdicts = read_verdicts(
+            folder, tables.survey, place, Way(rule, start, mode), excerpts, asked=bool(trust),
+            executor=executor, workers=processes, progress=trust_progress,
+        )
         songs = songs_of(folder, tables, (one.exemplar.track for one in used))
-        content = _content(tables, excerpts, songs, settings, studio.missing, count)
+        content = _content(tables, excerpts, songs, settings, studio.missing, count, verdicts)
         replace_file(page, render("atlas.html", _SCRIPTS, content))
         studio.remove_others(used)
-    return Atlas(page, len(used), dict(sorted(studio.missing.items())))
+    return Atlas(
+        page, len(used), dict(sorted(studio.missing.items())), len(verdicts.rows),
+        dict(sorted(verdicts.missing.items())),
+    )
 
 
 def _settings(rule: Any, start: Any, mode: Any, audio_format: Any) -> Settings:
@@ -177,6 +209,7 @@ def _content(
     settings: Settings,
     missing: Mapping[str, str],
     shown: int,
+    verdicts: Verdicts,
 ) -> dict[str, Any]:
     survey = tables.survey
     axis = FrequencyAxis.of(survey.frontend)
@@ -184,11 +217,16 @@ def _content(
     return {
         "network": printable(survey.name or "a network"),
         "collection": _collection(survey),
-        "facts": _facts(tables, settings),
+        "unjudged": [
+            (printable(track), printable(why))
+            for track, why in sorted(verdicts.missing.items())[:_NAMED]
+        ],
+        "unjudged_count": len(verdicts.missing),
+        "facts": _facts(tables, settings, songs, verdicts, sum(map(len, excerpts.values()))),
+        "has_verdicts": bool(verdicts.rows),
         "shown": shown,
         "missing": [(printable(track), why) for track, why in sorted(missing.items())[:_NAMED]],
         "missing_count": len(missing),
-        "songs_left_out": songs.left_out,
         "has_tags": bool(tables.attributes),
         "has_control": tables.has_control,
         "silent": silent,
@@ -202,7 +240,9 @@ def _content(
             "seconds": [],
         },
         "range_db": round(RANGE_DB),
-        "data": page_data(tables, excerpts, songs, settings.audio_format, shown),
+        "data": page_data(
+            tables, excerpts, songs, settings.audio_format, shown, verdicts.rows
+        ),
     }
 
 
@@ -212,7 +252,9 @@ def _collection(survey: SurveyRecord) -> str:
     return printable(path.name or "a collection")
 
 
-def _facts(tables: Tables, settings: Settings) -> list[tuple[str, str]]:
+def _facts(
+    tables: Tables, settings: Settings, songs: Songs, verdicts: Verdicts, excerpts: int
+) -> list[tuple[str, str]]:
     survey = tables.survey
     used = [track for track in tables.tracks if not track.is_error]
     windows = sum(track.windows for track in used)
@@ -227,12 +269,37 @@ def _facts(tables: Tables, settings: Settings) -> list[tuple[str, str]]:
     if errors:
         tracks = f"{errors:,} track{'' if errors == 1 else 's'}"
         facts.append(("not used", f"{tracks} that could not be read: errors.csv"))
+    if songs.left_out:
+        facts.append((
+            "not searched",
+            f"{songs.left_out:,} tracks: the search knows the first {len(songs.listed):,}, those "
+            "with excerpts before others",
+        ))
     if survey.left_out:
         facts.append(("tags left out", "; ".join(map(printable, survey.left_out))))
     facts += [
         ("heard", f"by the rule {settings.rule}, from {_STARTS[settings.start]} of each feature, "
                   f"mode {settings.mode}"),
+        ("to be believed", _believed(verdicts, excerpts)),
         ("front end", front_end_text(survey.frontend)),
         ("computed by", f"fastdeconv {__version__}"),
     ]
     return facts
+
+
+def _believed(verdicts: Verdicts, excerpts: int) -> str:
+    """How many excerpts have which verdict, in words."""
+    found = counts_of([*verdicts.rows.values()])
+    if found is None:
+        return "nobody asked (survey --trust)"
+    judged = sum(found["counts"])
+    words = ", ".join(
+        f"{word} {count:,}" for word, count in zip(VERDICTS, found["counts"]) if count
+    )
+    control = found["control"]
+    return (
+        f"{words} of {judged:,} excerpts"
+        + (f" ({excerpts - judged:,} others were not judged)" if judged < excerpts else "")
+        + ("" if control is None else
+           f"; of the features of an untrained network {100 * control:.1f} % are yes there")
+    )

@@ -15,7 +15,8 @@ import numpy as np
 from ..errors import printable
 from .atlas_excerpts import EXCERPTS, NUMBERS, Excerpt
 from .atlas_songs import Songs
-from .atlas_tables import Association, FeatureRow, Key, Tables
+from .atlas_tables import Association, Exemplar, FeatureRow, Key, Tables
+from .atlas_trust import counts_of
 from .numbers import NUMBERS as SHOWN_NUMBERS
 from .numbers import rounded
 from .web import url
@@ -31,7 +32,8 @@ _NUMBERS = [number for number in SHOWN_NUMBERS if number.key in NUMBERS]
 
 
 def page_data(
-    tables: Tables, excerpts: Mapping[Key, Sequence[Excerpt]], songs: Songs, suffix: str, shown: int
+    tables: Tables, excerpts: Mapping[Key, Sequence[Excerpt]], songs: Songs, suffix: str,
+    shown: int, verdicts: Mapping[tuple[Key, Exemplar], Mapping[str, Any]],
 ) -> dict[str, Any]:
     """All that the scripts of the page are given.
 
@@ -45,6 +47,8 @@ def page_data(
         Of the sound files.
     shown : int
         Excerpts of a feature at the most.
+    verdicts : dict of ((layer, feature), Exemplar) -> dict
+        How far to believe excerpts, of those that were judged.
     """
     attributes = {name: i for i, name in enumerate(tables.attributes)}
     return {
@@ -65,7 +69,8 @@ def page_data(
             }
             for layer, count in tables.survey.layers.items()
         ],
-        "features": features_of(tables, excerpts, songs, attributes),
+        "verdicts": bool(verdicts),
+        "features": features_of(tables, excerpts, songs, attributes, verdicts),
         "tracks": [printable(track) for track in songs.of_excerpts],
         "songs": songs.listed,
     }
@@ -76,6 +81,7 @@ def features_of(
     excerpts: Mapping[Key, Sequence[Excerpt]],
     songs: Songs,
     attributes: Mapping[str, int],
+    verdicts: Mapping[tuple[Key, Exemplar], Mapping[str, Any]],
 ) -> list[dict[str, Any]]:
     """Every feature, in the order of the tables."""
     places = {key: i for i, key in enumerate(tables.features)}
@@ -89,6 +95,7 @@ def features_of(
     found = []
     for key, row in tables.features.items():
         own = excerpts.get(key, ())
+        judged = [verdicts.get((key, one.exemplar)) for one in own]
         found.append({
             "layer": layers[row.layer],
             "k": row.k,
@@ -110,9 +117,12 @@ def features_of(
                     "rms": [rounded(value) for value in one.rms],
                     "score": rounded(float(one.exemplar.score)),
                     "label": one.label,
+                    "verdict": None if told is None else told["verdict"],
+                    "reason": None if told is None else printable(told["reason"]),
                 }
-                for one in own
+                for one, told in zip(own, judged)
             ],
+            "believed": _believed([told for told in judged if told is not None]),
             "labels": [
                 [label, count, round(usual[row.layer].get(label, 0.0), 1)]
                 for label, count in labels[key]
@@ -189,6 +199,11 @@ def _often(tables: Tables, row: FeatureRow) -> float | None:
     """Share of the windows in which it fires."""
     found = histogram_of(tables.survey.edges, row)
     return None if found is None else rounded(sum(found["counts"]) / row.n)
+
+
+def _believed(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    found = counts_of(rows)
+    return found and {key: found[key] if key == "counts" else rounded(found[key]) for key in found}
 
 
 # --- what the excerpts share ---------------------------------------------------------------

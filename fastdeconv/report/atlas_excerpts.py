@@ -28,17 +28,18 @@ from ..audio.clip import Clip
 from ..audio.song import Song, load_song
 from ..deconvnet.projection import deconvolve
 from ..deconvnet.region import Region, seen_by
+from ..deconvnet.strongest import strongest_units
 from ..errors import FastdeconvError, ParameterError, printable
 from ..files import read_regular
 from ..kernels.dispatch import get_num_threads
 from ..kernels.schedule import run_bands
+from ..survey.measuring import sounding, window_again
 from ..untrusted_json import parse_json
 from ..version import __version__
 from .atlas_tables import Exemplar, Key, SurveyRecord
 from .axis import FrequencyAxis
 from .folder import replace_file
 from .names import safe_name, unique_names
-from .ogg import with_serial
 from .picture import levels, write_png
 from .sounds import encode, peak_gain
 
@@ -65,8 +66,6 @@ _FADE_SECONDS = 0.01
 _SAME = 1e-3
 """Largest difference of a score from that of the survey, relative to it. Back ends round
 differently, by 1e-5 or so; another sound gives another score."""
-_SERIAL = 1
-"""Of the streams of all Ogg files: the same excerpt gives the same bytes."""
 _MOST_MAP_VALUES = 1 << 24
 """Of the maps of a window at a time."""
 _MOST_RECORD_BYTES = 1 << 14
@@ -303,7 +302,7 @@ class Studio:
     def _window(self, song: Song, track: str, start: float, end: float) -> _Window | None:
         """One pass forward, for all features that are wanted of this window."""
         try:
-            clip = _window(song, start, end)
+            clip = window_again(song, start, end)
             if clip is None:
                 self._say(track, "is shorter than it was for the survey")
                 return None
@@ -383,9 +382,9 @@ class Studio:
             file = self._files(*draft.place)[which]
             if which % 2 == 0:
                 sound, gain = draft.sounds[which // 2], draft.gains[which // 2]
-                data = encode(sound, self._frontend.sr, gain, self.settings.audio_format)
-                is_ogg = self.settings.audio_format == "ogg"
-                file.write_bytes(with_serial(data, _SERIAL) if is_ogg else data)
+                file.write_bytes(
+                    encode(sound, self._frontend.sr, gain, self.settings.audio_format)
+                )
             else:
                 picture = draft.pictures[which // 2]
                 shown = levels(self._axis.loudest(picture), float(picture.max(initial=0.0)))
@@ -448,17 +447,10 @@ class _Window(NamedTuple):
 
         What stands for silence behind the track does not count, as in a survey.
         """
-        plane = self.trace[layer][k]
         share = self.sounding / self.clip.samples.size
-        layout = self.clip.frontend.layout
-        heights, widths = plane.shape
-        if share < 1 and (layout[1] == "T" or layout[2] == "F"):
-            heights = max(1, math.ceil(heights * share))
-        elif share < 1:
-            widths = max(1, math.ceil(widths * share))
-        plane = plane[:heights, :widths]
-        row, column = divmod(int(plane.argmax()), widths)
-        return float(plane[row, column]), row, column
+        planes = sounding(self.trace[layer][k : k + 1], self.clip.frontend.layout, share)
+        value, row, column = strongest_units(planes)
+        return float(value[0]), int(row[0]), int(column[0])
 
     def cut(self, net: Network, layer: str, k: int) -> _Cut:
         """What the strongest unit of a feature sees, and a little around it."""
@@ -511,18 +503,6 @@ def _widened(begin: float, end: float, least: float, size: int) -> tuple[int, in
     if end > size:
         begin, end = begin - (end - size), float(size)
     return max(0, math.floor(begin)), min(size, math.ceil(end))
-
-
-def _window(song: Song, start: float, end: float) -> Clip | None:
-    """The window of a survey again; None if the song does not reach it."""
-    first, last = round(start * song.sr), round(end * song.sr)
-    if last > song.samples.size + 1:
-        return None
-    if song.frontend.frames is not None:
-        return song.window(first)
-    clip = Clip(song.samples[first:last], song.sr, song.frontend)
-    clip.start = first / song.sr
-    return clip
 
 
 def place_of(root: str, track: str, *, outside: bool) -> str:

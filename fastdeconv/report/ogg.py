@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import struct
 import zlib
+from typing import IO
 
-__all__ = ["with_serial"]
+__all__ = ["set_serial"]
 
 _CAPTURE = b"OggS"
 _SERIAL, _CHECK, _COUNT = 14, 22, 26
@@ -13,31 +14,40 @@ _SERIAL, _CHECK, _COUNT = 14, 22, 26
 _TURNED = bytes(int(f"{i:08b}"[::-1], 2) for i in range(256))
 
 
-def with_serial(data: bytes, serial: int) -> bytes:
-    """The same Ogg file with another serial number of its one stream.
+def set_serial(file: IO[bytes], serial: int) -> None:
+    """Give the one stream of an Ogg file another serial number, page by page, in place.
 
     libsndfile draws that number by chance, so that no two files of a sound are the same.
+
+    Parameters
+    ----------
+    file : binary file
+        Open for reading and writing; read from its beginning.
+    serial : int
 
     Raises
     ------
     ValueError
-        If `data` are not whole pages of Ogg.
+        If the file is not made of whole pages of Ogg.
     """
-    pages, at = [], 0
-    while at < len(data):
-        if len(data) < at + _COUNT + 1:
-            raise ValueError(f"no page of Ogg at byte {at}")
-        sizes = data[at + _COUNT + 1 : at + _COUNT + 1 + data[at + _COUNT]]
-        end = at + _COUNT + 1 + len(sizes) + sum(sizes)
-        page = bytearray(data[at:end])
-        if not page.startswith(_CAPTURE) or len(page) < end - at:
+    at = 0
+    while True:
+        file.seek(at)
+        head = file.read(_COUNT + 1)
+        if not head:
+            return
+        sizes = file.read(head[_COUNT]) if len(head) > _COUNT else b""
+        body = file.read(sum(sizes))
+        page = bytearray(head + sizes + body)
+        whole = len(head) > _COUNT and len(sizes) == head[_COUNT] and len(body) == sum(sizes)
+        if not whole or not page.startswith(_CAPTURE):
             raise ValueError(f"no page of Ogg at byte {at}")
         struct.pack_into("<I", page, _SERIAL, serial)
         struct.pack_into("<I", page, _CHECK, 0)
         struct.pack_into("<I", page, _CHECK, _checksum(page))
-        pages.append(page)
-        at = end
-    return b"".join(pages)
+        file.seek(at)
+        file.write(page)
+        at += len(page)
 
 
 def _checksum(page: bytes | bytearray) -> int:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import AudioError, ParameterError, shown
+from .ogg import set_serial
 
 __all__ = ["FORMATS", "PEAK", "check_format", "encode", "peak_gain", "write_sound", "write_stream"]
 
@@ -30,6 +31,8 @@ _VORBIS_COMPRESSION = 0.7
 _BLOCK = 1 << 16
 # Asked for more it does not refuse, it crashes.
 _VORBIS_MOST_HZ = 200_000
+_SERIAL = 1
+"""Of the streams of all Ogg files: the same sound gives the same bytes."""
 
 
 def check_format(audio_format: str) -> str:
@@ -81,7 +84,7 @@ def write_stream(
     path: Path, blocks: Iterable[NDArray[np.float32]], sr: float, gain: float = 1.0
 ) -> None:
     """As `write_sound`, of a sound that comes in blocks."""
-    with path.open("xb") as file:
+    with path.open("x+b") as file:
         try:
             _encode_to(file, blocks, sr, gain, path.suffix[1:])
         except AudioError as error:
@@ -159,5 +162,7 @@ def _encode(
         with soundfile.SoundFile(file, "w", rate, 1, **how[audio_format]) as out:
             for block in blocks:
                 out.write(block)
+        if audio_format == "ogg":
+            set_serial(file, _SERIAL)
     except (soundfile.SoundFileError, ValueError) as error:
         raise AudioError(f"{audio_format} at {rate} Hz: {error}") from None

@@ -15,6 +15,7 @@ tagging        a table of the user's, and what features have to do with it
 tables         the tables of all shards
 record         ``survey.json``, and reading the tables
 plan           one run: what is to be done, doing it, and the tables when all is done
+verdicts       how far to believe features in the windows of exemplars
 surveying      `fastdeconv.survey` and `Survey`
 =============  ===============================================================================
 

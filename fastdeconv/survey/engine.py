@@ -15,18 +15,35 @@ from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future
 from concurrent.futures import wait as wait_for
 from concurrent.futures.process import ProcessPoolExecutor
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 from ..errors import BackendError
 from .collection import Track
-from .worker import Done, Job, begin, is_there, run_shard, try_tracks
+from .worker import begin, is_there, run_shard, try_tracks
 
 __all__ = ["Progress", "run_jobs"]
 
 #: Called with (tracks done, tracks in all) after each shard; tracks that were done before count.
 Progress = Callable[[int, int], None]
 
-Tell = Callable[[Done], None]
+
+class Job(Protocol):
+    """Some tracks to work on, in any process that sees the files; a named tuple."""
+
+    @property
+    def tracks(self) -> tuple[Track, ...]:
+        """In order."""
+
+    @property
+    def deadly(self) -> frozenset[str]:
+        """Names of tracks that are not to be opened, because that ends the process."""
+
+    def _replace(self, *args: Any, **changes: Any) -> Any:
+        """The same job with something changed."""
+
+
+Work = Callable[[Any], Any]
+Tell = Callable[[Any], None]
 
 _IN_FLIGHT = 2
 """Shards for each worker that are handed out: one at work and one to go on with."""
@@ -34,20 +51,25 @@ _TRIES = 3
 
 
 def run_jobs(
-    jobs: Iterable[Job], executor: Executor | None, workers: int, tell: Tell
+    jobs: Iterable[Job], executor: Executor | None, workers: int, tell: Tell, *,
+    run: Work = run_shard, attempt: Work = try_tracks,
 ) -> None:
     """Run all jobs; each is done, or an error.
 
     Parameters
     ----------
     jobs : iterable of Job
-        Asked for one at a time.
+        Asked for one at a time. Those of surveys are `worker.Job`.
     executor : Executor or None
         None makes processes of our own.
     workers : int
         How many of them.
     tell : callable
-        Called here with each shard that is done, in the order in which they are.
+        Called here with what `run` returns, in the order in which jobs are done.
+    run : callable
+        Does a job, and leaves out tracks that are deadly.
+    attempt : callable
+        Does the same with some tracks of a job, to see whether the process survives them.
 
     Raises
     ------
@@ -57,10 +79,10 @@ def run_jobs(
         If there are no workers, or they die whatever they do.
     """
     if executor is not None:
-        _Runner(_Foreign(executor), workers, tell).run(jobs)
+        _Runner(_Foreign(executor), workers, tell, run, attempt).run(jobs)
         return
     with _own_pool(workers) as pool:
-        _Runner(pool, workers, tell).run(jobs)
+        _Runner(pool, workers, tell, run, attempt).run(jobs)
 
 
 class _Foreign:
@@ -130,13 +152,16 @@ def _own_pool(workers: int) -> Iterator[_Pool]:
 class _Runner:
     """Hands out jobs, and goes on when a worker dies."""
 
-    def __init__(self, pool: _Pool | _Foreign, workers: int, tell: Tell) -> None:
+    def __init__(
+        self, pool: _Pool | _Foreign, workers: int, tell: Tell, work: Work, attempt: Work
+    ) -> None:
         self._pool, self._tell = pool, tell
+        self._work, self._try = work, attempt
         self._most = _IN_FLIGHT * workers
 
     def run(self, jobs: Iterable[Job]) -> None:
         waiting = iter(jobs)
-        running: dict[Future[Done], Job] = {}
+        running: dict[Future[Any], Job] = {}
         suspects: list[Job] = []
         try:
             while True:
@@ -145,7 +170,7 @@ class _Runner:
                     if job is None:
                         break
                     try:
-                        running[self._pool.executor.submit(run_shard, job)] = job
+                        running[self._pool.executor.submit(self._work, job)] = job
                     except BrokenExecutor:
                         suspects.append(job)
                 if running:
@@ -165,7 +190,7 @@ class _Runner:
             for future in running:
                 future.cancel()
 
-    def _took(self, future: Future[Done]) -> bool:
+    def _took(self, future: Future[Any]) -> bool:
         """Take the result; False where its worker died."""
         try:
             done = future.result()
@@ -178,7 +203,7 @@ class _Runner:
 
     def _run_alone(self, job: Job) -> None:
         for _ in range(_TRIES):
-            done = self._attempt(run_shard, job)
+            done = self._attempt(self._work, job)
             if done is not None:
                 self._tell(done)
                 return
@@ -197,20 +222,20 @@ class _Runner:
         if len(tracks) == 1:
             own = job._replace(tracks=tuple(tracks))
             # Once may be chance: somebody ended it, or the system ran out of memory.
-            dies = self._attempt(try_tracks, own) is None and (
-                self._attempt(try_tracks, own) is None
+            dies = self._attempt(self._try, own) is None and (
+                self._attempt(self._try, own) is None
             )
             return frozenset([tracks[0].name]) if dies else frozenset()
         found: frozenset[str] = frozenset()
         middle = len(tracks) // 2
         for half in (tracks[:middle], tracks[middle:]):
             if len(half) == 1 or self._attempt(
-                try_tracks, job._replace(tracks=tuple(half))
+                self._try, job._replace(tracks=tuple(half))
             ) is None:
                 found |= self._deadly_of(job, half)
         return found
 
-    def _attempt(self, function: Callable[[Job], Any], job: Job) -> Any:
+    def _attempt(self, function: Work, job: Job) -> Any:
         """What `function` returns, which is not None; None if its process dies."""
         try:
             return self._pool.executor.submit(function, job).result()

@@ -14,13 +14,14 @@ from ..audio.clip import LEAST_SAMPLES, Clip, native_samples
 from ..audio.frontend import Frontend
 from ..audio.song import Song, load_song
 from ..deconvnet.scores import class_scores
+from ..deconvnet.strongest import strongest_units
 from ..errors import AudioError
 from ..network.network import Network
 from .collection import Track, path_of
 
 __all__ = [
-    "LayerValues", "Measured", "Window", "measure", "reduced", "seconds_at", "window_samples",
-    "windows",
+    "LayerValues", "Measured", "Window", "measure", "reduced", "seconds_at", "sounding",
+    "window_again", "window_samples", "windows",
 ]
 
 Floats = NDArray[np.float32]
@@ -139,18 +140,46 @@ def reduced(planes: Floats, layout: str, share: float) -> tuple[Any, ...]:
 
     Places that stand for padding alone do not count.
     """
-    if layout[1] == "T" or layout[2] == "F":
+    size = planes.shape[1 + _time_axis(layout)]
+    planes = sounding(planes, layout, share)
+    if _time_axis(layout) == 0:
         planes = planes.transpose(0, 2, 1)
-    size = planes.shape[2]
-    if share < 1:
-        planes = planes[:, :, : max(1, math.ceil(size * share))]
     flat = planes.reshape(len(planes), -1)
-    first = flat.argmax(axis=1)
-    largest = np.take_along_axis(flat, first[:, np.newaxis], axis=1)[:, 0]
+    largest, _, at = strongest_units(planes)
     return (
         flat.mean(axis=1, dtype=np.float64).astype(np.float32),
         largest.astype(np.float32),
         (np.count_nonzero(flat > 0, axis=1) / flat.shape[1]).astype(np.float32),
-        (first % planes.shape[2]).astype(np.int32),
+        at.astype(np.int32),
         np.int32(size),
     )
+
+
+def sounding(planes: Floats, layout: str, share: float) -> Floats:
+    """The part of planes (C, H, W) that stands for sound, which is this share of their time.
+
+    The rest stands for the silence behind a track that is shorter than its window.
+    """
+    if share >= 1:
+        return planes
+    axis = 1 + _time_axis(layout)
+    kept = [slice(None)] * 3
+    kept[axis] = slice(max(1, math.ceil(planes.shape[axis] * share)))
+    return planes[tuple(kept)]
+
+
+def _time_axis(layout: str) -> int:
+    """Whether time is the rows, 0, or the columns, 1, of a map."""
+    return 0 if layout[1] == "T" or layout[2] == "F" else 1
+
+
+def window_again(song: Song, start: float, end: float) -> Clip | None:
+    """The window of a survey that begins and ends here; None if the song does not reach it."""
+    first, last = round(start * song.sr), round(end * song.sr)
+    if last > song.samples.size + 1:
+        return None
+    if song.frontend.frames is not None:
+        return song.window(first)
+    clip = Clip(song.samples[first:last], song.sr, song.frontend)
+    clip.start = first / song.sr
+    return clip

@@ -21,11 +21,13 @@ __all__ = ["SCHEMAS", "checked_record", "read_named_table", "shards_of_record"]
 SCHEMAS = {
     "tracks": schema.TRACKS, "features": schema.FEATURES, "exemplars": schema.EXEMPLARS,
     "together": schema.TOGETHER, "attributes": schema.ATTRIBUTES, "tags": schema.TAGS,
+    "trust": schema.TRUST,
 }
 _WHY_NOT = {
     "together": "surveys without rows do not have it",
     "attributes": "the survey was given no table of tags, or keeps no rows",
     "tags": "the survey was given no table of tags",
+    "trust": "no verdicts were asked for (write_atlas(trust=True), survey --trust)",
 }
 _MOST_FEATURES = 1 << 20
 _COUNTS = ("tracks", "errors", "windows", "seconds")

@@ -11,6 +11,8 @@ A survey of the folder ``OUT`` has these files::
     together.parquet       TOGETHER    (not with --no-rows)
     attributes.parquet     ATTRIBUTES  (where a table of tags was given)
     tags.parquet           TAGS        (the same)
+    trust.parquet          TRUST       (where an atlas with verdicts was asked for)
+    trust/<hash>.parquet   TRUST       of all features of a layer in one window
     errors.csv             track, error
 
 ``survey.json`` holds
@@ -48,7 +50,7 @@ from numpy.typing import NDArray
 
 __all__ = [
     "ATTRIBUTES", "EDGES", "EXEMPLARS", "FEATURES", "FORMAT", "KEPT", "SHOWN", "TAGS", "TOGETHER",
-    "TOGETHER_KEPT", "TRACKS", "TWINS", "VERSION", "rows_schema", "summary_schema",
+    "TOGETHER_KEPT", "TRACKS", "TRUST", "TWINS", "VERSION", "rows_schema", "summary_schema",
 ]
 
 FORMAT = "fastdeconv-survey"
@@ -205,6 +207,29 @@ ATTRIBUTES = pa.schema([
     # one with the highest mean; null for numbers
     pa.field("n", pa.int64(), nullable=False),  # tracks that have a value
     pa.field("q", pa.float64()),  # Benjamini and Hochberg's, over all rows of the table
+])
+
+#: For every excerpt of the atlas how far to believe what is seen and heard of the feature in its
+#: window, by `fastdeconv.belief.trust`; in the order of EXEMPLARS. Only where it was asked for.
+TRUST = pa.schema([
+    pa.field("layer", _TEXT, nullable=False),
+    pa.field("feature", pa.int32(), nullable=False),
+    pa.field("track", _TEXT, nullable=False),
+    pa.field("start", pa.float64(), nullable=False),  # the window, as in EXEMPLARS
+    pa.field("end", pa.float64(), nullable=False),
+    pa.field("rule", _TEXT, nullable=False),  # how the feature is made heard: the rule for going
+    pa.field("map_start", _TEXT, nullable=False),  # back, what it starts from,
+    pa.field("mode", _TEXT, nullable=False),  # and how the map becomes a sound
+    pa.field("verdict", _TEXT, nullable=False),  # yes, unsure, no or silent
+    pa.field("reason", _TEXT, nullable=False),
+    # The numbers, null where there is none; the first four decide.
+    *(pa.field(name, pa.float64()) for name in (
+        "nearest", "where", "reactivation", "among_sounds", "support", "input_where",
+        "beyond_input", "among_features", "same", "steadiness",
+    )),
+    pa.field("yes_rate", pa.float64(), nullable=False),  # share of "yes" among all features of the
+    pa.field("control_yes_rate", pa.float64()),  # layer, and of an untrained network's, in the
+    # same window; null without a control
 ])
 
 #: The user's table, as it was read: one row a track and attribute that has a value.

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from ..deconvnet.strongest import ABSENT, best_first, firing_scores
 from ..errors import ParameterError
 from .measuring import seconds_at
 from .rows import TrackRows, Windows, matrix, tracks_of, windows_of
@@ -27,7 +28,7 @@ __all__ = [
 ]
 
 _BINS = len(EDGES) + 1
-#: A window that may be an exemplar; a place that nothing takes has the score -inf.
+#: A window that may be an exemplar; a place that nothing takes has the score `ABSENT`.
 BEST = np.dtype([
     ("track", np.int32), ("start", np.float64), ("end", np.float64), ("at", np.float64),
     ("score", np.float32), ("label", np.int32),
@@ -152,7 +153,7 @@ def summary_table(summary: Summary) -> pa.Table:
         for what in ("mean", "m2", "active", "max"):
             columns[f"{layer}.{what}"] = [getattr(own, what)]
         columns[f"{layer}.histogram"] = [own.histogram.ravel()]
-        feature, place = np.nonzero(own.best["score"] > -np.inf)
+        feature, place = np.nonzero(own.best["score"] > ABSENT)
         kept = own.best[feature, place]
         columns[f"{layer}.exemplars"] = [[
             {"feature": int(k), **dict(zip(BEST.names or (), row.tolist()))}
@@ -214,20 +215,19 @@ def _fill(
             start + duration,
         )
         largest = mine.max(axis=0)
-        column["score"] = np.where(largest > 0, largest, -np.inf)
+        column["score"] = firing_scores(largest)
     own.best = _best(candidates)
 
 
 def _no_best(features: int, count: int) -> NDArray[Any]:
     none = np.zeros((features, count), BEST)
-    none["score"] = -np.inf
+    none["score"] = ABSENT
     return none
 
 
 def _best(candidates: NDArray[Any]) -> NDArray[Any]:
     """The `KEPT` best of each row; of equal ones the first."""
-    order = np.argsort(-candidates["score"], axis=1, kind="stable")[:, :KEPT]
-    best = np.take_along_axis(candidates, order, axis=1)
+    best = np.take_along_axis(candidates, best_first(candidates["score"], KEPT), axis=1)
     missing = KEPT - best.shape[1]
     return np.concatenate([best, _no_best(len(best), missing)], axis=1) if missing else best
 

@@ -22,7 +22,7 @@ from .engine import Progress
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["Survey", "survey"]
+__all__ = ["Survey", "as_workers", "survey"]
 
 _LONGEST_SECONDS = 3600.0
 _MOST_WORKERS = 4096
@@ -132,9 +132,7 @@ def survey(
     seconds = as_number("seconds", seconds, above=0)
     if seconds > _LONGEST_SECONDS:
         raise ParameterError(f"seconds must be at most {_LONGEST_SECONDS:g}, found {seconds:g}")
-    count = usable_cpus() if workers is None else as_int(
-        "workers", workers, minimum=1, maximum=_MOST_WORKERS
-    )
+    count = as_workers(workers)
     if tags is not None and not rows:
         raise ParameterError("what features have to do with tags is computed of rows: keep them")
     features = _features(network, layers)
@@ -154,6 +152,13 @@ def survey(
         if plan.is_done():
             plan.write_tables()
     return Survey(folder)
+
+
+def as_workers(workers: int | None) -> int:
+    """A number of processes; by default the CPUs that may be used."""
+    if workers is None:
+        return usable_cpus()
+    return as_int("workers", workers, minimum=1, maximum=_MOST_WORKERS)
 
 
 @contextmanager
@@ -264,6 +269,15 @@ class Survey:
     def tags(self) -> pa.Table:
         """The user's table, one row a track and attribute."""
         return self._table("tags")
+
+    @property
+    def trust(self) -> pa.Table:
+        """One row an excerpt of the atlas: how far to believe it, where that was asked for.
+
+        A verdict is about a feature in one window, see docs/believe.md; the windows of excerpts
+        are those in which the feature is strongest.
+        """
+        return self._table("trust")
 
     @property
     def errors(self) -> list[dict[str, str]]:

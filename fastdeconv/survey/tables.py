@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from ..deconvnet.strongest import ABSENT
 from ..errors import ParameterError, printable
 from .rows import matrix
 from .schema import EXEMPLARS, FEATURES, KEPT, TOGETHER, TRACKS, rows_schema, summary_schema
@@ -143,7 +144,7 @@ def exemplar_table(summary: Summary, classes: Sequence[str]) -> pa.Table:
     columns: dict[str, list[Any]] = {name: [] for name in EXEMPLARS.names}
     for layer, own in summary.layers.items():
         for feature, best in enumerate(own.best):
-            for rank, row in enumerate(best[best["score"] > -np.inf][:KEPT]):
+            for rank, row in enumerate(best[best["score"] > ABSENT][:KEPT]):
                 label = int(row["label"])
                 values = {
                     "layer": layer, "feature": feature, "rank": rank,

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from .measuring import Measured
 
 __all__ = [
-    "DIED", "NETWORK", "Done", "Job", "begin", "is_there", "run_shard", "shard_name", "try_tracks",
+    "DIED", "NETWORK", "Done", "Job", "begin", "is_there", "network_of", "run_shard", "shard_name",
+    "try_tracks",
 ]
 
 #: The error of a track that kills whoever reads it.
@@ -131,7 +132,7 @@ def _measured(job: Job) -> Iterator[tuple[Track, Measured | str]]:
     from .measuring import measure
 
     with config(backend=job.backend, isa=job.isa, num_threads=1):
-        network = _network(job.out, job.network)
+        network = network_of(job.out, job.network)
         for track in job.tracks:
             if track.name in job.deadly:
                 yield track, DIED
@@ -150,7 +151,14 @@ def _measured(job: Job) -> Iterator[tuple[Track, Measured | str]]:
 
 
 @functools.lru_cache(maxsize=1)
-def _network(out: str, wanted: str) -> Network:
+def network_of(out: str, wanted: str) -> Network:
+    """The network in the folder of a survey, which has this hash; read once a process.
+
+    Raises
+    ------
+    ParameterError
+        If it has another hash.
+    """
     from ..errors import ParameterError, printable
     from ..network.fingerprint import network_hash
     from ..network.network import Network

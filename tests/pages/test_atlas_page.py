@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 import fastdeconv as fd
@@ -178,3 +181,31 @@ def test_the_page_fits_a_phone(opened):
     assert one.page.evaluate(WIDER) == 0
     one.page.locator("#grid .tile").first.tap()
     one.wait_for(SOUNDING)
+
+
+def test_verdicts_stand_on_excerpts_cards_and_details(open_page, out, tmp_path):
+    shutil.copytree(out, tmp_path / "out", copy_function=shutil.copy2)
+    with ThreadPoolExecutor(2) as executor:
+        found = write_atlas(tmp_path / "out", root=out.parent / "music", trust=True,
+                            executor=executor)
+    assert found.judged == found.excerpts
+    one = open_page(tmp_path / "out" / "index.html", width=1600)
+    in_order(one)
+    words = one.page.eval_on_selector_all(
+        '[data-feature="3"] .tile .verdict', "marks => marks.map(mark => mark.dataset.verdict)"
+    )
+    assert len(words) == 7 and set(words) <= {"yes", "unsure", "no", "silent"}
+    said = ", ".join(
+        f"{word} {words.count(word)}" for word in ("yes", "unsure", "no", "silent") if word in words
+    )
+    assert f"believe: {said}; untrained: yes" in one.text('[data-feature="3"]')
+    assert one.text('[data-feature="3"] .tile .verdict') in "✓?✗–"
+    one.page.click('[data-feature="3"] h3 a')
+    assert one.text("#detail-believed").startswith(f"To be believed: {said} of 7 excerpts; of all")
+    assert f"to be believed: {words[0]} (" in one.text("#detail-excerpts .told")
+    one.page.select_option("#sort", "believed")
+    heights = one.page.eval_on_selector_all(
+        "#grid .nine", "nines => nines.map(nine => nine.offsetHeight)"
+    )
+    assert len(set(heights)) == 1
+    assert one.page.evaluate(WIDER) <= 0

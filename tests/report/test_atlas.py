@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 import fastdeconv as fd
 from fastdeconv.cli import main
-from fastdeconv.report import atlas_excerpts
+from fastdeconv.report import atlas_excerpts, atlas_songs
 from fastdeconv.report.atlas import write_atlas
 
 SILENT = 2
@@ -263,6 +263,14 @@ def test_every_song_is_listed_with_the_features_that_stand_out_in_it(surveyed):
     assert [one["name"] for one in data["songs"]] == [f"song {i}.wav" for i in range(7)]
     assert any(one["features"] for one in data["songs"])
     assert all(0 <= i < 6 for one in data["songs"] for i in one["features"])
+
+
+def test_songs_that_are_not_searched_are_counted(copied, monkeypatch):
+    monkeypatch.setattr(atlas_songs, "MOST_SONGS", 3)
+    write(copied)
+    assert len(data_of(copied)["songs"]) == 3
+    page = (copied / "out" / "index.html").read_text(encoding="utf-8")
+    assert "4 tracks: the search knows the first 3" in page
 
 
 def tagged(make_survey, folder, network=None):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 import fastdeconv as fd
 from fastdeconv.report.atlas import write_atlas
 from fastdeconv.report.atlas_excerpts import place_of
-from fastdeconv.report.ogg import with_serial
+from fastdeconv.report.ogg import set_serial
 from fastdeconv.report.sounds import encode
 
 pa = pytest.importorskip("pyarrow")
@@ -201,11 +202,10 @@ def test_a_record_of_an_excerpt_that_is_not_ours_is_made_again(out):
 def test_what_is_no_ogg_file_is_refused(data):
     if data:
         with pytest.raises(ValueError, match="no page of Ogg"):
-            with_serial(data, 1)
+            set_serial(io.BytesIO(data), 1)
 
 
 def test_a_cut_ogg_file_is_refused():
     whole = encode(0.1 * np.ones(4000, np.float32), 8000, audio_format="ogg")
-    assert with_serial(whole, 1) == with_serial(with_serial(whole, 2), 1)
     with pytest.raises(ValueError, match="no page of Ogg"):
-        with_serial(whole[:-3], 1)
+        set_serial(io.BytesIO(whole[:-3]), 1)

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import io
+
 import numpy as np
 import pytest
 import soundfile
 
 from fastdeconv import AudioError
-from fastdeconv.report.sounds import PEAK, peak_gain, write_sound
+from fastdeconv.report.ogg import set_serial
+from fastdeconv.report.sounds import PEAK, encode, peak_gain, write_sound, write_stream
 
 
 def read(path):
@@ -63,3 +66,25 @@ def test_a_rate_beyond_vorbis_is_refused(tmp_path):
     write_sound(tmp_path / "sound.ogg", silence, 200_000)
     with pytest.raises(AudioError, match=r"sound\.ogg: ogg at 400000 Hz"):
         write_sound(tmp_path / "sound.ogg", silence, 400_000)
+
+
+@pytest.mark.parametrize("audio_format", ["wav", "flac", "ogg"])
+def test_the_same_sound_gives_the_same_bytes_at_once_and_in_blocks(tmp_path, audio_format):
+    sound = (0.1 * np.random.default_rng(0).standard_normal(150_000)).astype(np.float32)
+    for name in ("one", "two"):
+        blocks = np.split(sound, [7, 100_000] if name == "one" else [60_000])
+        write_stream(tmp_path / f"{name}.{audio_format}", blocks, 8000)
+    whole = encode(sound, 8000, audio_format=audio_format)
+    assert (tmp_path / f"one.{audio_format}").read_bytes() == whole
+    assert (tmp_path / f"two.{audio_format}").read_bytes() == whole
+
+
+def test_a_serial_number_changes_no_sample():
+    whole = encode(0.1 * np.ones(40_000, np.float32), 8000, audio_format="ogg")
+    other = io.BytesIO(whole)
+    set_serial(other, 12345)
+    assert other.getvalue() != whole
+    found = soundfile.read(io.BytesIO(other.getvalue()))[0]
+    np.testing.assert_array_equal(found, soundfile.read(io.BytesIO(whole))[0])
+    set_serial(other, 1)
+    assert other.getvalue() == whole

@@ -427,3 +427,22 @@ def test_without_pyarrow_it_says_what_to_install(sounds, tmp_path, monkeypatch):
     ):
         with pytest.raises(fd.ParameterError, match=r"pip install 'fastdeconv\[survey\]'"):
             call()
+
+
+def test_exemplars_are_the_top_clips_of_the_same_windows(tmp_path, run):
+    (tmp_path / "music").mkdir()
+    names = [f"sound{number:02}.wav" for number in range(14)]
+    for number, name in enumerate(names):  # a window each
+        samples = 0.1 * np.random.default_rng(number % 9).standard_normal((FRAMES - 1) * 32)
+        soundfile.write(tmp_path / "music" / name, samples, RATE)
+    found = run(tmp_path / "music", layers=["conv1", "pool1"])
+    net = network()
+    clips = [fd.load_clip(tmp_path / "music" / name, net.frontend) for name in names]
+    top = fd.top_clips(clips, net, ["conv1", "pool1"], schema.KEPT)
+    assert [
+        (row["layer"], row["feature"], row["rank"] - 1, names[row["clip"]], row["value"])
+        for row in top.table
+    ] == [
+        (row["layer"], row["feature"], row["rank"], row["track"], row["score"])
+        for row in found.exemplars.to_pylist()
+    ]

@@ -1,6 +1,6 @@
 // The grid of an atlas: which features are shown, in which order, which one is chosen.
-// Only cards near the screen exist. Takes page, element; features, songs, percent, valueOf;
-// player. Gives: cards.
+// Only cards near the screen exist. Takes page, element; features, songs, percent, valueOf,
+// markOf, believed; player. Gives: cards.
 
 const cards = (() => {
   const get = (id) => document.getElementById(id);
@@ -36,6 +36,7 @@ const cards = (() => {
     agreement: (feature) => feature.agreement,
     found: (feature) => (holds(feature.searched) ? page.shown : 0) + matching(feature),
     often: (feature) => (feature.often ?? -1) + (feature.active ?? 0) / 1e3, // most fire in all windows
+    believed: (feature) => (feature.believed ? feature.believed.counts[0] - (feature.believed.control ?? 0) : -1),
     tag: (feature) => (state.tag === null ? feature.sure[0] : tagOf(feature))?.effect ?? -1,
   };
 
@@ -128,10 +129,12 @@ const cards = (() => {
 
   function tile(feature, one, i) {
     const button = element("button", { className: "play tile" },
-      element("img", { src: picture(one), alt: "", loading: "lazy" }));
+      element("img", { src: picture(one), alt: "", loading: "lazy" }),
+      ...(one.verdict ? [markOf(one.verdict)] : []));
     button.dataset.excerpt = i;
-    button.title = `${i + 1}. ${page.tracks[one.track]}, ${clock(one.at)}`;
-    button.setAttribute("aria-label", `Play excerpt ${i + 1} of ${feature.name}: ${page.tracks[one.track]}`);
+    const verdict = one.verdict ? `; to be believed: ${one.verdict}` : "";
+    button.title = `${i + 1}. ${page.tracks[one.track]}, ${clock(one.at)}${verdict}`;
+    button.setAttribute("aria-label", `Play excerpt ${i + 1} of ${feature.name}: ${page.tracks[one.track]}${verdict}`);
     return button;
   }
 
@@ -154,6 +157,13 @@ const cards = (() => {
     return found;
   }
 
+  /** One line: how many excerpts have which verdict, and an untrained network's share of yes. */
+  function trusted({ believed: found }) {
+    const control = found?.control === null || found?.control === undefined ? "" : `; untrained: yes ${percent(found.control)}`;
+    const text = found ? `believe: ${believed(found)}${control}` : "";
+    return element("p", { className: "key", textContent: text, title: text });
+  }
+
   function build(feature) {
     const card = element("li", { className: feature === current ? "card current" : "card" },
       element("h3", {}, element("a", { href: feature.hash, textContent: feature.name }),
@@ -162,6 +172,7 @@ const cards = (() => {
         ...feature.excerpts.slice(0, 9).map((one, i) => tile(feature, one, i)),
         ...(feature.excerpts.length ? [] : [element("p", { className: "hint", textContent: feature.silent ? "No excerpts: it never fired." : "No excerpts could be made." })])),
       element("p", { className: "label", textContent: feature.label }),
+      ...(page.verdicts ? [trusted(feature)] : []),
       ...facts(feature).map((text) => element("p", { className: "key", textContent: text, title: text })));
     card.dataset.feature = feature.index;
     if (feature.twin !== null) card.dataset.twin = "";

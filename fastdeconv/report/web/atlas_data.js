@@ -1,4 +1,5 @@
-// The features of a network on a whole collection. Takes page, address. Gives: features, songs.
+// The features of a network on a whole collection. Takes page, address, element. Gives: features, songs,
+// and how numbers and verdicts are written.
 
 const COPY = "copies the input";
 
@@ -61,4 +62,19 @@ function compact(value) {
 function clock(seconds) {
   const minutes = Math.floor(seconds / 60);
   return `${minutes}:${(seconds - 60 * minutes).toFixed(1).padStart(4, "0")}`;
+}
+
+/** The verdicts, in the order in which they are counted, and the mark of each. */
+const VERDICTS = { yes: "✓", unsure: "?", no: "✗", silent: "–" };
+
+/** The mark of a verdict. */
+function markOf(verdict) {
+  const mark = element("span", { className: "verdict", textContent: VERDICTS[verdict] });
+  mark.dataset.verdict = verdict;
+  return mark;
+}
+
+/** How many excerpts have which verdict. */
+function believed({ counts }) {
+  return Object.keys(VERDICTS).flatMap((word, i) => (counts[i] ? [`${word} ${counts[i]}`] : [])).join(", ");
 }

@@ -1,6 +1,6 @@
 // One feature of an atlas in detail: its excerpts, how often it fires, what they share.
-// Takes page, quantity, element; features, percent, compact, valueOf, clock; player; makePanel;
-// cards. Gives: detail.
+// Takes page, quantity, element; features, percent, compact, valueOf, clock, markOf, believed;
+// player; makePanel; cards. Gives: detail.
 
 const detail = (() => {
   const get = (id) => document.getElementById(id);
@@ -38,7 +38,10 @@ const detail = (() => {
       element("div", { className: "pair" }, picture(one, "heard", i), picture(one, "original", i)),
       element("p", { className: "key" }, `${i + 1}. `, song,
         ` ${clock(one.at)} · ${one.seconds.toFixed(1)} s · activation ${compact(one.score)}`,
-        one.label ? ` · ${one.label}` : ""));
+        one.label ? ` · ${one.label}` : ""),
+      ...(one.verdict ? [element("p", { className: "key told" },
+        markOf(one.verdict),
+        ` to be believed: ${one.verdict} (${one.reason})`)] : []));
   }
 
   function play(i, which) {
@@ -154,12 +157,23 @@ const detail = (() => {
     );
   }
 
+  function trusted() {
+    const found = feature.believed;
+    const count = found?.counts.reduce((sum, n) => sum + n, 0);
+    const usual = found && [`of all features of the layer ${percent(found.usual)} are yes in these windows`,
+      found.control === null ? "there is no untrained network to compare with" : `of an untrained network's ${percent(found.control)}`];
+    get("detail-believed").textContent = !page.verdicts || !feature.excerpts.length ? ""
+      : found ? `To be believed: ${believed(found)} of ${count} ${count === 1 ? "excerpt" : "excerpts"}; ${usual.join(", ")}.`
+        : "Its excerpts were not judged.";
+  }
+
   // ---- the panel ----
 
   function show() {
     get("detail-title").textContent = feature.name;
     get("detail-label").textContent = feature.label;
     marks();
+    trusted();
     get("detail-excerpts").replaceChildren(...feature.excerpts.map(excerpt));
     get("detail-often").hidden = !feature.histogram;
     often();

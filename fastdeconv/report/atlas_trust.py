@@ -1,0 +1,125 @@
+"""Verdicts on the excerpts of an atlas: how far to believe what is seen and heard of a feature."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ..belief.trust import VERDICTS
+from .atlas_excerpts import Excerpt
+from .atlas_tables import Exemplar, Key, SurveyRecord
+
+if TYPE_CHECKING:
+    from ..survey.verdicts import Place, Way
+
+__all__ = ["Verdicts", "counts_of", "read_verdicts"]
+
+_TABLE = "trust.parquet"
+
+Excerpts = Mapping[Key, Sequence[Excerpt]]
+
+
+class Verdicts(NamedTuple):
+    """What is known of the excerpts of an atlas."""
+
+    rows: dict[tuple[Key, Exemplar], dict[str, Any]]
+    """Of excerpts that were judged, see `fastdeconv.survey.schema.TRUST`."""
+    missing: dict[str, str]
+    """Tracks whose windows could not be judged, and why."""
+
+
+def counts_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """How many excerpts have which verdict, and what is usual in the same windows.
+
+    Returns
+    -------
+    dict or None
+        ``counts`` in the order of `VERDICTS`; ``usual`` and ``control``, the shares of "yes" among
+        all features of the layer and among those of an untrained network, means over the windows
+        of the excerpts (``control`` is None without one). None without rows.
+    """
+    if not rows:
+        return None
+    words = [row["verdict"] for row in rows]
+    control = [row["control_yes_rate"] for row in rows if row["control_yes_rate"] is not None]
+    return {
+        "counts": [words.count(word) for word in VERDICTS],
+        "usual": sum(row["yes_rate"] for row in rows) / len(rows),
+        "control": sum(control) / len(control) if control else None,
+    }
+
+
+def read_verdicts(
+    out: Path,
+    survey: SurveyRecord,
+    root: str,
+    way: Way,
+    excerpts: Excerpts,
+    *,
+    asked: bool,
+    executor: Executor | None,
+    workers: int,
+    progress: Callable[[int, int], None] | None,
+) -> Verdicts:
+    """Verdicts on excerpts: those that are there and, if they are `asked` for, the others too.
+
+    Writes ``trust.parquet``, the verdicts that there are, in the order of the excerpts.
+    """
+    import pyarrow as pa
+
+    from ..survey.schema import TRUST
+    from ..survey.store import write_table
+    from ..survey.verdicts import judge_places, known_verdicts
+
+    places = _places(survey, root, excerpts)
+    wanted = {place: _layers(survey, own) for place, own in places.items()}
+    missing: dict[str, str] = {}
+    if asked:
+        missing = judge_places(
+            out, survey.settings, root, way, wanted, executor, workers, progress
+        )
+    found: dict[tuple[Key, Exemplar], dict[str, Any]] = {}
+    for place, own in places.items():
+        for layer, count in wanted[place].items():
+            rows = known_verdicts(out, survey.settings, way, place, layer, count)
+            if rows is not None:
+                found |= {(key, one): rows[key[1]] for key, one in own if key[0] == layer}
+    ordered = {
+        (key, one.exemplar): found[key, one.exemplar]
+        for key, own in excerpts.items() for one in own if (key, one.exemplar) in found
+    }
+    if ordered:
+        write_table(out / _TABLE, pa.Table.from_pylist([*ordered.values()], schema=TRUST))
+    else:
+        (out / _TABLE).unlink(missing_ok=True)  # of excerpts that are not shown any more
+    return Verdicts(ordered, missing)
+
+
+def _places(
+    survey: SurveyRecord, root: str, excerpts: Excerpts
+) -> dict[Place, list[tuple[Key, Exemplar]]]:
+    """The windows of excerpts, track by track, and what is shown of each."""
+    from ..survey.collection import Track, path_of
+    from ..survey.verdicts import Place
+
+    tracks: dict[str, Track] = {}
+    found: dict[Place, list[tuple[Key, Exemplar]]] = {}
+    for key, own in excerpts.items():
+        for one in own:
+            name = one.exemplar.track
+            if name not in tracks:
+                # There a moment ago, when its excerpt was made or found.
+                seen = os.stat(path_of(name, root))
+                tracks[name] = Track(name, seen.st_size, seen.st_mtime_ns)
+            place = Place(tracks[name], one.exemplar.start, one.exemplar.end)
+            found.setdefault(place, []).append((key, one.exemplar))
+    return dict(sorted(found.items(), key=lambda item: (item[0].track.name, *item[0][1:])))
+
+
+def _layers(survey: SurveyRecord, own: Sequence[tuple[Key, Exemplar]]) -> dict[str, int]:
+    """The layers of these features, in the order of the tables, and how many features they have."""
+    used = {key[0] for key, _ in own}
+    return {layer: count for layer, count in survey.layers.items() if layer in used}
