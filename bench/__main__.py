@@ -19,6 +19,7 @@ import fastdeconv as fd
 
 from . import (
     compare,
+    decisions,
     footprint,
     gpu,
     graphs,
@@ -42,6 +43,7 @@ SECTIONS = {
     "peak": sections.peak,
     "sweep": sweep.sweep,
     "graphs": graphs.graphs,
+    "decisions": decisions.decisions,
     "ties": ties.ties,
     "footprint": footprint.footprint,
     "growth": growth.growth,

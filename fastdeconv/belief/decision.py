@@ -32,6 +32,8 @@ Numbers = NDArray[np.float64]
 BASELINES = ("random", "input", "band_mean")
 _MOST_CLASSES = 3
 _INCOMPLETE = 0.1
+_LEAST = 0.01
+"""Share of a class's probability: what takes less away with it did not speak for the class."""
 _PARTS = ("for", "against", "left")
 
 
@@ -280,9 +282,11 @@ class Decision:
             Gini coefficient and entropy (nats) of the map.
         ``best``
             Whether it is the method to believe for this class: of those whose ``srg`` is above
-            that of the input and of the runner-up, and whose ``srg_min`` is above 0, the one
-            with the smallest ``ad_top``. (A rule that fills patches with band means itself, as
-            occlusion does, is at home in ``srg``, so that alone does not decide.)
+            0, that of the input and of the runner-up, whose ``srg_min`` is above 0 and whose
+            ``ff_top`` is above a hundredth of the probability (something must have spoken for
+            the class), the one with the smallest ``ad_top``. (A rule that fills patches with
+            band means itself, as occlusion does, is at home in ``srg``, so that alone does not
+            decide.)
 
         A number that does not exist (of a map of zeros) is None.
         """
@@ -336,12 +340,15 @@ class Decision:
         return rows
 
     def _beats(self, row: dict[str, Any], rows: list[dict[str, Any]]) -> bool:
-        """Whether a method knows more than what is loud, and of this class."""
+        """Whether a method knows more than what is loud, of this class, and something that spoke
+        for it."""
         others = [
             r["srg"] for r in rows
             if r["method"] == "input" or (r["method"], r["of"]) == ("runner_up", row["method"])
         ]
-        return row["srg"] > max(others) and row["srg_min"] > 0
+        before = self._targets[row["class"]].probability(self._scores)
+        speaks_for_it = row["ff_top"] > _LEAST * before
+        return row["srg"] > max(0.0, *others) and row["srg_min"] > 0 and speaks_for_it
 
     def verdict(self, name: str) -> str:
         """In a sentence which method to look at for a class, if any.
@@ -366,7 +373,8 @@ class Decision:
             return "No explanation found: no method here beats loudness."
         return (
             "No explanation found: what beats loudness here does no better than the map of "
-            "another class, or fails when patches become silence."
+            "another class, fails when patches become silence, or takes nothing from the class "
+            "when it is removed."
         )
 
     # ---- pictures and sounds ----

@@ -1,8 +1,8 @@
-"""Maps and numbers of a decision against their definitions, in loops and float64."""
+"""A decision as a whole: its table against the definitions, its maps against PyTorch and Captum,
+what a user meets."""
 
 from __future__ import annotations
 
-import itertools
 import math
 import warnings
 from typing import Any
@@ -15,47 +15,15 @@ from fastdeconv.belief.metrics import complexity, own_mask, sparseness, top_mask
 from fastdeconv.belief.rules import METHODS, cam_layer
 from fastdeconv.errors import ParameterError
 
-# ---- the definitions ----
+from . import reference
+
+# ---- its table, by the definitions ----
 
 
 def scores(net: fd.Network, x: np.ndarray) -> np.ndarray:
     """(classes, places)"""
     out = net.forward(x)[net.layers[-1].name].astype(np.float64)
     return out.reshape(len(out), -1)
-
-
-def probability(kind: str, z: np.ndarray, c: int) -> float:
-    """Of class c, the mean over places."""
-    if kind == "sigmoid" or len(z) == 1:
-        return float(np.mean(1 / (1 + np.exp(-z[c]))))
-    return float(np.mean(np.exp(z[c]) / np.exp(z).sum(axis=0)))
-
-
-def patches(n: int, patch: int = 16) -> list[tuple[int, int]]:
-    p = min(patch, n)
-    count = max(1, math.floor((n - p) / p + 0.5) + 1)
-    return [(i * p, n if i == count - 1 else i * p + p) for i in range(count)]
-
-
-def flipping(
-    clip: fd.Clip, net: fd.Network, kind: str, e: np.ndarray, c: int, fill: str, largest: bool
-) -> float:
-    boxes = [(r, q) for r in patches(e.shape[0]) for q in patches(e.shape[1])]
-    means = [e[a:b, s:t].mean() for (a, b), (s, t) in boxes]
-    sign = -1 if largest else 1
-    order = sorted(range(len(boxes)), key=lambda i: (sign * means[i], i))
-    x = clip.x.copy()
-    band = np.repeat(x.mean(axis=2, keepdims=True), x.shape[2], axis=2)
-    filled = band if fill == "band_mean" else np.full_like(x, x.min())
-    curve = []
-    for k in range(11):
-        gone = math.floor(k * len(boxes) / 10 + 0.5)
-        now = x.copy()
-        for i in order[:gone]:
-            (a, b), (s, t) = boxes[i]
-            now[:, a:b, s:t] = filled[:, a:b, s:t]
-        curve.append(probability(kind, scores(net, now), c))
-    return sum((a + b) / 2 / 10 for a, b in itertools.pairwise(curve))
 
 
 def of_the_sound(
@@ -65,23 +33,8 @@ def of_the_sound(
         sound = fd.auralise(clip, m[None].astype(np.float32))[0]
         return scores(net, fd.Clip(sound, clip.sr, clip.frontend).x)
 
-    z, inside, outside = scores(net, clip.x), through(mask), through(1 - mask)
-    p, p_in = probability(kind, z, c), probability(kind, inside, c)
-
-    def winner(z: np.ndarray) -> int:
-        if len(z) == 1:
-            return int(probability(kind, z, 0) < 0.5)
-        return int(np.argmax([probability(kind, z, i) for i in range(len(z))]))
-
-    own = np.abs(clip.stft).astype(np.float64)
-    return {
-        "ad": 100 * max(0, p - p_in) / p,
-        "ai": 100.0 if p_in > p else 0.0,
-        "ag": 100 * max(0, p_in - p) / (1 - p),
-        "ff": p - probability(kind, outside, c),
-        "fid_in": float(winner(inside) == winner(z)),
-        "energy": float(((own * mask) ** 2).sum() / (own**2).sum()),
-    }
+    found = reference.of_the_sound(kind, scores(net, clip.x), through(mask), through(1 - mask), c)
+    return {**found, "energy": reference.energy(clip.stft.astype(np.complex128), mask)}
 
 
 def numbers(
@@ -89,36 +42,14 @@ def numbers(
 ) -> dict[str, float]:
     found = {}
     for fill, end in (("band_mean", ""), ("min", "_min")):
-        morf = flipping(clip, net, kind, e, c, fill, True)
-        lerf = flipping(clip, net, kind, e, c, fill, False)
-        found |= {f"morf{end}": morf, f"lerf{end}": lerf, f"srg{end}": lerf - morf}
-    largest = max(e.max(), 0)
-    own = np.maximum(e, 0) / largest if largest > 0 else np.zeros_like(e)
-    ranked = sorted(range(e.size), key=lambda i: (-e.flat[i], i))
-    top = np.zeros(e.size)
-    top[ranked[: math.floor(0.2 * e.size + 0.5)]] = 1
-    found |= of_the_sound(clip, net, kind, own, c)
-    for name, value in of_the_sound(clip, net, kind, top.reshape(e.shape), c).items():
+        for name, value in reference.flipping(
+            lambda x: scores(net, x), kind, clip.x, e, c, fill
+        ).items():
+            found[f"{name}{end}"] = value
+    found |= of_the_sound(clip, net, kind, reference.own_mask(e), c)
+    for name, value in of_the_sound(clip, net, kind, reference.top_mask(e), c).items():
         found[f"{name}_top"] = value
-    v = sorted(abs(e.ravel()))
-    n = len(v)
-    found["sps"] = sum((2 * i - n - 1) * value for i, value in enumerate(v, 1)) / (n * sum(v))
-    found["comp"] = -sum(q * math.log(q) for q in np.array(v) / sum(v) if q > 0)
-    return found
-
-
-def smoothed(e: np.ndarray) -> np.ndarray:
-    """Gaussian of sigma 8 up to 4 sigma, edges reflected."""
-    offsets = np.arange(-32, 33)
-    weights = np.exp(-0.5 * (offsets / 8) ** 2)
-    weights /= weights.sum()
-    for axis in (0, 1):
-        n = e.shape[axis]
-        places = (np.arange(n)[:, None] + offsets) % (2 * n)
-        places = np.where(places < n, places, 2 * n - 1 - places)
-        e = np.stack([np.tensordot(e.take(at, axis), weights, ([axis], [0])) for at in places],
-                     axis=axis)
-    return e
+    return {**found, "sps": reference.sps(e), "comp": reference.comp(e)}
 
 
 # ---- numbers ----
@@ -135,11 +66,7 @@ def test_the_table_follows_the_definitions(
     why = fd.decision(clip, net, ["c0"], ["integrated_gradients", "guided", "cam"])
     rows = {(row["method"], row["of"]): row for row in why.table}
     for method in why.methods:
-        e = why.maps["c0", method]
-        if method == "guided":
-            e = np.maximum(e, 0)
-        if method != "cam":
-            e = smoothed(e)
+        e = reference.blurred(why.maps["c0", method], method)
         np.testing.assert_allclose(why.heard_map("c0", method), e, atol=1e-9)
         for name, value in numbers(clip, net, kind, why.heard_map("c0", method), 0).items():
             assert rows[method, None][name] == pytest.approx(value, abs=1e-4), (method, name)
@@ -321,29 +248,6 @@ def test_sounds_for_against_and_what_is_left(why: fd.Decision, clip: fd.Clip) ->
     assert not why.sound("c1", "cam", "against").any()
     both = why.sound("c1", "cam") + why.sound("c1", "cam", "left")
     np.testing.assert_allclose(both[:-32], clip.samples[:-32], atol=1e-5)  # the end fades out
-
-
-def test_a_planted_cue_is_found_and_one_that_is_ignored_is_not(clip: fd.Clip) -> None:
-    """A network that decides by 1 kHz alone, where the tone is, and one by 3 kHz, where nothing
-    is but the clicks."""
-    def listens_to(row: int) -> fd.Network:
-        weight = np.zeros((2, 1, 33, 1))
-        weight[0, 0, row] = 4
-        return fd.Network(
-            [{"type": "conv2d", "name": "band", "bias": False}, {"type": "relu", "name": "r"},
-             {"type": "global_avg_pool2d", "name": "m"}, {"type": "flatten", "name": "f"}],
-            {"band.weight": weight}, clip.x.shape, frontend=clip.frontend,
-            classes=["tone", "none"], output="softmax",
-        )
-
-    tone, other = 8, 24  # bins of 125 Hz
-    for row in (tone, other):
-        why = fd.decision(clip, listens_to(row), ["tone"], ["integrated_gradients", "occlusion"])
-        e = np.abs(why.maps["tone", "integrated_gradients"]).sum(axis=1)
-        assert e[row] > 0.999 * e.sum()
-        drops = why.maps["tone", "occlusion"]
-        inside = next(s for s in patches(33) if s[0] <= row < s[1])
-        assert not np.delete(drops, range(*inside), axis=0).any()
 
 
 def test_notes_say_what_a_reader_has_to_know(clip: fd.Clip, make_net: Any) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -11,22 +10,7 @@ import pytest
 import fastdeconv as fd
 from fastdeconv.errors import ParameterError
 
-
-def spans(n: int, patch: int, stride: int) -> list[tuple[int, int]]:
-    p = min(patch, n)
-    count = max(1, math.floor((n - p) / stride + 0.5) + 1)
-    return [(i * stride, n if i == count - 1 else min(n, i * stride + p)) for i in range(count)]
-
-
-def odds(kind: str, z: np.ndarray) -> list[float]:
-    """Of scores (classes, places), the mean over places."""
-    if kind == "sigmoid" or len(z) == 1:
-        return [float(row.mean()) for row in z]
-    found = []
-    for c in range(len(z)):
-        others = np.delete(z, c, axis=0)
-        found.append(float(np.mean(z[c] - np.log(np.exp(others).sum(axis=0)))))
-    return found
+from .reference import log_odds, spans
 
 
 def by_definition(
@@ -47,7 +31,8 @@ def by_definition(
             trace = net.forward(x)
             sums = {name: trace[name].sum(axis=(1, 2), dtype=np.float64) for name in layers}
             last = trace[net.layers[-1].name].astype(np.float64)
-        return sums, np.array(odds(kind, last.reshape(len(last), -1)))
+        z = last.reshape(len(last), -1)
+        return sums, np.array([log_odds(kind, z, c) for c in range(len(z))])
 
     rows, cols = spans(n_bins, patch[0], stride[0]), spans(n_frames, patch[1], stride[1])
     sums, o = scores(clip.x)
