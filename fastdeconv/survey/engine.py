@@ -93,13 +93,19 @@ class _Foreign:
 
     def renew(self) -> None:
         """After a process died. Dask replaces it; a pool of processes never works again."""
-        try:
-            self.executor.submit(is_there).result()
-        except BrokenExecutor as error:
-            raise BackendError(
-                "a process of the executor died, and it does not make a new one: run the survey "
-                "again to go on, without an executor to have processes replaced"
-            ) from error
+        for _ in range(_TRIES):
+            try:
+                self.executor.submit(is_there).result()
+                return
+            except BrokenExecutor as error:
+                raise BackendError(
+                    "a process of the executor died, and it does not make a new one: run the "
+                    "survey again to go on, without an executor to have processes replaced"
+                ) from error
+            except Exception as error:
+                if not _is_death(error):
+                    raise
+        raise BackendError("the workers of the cluster die as soon as they are asked anything")
 
 
 class _Pool:

@@ -26,7 +26,12 @@ def test_workers_that_die_cost_the_track_that_kills_them(deadly, tmp_path, run):
     network().save(tmp_path / "net.npz")
     deadly_one, spared = DEADLY
     (deadly / spared).unlink()
-    with dask.config.set({"distributed.scheduler.allowed-failures": 0}), distributed.LocalCluster(
+    # A busy machine may take longer than Dask waits for a worker to come back.
+    settings = {
+        "distributed.scheduler.allowed-failures": 0,
+        "distributed.deploy.lost-worker-timeout": "10 minutes",
+    }
+    with dask.config.set(settings), distributed.LocalCluster(
         n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None,
         silence_logs=100,
     ) as cluster:

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
 
 import pytest
 
@@ -48,6 +48,38 @@ def test_a_pool_of_the_users_is_not_replaced_but_said(deadly, tmp_path):
         fd.BackendError, match="run the survey again to go on"
     ):
         fd.survey(deadly, network(), tmp_path / "out", executor=executor)
+
+
+class KilledWorker(Exception):  # noqa: N818
+    """Called as Dask's."""
+
+
+class _DyingCluster(Executor):
+    """Runs all at once; the tasks with these numbers die."""
+
+    def __init__(self, deaths):
+        self.deaths, self.count = deaths, 0
+
+    def submit(self, function, /, *args):
+        future, self.count = Future(), self.count + 1
+        if self.count in self.deaths:
+            future.set_exception(KilledWorker())
+        else:
+            future.set_result(function(*args))
+        return future
+
+
+def test_a_cluster_whose_workers_die_at_any_task_goes_on(sounds, tmp_path, run):
+    # The first is a shard; the next are those that ask whether workers are there again.
+    for deaths in ({1}, {1, 2, 3}):
+        found = fd.survey(
+            sounds, network(), tmp_path / str(len(deaths)), executor=_DyingCluster(deaths),
+            workers=1,
+        )
+        assert found.errors == []
+        assert tables(found.folder) == tables(run(sounds, "undisturbed").folder)
+    with pytest.raises(fd.BackendError, match="die as soon as they are asked anything"):
+        fd.survey(sounds, network(), tmp_path / "no", executor=_DyingCluster({*range(1, 99)}))
 
 
 def test_processes_that_cannot_start_are_said(sounds, tmp_path):
@@ -97,8 +129,6 @@ def test_a_command_that_is_killed_goes_on_where_it_was(tmp_path, run):
 
 def test_jobs_are_asked_for_as_they_are_needed():
     """No more than two for each worker are handed out, however many there are."""
-    from concurrent.futures import Executor, Future
-
     from fastdeconv.survey.worker import Done, Job
 
     asked, open_futures, most = [], [], []
