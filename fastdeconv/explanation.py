@@ -659,7 +659,12 @@ class Explanation(LayerFeatures):
         return [row for row in rows if row["feature"] in asked[row["layer"]]]
 
     def layer_folders(self) -> dict[str, str]:
-        """The name of the folder `save` makes for each layer."""
+        """The name of the folder `save` makes for each layer.
+
+        Returns
+        -------
+        dict of str to str
+        """
         return layer_folders(list(self._plan.features))
 
     def _auralise(self, layer: str) -> FloatArray:

@@ -29,13 +29,28 @@ class AttributeStudy(attributes.AttributeStudy):
     __doc__ = attributes.AttributeStudy.__doc__
 
     def findings(self) -> str:
-        """What the numbers say, in words, controls first."""
+        """What the numbers say, in words, controls first.
+
+        Returns
+        -------
+        str
+            Several lines.
+        """
         return findings(self)
 
     def save(
         self, out: str | os.PathLike[str], name: str = "attributes", *, overwrite: bool = False
     ) -> Path:
         """Write tables, arrays, findings and (with matplotlib) figures to ``out / name``.
+
+        Parameters
+        ----------
+        out : path
+            Made if need be.
+        name : str
+            Of the folder in it.
+        overwrite : bool
+            Replace an earlier result of this name; anything else is never replaced.
 
         Returns
         -------
@@ -58,6 +73,15 @@ class Evolution(evolution.Evolution):
         self, out: str | os.PathLike[str], name: str = "evolution", *, overwrite: bool = False
     ) -> Path:
         """Write arrays, a table and (with matplotlib) the grid of pictures to ``out / name``.
+
+        Parameters
+        ----------
+        out : path
+            Made if need be.
+        name : str
+            Of the folder in it.
+        overwrite : bool
+            Replace an earlier result of this name; anything else is never replaced.
 
         Returns
         -------

@@ -172,6 +172,14 @@ def attribute_study(
     ParameterError
         If the network has no front end, stimuli give inputs of different shapes or do not
         differ in single attributes, the control has other layers, or an option does not fit.
+
+    Examples
+    --------
+    >>> import fastdeconv as fd
+    >>> stimuli = fd.chord_stimuli(roots=["C", "F"], chords=["maj"], octaves=[4])
+    >>> study = fd.attribute_study("choi5-genre", stimuli, layers="pool2", features=[0, 1])
+    >>> study.attributes
+    ['root', 'instrument']
     """
     network = open_network(net)
     if network.frontend is None:
@@ -267,6 +275,14 @@ class AttributeStudy:
     ) -> Array:
         """Mean correlation of each feature over pairs that differ in `attribute` alone.
 
+        Parameters
+        ----------
+        attribute : str
+        layer : str
+            "input" for the maps' own input.
+        subject : {"network", "control", "input"}
+        view : {"map", "activation"}
+
         Returns
         -------
         array of float64, shape (features,)
@@ -284,6 +300,19 @@ class AttributeStudy:
         attributes are drawn anew, with replacement. It says how far the figure would move with
         other stimuli of the kind, not with another network. There is none where such groups
         are too few, see `Estimate`.
+
+        Parameters
+        ----------
+        attribute : str
+        layer : str
+            "input" for the maps' own input.
+        subject : {"network", "control", "input"}
+        view : {"map", "activation"}
+
+        Returns
+        -------
+        Estimate
+            The mean, and its interval where there is one.
         """
         own = self._of(layer, subject, view)
         draws = _over_features(self._draws(attribute, own))
@@ -296,6 +325,17 @@ class AttributeStudy:
         """How much higher the network's `mean` is than the control's or the input's.
 
         Both are drawn with the same groups of stimuli, so that what is common cancels out.
+
+        Parameters
+        ----------
+        attribute, layer : str
+        to : {"control", "input"}
+        view : {"map", "activation"}
+
+        Returns
+        -------
+        Estimate
+            The difference, and its interval where there is one.
         """
         as_choice("to", to, ("control", "input"))
         own = self._of(layer, "network", view)

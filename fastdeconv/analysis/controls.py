@@ -71,6 +71,15 @@ def randomised(
     ------
     ParameterError
         If `net` is no network, `seed` is not an int from 0, or an input does not fit.
+
+    Examples
+    --------
+    >>> import numpy as np, fastdeconv as fd
+    >>> net = fd.pretrained("choi5-genre")
+    >>> clip = fd.Clip(np.sin(np.arange(44100)), 11025, net.frontend)
+    >>> control = fd.randomised(net, seed=0, inputs=[clip.x])
+    >>> control.layers == net.layers
+    True
     """
     network = open_network(net)
     if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:

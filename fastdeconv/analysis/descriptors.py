@@ -125,6 +125,15 @@ def describe(
     ------
     ParameterError
         If maps, mode or features are not as described.
+
+    Examples
+    --------
+    >>> import numpy as np, fastdeconv as fd
+    >>> net = fd.pretrained("choi5-genre")
+    >>> clip = fd.Clip(np.sin(np.arange(44100)), 11025, net.frontend)
+    >>> maps = fd.deconvolve(net.forward(clip.x), "pool2", features=[0, 1])
+    >>> sorted(row["rank"] for row in fd.describe(clip, maps))
+    [1, 2]
     """
     as_choice("mode", mode, MODES)
     weights = as_clip(clip).weights(maps, mode)

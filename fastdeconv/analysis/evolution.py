@@ -73,6 +73,16 @@ def feature_evolution(
     ParameterError
         If there are no checkpoints, clips or features, they do not fit, or a layer or feature is
         not there.
+
+    Examples
+    --------
+    >>> import numpy as np, fastdeconv as fd
+    >>> end = fd.pretrained("choi5-genre")
+    >>> start = fd.pretrained("choi5-genre", trained=False)
+    >>> clip = fd.Clip(np.sin(np.arange(44100)), 11025, end.frontend)
+    >>> found = fd.feature_evolution({"0": start, "end": end}, [clip], "pool2", features=[3])
+    >>> found.maps.shape
+    (1, 2, 1, 257, 173)
     """
     _check_checkpoints(checkpoints)
     inputs = _inputs(clips)
@@ -149,7 +159,17 @@ class Evolution:
     frontend: Frontend | None
 
     def patch(self, k: int, t: int) -> Array:
-        """The map of ``features[k]`` at ``labels[t]`` inside its box, (C, rows, columns)."""
+        """The map of ``features[k]`` at ``labels[t]`` inside its box, (C, rows, columns).
+
+        Parameters
+        ----------
+        k, t : int
+            Places in `features` and `labels`.
+
+        Returns
+        -------
+        array of float32, shape (C, rows, columns)
+        """
         top, bottom, left, right = self.box[k, t]
         patch: Array = self.maps[k, t, :, top:bottom, left:right]
         return patch

@@ -133,6 +133,14 @@ class Stimulus:
     def clip(self, frontend: Frontend) -> Clip:
         """The sound as a network with that front end sees it; made anew at every call.
 
+        Parameters
+        ----------
+        frontend : Frontend
+
+        Returns
+        -------
+        Clip
+
         Raises
         ------
         ParameterError
@@ -232,7 +240,7 @@ def chord_stimuli(
 
 
 def read_stimuli(path: str | os.PathLike[str]) -> list[Stimulus]:
-    """Sounds of one's own, listed with their attributes in a CSV file.
+    r"""Sounds of one's own, listed with their attributes in a CSV file.
 
     Parameters
     ----------
@@ -252,6 +260,16 @@ def read_stimuli(path: str | os.PathLike[str]) -> list[Stimulus]:
         attribute; names the file, the line and the column.
     FileNotFoundError
         If the table, or a sound, is not there.
+
+    Examples
+    --------
+    >>> import numpy as np, soundfile, fastdeconv as fd
+    >>> from pathlib import Path
+    >>> for vowel in "ao":
+    ...     soundfile.write(f"{vowel}.wav", np.zeros(8000), 8000)
+    >>> _ = Path("attributes.csv").write_text("file,vowel\na.wav,a\no.wav,o\n")
+    >>> [(sound.name, sound.attributes) for sound in fd.read_stimuli(".")]
+    [('a.wav', {'vowel': 'a'}), ('o.wav', {'vowel': 'o'})]
     """
     if not isinstance(path, (str, os.PathLike)):
         raise ParameterError(f"path must be a CSV file or a folder, found {shown(path)}")

@@ -57,6 +57,15 @@ def auralise(
     ------
     ParameterError
         If the maps do not fit the clip or are not finite, or `mode` is unknown.
+
+    Examples
+    --------
+    >>> import numpy as np, fastdeconv as fd
+    >>> net = fd.pretrained("choi5-genre")
+    >>> clip = fd.Clip(np.sin(np.arange(44100)), 11025, net.frontend)
+    >>> maps = fd.deconvolve(net.forward(clip.x), "pool5", features=[12, 40])
+    >>> fd.auralise(clip, maps).shape
+    (2, 44100)
     """
     as_choice("mode", mode, MODES)
     threads = get_num_threads(num_threads)

@@ -159,6 +159,10 @@ class Clip:
             F = 1 + n_fft // 2; T = `frames` where the front end fixes it.
         frontend : Frontend
 
+        Returns
+        -------
+        Clip
+
         Raises
         ------
         AudioError
@@ -196,6 +200,10 @@ class Clip:
         ----------
         begin, end : int
             The first frame, and the one behind the last.
+
+        Returns
+        -------
+        Clip
 
         Raises
         ------
@@ -261,7 +269,19 @@ class Clip:
     def weights(
         self, maps: ArrayLike, mode: str, sounds: FloatArray | None = None
     ) -> FloatArray:
-        """As `to_stft`, (K, T, F)."""
+        """As `to_stft`, with time before frequency.
+
+        Parameters
+        ----------
+        maps : array, shape (K, channels, rows, T), in the order of the layout
+        mode : {"mask", "phase", "wiener"}
+        sounds : array, shape (K, samples), optional
+            The sounds of the maps, where they are known and the kind needs them.
+
+        Returns
+        -------
+        array of float32, shape (K, T, F)
+        """
         as_choice("mode", mode, MODES)
         frontend, on_stft = self.frontend, self.frontend.meaning.on_stft
         if on_stft or sounds is None:
@@ -280,9 +300,18 @@ class Clip:
         return weights
 
     def planes(self, maps: ArrayLike) -> FloatArray:
-        """Maps at the network's input as (K, parts, T, rows) float32, checked against the clip.
+        """Maps at the network's input as planes, checked against the clip.
 
         Channels that hold the same are added up.
+
+        Parameters
+        ----------
+        maps : array, shape (K, channels, rows, T), in the order of the layout
+
+        Returns
+        -------
+        array of float32, shape (K, parts, T, rows)
+            A part for each group of channels that hold the same.
         """
         array = as_array(maps, "maps")
         if array.dtype.kind not in "fiu":
@@ -322,6 +351,14 @@ class Clip:
         """A plane (H, W) of any layer on the grid of the STFT, (F, T).
 
         Every value as large as the part of the clip that it stands for.
+
+        Parameters
+        ----------
+        plane : array, shape (H, W)
+
+        Returns
+        -------
+        array of float32, shape (F, T)
         """
         layout = self.frontend.layout
         upright = plane.T if layout[1] == "T" or layout[2] == "F" else plane
@@ -538,6 +575,14 @@ def load_clip(
         If there is no such file.
     ParameterError
         If `offset`, `frontend` or the kind of source is not as described.
+
+    Examples
+    --------
+    >>> import numpy as np, fastdeconv as fd
+    >>> frontend = fd.Frontend(kind="mel", sr=16000, n_fft=512, n_mels=40, frames=100)
+    >>> samples = np.sin(np.arange(44100))
+    >>> fd.load_clip((samples, 44100), frontend, offset=0.1).x.shape
+    (1, 40, 100)
     """
     check_frontend(frontend)
     start = as_number("offset", offset)

@@ -133,6 +133,12 @@ class Frontend:
     ------
     ParameterError
         If a field is not as described; names it, what was found and wanted.
+
+    Examples
+    --------
+    >>> import fastdeconv as fd
+    >>> fd.Frontend(kind="mel", sr=16000, n_fft=512, n_mels=96, scale="db").num_frames(16000)
+    126
     """
 
     kind: str = "stft"
@@ -194,6 +200,10 @@ class Frontend:
         filters : array, optional
             Of kind "filters", whose record has only their shape and checksum.
 
+        Returns
+        -------
+        Frontend
+
         Raises
         ------
         ParameterError
@@ -221,6 +231,10 @@ class Frontend:
         """All fields of this kind as a dict of JSON values; `from_record` reads it back.
 
         Of `filters` it has shape and checksum, not the numbers.
+
+        Returns
+        -------
+        dict
         """
         record = {name: _plain(getattr(self, name)) for name in _fields_of(self.kind)}
         for name in _NOT_BY_DEFAULT:
@@ -231,7 +245,16 @@ class Frontend:
         return record
 
     def num_frames(self, n_samples: int) -> int:
-        """Columns of the input of `n_samples` samples (at `sr`, before `frames` applies)."""
+        """Columns of the input of `n_samples` samples (at `sr`, before `frames` applies).
+
+        Parameters
+        ----------
+        n_samples : int
+
+        Returns
+        -------
+        int
+        """
         count = as_int("n_samples", n_samples, minimum=0, maximum=MAX_SAMPLES)
         return self.framing.num_frames(count)
 

@@ -253,8 +253,10 @@ class Decision:
 
     @property
     def completeness(self) -> dict[str, tuple[float, float]]:
-        """For each class what the map of integrated gradients adds up to, and what it should:
-        by how much the log odds differ from those of silence. Empty without that method."""
+        """For each class what the map of integrated gradients adds up to, and what it should.
+
+        That is by how much the log odds differ from those of silence. Empty without that method.
+        """
         return dict(zip(self._targets, self._rules.complete))
 
     # ---- numbers ----
@@ -353,6 +355,15 @@ class Decision:
     def verdict(self, name: str) -> str:
         """In a sentence which method to look at for a class, if any.
 
+        Parameters
+        ----------
+        name : str
+            The class.
+
+        Returns
+        -------
+        str
+
         Raises
         ------
         ParameterError
@@ -413,6 +424,15 @@ class Decision:
     def heard_map(self, name: str, method: str) -> Numbers:
         """The map that `sound` and `table` use: smoothed, where `blur` says so.
 
+        Parameters
+        ----------
+        name, method : str
+            The class and the method.
+
+        Returns
+        -------
+        array of float64, shape (F, T)
+
         Raises
         ------
         ParameterError
@@ -422,7 +442,17 @@ class Decision:
         return self._heard_map(name, method)
 
     def input_map(self, name: str, method: str) -> NDArray[np.float32]:
-        """A map of `maps` at the network's input, (C, H, W), as `auralise` takes it."""
+        """A map of `maps` at the network's input, (C, H, W), as `auralise` takes it.
+
+        Parameters
+        ----------
+        name, method : str
+            The class and the method.
+
+        Returns
+        -------
+        array of float32, shape (C, H, W)
+        """
         self._require(name, method)
         plane = self.maps[name, method][None].astype(np.float32)
         found: NDArray[np.float32] = Grid.of(self.clip).inputs(plane)[0]

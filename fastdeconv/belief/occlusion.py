@@ -55,11 +55,22 @@ class Occlusion:
 
     @property
     def patches(self) -> Patches:
+        """The bins and frames of all patches."""
         return Patches(self.bins, self.frames)
 
     def map(self, layer: str, feature: int) -> Numbers:
-        """The drops of a feature as a map (F, T): of every bin the mean over the patches that
-        cover it.
+        """The drops of a feature as a map.
+
+        A bin has the mean over the patches that cover it.
+
+        Parameters
+        ----------
+        layer : str
+        feature : int
+
+        Returns
+        -------
+        array of float64, shape (F, T)
 
         Raises
         ------
@@ -80,7 +91,16 @@ class Occlusion:
         return self.patches.spread(drops[feature].ravel())
 
     def class_map(self, name: str) -> Numbers:
-        """The drops of a class as a map (F, T).
+        """The drops of a class as a map, as `map`.
+
+        Parameters
+        ----------
+        name : str
+            The class.
+
+        Returns
+        -------
+        array of float64, shape (F, T)
 
         Raises
         ------

@@ -72,7 +72,17 @@ class TopClips:
     network: Network
 
     def maps(self, layer: str, feature: int) -> NDArray[np.float32]:
-        """For each of a feature's clips, the strongest unit projected down: (n, C, H, W)."""
+        """For each of a feature's clips, the strongest unit projected down.
+
+        Parameters
+        ----------
+        layer : str
+        feature : int
+
+        Returns
+        -------
+        array of float32, shape (n, C, H, W)
+        """
         rows = [r for r in self.table if (r["layer"], r["feature"]) == (layer, feature)]
         found = np.zeros((len(rows), *self.clips[0].x.shape), np.float32)
         for out, row in zip(found, rows):
@@ -108,6 +118,15 @@ def top_clips(
     ------
     ParameterError
         If a layer does not exist, or clips are none, or of several sizes.
+
+    Examples
+    --------
+    >>> import numpy as np, fastdeconv as fd
+    >>> net = fd.pretrained("choi5-genre")
+    >>> clips = [fd.Clip(np.sin(step * np.arange(44100)), 11025, net.frontend) for step in (1, 2)]
+    >>> top = fd.top_clips(clips, net, ["pool5"], k=1)
+    >>> top.maps("pool5", 12).shape
+    (1, 1, 257, 173)
     """
     network, given = open_network(net), _clips(clips)
     count = as_int("k", k, minimum=1, maximum=1_000_000)
@@ -168,6 +187,15 @@ def invariance(
     ------
     ParameterError
         If a layer or a change does not exist.
+
+    Examples
+    --------
+    >>> import numpy as np, fastdeconv as fd
+    >>> net = fd.pretrained("choi5-genre")
+    >>> clip = fd.Clip(np.sin(np.arange(44100)), 11025, net.frontend)
+    >>> rows = fd.invariance(clip, net, ["pool1", "pool5"], {"shift": [0.1, 0.5]})
+    >>> [(row["amount"], row["layer"]) for row in rows]
+    [(0.1, 'pool1'), (0.1, 'pool5'), (0.5, 'pool1'), (0.5, 'pool5')]
     """
     network, own = open_network(net), as_clip(clip)
     names = choose_layers(network, layers)
@@ -295,6 +323,16 @@ def correspondence(
     ------
     ParameterError
         If there are fewer than two clips, not as many boxes, or a box is outside the clip.
+
+    Examples
+    --------
+    >>> import numpy as np, fastdeconv as fd
+    >>> net = fd.pretrained("choi5-genre")
+    >>> clips = [fd.Clip(np.sin(step * np.arange(44100)), 11025, net.frontend) for step in (1, 2)]
+    >>> boxes = [((80, 96), (0, 16)), ((160, 176), (0, 16))]  # the sine of each
+    >>> rows = fd.correspondence(clips, boxes, net, ["pool5"], draws=2)
+    >>> sorted(rows[0])
+    ['all', 'layer', 'moved', 'random_all', 'random_lower', 'random_moved']
     """
     network, given = open_network(net), _clips(clips)
     names = choose_layers(network, layers)

@@ -97,6 +97,17 @@ def deconvolve(
         overflow float32.
     BackendError
         If the back end, or this CPU, cannot multiply in bfloat16.
+
+    Examples
+    --------
+    >>> import numpy as np, fastdeconv as fd
+    >>> net = fd.pretrained("choi5-genre")
+    >>> clip = fd.Clip(np.sin(np.arange(44100)), 11025, net.frontend)
+    >>> trace = net.forward(clip.x)
+    >>> fd.deconvolve(trace, "pool5", features=[12, 40], rule="guided", start="max").shape
+    (2, 1, 257, 173)
+    >>> fd.deconvolve(trace, "class:metal").shape
+    (1, 1, 257, 173)
     """
     if not isinstance(trace, Trace):
         raise ParameterError(f"trace must be a Trace, from net.forward(x), found {shown(trace)}")

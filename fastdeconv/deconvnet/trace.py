@@ -94,6 +94,10 @@ class Trace:
         values that differ there can be the same float32 number in ``trace[...]``, and the
         switch may point to the second of them.
 
+        Parameters
+        ----------
+        layer : str
+
         Returns
         -------
         array of uint8, uint16 or uint32, shape (C, H, W), read-only
@@ -149,7 +153,17 @@ class Trace:
     # ---- for the way back: layers by index, -1 is the input ----
 
     def activation(self, index: int) -> NDArray[Any]:
-        """Output of layer `index` as planes; float64 if the reference back end made it."""
+        """Output of layer `index` as planes; float64 if the reference back end made it.
+
+        Parameters
+        ----------
+        index : int
+            Of a layer, from 0; -1 is the input.
+
+        Returns
+        -------
+        array, shape (C, H, W)
+        """
         planes = self._planes.get(index)
         if planes is None:
             kept = self._kept.get(index)
@@ -160,7 +174,17 @@ class Trace:
         return planes
 
     def bound(self, index: int) -> float:
-        """No absolute value at the output of layer `index` is larger."""
+        """No absolute value at the output of layer `index` is larger.
+
+        Parameters
+        ----------
+        index : int
+            Of a layer.
+
+        Returns
+        -------
+        float
+        """
         return self._bounds[index]
 
     def _largest(self, index: int) -> float | None:
@@ -175,11 +199,31 @@ class Trace:
         return float(np.abs(planes).max(initial=0))
 
     def switch_cells(self, index: int) -> NDArray[Any]:
-        """Switches of max pool `index`, channels last (H, W, Cs), Cs >= C."""
+        """Switches of max pool `index`, channels last, Cs >= C.
+
+        Parameters
+        ----------
+        index : int
+            Of a max pool.
+
+        Returns
+        -------
+        array, shape (H, W, Cs)
+        """
         return self._switches[index]
 
     def switch_planes(self, index: int) -> NDArray[Any]:
-        """Switches of max pool `index` as planes (C, H, W)."""
+        """Switches of max pool `index` as planes.
+
+        Parameters
+        ----------
+        index : int
+            Of a max pool.
+
+        Returns
+        -------
+        array, shape (C, H, W)
+        """
         channels = self.activation(index).shape[0]
         return cached(
             self.derived("switch planes"), index,
@@ -189,7 +233,17 @@ class Trace:
         )
 
     def derived(self, key: Any) -> dict[Any, Any]:
-        """Where to keep what the way back derives from this trace, for the next time."""
+        """Where to keep what the way back derives from this trace, for the next time.
+
+        Parameters
+        ----------
+        key : hashable
+            Whose it is.
+
+        Returns
+        -------
+        dict
+        """
         return self._derived.setdefault(key, {})
 
     def _recompute(self, index: int) -> Any:

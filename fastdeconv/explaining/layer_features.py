@@ -26,6 +26,15 @@ class LayerFeatures:
     def ranked(self, layer: str) -> list[dict[str, Any]]:
         """The rows of the `table` of one layer in the order to listen in.
 
+        Parameters
+        ----------
+        layer : str
+
+        Returns
+        -------
+        list of dict
+            The strongest that is unlike the others first, twins and silent features last.
+
         Raises
         ------
         ParameterError

@@ -93,6 +93,15 @@ class SavedExplanation(LayerFeatures):
     def sound(self, layer: str, feature: int) -> FloatArray:
         """The sound of one feature, as `Explanation.sound` but for the rounding of the file.
 
+        Parameters
+        ----------
+        layer : str
+        feature : int
+
+        Returns
+        -------
+        array of float32, shape (samples,)
+
         Raises
         ------
         ParameterError
@@ -112,6 +121,14 @@ class SavedExplanation(LayerFeatures):
     def maps(self, layer: str) -> FloatArray:
         """The maps of a layer, (K, C, H, W), of a result saved with ``maps=True``.
 
+        Parameters
+        ----------
+        layer : str
+
+        Returns
+        -------
+        array of float32, shape (K, C, H, W)
+
         Raises
         ------
         ParameterError
@@ -122,6 +139,14 @@ class SavedExplanation(LayerFeatures):
     def timeline(self, layer: str) -> FloatArray:
         """Of a song how strongly all features of a layer fire, see `SongExplanation`.
 
+        Parameters
+        ----------
+        layer : str
+
+        Returns
+        -------
+        array of float32, shape (features, columns)
+
         Raises
         ------
         ParameterError
@@ -131,6 +156,16 @@ class SavedExplanation(LayerFeatures):
 
     def show(self, layer: str, feature: int) -> SavedFeatureView:
         """One feature to look at and listen to in a notebook, as `Explanation.show`.
+
+        Parameters
+        ----------
+        layer : str
+        feature : int
+
+        Returns
+        -------
+        SavedFeatureView
+            What a notebook draws and plays.
 
         Raises
         ------
@@ -153,7 +188,12 @@ class SavedExplanation(LayerFeatures):
         )
 
     def page(self) -> dict[str, Any]:
-        """What the page of the result was given, for a page with more on it."""
+        """What the page of the result was given, for a page with more on it.
+
+        Returns
+        -------
+        dict
+        """
         return page_data(self.folder)
 
     def _array(self, layer: str, name: str, advice: str) -> FloatArray:
@@ -173,6 +213,14 @@ class SavedExplanation(LayerFeatures):
 
     def place(self, layer: str) -> Path:
         """The folder of a layer.
+
+        Parameters
+        ----------
+        layer : str
+
+        Returns
+        -------
+        Path
 
         Raises
         ------

@@ -212,7 +212,12 @@ class SongExplanation(LayerFeatures):
         return out / name
 
     def layer_folders(self) -> dict[str, str]:
-        """The name of the folder `save` makes for each layer."""
+        """The name of the folder `save` makes for each layer.
+
+        Returns
+        -------
+        dict of str to str
+        """
         return layer_folders(list(self.features), taken=[SCORES])
 
     def _save(

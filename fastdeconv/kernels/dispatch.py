@@ -74,6 +74,14 @@ def config(
         If the back end or instruction set is not available here.
     ParameterError
         If `num_threads` is not a positive int.
+
+    Examples
+    --------
+    >>> import fastdeconv as fd
+    >>> with fd.config(backend="reference"):
+    ...     values, switches = fd.ops.max_pool2d([[[[1.0, 5.0], [7.0, 2.0]]]], 2)
+    >>> float(values[0, 0, 0, 0])
+    7.0
     """
     outer = _settings.get()
     if backend is not None:
@@ -148,9 +156,19 @@ def get_num_threads(num_threads: int | None = None) -> int:
 
 
 def available_backends() -> list[str]:
-    """Back ends that work here, of "native", "numba", "cuda", "reference", best first.
+    """Back ends that work here, best first.
 
-    "cuda" comes late: a GPU is used only where it is asked for.
+    Returns
+    -------
+    list of str
+        Of "native", "numba", "cuda" and "reference". "cuda" comes late: a GPU is used only where
+        it is asked for.
+
+    Examples
+    --------
+    >>> import fastdeconv as fd
+    >>> "reference" in fd.available_backends()
+    True
     """
     return [name for name in BACKENDS if _missing(name) is None]
 
@@ -158,7 +176,16 @@ def available_backends() -> list[str]:
 def available_isas() -> list[str]:
     """Instruction sets of the native back end that this CPU runs, best first.
 
-    Empty without the compiled extension.
+    Returns
+    -------
+    list of str
+        Of "avx512", "avx2", "baseline" and "neon"; empty without the compiled extension.
+
+    Examples
+    --------
+    >>> import fastdeconv as fd
+    >>> fd.available_isas()  # doctest: +SKIP
+    ['avx2', 'baseline']
     """
     return list(_isas())
 
@@ -168,7 +195,14 @@ def _best() -> str:
 
 
 def show_config() -> None:
-    """Print versions, back ends, instruction sets and threads (``fastdeconv info``)."""
+    """Print versions, back ends, instruction sets and threads (``fastdeconv info``).
+
+    Examples
+    --------
+    >>> import fastdeconv as fd
+    >>> fd.show_config()  # doctest: +ELLIPSIS
+    fastdeconv:...
+    """
     print(describe_config())
 
 

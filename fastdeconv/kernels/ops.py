@@ -58,6 +58,8 @@ def conv2d(
     padding : int, pair, "same", "valid" or ((top, bottom), (left, right))
     groups : int
         Channels and outputs are split into this many independent groups.
+    backend, num_threads
+        See `fastdeconv.config`.
 
     Returns
     -------
@@ -67,6 +69,14 @@ def conv2d(
     ------
     ParameterError
         If shapes or parameters do not fit together.
+
+    Examples
+    --------
+    >>> import numpy as np, fastdeconv as fd
+    >>> x = np.arange(9, dtype=np.float32).reshape(1, 1, 3, 3)
+    >>> fd.ops.conv2d(x, np.ones((1, 1, 2, 2)))[0, 0]
+    array([[ 8., 12.],
+           [20., 24.]], dtype=float32)
     """
     x, weight = _floats(x, "x", 4), _floats(weight, "weight", 4)
     groups = _check_groups(weight, groups)
@@ -112,6 +122,8 @@ def max_pool2d(
         No window may lie wholly in the padding.
     ceil_mode : bool
         Keep a last, partial window (PyTorch's rule).
+    backend, num_threads
+        See `fastdeconv.config`.
 
     Returns
     -------
@@ -123,6 +135,13 @@ def max_pool2d(
     ------
     ParameterError
         If shapes or parameters do not fit together.
+
+    Examples
+    --------
+    >>> import fastdeconv as fd
+    >>> values, switches = fd.ops.max_pool2d([[[[1.0, 5.0], [7.0, 2.0]]]], 2)
+    >>> float(values[0, 0, 0, 0]), int(switches[0, 0, 0, 0])
+    (7.0, 2)
     """
     x = _floats(x, "x", 4)
     window = pool_window(
@@ -160,6 +179,8 @@ def max_unpool2d(
         (H, W) of the pool's input; one for which the pool gives (H', W').
     kernel_size, stride, padding, dilation
         As in `max_pool2d`.
+    backend, num_threads
+        See `fastdeconv.config`.
 
     Returns
     -------
@@ -169,6 +190,14 @@ def max_unpool2d(
     ------
     ParameterError
         If shapes do not fit, or a switch points outside its window or the input.
+
+    Examples
+    --------
+    >>> import fastdeconv as fd
+    >>> values, switches = fd.ops.max_pool2d([[[[1.0, 5.0], [7.0, 2.0]]]], 2)
+    >>> fd.ops.max_unpool2d(values, switches, (2, 2), 2)[0, 0]
+    array([[0., 0.],
+           [7., 0.]], dtype=float32)
     """
     values = _floats(values, "values", 4)
     switches = as_array(switches, "switches")
@@ -221,6 +250,8 @@ def conv_transpose2d(
         Added to the result.
     stride, padding, dilation, groups
         As in `conv2d`.
+    backend, num_threads
+        See `fastdeconv.config`.
 
     Returns
     -------
@@ -230,6 +261,14 @@ def conv_transpose2d(
     ------
     ParameterError
         If shapes or parameters do not fit together.
+
+    Examples
+    --------
+    >>> import numpy as np, fastdeconv as fd
+    >>> fd.ops.conv_transpose2d(np.ones((1, 1, 2, 2)), np.ones((1, 1, 2, 2)), (3, 3))[0, 0]
+    array([[1., 2., 1.],
+           [2., 4., 2.],
+           [1., 2., 1.]], dtype=float32)
     """
     x, weight = _floats(x, "x", 4), _floats(weight, "weight", 4)
     groups = _check_groups(weight, groups)

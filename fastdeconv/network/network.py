@@ -315,6 +315,14 @@ class Network:
         ParameterError
             If the network cannot take `x`, `x` holds NaN or Inf, or there is no such
             algorithm.
+
+        Examples
+        --------
+        >>> import numpy as np, fastdeconv as fd
+        >>> net = fd.pretrained("choi5-genre")
+        >>> trace = net.forward(np.zeros((1, 257, 173)))
+        >>> trace["pool3"].shape, trace.switches("pool3").dtype
+        ((64, 32, 21), dtype('uint8'))
         """
         # Here, because the arithmetic imports this module.
         from ..deconvnet.trace import forward
@@ -356,6 +364,14 @@ class Network:
 
     def layer_index(self, name: str) -> int:
         """Place of the layer called `name`, from 0; an alias is a name, too.
+
+        Parameters
+        ----------
+        name : str
+
+        Returns
+        -------
+        int
 
         Raises
         ------

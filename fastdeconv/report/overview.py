@@ -76,6 +76,15 @@ def overview(out: str | os.PathLike[str]) -> Path:
     ------
     ParameterError
         If there are no results in `out`, or its ``index.html`` is not an overview.
+
+    Examples
+    --------
+    >>> import numpy as np, fastdeconv as fd
+    >>> for step in (1, 2):
+    ...     sound = np.sin(step * np.arange(44100)), 11025
+    ...     page = fd.explain(sound, layers="pool5", features=[0]).save("out", f"sine {step}")
+    >>> fd.overview("out").name
+    'index.html'
     """
     written = write_overview(as_folder(out), least=1)
     if written is None:

@@ -216,6 +216,14 @@ class Survey:
     def load(cls, folder: str | os.PathLike[str]) -> Survey:
         """The survey in a folder, which anybody may have written.
 
+        Parameters
+        ----------
+        folder : path
+
+        Returns
+        -------
+        Survey
+
         Raises
         ------
         ParameterError
@@ -231,6 +239,7 @@ class Survey:
 
     @property
     def is_complete(self) -> bool:
+        """Whether its tables are made."""
         return bool(self.counts)
 
     @property
@@ -291,6 +300,15 @@ class Survey:
         """The rows of all windows, a shard at a time; see `schema.rows_schema`.
 
         Layers that were added to a survey later are in other tables than the first ones.
+
+        Parameters
+        ----------
+        layers : sequence of str, optional
+            Default: all.
+
+        Returns
+        -------
+        iterator of pyarrow.Table
 
         Raises
         ------

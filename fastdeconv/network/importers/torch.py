@@ -90,9 +90,9 @@ def from_torch(
     Examples
     --------
     >>> import fastdeconv as fd
-    >>> from torch import nn  # doctest: +SKIP
-    >>> module = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.MaxPool2d(2))  # doctest: +SKIP
-    >>> fd.from_torch(module, (1, 96, 128))  # doctest: +SKIP
+    >>> from torch import nn
+    >>> module = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.MaxPool2d(2))
+    >>> fd.from_torch(module, (1, 96, 128))
     <Network 'Sequential': 3 layers, input 1 x 96 x ?, output 8 x 47 x ?>
     """
     torch = _torch()

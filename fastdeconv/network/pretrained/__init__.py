@@ -23,6 +23,12 @@ def list_pretrained() -> list[str]:
     -------
     list of str
         Sorted; each is one that `pretrained` takes.
+
+    Examples
+    --------
+    >>> import fastdeconv as fd
+    >>> fd.list_pretrained()
+    ['choi5-genre']
     """
     entries = resources.files(__name__).iterdir()
     return sorted(e.name[: -len(_SUFFIX)] for e in entries if e.name.endswith(_SUFFIX))
@@ -48,6 +54,13 @@ def pretrained(name: str, *, trained: bool = True) -> Network:
     ------
     ParameterError
         If there is no such network; lists those there are.
+
+    Examples
+    --------
+    >>> import fastdeconv as fd
+    >>> fd.pretrained("choi5-genre").classes
+    ('electronic', 'metal', 'orchestral')
+    >>> control = fd.pretrained("choi5-genre", trained=False)
     """
     names = list_pretrained()
     # Looked up in the list, so that the name is never a path.
