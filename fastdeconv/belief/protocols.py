@@ -37,6 +37,8 @@ CHANGES: dict[str, tuple[float, ...]] = {
 }
 _SAME = 1e-4
 """Of the range of an input: what rounding may do to soft sounds."""
+_LONGEST_FFT = 2048
+"""Of the phase vocoder, in samples; librosa's default."""
 _NO_CHANGE = 1e-9
 """Of the largest change: less is none."""
 
@@ -178,7 +180,9 @@ def _stretched(samples: NDArray[np.float32], rate: float) -> NDArray[np.float32]
     the phase vocoder itself.
     """
     spectrum = librosa_module("librosa.core.spectrum")
-    stretched = spectrum.phase_vocoder(spectrum.stft(samples), rate=rate)
+    # A power of two that is not longer than the sound.
+    n_fft = min(_LONGEST_FFT, 1 << (samples.size.bit_length() - 1))
+    stretched = spectrum.phase_vocoder(spectrum.stft(samples, n_fft=n_fft), rate=rate)
     return spectrum.istft(stretched, dtype=samples.dtype, length=round(samples.size / rate))
 
 
