@@ -43,10 +43,12 @@ _EXPORTS = {
     "Stimulus": ".analysis.stimuli",
     "decision": ".studies",
     "Decision": ".studies",
-    "correspondence": ".belief.protocols",
-    "invariance": ".belief.protocols",
-    "top_clips": ".belief.protocols",
-    "TopClips": ".belief.protocols",
+    "correspondence": ".studies",
+    "Correspondence": ".studies",
+    "invariance": ".studies",
+    "Invariance": ".studies",
+    "top_clips": ".studies",
+    "TopClips": ".studies",
     "occlude": ".belief.occlusion",
     "Occlusion": ".belief.occlusion",
     "explain": ".explanation",
@@ -85,10 +87,6 @@ if TYPE_CHECKING:
     from .audio.frontend import Frontend as Frontend
     from .belief.occlusion import Occlusion as Occlusion
     from .belief.occlusion import occlude as occlude
-    from .belief.protocols import TopClips as TopClips
-    from .belief.protocols import correspondence as correspondence
-    from .belief.protocols import invariance as invariance
-    from .belief.protocols import top_clips as top_clips
     from .deconvnet.projection import deconvolve as deconvolve
     from .deconvnet.trace import Trace as Trace
     from .errors import ArchiveError as ArchiveError
@@ -114,11 +112,17 @@ if TYPE_CHECKING:
     from .report.atlas import write_atlas as write_atlas
     from .report.overview import overview as overview
     from .studies import AttributeStudy as AttributeStudy
+    from .studies import Correspondence as Correspondence
     from .studies import Decision as Decision
     from .studies import Evolution as Evolution
+    from .studies import Invariance as Invariance
+    from .studies import TopClips as TopClips
     from .studies import attribute_study as attribute_study
+    from .studies import correspondence as correspondence
     from .studies import decision as decision
     from .studies import feature_evolution as feature_evolution
+    from .studies import invariance as invariance
+    from .studies import top_clips as top_clips
     from .survey.surveying import Survey as Survey
     from .survey.surveying import survey as survey
 

@@ -654,3 +654,20 @@ def test_evolution_over_checkpoints_and_a_song_that_is_cut_into_clips(network, o
     table = (out / "evolution-pool2" / "evolution.csv").read_text().splitlines()
     assert len(table) == 5 and table[1].startswith("pool2,0,net,")
     assert {line.split(",")[4] for line in table[1:]} <= {"0", "1", "2"}
+
+
+def test_invariance_of_a_song_beside_an_untrained_network(network, out, tmp_path):
+    song = tmp_path / "song.wav"
+    soundfile.write(song, np.random.default_rng(0).uniform(-0.5, 0.5, 3 * 608), SR)
+    command = ["invariance", str(song), "-o", str(out), "--network", str(network), "--layers",
+               "pool2", "--offset", "0.02"]
+    result = CliRunner().invoke(cli.main, command)
+    assert result.exit_code == 0, result.output
+    assert "how far layers move of 0.08 s from 0.02 s on." in result.output
+    header, *rows = (out / "invariance" / "invariance.csv").read_text().splitlines()
+    assert header.startswith("change,amount,layer,distance,control_distance,class")
+    assert len(rows) == 15 and all(row.split(",")[2] == "pool2" for row in rows)
+    again = CliRunner().invoke(cli.main, command)
+    assert again.exit_code == 1 and "already there" in again.output
+    nothing = CliRunner().invoke(cli.main, [*command, "--control", "nope", "--overwrite"])
+    assert nothing.exit_code == 1 and "there is no network 'nope'" in nothing.output

@@ -1,16 +1,14 @@
-"""Zeiler and Fergus's protocols beside the deconvnet (arXiv 1311.2901, sections 4.1 to 4.4).
+"""Zeiler and Fergus's protocols beside the deconvnet (arXiv 1311.2901, sections 4.2 and 4.4).
 
-The clips that excite a feature most (figure 2), how little changes of a sound move what layers
-put out (figure 5), and whether the same part of several clips means the same to a layer
-(table 1).
+How far little changes of a sound move what layers put out (figure 5), and whether the same part of
+several clips means the same to a layer (table 1). The clips that excite a feature most are in
+`top_clips`.
 """
 
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
@@ -20,20 +18,16 @@ from numpy.typing import NDArray
 from ..audio._checks import as_int, as_number
 from ..audio.clip import Clip, as_clip
 from ..audio.librosa_quietly import librosa_module
-from ..deconvnet.fields import boxes_seen
-from ..deconvnet.projection import deconvolve
 from ..deconvnet.scores import score_probabilities, scores_of
-from ..deconvnet.strongest import ABSENT, Units, best_first, firing_scores, strongest_units
 from ..errors import ParameterError, shown
 from ..network.choosing import as_list, choose_layers, open_network
-from ..network.network import Network
 from .grid import Grid, as_fill
 from .targets import class_names, decision_kind
+from .top_clips import NetworkLike, clips_of_one_size
 
-__all__ = ["CHANGES", "TopClips", "correspondence", "invariance", "top_clips"]
+__all__ = ["CHANGES", "Correspondence", "Invariance", "correspondence", "invariance"]
 
 Array = NDArray[Any]
-NetworkLike = Network | str | os.PathLike[str]
 Box = tuple[tuple[int, int], tuple[int, int]]
 
 #: How `invariance` changes a sound by default: decibels, seconds, semitones, times as fast.
@@ -42,125 +36,43 @@ CHANGES: dict[str, tuple[float, ...]] = {
     "pitch": (-2.0, -1.0, 1.0, 2.0), "tempo": (0.8, 0.9, 1.1, 1.25),
 }
 _PURPOSE = "a change of pitch or tempo"
-_FOUND = ("value", "clip", "row", "column", "top", "bottom", "left", "right")
 _SAME = 1e-4
 """Of the range of an input: what rounding may do to soft sounds."""
+_LONGEST_FFT = 2048
+"""Of the phase vocoder, in samples; librosa's default."""
 _NO_CHANGE = 1e-9
 """Of the largest change: less is none."""
-
-
-# ---- the clips that excite a feature most ----
-
-
-@dataclass(frozen=True, eq=False)
-class TopClips:
-    """The strongest clips of every feature. Made by `top_clips`.
-
-    Attributes
-    ----------
-    table : list of dict
-        A row for each feature and rank: ``layer``, ``feature``, ``rank`` from 1, ``value`` (the
-        activation of the strongest unit), ``clip`` (its place in `clips`), ``row`` and
-        ``column`` of the unit, and ``top``, ``bottom``, ``left``, ``right``: the rows and columns
-        of the input that it sees. A feature that fires nowhere has no row.
-    clips : list of Clip
-    network : Network
-    """
-
-    table: list[dict[str, Any]]
-    clips: list[Clip]
-    network: Network
-
-    def maps(self, layer: str, feature: int) -> NDArray[np.float32]:
-        """For each of a feature's clips, the strongest unit projected down.
-
-        Parameters
-        ----------
-        layer : str
-        feature : int
-
-        Returns
-        -------
-        array of float32, shape (n, C, H, W)
-        """
-        rows = [r for r in self.table if (r["layer"], r["feature"]) == (layer, feature)]
-        found = np.zeros((len(rows), *self.clips[0].x.shape), np.float32)
-        for out, row in zip(found, rows):
-            trace = self.network.forward(self.clips[row["clip"]].x)
-            out[...] = deconvolve(trace, layer, [feature], start="max")[0]
-        return found
-
-
-def top_clips(
-    clips: Iterable[Clip], net: NetworkLike, layers: str | Iterable[str] | None = None,
-    k: int = 9,
-) -> TopClips:
-    """The clips that excite each feature most, each with the place of its strongest unit.
-
-    Every clip counts once, with its strongest unit, so that no neighbours of one unit fill the
-    list. One forward pass a clip serves all features of all layers.
-
-    Parameters
-    ----------
-    clips : iterable of Clip
-        Of one size.
-    net : Network, str or path
-    layers : iterable of str, optional
-        Default: as in `explain`.
-    k : int
-        How many at most.
-
-    Returns
-    -------
-    TopClips
-
-    Raises
-    ------
-    ParameterError
-        If a layer does not exist, or clips are none, or of several sizes.
-
-    Examples
-    --------
-    >>> import numpy as np, fastdeconv as fd
-    >>> net = fd.pretrained("choi5-genre")
-    >>> clips = [fd.Clip(np.sin(step * np.arange(44100)), 11025, net.frontend) for step in (1, 2)]
-    >>> top = fd.top_clips(clips, net, ["pool5"], k=1)
-    >>> top.maps("pool5", 12).shape
-    (1, 1, 257, 173)
-    """
-    network, given = open_network(net), _clips(clips)
-    count = as_int("k", k, minimum=1, maximum=1_000_000)
-    names = choose_layers(network, layers)
-    units: dict[str, list[Units]] = {layer: [] for layer in names}
-    for clip in given:
-        trace = network.forward(clip.x)
-        for layer, own in units.items():
-            own.append(strongest_units(trace[layer]))
-    table = []
-    for layer, own in units.items():
-        # Of all clips together, each (features, clips).
-        value, row, column = (np.stack(part, axis=1) for part in zip(*own))
-        scores = firing_scores(value)
-        for feature, order in enumerate(best_first(scores, count)):
-            places = [clip for clip in order.tolist() if scores[feature, clip] > ABSENT]
-            position = np.stack([row[feature, places], column[feature, places]], axis=1)
-            index = network.layer_index(layer)
-            boxes = boxes_seen(network, index, given[0].x.shape, position)
-            for rank, (clip, at, box) in enumerate(zip(places, position, boxes), start=1):
-                numbers = float(value[feature, clip]), clip, *at.tolist(), *box.tolist()
-                table.append({
-                    "layer": layer, "feature": feature, "rank": rank, **dict(zip(_FOUND, numbers)),
-                })
-    return TopClips(table, given, network)
 
 
 # ---- what changes of the sound change ----
 
 
+class Invariance(list[dict[str, Any]]):
+    """What `invariance` found: a list of its rows.
+
+    Attributes
+    ----------
+    network, control : str or None
+        Their names; a control without a name is called "control".
+    """
+
+    def __init__(
+        self, rows: Iterable[dict[str, Any]], network: str | None = None,
+        control: str | None = None,
+    ) -> None:
+        super().__init__(rows)
+        self.network, self.control = network, control
+
+    @property
+    def table(self) -> list[dict[str, Any]]:
+        """The rows as a plain list."""
+        return list(self)
+
+
 def invariance(
     clip: Clip, net: NetworkLike, layers: str | Iterable[str] | None = None,
-    changes: Mapping[str, Sequence[float]] | None = None,
-) -> list[dict[str, Any]]:
+    changes: Mapping[str, Sequence[float]] | None = None, *, control: NetworkLike | None = None,
+) -> Invariance:
     """How far what layers put out moves when the sound is changed.
 
     Parameters
@@ -172,13 +84,17 @@ def invariance(
     changes : mapping of str to sequence of float, optional
         Of ``"gain"`` (dB), ``"shift"`` (seconds of silence before the sound), ``"pitch"``
         (semitones) and ``"tempo"`` (times as fast); default `CHANGES`.
+    control : Network, str or path, optional
+        A network of the same layers to compare with, such as the untrained one: what that does as
+        well was not learned.
 
     Returns
     -------
     list of dict
         For each change and layer ``change``, ``amount``, ``layer``, ``distance`` (Euclidean, of
-        all that the layer puts out, as a share of its length; 0 where both are 0), and
-        ``class`` and ``probability``: the class that the network gives the unchanged clip most,
+        all that the layer puts out, as a share of its length; 0 where both are 0),
+        ``control_distance`` (the same of the control; nan without one), and ``class`` and
+        ``probability``: the class that the network gives the unchanged clip most,
         and what it gives it now. ``note`` says where the front end leaves nothing to see: a gain
         is no change at all for one that measures decibels below the clip's maximum, and that
         says nothing of the network.
@@ -186,7 +102,7 @@ def invariance(
     Raises
     ------
     ParameterError
-        If a layer or a change does not exist.
+        If a layer or a change does not exist, or the control lacks a layer.
 
     Examples
     --------
@@ -199,8 +115,12 @@ def invariance(
     """
     network, own = open_network(net), as_clip(clip)
     names = choose_layers(network, layers)
+    other = None if control is None else open_network(control)
+    if other is not None:
+        choose_layers(other, names)
     asked = CHANGES if changes is None else _checked_changes(changes)
     before = network.forward(own.x)
+    of_control = None if other is None else other.forward(own.x)
     kind, classes = decision_kind(network), class_names(before)
     probabilities = score_probabilities(kind, scores_of(before)).mean(axis=(1, 2))
     chosen = int(probabilities.argmax())
@@ -209,6 +129,7 @@ def invariance(
         for amount in amounts:
             changed = Clip(_changed(own, change, amount), own.sr, own.frontend)
             after = network.forward(changed.x)
+            beside = None if other is None else other.forward(changed.x)
             p = score_probabilities(kind, scores_of(after)).mean(axis=(1, 2))[chosen]
             is_same = float(np.abs(changed.x - own.x).max()) <= _SAME * float(np.ptp(own.x))
             note = "the front end gives the network the same input" if is_same else ""
@@ -216,9 +137,12 @@ def invariance(
                 rows.append({
                     "change": change, "amount": float(amount), "layer": layer,
                     "distance": _distance(before[layer], after[layer]),
+                    "control_distance": math.nan if of_control is None or beside is None
+                    else _distance(of_control[layer], beside[layer]),
                     "class": classes[chosen], "probability": float(p), "note": note,
                 })
-    return rows
+    named = None if other is None else other.name or "control"
+    return Invariance(rows, network.name, named)
 
 
 def _checked_changes(changes: Mapping[str, Sequence[float]]) -> dict[str, list[float]]:
@@ -266,9 +190,11 @@ def _stretched(samples: NDArray[np.float32], rate: float) -> NDArray[np.float32]
     the phase vocoder itself.
     """
     spectrum = librosa_module("librosa.core.spectrum", _PURPOSE)
+    # A power of two that is not longer than the sound.
+    n_fft = min(_LONGEST_FFT, 1 << (samples.size.bit_length() - 1))
     # Its compiled part casts memory that nobody has written yet, which may look like no number.
     with np.errstate(invalid="ignore"):
-        stretched = spectrum.phase_vocoder(spectrum.stft(samples), rate=rate)
+        stretched = spectrum.phase_vocoder(spectrum.stft(samples, n_fft=n_fft), rate=rate)
     return spectrum.istft(stretched, dtype=samples.dtype, length=round(samples.size / rate))
 
 
@@ -284,11 +210,40 @@ def _distance(before: Array, after: Array) -> float:
 # ---- the same part of several clips ----
 
 
+class Correspondence(list[dict[str, Any]]):
+    """What `correspondence` found: a list of its rows.
+
+    Attributes
+    ----------
+    clips : list of Clip
+    boxes : list of ((int, int), (int, int))
+        Bins and frames of the part in each clip.
+    random_boxes : list of list of ((int, int), (int, int))
+        Of every draw a box for each clip.
+    draws : dict of str to array, shape (draws,)
+        Of every layer ``moved`` of each draw.
+    """
+
+    def __init__(
+        self, rows: Iterable[dict[str, Any]], clips: Sequence[Clip], boxes: Sequence[Box],
+        random_boxes: Sequence[Sequence[Box]], draws: Mapping[str, NDArray[np.float64]],
+    ) -> None:
+        super().__init__(rows)
+        self.clips, self.boxes = list(clips), list(boxes)
+        self.random_boxes = [*map(list, random_boxes)]
+        self.draws = dict(draws)
+
+    @property
+    def table(self) -> list[dict[str, Any]]:
+        """The rows as a plain list."""
+        return list(self)
+
+
 def correspondence(
     clips: Iterable[Clip], boxes: Iterable[Box], net: NetworkLike,
     layers: str | Iterable[str] | None = None, *, fill: str | float = "band_mean",
     draws: int = 20, seed: int = 0,
-) -> list[dict[str, Any]]:
+) -> Correspondence:
     """Whether the same part of several clips means the same to a layer.
 
     In each clip a box with that part (a drum hit, a vowel) is replaced, and the signs of what
@@ -334,7 +289,7 @@ def correspondence(
     >>> sorted(rows[0])
     ['all', 'layer', 'moved', 'random_all', 'random_lower', 'random_moved']
     """
-    network, given = open_network(net), _clips(clips)
+    network, given = open_network(net), clips_of_one_size(clips)
     names = choose_layers(network, layers)
     asked = as_list("boxes", boxes)
     if len(given) < 2 or len(asked) != len(given):
@@ -362,10 +317,11 @@ def correspondence(
         return {layer: _differing(found) for layer, found in signs.items()}
 
     own = differences(places)
-    others = [
-        differences([_random_box(rng, box, grid.shape) for box, grid in zip(places, grids)])
+    drawn = [
+        [_random_box(rng, box, grid.shape) for box, grid in zip(places, grids)]
         for _ in range(times)
     ]
+    others = [differences(boxes) for boxes in drawn]
     rows = []
     for layer in names:
         everything, moved = own[layer]
@@ -376,7 +332,10 @@ def correspondence(
             "random_moved": _mean(random_moved), "random_all": _mean(random_all),
             "random_lower": _mean([float(value < moved) for value in random_moved]),
         })
-    return rows
+    moved_by_draw = {
+        layer: np.array([found[layer][1] for found in others]) for layer in names
+    }
+    return Correspondence(rows, given, places, drawn, moved_by_draw)
 
 
 def _signs(before: Array, after: Array) -> Array:
@@ -420,14 +379,3 @@ def _random_box(rng: np.random.Generator, box: Box, shape: tuple[int, int]) -> B
         begin = int(rng.integers(0, size - (hi - lo) + 1))
         spans.append((begin, begin + hi - lo))
     return spans[0], spans[1]
-
-
-def _clips(clips: Iterable[Clip]) -> list[Clip]:
-    found = [as_clip(clip) for clip in as_list("clips", clips)]
-    shapes = {clip.x.shape for clip in found}
-    if len(shapes) != 1:
-        raise ParameterError(
-            "clips must be at least one, of one size; found "
-            f"{', '.join(sorted(map(str, shapes))) or 'none'}"
-        )
-    return found

@@ -13,7 +13,7 @@ from .explain import explain
 from .networks import import_model, networks
 from .process import print_out
 from .shared import clean_exit
-from .studies import attributes, evolution
+from .studies import attributes, evolution, invariance
 from .survey import survey
 from .why import why
 
@@ -36,5 +36,5 @@ def info(ctx: click.Context) -> None:
         print_out(describe_config())
 
 
-for command in (attributes, evolution, explain, import_model, networks, survey, why):
+for command in (attributes, evolution, explain, import_model, invariance, networks, survey, why):
     main.add_command(command)

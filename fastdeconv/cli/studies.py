@@ -1,4 +1,5 @@
-"""The commands that study a network rather than a song: ``attributes`` and ``evolution``."""
+"""The commands that study a network rather than a song: ``attributes``, ``evolution``, and
+``invariance``."""
 
 from __future__ import annotations
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from ..audio.clip import Clip
     from ..audio.frontend import Frontend
 
-__all__ = ["attributes", "evolution"]
+__all__ = ["attributes", "evolution", "invariance"]
 
 _NO_FIGURES = "No figures: pip install 'fastdeconv[figures]' draws them."
 
@@ -164,6 +165,65 @@ def evolution(
             folder = found.save(out, folder_name, overwrite=overwrite)
         if not quiet:
             say(f"{folder}: {len(found.features)} features at {len(labels)} checkpoints.")
+            if not has_figures():
+                say(_NO_FIGURES)
+
+
+@click.command()
+@click.argument("song", type=click.Path())
+@click.option("-o", "--out", required=True, type=click.Path(), metavar="OUT",
+              help="Folder for the results, which go to OUT/invariance.")
+@click.option("--network", default=DEFAULT_NETWORK, metavar="NAME|PATH", show_default=True,
+              help="A bundled network, or the path of an archive or of an ONNX or Keras model.")
+@click.option("--control", metavar="NAME|PATH",
+              help="A network of the same layers to compare with.  [default: untrained]")
+@click.option("--layers", metavar="a,b", help="Layers to study.  [default: every pooling layer]")
+@click.option("--offset", type=click.FloatRange(min=0), default=0.0, metavar="SECONDS",
+              help="Skip the beginning of the song.")
+@computing
+@click.pass_context
+def invariance(
+    ctx: click.Context,
+    /,
+    song: str,
+    out: str,
+    network: str,
+    control: str | None,
+    layers: str | None,
+    offset: float,
+    overwrite: bool,
+    quiet: bool,
+    backend: str | None,
+    isa: str | None,
+    threads: int | None,
+) -> None:
+    """Show how far layers move when SONG is louder, later, higher or faster.
+
+    Beside an untrained network: what that does too was not learned (Zeiler and Fergus 2013, figure
+    5). OUT/invariance gets invariance.csv and a figure.
+    """
+    with clean_exit(ctx):
+        from ..analysis.controls import untrained
+        from ..audio.clip import load_clip, needed_frontend
+        from ..kernels.dispatch import config
+        from ..network.choosing import open_network
+        from ..report.folder import INVARIANCE, check_free, check_writable
+        from ..report.study import has_figures
+        from ..studies import invariance as study
+
+        with config(backend=backend, num_threads=threads, isa=isa):
+            check_writable(Path(out))
+            check_free(Path(out), "invariance", INVARIANCE, overwrite=overwrite)
+            net = open_network(network)
+            clip = load_clip(song, needed_frontend(net.frontend), offset=offset)
+            found = study(
+                clip, net, None if layers is None else layers.split(","),
+                control=untrained(net, [clip.x]) if control is None else control,
+            )
+            folder = found.save(out, overwrite=overwrite)
+        if not quiet:
+            part = f" of {clip.duration:.2f} s from {clip.start:g} s on" if clip.is_cut else ""
+            say(f"{folder}: how far layers move{part}.")
             if not has_figures():
                 say(_NO_FIGURES)
 

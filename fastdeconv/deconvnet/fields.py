@@ -39,6 +39,15 @@ class Place(NamedTuple):
     seconds: tuple[float, float] | None
     hertz: tuple[float, float] | None
 
+    def texts(self) -> list[str]:
+        """Seconds and hertz in words, those that are known."""
+        found = []
+        if self.seconds is not None:
+            found.append("{:.2f} to {:.2f} s".format(*self.seconds))
+        if self.hertz is not None:
+            found.append("{:.0f} to {:.0f} Hz".format(*self.hertz))
+        return found
+
 
 def place_of(frontend: Frontend | None, rows: Pair, columns: Pair) -> Place:
     """The place of a rectangle of the input of a network with this front end."""

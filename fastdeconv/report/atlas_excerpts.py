@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -25,6 +24,7 @@ from numpy.typing import NDArray
 from ..analysis.descriptors import DESCRIPTORS, Listener
 from ..audio.auralise import auralise, heard_magnitude
 from ..audio.clip import Clip
+from ..audio.excerpts import around, faded
 from ..audio.song import Song, load_song
 from ..deconvnet.projection import deconvolve
 from ..deconvnet.region import Region, seen_by
@@ -58,11 +58,6 @@ NUMBERS = tuple(name for name in DESCRIPTORS if name != "level")
 
 # Changes with everything that decides the files and is not in their key.
 _VERSION = 1
-_LEAST_SECONDS = 1.0
-"""Of an excerpt: less is a click to the ear."""
-_AROUND_SECONDS = 0.1
-"""Before and behind what the strongest unit sees."""
-_FADE_SECONDS = 0.01
 _SAME = 1e-3
 """Largest difference of a score from that of the survey, relative to it. Back ends round
 differently, by 1e-5 or so; another sound gives another score."""
@@ -355,7 +350,7 @@ class Studio:
         stft: FloatArray = np.ascontiguousarray(np.abs(part.stft))
         pictures = heard_magnitude(weights[0].T, stft, mode), stft
         sounds = [
-            _faded(sound[slice(*cut.samples)], clip.sr)
+            faded(sound[slice(*cut.samples)], clip.sr)
             for sound in (auralise(clip, own[None], mode)[0], clip.samples)
         ]
         peaks = [float(np.abs(sound).max(initial=0.0)) for sound in sounds]
@@ -462,10 +457,7 @@ class _Window(NamedTuple):
         first, last = self._seen_frames(region)
         sounding = max(1, min(frames, -(-self.sounding // hop)))
         a_second = clip.sr / hop
-        cut = _widened(
-            first - _AROUND_SECONDS * a_second, last + _AROUND_SECONDS * a_second,
-            _LEAST_SECONDS * a_second, sounding,
-        )
+        cut = around(first, last, a_second, sounding)
         length = cut[1] - cut[0]
         times = [min(1.0, max(0.0, (place - cut[0]) / length)) for place in (first, last)]
         samples = cut[0] * hop, max(cut[0] * hop + 1, min(cut[1] * hop, self.sounding))
@@ -492,17 +484,6 @@ class _Window(NamedTuple):
         below = 0 if frontend.bins is None else frontend.bins[0]
         first, last = region[axis]
         return below + first - 0.5, below + last - 0.5
-
-
-def _widened(begin: float, end: float, least: float, size: int) -> tuple[int, int]:
-    """An interval of at least this length around another one, inside of (0, size)."""
-    short = max(0.0, least - (end - begin)) / 2
-    begin, end = begin - short, end + short
-    if begin < 0:
-        begin, end = 0.0, end - begin
-    if end > size:
-        begin, end = begin - (end - size), float(size)
-    return max(0, math.floor(begin)), min(size, math.ceil(end))
 
 
 def place_of(root: str, track: str, *, outside: bool) -> str:
@@ -541,16 +522,6 @@ def _number(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError("found no number")
     return float(value)
-
-
-def _faded(sound: FloatArray, sr: float) -> FloatArray:
-    """From silence and back to it, so that no cut is heard as a click."""
-    count = min(max(1, round(_FADE_SECONDS * sr)), sound.size // 2)
-    ramp = np.sin(np.arange(count, dtype=np.float32) * (np.pi / 2 / max(1, count))) ** 2
-    faded = sound.astype(np.float32)
-    faded[:count] *= ramp
-    faded[faded.size - count :] *= ramp[::-1]
-    return faded
 
 
 def _rms(sound: FloatArray) -> float:

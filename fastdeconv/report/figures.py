@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
 from ..audio.librosa_quietly import librosa_module
+from ..belief.grid import Grid
 from ..errors import printable
 from .picture import RANGE_DB
 
@@ -23,8 +25,13 @@ if TYPE_CHECKING:
     from ..analysis.attributes import AttributeStudy, Estimate
     from ..analysis.evolution import Evolution
     from ..audio.stft import Stft
+    from ..belief.protocols import Correspondence, Invariance
+    from ..belief.top_clips import Excerpt
 
-__all__ = ["draw_attribute", "draw_evolution", "draw_spectrograms", "save_figure"]
+__all__ = [
+    "draw_attribute", "draw_correspondence", "draw_evolution", "draw_invariance",
+    "draw_spectrograms", "draw_top_clips", "save_figure",
+]
 
 # Okabe and Ito's colours, which colour-blind people can tell apart.
 _SUBJECTS = {
@@ -32,6 +39,12 @@ _SUBJECTS = {
     "control": {"color": "#D55E00", "marker": "s", "linestyle": "--"},
     "input": {"color": "#000000", "marker": "", "linestyle": ":"},
 }
+_UNITS = {
+    "gain": "gain in dB", "shift": "shift in s", "pitch": "pitch in semitones",
+    "tempo": "times as fast",
+}
+#: Clips of a correspondence that are drawn at the most.
+_CLIPS = 8
 _VIEWS = {"map": "deconvolved maps", "activation": "activation maps"}
 
 
@@ -97,6 +110,105 @@ def draw_evolution(evolution: Evolution) -> Figure:
     return figure
 
 
+def draw_top_clips(excerpts: Sequence[Excerpt], title: str) -> Figure:
+    """Of a feature's top clips what its strongest unit sees, above its projection.
+
+    Each on its own scale; low frequencies are at the bottom, time runs to the right.
+    """
+    columns = max(1, len(excerpts))
+    figure = Plot(figsize=(1.5 * columns + 0.9, 3.6), layout="constrained")
+    figure.suptitle(_plain(title))
+    if not excerpts:
+        figure.text(0.5, 0.5, "it fires in none of the clips", ha="center", va="center")
+        return figure
+    axes: Any = figure.subplots(2, columns, squeeze=False)
+    for (above, below), one in zip(axes.T, excerpts):
+        _draw_input(above, one.input)
+        _draw_patch(below, one.projection, one.row["clip"])
+        above.set_title(f"{one.row['value']:.3g}", fontsize=8)
+        said = [f"clip {one.row['clip']}", *one.place.texts()]
+        below.set_xlabel("\n".join(said), fontsize=7, labelpad=1)
+    axes[0, 0].set_ylabel("input", fontsize=9)
+    axes[1, 0].set_ylabel("projection", fontsize=9)
+    figure.supxlabel(
+        "above each: the activation. Each on its own scale; of projections blue is negative, red "
+        "positive", fontsize=8,
+    )
+    return figure
+
+
+def draw_invariance(found: Invariance) -> Figure:
+    """For every change how far each layer moves, the control dashed, above the class's probability.
+
+    Of each layer one colour, the lowest the darkest.
+    """
+    changes = list(dict.fromkeys(row["change"] for row in found))
+    layers = list(dict.fromkeys(row["layer"] for row in found))
+    figure = Plot(figsize=(2.9 * max(1, len(changes)) + 1.6, 5), layout="constrained")
+    if not changes:
+        figure.text(0.5, 0.5, "nothing was changed", ha="center", va="center")
+        return figure
+    axes: Any = figure.subplots(
+        2, len(changes), sharey="row", squeeze=False, height_ratios=[2, 1]
+    )
+    colours = mpl.colormaps["viridis"](np.linspace(0, 0.9, len(layers)))
+    for (above, below), change in zip(axes.T, changes):
+        for layer, colour in zip(layers, colours):
+            rows = sorted(
+                (row for row in found if (row["change"], row["layer"]) == (change, layer)),
+                key=lambda row: row["amount"],
+            )
+            amounts = [row["amount"] for row in rows]
+            above.plot(amounts, [row["distance"] for row in rows], color=colour, marker="o",
+                       markersize=4, label=_plain(layer))
+            above.plot(amounts, [row["control_distance"] for row in rows], color=colour,
+                       linestyle="--", marker="s", markersize=3, markerfacecolor="none")
+        below.plot(amounts, [row["probability"] for row in rows], color="#000000", marker="o",
+                   markersize=4)
+        notes = {row["note"] for row in found if row["change"] == change and row["note"]}
+        above.set_title("\n".join(map(_plain, [change, *sorted(notes)])), fontsize=9)
+        below.set_xlabel(_UNITS[change])
+        below.set_ylim(0, 1)
+        for ax in (above, below):
+            ax.grid(alpha=0.3)
+    axes[0, 0].set_ylabel("distance / length")
+    axes[1, 0].set_ylabel(_plain(f"p({found[0]['class']})"))
+    axes[0, -1].legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
+    if found.control is not None:
+        figure.supxlabel(_plain(f"dashed: {found.control}"), fontsize=8)
+    return figure
+
+
+def draw_correspondence(found: Correspondence) -> Figure:
+    """The clips with the part and the random boxes, and how many changes differ in sign."""
+    clips = list(zip(found.clips, found.boxes))[:_CLIPS]
+    figure = Plot(figsize=(1.9 * max(len(clips), 3), 5), layout="constrained")
+    above, below = figure.subfigures(2, 1, height_ratios=[1, 1.3])
+    axes: Any = above.subplots(1, len(clips), squeeze=False)
+    for i, (ax, (clip, box)) in enumerate(zip(axes[0], clips)):
+        _draw_input(ax, Grid.of(clip).x.sum(axis=0))
+        for boxes in found.random_boxes:
+            _outline(ax, boxes[i], color="#ffffff", linewidth=0.6, alpha=0.6)
+        _outline(ax, box, color="#56B4E9", linewidth=2)
+        ax.set_title(f"clip {i}", fontsize=8)
+    if len(found.clips) > len(clips):
+        above.supxlabel(f"and {len(found.clips) - len(clips)} clips more", fontsize=8)
+    ax = below.subplots()
+    places = range(len(found))
+    for draw in range(len(found.random_boxes)):
+        ax.plot(places, [found.draws[row["layer"]][draw] for row in found], ".", color="#999999",
+                label="random boxes" if draw == 0 else None)
+    ax.plot(places, [row["random_moved"] for row in found], label="their mean",
+            **_SUBJECTS["control"])
+    ax.plot(places, [row["moved"] for row in found], label="the part", **_SUBJECTS["network"])
+    ax.set_xticks(places, [_plain(row["layer"]) for row in found])
+    ax.set_ylabel("changes that differ in sign")
+    ax.set_ylim(bottom=0)
+    ax.grid(alpha=0.3)
+    ax.legend(frameon=False, fontsize=8)
+    return figure
+
+
 def draw_spectrograms(
     magnitudes: Sequence[NDArray[np.float32]],
     titles: Sequence[str],
@@ -139,6 +251,20 @@ def draw_spectrograms(
     bar = figure.colorbar(image, ax=drawn, format="%+2.0f dB", pad=0.01, aspect=15 * rows)
     bar.ax.tick_params(labelsize=8)
     return figure
+
+
+def _draw_input(ax: Any, plane: Any) -> None:
+    ax.set_xticks([])
+    ax.set_yticks([])
+    ax.imshow(plane, origin="lower", aspect="auto", cmap="magma", interpolation="nearest")
+
+
+def _outline(ax: Any, box: Any, **how: Any) -> None:
+    """A rectangle of bins and frames, each half-open."""
+    (low, high), (first, last) = box
+    ax.add_patch(Rectangle(
+        (first - 0.5, low - 0.5), last - first, high - low, fill=False, **how
+    ))
 
 
 def _draw_patch(ax: Any, patch: Any, clip: int) -> None:

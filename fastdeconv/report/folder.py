@@ -31,9 +31,9 @@ except ImportError:  # Windows, where nothing is cleared
     fcntl = None  # type: ignore[assignment]
 
 __all__ = [
-    "ATTRIBUTES", "DECISION", "EVOLUTION", "EXPLANATION", "MANIFEST", "as_folder", "check_free",
-    "check_writable", "new_folder", "read_manifest", "replace_file", "result_place",
-    "write_manifest",
+    "ATTRIBUTES", "CORRESPONDENCE", "DECISION", "EVOLUTION", "EXPLANATION", "INVARIANCE",
+    "MANIFEST", "TOP_CLIPS", "as_folder", "check_free", "check_writable", "new_folder",
+    "read_manifest", "replace_file", "result_place", "write_manifest",
 ]
 
 #: The file that says what a result is and which files it has.
@@ -43,6 +43,9 @@ EXPLANATION = "fastdeconv-explanation"
 ATTRIBUTES = "fastdeconv-attributes"
 EVOLUTION = "fastdeconv-evolution"
 DECISION = "fastdeconv-decision"
+TOP_CLIPS = "fastdeconv-top-clips"
+INVARIANCE = "fastdeconv-invariance"
+CORRESPONDENCE = "fastdeconv-correspondence"
 
 _MOST_MANIFEST_BYTES = 1 << 26
 _DEEPEST_MANIFEST = 16

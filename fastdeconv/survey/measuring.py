@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import threading
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -20,11 +21,15 @@ from ..network.network import Network
 from .collection import Track, path_of
 
 __all__ = [
-    "LayerValues", "Measured", "Window", "measure", "reduced", "seconds_at", "sounding",
-    "window_again", "window_samples", "windows",
+    "LayerValues", "Measured", "Window", "measure", "patience", "read_track", "reduced",
+    "seconds_at", "sounding", "window_again", "window_samples", "windows",
 ]
 
 Floats = NDArray[np.float32]
+
+_PATIENCE, _SLOWEST = 300.0, 1e5
+"""Seconds, and bytes a second: a file that is not read by then, at a hundredth of the usual speed,
+is stuck in its decoder, or lies on a disk that does not answer."""
 
 
 class LayerValues(NamedTuple):
@@ -79,13 +84,9 @@ def measure(
     OSError
         If it cannot be opened.
     """
-    path = path_of(track.name, root)
     frontend = network.frontend
     assert frontend is not None
-    song = load_song(path, frontend)
-    found = os.stat(path)
-    if (found.st_size, found.st_mtime_ns) != (track.size, track.mtime):
-        raise AudioError("changed since the survey began; run it again")
+    song = read_track(root, track, frontend)
     places, scores = [], []
     indices = [network.layer_index(layer) for layer in layers]
     values: list[tuple[list[Any], ...]] = [([], [], [], [], []) for _ in layers]
@@ -101,6 +102,46 @@ def measure(
     return Measured(
         places, np.array(scores, np.float32), [LayerValues(*map(np.stack, v)) for v in values]
     )
+
+
+def read_track(root: str, track: Track, frontend: Frontend) -> Song:
+    """Read a track, in a thread that is left behind if a decoder hangs.
+
+    Raises
+    ------
+    AudioError
+        If it cannot be used, takes too long, or is not the file any more that it was when the
+        survey began.
+    OSError
+        If it cannot be opened.
+    """
+    path = path_of(track.name, root)
+    ended: list[Song | BaseException] = []
+
+    def read() -> None:
+        try:
+            ended.append(load_song(path, frontend))
+        except BaseException as error:
+            ended.append(error)
+
+    seconds = patience(track)
+    reader = threading.Thread(target=read, daemon=True)
+    reader.start()
+    reader.join(seconds)
+    if not ended:
+        raise AudioError(f"reading it took longer than {seconds:.0f} s, and was given up")
+    (song,) = ended
+    if isinstance(song, BaseException):
+        raise song
+    found = os.stat(path)
+    if (found.st_size, found.st_mtime_ns) != (track.size, track.mtime):
+        raise AudioError("changed since the survey began; run it again")
+    return song
+
+
+def patience(track: Track) -> float:
+    """Seconds after which a track is no longer waited for."""
+    return _PATIENCE + (track.size or 0) / _SLOWEST
 
 
 def seconds_at(

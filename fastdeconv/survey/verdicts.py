@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Executor
 from pathlib import Path
@@ -18,14 +17,13 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from ..audio.song import load_song
 from ..belief.trust import VERDICTS, trust_features
 from ..errors import AudioError, FastdeconvError, ParameterError, reason_of
 from ..kernels.dispatch import config, get_backend, get_isa
 from ..version import __version__
 from .collection import Track, path_of
 from .engine import Progress, run_jobs
-from .measuring import window_again
+from .measuring import read_track, window_again
 from .schema import TRUST
 from .store import clear_temporary, read_table, write_table
 from .worker import DIED, network_of
@@ -218,11 +216,7 @@ def judge_window(job: WindowJob) -> Judged:
 def _rows(job: WindowJob, track: Track) -> list[dict[str, Any]]:
     network = network_of(job.out, job.network)
     assert network.frontend is not None
-    path = path_of(track.name, job.root)
-    song = load_song(path, network.frontend)
-    found = os.stat(path)
-    if (found.st_size, found.st_mtime_ns) != (track.size, track.mtime):
-        raise AudioError("changed while the atlas was written; run it again")
+    song = read_track(job.root, track, network.frontend)
     clip = window_again(song, job.start, job.end)
     if clip is None:
         raise AudioError("is shorter than it was for the survey")

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -16,7 +17,8 @@ import pytest
 import soundfile
 
 import fastdeconv as fd
-from fastdeconv.survey import schema
+from fastdeconv.audio.song import load_song
+from fastdeconv.survey import measuring, schema
 from fastdeconv.survey.store import locked
 
 from .conftest import FRAMES, RATE, network, tables, write_sounds
@@ -446,3 +448,25 @@ def test_exemplars_are_the_top_clips_of_the_same_windows(tmp_path, run):
         (row["layer"], row["feature"], row["rank"], row["track"], row["score"])
         for row in found.exemplars.to_pylist()
     ]
+
+
+def test_a_track_that_is_never_read_to_its_end_costs_only_itself(sounds, run, monkeypatch):
+    ended = threading.Event()
+
+    def load_or_hang(path, frontend):
+        if path.endswith("sound03.wav"):
+            ended.wait()
+        return load_song(path, frontend)
+
+    monkeypatch.setattr(measuring, "load_song", load_or_hang)
+    monkeypatch.setattr(
+        measuring, "patience", lambda track: 0.01 if track.name == "sound03.wav" else None
+    )
+    try:
+        found = run(sounds)
+    finally:
+        ended.set()
+    assert found.errors == [
+        {"track": "sound03.wav", "error": "reading it took longer than 0 s, and was given up"}
+    ]
+    assert found.counts["tracks"] == 12

@@ -1,0 +1,229 @@
+"""The clips that excite a feature most (Zeiler and Fergus, arXiv 1311.2901, figure 2)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..audio._checks import MODES, as_choice, as_int
+from ..audio.auralise import auralise
+from ..audio.clip import Clip, as_clip
+from ..audio.excerpts import around, faded
+from ..deconvnet.fields import Place, boxes_seen
+from ..deconvnet.projection import checked_features, deconvolve
+from ..deconvnet.strongest import ABSENT, Units, best_first, firing_scores, strongest_units
+from ..deconvnet.trace import Trace
+from ..errors import ParameterError
+from ..network.choosing import as_list, choose_layers, open_network
+from ..network.network import Network
+from .grid import Grid
+
+__all__ = ["Excerpt", "NetworkLike", "TopClips", "clips_of_one_size", "top_clips"]
+
+Array = NDArray[Any]
+NetworkLike = Network | str | os.PathLike[str]
+
+_FOUND = ("value", "clip", "row", "column", "top", "bottom", "left", "right")
+_AT_ONCE = 64
+"""Features that are projected together."""
+
+
+@dataclass(frozen=True, eq=False)
+class Excerpt:
+    """A clip at the place that excites a feature most there. Made by `TopClips.excerpts`.
+
+    Attributes
+    ----------
+    row : dict
+        Of the `TopClips.table`.
+    place : Place
+        What the strongest unit sees, also in seconds and hertz.
+    input, projection : array, shape (F, T), float32
+        The network's input there, and the unit projected down to it; channels added up.
+    original, heard : array, shape (n,), float32
+        That time of the clip and a little around it, a second at least, and what is heard in it
+        of the unit; not normalised.
+    begin : float
+        Where in the clip these sounds begin, in seconds.
+    """
+
+    row: dict[str, Any]
+    place: Place
+    input: NDArray[np.float32]
+    projection: NDArray[np.float32]
+    original: NDArray[np.float32]
+    heard: NDArray[np.float32]
+    begin: float
+
+
+@dataclass(frozen=True, eq=False)
+class TopClips:
+    """The strongest clips of every feature. Made by `top_clips`.
+
+    Attributes
+    ----------
+    table : list of dict
+        A row for each feature and rank: ``layer``, ``feature``, ``rank`` from 1, ``value`` (the
+        activation of the strongest unit), ``clip`` (its place in `clips`), ``row`` and
+        ``column`` of the unit, and ``top``, ``bottom``, ``left``, ``right``: the rows and columns
+        of the input that it sees. A feature that fires nowhere has no row.
+    clips : list of Clip
+    network : Network
+    """
+
+    table: list[dict[str, Any]]
+    clips: list[Clip]
+    network: Network
+
+    def maps(self, layer: str, feature: int) -> NDArray[np.float32]:
+        """For each of a feature's clips, the strongest unit projected down: (n, C, H, W)."""
+        rows = [r for r in self.table if (r["layer"], r["feature"]) == (layer, feature)]
+        found = np.zeros((len(rows), *self.clips[0].x.shape), np.float32)
+        for out, row in zip(found, rows):
+            trace = self.network.forward(self.clips[row["clip"]].x)
+            out[...] = deconvolve(trace, layer, [feature], start="max")[0]
+        return found
+
+    def excerpts(self, layer: str, feature: int, mode: str = "mask") -> list[Excerpt]:
+        """What there is to see and to hear of each of a feature's clips, the strongest first.
+
+        Parameters
+        ----------
+        layer : str
+        feature : int
+        mode : {"mask", "phase", "wiener"}
+            How a projection becomes a sound, as in `explain`.
+
+        Returns
+        -------
+        list of Excerpt
+            None of a feature that fires nowhere.
+
+        Raises
+        ------
+        ParameterError
+            If the layer or the feature is not in the table's network, or there is no such mode.
+        """
+        checked_features(layer, self._features(layer), [feature])
+        rows = [r for r in self.table if (r["layer"], r["feature"]) == (layer, feature)]
+        found = {excerpt.row["rank"]: excerpt for excerpt in self.all_excerpts(rows, mode)}
+        return [found[rank] for rank in sorted(found)]
+
+    def all_excerpts(
+        self, rows: Iterable[Mapping[str, Any]] | None = None, mode: str = "mask"
+    ) -> Iterator[Excerpt]:
+        """The excerpts of these rows of the table (default all), clip by clip.
+
+        A clip goes through the network once.
+        """
+        as_choice("mode", mode, MODES)
+        wanted: dict[int, dict[str, list[dict[str, Any]]]] = {}
+        for row in self.table if rows is None else rows:
+            wanted.setdefault(row["clip"], {}).setdefault(row["layer"], []).append(dict(row))
+        for number, layers in sorted(wanted.items()):
+            clip = self.clips[number]
+            trace = self.network.forward(clip.x)
+            for layer, own in layers.items():
+                for at in range(0, len(own), _AT_ONCE):
+                    some = own[at : at + _AT_ONCE]
+                    maps = deconvolve(trace, layer, [r["feature"] for r in some], start="max")
+                    for row, plane, sound in zip(some, maps, auralise(clip, maps, mode)):
+                        yield _excerpt(trace, clip, row, plane, sound)
+
+    def _features(self, layer: str) -> int:
+        index = self.network.layer_index(layer)
+        return int(self.network.shapes(self.clips[0].x.shape)[index][0])
+
+
+def _excerpt(
+    trace: Trace, clip: Clip, row: dict[str, Any], plane: Array, sound: NDArray[np.float32]
+) -> Excerpt:
+    place = trace.place(row["layer"], row["row"], row["column"])
+    box = np.s_[:, slice(*place.rows), slice(*place.columns)]
+    # All of a clip whose network has time as its channel.
+    begin, end = place.seconds or (0.0, clip.duration)
+    cut = slice(*around(begin * clip.sr, end * clip.sr, clip.sr, clip.samples.size))
+    layout = clip.frontend.layout
+    seen, projected = (Grid(values[box], layout).x.sum(axis=0) for values in (clip.x, plane))
+    original, heard = (faded(samples[cut], clip.sr) for samples in (clip.samples, sound))
+    return Excerpt(row, place, seen, projected, original, heard, cut.start / clip.sr)
+
+
+def top_clips(
+    clips: Iterable[Clip], net: NetworkLike, layers: str | Iterable[str] | None = None,
+    k: int = 9,
+) -> TopClips:
+    """The clips that excite each feature most, each with the place of its strongest unit.
+
+    Every clip counts once, with its strongest unit, so that no neighbours of one unit fill the
+    list. One forward pass a clip serves all features of all layers.
+
+    Parameters
+    ----------
+    clips : iterable of Clip
+        Of one size.
+    net : Network, str or path
+    layers : iterable of str, optional
+        Default: as in `explain`.
+    k : int
+        How many at most.
+
+    Returns
+    -------
+    TopClips
+
+    Raises
+    ------
+    ParameterError
+        If a layer does not exist, or clips are none, or of several sizes.
+
+    Examples
+    --------
+    >>> import numpy as np, fastdeconv as fd
+    >>> net = fd.pretrained("choi5-genre")
+    >>> clips = [fd.Clip(np.sin(step * np.arange(44100)), 11025, net.frontend) for step in (1, 2)]
+    >>> top = fd.top_clips(clips, net, ["pool5"], k=1)
+    >>> top.maps("pool5", 12).shape
+    (1, 1, 257, 173)
+    """
+    network, given = open_network(net), clips_of_one_size(clips)
+    count = as_int("k", k, minimum=1, maximum=1_000_000)
+    names = choose_layers(network, layers)
+    units: dict[str, list[Units]] = {layer: [] for layer in names}
+    for clip in given:
+        trace = network.forward(clip.x)
+        for layer, own in units.items():
+            own.append(strongest_units(trace[layer]))
+    table = []
+    for layer, own in units.items():
+        # Of all clips together, each (features, clips).
+        value, row, column = (np.stack(part, axis=1) for part in zip(*own))
+        scores = firing_scores(value)
+        for feature, order in enumerate(best_first(scores, count)):
+            places = [clip for clip in order.tolist() if scores[feature, clip] > ABSENT]
+            position = np.stack([row[feature, places], column[feature, places]], axis=1)
+            index = network.layer_index(layer)
+            boxes = boxes_seen(network, index, given[0].x.shape, position)
+            for rank, (clip, at, box) in enumerate(zip(places, position, boxes), start=1):
+                numbers = float(value[feature, clip]), clip, *at.tolist(), *box.tolist()
+                table.append({
+                    "layer": layer, "feature": feature, "rank": rank, **dict(zip(_FOUND, numbers)),
+                })
+    return TopClips(table, given, network)
+
+
+def clips_of_one_size(clips: Iterable[Clip]) -> list[Clip]:
+    """Clips given by a user, checked."""
+    found = [as_clip(clip) for clip in as_list("clips", clips)]
+    shapes = {clip.x.shape for clip in found}
+    if len(shapes) != 1:
+        raise ParameterError(
+            "clips must be at least one, of one size; found "
+            f"{', '.join(sorted(map(str, shapes))) or 'none'}"
+        )
+    return found
