@@ -15,12 +15,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .errors import ParameterError, enough_memory
+from .explaining.additions import Additions, Version, additions_of
 from .explaining.kept import Kept
 from .explaining.layer_features import LayerFeatures
 from .explaining.planning import Features, Plan, Progress, choose_features, plan
 from .explaining.result import (
     MAPS,
     TABLE,
+    as_computed,
     audio_record,
     computation,
     layer_folders,
@@ -65,7 +67,7 @@ def explain(
     net: Network | str | os.PathLike[str] = ...,
     layers: str | Iterable[str] | None = ...,
     features: Features | None = ...,
-    rule: Literal["deconvnet", "guided", "gradient"] = ...,
+    rule: Literal["deconvnet", "guided", "gradient", "gradient_x_deviation"] = ...,
     start: Literal["map", "max", "one"] | ArrayLike = ...,
     mode: Literal["mask", "phase", "wiener"] = ...,
     *,
@@ -84,7 +86,7 @@ def explain(
     net: Network | str | os.PathLike[str] = ...,
     layers: str | Iterable[str] | None = ...,
     features: Features | None = ...,
-    rule: Literal["deconvnet", "guided", "gradient"] = ...,
+    rule: Literal["deconvnet", "guided", "gradient", "gradient_x_deviation"] = ...,
     start: Literal["map", "max", "one"] | ArrayLike = ...,
     mode: Literal["mask", "phase", "wiener"] = ...,
     *,
@@ -102,7 +104,7 @@ def explain(
     net: Network | str | os.PathLike[str] = DEFAULT_NETWORK,
     layers: str | Iterable[str] | None = None,
     features: Features | None = None,
-    rule: Literal["deconvnet", "guided", "gradient"] = "deconvnet",
+    rule: Literal["deconvnet", "guided", "gradient", "gradient_x_deviation"] = "deconvnet",
     start: Literal["map", "max", "one"] | ArrayLike = "map",
     mode: Literal["mask", "phase", "wiener"] = "mask",
     *,
@@ -129,8 +131,11 @@ def explain(
     features : sequence of int, "all", or dict of layer name -> either, optional
         Feature numbers from 0, for all layers or for each. Default, also for a
         layer the dict does not hold: all features; of a song (`duration`) those to hear first.
-    rule : {"deconvnet", "guided", "gradient"}
-        How the backward pass treats activations.
+    rule : {"deconvnet", "guided", "gradient", "gradient_x_deviation"}
+        How the backward pass treats activations. The last is the gradient, times what the input
+        has above or below its mean over time in every band: positive where what is there raises
+        the activation, negative where it lowers it; with start "map" it starts from 1 everywhere.
+        It is for clips alone.
     start : {"map", "max", "one"} or array, shape (K, H, W)
         What the backward pass starts from: the whole map of the feature
         (arXiv 1607.02444), its strongest unit alone (arXiv 1311.2901), 1 everywhere, or
@@ -275,6 +280,7 @@ class Explanation(LayerFeatures):
         self._computation = dict(computation)
         self._sounds: dict[str, FloatArray] = {}
         self._rows: dict[str, list[dict[str, Any]]] = {}
+        self._trusted: dict[str, list[dict[str, Any]]] = {}
         self._listener: Listener | None = None
 
     def __repr__(self) -> str:
@@ -418,8 +424,10 @@ class Explanation(LayerFeatures):
         features of one layer; ``nonzero``, the share of the map's bins that are not
         zero, 0 to 1; ``gain``, the factor between the sound and its file, 1.0
         for a silent one; and what `describe` says of it: ``rank``, ``label``,
-        ``twin_of`` and the numbers of its sound and map. A feature asked for twice
-        has one row.
+        ``twin_of`` and the numbers of its sound and map. ``unit_start``, ``unit_end``
+        (seconds from the clip's beginning), ``unit_low`` and ``unit_high`` (Hz) say what the
+        strongest unit of the feature can see, as `Trace.place` does; None where it is silent or
+        the front end has no such axis. A feature asked for twice has one row.
         """
         return [dict(row) for layer in self.maps for row in self._rows_of(layer)]
 
@@ -464,6 +472,9 @@ class Explanation(LayerFeatures):
         *,
         audio_format: Literal["wav", "flac", "ogg"] = "wav",
         maps: bool = False,
+        trust: bool = False,
+        rules: str | Iterable[str] = (),
+        modes: str | Iterable[str] = (),
         overwrite: bool = False,
         progress: Progress | None = None,
     ) -> Path:
@@ -511,6 +522,14 @@ class Explanation(LayerFeatures):
         maps : bool
             Write ``<layer>/maps.npy``, too: the maps of the features, without repeats, as
             float32 of shape (K, C, H, W).
+        trust : bool
+            Ask `trust` of all features: its numbers become columns of ``features.csv``, and the
+            page has a verdict on every feature.
+        rules, modes : iterable of str, or "all"
+            Other rules ("deconvnet", "guided", "gradient", "gradient_x_deviation") and modes
+            ("mask", "phase", "wiener") by which the page shows and plays the features besides.
+            Each adds ``<layer>/<rule or mode>/`` with as many sounds and pictures again; the
+            numbers stay those of the rule and mode that was explained.
         overwrite : bool
             Replace an earlier result of this name. Anything else is never replaced, nor
             a result in whose folder there is something else.
@@ -539,11 +558,19 @@ class Explanation(LayerFeatures):
         out, name = result_place(out, self.name if name is None else name, "clip")
         check_format(audio_format)
         check_free(out, name, EXPLANATION, overwrite=overwrite)
+        additions = additions_of(
+            self._plan.how, self.mode, trust=trust, rules=rules, modes=modes
+        )
+        if trust:
+            self.trust()
         folders = self.layer_folders()
-        files = SongFiles(self.clip, self.mode, audio_format, self._computation["threads"])
+        files = {
+            mode: SongFiles(self.clip, mode, audio_format, self._computation["threads"])
+            for mode in dict.fromkeys([self.mode, *(one.mode for one in additions.versions)])
+        }
         done, total = 0, sum(len(set(ks)) for ks in self.features.values())
         with new_folder(out, name, EXPLANATION, overwrite=overwrite) as folder:
-            files.write_original(folder)
+            files[self.mode].write_original(folder)
             pages = []
             for layer, layer_folder in folders.items():
                 (folder / layer_folder).mkdir()
@@ -552,7 +579,15 @@ class Explanation(LayerFeatures):
                     inside = folder / layer_folder
                     pages.append(self._kept.copy(layer, inside, layer_folder, maps=maps))
                     continue
-                pages.append(self._write_layer(files, folder, layer, layer_folder))
+                page = self._write_layer(files[self.mode], folder, layer, layer_folder)
+                if trust:
+                    page = page._replace(rows=self._with_trust(page.rows))
+                pages.append(page._replace(versions={
+                    version.key: self._write_version(
+                        files[version.mode], folder / layer_folder, layer, version
+                    )
+                    for version in additions.versions
+                }))
                 if maps:
                     _, places = self._distinct(layer)
                     np.save(folder / layer_folder / MAPS, self.maps[layer][places])
@@ -560,8 +595,9 @@ class Explanation(LayerFeatures):
                 if progress is not None:
                     progress(layer, done, total)
             write_csv(folder / TABLE, [row for page in pages for row in page.rows])
-            record = self._manifest(name, pages, audio_format)
-            write_page(folder, Song(record, self.clip_numbers, files.spectrum(), pages))
+            record = self._manifest(name, pages, audio_format, additions)
+            spectrum = files[self.mode].spectrum()
+            write_page(folder, Song(record, self.clip_numbers, spectrum, pages))
             write_manifest(folder, record)
         return out / name
 
@@ -587,6 +623,40 @@ class Explanation(LayerFeatures):
             files.write_stage(folder / layer_folder, self.activations[layer], stage)
         return Layer(layer, layer_folder, self._rows[layer], spectra, stage)
 
+    def _write_version(
+        self, files: SongFiles, folder: Path, layer: str, version: Version
+    ) -> dict[str, dict[str, float]]:
+        """The features of a layer by another rule or mode; returns their gains and loudness."""
+        from .audio.auralise import auralise
+        from .belief.feature_maps import feature_maps
+        from .report.listening import feature_rms
+
+        numbers, places = self._distinct(layer)
+        maps, how = self.maps[layer], self._plan.how
+        with enough_memory(_MEMORY_ADVICE):
+            if version.rule != how["rule"]:
+                layout, wanted = self.clip.frontend.layout, self.features[layer]
+                how = {**how, "rule": version.rule}
+                with as_computed(self._computation):
+                    # Going through the network once more takes less than keeping the trace.
+                    trace = self.network.forward(self.clip.x)
+                    maps = feature_maps(trace, layout, layer, wanted, **how)
+            maps = maps[places]
+            sounds = auralise(
+                self.clip, maps, version.mode, num_threads=self._computation["threads"]
+            )
+        gains = [peak_gain(float(np.abs(sound).max(initial=0.0))) for sound in sounds]
+        (folder / version.key).mkdir()
+        files.write_features(folder / version.key, numbers, list(maps), list(sounds), gains)
+        energies = np.square(sounds, dtype=np.float64).sum(axis=1)
+        return {
+            "gains": {str(k): gain for k, gain in zip(numbers, gains)},
+            "rms": {
+                str(k): feature_rms(float(energy), gain, self.clip.samples.size)
+                for k, energy, gain in zip(numbers, energies, gains)
+            },
+        }
+
     def _stage(self, layer: str) -> list[int] | None:
         """Features whose activation is shown: those to hear first.
 
@@ -604,13 +674,15 @@ class Explanation(LayerFeatures):
         return self._rows[layer]
 
     def trust(
-        self, layers: str | Iterable[str] | None = None, features: Features | None = None
+        self, layers: str | Iterable[str] | None = None, features: Features | None = None,
+        *, progress: Progress | None = None,
     ) -> list[dict[str, Any]]:
         """How far to believe the maps and sounds: numbers and a verdict for every feature.
 
         A network with random weights of the same layers goes through the same (for a bundled
         network the one its training began with), and the share of its features that would be
-        believed stands beside that of the layer. Takes seconds for every layer.
+        believed stands beside that of the layer. Takes seconds for every layer; what was asked
+        once is kept.
 
         Parameters
         ----------
@@ -618,6 +690,8 @@ class Explanation(LayerFeatures):
             Of those that were explained; default all.
         features : sequence of int, or dict of layer name -> sequence of int, optional
             Of those that were explained; default all.
+        progress : callable, optional
+            Called with (layer, features done, features in all) after each layer.
 
         Returns
         -------
@@ -648,15 +722,27 @@ class Explanation(LayerFeatures):
             asked[layer] = wanted if isinstance(wanted, list) else self.features[layer]
             for k in asked[layer]:
                 self._require_feature(layer, k)
+        missing = [layer for layer in chosen if layer not in self._trusted]
         known = {
-            layer: self.maps[layer] for layer in chosen
+            layer: self.maps[layer] for layer in missing
             if self.features[layer] == list(range(len(self.activations[layer])))
         }
-        with enough_memory(_MEMORY_ADVICE):
+        with as_computed(self._computation), enough_memory(_MEMORY_ADVICE):
             rows = trust_features(
-                self.clip, self.network, list(chosen), self._plan.how, self.mode, known
+                self.clip, self.network, missing, self._plan.how, self.mode, known, progress
             )
-        return [row for row in rows if row["feature"] in asked[row["layer"]]]
+        for layer in missing:
+            self._trusted[layer] = [row for row in rows if row["layer"] == layer]
+        return [
+            dict(row) for layer in chosen for row in self._trusted[layer]
+            if row["feature"] in asked[layer]
+        ]
+
+    def _with_trust(self, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """Rows of the table, with what `trust` says."""
+        return [
+            {**row, **self._trusted[row["layer"]][row["feature"]]} for row in rows
+        ]
 
     def layer_folders(self) -> dict[str, str]:
         """The name of the folder `save` makes for each layer.
@@ -691,8 +777,16 @@ class Explanation(LayerFeatures):
         planes = self.clip.weights(self.maps[layer], self.mode, sounds)
         if places != list(range(len(planes))):
             planes = planes[places]
+        from .deconvnet.fields import strongest_places
+        from .report.tables import place_columns
+
+        seen = strongest_places(
+            self.network, self.network.layer_index(layer), self.clip.x.shape,
+            self.activations[layer][np.asarray(numbers, int)],
+        )
         rows = []
-        for i, told in zip(places, self._listen().describe(planes, numbers), strict=True):
+        told_of = self._listen().describe(planes, numbers)
+        for i, told, unit in zip(places, told_of, seen, strict=True):
             peak = float(np.abs(sounds[i]).max(initial=0.0))
             rows.append(
                 {
@@ -703,6 +797,7 @@ class Explanation(LayerFeatures):
                     "nonzero": np.count_nonzero(self.maps[layer][i]) / self.maps[layer][i].size,
                     "gain": peak_gain(peak),
                     **told,
+                    **place_columns(unit),
                 }
             )
         return rows
@@ -714,7 +809,7 @@ class Explanation(LayerFeatures):
         return distinct, [numbers.index(k) for k in distinct]
 
     def _manifest(
-        self, name: str, pages: Sequence[Layer], audio_format: str
+        self, name: str, pages: Sequence[Layer], audio_format: str, additions: Additions
     ) -> dict[str, Any]:
         from .report.song import original_gain
 
@@ -727,13 +822,16 @@ class Explanation(LayerFeatures):
             ),
             outputs=self.outputs, probabilities=self.probabilities,
             frontend=clip.frontend.to_record(), parameters=planned.parameters,
-            settings=planned.settings(audio_format), computed=self._computation,
+            settings=planned.settings(audio_format) | additions.settings,
+            computed=self._computation,
+            more={"versions": [version._asdict() for version in additions.versions]},
             layers=[
                 {
                     "name": page.name,
                     "folder": page.folder,
                     "map_shape": list(clip.x.shape),
                     "gains": {str(row["feature"]): row["gain"] for row in page.rows},
+                    "versions": page.versions,
                 }
                 for page in pages
             ],

@@ -185,7 +185,7 @@ def test_running_out_of_memory_says_what_to_do(monkeypatch):
     def exhausted(*args, **kwargs):
         raise MemoryError
 
-    monkeypatch.setattr("fastdeconv.deconvnet.projection.deconvolve", exhausted)
+    monkeypatch.setattr("fastdeconv.belief.feature_maps.deconvolve", exhausted)
     with pytest.raises(fd.ParameterError, match="not enough memory"):
         fd.explain((make_samples(), SR), make_network())
 

@@ -232,7 +232,7 @@ def test_running_again_with_one_more_layer_computes_only_that(command, tmp_path,
         projected.append(layer)
         return real(trace, layer, **how)
 
-    monkeypatch.setattr("fastdeconv.deconvnet.projection.deconvolve", watched)
+    monkeypatch.setattr("fastdeconv.belief.feature_maps.deconvolve", watched)
     result = command("step", "--layers", "pool1,conv2,pool2")
     assert result.exit_code == 0, result.output
     assert projected == ["pool1", "pool2"]

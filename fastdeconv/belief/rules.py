@@ -14,6 +14,7 @@ from ..deconvnet.scores import score_layer, scores_of
 from ..deconvnet.trace import Trace
 from ..errors import ParameterError
 from ..network import layers as nn
+from .feature_maps import deviation
 from .grid import Grid, Patches, as_fill
 from .occlusion import occlude_trace
 from .passes import side_by_side
@@ -83,8 +84,8 @@ class Rules:
         return self._planes(self._back(self.trace, starts, rule))
 
     def _gradient_x_deviation(self) -> Numbers:
-        deviation = self.trace.x - self.grid.as_input(as_fill(self.grid, "band_mean"))
-        return self._planes(self._gradients(self.trace).astype(np.float64) * deviation)
+        maps = self._gradients(self.trace).astype(np.float64) * deviation(self.trace, self.grid)
+        return self._planes(maps)
 
     def _integrated_gradients(self) -> Numbers:
         x = self.trace.x

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import weakref
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,18 +20,18 @@ from ..arrays import as_array
 from ..audio._checks import MODES, as_choice
 from ..audio.auralise import auralise
 from ..audio.clip import Clip, as_clip
-from ..deconvnet.projection import deconvolve
 from ..deconvnet.trace import Trace
 from ..errors import ParameterError, shown
 from ..kernels.lanes import cached
 from ..network.choosing import up_to
 from ..network.network import Network
+from .feature_maps import feature_maps
 from .grid import Grid, Patches, as_fill
 from .occlusion import Occlusion, occlude_trace
 from .passes import side_by_side
 
 __all__ = [
-    "NUMBERS", "VERDICTS", "Subject", "agreement", "controls_of", "selectivity", "trust",
+    "COLUMNS", "NUMBERS", "VERDICTS", "Subject", "agreement", "controls_of", "selectivity", "trust",
     "trust_features", "verdict", "yes_rate",
 ]
 
@@ -44,6 +44,8 @@ NUMBERS = (
     "among_features", "same", "nearest", "steadiness",
 )
 VERDICTS = ("yes", "unsure", "no", "silent")
+#: What `trust_features` says of a feature, in the order of tables.
+COLUMNS = (*NUMBERS, "verdict", "reason", "yes_rate", "control_yes_rate")
 _YES = {"nearest": 0.5, "where": 0.5, "reactivation": 0.8, "among_sounds": 0.75}
 _NO = {"nearest": 0.4, "where": 0.3, "reactivation": 0.5, "among_sounds": 0.5}
 _SILENT = 1e-6
@@ -56,6 +58,8 @@ _FULL = 1e-6
 _LEAST_PATCHES = 3
 _NOISE = 1e-3
 """60 dB below the clip."""
+_PATCH = 16
+"""Bins and frames."""
 
 
 class Subject:
@@ -66,13 +70,16 @@ class Subject:
     clip : Clip
     net : Network
     how : mapping, optional
-        What `deconvolve` is told besides the layer: rule, start, precision.
+        What `feature_maps` is told besides the layer: rule, start, precision.
     """
 
     def __init__(self, clip: Clip, net: Network, how: Mapping[str, Any] | None = None) -> None:
         self.clip, self.net, self.how = clip, net, dict(how or {})
         self.grid = Grid.of(clip)
-        self.patches = Patches.of(self.grid.shape)
+        # A waveform has no bins, and a sample for a frame.
+        waveform = clip.frontend.kind == "waveform"
+        step = clip.frontend.transform.hop_length if waveform else 1
+        self.patches = Patches.of(self.grid.shape, (_PATCH, _PATCH * step))
         self.trace = net.forward(clip.x)
         self._occlusions: dict[str, Occlusion] = {}
         self._noisy: dict[str, Trace] = {}
@@ -80,7 +87,10 @@ class Subject:
 
     def maps(self, layer: str) -> Array:
         """The maps of all features of a layer."""
-        return cached(self._maps, layer, lambda: deconvolve(self.trace, layer, **self.how))
+        return cached(self._maps, layer, lambda: self._projected(self.trace, layer))
+
+    def _projected(self, trace: Trace, layer: str) -> Array:
+        return feature_maps(trace, self.clip.frontend.layout, layer, **self.how)
 
     def forget(self, layer: str) -> None:
         """Keep the maps of a layer no longer."""
@@ -113,7 +123,7 @@ class Subject:
             return self.net.forward(Clip(heard, self.clip.sr, self.clip.frontend).x)
 
         trace = cached(self._noisy, "trace", traced)
-        return deconvolve(trace, layer, **self.how)
+        return self._projected(trace, layer)
 
 
 def trust(
@@ -226,7 +236,7 @@ def _checked_control(net: Network, control: Network) -> Network:
     return control
 
 
-_Controls = tuple[Network, Network]
+_Controls = tuple[Network, Network] | None
 _controls: weakref.WeakKeyDictionary[Network, _Controls] = weakref.WeakKeyDictionary()
 
 
@@ -235,13 +245,17 @@ def controls_of(net: Network, x: Array) -> _Controls:
 
     The control of a bundled network is what its training began with, where batch norms know
     music; so the other one is centred on the input `x`. For any other network they are
-    `randomised` with seeds 0 and 1, made once.
+    `randomised` with seeds 0 and 1, made once. None for a network without weights to draw.
     """
     start = start_of(net)
     if start is not None:
         return start, randomised(net, 1, [x])
     if net not in _controls:
-        _controls[net] = randomised(net), randomised(net, 1)
+        made = randomised(net), randomised(net, 1)
+        is_other = any(
+            not np.array_equal(made[0].arrays[key], array) for key, array in net.arrays.items()
+        )
+        _controls[net] = made if is_other else None
     return _controls[net]
 
 
@@ -400,7 +414,7 @@ def verdict(
 
 def trust_features(
     clip: Clip, net: Network, layers: Sequence[str], how: Mapping[str, Any], mode: str,
-    known: Mapping[str, Array],
+    known: Mapping[str, Array], progress: Callable[[str, int, int], None] | None = None,
 ) -> list[dict[str, Any]]:
     """The rows of `trust` for all features of some layers, with a control made for them.
 
@@ -410,32 +424,43 @@ def trust_features(
     net : Network
     layers : sequence of str
     how : mapping
-        What `deconvolve` is told besides the layer.
+        What `feature_maps` is told besides the layer.
     mode : str
     known : mapping of str to array
         The maps of all features of layers for which they are there already.
+    progress : callable, optional
+        Called with (layer, features done, features in all) after each layer.
 
     Returns
     -------
     list of dict
         As `trust`, and ``yes_rate`` and ``control_yes_rate``, the shares of "yes" among the
-        features of the layer and of the control's: what an untrained network gets, too.
+        features of the layer and of the control's: what an untrained network gets, too. The
+        second is nan where there is no control.
     """
-    control, second = controls_of(net, clip.x)
-    own, other, third = (Subject(clip, each, how) for each in (net, control, second))
+    controls = controls_of(net, clip.x)
+    own, *others = (Subject(clip, each, how) for each in (net, *(controls or ())))
+    counts = {layer: len(own.trace[layer]) for layer in layers}
     rows: list[dict[str, Any]] = []
     for layer in layers:
-        for subject in (own, other):
+        for subject in (own, *others[:1]):
             subject.drops(layer, layers)
         maps = known[layer] if layer in known else own.maps(layer)
-        found = trust(clip, net, control, layer, maps, mode, subject=own, opponent=other)
-        beside = trust(
-            clip, control, second, layer, other.maps(layer), mode, subject=other, opponent=third
-        )
-        shares = {"yes_rate": yes_rate(found), "control_yes_rate": yes_rate(beside)}
+        if controls is None:
+            found, of_control = trust(clip, net, None, layer, maps, mode, subject=own), math.nan
+        else:
+            (control, second), (other, third) = controls, others
+            found = trust(clip, net, control, layer, maps, mode, subject=own, opponent=other)
+            of_control = yes_rate(trust(
+                clip, control, second, layer, other.maps(layer), mode, subject=other,
+                opponent=third,
+            ))
+        shares = {"yes_rate": yes_rate(found), "control_yes_rate": of_control}
         rows += [row | shares for row in found]
-        for subject in (own, other, third):
+        for subject in (own, *others):
             subject.forget(layer)
+        if progress is not None:
+            progress(layer, len(rows), sum(counts.values()))
     return rows
 
 

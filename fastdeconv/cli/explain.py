@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import click
 
 from ..audio._checks import MODES
-from ..errors import FastdeconvError, ParameterError, printable, reason_of
+from ..errors import FastdeconvError, ParameterError, printable, reason_of, shown
 from ..report.names import safe_name, unique_names
 from .shared import (
     DEFAULT_NETWORK,
@@ -30,6 +30,26 @@ if TYPE_CHECKING:
     from ..network.network import Network
 
 __all__ = ["explain"]
+
+
+# As in `fastdeconv.belief.feature_maps`, which takes a while to import.
+_RULES = ("deconvnet", "guided", "gradient", "gradient_x_deviation")
+
+
+def _parse_names(
+    choices: Sequence[str]
+) -> Callable[[click.Context, click.Parameter, str | None], list[str]]:
+    """A callback that takes some of these names, or all of them."""
+    def parse(ctx: click.Context, param: click.Parameter, value: str | None) -> list[str]:
+        if value == "all":
+            return [*choices]
+        names = [name.strip() for name in value.split(",")] if value else []
+        for name in names:
+            if name not in choices:
+                raise click.BadParameter(f"{shown(name)} is not one of {', '.join(choices)}")
+        return names
+
+    return parse
 
 
 class _Song(NamedTuple):
@@ -53,14 +73,23 @@ class _Song(NamedTuple):
                    "convolutions]")
 @click.option("--features", callback=parse_features, metavar="0-15,20|all",
               help="Features to explain.  [default: all; with --duration those to hear first]")
-@click.option("--rule", type=click.Choice(["deconvnet", "guided", "gradient"]),
-              default="deconvnet", show_default=True, help="How activations are passed backwards.")
+@click.option("--rule", type=click.Choice(_RULES), default="deconvnet", show_default=True,
+              help="How activations are passed backwards.")
 @click.option("--start", type=click.Choice(["map", "max", "one"]), default="map",
               show_default=True,
               help="Start from a feature's whole map, its strongest unit, or 1 everywhere.")
 @click.option("--mode", type=click.Choice(MODES), default="mask", show_default=True,
               help="The map masks the clip's spectrogram, only borrows its phase, or masks it by "
                    "its size alone.")
+@click.option("--trust", is_flag=True,
+              help="How far to believe each feature: numbers, and a verdict beside that of an "
+                   "untrained network. Takes seconds for each song.")
+@click.option("--rules", callback=_parse_names(_RULES), metavar="a,b|all",
+              help=f"Rules to see and hear beside --rule: {', '.join(_RULES)}. Each adds as many "
+                   "sounds again.")
+@click.option("--modes", callback=_parse_names(MODES), metavar="a,b|all",
+              help=f"Modes to hear beside --mode: {', '.join(MODES)}. Each adds as many sounds "
+                   "again.")
 @click.option("--offset", type=click.FloatRange(min=0), default=0.0, metavar="SECONDS",
               help="Skip the beginning of each song.")
 @click.option("--duration", callback=parse_duration, metavar="SECONDS|all",
@@ -85,6 +114,9 @@ def explain(
     isa: str | None,
     threads: int | None,
     audio_format: str,
+    trust: bool,
+    rules: list[str],
+    modes: list[str],
     overwrite: bool,
     quiet: bool,
     **how: Any,
@@ -100,10 +132,16 @@ def explain(
     A network that takes a fixed number of frames explains the first seconds of each SONG,
     or those from --offset on; --duration all explains all of it, window by window, and shows
     when every feature fires. A SONG that is there already, with the same settings, is left
-    as it is; with others it is an error, unless --overwrite is given.
+    as it is; if only --trust, --rules or --modes ask for more it is made anew with all of
+    that; with others it is an error, unless --overwrite is given.
     """
     if not songs and not demo:
         raise click.UsageError("Give at least one SONG, or --demo.")
+    if how["duration"] is not None and (trust or rules or modes):
+        raise click.UsageError(
+            "--trust, --rules and --modes are for a clip, and a song is many: leave --duration "
+            "out, and choose the part with --offset."
+        )
     with clean_exit(ctx), ExitStack() as stack:
         from ..kernels.dispatch import config
         from ..network.choosing import choose_layers, open_network
@@ -120,6 +158,8 @@ def explain(
         # Also when interrupted: what failed before that was not reported yet.
         stack.callback(_report, failures)
         save = {"audio_format": audio_format, "overwrite": overwrite}
+        if how["duration"] is None:
+            save |= {"trust": trust, "rules": rules, "modes": modes}
         for song in _songs(songs, stack.enter_context(demo_clip()) if demo else None):
             try:
                 _explain_song(song, net, Path(out), how, save, quiet=quiet)
@@ -162,29 +202,36 @@ def _explain_song(
     *,
     quiet: bool,
 ) -> None:
-    from ..explanation import compute, prepare
+    from ..explanation import Explanation, compute, prepare
 
     planned = prepare(song.path, net, **how)
     # Said before the work is done rather than after it.
-    is_there, kept = _is_there(planned, out, song, save)
-    if is_there:
+    found, kept = _found(planned, out, song, save)
+    if found == "whole":
         if not quiet:
             say(f"{out / song.folder}: already there, with the same settings.")
         return
-    passes = _two_passes if how["duration"] is None else _two_bars
-    with passes(song.label, show=not quiet) as (computed, written):
+    # What is kept is in the earlier result, which this one is the whole of.
+    save = {**save, "overwrite": True} if found == "part" else save
+    if how["duration"] is None:
+        passes = _one_bar(song.label, 3 if save["trust"] else 2, show=not quiet)
+    else:
+        passes = _two_bars(song.label, show=not quiet)
+    with passes as (computed, *trusted, written):
         explanation = compute(planned, computed, kept)
-        # What is kept is in the earlier result, which this one is the whole of.
-        save = save if kept is None else {**save, "overwrite": True}
+        if isinstance(explanation, Explanation):
+            for progress in trusted:
+                explanation.trust(progress=progress)
         folder = explanation.save(out, song.folder, progress=written, **save)
     if not quiet:
         say(_closing_line(explanation, folder, kept))
 
 
-def _is_there(
+def _found(
     planned: Plan | SongPlan, out: Path, song: _Song, save: dict[str, Any]
-) -> tuple[bool, Kept | None]:
-    """Whether the result is there, or what of it; what is in its way is an error."""
+) -> tuple[Literal["whole", "part", "nothing"], Kept | None]:
+    """What of the result is there, and what of that is kept; what is in its way is an error."""
+    from ..explaining.additions import ADDITIONS, NONE, additions_of
     from ..explaining.kept import kept_layers
     from ..explaining.planning import LAYERS_SETTING, Plan
     from ..report.folder import EXPLANATION, check_free, read_manifest
@@ -194,20 +241,27 @@ def _is_there(
         manifest = read_manifest(out / song.folder, EXPLANATION)
     found = None if manifest is None else manifest.get("settings")
     if isinstance(found, dict) and not save["overwrite"]:
-        wanted = planned.settings(save["audio_format"])
+        additions = NONE
+        if isinstance(planned, Plan):
+            asked = {key: save[key] for key in ("trust", "rules", "modes")}
+            additions = additions_of(planned.how, planned.mode, **asked)
+        wanted = planned.settings(save["audio_format"]) | additions.settings
         differing = [key for key in {**wanted, **found} if found.get(key) != wanted.get(key)]
         if not differing:
-            return True, None
+            return "whole", None
+        if {*differing} <= {*ADDITIONS} and additions.extend(found):
+            check_free(out, song.folder, EXPLANATION, overwrite=True)
+            return "part", None
         if differing == [LAYERS_SETTING] and isinstance(planned, Plan):
-            kept = kept_layers(planned, out / song.folder, save["audio_format"])
+            kept = kept_layers(planned, out / song.folder, save["audio_format"], additions)
             if kept is not None:
-                return False, kept
+                return "part", kept
         raise ParameterError(
             f"{printable(str(out / song.folder))} is already there and differs in "
             f"{', '.join(map(printable, differing))}: --overwrite replaces it"
         )
     check_free(out, song.folder, EXPLANATION, overwrite=save["overwrite"])
-    return False, None
+    return "nothing", None
 
 
 def _overview(out: Path, *, quiet: bool) -> None:
@@ -222,25 +276,22 @@ def _overview(out: Path, *, quiet: bool) -> None:
 
 
 @contextmanager
-def _two_passes(label: str, *, show: bool) -> Iterator[tuple[Progress | None, Progress | None]]:
-    """A bar over two passes: the callbacks of the one that computes and the one that writes."""
+def _one_bar(label: str, passes: int, *, show: bool) -> Iterator[list[Progress | None]]:
+    """A bar over some passes: the callbacks of each."""
     with progress_bar(label, show=show) as bar:
-        if bar is None:
-            yield None, None
-            return
+        def progress_of(number: int) -> Progress | None:
+            def told(layer: str, done: int, total: int) -> None:
+                assert bar is not None
+                bar.total = passes * total
+                bar.update(number * total + done - bar.n)
 
-        def computed(layer: str, done: int, total: int) -> None:
-            bar.total = 2 * total
-            bar.update(done - bar.n)
+            return None if bar is None else told
 
-        def written(layer: str, done: int, total: int) -> None:
-            bar.update(total + done - bar.n)
-
-        yield computed, written
+        yield [progress_of(number) for number in range(passes)]
 
 
 @contextmanager
-def _two_bars(label: str, *, show: bool) -> Iterator[tuple[Progress | None, Progress | None]]:
+def _two_bars(label: str, *, show: bool) -> Iterator[list[Progress | None]]:
     """A bar for each of two passes over the windows of a song, with the time that is left."""
     with ExitStack() as stack:
 
@@ -259,7 +310,7 @@ def _two_bars(label: str, *, show: bool) -> Iterator[tuple[Progress | None, Prog
 
             return told
 
-        yield bar_of(), bar_of()
+        yield [bar_of(), bar_of()]
 
 
 def _closing_line(explanation: Any, folder: Path, kept: Kept | None) -> str:

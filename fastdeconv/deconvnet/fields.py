@@ -12,7 +12,7 @@ from ..audio.frontend import Frontend
 from ..network.network import Network
 from .region import seen_by
 
-__all__ = ["Place", "boxes_seen", "place_of"]
+__all__ = ["Place", "boxes_seen", "place_of", "strongest_places"]
 
 Array = NDArray[Any]
 Pair = tuple[int, int]
@@ -67,6 +67,40 @@ def place_of(frontend: Frontend | None, rows: Pair, columns: Pair) -> Place:
         if heard.size:
             hertz = float(heard[0]), float(heard[-1])
     return Place(rows, columns, seconds, hertz)
+
+
+def strongest_places(
+    net: Network, layer: int, shape: Sequence[int], activation: Array
+) -> list[Place | None]:
+    """Where the strongest unit of each feature looks, the first of equal ones.
+
+    Parameters
+    ----------
+    net : Network
+    layer : int
+    shape : (C, H, W)
+        Of the input.
+    activation : array, shape (K, h, w)
+        Of any features of the layer.
+
+    Returns
+    -------
+    list of Place or None
+        None for a feature that is 0 everywhere.
+    """
+    if not activation.size:
+        return [None] * len(activation)
+    flat = activation.reshape(len(activation), -1)
+    units = np.stack(np.unravel_index(flat.argmax(axis=1), activation.shape[1:]), axis=1)
+    distinct, number = np.unique(units, axis=0, return_inverse=True)
+    places = [
+        place_of(net.frontend, (top, bottom), (left, right))
+        for top, bottom, left, right in boxes_seen(net, layer, shape, distinct).tolist()
+    ]
+    return [
+        places[n] if fires else None
+        for n, fires in zip(number.reshape(-1).tolist(), np.count_nonzero(flat, axis=1).tolist())
+    ]
 
 
 def boxes_seen(net: Network, layer: int, shape: Sequence[int], position: Array) -> Array:

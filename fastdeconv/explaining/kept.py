@@ -10,6 +10,7 @@ from typing import NamedTuple
 from ..errors import ParameterError, printable
 from ..report.listening import STAGE_FEATURES, Layer
 from ..report.saved_files import DAMAGED
+from .additions import Additions
 from .planning import LAYERS_SETTING, Plan, features_hash
 from .result import MAPS
 from .saved import SavedExplanation, load
@@ -36,6 +37,8 @@ class Kept(NamedTuple):
         rows = [row for row in saved.table if row["layer"] == layer]
         place = saved.place(layer)
         stage = ranked[:STAGE_FEATURES] if (place / "activation_mean.png").is_file() else None
+        for version in saved.versions:
+            (folder / version).mkdir()
         for name in self._names(layer, stage, maps=maps):
             source = place / name
             if source.is_symlink() or not source.is_file():
@@ -44,18 +47,24 @@ class Kept(NamedTuple):
                 )
             shutil.copyfile(source, folder / name)
         spectra = [self.spectra[layer][row["feature"]] for row in rows]
-        return Layer(layer, inner, rows, spectra, stage)
+        return Layer(layer, inner, rows, spectra, stage, versions=saved.heard(layer))
 
     def _names(self, layer: str, stage: list[int] | None, *, maps: bool) -> Iterator[str]:
-        for k in self.saved.features[layer]:
-            yield from (f"feature_{k}.{self.saved.format}", f"feature_{k}.png", f"map_{k}.png")
+        for inner in ("", *(f"{version}/" for version in self.saved.versions)):
+            for k in self.saved.features[layer]:
+                yield from (
+                    f"{inner}feature_{k}.{self.saved.format}", f"{inner}feature_{k}.png",
+                    f"{inner}map_{k}.png",
+                )
         if stage is not None:
             yield from (f"activation_{k}.png" for k in ("mean", *stage))
         if maps:
             yield MAPS
 
 
-def kept_layers(planned: Plan, folder: Path, audio_format: str) -> Kept | None:
+def kept_layers(
+    planned: Plan, folder: Path, audio_format: str, additions: Additions
+) -> Kept | None:
     """What of a saved result is wanted again.
 
     Returns
@@ -63,7 +72,7 @@ def kept_layers(planned: Plan, folder: Path, audio_format: str) -> Kept | None:
     Kept or None
         None where it differs in more than that layers are missing, or is damaged.
     """
-    wanted = planned.settings(audio_format)
+    wanted = planned.settings(audio_format) | additions.settings
     try:
         saved = load(folder)
         found = saved.manifest["settings"]

@@ -58,8 +58,10 @@ def plan(
 ) -> Plan:
     """What `explain` is asked for, with the clip read and the features chosen."""
     from ..audio.clip import file_name, open_clip
+    from ..belief.feature_maps import FEATURE_RULES
 
     as_choice("mode", mode, MODES)
+    as_choice("rule", rule, FEATURE_RULES)
     network = open_network(net)
     chosen = choose_features(network, layers, features)
     clip = open_clip(source, network.frontend, offset)
@@ -100,19 +102,20 @@ class Plan(NamedTuple):
     network: Network
     features: dict[str, list[int]]
     how: dict[str, Any]
-    """What `deconvolve` is told besides the layer and the features."""
+    """What `feature_maps` is told besides the layer and the features."""
     mode: str
     source: str | None
 
     def project(
         self, trace: Trace, progress: Progress | None = None
     ) -> dict[str, FloatArray]:
-        from ..deconvnet.projection import deconvolve
+        from ..belief.feature_maps import feature_maps
 
+        layout = self.clip.frontend.layout
         done, total = 0, sum(map(len, self.features.values()))
         maps = {}
         for layer, wanted in self.features.items():
-            maps[layer] = deconvolve(trace, layer, features=wanted, **self.how)
+            maps[layer] = feature_maps(trace, layout, layer, wanted, **self.how)
             done += len(wanted)
             if progress is not None:
                 progress(layer, done, total)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..kernels.dispatch import get_backend, get_isa, get_num_threads
+from ..kernels.dispatch import config, get_backend, get_isa, get_num_threads
 from ..report.citations import AURALISATION, DECONVNET
 from ..report.folder import EXPLANATION, MANIFEST
 from ..report.names import safe_name, unique_names
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
     from ..network.network import Network
 
 __all__ = [
-    "MAPS", "TABLE", "audio_record", "computation", "layer_folders", "manifest", "result_name",
+    "MAPS", "TABLE", "as_computed", "audio_record", "computation", "layer_folders", "manifest",
+    "result_name",
 ]
 
 #: The file with a row a feature.
@@ -54,6 +56,13 @@ def computation() -> dict[str, Any]:
         "instruction_set": get_isa() if backend_name == "native" else None,
         "threads": get_num_threads(),
     }
+
+
+def as_computed(found: Mapping[str, Any]) -> AbstractContextManager[None]:
+    """With the back end that `computation` found then."""
+    return config(
+        backend=found["backend"], num_threads=found["threads"], isa=found["instruction_set"]
+    )
 
 
 def audio_record(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,14 +15,17 @@ from numpy.typing import NDArray
 from ..audio._checks import MODES, as_choice, as_int, as_number
 from ..audio.frontend import plain_record
 from ..audio.reading import MAX_SAMPLES, read_file
+from ..belief.trust import COLUMNS as TRUST_COLUMNS
 from ..errors import AudioError, ParameterError, printable, shown
 from ..files import read_regular
+from ..network.choosing import as_list
 from ..report.folder import EXPLANATION, as_folder, read_manifest
-from ..report.listening import covered
+from ..report.listening import Heard, covered
 from ..report.notebook import SavedFeatureView
 from ..report.saved_files import DAMAGED, layer_place, page_data, read_array, read_table, typed_row
 from ..report.sounds import FORMATS
 from ..report.timeline import NUMBERS_FILE
+from .additions import read_versions
 from .layer_features import LayerFeatures
 from .result import MAPS, TABLE
 
@@ -50,6 +54,8 @@ class SavedExplanation(LayerFeatures):
     outputs, probabilities : list of (str, float)
     sr, duration : float
     mode : str
+    versions : list of str
+        The rules and modes by which features can be heard besides.
     format : {"wav", "flac", "ogg"}
         Of the sounds.
     """
@@ -67,6 +73,11 @@ class SavedExplanation(LayerFeatures):
         self.mode = as_choice("mode", manifest["parameters"]["mode"], MODES)
         self.outputs = _pairs(network["outputs"])
         self.probabilities = _pairs(network["probabilities"])
+        self.versions = [version.key for version in read_versions(manifest.get("versions", []))]
+        self._heard = {
+            str(layer["name"]): _heard(layer.get("versions", {}), self.versions)
+            for layer in manifest["layers"]
+        }
         self._places = {
             str(layer["name"]): layer_place(folder, layer["folder"])
             for layer in manifest["layers"]
@@ -90,13 +101,15 @@ class SavedExplanation(LayerFeatures):
     def _rows_of(self, layer: str) -> list[dict[str, Any]]:
         return [row for row in self.table if row["layer"] == layer]
 
-    def sound(self, layer: str, feature: int) -> FloatArray:
+    def sound(self, layer: str, feature: int, version: str | None = None) -> FloatArray:
         """The sound of one feature, as `Explanation.sound` but for the rounding of the file.
 
         Parameters
         ----------
         layer : str
         feature : int
+        version : str, optional
+            One of `versions`. Default: the rule and the mode of the result itself.
 
         Returns
         -------
@@ -105,13 +118,60 @@ class SavedExplanation(LayerFeatures):
         Raises
         ------
         ParameterError
-            If the layer or feature was not explained.
+            If the layer or feature was not explained, or there is no such version.
         AudioError
             If the file is not there or not a sound of this length.
         """
         row = self._row(layer, feature)
-        path = self.place(layer) / f"feature_{row['feature']}.{self.format}"
-        return self._sound(path) / np.float32(row["gain"])
+        place, gain = self.place(layer), row["gain"]
+        if version is not None:
+            if version not in self.versions:
+                raise ParameterError(
+                    f"there is no version {shown(version)}; there are "
+                    f"{', '.join(self.versions) or 'none'}: rules and modes of save make them"
+                )
+            place /= version
+            with _damaged(self.folder):
+                gain = self._heard[layer][version]["gains"][str(row["feature"])]
+        return self._sound(place / f"feature_{row['feature']}.{self.format}") / np.float32(gain)
+
+    def heard(self, layer: str) -> Heard:
+        """Of each of `versions` the gains and the loudness of the sounds of a layer."""
+        return self._heard[layer]
+
+    def trust(self, layers: str | Iterable[str] | None = None) -> list[dict[str, Any]]:
+        """How far to believe the features, as `Explanation.trust`, of a result saved with it.
+
+        Parameters
+        ----------
+        layers : iterable of str, optional
+            Default: all.
+
+        Returns
+        -------
+        list of dict
+
+        Raises
+        ------
+        ParameterError
+            If a layer was not explained, or the result was saved without.
+        """
+        if layers is None:
+            chosen = list(self.features)
+        else:
+            chosen = [layers] if isinstance(layers, str) else as_list("layers", layers)
+        for layer in chosen:
+            self._require_layer(layer)
+        rows = [row for layer in chosen for row in self._rows_of(layer)]
+        if any("verdict" not in row for row in rows):
+            raise ParameterError(
+                "the result was saved without: trust=True of save (--trust) adds it"
+            )
+        return [
+            {"layer": row["layer"], "feature": row["feature"]}
+            | {key: math.nan if row[key] is None else row[key] for key in TRUST_COLUMNS}
+            for row in rows
+        ]
 
     @property
     def samples(self) -> FloatArray:
@@ -253,6 +313,20 @@ def _damaged(folder: Path) -> Iterator[None]:
     except DAMAGED as error:
         what = f"{error} is missing" if isinstance(error, KeyError) else str(error)
         raise ParameterError(f"{printable(str(folder))}: {what}") from None
+
+
+def _heard(records: Any, versions: Sequence[str]) -> Heard:
+    """What a manifest says of the sounds of the versions of a layer."""
+    return {
+        version: {
+            "gains": {
+                str(k): as_number("gain", gain, above=0)
+                for k, gain in records[version]["gains"].items()
+            },
+            "rms": {str(k): as_number("rms", rms) for k, rms in records[version]["rms"].items()},
+        }
+        for version in versions
+    }
 
 
 def _pairs(values: Sequence[Sequence[Any]]) -> list[tuple[str, float]]:

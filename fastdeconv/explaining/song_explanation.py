@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,12 +17,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ParameterError, enough_memory, shown
-from ..kernels.dispatch import config
 from ..report.folder import EXPLANATION, check_free, new_folder, result_place, write_manifest
 from ..report.sounds import check_format
 from .layer_features import LayerFeatures
 from .planning import Progress
-from .result import TABLE, audio_record, computation, layer_folders, manifest, result_name
+from .result import (
+    TABLE,
+    as_computed,
+    audio_record,
+    computation,
+    layer_folders,
+    manifest,
+    result_name,
+)
 from .song_pass import SongPass, traces
 from .song_planning import SongPlan
 
@@ -159,12 +166,25 @@ class SongExplanation(LayerFeatures):
                 f"layer {shown(layer)} has features 0..{count - 1}, found {shown(feature)}"
             )
         joiner, parts = Joiner(), []
-        with self._computing():
+        with as_computed(self._computation):
             for number, clip, maps in self._projected({layer: [int(feature)]}):
                 ((_, found),) = maps
                 sounds = auralise(clip, found, mode=self.mode)
                 parts.append(joiner.add(self._plan.windows.rows[number], sounds)[0])
         return np.concatenate(parts)
+
+    def trust(self) -> None:
+        """Raises: how far to believe a feature is measured of one clip, see `Explanation.trust`.
+
+        Raises
+        ------
+        ParameterError
+            Always, with what to do instead.
+        """
+        raise ParameterError(
+            "a verdict belongs to a feature and one clip, and a song is many: explain the part "
+            "that you listen to, with offset and without duration, and ask that"
+        )
 
     @property
     def windows(self) -> int:
@@ -260,7 +280,7 @@ class SongExplanation(LayerFeatures):
             )
             for layer, inside in self.layer_folders().items()
         }
-        with self._computing(), enough_memory(_MEMORY_ADVICE):
+        with as_computed(self._computation), enough_memory(_MEMORY_ADVICE):
             for number, clip, maps in self._projected(self.features):
                 frames = song.frames(number, clip)
                 listener = song.listener(frames)
@@ -313,12 +333,3 @@ class SongExplanation(LayerFeatures):
                 for layer, folder in self.layer_folders().items()
             ],
         )
-
-    @contextmanager
-    def _computing(self) -> Iterator[None]:
-        """With the back end that the song was explained on."""
-        found = self._computation
-        with config(
-            backend=found["backend"], num_threads=found["threads"], isa=found["instruction_set"]
-        ):
-            yield

@@ -126,12 +126,18 @@ def plan_song(
     from ..audio.clip import Clip, file_name, needed_frontend
     from ..audio.song import load_song
     from ..audio.windows import windows
+    from ..belief.feature_maps import WITH_SIGN
     from ..deconvnet.projection import checked_features
 
     if as_choice("mode", mode, MODES) == "wiener":
         raise ParameterError(
             "mode 'wiener' is for a clip: it takes values as shares of the largest of a map, which "
             "a window of a song does not know; a song takes 'mask' or 'phase'"
+        )
+    if rule == WITH_SIGN:
+        raise ParameterError(
+            f"rule {WITH_SIGN!r} is for a clip: it takes the input less its mean over time, which "
+            "a window of a song does not know"
         )
     if isinstance(duration, str) and duration != ALL:
         raise ParameterError(f"duration must be seconds or 'all', found {shown(duration)}")

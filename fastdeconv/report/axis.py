@@ -45,7 +45,7 @@ class FrequencyAxis:
 
     def __init__(self, sr: float, n_fft: int, notes: bool = False) -> None:
         self.notes = notes
-        width = sr / n_fft
+        self._width = width = sr / n_fft
         self.high = sr / 2
         self.low = min(max(_LOWEST_HZ, width), self.high / 2)
         self.rows = max(1, round(ROWS_PER_OCTAVE * math.log2(self.high / self.low)))
@@ -83,6 +83,11 @@ class FrequencyAxis:
     def position(self, hz: float) -> float:
         """Height of a frequency in the picture, 0 at the bottom to 1 at the top."""
         return math.log(hz / self.low) / math.log(self.high / self.low)
+
+    def span(self, low: float, high: float) -> tuple[float, float]:
+        """Heights of the lower edge of the bin at `low` and the upper edge of that at `high`."""
+        half = self._width / 2
+        return self.position(max(low - half, self.low)), self.position(max(high + half, self.low))
 
     def ticks(self) -> list[tuple[float, str]]:
         """Frequencies to name on the axis and their names: 100, 200, 500, 1k, ... or C2, C3, ..."""

@@ -6,17 +6,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ..belief.feature_maps import WITH_SIGN
+from ..belief.trust import VERDICTS
 from ..errors import printable
 from ..textfiles import write_text
 from .atlas_songs import atlas_of
 from .axis import FrequencyAxis, time_step
-from .numbers import NUMBERS, rounded
+from .numbers import NUMBERS, PLACES, TRUST, Number, rounded
 from .picture import RANGE_DB
+from .tables import PLACE_COLUMNS
 from .timeline import PICTURE as TIMELINE_PICTURE
 from .web import render, url
 
 __all__ = [
-    "STAGE_FEATURES", "Layer", "Song", "axis_of", "class_table", "covered", "facts_of",
+    "STAGE_FEATURES", "Heard", "Layer", "Song", "axis_of", "class_table", "covered", "facts_of",
     "feature_rms", "write_page",
 ]
 
@@ -37,7 +40,8 @@ _OTHER_MODES = {
     ("wiener", "waveform"): "the map's size, at most 1, times the clip's samples (mode wiener)",
 }
 _SCRIPTS = (
-    "page.js", "data.js", "player.js", "panel.js", "cards.js", "detail.js", "keys.js", "song.js",
+    "page.js", "data.js", "player.js", "panel.js", "versions.js", "cards.js", "detail.js",
+    "keys.js", "song.js",
 )
 
 
@@ -64,6 +68,11 @@ _TAKEN = {
 STAGE_FEATURES = 6
 
 _UNHEARD_DB = -60.0
+_MOST_CHANCE = 0.1
+"""Share of the "yes" of a layer that an untrained network may have, too."""
+
+#: For each rule or mode the ``gains`` and the ``rms`` of the sounds as written, by feature.
+Heard = Mapping[str, Mapping[str, Mapping[str, float]]]
 
 
 class Layer(NamedTuple):
@@ -78,6 +87,8 @@ class Layer(NamedTuple):
     """The features whose activation has a picture; None if the layer has no such pictures."""
     in_all: int | None = None
     """Of a layer with a time line, how many features that has."""
+    versions: Heard | None = None
+    """Of a clip: how the features sound by other rules and modes."""
 
 
 class Song(NamedTuple):
@@ -96,10 +107,14 @@ def write_page(folder: Path, song: Song) -> None:
     manifest, audio = song.manifest, song.manifest["audio"]
     network = manifest["network"]
     suffix = audio["format"]
-    layers = [
-        _layer(i, layer, suffix, audio["samples"]) for i, layer in enumerate(song.layers)
-    ]
     seconds = audio["samples"] / audio["sr"]
+    axis = FrequencyAxis.of(manifest["frontend"])
+    numbers = _numbers_of(song.layers)
+    layers = [
+        _layer(i, layer, suffix, audio["samples"], numbers, _Canvas(axis, seconds))
+        for i, layer in enumerate(song.layers)
+    ]
+    versions = _versions(manifest)
     atlas = atlas_of(folder, manifest["settings"]["network"])
     content = {
         "song": printable(manifest["song"]),
@@ -111,10 +126,13 @@ def write_page(folder: Path, song: Song) -> None:
         "facts": facts_of(manifest),
         "atlas": atlas,
         "in_atlas": None if atlas is None else _in_atlas(atlas, manifest),
-        "axis": axis_of(FrequencyAxis.of(manifest["frontend"]), seconds),
+        "axis": axis_of(axis, seconds),
         "original": url(f"original.{suffix}"),
-        "numbers": NUMBERS,
-        "pictures": _captions(manifest["parameters"]["mode"]),
+        "numbers": numbers,
+        "trust": _trust_of(song.layers),
+        "has_places": any(feature["box"] for layer in layers for feature in layer["features"]),
+        "versions": versions,
+        "pictures": versions[0]["captions"],
         "layers": layers,
         "range_db": round(RANGE_DB),
         "data": {
@@ -123,12 +141,13 @@ def write_page(folder: Path, song: Song) -> None:
             "original": {
                 "sound": url(f"original.{suffix}"),
                 "rms": rounded(manifest["audio"]["original_rms"]),
-                "numbers": _numbers(song.clip),
+                "numbers": _values(song.clip, numbers),
                 "spectrum": song.spectrum,
             },
-            "numbers": [number._asdict() for number in NUMBERS],
+            "numbers": [number._asdict() for number in numbers],
+            "versions": versions,
             "layers": [
-                {key: layer[key] for key in ("name", "features")} for layer in layers
+                {key: layer[key] for key in ("name", "features", "said")} for layer in layers
             ],
         },
     }
@@ -241,9 +260,82 @@ def axis_of(axis: FrequencyAxis, seconds: float) -> dict[str, Any]:
     }
 
 
-def _layer(index: int, layer: Layer, suffix: str, samples: int) -> dict[str, Any]:
+def _numbers_of(layers: Sequence[Layer]) -> list[Number]:
+    """The numbers that features of these layers have."""
+    row = next((row for layer in layers for row in layer.rows), {})
+    return [
+        *NUMBERS,
+        *(PLACES if PLACE_COLUMNS[0] in row else ()),
+        *(TRUST if "verdict" in row else ()),
+    ]
+
+
+def _trust_of(layers: Sequence[Layer]) -> list[dict[str, Any]]:
+    """For each layer how many features have which verdict, beside an untrained network's."""
+    found = []
+    for layer in layers:
+        words = [row["verdict"] for row in layer.rows if "verdict" in row]
+        if words:
+            found.append({
+                "name": printable(layer.name),
+                "counts": [words.count(word) for word in VERDICTS],
+                **_shares(layer.rows[0]),
+            })
+    return found
+
+
+def _shares(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The shares of "yes" in the layer of a feature, in words, and what they mean."""
+    own, control = row["yes_rate"], rounded(row["control_yes_rate"])
+    if control is None:
+        meaning = "no control: no verdict is more than unsure"
+    elif own <= control:
+        meaning = "no more than by chance: do not believe this layer in this clip"
+    elif control > _MOST_CHANCE * own:
+        meaning = "more than an untrained network, but not ten times as many: be careful"
+    else:
+        meaning = "at least ten times as many as an untrained network"
+    return {
+        "own": f"{100 * own:.0f} %",
+        "control": "–" if control is None else f"{100 * control:.0f} %",
+        "meaning": meaning,
+    }
+
+
+class _Canvas(NamedTuple):
+    """What a picture shows, to draw on it."""
+
+    axis: FrequencyAxis
+    seconds: float
+
+    def box(self, row: Mapping[str, Any]) -> list[float] | None:
+        """What the strongest unit of a feature sees: left, right, bottom, top, in percent."""
+        start, end, low, high = (row.get(column) for column in PLACE_COLUMNS)
+        if start is None and low is None:
+            return None
+        if start is None or end is None:
+            start, end = 0.0, self.seconds
+        if low is None or high is None:
+            bottom, top = 0.0, 1.0
+        else:
+            bottom, top = self.axis.span(low, high)
+        shares = start / self.seconds, end / self.seconds, bottom, top
+        return [round(100 * min(1.0, max(0.0, share)), 2) for share in shares]
+
+
+def _layer(
+    index: int, layer: Layer, suffix: str, samples: int, numbers: Sequence[Number],
+    canvas: _Canvas,
+) -> dict[str, Any]:
+    heard = [version["rms"] for version in (layer.versions or {}).values()]
     features = [
-        _feature(layer.folder, row, spectrum, suffix, samples)
+        {
+            **_feature(layer.folder, row, spectrum, suffix, samples),
+            "numbers": _values(row, numbers),
+            "box": canvas.box(row),
+            **({"versions": [rounded(rms[str(row["feature"])]) for rms in heard]} if heard else {}),
+            **{key: row[key] for key in ("verdict", "reason") if key in row},
+        }
         for row, spectrum in zip(layer.rows, layer.spectra, strict=True)
     ]
     features.sort(key=lambda feature: feature["rank"])
@@ -257,6 +349,7 @@ def _layer(index: int, layer: Layer, suffix: str, samples: int) -> dict[str, Any
             "marks": [round(100 * (row["feature"] + 0.5) / layer.in_all, 2) for row in layer.rows],
         },
         "shown": printable(layer.name),
+        "said": _shares(layer.rows[0]) if layer.rows and "verdict" in layer.rows[0] else None,
         "features": features,
         "silent": sum(feature["silent"] for feature in features),
         "mean": mean,
@@ -280,7 +373,6 @@ def _feature(
         "map": url(folder, f"map_{k}.png"),
         "sound": url(folder, f"feature_{k}.{suffix}"),
         "rms": feature_rms(row["energy"], row["gain"], samples),
-        "numbers": _numbers(row),
         "spectrum": spectrum,
     }
 
@@ -290,8 +382,41 @@ def feature_rms(energy: float, gain: float, samples: int) -> float:
     return float(rounded(gain * (energy / max(1, samples)) ** 0.5))
 
 
-def _numbers(row: Mapping[str, Any]) -> list[float | None]:
-    return [rounded(row.get(number.key)) for number in NUMBERS]
+def _values(row: Mapping[str, Any], numbers: Sequence[Number]) -> list[float | None]:
+    return [rounded(row.get(number.key)) for number in numbers]
+
+
+def _versions(manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The rule and mode that were explained, then the others by which there are sounds.
+
+    ``key`` is the name of a folder, "" for the first; ``by`` says in what it differs from that.
+    """
+    own, others = manifest["parameters"], manifest.get("versions", ())
+    differing = [
+        next(kind for kind in ("rule", "mode") if other[kind] != own[kind]) for other in others
+    ]
+    own_name = ", ".join(_shown(own[kind]) for kind in ("rule", "mode") if kind in differing)
+    return [
+        {"key": "", "name": own_name, "by": "", "captions": _captions(own["mode"])},
+        *(
+            {
+                "key": other["key"], "name": _shown(other["key"]), "by": kind,
+                "captions": _captions(other["mode"]),
+            }
+            for other, kind in zip(others, differing)
+        ),
+    ]
+
+
+def _rule_text(rule: str, start: str) -> str:
+    """A rule and what it starts from, in words."""
+    start = "one" if rule == WITH_SIGN and start == "map" else start
+    return f"{_shown(rule)}, from {_STARTS[start]} of each feature"
+
+
+def _shown(name: str) -> str:
+    """The name of a rule or mode as people read it."""
+    return name.replace("_x_", " × ")
 
 
 def _captions(mode: str) -> list[tuple[str, str]]:
@@ -319,7 +444,7 @@ def facts_of(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("network", printable(network["name"] or "without a name")),
     ]
     facts += [
-        ("rule", f"{parameters['rule']}, from {_STARTS[parameters['start']]} of each feature"),
+        ("rule", _rule_text(parameters["rule"], parameters["start"])),
         ("sound", _OTHER_MODES.get((mode, frontend["kind"]), _MODES[mode])),
         ("front end", front_end_text(frontend)),
         *_round_trip(manifest["audio"].get("round_trip_db")),

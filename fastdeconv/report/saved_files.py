@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..audio._checks import as_int
+from ..audio._checks import as_choice, as_int
+from ..belief.trust import VERDICTS
 from ..files import read_regular
 from ..textfiles import read_rows
 from ..untrusted_json import parse_json
 from .names import safe_name
-from .tables import COLUMNS
+from .tables import columns_of
 
 __all__ = ["DAMAGED", "layer_place", "page_data", "read_array", "read_table", "typed_row"]
 
@@ -30,7 +31,7 @@ _MOST_PAGE_BYTES = 1 << 28
 _MOST_ARRAY_BYTES = 1 << 34
 _MOST_FEATURES = 1 << 24
 _DEEPEST_PAGE = 16
-_TEXTS = ("layer", "label")
+_TEXTS = ("layer", "label", "reason")
 _COUNTS = ("feature", "rank", "twin_of")
 _DATA = re.compile(rb'<script type="application/json" id="data">(.*?)</script>', re.DOTALL)
 # The header of an array: a dict of literals, of these versions of the format.
@@ -53,10 +54,12 @@ def typed_row(row: Mapping[str, str]) -> dict[str, Any]:
         If a column is missing or holds something else.
     """
     found: dict[str, Any] = {}
-    for key in COLUMNS:
+    for key in columns_of(row):
         text = row[key]
         if key in _TEXTS:
             found[key] = text
+        elif key == "verdict":
+            found[key] = as_choice(key, text, VERDICTS)
         elif text == "":
             found[key] = None
         elif key in _COUNTS:

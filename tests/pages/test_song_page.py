@@ -338,7 +338,7 @@ def test_a_link_opens_a_feature_and_says_all_its_numbers(open_page, song_folder)
     page = open_page(song_folder / "index.html", fragment="#pool2/5")
     assert page.text("#detail-title") == "pool2/5"
     numbers = page.page.locator("#detail-numbers tr").all_inner_texts()
-    assert len(numbers) == 18 and "centroid" in " ".join(numbers)
+    assert len(numbers) == 22 and "centroid" in " ".join(numbers)
     (row,) = [r for r in rows_of(song_folder) if (r["layer"], r["feature"]) == ("pool2", "5")]
     assert f"{float(row['centroid']):.0f} Hz" in " ".join(numbers)
     for picture in ("clip-picture", "map-picture", "heard-picture"):

@@ -1,5 +1,5 @@
 // The grid: which features are shown, in which order, and which one is chosen.
-// Takes page, features, byPlace, shown, element; player. Gives: cards.
+// Takes page, features, byPlace, frameOf, shown, element; player; versions. Gives: cards.
 
 const cards = (() => {
   const grid = document.getElementById("grid");
@@ -9,7 +9,8 @@ const cards = (() => {
   let visible = [];
   let current = null;
 
-  const state = { layer: null, label: "", sort: "rank", reverse: false, bounded: null, least: null, most: null };
+  const VERDICTS = ["yes", "unsure", "no", "silent"]; // the best first
+  const state = { layer: null, label: "", verdict: "", sort: "rank", reverse: false, bounded: null, least: null, most: null };
 
   for (const card of grid.children) elements.set(card.dataset.at, card);
 
@@ -25,6 +26,7 @@ const cards = (() => {
     if (state.layer !== null && feature.index !== state.layer) return false;
     const labels = feature.label ? feature.label.split(", ") : [];
     if (state.label === "none" ? labels.length : state.label && !labels.includes(state.label)) return false;
+    if (state.verdict && feature.verdict !== state.verdict) return false;
     if (state.bounded === null) return true;
     const value = feature.numbers[state.bounded];
     if (value === null) return false;
@@ -36,6 +38,10 @@ const cards = (() => {
     const sign = state.reverse ? -1 : 1;
     if (state.sort === "rank") return sign * (a.rank - b.rank || a.index - b.index);
     if (state.sort === "k") return sign * (a.index - b.index || a.k - b.k);
+    if (state.sort === "verdict") {
+      const [one, other] = [a, b].map(({ verdict }) => VERDICTS.indexOf(verdict));
+      return sign * (one - other) || a.rank - b.rank || a.index - b.index;
+    }
     // Numbers: the largest first; what has none comes last either way.
     const [x, y] = [a.numbers[state.sort], b.numbers[state.sort]];
     if (x === null || y === null) return (x === null) - (y === null);
@@ -102,7 +108,7 @@ const cards = (() => {
     if (!visible.includes(feature) && !feature.silent) {
       if (folds) unfolded.add(folds);
       if (state.layer !== null && state.layer !== feature.index) set({ layer: feature.index });
-      if (!passes(feature)) set({ label: "", bounded: null });
+      if (!passes(feature)) set({ label: "", verdict: "", bounded: null });
       update();
     }
     if (current) elements.get(current.at)?.classList.remove("current");
@@ -116,14 +122,16 @@ const cards = (() => {
     }
   }
 
+  function soundOf(feature) {
+    return {
+      name: versions.current ? `${feature.name}, ${versions.name}` : feature.name,
+      sound: versions.file(feature, "sound"), rms: versions.rms(feature), feature,
+      seconds: page.seconds, pictures: () => picturesOf(feature),
+    };
+  }
+
   function hold(feature) {
-    player.hold(
-      {
-        name: feature.name, sound: feature.sound, rms: feature.rms, feature,
-        seconds: page.seconds, pictures: () => picturesOf(feature),
-      },
-      page.original,
-    );
+    player.hold(soundOf(feature), page.original);
   }
 
   function holdOriginal() {
@@ -181,6 +189,7 @@ const cards = (() => {
     for (const { target, isIntersecting } of entries) {
       if (!isIntersecting) continue;
       target.querySelector(".picture").append(axes.content.cloneNode(true));
+      target.querySelector(".axes").append(...frameOf(byPlace.get(target.dataset.at)));
       seen.unobserve(target);
       if (player.playing?.feature?.at === target.dataset.at) player.refreshHeads();
     }
@@ -202,13 +211,20 @@ const cards = (() => {
     holdOriginal();
     player.toggle();
   });
+  versions.onChange(() => {
+    for (const [place, card] of elements) {
+      card.querySelector("img").src = versions.file(byPlace.get(place), "picture");
+    }
+    const { feature } = player.playing;
+    if (feature) player.change(soundOf(feature), page.original);
+  });
   player.onChange(() => {
     const sounding = player.paused ? null : player.playing.feature;
     if (sounding && !current) choose(sounding, { focus: false });
   });
   return {
     state, set, update, choose, hold, holdOriginal, playOrPause, neighbour, columns, goOn, twinsOf,
-    keys: {}, // of its own: none
+    keys: page.versions.length > 1 ? { m: versions.next } : {}, // of its own
     get current() { return current; },
     get visible() { return visible; },
   };
@@ -237,9 +253,17 @@ const controls = (() => {
   }
   get("controls").addEventListener("submit", (event) => event.preventDefault());
   get("label").addEventListener("change", (event) => cards.set({ label: event.target.value }));
+  get("verdict")?.addEventListener("change", (event) => cards.set({ verdict: event.target.value }));
+  get("places")?.addEventListener("click", ({ target }) => {
+    const hidden = document.body.classList.toggle("without-frames");
+    target.setAttribute("aria-pressed", String(!hidden));
+  });
+  for (const button of document.querySelectorAll("[data-version]")) {
+    button.addEventListener("click", () => versions.set(Number(button.dataset.version)));
+  }
   get("sort").addEventListener("change", (event) => {
     const { value } = event.target;
-    cards.set({ sort: value === "rank" || value === "k" ? value : Number(value) });
+    cards.set({ sort: ["rank", "k", "verdict"].includes(value) ? value : Number(value) });
   });
   get("reverse").addEventListener("click", () => cards.set({ reverse: !cards.state.reverse }));
   get("bounded").addEventListener("change", (event) => {
@@ -252,11 +276,12 @@ const controls = (() => {
   return {
     /** Show the state of the grid. */
     show() {
-      const { layer, label, sort, reverse, bounded } = cards.state;
+      const { layer, label, verdict, sort, reverse, bounded } = cards.state;
       for (const button of document.querySelectorAll("[data-layer]")) {
         button.setAttribute("aria-pressed", String(button.dataset.layer === (layer === null ? "" : String(layer))));
       }
       get("label").value = label;
+      if (get("verdict")) get("verdict").value = verdict;
       get("sort").value = String(sort);
       get("reverse").setAttribute("aria-pressed", String(reverse));
       get("bounded").value = bounded === null ? "" : String(bounded);

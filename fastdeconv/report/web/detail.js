@@ -1,5 +1,5 @@
 // One feature in detail: its map, how it becomes the sound, its spectrum, its numbers.
-// Takes page, features, shown, element; player; makePanel; cards. Gives: detail.
+// Takes page, features, frameOf, shown, element; player; makePanel; versions; cards. Gives: detail.
 
 const detail = (() => {
   const get = (id) => document.getElementById(id);
@@ -44,6 +44,44 @@ const detail = (() => {
     get("detail-ab").setAttribute("aria-pressed", String(held && player.hearsOriginal));
   }
 
+  /** In the version that is heard; those beside each other in all versions. */
+  function showPictures() {
+    for (const [id, caption] of page.versions[versions.current].captions) {
+      get(`${id}-caption`).textContent = get(id).alt = caption;
+    }
+    get("map-picture").src = versions.file(feature, "map");
+    get("heard-picture").src = versions.file(feature, "picture");
+    for (const button of get("detail").querySelectorAll("[data-shows]")) {
+      const { shows, version } = button.dataset;
+      button.querySelector("img").src = versions.file(feature, shows, Number(version));
+    }
+    for (const frame of get("detail").querySelectorAll(".field")) frame.remove();
+    for (const axes of get("detail").querySelectorAll(".framed .axes")) axes.append(...frameOf(feature));
+    if (get("detail-place")) get("detail-place").textContent = placeText();
+  }
+
+  function placeText() {
+    const [start, end, low, high] = ["unit_start", "unit_end", "unit_low", "unit_high"].map((key) => {
+      const i = page.numbers.findIndex((number) => number.key === key);
+      return feature.numbers[i] === null ? null : shown(feature.numbers, i);
+    });
+    const said = [...(start === null ? [] : [`${start} to ${end}`]), ...(low === null ? [] : [`${low} to ${high}`])];
+    return said.length ? `Its strongest unit sees ${said.join(", ")}: the frame in the pictures.` : "";
+  }
+
+  function showTrust() {
+    if (!feature.verdict) return;
+    get("detail-verdict").replaceChildren("Believe it? ", element("b", { textContent: feature.verdict }), `: ${feature.reason}.`);
+    const { own, control, meaning } = page.layers[feature.index].said;
+    get("detail-shares").textContent =
+      `Of the features of ${feature.layer} ${own} are a “yes” in this clip, of those of an untrained network ${control}: ${meaning}.`;
+    get("detail-trust").replaceChildren(
+      ...page.numbers.flatMap(({ key, name, meaning: says, caveat }, i) => (caveat ? [element("tr", {},
+        element("th", { scope: "row" }, `${name} (${key})`, element("small", { textContent: `${says}. Does not prove ${caveat}.` })),
+        element("td", { textContent: shown(feature.numbers, i) }))] : [])),
+    );
+  }
+
   function show() {
     const count = page.layers[feature.index].features.length;
     get("detail-title").textContent = feature.name;
@@ -51,18 +89,18 @@ const detail = (() => {
     showButtons();
     twins();
     get("clip-picture").src = "original.png";
-    get("map-picture").src = feature.map;
-    get("heard-picture").src = feature.picture;
+    showPictures();
     get("spectrum").querySelector(".clip").setAttribute("points", points(page.original.spectrum));
     get("spectrum").querySelector(".heard").setAttribute("points", points(feature.spectrum));
     get("detail-numbers").replaceChildren(
       element("tr", {}, element("th", { scope: "row", textContent: "to hear as number" }),
         element("td", { textContent: `${feature.rank} of ${count}` }), element("td")),
-      ...page.numbers.map(({ name, meaning }, i) => element("tr", { title: meaning },
+      ...page.numbers.flatMap(({ name, meaning, caveat }, i) => (caveat ? [] : [element("tr", { title: meaning },
         element("th", { scope: "row", textContent: name }),
         element("td", { textContent: shown(feature.numbers, i) }),
-        element("td", { textContent: shown(page.original.numbers, i) }))),
+        element("td", { textContent: shown(page.original.numbers, i) }))])),
     );
+    showTrust();
     get("detail-files").replaceChildren("Files: ",
       element("a", { href: feature.sound, textContent: "sound" }), ", ",
       element("a", { href: feature.picture, textContent: "picture" }), ", ",
@@ -88,6 +126,7 @@ const detail = (() => {
   get("detail-play").addEventListener("click", () => listen(player.toggle));
   get("detail-ab").addEventListener("click", () => listen(player.swap));
   player.onChange(showButtons);
+  versions.onChange(() => { if (feature) showPictures(); });
   return {
     open, close,
     get feature() { return feature; },

@@ -110,6 +110,14 @@ const player = (() => {
       step(); // the time of the sound before this one is over
       tell();
     },
+    /** Another sound of the same feature, at the same place; it goes on if that played. */
+    change(sound, original) {
+      const { currentTime, paused, muted } = master;
+      this.hold(sound, original);
+      this.seek(currentTime / length());
+      [master.muted, other.muted] = [muted, !muted];
+      if (!paused) start(); else tell();
+    },
     toggle() {
       if (!playing) return;
       if (master.paused) start(); else pause();
