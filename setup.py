@@ -22,6 +22,7 @@ from pathlib import Path
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.errors import CompileError
 
 # After setuptools, which brings them.
 from distutils.ccompiler import new_compiler  # isort: skip
@@ -40,7 +41,8 @@ DEPENDENCIES = [
 # Where there is no native extension.
 WITHOUT_NATIVE = ["numba>=0.60", "llvmlite>=0.43"]
 
-ONCE = ["csrc/memory.c", "csrc/planar.c", "csrc/runtime.c", "csrc/schedule.c"]
+ONCE = ["csrc/memory.c", "csrc/planar.c", "csrc/runtime.c", "csrc/schedule.c",
+        "csrc/tiles_cpu.c"]
 PER_ISA = [
     "csrc/combine.c", "csrc/conv.c", "csrc/join.c", "csrc/layout.c", "csrc/overlap.c",
     "csrc/pool.c", "csrc/project.c", "csrc/single.c", "csrc/table.c", "csrc/winograd.c",
@@ -53,6 +55,19 @@ X86 = {
     "avx512": ["-march=x86-64-v4", "-mprefer-vector-width=512"],
 }
 ARM = {"neon": []}
+# Tiles (csrc/tiles.h): these units are compiled again, with the instructions of AMX where the
+# compiler knows them, and with functions of ours in their place for every machine.
+WITH_TILES = ["csrc/project.c"]
+AMX = [*X86["avx512"], "-mavx512bf16", "-mamx-tile", "-mamx-bf16"]
+AMX_CHECK = """
+#include <immintrin.h>
+void check(const void *shapes, const void *from) {
+    _tile_loadconfig(shapes);
+    _tile_loadd(1, from, 64);
+    _tile_dpbf16ps(0, 1, 2);
+    _tile_release();
+}
+"""
 
 FLAGS = ["-O3", "-g0", "-std=gnu11", "-fvisibility=hidden", "-fno-math-errno", "-Wall", "-Wextra"]
 # A fused multiply-add happens where the source says so and nowhere else: equal
@@ -115,18 +130,27 @@ class BuildKernels(build_ext):
         if not sets:
             raise RuntimeError(f"no native kernels for {platform.machine()}")
         flags = FLAGS + (SANITIZE if os.environ.get("FASTDECONV_SANITIZE") else [])
-        units = [(isa, unit) for isa in sets for unit in PER_ISA]
-        for isa in sets:
+        units = [(isa, unit, sets[isa], []) for isa in sets for unit in PER_ISA]
+        # With a multiply-add that rounds once, like AVX-512's beside the real tiles.
+        tiles = {"amx_emulated": sets["avx2" if sets is X86 else "neon"]}
+        if sets is X86 and self.knows_amx():
+            tiles["amx"] = AMX
+            ext.define_macros = [*ext.define_macros, ("FD_HAS_AMX", "1")]
+        units += [
+            (isa, unit, tiles[isa], [("FD_WITH_TILES", "1")])
+            for isa in tiles for unit in WITH_TILES
+        ]
+        for isa in (*sets, *tiles):
             # Made here, because threads below would be in each other's way.
             Path(self.build_temp, isa, "csrc").mkdir(parents=True, exist_ok=True)
 
-        def compile_unit(isa, unit):
+        def compile_unit(isa, unit, own_flags, macros):
             return self.compiler.compile(
                 [unit],
                 output_dir=str(Path(self.build_temp) / isa),
-                macros=[("FD_ISA", isa)],
+                macros=[("FD_ISA", isa), *macros],
                 include_dirs=["csrc"],
-                extra_postargs=flags + sets[isa],
+                extra_postargs=flags + own_flags,
                 depends=HEADERS,
             )
 
@@ -138,6 +162,18 @@ class BuildKernels(build_ext):
             SANITIZE[:1] if os.environ.get("FASTDECONV_SANITIZE") else []
         )
         super().build_extension(ext)
+
+    def knows_amx(self):
+        """Whether compiler and assembler have the instructions of AMX."""
+        check = Path(self.build_temp, "amx_check.c")
+        check.parent.mkdir(parents=True, exist_ok=True)
+        check.write_text(AMX_CHECK, encoding="ascii")
+        try:
+            self.compiler.compile([str(check)], output_dir=self.build_temp, extra_postargs=AMX)
+        except CompileError:
+            print("fastdeconv: built without AMX, which this compiler does not know")
+            return False
+        return True
 
     def run(self):
         try:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any
 
 import fastdeconv as fd
+from fastdeconv.kernels import dispatch
 from fastdeconv.kernels.dispatch import get_backend, get_isa
 
 from .measure import Contender
@@ -67,6 +69,8 @@ def project(work: Work, depth: int) -> Iterator[Contender]:
     )
     if has_bf16(work):
         yield bf16(work, depth)
+    if has_amx():
+        yield in_tiles(work, depth)
     for name, chosen in variants().items():
         yield Contender(
             name, lambda: fd.deconvolve(work.trace, layer), _text(chosen),
@@ -83,9 +87,29 @@ def bf16(work: Work, depth: int) -> Contender:
     )
 
 
+def in_tiles(work: Work, depth: int) -> Contender:
+    """The same by AMX."""
+    return dataclasses.replace(
+        bf16(work, depth), name=f"{NAME}, AMX", how='precision="bf16", isa="amx"',
+        around=settings(backend="native", isa="amx"),
+    )
+
+
+def has_amx() -> bool:
+    """Whether this version, build and CPU multiply bfloat16 in tiles."""
+    try:
+        with fd.config(backend="native", isa="amx"):
+            return True
+    except fd.FastdeconvError:
+        return False
+
+
 def has_bf16(work: Work) -> bool:
-    """Whether this version, build and CPU offer it."""
+    """Whether this version, build and CPU offer it, and not float32 in its place."""
     if "precision" not in inspect.signature(fd.deconvolve).parameters:
+        return False
+    how = getattr(dispatch, "bf16_of", None)
+    if how is not None and how(get_backend()) == "slow":
         return False
     try:
         bf16(work, 1).work()

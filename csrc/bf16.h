@@ -18,7 +18,8 @@
 
 #include "product.h"
 
-#if defined(__AVX512F__) && (defined(__clang__) || __GNUC__ >= 10)
+/* A unit with tiles multiplies bfloat16 in them (tile_product.h). */
+#if defined(__AVX512F__) && !FD_WITH_TILES && (defined(__clang__) || __GNUC__ >= 10)
 #define FD_HAS_BF16 1
 #define FD_BF16_TARGET __attribute__((target("avx512bf16")))
 #define BF16_INLINE FD_BF16_TARGET FD_INLINE

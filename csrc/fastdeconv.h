@@ -165,7 +165,7 @@ typedef struct fd_step {
     int groups, cout;       /* cout: all channels of the result */
     /* The weights, packed for one way to go; the others NULL. */
     const float *weight;    /* see project.c */
-    const uint16_t *bf16;   /* for bfloat16 (bf16.h) */
+    const uint16_t *bf16;   /* for bfloat16 (bf16.h, tile_product.h) */
     const float *sparse;    /* for leaving out zeros (sparse.h) */
     const uint16_t *sparse_bf16; /* for both (sparse_bf16.h) */
     const float *depthwise; /* (taps, channels): every channel by itself, from a source without
@@ -267,6 +267,14 @@ typedef struct {
     ptrdiff_t out_feature, out_plane, out_row;
 } fd_single;
 
+/* What steps in bfloat16 come to. */
+enum {
+    FD_BF16_NONE,           /* there are none */
+    FD_BF16_SLOW,           /* none that are faster than those in float32 */
+    FD_BF16_VECTORS,        /* bf16.h and sparse_bf16.h */
+    FD_BF16_TILES           /* tile_product.h */
+};
+
 typedef struct {
     const char *name;
     int width;              /* floats in a vector */
@@ -274,7 +282,9 @@ typedef struct {
     int tile_nc[8];         /* output channels at a time, by nv */
     int sparse_nv;          /* vectors of output channels at a time where zeros are left out */
     int sparse_least;       /* output channels from which on that pays */
-    int (*has_bf16)(void);  /* whether fd_step.bf16 may be set on this CPU */
+    int (*bf16)(void);      /* one of these, for this CPU; fd_step.bf16 may be set for the last two */
+    int (*prepare)(void);   /* to be called before the first kernel: whether the system allows
+                             * them; NULL: it does */
 
     int (*conv_rows)(const fd_conv *, int row0, int row1);
     int (*conv_pool_rows)(const fd_conv *, const fd_pool *, int row0, int row1);
@@ -310,6 +320,16 @@ static inline uint32_t fd_switch(const void *switches, int bytes, size_t at) {
 
 /* Tables this CPU can run, best first; at most 4. */
 int fd_available(const fd_kernels **tables);
+/* Others that this CPU can run and that have to be asked for, since nobody has timed them, or
+ * since they do in C what the instructions of other CPUs do, bit for bit; at most 2. */
+int fd_on_request(const fd_kernels **tables);
+/* The table with the tiles of AMX, even where this CPU has none; NULL: not in this build. */
+const fd_kernels *fd_amx(void);
+
+/* Whether the CPU and the system have AMX with bfloat16, and whether the system lets this
+ * process use it (tiles_cpu.c). */
+int fd_cpu_has_tiles(void);
+int fd_ask_for_tiles(void);
 
 /* ---- the same for every instruction set (planar.c) ---- */
 /* Cells cell0..cell1-1: their channels by the place (0 <= switch < places) they point to, less

@@ -17,6 +17,7 @@
  *         added in `last_seam`. Between the two a pool whose windows overlap (overlap.c) needs
  *         all of the tensor; then it is read from memory.
  * Sparse  Behind a rectifier most steps leave out the zeros (sparse.h, sparse_bf16.h).
+ * Tiles   Some units multiply bfloat16 in tiles instead (tile_product.h).
  * Depthwise: see depthwise.h.
  * Fused   A 1 x 1 convolution may take its pixels from the step above while they are in cache.
  * Few     Features that fill at most half a vector stay out of the lanes (by_feature.h).
@@ -30,6 +31,9 @@
  *         Independent of threads, of the other lanes, and of the block a channel is in.
  */
 #include "bf16.h"
+#if FD_WITH_TILES
+#include "tile_product.h"
+#endif
 #include "depthwise.h"
 #include "by_feature.h"
 #include "layout.h"
@@ -106,29 +110,56 @@ static void step_group(const fd_step *s, const float *from, const entry *list, i
     }
 }
 
-/* Whether this CPU multiplies bfloat16. */
-int FD_NAME(fd_has_bf16)(void) {
-#if FD_HAS_BF16
-    return __builtin_cpu_supports("avx512bf16") != 0;
+/* How this CPU multiplies bfloat16. On Zen VDPBF16PS takes as long as an FMA and does twice as much.
+ * On Intel's CPUs it is so slow that steps in float32 took less time (bench/NOTES.md). */
+int FD_NAME(fd_bf16)(void) {
+#if FD_WITH_TILES
+    return FD_BF16_TILES;
+#elif FD_HAS_BF16
+    if (!__builtin_cpu_supports("avx512bf16")) return FD_BF16_NONE;
+    return __builtin_cpu_is("intel") ? FD_BF16_SLOW : FD_BF16_VECTORS;
 #else
-    return 0;
+    return FD_BF16_NONE;
 #endif
 }
 
 /* Floats of scratch dense_pixel needs. */
 static size_t step_room(const fd_step *s) {
-#if FD_HAS_BF16
+#if FD_WITH_TILES
+    if (s->bf16) return tile_room(s);
+#elif FD_HAS_BF16
     if (s->bf16) return bf16_room(s);
 #endif
     (void)s;
     return 0;
 }
 
+static int dense_init(gatherer *p, const fd_step *s) {
+    if (!gatherer_init(p, s, step_room(s))) return 0;
+#if FD_WITH_TILES
+    if (s->bf16) begin_tiles(p->scratch);
+#endif
+    return 1;
+}
+
+static void dense_free(gatherer *p) {
+#if FD_WITH_TILES
+    if (p->s->bf16) end_tiles(p->scratch);
+#endif
+    gatherer_free(p);
+}
+
 /* Of its own: inlined beside the others, it takes a tenth longer for a single feature. */
 static FD_NOINLINE void dense_pixel(gatherer *p, int Y, int X, float *out) {
     const fd_step *s = p->s;
     const int n = gather(p, Y, X);
-#if FD_HAS_BF16
+#if FD_WITH_TILES
+    if (s->bf16) {
+        end_list(p->list, n);
+        step_pixel_tiles(s, p->list, n, p->scratch, out);
+        return;
+    }
+#elif FD_HAS_BF16
     if (s->bf16) {
         end_list(p->list, n);
         step_pixel_bf16(s, p->list, n, p->scratch, out);
@@ -173,7 +204,7 @@ static void stepper_free(stepper *p) {
     } else if (leaves_out_zeros(p->s)) {
         sparse_free(&p->sparse);
     } else {
-        gatherer_free(&p->dense);
+        dense_free(&p->dense);
     }
 }
 
@@ -200,7 +231,7 @@ static int stepper_init(stepper *p, const fd_step *s) {
     if (s->above) return fused_init(p, s);
     if (s->depthwise) return depthwise_init(&p->depthwise, s);
     return leaves_out_zeros(s) ? sparse_init(&p->sparse, s)
-                               : gatherer_init(&p->dense, s, step_room(s));
+                               : dense_init(&p->dense, s);
 }
 
 static void step_columns(stepper *p, int Y, int X, int columns, float *out);
@@ -607,3 +638,17 @@ int FD_NAME(fd_last_seam)(const fd_last *f, int band) {
     }
     return 0;
 }
+
+#if FD_WITH_TILES
+#define STRING2(x) #x
+#define STRING(x) STRING2(x)
+/* Makes another table of one whose kernels are compiled for the same vectors: steps multiply
+ * bfloat16 in tiles. */
+void FD_NAME(fd_use_tiles)(fd_kernels *table) {
+    table->name = STRING(FD_ISA);
+    table->bf16 = FD_NAME(fd_bf16);
+    table->prepare = TILES_EMULATED ? NULL : fd_ask_for_tiles;
+    table->step_rows = FD_NAME(fd_step_rows);
+    table->last_bands = FD_NAME(fd_last_bands);
+}
+#endif

@@ -1,9 +1,30 @@
 /* Which tables this CPU can run. Compiled once, for the baseline. */
 #include "fastdeconv.h"
 
+/* Of `base`, with another unit's kernels for tiles. */
+static const fd_kernels *with_tiles(fd_kernels *own, const fd_kernels *base,
+                                    void (*use_tiles)(fd_kernels *)) {
+    *own = *base;
+    use_tiles(own);
+    return own;
+}
+
+void fd_use_tiles_amx_emulated(fd_kernels *);
+
 #if defined(__x86_64__)
 
 extern const fd_kernels fd_table_avx512, fd_table_avx2, fd_table_baseline;
+
+#if FD_HAS_AMX
+void fd_use_tiles_amx(fd_kernels *);
+
+const fd_kernels *fd_amx(void) {
+    static fd_kernels own;
+    return with_tiles(&own, &fd_table_avx512, fd_use_tiles_amx);
+}
+#else
+const fd_kernels *fd_amx(void) { return NULL; }
+#endif
 
 int fd_available(const fd_kernels **tables) {
     int n = 0;
@@ -19,12 +40,32 @@ int fd_available(const fd_kernels **tables) {
     return n;
 }
 
+int fd_on_request(const fd_kernels **tables) {
+    const fd_kernels *best[4];
+    int n = 0;
+    fd_available(best);
+    if (best[0] == &fd_table_avx512 && fd_cpu_has_tiles() && fd_amx()) tables[n++] = fd_amx();
+    /* With vectors that multiply and add with one rounding, as those beside the real tiles do. */
+    static fd_kernels emulated;
+    if (best[0] != &fd_table_baseline)
+        tables[n++] = with_tiles(&emulated, &fd_table_avx2, fd_use_tiles_amx_emulated);
+    return n;
+}
+
 #elif defined(__aarch64__)
 
 extern const fd_kernels fd_table_neon;
 
+const fd_kernels *fd_amx(void) { return NULL; }
+
 int fd_available(const fd_kernels **tables) {
     tables[0] = &fd_table_neon;
+    return 1;
+}
+
+int fd_on_request(const fd_kernels **tables) {
+    static fd_kernels emulated;
+    tables[0] = with_tiles(&emulated, &fd_table_neon, fd_use_tiles_amx_emulated);
     return 1;
 }
 

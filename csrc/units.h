@@ -7,6 +7,11 @@
 #include "fastdeconv.h"
 #include "vec.h"
 
+/* 1 for units whose steps in bfloat16 use tiles (tile_product.h). */
+#ifndef FD_WITH_TILES
+#define FD_WITH_TILES 0
+#endif
+
 /* Scratch that starts on a cache line: what malloc returns makes every wide load touch two. */
 static inline float *fd_scratch(size_t floats) {
     return aligned_alloc(64, (floats * sizeof(float) + 64) / 64 * 64);
@@ -24,7 +29,7 @@ void FD_NAME(fd_planes_to_channels)(const float *planes, int channels, int h, in
 void FD_NAME(fd_lanes_to_planes)(const float *lanes, int h, int w, int channels, int kp,
                                  int features, float *planes, int row0, int row1);
 
-int FD_NAME(fd_has_bf16)(void);
+int FD_NAME(fd_bf16)(void);
 int FD_NAME(fd_step_rows)(const fd_step *, float *out, int row0, int row1);
 int FD_NAME(fd_first_rows)(const fd_first *, float *out, int row0, int row1);
 void FD_NAME(fd_overlap_rows)(const fd_overlap *, int row0, int row1);
@@ -33,6 +38,7 @@ int FD_NAME(fd_reduce_channels)(const fd_reduce *, int channel0, int channel1);
 void FD_NAME(fd_last_reach)(const fd_last *, int *reach, int *advance, ptrdiff_t *row);
 int FD_NAME(fd_last_bands)(const fd_last *, int band0, int band1);
 int FD_NAME(fd_last_seam)(const fd_last *, int band);
+void FD_NAME(fd_use_tiles)(fd_kernels *);
 
 int FD_NAME(fd_single_features)(const fd_single *, int k0, int k1);
 

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from ..arrays import as_array, as_index
 from ..audio._checks import as_choice
 from ..errors import BackendError, ParameterError, enough_memory, shown
-from ..kernels.dispatch import get_backend, get_num_threads, has_bf16
+from ..kernels.dispatch import bf16_of, get_backend, get_num_threads
 from ..network import layers as nn
 from .joins import backward_join
 from .layerwise import RULES, Arithmetic, backward_layer
@@ -73,8 +73,11 @@ def deconvolve(
         strongest of them): the map shows what raises its score, whether the score is positive
         or negative. The score itself as the start would turn the map over where it is negative.
     precision : {"float32", "bf16"}
-        ``"bf16"`` rounds every value and weight that is multiplied to bfloat16, by up to 1/512
-        of itself, and adds in float32: with many channels 1.3 to 1.5 times as fast. Through
+        ``"bf16"`` allows every value and weight that is multiplied to be rounded to bfloat16, by
+        up to 1/512 of itself, where that is faster; sums are float32. With AVX512_BF16 on AMD's
+        CPUs it is 1.2 to 1.5 times as fast with many channels and more than four features. On
+        Intel's CPUs with AVX512_BF16 it would be slower, so there the maps are those of float32,
+        unless `fastdeconv.config` asks for AMX. `fastdeconv.show_config` says which. Through
         n convolutions, what is added up for a place of a map is then off by up to some n/256 of the
         sum of its absolute values. What share of the map's maximum that is depends on how much
         cancels out. On the bundled network it is 2e-3. Of 2,500 random networks (3 to 5
@@ -215,12 +218,14 @@ def _is_max(start: Any) -> bool:
 
 def _wants_bf16(precision: str, backend: Any) -> bool:
     as_choice("precision", precision, ("float32", "bf16"))
-    if precision == "bf16" and not has_bf16(backend):
+    how = bf16_of(backend)
+    if precision == "bf16" and how == "none":
         raise BackendError(
             "precision 'bf16' needs the native back end on a CPU with AVX512_BF16 "
-            f"(instruction set avx512); this is back end {backend.name!r}"
+            f"(instruction set avx512 or amx); this is back end {backend.name!r}"
         )
-    return precision == "bf16"
+    # Who allows bfloat16 wants speed: where it brings none, float32 is as fast and exact.
+    return precision == "bf16" and how != "slow"
 
 
 def checked_features(layer: str, count: int, features: Sequence[int] | None) -> NDArray[np.intp]:

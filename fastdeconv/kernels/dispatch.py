@@ -24,6 +24,7 @@ import numpy as np
 from ..errors import BackendError, ParameterError, shown
 from ..version import __version__
 from .interface import Backend
+from .lanes import Bf16
 
 __all__ = [
     "available_backends",
@@ -65,8 +66,10 @@ def config(
     backend : {"native", "numba", "cuda", "reference"}, optional
     num_threads : int, optional
         At least 1.
-    isa : {"avx512", "avx2", "neon", "baseline"}, optional
-        Instruction set of the native back end.
+    isa : {"avx512", "avx2", "neon", "baseline", "amx", "amx_emulated"}, optional
+        Instruction set of the native back end. ``"amx"`` is avx512 with ``precision="bf16"``
+        in tiles; it has to be asked for, since nobody has timed it yet. ``"amx_emulated"`` gives
+        its bits on every machine, thousands of times more slowly.
 
     Raises
     ------
@@ -176,6 +179,8 @@ def available_backends() -> list[str]:
 def available_isas() -> list[str]:
     """Instruction sets of the native back end that this CPU runs, best first.
 
+    "amx" and "amx_emulated" are not among them: see `config`.
+
     Returns
     -------
     list of str
@@ -225,7 +230,8 @@ def describe_config() -> str:
     rows += [
         ("back end", f"{chosen} (available: {', '.join(backends)})"),
         ("instruction set", f"{get_isa()} (available: {', '.join(isas)})" if isas else "none"),
-        ("bf16", "yes" if has_bf16(backend) else "no"),
+        ("bf16", _BF16[bf16_of(backend)]),
+        ("amx", _describe_amx()),
         ("threads", str(get_num_threads())),
     ]
     lines = [f"{key + ':':<17}{value}" for key, value in rows]
@@ -242,9 +248,29 @@ def describe_config() -> str:
     return "\n".join(lines)
 
 
-def has_bf16(backend: Any) -> bool:
-    """Whether ``precision="bf16"`` works on a back end, with the instruction set of now."""
-    return hasattr(backend, "has_bf16") and backend.has_bf16()
+def bf16_of(backend: Any) -> Bf16:
+    """How ``precision="bf16"`` multiplies on a back end, with the instruction set of now."""
+    how: Bf16 = backend.bf16() if hasattr(backend, "bf16") else "none"
+    return how
+
+
+_BF16: dict[Bf16, str] = {
+    "none": "no",
+    "slow": "accepted, but computed in float32: bfloat16 is no faster on this CPU without amx",
+    "vectors": "yes (AVX512_BF16)",
+    "tiles": "yes (tiles)",
+}
+
+
+def _describe_amx() -> str:
+    """Whether the tiles of AMX are there and in use."""
+    native = _native_module()
+    if native is None or not native.cpu_has_tiles():
+        return "no"
+    if native.amx_table() is None:
+        return "in the CPU, but not in this build"
+    used = "in use" if get_isa() == "amx" else "off; FASTDECONV_ISA=amx turns it on, for bf16"
+    return f"{used} (nobody has timed it yet)"
 
 
 def _version(distribution: str) -> str:
@@ -259,6 +285,12 @@ def _version(distribution: str) -> str:
 def _isas() -> tuple[str, ...]:
     native = _native_module()
     return () if native is None else tuple(native.tables())
+
+
+@functools.cache
+def _tables(native: Any) -> dict[str, Any]:
+    """Those of `available_isas`, and those that have to be asked for."""
+    return {} if native is None else native.tables() | native.tables_on_request()
 
 
 @functools.cache
@@ -329,10 +361,16 @@ def _imported(name: str) -> Backend:
 
 
 def _check_isa(isa: str) -> str:
-    if not isinstance(isa, str) or isa not in _isas():
+    tables = _tables(_native_module())
+    if not isinstance(isa, str) or isa not in tables:
         raise BackendError(
             f"instruction set {shown(isa)} is not available; "
             f"available: {', '.join(_isas()) or 'none (no native back end)'}"
+        )
+    if not tables[isa].prepare():
+        raise BackendError(
+            f"instruction set {isa!r} is not available: the system does not let this process use "
+            "tiles (arch_prctl ARCH_REQ_XCOMP_PERM)"
         )
     return isa
 

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from .interface import Backend, FloatArray, Pair, Window
 
 __all__ = [
+    "Bf16",
     "Combine",
     "Convolution",
     "First",
@@ -161,7 +162,8 @@ class Step(NamedTuple):
     conv: Convolution
     post: Post
     bf16: bool
-    """Operands rounded to bfloat16, sums in float32; only where `has_bf16` says so."""
+    """Operands rounded to bfloat16, sums in float32; only where `LaneBackend.bf16` says "vectors"
+    or "tiles"."""
 
 
 class Overlap(NamedTuple):
@@ -235,6 +237,11 @@ class Single(NamedTuple):
     conv: Convolution
 
 
+Bf16 = Literal["none", "slow", "vectors", "tiles"]
+"""How a back end multiplies in bfloat16: not at all, no faster than in float32 (so that nobody
+should ask for it), by AVX512_BF16, or by AMX."""
+
+
 class LaneBackend(Backend, Protocol):
     """A back end with the lane kernels.
 
@@ -248,8 +255,8 @@ class LaneBackend(Backend, Protocol):
     another one for its lane tensor.
     """
 
-    def has_bf16(self) -> bool:
-        """Whether jobs may ask for bfloat16 here and now."""
+    def bf16(self) -> Bf16:
+        """How jobs multiply in bfloat16 here and now."""
 
     def project(self, job: First | Step, num_threads: int) -> Any:
         """Run a job; the result is a lane tensor."""

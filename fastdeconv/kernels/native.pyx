@@ -218,7 +218,8 @@ cdef extern from "fastdeconv.h" nogil:
         int width, max_nv
         int tile_nc[8]
         int sparse_nv, sparse_least
-        int (*has_bf16)() noexcept nogil
+        int (*bf16)() noexcept nogil
+        int (*prepare)() noexcept nogil
         int (*conv_rows)(const fd_conv *, int, int) noexcept nogil
         int (*conv_pool_rows)(const fd_conv *, const fd_pool *, int, int) noexcept nogil
         int (*conv_planes_rows)(const fd_conv *, int, int) noexcept nogil
@@ -241,6 +242,11 @@ cdef extern from "fastdeconv.h" nogil:
         int (*single_features)(const fd_single *, int, int) noexcept nogil
 
     int fd_available(const fd_kernels **)
+    int fd_on_request(const fd_kernels **)
+    const fd_kernels *fd_amx()
+    int fd_cpu_has_tiles()
+    enum:
+        FD_BF16_NONE, FD_BF16_SLOW, FD_BF16_VECTORS, FD_BF16_TILES
     enum: FD_LIST_ROOM
     enum: FD_MOST_TERMS
     enum:
@@ -544,9 +550,15 @@ cdef class Table:
         return self.k.max_nv
 
     @property
-    def has_bf16(self):
-        """Whether steps can multiply in bfloat16 on this CPU."""
-        return self.k.has_bf16() != 0
+    def bf16(self):
+        """How steps multiply in bfloat16 on this CPU: see `lanes.LaneBackend.bf16`."""
+        return {
+            FD_BF16_SLOW: "slow", FD_BF16_VECTORS: "vectors", FD_BF16_TILES: "tiles"
+        }.get(self.k.bf16(), "none")
+
+    def prepare(self):
+        """Whether the system allows these kernels; to be asked before the first one runs."""
+        return self.k.prepare == NULL or self.k.prepare() != 0
 
     @property
     def sparse_nv(self):
@@ -566,7 +578,26 @@ cdef class Table:
 def tables():
     """The tables this CPU can run, by name, best first."""
     cdef const fd_kernels *found[4]
-    cdef int i, n = fd_available(found)
+    return _by_name(found, fd_available(found))
+
+
+def tables_on_request():
+    """Those that have to be asked for: "amx" and "amx_emulated", where they work."""
+    return dict(_ON_REQUEST)
+
+
+def cpu_has_tiles():
+    """Whether the CPU and the system have AMX with bfloat16, whatever this build has."""
+    return fd_cpu_has_tiles() != 0
+
+
+def amx_table():
+    """The table "amx", even where this CPU cannot run it; None: it is not in this build."""
+    return _AMX
+
+
+cdef _by_name(const fd_kernels **found, int n):
+    cdef int i
     cdef Table table
     result = {}
     for i in range(n):
@@ -574,6 +605,20 @@ def tables():
         table.k = found[i]
         result[table.name] = table
     return result
+
+
+cdef _find_on_request():
+    cdef const fd_kernels *found[2]
+    return _by_name(found, fd_on_request(found))
+
+
+cdef _find_amx():
+    cdef const fd_kernels *found = fd_amx()
+    return None if found == NULL else _by_name(&found, 1)["amx"]
+
+
+# Found once, since finding writes to their tables.
+_ON_REQUEST, _AMX = _find_on_request(), _find_amx()
 
 
 cdef fd_epilogue _epilogue(epilogue, list keep):

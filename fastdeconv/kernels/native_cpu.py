@@ -20,6 +20,7 @@ from .blocks import ForwardBlock
 from .interface import FloatArray, Pair, Window, switch_dtype
 from .lanes import (
     NO_POOL,
+    Bf16,
     Combine,
     Convolution,
     First,
@@ -163,8 +164,9 @@ class NativeBackend:
 
     # ---- the backward pass ----
 
-    def has_bf16(self) -> bool:
-        result: bool = kernels().has_bf16
+    def bf16(self) -> Bf16:
+        """See `fastdeconv.kernels.lanes.LaneBackend`."""
+        result: Bf16 = kernels().bf16
         return result
 
     def project(self, job: First | Step, num_threads: int) -> Lanes:

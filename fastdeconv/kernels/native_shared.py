@@ -37,7 +37,7 @@ COPY = 64
 ADD = 16
 """and in the time one is read and added."""
 
-_TABLES: dict[str, Any] = native.tables()
+_TABLES: dict[str, Any] = native.tables() | native.tables_on_request()
 
 
 class Lanes(NamedTuple):

@@ -31,7 +31,17 @@ def _takes_sparse(table: Any, job: Step) -> bool:
 def _takes_sparse_bf16(table: Any, job: Step) -> bool:
     """The same; numbers of rows have 15 bits."""
     fits = job.conv.weight[:, 0].size <= 2**15
-    return job.bf16 and fits and _fits_lists(job) and _has_zeros(table, job)
+    vectors = job.bf16 and table.bf16 == "vectors"
+    return vectors and fits and _fits_lists(job) and _has_zeros(table, job)
+
+
+def _takes_vectors(table: Any, job: Step) -> bool:
+    return job.bf16 and job.conv.groups == 1 and table.bf16 == "vectors"
+
+
+def _takes_tiles(table: Any, job: Step) -> bool:
+    """In tiles a product takes so little time that looking for zeros would take more."""
+    return job.bf16 and job.conv.groups == 1 and table.bf16 == "tiles"
 
 
 def _fits_lists(job: Step) -> bool:
@@ -73,7 +83,7 @@ def _pack_sparse(conv: Convolution, table: Any, nv: int) -> FloatArray:
 
 def _pack_sparse_bf16(conv: Convolution, table: Any, nv: int) -> NDArray[np.uint16]:
     """The same for csrc/sparse_bf16.h."""
-    return _round_bf16(_in_blocks(conv.weight, table, 2 * table.width))
+    return _unpackable(_rounded(_in_blocks(conv.weight, table, 2 * table.width)))
 
 
 def _in_blocks(weight: FloatArray, table: Any, unit: int) -> FloatArray:
@@ -87,23 +97,38 @@ def _in_blocks(weight: FloatArray, table: Any, unit: int) -> FloatArray:
 
 def _pack_bf16(conv: Convolution, table: Any, nv: int) -> NDArray[np.uint16]:
     """As csrc/bf16.h wants them: (taps * O, C in groups of 32)."""
-    out, inner = conv.weight.shape[:2]
-    by_tap = conv.weight.reshape(out, inner, -1).transpose(2, 0, 1)
-    rows = _round_bf16(pad_last(by_tap, 32))
+    return _unpackable(_rounded(_by_tap(conv.weight, 32)))
+
+
+def _pack_tiles(conv: Convolution, table: Any, nv: int) -> NDArray[np.uint16]:
+    """As csrc/tile_product.h wants them: (taps * O, C in groups of 16)."""
+    rounded = _rounded(_by_tap(conv.weight, 16))
+    packed = aligned_empty((rounded.size // 2,)).view(np.uint16).reshape(rounded.shape)
+    packed[...] = rounded
+    return packed
+
+
+def _by_tap(weight: FloatArray, unit: int) -> FloatArray:
+    """(taps * O, C, padded to whole units)"""
+    out, inner = weight.shape[:2]
+    rows = pad_last(weight.reshape(out, inner, -1).transpose(2, 0, 1), unit)
     return rows.reshape(-1, rows.shape[2])
 
 
-def _round_bf16(rows: FloatArray) -> NDArray[np.uint16]:
-    """Rows of groups of 32 to bfloat16, which start on a cache line."""
-    bits = np.ascontiguousarray(rows).view(np.uint32)
-    # To nearest, ties to even.
-    rounded = ((bits + (0x7FFF + (bits >> 16 & 1))) >> 16).astype(np.uint16)
+def _rounded(values: FloatArray) -> NDArray[np.uint16]:
+    """To bfloat16, to nearest, ties to even."""
+    bits = np.ascontiguousarray(values).view(np.uint32)
+    return ((bits + (0x7FFF + (bits >> 16 & 1))) >> 16).astype(np.uint16)
+
+
+def _unpackable(rounded: NDArray[np.uint16]) -> NDArray[np.uint16]:
+    """Rows of groups of 32, which start on a cache line, in the order that unpacking wants."""
     # Unpacking takes four numbers of every eight for the lower 16 channels, and four for the
     # upper ones.
     halves = rounded.reshape(-1, 2, 4, 4).swapaxes(1, 2)
-    packed = aligned_empty((rows.size // 2,)).view(np.uint16)
+    packed = aligned_empty((rounded.size // 2,)).view(np.uint16)
     packed.reshape(halves.shape)[...] = halves
-    return packed.reshape(rows.shape)
+    return packed.reshape(rounded.shape)
 
 
 class StepKernel(NamedTuple):
@@ -126,8 +151,8 @@ STEP_KERNELS = (
     StepKernel("depthwise", _takes_depthwise, _pack_depthwise, "keep_apart", in_lists=False),
     StepKernel("sparse", _takes_sparse, _pack_sparse, "leave_out_zeros"),
     StepKernel("sparse bf16", _takes_sparse_bf16, _pack_sparse_bf16, "leave_out_zeros"),
-    StepKernel("bf16", lambda table, job: job.bf16 and job.conv.groups == 1, _pack_bf16,
-               "multiply"),
+    StepKernel("bf16", _takes_vectors, _pack_bf16, "multiply"),
+    StepKernel("tiles", _takes_tiles, _pack_tiles, "multiply"),
     StepKernel("dense", lambda table, job: True, _pack_dense, "multiply", by_lanes=True),
 )
 """The first one that takes a job does it."""

@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 from . import numba_lanes
 from .interface import FloatArray, Pair, Window, switch_dtype
-from .lanes import First, Last, Step, aligned_zeros
+from .lanes import Bf16, First, Last, Step, aligned_zeros
 from .numba_jit import kernel as _kernel
 from .schedule import run_bands
 
@@ -420,9 +420,9 @@ class NumbaBackend:
         _run_planes(len(targets), work, num_threads)
         return out
 
-    def has_bf16(self) -> bool:
+    def bf16(self) -> Bf16:
         """See `fastdeconv.kernels.lanes.LaneBackend`."""
-        return False
+        return "none"
 
     def project(self, job: First | Step, num_threads: int) -> FloatArray:
         """See `fastdeconv.kernels.lanes.LaneBackend`."""

@@ -21,6 +21,7 @@ from . import numba_cuda_kernels as kernels
 from .blocks import ConvBlock, ForwardBlock
 from .interface import FloatArray, Pair, Window, conv_output_size, switch_dtype
 from .lanes import (
+    Bf16,
     Convolution,
     First,
     Last,
@@ -171,8 +172,8 @@ class CudaBackend:
 
     # ---- the backward pass, see `fastdeconv.kernels.lanes.LaneBackend` ----
 
-    def has_bf16(self) -> bool:
-        return False
+    def bf16(self) -> Bf16:
+        return "none"
 
     def project(self, job: First | Step, num_threads: int) -> Tensor:
         with _CARD:

@@ -218,6 +218,24 @@ def test_silent_features_are_exact_zeros_and_change_no_other_bit(bf16, trace):
     assert maps(trace, []).shape == (0, 1, 24, 37)
 
 
+def test_without_a_step_between_the_first_and_the_last_nothing_is_rounded(bf16, trace):
+    for features in (None, [3], [5, 2, 9]):
+        exact = fd.deconvolve(trace, "l3", features)
+        found = fd.deconvolve(trace, "l3", features, precision="bf16")
+        np.testing.assert_array_equal(found, exact)
+
+
+def test_where_bfloat16_is_no_faster_the_maps_are_those_of_float32(build, monkeypatch, capsys):
+    native = pytest.importorskip("fastdeconv.kernels.native_cpu")
+    monkeypatch.setattr(native.NativeBackend, "bf16", lambda backend: "slow")
+    trace = traced(build, [conv(6), RELU, POOL, conv(5), RELU, conv(4)], (1, 12, 9))
+    with fd.config(backend="native"):
+        exact = fd.deconvolve(trace, "l5")
+        np.testing.assert_array_equal(fd.deconvolve(trace, "l5", precision="bf16"), exact)
+        fd.show_config()
+    assert "accepted, but computed in float32" in capsys.readouterr().out
+
+
 # What it is refused for
 
 OTHERS = [{"backend": name} for name in fd.available_backends() if name != "native"] + [
