@@ -173,8 +173,13 @@ static FD_NOINLINE void complete(const fd_epilogue *e, float *at, ptrdiff_t step
     }
 }
 
-/* Whether the epilogue waits until sums are in memory. */
-FD_INLINE int is_later(const fd_epilogue *e) { return e->activation.kind > FD_RELU; }
+/* Whether the epilogue waits until sums are in memory: but for activations of few instructions. */
+FD_INLINE int is_later(const fd_epilogue *e) {
+    switch (e->activation.kind) {
+        case FD_NO_ACTIVATION: case FD_RELU: case FD_LEAKY: case FD_HARDSWISH: return 0;
+        default: return 1;
+    }
+}
 
 FD_INLINE int has_epilogue(const fd_epilogue *e) {
     return e->scale1 || e->activation.kind || e->scale2;

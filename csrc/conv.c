@@ -26,7 +26,23 @@
 #define TILE 6
 #endif
 
-#define DEPTHWISE_TILE 4
+#define DEPTHWISE_TILE 8
+
+/* Fetch where so many vectors will be stored, while they are summed: the memory of a pass is larger
+ * than the caches, and a store waits for its line. */
+FD_INLINE void fetch_for_writing(const float *at, const int vectors) {
+    FD_UNROLL
+    for (int j = 0; j * 64 < vectors * VW * (int)sizeof(float); j++)
+        __builtin_prefetch((const char *)at + 64 * j, 1);
+}
+
+/* Stores a vector of channels of T columns, and what follows their sums. */
+FD_INLINE void store_finished(vf *sums, const fd_epilogue *e, int channel, float *out,
+                              ptrdiff_t out_col, const int T) {
+    finish_all(sums, e, channel, T);
+    FD_UNROLL
+    for (int x = 0; x < T; x++) vf_store(out + x * out_col, sums[x]);
+}
 
 /* T columns x NV vectors of channels; T and NV are constants after inlining. */
 FD_INLINE void conv_tile(const fd_conv *c, const float *origin, const float *w, int channel,
@@ -37,6 +53,8 @@ FD_INLINE void conv_tile(const fd_conv *c, const float *origin, const float *w, 
     for (int x = 0; x < T; x++)
         FD_UNROLL
         for (int j = 0; j < NV; j++) acc[x][j] = vf_load(c->bias + channel + j * VW);
+    FD_UNROLL
+    for (int x = 0; x < T; x++) fetch_for_writing(out + x * out_col, NV);
     for (int t = 0; t < c->ntaps; t++) {
         /* One pointer for three columns: the addressing modes reach the other two. */
         const float *p[TILE / 3];
@@ -55,11 +73,12 @@ FD_INLINE void conv_tile(const fd_conv *c, const float *origin, const float *w, 
         }
     }
     FD_UNROLL
-    for (int x = 0; x < T; x++)
+    for (int j = 0; j < NV; j++) {
+        vf sums[TILE];
         FD_UNROLL
-        for (int j = 0; j < NV; j++)
-            vf_store(out + x * out_col + j * VW,
-                     finish(acc[x][j], &c->epilogue, channel + j * VW));
+        for (int x = 0; x < T; x++) sums[x] = acc[x][j];
+        store_finished(sums, &c->epilogue, channel + j * VW, out + j * VW, out_col, T);
+    }
 }
 
 #define TILE_CASE(n, NV) \
@@ -107,17 +126,24 @@ static const float *conv_row_block(const fd_conv *c, const float *origin, const 
 FD_INLINE void depthwise_tile(const fd_conv *c, const float *origin, const float *w, int channel,
                               float *out, ptrdiff_t out_col, const int T) {
     vf acc[DEPTHWISE_TILE];
+    const ptrdiff_t step = c->in_col;
     FD_UNROLL
     for (int x = 0; x < T; x++) acc[x] = vf_load(c->bias + channel);
     for (int t = 0; t < c->ntaps; t++) {
         const float *p = origin + c->taps[t] + channel;
         const vf b = vf_load(w + t * VW);
         FD_UNROLL
-        for (int x = 0; x < T; x++) acc[x] = vf_fma(vf_load(p + x * c->in_col), b, acc[x]);
+        for (int x = 0; x < T; x++) acc[x] = vf_fma(vf_load(p + x * step), b, acc[x]);
     }
-    FD_UNROLL
-    for (int x = 0; x < T; x++)
-        vf_store(out + x * out_col + channel, finish(acc[x], &c->epilogue, channel));
+    store_finished(acc, &c->epilogue, channel, out + channel, out_col, T);
+}
+
+/* All vectors of channels of T columns, so that pixels are read as they lie. */
+FD_INLINE void depthwise_columns(const fd_conv *c, const float *origin, int vectors, float *out,
+                                 ptrdiff_t out_col, const int T) {
+    const float *w = c->weight;
+    for (int v = 0; v < vectors; v++, w += (size_t)c->ntaps * VW)
+        depthwise_tile(c, origin, w, v * VW, out, out_col, T);
 }
 
 /* The vectors of channels that can be loaded; returns how many. The last one may have more lanes
@@ -125,15 +151,12 @@ FD_INLINE void depthwise_tile(const fd_conv *c, const float *origin, const float
 static int conv_row_depthwise(const fd_conv *c, const float *origin, float *out,
                               ptrdiff_t out_col) {
     const int vectors = (c->in_padded ? padded(c->cout) : c->cout) / VW;
-    for (int v = 0; v < vectors; v++) {
-        const float *w = c->weight + (size_t)v * c->ntaps * VW;
-        int x = 0;
-        for (; x + DEPTHWISE_TILE <= c->cols; x += DEPTHWISE_TILE)
-            depthwise_tile(c, origin + x * c->in_col, w, v * VW, out + x * out_col, out_col,
-                           DEPTHWISE_TILE);
-        for (; x < c->cols; x++)
-            depthwise_tile(c, origin + x * c->in_col, w, v * VW, out + x * out_col, out_col, 1);
-    }
+    int x = 0;
+#define COLUMNS(T)                                                                          \
+    for (; x + T <= c->cols; x += T)                                                        \
+        depthwise_columns(c, origin + x * c->in_col, vectors, out + x * out_col, out_col, T);
+    COLUMNS(DEPTHWISE_TILE) COLUMNS(4) COLUMNS(2) COLUMNS(1)
+#undef COLUMNS
     return vectors;
 }
 
@@ -162,7 +185,7 @@ static void conv_row_gather(const fd_conv *c, const float *origin, float *out,
                     acc = vf_fma(vf_load(lane), vf_load(w), acc);
                 }
             }
-            vf_store(out + x * out_col + v * VW, finish(acc, &c->epilogue, v * VW));
+            store_finished(&acc, &c->epilogue, v * VW, out + x * out_col + v * VW, out_col, 1);
         }
     }
 }
@@ -186,6 +209,7 @@ static void sum_row(const fd_conv *c, int y, float *out, ptrdiff_t out_col) {
 
 static void conv_row(const fd_conv *c, int y, float *out, ptrdiff_t out_col) {
     sum_row(c, y, out, out_col);
+    /* A load soon after a store of the same 64 bytes waits until that is in L1. */
     if (is_later(&c->epilogue)) complete_row(&c->epilogue, out, out_col, c->cols, c->cout);
 }
 

@@ -27,6 +27,33 @@ FD_INLINE void combine_row(const fd_join *j, int y, float *out, const int produc
         }
 }
 
+/* Two inputs, neither of which repeats a channel, and perhaps a ReLU. */
+FD_INLINE void combine_two(const fd_join *j, int y, float *restrict out, const int product,
+                           const int relu) {
+    const fd_input *first = j->inputs, *second = first + 1;
+    const float *a = row_of(first, y), *b = row_of(second, y);
+    for (int x = 0; x < j->cols; x++, a += first->col, b += second->col, out += j->out_col)
+        for (int c = 0; c < j->channels; c += VW) {
+            const vf p = vf_load(a + c), q = vf_load(b + c);
+            const vf r = product ? vf_mul(p, q) : vf_add(p, q);
+            vf_store(out + c, relu ? vf_max(vf_zero(), r) : r);
+        }
+}
+
+/* Whether that is all; then it is done. */
+static int combined_two(const fd_join *j, int y, float *out) {
+    const fd_epilogue *e = &j->epilogue;
+    const int relu = e->activation.kind == FD_RELU;
+    if (j->count != 2 || j->kind == FD_CONCAT || e->scale1 || e->scale2 || is_later(e) ||
+        j->inputs[0].channels < j->channels || j->inputs[1].channels < j->channels)
+        return 0;
+    if (j->kind == FD_PRODUCT)
+        relu ? combine_two(j, y, out, 1, 1) : combine_two(j, y, out, 1, 0);
+    else
+        relu ? combine_two(j, y, out, 0, 1) : combine_two(j, y, out, 0, 0);
+    return 1;
+}
+
 static void concat_row(const fd_join *j, int y, float *out) {
     for (int x = 0; x < j->cols; x++) {
         float *to = out + x * j->out_col;
@@ -42,6 +69,7 @@ static void concat_row(const fd_join *j, int y, float *out) {
 void FD_NAME(fd_join_rows)(const fd_join *j, int row0, int row1) {
     for (int y = row0; y < row1; y++) {
         float *out = j->out + y * j->out_row;
+        if (combined_two(j, y, out)) continue;
         if (j->kind == FD_CONCAT)
             concat_row(j, y, out);
         else if (j->kind == FD_PRODUCT)

@@ -10,6 +10,9 @@
 
 #include <stdatomic.h>
 #include <stdlib.h>
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
 
 #define PIECES 8
 /* Bytes that are kept in all; none where a tool looks for the use of memory that was freed. */
@@ -19,6 +22,8 @@
 #define MOST ((size_t)1 << 26)
 #endif
 #define LINE 64
+/* Bytes of a large page, and from how many on memory is put in them. */
+#define PAGE ((size_t)1 << 21)
 
 typedef struct {
     void *memory;
@@ -45,6 +50,21 @@ static piece remove_fitting(size_t size) {
     return found;
 }
 
+/* In large pages where the system has them for who asks. A pass that goes through 15 MB leaves no
+ * page of 4 KB in the tables of the processor. */
+static void *allocate(size_t *size) {
+#ifdef MADV_HUGEPAGE
+    if (*size >= PAGE) {
+        *size = (*size + PAGE - 1) / PAGE * PAGE;
+        void *memory = aligned_alloc(PAGE, *size);
+        if (memory) madvise(memory, *size, MADV_HUGEPAGE);
+        return memory;
+    }
+#endif
+    *size = (*size / LINE + 1) * LINE;
+    return aligned_alloc(LINE, *size);
+}
+
 void *fd_memory_take(size_t *size) {
     if (begin()) {
         const piece found = remove_fitting(*size);
@@ -54,8 +74,7 @@ void *fd_memory_take(size_t *size) {
             return found.memory;
         }
     }
-    *size = (*size / LINE + 1) * LINE;
-    return aligned_alloc(LINE, *size);
+    return allocate(size);
 }
 
 void fd_memory_give(void *memory, size_t size) {

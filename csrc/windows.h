@@ -34,14 +34,26 @@ FD_INLINE window window_at(const fd_conv *c, const fd_pool *p, int y, int x) {
     };
 }
 
-/* The epilogue of a sum in a register, as far as it takes no more of them: other activations than
- * ReLU follow when the sums are in memory (complete). */
-FD_INLINE vf finish(vf a, const fd_epilogue *e, int channel) {
-    if (is_later(e)) return a;
-    if (e->scale1) a = vf_fma(a, vf_load(e->scale1 + channel), vf_load(e->shift1 + channel));
-    if (e->activation.kind == FD_RELU) a = vf_max(vf_zero(), a);
-    if (e->scale2) a = vf_fma(a, vf_load(e->scale2 + channel), vf_load(e->shift2 + channel));
-    return a;
+/* The epilogue of n sums in registers, as far as it takes few more of them: what is_later says
+ * follows when the sums are in memory (complete). */
+FD_INLINE void finish_all(vf *a, const fd_epilogue *e, int channel, const int n) {
+    if (is_later(e)) return;
+    if (e->scale1) {
+        const vf scale = vf_load(e->scale1 + channel), shift = vf_load(e->shift1 + channel);
+        FD_UNROLL
+        for (int i = 0; i < n; i++) a[i] = vf_fma(a[i], scale, shift);
+    }
+#define FINISH(KIND)                                                                           \
+    if (e->activation.kind == KIND)                                                            \
+        FD_UNROLL                                                                              \
+        for (int i = 0; i < n; i++) a[i] = activation(a[i], &e->activation, channel, KIND);
+    FINISH(FD_RELU) FINISH(FD_LEAKY) FINISH(FD_HARDSWISH)
+#undef FINISH
+    if (e->scale2) {
+        const vf scale = vf_load(e->scale2 + channel), shift = vf_load(e->shift2 + channel);
+        FD_UNROLL
+        for (int i = 0; i < n; i++) a[i] = vf_fma(a[i], scale, shift);
+    }
 }
 
 /* N windows x NV vectors of channels (constants after inlining); w_step floats lie between
@@ -85,17 +97,17 @@ FD_INLINE vf mean_of(vf a, vf b, vf d, vf e) {
  * are averaged. */
 FD_INLINE void pool_sums(const fd_conv *c, const window *k, const float *sums, ptrdiff_t step,
                          int channel) {
+    vf x[4];
+    FD_UNROLL
+    for (int i = 0; i < 4; i++) x[i] = vf_load(sums + i * step);
+    finish_all(x, &c->epilogue, channel, 4);
     if (!k->switches) {
-        vf x[4];
-        FD_UNROLL
-        for (int i = 0; i < 4; i++) x[i] = finish(vf_load(sums + i * step), &c->epilogue, channel);
         vf_store(k->out + channel, mean_of(x[0], x[1], x[2], x[3]));
         return;
     }
-    vf best = finish(vf_load(sums), &c->epilogue, channel), index = vf_zero();
+    vf best = x[0], index = vf_zero();
     FD_UNROLL
-    for (int x = 1; x < 4; x++)
-        take(finish(vf_load(sums + x * step), &c->epilogue, channel), (uint32_t)x, &best, &index);
+    for (int i = 1; i < 4; i++) take(x[i], (uint32_t)i, &best, &index);
     vf_store(k->out + channel, best);
     vf_store_bytes(k->switches + channel, index);
 }

@@ -29,6 +29,8 @@
  *         known when weights are packed; the largest ||x|| of a window's four pixels is
  *         summed while its input is transformed. Scale, shift and bias add their own
  *         roundings: error = slope[channel] ||x|| + base[channel].
+ *         A leaky ReLU that rises keeps the order of sums; the error is enlarged so that its
+ *         products do not round to the same number.
  *         Two sums further apart than twice that have the order they have in the direct
  *         kernel. Any other window is summed again, directly, a vector of channels at a
  *         time. NaN, infinities and whatever might overflow make the error infinite.
@@ -226,6 +228,11 @@ FD_INLINE vf linear_part(vf a, const fd_conv *c, int channel) {
     return a;
 }
 
+/* Whether a sum is positive in the direct kernel, too, or neither is. */
+FD_INLINE vm sign_is_sure(vf a, vf error) {
+    return vm_greater(vf_max(a, vf_sub(vf_zero(), a)), error);
+}
+
 /* The maximum of a window, stored; in *sure where the direct kernel has it in the same place. */
 FD_INLINE void pool_window(const fd_conv *c, const window *k, vf a, vf b, vf d, vf e, vf error,
                            int channel, vm *sure) {
@@ -244,6 +251,10 @@ FD_INLINE void pool_window(const fd_conv *c, const window *k, vf a, vf b, vf d, 
     }
     *sure = vm_or(zero, vm_greater(vf_sub(best, second), vf_add(error, error)));
     if (c->epilogue.activation.kind == FD_RELU) best = vf_max(vf_zero(), best);
+    if (c->epilogue.activation.kind == FD_LEAKY) { /* that rises, so the place is the same */
+        *sure = vm_and(*sure, sign_is_sure(best, error));
+        best = activation(best, &c->epilogue.activation, channel, FD_LEAKY);
+    }
     vf_store(k->out + channel, best);
     vf_store_bytes(k->switches + channel, index);
 }
@@ -254,11 +265,13 @@ FD_INLINE void average_window(const fd_conv *c, const window *k, vf a, vf b, vf 
     const vf zero = vf_zero();
     vf x[4] = {a, b, d, e};
     *sure = vm_greater(vf_set1(1), zero);
-    if (c->epilogue.activation.kind == FD_RELU)
+    if (c->epilogue.activation.kind != FD_NO_ACTIVATION)
         FD_UNROLL
         for (int i = 0; i < 4; i++) {
-            *sure = vm_and(*sure, vm_greater(vf_max(x[i], vf_sub(zero, x[i])), error));
-            x[i] = vf_max(zero, x[i]);
+            *sure = vm_and(*sure, sign_is_sure(x[i], error));
+            x[i] = c->epilogue.activation.kind == FD_RELU
+                       ? vf_max(zero, x[i])
+                       : activation(x[i], &c->epilogue.activation, channel, FD_LEAKY);
         }
     vf_store(k->out + channel, mean_of(x[0], x[1], x[2], x[3]));
 }

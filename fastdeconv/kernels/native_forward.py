@@ -50,6 +50,13 @@ _LARGEST_SLOPE = 1e15
 """Of an error bound: beyond it, and inputs as large, sums might overflow on the way."""
 
 
+_LEAST_SLOPE = 2.0**-20
+"""Of a leaky ReLU: below it, what differs might underflow to the same number."""
+
+_LEAKY_ROUNDINGS = 4
+"""By so many units in the last place sums must differ, or their products may be the same."""
+
+
 class Channels(NamedTuple):
     """An activation (height, width, channels), padded with zeros on all sides."""
 
@@ -542,7 +549,7 @@ def _winograd_tile(x: Channels, block: ConvBlock, algorithm: str, table: Any) ->
         or block.groups != 1
         or block.epilogue.affine2 is not None
         # The order of sums says nothing of what other functions round to the same number.
-        or block.epilogue.activation not in (None, _RELU)
+        or not (block.epilogue.activation in (None, _RELU) or _rises(block.epilogue))
         or block.weight.shape[1] < _WINOGRAD_INPUTS
         or x.buffer.shape[2] % table.width  # transforms work on whole vectors
     ):
@@ -552,6 +559,14 @@ def _winograd_tile(x: Channels, block: ConvBlock, algorithm: str, table: Any) ->
     return 2 if _packed_winograd(block, 2, table)[3] else 0
 
 
+def _rises(epilogue: Epilogue) -> bool:
+    """Whether the activation is a leaky ReLU by which no two sums change places."""
+    assert epilogue.activation is not None
+    name, slope, _ = epilogue.activation
+    slopes = np.float32(slope) if epilogue.weight is None else epilogue.weight
+    return name == "leaky" and bool(np.all((slopes > _LEAST_SLOPE) & (slopes < 1 / _LEAST_SLOPE)))
+
+
 def _packed_winograd(block: ConvBlock, tile: int, table: Any) -> tuple[Any, ...]:
     """Filters, the bounds of the error (slope and base by channel), and if they are of use."""
 
@@ -559,13 +574,13 @@ def _packed_winograd(block: ConvBlock, tile: int, table: Any) -> tuple[Any, ...]
         size = len(block.weight)
         with np.errstate(over="ignore"):
             filters = transform_filters(block.weight, tile).astype(np.float32)
-        bounds = error_bound(block.weight, block.bias, block.epilogue.affine1)
+        roundings = 0 if block.epilogue.activation in (None, _RELU) else _LEAKY_ROUNDINGS
+        bounds = error_bound(block.weight, block.bias, block.epilogue.affine1, roundings)
         lanes = [pad_lanes(bound, size, table.width) for bound in bounds]
         lanes[1][size:] = -1  # no channel, no doubt
         usable = bool(lanes[0].max() < _LARGEST_SLOPE)
         return pack_forward(filters, 1, table.width), *lanes, usable
 
-    # Kept apart by affine1 as in _packed_forward.
-    key = ("winograd", table.name, tile, block.epilogue.affine1 is None)
+    key = ("winograd", table.name, tile, block.epilogue.parts)
     packed: tuple[Any, ...] = cached(block.cache, key, make)
     return packed

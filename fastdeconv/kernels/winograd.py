@@ -42,13 +42,13 @@ def transform_filters(weight: FloatArray, tile: int) -> NDArray[np.float64]:
 
 
 def error_bound(
-    weight: FloatArray, bias: FloatArray | None, affine: Any
+    weight: FloatArray, bias: FloatArray | None, affine: Any, roundings: int = 0
 ) -> tuple[FloatArray, FloatArray]:
     """(slope, base) of every output channel; infinite where float32 ends.
 
     The sums of F(2 x 2, 3 x 3) and the direct ones, bias, scale and shift included, differ
-    by less than slope * (Euclidean norm of the input of a pixel) + base. csrc/winograd.c has
-    the derivation. A channel without weights has the same bits either way: its base is -1,
+    by less than slope * (Euclidean norm of the input of a pixel) + base, and so many
+    `roundings` of the result more. csrc/winograd.c has the derivation. A channel without weights has the same bits either way: its base is -1,
     so that it is never in doubt.
     """
     w = np.abs(weight.astype(np.float64))
@@ -71,8 +71,8 @@ def error_bound(
         (1.0, 0.0) if affine is None else (np.abs(a.astype(np.float64)) for a in affine)
     )
     # The last roundings are of the sum with its bias, and of scale and shift.
-    slope = scale * (np.max(norms, axis=0) + 6 * norm)
-    base = scale * (terms + 9) * offset + 4 * shift
+    slope = scale * (np.max(norms, axis=0) + (6 + roundings) * norm)
+    base = scale * (terms + 9 + roundings) * offset + (4 + roundings) * shift
     slack = _SLACK / (1 - 2 * terms * _UNIT) * _UNIT
     empty = norm == 0
     with np.errstate(over="ignore"):

@@ -139,6 +139,23 @@ def test_steady_input_keeps_its_ties_up_to_its_edge_wherever_that_lies(on, build
             assert not np.diff(auto[pool], axis=axis)[equal].any()
 
 
+@pytest.mark.parametrize("slope", [1e-5, 0.01, 0.3, 3.0])
+@pytest.mark.parametrize("name", INPUTS)
+def test_a_leaky_relu_that_rises_keeps_every_switch(on, build, name, slope):
+    leaky = {"type": "leaky_relu", "negative_slope": slope}
+    check_blocks(build([conv(32), leaky, POOL] * 3, (1, 64, 64)).forward(INPUTS[name]()))
+
+
+def test_sums_that_differ_by_a_rounding_are_not_told_apart_by_a_leaky_relu(on, build):
+    # Sums near -1 lie 2^-24 apart; times 0.3 many of them are the same number.
+    net = build([conv(16), {"type": "leaky_relu", "negative_slope": 0.3}, POOL], (16, 32, 32))
+    weight = np.zeros((16, 16, 3, 3), np.float32)
+    weight[:, np.arange(16), 1, 1] = 1 / 16
+    net = fd.Network(net.layers, {**net.arrays, "l0.weight": weight}, net.input_shape)
+    steps = np.random.default_rng(0).integers(0, 4, (16, 32, 32))
+    check_blocks(net.forward((-1 + steps * 2.0**-22).astype(np.float32)))
+
+
 def test_the_bundled_network_on_its_clip(on):
     net = fd.pretrained(fd.list_pretrained()[0])
     check_blocks(net.forward(clip()))
@@ -166,14 +183,21 @@ def test_any_shape_and_block(data):
         layers.append({"type": "affine", "name": "scale"})
         arrays |= {"scale.weight": values(rng, (out,), fill),
                    "scale.bias": values(rng, (out,), fill)}
-    if data.draw(st.booleans()):
-        layers.append({**RELU, "name": "relu"})
+    activation = data.draw(st.sampled_from([None, "relu", "leaky_relu", "prelu"]))
+    if activation is not None:
+        layers.append({"type": activation, "name": "activation"})
+    if activation == "leaky_relu":
+        layers[-1]["negative_slope"] = data.draw(st.sampled_from([0.3, 0.01, 1e-7, 2.0, -0.5, 0.0]))
+    if activation == "prelu":
+        slopes = st.sampled_from([(0.3, 0.5), (1e-3, 2.0), (-1.0, 1.0)])
+        arrays["activation.weight"] = rng.uniform(*data.draw(slopes), out).astype(np.float32)
     layers.append({**POOL, "name": "pool", "ceil_mode": data.draw(st.booleans())})
     net = fd.Network(layers, arrays, (inner, None, None))
     x = values(rng, (inner, *size), fill)
     with fd.config(**data.draw(st.sampled_from(NATIVE))):
         trace, direct = net.forward(x), net.forward(x, algorithm="direct")
         np.testing.assert_array_equal(trace.switches("pool"), direct.switches("pool"))
+        np.testing.assert_array_equal(trace["pool"] > 0, direct["pool"] > 0)
         largest = np.abs(direct[layers[-2]["name"]]).max()
         np.testing.assert_allclose(trace["pool"], direct["pool"], rtol=1e-5,
                                    atol=1e-5 * largest)
