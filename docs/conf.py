@@ -27,7 +27,7 @@ exclude_patterns = ["_made"]
 
 # Notebooks are stored with their outputs, and the tests execute them: not once more here.
 nb_execution_mode = "off"
-myst_enable_extensions = ["colon_fence", "fieldlist"]
+myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
 
 default_role = "py:obj"
