@@ -9,6 +9,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from ..kernels.interface import Pair
+from ..kernels.lanes import last_bands
 from ..network import layers as nn
 from .facts import Facts
 from .region import Part, Region, covering_cells, reached_by
@@ -16,7 +17,8 @@ from .route import Route, Segment, is_spread
 
 __all__ = [
     "at_once", "boxes", "few_apart", "is_convolution", "part_whole", "parts_above",
-    "parts_below", "pays", "pieces_of", "route_in_lanes", "sources_of", "together", "whole_start",
+    "parts_below", "pays", "pieces_of", "route_in_lanes", "side_by_side", "sources_of",
+    "together", "whole_start",
 ]
 
 Array = NDArray[Any]
@@ -209,6 +211,24 @@ def at_once(facts: Facts, route: Route) -> tuple[int, int]:
     if fits >= LANES // 2 or route.needs_everything:
         return max(FEW_LANES, min(LANES, fits // FEW_LANES * FEW_LANES)), width
     return LANES // 2, max(LEAST_COLUMNS, fits * width // (LANES // 2))
+
+
+def side_by_side(
+    facts: Facts, route: Route, count: int, most: int, threads: int
+) -> tuple[int, int]:
+    """How many features are projected together where there are many threads, and how many such
+    passes run at a time.
+
+    The last step has a fixed number of bands, one thread each. Where there are more threads than
+    that, fewer features at a time make more passes; a feature takes about a tenth longer among
+    16 than among 64.
+    """
+    if not route.is_chain or not route.segments:
+        return most, 1
+    height, _ = facts.size(list(route.segments)[-1])
+    passes = -(-threads // last_bands(height))
+    each = -(-count // (passes * FEW_LANES)) * FEW_LANES
+    return min(most, max(FEW_LANES, each)), passes
 
 
 def _lane_bytes(facts: Facts, route: Route) -> int:

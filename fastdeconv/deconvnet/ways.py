@@ -166,10 +166,26 @@ class Ways:
         fits = cost.LANE_BYTES // (at_a_time * 4 * largest)
         return max(cost.FEW_LANES, min(cost.LANES, fits // cost.FEW_LANES * cost.FEW_LANES))
 
-    def pieces(
-        self, route: Route, starts: Sequence[Start], sparse: bool
+    def passes(
+        self, route: Route, starts: Sequence[Start], sparse: bool, threads: int
+    ) -> Iterator[list[tuple[Way, list[int]]]]:
+        """Which features go together, the ways they go, and which of these passes run at a
+        time."""
+        most, columns = cost.at_once(self.facts, route)
+        count = len(starts[0].maps)
+        most, at_a_time = cost.side_by_side(self.facts, route, count, most, threads)
+        some: list[tuple[Way, list[int]]] = []
+        for one in self._pieces(route, starts, sparse, most, columns):
+            some.append(one)
+            if len(some) == at_a_time:
+                yield some
+                some = []
+        if some:
+            yield some
+
+    def _pieces(
+        self, route: Route, starts: Sequence[Start], sparse: bool, most: int, columns: int
     ) -> Iterator[tuple[Way, list[int]]]:
-        """Which features go together, and the ways they go."""
         rest = list(range(len(starts[0].maps)))
         few = cost.few_apart(route, self.rule, self.bf16)
         # In bfloat16 entries are rounded in pairs, and which pair up depends on the part.
@@ -193,7 +209,6 @@ class Ways:
                 else:
                     rest += group
             rest.sort()
-        most, columns = cost.at_once(self.facts, route)
         ways = self._whole_ways(self._key(starts), route, columns)
         for some in cost.together(rest, few, most):
             for way in ways:
