@@ -621,12 +621,19 @@ def _first(
     chain.add(
         native.ToChannels(table, values, u, *phases.pad), copy_edges(rows, threads), threads
     )
-    places = (np.array(phases.pad) - phases.back) @ np.array([u.shape[1] * lanes, lanes])
     weight = first_weight(job, lanes)
     if by_feature:
         weight = np.ascontiguousarray(pad_last(weight.transpose(1, 2, 0), table.width))
     return native.First(
         table, u, weight, by_feature, conv.input_channels, phases.start,
-        np.ascontiguousarray(places, np.intp), phases.tap, conv.window, post,
+        _places(conv.window, u.shape[1], lanes), phases.tap, conv.window, post,
         _viewed(post.more), conv.input_size,
     )
+
+
+@functools.lru_cache(maxsize=256)
+def _places(window: Window, columns: int, lanes: int) -> NDArray[np.intp]:
+    """Where the taps of a first convolution read, in a start with so many columns."""
+    phases = first_phases(window)
+    places = (np.array(phases.pad) - phases.back) @ np.array([columns * lanes, lanes])
+    return np.ascontiguousarray(places, np.intp)

@@ -108,6 +108,14 @@ class Chain:
         return taken
 
 
+def _translated(needs: NDArray[np.int32] | None, wants: list[int]) -> NDArray[np.int32] | None:
+    if needs is None or not len(needs):
+        return needs
+    if (needs == needs[0]).all():  # as most are; a list of hundreds takes longer
+        return np.full(len(needs), wants[needs[0]], np.int32)
+    return np.array(wants, np.int32)[needs]
+
+
 class Lanes(NamedTuple):
     """A lane tensor."""
 
@@ -147,9 +155,8 @@ def _in_turn(chains: Sequence[Sequence[Stage]]) -> list[Stage]:
             if stage is None:
                 continue
             count = len(stage.edges) - 1
+            merged.append(stage._replace(needs=_translated(stage.needs, own)))
             own += range(bands + 1, bands + count + 1)
-            needs = None if stage.needs is None else np.array(own, np.int32)[stage.needs]
-            merged.append(stage._replace(needs=needs))
             bands += count
     return merged
 
