@@ -191,8 +191,7 @@ class Ways:
         # In bfloat16 entries are rounded in pairs, and which pair up depends on the part.
         if sparse and route.is_chain and not self.bf16:
             rest, facts = [], self.facts
-            whole = [facts.whole(route.firsts[0])]
-            whole += [cost.part_whole(facts, segment) for segment in route.segments.values()]
+            whole = cost.whole_parts(facts, route)
             for box, group in cost.boxes(starts[0].maps).items():
                 first, below = cost.parts_below(facts, route, box)
                 parts = [first, *below.values()]
