@@ -68,7 +68,7 @@ class Trace:
             if switches is not None:
                 self._switches[block.end] = switches
         self._bounds = bounds_forward(
-            network, float(np.abs(x).max()), self._largest, self._checked
+            network, float(max(x.max(), -x.min())), self._largest, self._checked
         )
 
     def __getitem__(self, layer: str) -> NDArray[np.float32]:
