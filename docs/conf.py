@@ -27,12 +27,13 @@ exclude_patterns = ["_made"]
 
 # Notebooks are stored with their outputs, and the tests execute them: not once more here.
 nb_execution_mode = "off"
-myst_enable_extensions = ["colon_fence", "fieldlist"]
+myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
 
 default_role = "py:obj"
 autodoc_typehints = "none"  # the parameters of a docstring say types and shapes
 autosummary_generate = True
+toc_object_entries_show_parents = "hide"
 numpydoc_show_class_members = False  # autodoc documents them on the page of their class
 templates_path = ["_templates"]
 # A word in backquotes is a link if it is a public name, else a parameter or an inner name.

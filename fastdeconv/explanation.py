@@ -122,8 +122,9 @@ def explain(
     source : path, file object, (samples, sr) or Clip
         What `load_clip` takes; a `Clip` is used as it is, with its own front end.
     net : Network, str or path
-        A network, the name of a bundled one (`list_pretrained`), or the path of an
-        archive.
+        A network, the name of a bundled one (`list_pretrained`) or of a public one
+        (``fastdeconv networks`` lists both), or the path of an archive or of an ONNX or Keras
+        model.
     layers : iterable of str, optional
         Names of layers. Default: every max-pooling layer; in a network without
         one, the last layer of every convolution block (convolution, normalisation,

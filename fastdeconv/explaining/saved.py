@@ -37,7 +37,7 @@ _MOST_PICTURE_BYTES = 1 << 26
 
 
 class SavedExplanation(LayerFeatures):
-    """A result that `Explanation.save` or `SongExplanation.save` wrote. Made by `load`.
+    """A result that `Explanation.save` or `SongExplanation.save` wrote. Made by `Explanation.load`.
 
     Nothing of it is computed anew: sounds are those of the files, so of 16 bits, or lossy.
 
