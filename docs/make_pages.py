@@ -46,7 +46,7 @@ FRONT = ("pool3", "pool5")
 
 
 def write(docs: Path) -> None:
-    """Write everything. What a build made before is used again."""
+    """Write everything. What a build made before is used again if no source has changed."""
     for folder in (docs / "_made", docs / "reference"):
         folder.mkdir(exist_ok=True)
     _write_if_new(docs / "reference" / "index.rst", reference())
@@ -101,12 +101,14 @@ def commands() -> str:
 def explain_the_demo(made: Path) -> None:
     """The pages of the demo clip in ``site``, and in the gallery what stands out of them."""
     stamp = made / "made-by.txt"
-    made_by = f"{fd.__version__}\n{Path(__file__).read_text(encoding='utf-8')}"
+    package = Path(fd.__file__).parent
+    sources = [Path(__file__), *package.rglob("*.py"), *package.glob("report/web/*")]
+    made_by = "\n".join(f"{path} {path.stat().st_mtime_ns}" for path in sorted(sources))
     if stamp.exists() and stamp.read_text(encoding="utf-8") == made_by:
         return
     out = made / "site"
     shutil.rmtree(out, ignore_errors=True)
-    clip = Path(fd.__file__).parent / "data" / "demo.flac"
+    clip = package / "data" / "demo.flac"
     trained = fd.explain(clip, fd.pretrained("choi5-genre"))
     verdicts = {(row["layer"], row["feature"]): row for row in trained.trust()}
     trained.save(out, "demo", audio_format="ogg", trust=True)
