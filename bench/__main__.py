@@ -1,4 +1,5 @@
-"""`python -m bench`: the same work by fastdeconv and by its peers, into bench/RESULTS.md.
+"""`python -m bench`: the same work by fastdeconv and by its peers, into bench/RESULTS.md, in the
+part of the machine that it runs on (see bench/results.py).
 
 Every peer's maps are compared with ours before anything is timed. Contenders then run in
 turn, round after round, in one process; tables give the median of the rounds and its
@@ -26,9 +27,11 @@ from . import (
     growth,
     machine,
     ours,
+    results,
     sections,
     survey,
     sweep,
+    threads,
     ties,
 )
 from .measure import keep_freed_memory
@@ -39,6 +42,7 @@ SECTIONS = {
     "forward": sections.forward,
     "layers": sections.layers,
     "deepest": sections.deepest,
+    "threads": threads.threads,
     "avx2": sections.avx2,
     "peak": sections.peak,
     "sweep": sweep.sweep,
@@ -50,7 +54,7 @@ SECTIONS = {
     "survey": survey.survey,
     "gpu": gpu.gpu,
 }
-NOT_WHEN_QUICK = ("layers", "avx2", "graphs", "growth", "survey", "gpu")
+NOT_WHEN_QUICK = ("layers", "threads", "avx2", "graphs", "growth", "survey", "gpu")
 
 
 def main() -> int:
@@ -67,24 +71,33 @@ def main() -> int:
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "RESULTS.md")
     parser.add_argument("--compare", metavar="REV",
                         help="time this git revision against the working tree instead; "
-                        "exit status 1 if the working tree is slower anywhere")
+                        "exit status 1 if the working tree is slower anywhere; with --quick "
+                        "some 2 minutes, fewer cases")
     args = parser.parse_args()
     rounds = args.rounds or (3 if args.quick else 9)
     if args.compare:
-        return compare.compare(args.compare, rounds, args.threads)
+        return compare.compare(args.compare, rounds, args.threads, args.quick)
 
     _check_extension()
     keep_freed_memory()
-    options = Options(rounds, args.threads, args.quick, args.output.parent / "plots")
-    report = Report()
+    facts = dict(machine.facts())
+    folder = args.output.parent / "results" / results.folder_name(facts["CPU"])
+    options = Options(rounds, args.threads, args.quick, folder / "plots")
+    measured = (
+        f"{datetime.date.today():%-d %B %Y}: {rounds} rounds, {args.threads} threads, fastdeconv "
+        f"on its default back end ({ours.default()}) unless a row says otherwise; "
+        f"{facts.pop('packages')}"
+    )
+    results.keep_machine(folder, facts["CPU"], [*facts.items(), ("last measured", measured)])
     begin = time.perf_counter()
-    _introduce(report, options)
     for name, section in SECTIONS.items():
         if name in args.only if args.only else not (args.quick and name in NOT_WHEN_QUICK):
+            report = Report()
             with sections.all_threads(args.threads):
                 section(report, options)
-    report.how_used()
-    report.write(args.output)
+            report.how_used()
+            results.keep_section(folder, name, report, measured)
+    results.put_together(args.output, folder.parent, list(SECTIONS))
     print(f"{time.perf_counter() - begin:.0f} s; written to {args.output}")
     return 0
 
@@ -100,19 +113,6 @@ def _check_extension() -> None:
         f"extension there (pip install -e {folder.parent}), or ask for the other back end "
         "(FASTDECONV_BACKEND=numba)."
     )
-
-
-def _introduce(report: Report, options: Options) -> None:
-    report.title("Benchmark results")
-    report.paragraph(
-        f"`python -m bench` on {datetime.date.today():%-d %B %Y}: {options.rounds} rounds, "
-        f"{options.threads} threads, fastdeconv on its default back end ({ours.default()}) "
-        "unless a row says otherwise. Contenders take turns in one process on the same clip and "
-        "weights, after their maps were compared with ours; a turn lasts at least 50 ms. Figures "
-        "are medians over the rounds [quartiles]; ratios are taken within a round. glibc is told "
-        "to keep freed memory, so nobody pays for page faults twice."
-    )
-    report.list(f"{what}: {value}" for what, value in machine.facts())
 
 
 if __name__ == "__main__":

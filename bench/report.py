@@ -1,9 +1,8 @@
-"""Results as markdown: printed as they come, written as one file at the end."""
+"""Results of a section as markdown, printed as they come."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 from .measure import Contender, Spread, Times
 
@@ -15,10 +14,8 @@ class Report:
         self.blocks: list[str] = []
         self.used: dict[str, dict[str, str]] = {}
         self.left_out: list[str] = []
-
-    def title(self, text: str) -> None:
-        """The first line."""
-        self._add(f"# {text}")
+        self.figures: dict[str, str] = {}
+        """Those that stand side by side with the ones of other machines."""
 
     def heading(self, text: str) -> None:
         """A section."""
@@ -52,18 +49,13 @@ class Report:
         """The closing section."""
         if not self.used and not self.left_out:
             return
-        self.heading("How each was used, and how far it is from us")
+        self._add("### How each was used, and how far it is from us")
         for work, lines in self.used.items():
             self.paragraph(f"**{work}**")
             self.list(f"{name}: {line}" for name, line in lines.items())
         if self.left_out:
             self.paragraph("**Left out**")
             self.list(self.left_out)
-
-    def write(self, path: Path) -> None:
-        """The whole file."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("\n\n".join(self.blocks) + "\n", encoding="utf-8")
 
     def _add(self, block: str) -> None:
         self.blocks.append(block)
@@ -100,9 +92,13 @@ def spread(value: Spread) -> str:
 
 
 def times_table(
-    report: Report, times: Times, reference: str, contenders: Iterable[Contender]
+    report: Report, times: Times, reference: str, contenders: Iterable[Contender],
+    figure: str | None = None,
 ) -> None:
-    """Milliseconds of everybody, and the ratio to `reference`; ~ marks what was extrapolated."""
+    """Milliseconds of everybody, and the ratio to `reference`; ~ marks what was extrapolated.
+
+    `figure` is what this was, where it is to stand side by side with other machines.
+    """
     whole = {c.name: c.whole for c in contenders}
     rows = [
         (
@@ -113,3 +109,7 @@ def times_table(
         for name in times
     ]
     report.table(("", "ms [quartiles]", f"ratio to {reference} [quartiles]"), rows)
+    if figure is not None:
+        for name in times:
+            ms, ratio = times.spread(name).middle, times.ratio(name, reference).middle
+            report.figures[f"{figure}: {name}"] = f"{number(ms)} ms ({number(ratio)}x)"

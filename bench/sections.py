@@ -53,7 +53,10 @@ def forward(report: Report, options: Options) -> None:
         report.note("Forward", contender)
     for peer in others:
         report.note("Forward", peer, peers.check_forward(peer, work))
-    times_table(report, interleave([*mine, *others], options.rounds), ours.NAME, [*mine, *others])
+    times_table(
+        report, interleave([*mine, *others], options.rounds), ours.NAME, [*mine, *others],
+        "forward",
+    )
 
 
 def layers(report: Report, options: Options) -> None:
@@ -117,7 +120,7 @@ def deepest(report: Report, options: Options) -> None:
     one += [_on_one_thread(peer, _torch_on_one_thread) for peer in tuned]
     everybody = [*mine, *one, *others]
     times = interleave(everybody, max(3, options.rounds // 2))
-    times_table(report, times, ours.NAME, everybody)
+    times_table(report, times, ours.NAME, everybody, f"layer {DEPTH}")
     if tuned:
         alone = times.ratio(one[1].name, one[0].name)
         report.paragraph(

@@ -192,9 +192,10 @@ def _stretched(samples: NDArray[np.float32], rate: float) -> NDArray[np.float32]
     spectrum = librosa_module("librosa.core.spectrum", _PURPOSE)
     # A power of two that is not longer than the sound.
     n_fft = min(_LONGEST_FFT, 1 << (samples.size.bit_length() - 1))
+    before = spectrum.stft(samples, n_fft=n_fft)
     # Its compiled part casts memory that nobody has written yet, which may look like no number.
     with np.errstate(invalid="ignore"):
-        stretched = spectrum.phase_vocoder(spectrum.stft(samples, n_fft=n_fft), rate=rate)
+        stretched = spectrum.phase_vocoder(before, rate=rate)
     return spectrum.istft(stretched, dtype=samples.dtype, length=round(samples.size / rate))
 
 

@@ -154,7 +154,10 @@ def cam_layer(trace: Trace) -> int:
     shapes = net.shapes(trace.x.shape)
     several = [i for i in range(top) if shapes[i][1] * shapes[i][2] > 1]
     if not several:
-        raise ParameterError("no layer below the scores has several places for a map to show")
+        raise ParameterError(
+            "cam has nothing to show: no layer below the scores has several places; ask for other "
+            "methods"
+        )
     return several[-1]
 
 

@@ -230,8 +230,8 @@ def _checked_control(net: Network, control: Network) -> Network:
         if key in control.arrays
     ) or control.arrays.keys() != net.arrays.keys():
         raise ParameterError(
-            f"the control {shown(control.name)} has other layers than the network: what it shows "
-            "cannot be compared"
+            f"the control ({control.name or 'without a name'}) has other layers than the network: "
+            "what it shows cannot be compared"
         )
     return control
 

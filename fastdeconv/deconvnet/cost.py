@@ -9,6 +9,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from ..kernels.interface import Pair
+from ..kernels.lanes import last_bands
 from ..network import layers as nn
 from .facts import Facts
 from .region import Part, Region, covering_cells, reached_by
@@ -16,7 +17,8 @@ from .route import Route, Segment, is_spread
 
 __all__ = [
     "at_once", "boxes", "few_apart", "is_convolution", "part_whole", "parts_above",
-    "parts_below", "pays", "pieces_of", "route_in_lanes", "sources_of", "together", "whole_start",
+    "parts_below", "pays", "pieces_of", "route_in_lanes", "side_by_side", "sources_of",
+    "together", "whole_parts", "whole_start",
 ]
 
 Array = NDArray[Any]
@@ -33,6 +35,8 @@ LEAST_COLUMNS = 128
 """Input columns of such a piece: pieces overlap by what a few of them reach."""
 PIECE_WORK = 2e7
 """What it costs to look after a piece, as multiply-adds: some 0.2 ms."""
+PASS_WORK = 4e7
+"""The same for a pass among several that run together: some 0.4 ms of Python."""
 
 
 def sources_of(facts: Facts, segment: Segment) -> tuple[int, ...]:
@@ -70,6 +74,12 @@ def _part(facts: Facts, segment: Segment, cells: Region) -> Part:
     if is_convolution(facts, segment):
         return facts.whole(segment.end, cells)
     return Part(cells, cells, cells)
+
+
+def whole_parts(facts: Facts, route: Route) -> list[Part]:
+    """All of the maps of a chain: of its first convolution and of its segments."""
+    segments = [part_whole(facts, segment) for segment in route.segments.values()]
+    return [facts.whole(route.firsts[0]), *segments]
 
 
 def parts_above(facts: Facts, route: Route, inputs: Region) -> dict[int, Part]:
@@ -209,6 +219,29 @@ def at_once(facts: Facts, route: Route) -> tuple[int, int]:
     if fits >= LANES // 2 or route.needs_everything:
         return max(FEW_LANES, min(LANES, fits // FEW_LANES * FEW_LANES)), width
     return LANES // 2, max(LEAST_COLUMNS, fits * width // (LANES // 2))
+
+
+def side_by_side(
+    facts: Facts, route: Route, count: int, most: int, threads: int
+) -> tuple[int, int]:
+    """How many features are projected together where there are many threads, and how many such
+    passes run at a time.
+
+    The last step has a fixed number of bands, one thread each. Where there are more threads than
+    that, fewer features at a time make more passes, as far as it pays: every pass has to be looked
+    after, and a feature takes about a tenth longer among 16 than among 64.
+    """
+    if not route.is_chain or not route.segments:
+        return most, 1
+    height, _ = facts.size(list(route.segments)[-1])
+    bands = last_bands(height)
+    if threads <= bands:
+        return most, 1
+    # Of p passes a thread does work / p, and all of them wait until p have been looked after.
+    work = count * _work(facts, route, whole_parts(facts, route)) / bands
+    passes = min(-(-threads // bands), max(1, round(math.sqrt(work / PASS_WORK))))
+    each = -(-count // (passes * FEW_LANES)) * FEW_LANES
+    return min(most, max(FEW_LANES, each)), passes
 
 
 def _lane_bytes(facts: Facts, route: Route) -> int:

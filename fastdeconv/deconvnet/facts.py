@@ -145,11 +145,9 @@ class Facts:
         """1 where every gating rectifier was active, in the places of the pooled tensor."""
         gate: Array | None = None
         for index in segment.gates:
-            active = self.active(index, segment.pool)
+            active = self.active(index, segment.pool, as_cells=True)
             gate = active if gate is None else gate & active
-        if gate is None:
-            return None
-        return np.ascontiguousarray(gate.transpose(1, 2, 0)).view(np.uint8)
+        return None if gate is None else np.ascontiguousarray(gate).view(np.uint8)
 
     def factor(self, segment: Segment, cells: Region, with_gates: bool) -> Array | None:
         """The product of the slopes of a segment, in these places of the tensor above it; times 0
@@ -189,20 +187,23 @@ class Facts:
         slope = activation_slope(self.trace, index).astype(self.dtype)
         return slope if pool is None or index > pool else self._pooled(slope, pool)
 
-    def active(self, index: int, pool: int | None) -> Array:
-        """Where rectifier `index` was active, in the places of the tensor pooled by `pool`."""
+    def active(self, index: int, pool: int | None, *, as_cells: bool = False) -> Array:
+        """Where rectifier `index` was active, in the places of the tensor pooled by `pool`:
+        (C, H, W), or as cells (H, W, C)."""
         layer: Any = self.net.layers[index]
+        output = self.trace.cells if as_cells else self.trace.activation
 
         def active(output: Array) -> Array:
             where: Array = layer.row.derivative(output, **layer.parameters) > 0
             return where
 
         if pool is None or index > pool:
-            return active(self.trace.activation(index))
+            return active(output(index))
         if self._hands_on(index, pool):
             # The pool kept the rectifier's own values, and those are at hand.
-            return active(self.trace.activation(pool))
-        return self._pooled(active(self.trace.activation(index)), pool)
+            return active(output(pool))
+        pooled = self._pooled(active(self.trace.activation(index)), pool)
+        return pooled.transpose(1, 2, 0) if as_cells else pooled
 
     def _hands_on(self, index: int, pool: int) -> bool:
         """Whether what `index` puts out comes to `pool` as it is."""

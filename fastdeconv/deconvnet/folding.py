@@ -52,6 +52,9 @@ class FoldedTrace(Trace):
     def activation(self, index: int) -> Array:
         return self._trace.activation(self._places[index])
 
+    def cells(self, index: int) -> Array:
+        return self._trace.cells(self._places[index])
+
     def switch_cells(self, index: int) -> Array:
         return self._trace.switch_cells(self._places[index])
 

@@ -68,7 +68,15 @@ def bounds_forward(
         ``check(index)``: the same of any layer, which is computed for it. Raises for values
         beyond float32.
     """
-    own = {-1: max(1.0, largest)}
+    most = max(1.0, largest)
+    lines = cached(layer_cache(net, -1), "lines", lambda: _lines(net))
+    if lines is not None:
+        slopes, shifts = lines
+        bounds = slopes * most + shifts
+        if is_safe(float(bounds.max(initial=0))):
+            found: list[float] = bounds.tolist()
+            return found
+    own = {-1: most}
     growths = _growths(net)
 
     def grown(index: int) -> float:
@@ -94,6 +102,21 @@ def bounds_forward(
     return [own[index] for index in range(len(net.layers))]
 
 
+def _lines(net: Network) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+    """The bounds by weights alone, of which each is a slope times that of the input, plus a
+    shift; None where they are not."""
+    if any(isinstance(layer, (nn.Multiply, nn.Concat)) for layer in net.layers):
+        return None
+    slopes, shifts = {-1: 1.0}, {-1: 0.0}
+    for index, growth in enumerate(_growths(net)):
+        slope, shift = (sum(of[k] for k in net.sources[index]) for of in (slopes, shifts))
+        # Not 0 times infinity, where a function is bounded whatever goes in.
+        slopes[index] = slope * growth.forward if growth.forward else 0.0
+        shifts[index] = (shift * growth.forward if growth.forward else 0.0) + growth.shift
+    layers = range(len(net.layers))
+    return np.array([slopes[i] for i in layers]), np.array([shifts[i] for i in layers])
+
+
 def _grown(layer: nn.Layer, growth: _Growth, taken: Sequence[float]) -> float:
     """The bound of a layer from those of what it takes."""
     if isinstance(layer, nn.Multiply):
@@ -109,6 +132,16 @@ def bounds_back(net: Network, index: int, largest: float, activations: Bounds) -
 
     `activations` are the bounds of the forward pass, which a product sends back.
     """
+    if not any(isinstance(layer, nn.Multiply) for layer in net.layers):
+        key = "growth back", index
+        growth: float = cached(
+            layer_cache(net, -1), key, lambda: _most_back(net, index, 1.0, activations)
+        )
+        return max(1.0, largest) * growth
+    return _most_back(net, index, largest, activations)
+
+
+def _most_back(net: Network, index: int, largest: float, activations: Bounds) -> float:
     bounds = {index: max(1.0, largest)}
     most = bounds[index]
     for i in range(index, -1, -1):

@@ -8,6 +8,7 @@ can do is done layer by layer, on planes (K, C, H, W).
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -32,6 +33,7 @@ from ..kernels.lanes import (
     Term,
     View,
 )
+from ..kernels.recording import cpus
 from ..network import layers as nn
 from .facts import Facts
 from .folding import folded
@@ -113,6 +115,8 @@ class Run:
         self._joins = abilities is not None and abilities.joins
         self.starts = Starts(self.facts, rule, self.arithmetic, lanes=abilities is not None)
         self.ways = Ways(self.facts, rule, abilities, bf16)
+        self._left: list[Any] = []
+        """What passes have left to run together."""
 
     def project(
         self, index: int, features: NDArray[np.intp], values: Array, out: Array, sparse: bool
@@ -129,9 +133,11 @@ class Run:
                 run.project(index, features, values, out, sparse)
                 return
         given = features, values
-        sounding = values.any(axis=tuple(range(1, values.ndim)))
-        out[~sounding] = 0
+        # Half the time of `values.any(axis=...)`.
+        sounding = (values != 0).reshape(len(values), math.prod(values.shape[1:])).any(axis=1)
         rows = np.flatnonzero(sounding)
+        if len(rows) < len(values):
+            out[~sounding] = 0
         if not len(rows):
             return
         if len(rows) < len(values):
@@ -152,6 +158,7 @@ class Run:
                 few = slice(at, at + size)
                 part = [start._replace(maps=start.maps[few]) for start in starts]
                 self._run(way, part, features[few], rows[few], out)
+                self._finish()
             self._end()
             return
         if self.bf16 and len(route.segments) == 1:
@@ -160,9 +167,18 @@ class Run:
             run = Run(self.trace, self.rule, self.backend, self.num_threads, bf16=False)
             run.project(index, *given, out, sparse)
             return
-        for way, some in self.ways.pieces(route, starts, sparse):
-            self._run_piece(way, some, starts, features, rows, out)
+        threads = min(self.num_threads, cpus())
+        for passes in self.ways.passes(route, starts, sparse, threads):
+            for way, some in passes:
+                self._run_piece(way, some, starts, features, rows, out)
+            self._finish()
         self._end()
+
+    def _finish(self) -> None:
+        """Run what passes have left to run."""
+        left, self._left = self._left, []
+        if left:
+            self.backend.finish(left)
 
     def _end(self) -> None:
         """Nothing is taken back any more."""
@@ -360,9 +376,11 @@ class Run:
             above, uses = settled.job, settled.uses
         else:
             above, uses = settled.v, [settled]
-        self.lanes.project_last(
+        left = self.lanes.project_last(
             Last(above, leg.source, conv, height), out, rows, self.num_threads
         )
+        if left is not None:
+            self._left.append(left)
         for tensor in uses:
             self._release(tensor)
 

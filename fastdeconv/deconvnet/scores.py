@@ -107,7 +107,7 @@ def class_number(net: Network, count: int, name: str) -> int:
         return classes.index(name)
     if name.isascii() and name.isdigit() and len(name) <= _CLASS_DIGITS and int(name) < count:
         return int(name)
-    known = ", ".join(map(shown, classes)) or f"none named (use class:0 to class:{count - 1})"
+    known = ", ".join(map(shown, classes)) or f"without names, by number from 0 to {count - 1}"
     raise ParameterError(f"there is no class {shown(name)}; classes: {known}")
 
 

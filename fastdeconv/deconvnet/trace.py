@@ -68,7 +68,7 @@ class Trace:
             if switches is not None:
                 self._switches[block.end] = switches
         self._bounds = bounds_forward(
-            network, float(np.abs(x).max()), self._largest, self._checked
+            network, float(max(x.max(), -x.min())), self._largest, self._checked
         )
 
     def __getitem__(self, layer: str) -> NDArray[np.float32]:
@@ -172,6 +172,12 @@ class Trace:
             planes = self._runner.planes(kept)
             self._planes[index] = planes
         return planes
+
+    def cells(self, index: int) -> NDArray[Any]:
+        """Output of layer `index` as (H, W, C): as the back end keeps it, if it does so."""
+        kept = self._kept.get(index)
+        found = None if kept is None else self._runner.cells(kept)
+        return self.activation(index).transpose(1, 2, 0) if found is None else found
 
     def bound(self, index: int) -> float:
         """No absolute value at the output of layer `index` is larger.
@@ -340,6 +346,10 @@ class Runner:
         """A kept value as planes (C, H, W)."""
         return np.asarray(value, self.arithmetic.dtype)
 
+    def cells(self, value: Any) -> NDArray[Any] | None:
+        """A kept value as (H, W, C), if it is kept like that."""
+        return None
+
     def largest(self, value: Any) -> float:
         """The largest absolute value of a kept one."""
         values = self.planes(value)
@@ -472,6 +482,9 @@ class _FusedRunner(Runner):
 
     def planes(self, value: Any) -> NDArray[Any]:
         return value if isinstance(value, np.ndarray) else value.planes()
+
+    def cells(self, value: Any) -> NDArray[Any] | None:
+        return None if isinstance(value, np.ndarray) else value.cells()
 
     def largest(self, value: Any) -> float:
         return super().largest(value) if isinstance(value, np.ndarray) else value.largest()

@@ -166,17 +166,32 @@ class Ways:
         fits = cost.LANE_BYTES // (at_a_time * 4 * largest)
         return max(cost.FEW_LANES, min(cost.LANES, fits // cost.FEW_LANES * cost.FEW_LANES))
 
-    def pieces(
-        self, route: Route, starts: Sequence[Start], sparse: bool
+    def passes(
+        self, route: Route, starts: Sequence[Start], sparse: bool, threads: int
+    ) -> Iterator[list[tuple[Way, list[int]]]]:
+        """Which features go together, the ways they go, and which of these passes run at a
+        time."""
+        most, columns = cost.at_once(self.facts, route)
+        count = len(starts[0].maps)
+        most, at_a_time = cost.side_by_side(self.facts, route, count, most, threads)
+        some: list[tuple[Way, list[int]]] = []
+        for one in self._pieces(route, starts, sparse, most, columns):
+            some.append(one)
+            if len(some) == at_a_time:
+                yield some
+                some = []
+        if some:
+            yield some
+
+    def _pieces(
+        self, route: Route, starts: Sequence[Start], sparse: bool, most: int, columns: int
     ) -> Iterator[tuple[Way, list[int]]]:
-        """Which features go together, and the ways they go."""
         rest = list(range(len(starts[0].maps)))
         few = cost.few_apart(route, self.rule, self.bf16)
         # In bfloat16 entries are rounded in pairs, and which pair up depends on the part.
         if sparse and route.is_chain and not self.bf16:
             rest, facts = [], self.facts
-            whole = [facts.whole(route.firsts[0])]
-            whole += [cost.part_whole(facts, segment) for segment in route.segments.values()]
+            whole = cost.whole_parts(facts, route)
             for box, group in cost.boxes(starts[0].maps).items():
                 first, below = cost.parts_below(facts, route, box)
                 parts = [first, *below.values()]
@@ -193,7 +208,6 @@ class Ways:
                 else:
                     rest += group
             rest.sort()
-        most, columns = cost.at_once(self.facts, route)
         ways = self._whole_ways(self._key(starts), route, columns)
         for some in cost.together(rest, few, most):
             for way in ways:

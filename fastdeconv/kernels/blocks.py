@@ -112,6 +112,9 @@ class Activation(Protocol):
     def planes(self) -> FloatArray:
         """The activation as a (C, H, W) array."""
 
+    def cells(self) -> FloatArray | None:
+        """As (H, W, C), if it lies in memory like that."""
+
     def largest(self) -> float:
         """Its largest absolute value."""
 

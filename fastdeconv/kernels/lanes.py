@@ -18,6 +18,7 @@ Native and Numba back ends share the geometry and packing in this module.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple, Protocol, TypeVar
@@ -25,6 +26,7 @@ from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from ..arrays import as_index
 from .interface import Backend, FloatArray, Pair, Window
 
 __all__ = [
@@ -51,6 +53,7 @@ __all__ = [
     "first_room",
     "first_weight",
     "last_band",
+    "last_bands",
     "pack_blocks",
     "shared_windows",
 ]
@@ -263,8 +266,11 @@ class LaneBackend(Backend, Protocol):
 
     def project_last(
         self, job: Last, out: FloatArray, rows: NDArray[np.intp], num_threads: int
-    ) -> None:
-        """Run a job into planes `out` (N, C, H, W), contiguous in W; feature k is rows[k] of N."""
+    ) -> Any:
+        """Run a job into planes `out` (N, C, H, W), contiguous in W; feature k is rows[k] of N.
+
+        The result is what is left to run, for a `finish` of the back end; None: nothing is.
+        """
 
     def release(self, v: Any) -> None:
         """Nobody uses this lane tensor any more."""
@@ -324,6 +330,7 @@ class Phases(NamedTuple):
     """Most rows and columns any tap reads back."""
 
 
+@functools.lru_cache(maxsize=256)
 def first_phases(window: Window) -> Phases:
     """The phases of a transposed convolution with this window."""
     (kh, kw), (sh, sw), (dh, dw) = window.kernel, window.stride, window.dilation
@@ -403,15 +410,25 @@ def first_lanes(job: First, phases: Phases, lanes: int) -> FloatArray:
 def first_weight(job: First, lanes: int) -> FloatArray:
     """Weights of a `First` job by lane: (C, taps, lanes)."""
     conv = job.conv
-    inner = conv.weight.shape[1]
-    taps = conv.window.kernel[0] * conv.window.kernel[1]
-    rows = conv.weight[job.features].reshape(len(job.features), inner, taps)
-    by_lane = aligned_zeros((conv.input_channels, taps, lanes))
-    group = job.features // (conv.weight.shape[0] // conv.groups)
-    for g in range(conv.groups):
-        mine = np.flatnonzero(group == g)
-        by_lane[g * inner : (g + 1) * inner, :, mine] = rows[mine].transpose(1, 2, 0)
+    by_output = cached(conv.cache, "first", lambda: _by_output(conv))
+    outputs = by_output.shape[-1]
+    if lanes == outputs and np.array_equal(job.features, np.arange(outputs)):
+        return by_output
+    by_lane = aligned_zeros((*by_output.shape[:-1], lanes))
+    by_lane[..., : len(job.features)] = by_output[..., as_index(job.features)]
     return by_lane
+
+
+def _by_output(conv: Convolution) -> FloatArray:
+    """Weights with the outputs last, zero where an output does not see an input: (C, taps, O)."""
+    out, inner = conv.weight.shape[:2]
+    taps = conv.weight.reshape(out, inner, -1).transpose(1, 2, 0)
+    weight = aligned_zeros((conv.input_channels, taps.shape[1], out))
+    own = out // conv.groups
+    for g in range(conv.groups):
+        mine = slice(g * own, (g + 1) * own)
+        weight[g * inner : (g + 1) * inner, :, mine] = taps[..., mine]
+    return weight
 
 
 def cell_places(source: Source) -> NDArray[np.int32]:
@@ -438,6 +455,11 @@ def last_band(reach: int, advance: int, rows: int) -> int:
     """
     least = -(-(reach - advance) // advance)
     return max(least, min(_BAND, rows // _BANDS), 1)
+
+
+def last_bands(rows: int) -> int:
+    """About how many bands a `Last` job of so many cell rows has."""
+    return -(-rows // last_band(1, 1, rows))
 
 
 def aligned_zeros(shape: tuple[int, ...]) -> FloatArray:

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from . import native  # type: ignore[attr-defined, unused-ignore]
 from .interface import FloatArray, Pair
 from .lanes import Source, cached, shared_windows
-from .native_shared import COPY, enough_threads, run_rows
+from .native_shared import COPY, Chain, enough_threads, run_rows
+from .schedule import band_edges
 
 __all__ = ["Cells", "cells_of", "links_of", "without_zeros"]
 
@@ -103,12 +104,17 @@ def _empty_cells(
     return order, np.empty((*size, places + 1), np.int32)
 
 
-def without_zeros(source: Source, cells: Cells, v: FloatArray, num_threads: int) -> Cells:
-    """The cells of a lone feature (H, W, 1, C): adding what is 0 changes nothing."""
+def without_zeros(
+    source: Source, cells: Cells, v: FloatArray, num_threads: int, chain: Chain
+) -> Cells:
+    """The cells of a lone feature (H, W, 1, C): adding what is 0 changes nothing.
+
+    They are there when the chain has run, which fills `v`.
+    """
     places = math.prod(source.pool.kernel)
     order, first = _empty_cells(source.cells, source.channels, places)
-    run_rows(
-        native.FilterCells(source, cells, v, order, first),
-        source.cells[0], enough_threads(num_threads, v.size * COPY),
+    rows, threads = source.cells[0], enough_threads(num_threads, v.size * COPY)
+    chain.add(
+        native.FilterCells(source, cells, v, order, first), band_edges(rows, threads), threads
     )
     return order, first, (0, 0)

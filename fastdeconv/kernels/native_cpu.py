@@ -7,6 +7,7 @@ Here are the general operations and the jobs of the way back. The forward pass i
 
 from __future__ import annotations
 
+import functools
 import math
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -57,17 +58,17 @@ from .native_forward import (
 from .native_shared import (
     ADD,
     COPY,
+    Chain,
     Lanes,
-    Stage,
     enough_threads,
     kernels,
     pad_last,
-    run_edges,
+    run_chains,
     run_rows,
-    run_stages,
 )
 from .native_steps import STEP_KERNELS
-from .schedule import shrinking_edges
+from .recording import cpus
+from .schedule import copy_edges, shrinking_edges
 
 __all__ = ["BACKEND", "NativeBackend"]
 
@@ -76,6 +77,11 @@ _BY_FEATURE = 8
 
 _KEPT, _KEPT_MEANWHILE = 1 << 26, 1 << 28
 """Bytes of lane tensors that are kept for the next one, for good and while jobs go on."""
+
+_LARGEST_IN_CHAIN = 1 << 26
+"""Bytes of a lane tensor beyond which what makes it is run at once, so that the one that it is
+made from is free for the next one."""
+
 
 class NativeBackend:
     """The kernels of csrc/, on the instruction set chosen by `fastdeconv.config`."""
@@ -150,7 +156,7 @@ class NativeBackend:
         out = np.empty((len(planes), *out_size), np.float32)
         if len(planes):
             job = native.UnpoolPlanes(planes, switches, window, out)
-            run_rows(job, len(planes), num_threads)
+            run_rows(job, len(planes), enough_threads(num_threads, out.size * COPY))
         return out.reshape(*values.shape[:2], *out_size)
 
     # ---- the forward pass ----
@@ -160,7 +166,7 @@ class NativeBackend:
         num_threads: int,
     ) -> list[tuple[Channels, NDArray[Any] | None]]:
         """See `fastdeconv.kernels.blocks.BlockBackend`."""
-        return forward_blocks(given, blocks, algorithm, num_threads)
+        return forward_blocks(given, blocks, algorithm, min(num_threads, cpus()))
 
     # ---- the backward pass ----
 
@@ -171,7 +177,9 @@ class NativeBackend:
 
     def project(self, job: First | Step, num_threads: int) -> Lanes:
         table = kernels()
-        kernel, lanes, by_feature = _prepare(table, job, num_threads)
+        adds = _settle_what_is_added(job)
+        chain = _chain_of(job)
+        kernel, lanes, by_feature = _prepare(table, job, num_threads, chain)
         h, w = job.conv.input_size
         channels = job.conv.input_channels
         out = _scratch.take((h, w, lanes, channels) if by_feature else (h, w, channels, lanes))
@@ -180,11 +188,15 @@ class NativeBackend:
             sums = aligned_zeros((h, 1, *out.shape[2:]))
             kernel.sum_up(job.post.counts, sums)
         threads = enough_threads(num_threads, _multiply_adds(job))
-        run_edges(kernel.into(out), shrinking_edges(h, threads), threads)
-        return Lanes(out, lanes, by_feature, _rectifies(job.post), sums)
+        chain.add(kernel.into(out), shrinking_edges(h, threads), threads)
+        result = Lanes(out, lanes, by_feature, _rectifies(job.post), chain, sums)
+        if adds or out.nbytes > _LARGEST_IN_CHAIN:
+            _settle(result)
+        return result
 
     def add_overlaps(self, job: Overlap, num_threads: int) -> Lanes:
         table, v, source = kernels(), job.v, job.source
+        _settle(v)
         whole_v = (job.origin, v.values.shape[:2]) == (source.origin, source.cells)
         out = v.values if whole_v else _scratch.take((*source.cells, *v.values.shape[2:]))
         kernel = native.Overlap(
@@ -195,7 +207,8 @@ class NativeBackend:
         run_rows(kernel, source.cells[0], enough_threads(num_threads, out.size * COPY))
         if not whole_v:
             self.release(v)
-        return Lanes(out, v.lanes, v.by_feature, v.rectified or _rectifies(job.post))
+        rectified = v.rectified or _rectifies(job.post)
+        return Lanes(out, v.lanes, v.by_feature, rectified, Chain())
 
     def fuses(self, above: First | Step, source: Source, conv: Convolution) -> bool:
         """Whether a step takes its values from the one above while they are in cache."""
@@ -214,6 +227,8 @@ class NativeBackend:
             rest = [Term(View(self.combine(sums, num_threads))), *terms[native.MOST_TERMS :]]
             return self.combine(job._replace(terms=rest, into=0), num_threads)
         table, like = kernels(), terms[0].view.v
+        for term in terms:
+            _settle(term.view.v)
         lanes, by_feature = like.lanes, like.by_feature
         shape = (lanes, job.channels) if by_feature else (job.channels, lanes)
         own = None if job.into is None else terms[job.into].view.v.values
@@ -225,10 +240,11 @@ class NativeBackend:
         threads = enough_threads(num_threads, len(terms) * out.size * ADD)
         run_rows(kernel, job.size[0], threads)
         rectified = _rectifies(job.post) or all(term.view.v.rectified for term in terms)
-        return Lanes(out, lanes, by_feature, rectified)
+        return Lanes(out, lanes, by_feature, rectified, Chain())
 
     def reduce(self, job: Reduce, num_threads: int) -> Lanes:
         table, (view, factor), channels = kernels(), job.term, job.channels
+        _settle(view.v)
         lanes, by_feature, size = view.v.lanes, view.v.by_feature, job.size
         if view.v.sums is not None:
             view, factor, size = View(view.v._replace(values=view.v.sums)), None, (size[0], 1)
@@ -236,22 +252,27 @@ class NativeBackend:
         kernel = native.Reduce(table, _viewed(view), factor, lanes, by_feature, size, channels, out)
         threads = enough_threads(num_threads, math.prod(size) * out.size * ADD)
         run_rows(kernel, channels, threads)
-        return Lanes(out, lanes, by_feature, False)
+        return Lanes(out, lanes, by_feature, False, Chain())
 
     def add_maps(self, v: Lanes, maps: FloatArray, features: NDArray[np.intp]) -> None:
         """Add maps (K, H, W), map k to channel features[k] of its lane."""
+        _settle(v)
         own = np.arange(len(features))
         at = (slice(None), slice(None), *((own, features) if v.by_feature else (features, own)))
         v.values[at] += maps.transpose(1, 2, 0)
 
     def project_last(
         self, job: Last, out: FloatArray, rows: NDArray[np.intp], num_threads: int
-    ) -> None:
+    ) -> Chain:
         table, conv = kernels(), job.conv
+        adds = False
         if isinstance(job.above, Lanes):
+            chain = job.above.chain
             above, lanes, by_feature = job.above[:3]
         else:
-            above, lanes, by_feature = _prepare(table, job.above, num_threads)
+            adds = _settle_what_is_added(job.above)
+            chain = _chain_of(job.above)
+            above, lanes, by_feature = _prepare(table, job.above, num_threads, chain)
         nv = 0 if by_feature else _vectors(table, lanes)
         weight = cached(
             conv.cache, ("last", table.name, nv),
@@ -274,13 +295,19 @@ class NativeBackend:
             work += _multiply_adds(job.above)
         threads = enough_threads(num_threads, _BY_FEATURE * work if by_feature else work)
         edges = shrinking_edges(bands, threads)
-        stages = [Stage(kernel, np.array(edges, np.int32))]
+        chain.add(kernel, edges, threads)
         if side is not None:
             seams = np.arange(bands, dtype=np.int32)
             # Between band i and i + 1: the latter has to be done.
-            needs = np.searchsorted(edges, seams[1:], side="right").astype(np.int32)
-            stages.append(Stage(native.Seams(kernel), seams, needs))
-        run_stages(stages, threads)
+            chain.add_after(
+                native.Seams(kernel), seams, np.searchsorted(edges, seams[1:], side="right")
+            )
+        if adds:
+            chain.run()
+        return chain
+
+    def finish(self, left: Sequence[Chain]) -> None:
+        run_chains(left)
 
     def from_planes(self, planes: FloatArray, bf16: bool) -> Lanes:
         count, channels, h, w = planes.shape
@@ -293,7 +320,7 @@ class NativeBackend:
         else:
             values[..., :count] = planes.transpose(2, 3, 1, 0)
             values[..., count:] = 0
-        return Lanes(values, lanes, by_feature, rectified)
+        return Lanes(values, lanes, by_feature, rectified, Chain())
 
     def project_single(self, job: Single, out: FloatArray, num_threads: int) -> None:
         """Run a job into planes `out` (K, C, H, W)."""
@@ -305,12 +332,13 @@ class NativeBackend:
         run_rows(kernel, len(job.rows), num_threads)
 
     def release(self, v: Lanes) -> None:
-        _scratch.give(v.values)
+        v.chain.then(functools.partial(_scratch.give, v.values))
 
     def end(self) -> None:
         _scratch.keep(_KEPT)
 
     def to_planes(self, v: Lanes, planes: FloatArray, num_threads: int) -> None:
+        _settle(v)
         if v.by_feature:
             planes[:] = v.values.transpose(2, 3, 0, 1)
             return
@@ -459,13 +487,45 @@ def _vectors(table: Any, lanes: int) -> int:
     return max(n for n in range(1, table.max_nv + 1) if vectors % n == 0)
 
 
-def _prepare(table: Any, job: First | Step, num_threads: int) -> tuple[Any, int, bool]:
-    """The kernel object of a job, the lanes of its result, and whether they lie by feature."""
+def _settle(v: Lanes) -> None:
+    """Let the values of a lane tensor be there, and nothing that is still to run read them."""
+    v.chain.run()
+
+
+def _settle_what_is_added(job: First | Step) -> bool:
+    """Let tensors that a job adds to its sums be there; whether it adds any.
+
+    Such a job has to run before they are released: they are of other chains.
+    """
+    adds = job.post.more is not None
+    if job.post.more is not None:
+        _settle(job.post.more.v)
+    if isinstance(job, Step) and isinstance(job.v, Step):
+        return _settle_what_is_added(job.v) or adds
+    return adds
+
+
+def _chain_of(job: First | Step) -> Chain:
+    """The jobs that a job follows."""
+    while isinstance(job, Step):
+        if isinstance(job.v, Lanes):
+            return job.v.chain
+        job = job.v
+    return Chain()
+
+
+def _prepare(
+    table: Any, job: First | Step, num_threads: int, chain: Chain
+) -> tuple[Any, int, bool]:
+    """The kernel object of a job, the lanes of its result, and whether they lie by feature.
+
+    What has to run before goes into the chain.
+    """
     post = _readable(table, job.post)
     if isinstance(job, Step):
-        return _step(table, job, post, num_threads), *_lanes_of(job)
+        return _step(table, job, post, num_threads, chain), *_lanes_of(job)
     lanes, by_feature = _lanes(table, len(job.values), job.bf16)
-    return _first(table, job, post, lanes, by_feature, num_threads), lanes, by_feature
+    return _first(table, job, post, lanes, by_feature, num_threads, chain), lanes, by_feature
 
 
 def _lanes_of(job: Step) -> tuple[int, bool]:
@@ -483,17 +543,17 @@ def _readable(table: Any, post: Post) -> Post:
     return post._replace(scale=np.pad(post.scale, padding))
 
 
-def _step(table: Any, job: Step, post: Post, num_threads: int) -> Any:
+def _step(table: Any, job: Step, post: Post, num_threads: int, chain: Chain) -> Any:
     conv, source = job.conv, job.source
     lanes, by_feature = _lanes_of(job)
     nv = 0 if by_feature else _vectors(table, lanes)
     cells = cells_of(source, num_threads)
     if isinstance(job.v, Step):
-        v, _, _ = _prepare(table, job.v, num_threads)
+        v, _, _ = _prepare(table, job.v, num_threads, chain)
     else:
         v = job.v.values
     if lanes == 1 and not isinstance(job.v, Step) and source.open_places is None:
-        cells = without_zeros(source, cells, job.v.values, num_threads)
+        cells = without_zeros(source, cells, job.v.values, num_threads, chain)
     window = conv.window
     kernel = next(kernel for kernel in STEP_KERNELS if kernel.takes(table, job))
     if window.stride != (1, 1) and kernel.in_lists:
@@ -552,22 +612,30 @@ def _pack_last(weight: FloatArray, table: Any, nv: int) -> FloatArray:
 
 
 def _first(
-    table: Any, job: First, post: Post, lanes: int, by_feature: bool, num_threads: int
+    table: Any, job: First, post: Post, lanes: int, by_feature: bool, num_threads: int,
+    chain: Chain,
 ) -> Any:
     conv = job.conv
     phases = first_phases(conv.window)
     u = first_room(job, phases, lanes)
     values = np.ascontiguousarray(job.values, np.float32)
-    run_rows(
-        native.ToChannels(table, values, u, *phases.pad), values.shape[1],
-        enough_threads(num_threads, values.size * COPY),
+    rows, threads = values.shape[1], enough_threads(num_threads, values.size * COPY)
+    chain.add(
+        native.ToChannels(table, values, u, *phases.pad), copy_edges(rows, threads), threads
     )
-    places = (np.array(phases.pad) - phases.back) @ np.array([u.shape[1] * lanes, lanes])
     weight = first_weight(job, lanes)
     if by_feature:
         weight = np.ascontiguousarray(pad_last(weight.transpose(1, 2, 0), table.width))
     return native.First(
         table, u, weight, by_feature, conv.input_channels, phases.start,
-        np.ascontiguousarray(places, np.intp), phases.tap, conv.window, post,
+        _places(conv.window, u.shape[1], lanes), phases.tap, conv.window, post,
         _viewed(post.more), conv.input_size,
     )
+
+
+@functools.lru_cache(maxsize=256)
+def _places(window: Window, columns: int, lanes: int) -> NDArray[np.intp]:
+    """Where the taps of a first convolution read, in a start with so many columns."""
+    phases = first_phases(window)
+    places = (np.array(phases.pad) - phases.back) @ np.array([columns * lanes, lanes])
+    return np.ascontiguousarray(places, np.intp)

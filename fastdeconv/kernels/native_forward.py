@@ -76,8 +76,13 @@ class Channels(NamedTuple):
             lanes = self.buffer.reshape(h, w, 1, stored)
             native.ToPlanes(table, lanes, planes.reshape(c, 1, h, w))(0, h)
             return planes
-        inside = self.buffer[self.top : self.top + h, self.left : self.left + w, :c]
-        return np.ascontiguousarray(inside.transpose(2, 0, 1))
+        return np.ascontiguousarray(self.cells().transpose(2, 0, 1))
+
+    def cells(self) -> FloatArray:
+        """The activation as a view (H, W, C)."""
+        c, h, w = self.shape
+        view: FloatArray = self.buffer[self.top : self.top + h, self.left : self.left + w, :c]
+        return view
 
     def largest(self) -> float:
         """Its largest absolute value."""

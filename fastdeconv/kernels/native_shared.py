@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+import itertools
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from . import native  # type: ignore[attr-defined, unused-ignore]
-from .dispatch import get_isa, usable_cpus
+from .dispatch import get_isa
 from .interface import FloatArray
 from .lanes import aligned_zeros
+from .recording import Recording, cpus, recording
 from .schedule import band_edges, share
 
 __all__ = [
     "ADD",
     "COPY",
     "SPLIT",
+    "Chain",
     "Lanes",
     "Stage",
     "enough_threads",
     "kernels",
     "pad_last",
+    "run_chains",
     "run_edges",
     "run_rows",
     "run_stages",
@@ -38,19 +43,6 @@ ADD = 16
 """and in the time one is read and added."""
 
 _TABLES: dict[str, Any] = native.tables() | native.tables_on_request()
-
-
-class Lanes(NamedTuple):
-    """A lane tensor."""
-
-    values: FloatArray
-    """(H, W, C, lanes), lanes in whole vectors; `by_feature`: (H, W, lanes, C), one a feature"""
-    lanes: int
-    by_feature: bool
-    rectified: bool
-    """Whether many of the values are zero."""
-    sums: FloatArray | None = None
-    """Of every row, as `Post.counts` asked for them."""
 
 
 def kernels() -> Any:
@@ -70,18 +62,131 @@ class Stage(NamedTuple):
     none."""
 
 
+class Chain:
+    """Jobs that follow one another, prepared one by one and run together.
+
+    Threads are then called once, and nobody waits for Python between two jobs: after a large
+    one Python comes from cold caches and takes several times as long as otherwise.
+    """
+
+    def __init__(self) -> None:
+        self._stages: list[Stage] = []
+        self._bands = 0
+        self._threads = 1
+        self._then: list[Callable[[], None]] = []
+
+    def add(self, job: Any, edges: Sequence[int], num_threads: int) -> None:
+        """A job in bands, each of which may want all of the jobs before."""
+        needs = np.full(len(edges) - 1, self._bands, np.int32)
+        self._append(Stage(job, np.array(edges, np.int32), needs), num_threads)
+
+    def add_after(self, job: Any, edges: NDArray[np.int32], bands: NDArray[Any]) -> None:
+        """The same, where each band wants so many bands of the job before."""
+        before = self._bands - (len(self._stages[-1].edges) - 1)
+        self._append(Stage(job, edges, (before + bands).astype(np.int32)), 1)
+
+    def _append(self, stage: Stage, num_threads: int) -> None:
+        self._stages.append(stage)
+        self._bands += len(stage.edges) - 1
+        self._threads = max(self._threads, num_threads)
+
+    def then(self, call: Callable[[], None]) -> None:
+        """Call something when all has run; now, if nothing is left to run."""
+        if self._stages:
+            self._then.append(call)
+        else:
+            call()
+
+    def run(self) -> None:
+        """Run what has not run yet."""
+        run_chains([self])
+
+    def take(self) -> tuple[list[Stage], int, list[Callable[[], None]]]:
+        """What has not run yet, for how many threads, and what to call then."""
+        taken = self._stages, self._threads, self._then
+        self._stages, self._then, self._bands = [], [], 0
+        return taken
+
+
+def _translated(needs: NDArray[np.int32] | None, wants: list[int]) -> NDArray[np.int32] | None:
+    if needs is None or not len(needs):
+        return needs
+    if (needs == needs[0]).all():  # as most are; a list of hundreds takes longer
+        return np.full(len(needs), wants[needs[0]], np.int32)
+    return np.array(wants, np.int32)[needs]
+
+
+class Lanes(NamedTuple):
+    """A lane tensor."""
+
+    values: FloatArray
+    """(H, W, C, lanes), lanes in whole vectors; `by_feature`: (H, W, lanes, C), one a feature"""
+    lanes: int
+    by_feature: bool
+    rectified: bool
+    """Whether many of the values are zero."""
+    chain: Chain
+    """The jobs that still have to run: what makes the values, and what reads them."""
+    sums: FloatArray | None = None
+    """Of every row, as `Post.counts` asked for them."""
+
+
+def run_chains(chains: Sequence[Chain]) -> None:
+    """Run several chains together: while a job of one ends, threads go on with another one's."""
+    taken = [chain.take() for chain in chains]
+    stages = _in_turn([stages for stages, _, _ in taken])
+    if stages:
+        run_stages(stages, max(threads for _, threads, _ in taken))
+    for _, _, then in taken:
+        for call in then:
+            call()
+
+
+def _in_turn(chains: Sequence[Sequence[Stage]]) -> list[Stage]:
+    """The first stage of all chains, then the second one of all, and so on."""
+    if len(chains) == 1:
+        return list(chains[0])
+    merged: list[Stage] = []
+    bands = 0
+    # Where the bands of a chain come to an end: wants[n] bands in all, before n of its own are.
+    wants = [[0] for _ in chains]
+    for turn in itertools.zip_longest(*chains):
+        for own, stage in zip(wants, turn):
+            if stage is None:
+                continue
+            count = len(stage.edges) - 1
+            merged.append(stage._replace(needs=_translated(stage.needs, own)))
+            own += range(bands + 1, bands + count + 1)
+            bands += count
+    return merged
+
+
 def enough_threads(num_threads: int, multiply_adds: int) -> int:
     """At most `num_threads`: a small job is done before another thread has woken up.
 
     More threads than CPUs would only keep each other waiting: no kernel waits for anything else.
     """
-    return min(num_threads, usable_cpus(), 1 + multiply_adds // SPLIT)
+    return min(num_threads, cpus(), 1 + multiply_adds // SPLIT)
 
 
 def run_stages(stages: Sequence[Stage], num_threads: int) -> None:
     """One stage after the other, without waiting for all of a stage to end."""
     queue = native.Queue(stages)
-    share(queue, min(queue.most, num_threads, usable_cpus()) - 1)
+    threads = min(queue.most, num_threads, cpus())
+    record = recording()
+    if record is None:
+        share(queue, threads - 1)
+    else:
+        _run_recorded(record, stages, threads)
+
+
+def _run_recorded(record: Recording, stages: Sequence[Stage], threads: int) -> None:
+    bands: list[Callable[[], Any]] = []
+    needs: list[int] = []
+    for job, edges, waits in stages:
+        bands += [functools.partial(job, *ends) for ends in itertools.pairwise(edges.tolist())]
+        needs += [0] * (len(edges) - 1) if waits is None else waits.tolist()
+    record.run(bands, needs, threads)
 
 
 def run_rows(job: Any, rows: int, num_threads: int, *, largest: int = 8) -> None:

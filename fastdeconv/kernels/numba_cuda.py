@@ -89,6 +89,9 @@ class Activation(NamedTuple):
             planes: FloatArray = _copied(self.on_card)[0]
             return planes
 
+    def cells(self) -> FloatArray | None:
+        return None
+
     def largest(self) -> float:
         """Its largest absolute value."""
         return float(np.abs(self.planes()).max())

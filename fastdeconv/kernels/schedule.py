@@ -18,6 +18,7 @@ each as a whole. Helpers are never interrupted.
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
 import threading
 from _thread import start_new_thread
@@ -146,7 +147,8 @@ def copy_edges(rows: int, num_threads: int) -> list[int]:
     return band_edges(rows, num_threads, smallest=size, largest=size)
 
 
-def shrinking_edges(rows: int, num_threads: int) -> list[int]:
+@functools.lru_cache(maxsize=256)
+def shrinking_edges(rows: int, num_threads: int) -> tuple[int, ...]:
     """As `band_edges`, the largest band first: for kernels that keep something from row to row.
 
     The last ones are small, so that all threads are done at about the same time.
@@ -154,7 +156,7 @@ def shrinking_edges(rows: int, num_threads: int) -> list[int]:
     edges = [0]
     while (left := rows - edges[-1]) > 0:
         edges.append(edges[-1] + max(1, left // (2 * num_threads)))
-    return edges
+    return tuple(edges)
 
 
 class _StoppedError(Exception):

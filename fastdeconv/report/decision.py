@@ -130,7 +130,8 @@ def _gain(sound: NDArray[np.float32]) -> float:
 
 def _cells(row: dict[str, Any]) -> dict[str, Any]:
     name = row["method"] if row["of"] is None else f"{row['method']} of {row['of']}"
-    cells = ["" if row[key] is None else f"{row[key]:.2f}" for key, _, _ in _SHOWN]
+    # Adding 0 turns -0.0 into 0.0.
+    cells = ["" if row[key] is None else f"{round(row[key], 2) + 0:.2f}" for key, _, _ in _SHOWN]
     return {"name": name, "best": row["best"], "cells": cells}
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import warnings
 from typing import Any
 
@@ -9,8 +11,9 @@ import numpy as np
 import pytest
 
 import fastdeconv as fd
-from fastdeconv.belief.metrics import complexity, sparseness
+from fastdeconv.belief.metrics import Trial, complexity, sparseness
 from fastdeconv.belief.quantus import explain_func
+from fastdeconv.belief.targets import Target
 from fastdeconv.errors import ParameterError
 
 
@@ -32,16 +35,66 @@ def test_what_does_not_fit_is_refused(clip: fd.Clip, net: fd.Network) -> None:
         explain(None, clip.x[None], [3])
 
 
-def test_sparseness_and_complexity_are_quantus_own(clip: fd.Clip, net: fd.Network) -> None:
+@pytest.fixture(scope="module")
+def libraries() -> tuple[Any, Any]:
+    """PyTorch and Quantus, which warn of their own dependencies."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        torch = pytest.importorskip("torch")
-        quantus = pytest.importorskip("quantus")
-        module: Any = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(33 * 24, 3))
-        for metric, ours in ((quantus.Sparseness, sparseness), (quantus.Complexity, complexity)):
+        return pytest.importorskip("torch"), pytest.importorskip("quantus")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_sparseness_and_complexity_are_quantus_own(
+    clip: fd.Clip, net: fd.Network, libraries: tuple[Any, Any]
+) -> None:
+    torch, quantus = libraries
+    module: Any = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(33 * 24, 3))
+    for metric, ours in ((quantus.Sparseness, sparseness), (quantus.Complexity, complexity)):
+        for method in ("gradient", "occlusion", "deconvnet"):
             (theirs,) = metric(abs=True, normalise=False, disable_warnings=True)(
                 model=module, x_batch=clip.x[None], y_batch=np.array([1]),
-                explain_func=explain_func(net, "gradient"), channel_first=True,
+                explain_func=explain_func(net, method), channel_first=True,
             )
-            e = fd.decision(clip, net, ["c1"], "gradient").maps["c1", "gradient"]
-            assert theirs == pytest.approx(ours(e), abs=1e-3)
+            e = fd.decision(clip, net, ["c1"], method).maps["c1", method]
+            assert theirs == pytest.approx(ours(e), abs=1e-3), method
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_pixel_flipping_is_quantus_own(libraries: tuple[Any, Any]) -> None:
+    """Its curve has a point for every patch, ours one for every tenth of them; with four patches of
+    one size, each of one value, and silence for both, ours can be read off theirs."""
+    torch, quantus = libraries
+    frontend = fd.Frontend(
+        sr=8000, n_fft=64, hop_length=32, bins=(1, 32), frames=32,
+        scale={"type": "db", "ref": "max", "amin": 1e-5, "top_db": 80.0},
+        normalize={"type": "range", "low": 0.0, "high": 1.0},
+    )
+    rng = np.random.default_rng(0)
+    clip = fd.Clip((rng.normal(size=1000) * np.linspace(0, 1, 1000)).astype(np.float32),
+                   8000, frontend)
+    weight = rng.normal(size=(3, 1, 32, 32)) / 10
+    net = fd.Network(
+        [{"type": "conv2d", "name": "scores", "bias": False}], {"scores.weight": weight},
+        clip.x.shape, frontend=frontend, classes=["a", "b", "c"], output="softmax",
+    )
+    module: Any = torch.nn.Sequential(
+        torch.nn.Flatten(), torch.nn.Linear(1024, 3, bias=False)
+    ).eval()
+    module[1].weight.data = torch.from_numpy(weight.reshape(3, -1).astype(np.float32))
+    e = np.kron([[0.3, 0.9], [-0.2, 0.5]], np.ones((16, 16)))
+    silence = float(clip.x.min())
+    z = net.forward(clip.x)["scores"].astype(np.float64)
+    target = Target("b", 1, "softmax")
+    numbers = Trial(clip, net, z).tried(e).numbers(target, z)
+    for name, order in (("morf_min", e), ("lerf_min", -e)):
+        (theirs,) = quantus.PixelFlipping(
+            features_in_step=256, perturb_baseline=silence, normalise=False,
+            disable_warnings=True,
+        )(
+            model=module, x_batch=clip.x[None], y_batch=np.array([1]), softmax=True,
+            a_batch=order[None, None].astype(np.float32), channel_first=True,
+        )
+        points = [target.probability(z), *np.ravel(theirs)]
+        curve = [points[math.floor(4 * k / 10 + 0.5)] for k in range(11)]
+        area = sum((a + b) / 20 for a, b in itertools.pairwise(curve))
+        assert numbers[name] == pytest.approx(area, abs=1e-5), name

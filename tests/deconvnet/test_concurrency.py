@@ -33,7 +33,7 @@ def on(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Every back end with threads and every instruction set in turn."""
     if request.param["backend"] == "native":
         # As many threads as are asked for, whatever the machine has.
-        monkeypatch.setattr("fastdeconv.kernels.native_shared.usable_cpus", lambda: 8)
+        monkeypatch.setattr("fastdeconv.kernels.recording.usable_cpus", lambda: 8)
     with fd.config(**request.param):
         yield request.param
 

@@ -151,6 +151,45 @@ def test_pieces_give_the_bits_of_the_whole(
         np.testing.assert_array_equal(found, whole, strict=True, err_msg=f"{implementation}")
 
 
+# Passes of few features that run together
+
+
+@contextmanager
+def many_threads(count: int) -> Iterator[list[Any]]:
+    """As on a machine with so many CPUs, where another pass always pays."""
+    with pytest.MonkeyPatch.context() as patch, ways_gone() as ways:
+        patch.setattr("fastdeconv.kernels.recording.usable_cpus", lambda: count)
+        patch.setattr(cost, "PASS_WORK", 1e-9)
+        with fd.config(num_threads=count):
+            yield ways
+
+
+@settings(PROPERTY, max_examples=30)
+@given(case=cases(), count=st.sampled_from([1, 20, 70]), columns=st.sampled_from([9, 10**6]))
+def test_passes_that_run_together_give_the_bits_of_one(
+    build: Any, case: Case, count: int, columns: int
+) -> None:
+    trace = case.trace(build)
+    layer = trace.network.layers[-1].name
+    features = some_features(trace, layer, count)
+    for implementation in IMPLEMENTATIONS:
+        with fd.config(num_threads=1, **implementation):
+            whole = fd.deconvolve(trace, layer, features, case.rule)
+        with fd.config(**implementation), in_pieces(columns), many_threads(16):
+            found = fd.deconvolve(trace, layer, features, case.rule)
+        np.testing.assert_array_equal(found, whole, strict=True, err_msg=f"{implementation}")
+
+
+def test_more_threads_than_bands_get_passes_of_fewer_features(build):
+    trace = published(build)
+    features = some_features(trace, "l8", 64)
+    for threads, most in ((1, 64), (2, 64), (16, 16)):
+        with many_threads(threads) as passes:
+            fd.deconvolve(trace, "l8", features)
+        assert max(len(some) for _, some in passes) <= most
+        assert len(passes) == 1 or threads == 16
+
+
 def strided(build: Any) -> fd.Trace:
     """A stride in the columns of the convolution above the first one."""
     records = [

@@ -93,6 +93,14 @@ class Back:
         return x
 
     @property
+    def input_size(self) -> Pair:
+        """Height and width of that, without asking for the values, which may not be there."""
+        (below,) = self.trace.network.sources[self.index]
+        shape = self.trace.activation(-1).shape
+        _, h, w = shape if below < 0 else self.trace.network.shapes(shape)[below]
+        return h, w
+
+    @property
     def output(self) -> Array:
         """What it made of it."""
         y: Array = self.trace.activation(self.index)[self.channels]

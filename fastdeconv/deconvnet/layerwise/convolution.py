@@ -31,7 +31,7 @@ def _conv(layer: Any, arrays: nn.Arrays, x: Array, arithmetic: Arithmetic) -> Ar
 
 
 def _conv_back(at: Back, R: Array) -> Array:  # noqa: N803
-    size = size_of(at.input)
+    size = at.input_size
     weight, _ = weight_and_bias(at.layer, at.arrays)
     window = at.layer.window(size, at.arrays)
     return at.arithmetic.conv_transpose2d(R, weight, None, window, at.layer.groups, size)
@@ -48,7 +48,7 @@ def _conv_transpose(layer: Any, arrays: nn.Arrays, x: Array, arithmetic: Arithme
 def _conv_transpose_back(at: Back, R: Array) -> Array:  # noqa: N803
     weight, _ = weight_and_bias(at.layer, at.arrays)
     window = at.layer.window(size_of(R), at.arrays)
-    return at.arithmetic.conv2d(R, weight, None, window, at.layer.groups, size_of(at.input))
+    return at.arithmetic.conv2d(R, weight, None, window, at.layer.groups, at.input_size)
 
 
 def _linear(layer: Any, arrays: nn.Arrays, x: Array, arithmetic: Arithmetic) -> Array:

@@ -29,7 +29,7 @@ def _max_pool(
 
 
 def _max_pool_back(at: Back, R: Array) -> Array:  # noqa: N803
-    size = size_of(at.input)
+    size = at.input_size
     switches = np.broadcast_to(at.trace.switch_planes(at.index)[at.channels], R.shape)
     return at.arithmetic.max_unpool2d(R, switches, at.layer.window(size, at.arrays), size)
 
@@ -67,7 +67,7 @@ def _avg_pool(layer: Any, arrays: nn.Arrays, x: Array, arithmetic: Arithmetic) -
 
 
 def _avg_pool_back(at: Back, R: Array) -> Array:  # noqa: N803
-    size = size_of(at.input)
+    size = at.input_size
     window = at.layer.window(size, at.arrays)
     shares = R / _counts(at.layer, window, size, size_of(R))
     count = R.shape[1]
@@ -84,7 +84,7 @@ def _adaptive_mean(layer: Any, arrays: nn.Arrays, x: Array, arithmetic: Arithmet
 
 def _adaptive_mean_back(at: Back, R: Array) -> Array:  # noqa: N803
     rows, columns = (
-        taps.windows(n, m).adjoint(n) for n, m in zip(size_of(at.input), size_of(R))
+        taps.windows(n, m).adjoint(n) for n, m in zip(at.input_size, size_of(R))
     )
     return each_feature(at, R, lambda r: taps.along(taps.along(r, rows, -2), columns, -1))
 

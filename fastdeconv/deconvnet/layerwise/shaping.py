@@ -72,7 +72,7 @@ def _pad(layer: Any, arrays: nn.Arrays, x: Array, arithmetic: Arithmetic) -> Arr
 
 def _pad_back(at: Back, R: Array) -> Array:  # noqa: N803
     if at.layer.mode != "constant":
-        return _back_along_both(at, R, _pad_taps(at.layer, size_of(at.input)))
+        return _back_along_both(at, R, _pad_taps(at.layer, at.input_size))
     (top, _), (left, _) = at.layer.padding
     _, height, width = at.input.shape
     return R[:, :, top : top + height, left : left + width]
@@ -84,7 +84,7 @@ def _along_both(x: Array, maps: list[taps.Taps]) -> Array:
 
 
 def _back_along_both(at: Back, R: Array, maps: list[taps.Taps]) -> Array:  # noqa: N803
-    adjoints = [one.adjoint(n) for one, n in zip(maps, size_of(at.input))]
+    adjoints = [one.adjoint(n) for one, n in zip(maps, at.input_size)]
     return each_feature(at, R, lambda r: _along_both(r, adjoints))
 
 
@@ -112,7 +112,7 @@ def _upsample(layer: Any, arrays: nn.Arrays, x: Array, arithmetic: Arithmetic) -
 
 
 def _upsample_back(at: Back, R: Array) -> Array:  # noqa: N803
-    maps = _upsample_taps(at.layer, size_of(at.input), size_of(R))
+    maps = _upsample_taps(at.layer, at.input_size, size_of(R))
     return _back_along_both(at, R, maps)
 
 
