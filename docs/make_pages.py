@@ -110,8 +110,8 @@ def explain_the_demo(made: Path) -> None:
     shutil.rmtree(out, ignore_errors=True)
     clip = package / "data" / "demo.flac"
     trained = fd.explain(clip, fd.pretrained("choi5-genre"))
-    trained.save(out, "demo", audio_format="ogg")
     verdicts = {(row["layer"], row["feature"]): row for row in trained.trust()}
+    trained.save(out, "demo", audio_format="ogg", trust=True)
     original = figure("demo/original", "The original", "4 seconds of a song")
     lines = ["## The clip", "", *original, ""]
     front = list(original)

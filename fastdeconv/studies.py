@@ -221,6 +221,15 @@ class Invariance(protocols.Invariance):
     ) -> Path:
         """Write the table and (with matplotlib) the figure to ``out / name``.
 
+        Parameters
+        ----------
+        out : path
+            Made if need be.
+        name : str
+            Of the folder in it.
+        overwrite : bool
+            Replace an earlier result of this name; anything else is never replaced.
+
         Returns
         -------
         Path
@@ -257,6 +266,15 @@ class Correspondence(protocols.Correspondence):
         overwrite: bool = False,
     ) -> Path:
         """Write the table, the boxes and draws and (with matplotlib) the figure to ``out / name``.
+
+        Parameters
+        ----------
+        out : path
+            Made if need be.
+        name : str
+            Of the folder in it.
+        overwrite : bool
+            Replace an earlier result of this name; anything else is never replaced.
 
         Returns
         -------

@@ -81,7 +81,17 @@ class TopClips:
     network: Network
 
     def maps(self, layer: str, feature: int) -> NDArray[np.float32]:
-        """For each of a feature's clips, the strongest unit projected down: (n, C, H, W)."""
+        """For each of a feature's clips, the strongest unit projected down.
+
+        Parameters
+        ----------
+        layer : str
+        feature : int
+
+        Returns
+        -------
+        array of float32, shape (n, C, H, W)
+        """
         rows = [r for r in self.table if (r["layer"], r["feature"]) == (layer, feature)]
         found = np.zeros((len(rows), *self.clips[0].x.shape), np.float32)
         for out, row in zip(found, rows):
@@ -120,6 +130,13 @@ class TopClips:
         """The excerpts of these rows of the table (default all), clip by clip.
 
         A clip goes through the network once.
+
+        Parameters
+        ----------
+        rows : iterable of dict, optional
+            Rows of `table`. Default: all.
+        mode : {"mask", "phase", "wiener"}
+            As in `auralise`.
         """
         as_choice("mode", mode, MODES)
         wanted: dict[int, dict[str, list[dict[str, Any]]]] = {}

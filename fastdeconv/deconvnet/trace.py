@@ -174,7 +174,17 @@ class Trace:
         return planes
 
     def cells(self, index: int) -> NDArray[Any]:
-        """Output of layer `index` as (H, W, C): as the back end keeps it, if it does so."""
+        """Output of layer `index` as (H, W, C): as the back end keeps it, if it does so.
+
+        Parameters
+        ----------
+        index : int
+            Of a layer.
+
+        Returns
+        -------
+        array, shape (H, W, C)
+        """
         kept = self._kept.get(index)
         found = None if kept is None else self._runner.cells(kept)
         return self.activation(index).transpose(1, 2, 0) if found is None else found

@@ -136,7 +136,16 @@ class SavedExplanation(LayerFeatures):
         return self._sound(place / f"feature_{row['feature']}.{self.format}") / np.float32(gain)
 
     def heard(self, layer: str) -> Heard:
-        """Of each of `versions` the gains and the loudness of the sounds of a layer."""
+        """Of each of `versions` the gains and the loudness of the sounds of a layer.
+
+        Parameters
+        ----------
+        layer : str
+
+        Returns
+        -------
+        Heard
+        """
         return self._heard[layer]
 
     def trust(self, layers: str | Iterable[str] | None = None) -> list[dict[str, Any]]:
