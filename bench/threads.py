@@ -15,6 +15,8 @@ from .sections import Options
 
 PREDICTED = (2, 4, 8, 16, 32, 64)
 """Cores that times are predicted for."""
+SIDE_BY_SIDE = (8, 16, 64)
+"""Those that stand beside other machines' in RESULTS.md."""
 TOO_MANY = 16
 """Threads asked for on a machine with fewer CPUs."""
 RECORDINGS = 7
@@ -74,9 +76,10 @@ def _predict(report: Report, works: list[_Work], costs: Costs) -> None:
             recorded = _recorded(work, cores)
             took = schedule_model.predicted(recorded, cores, costs)
             row.append(f"{number(one / took)}x ({number(1e3 * took)})")
-            report.figures[f"{work.name}, {cores} cores, predicted speed-up"] = (
-                f"{number(one / took)}x"
-            )
+            if cores in SIDE_BY_SIDE:
+                report.figures[f"{work.name}, {cores} cores, predicted speed-up"] = (
+                    f"{number(one / took)}x"
+                )
         row += [
             number(1e3 * recorded.serial),
             f"{number(one / schedule_model.longest(recorded))}x",
