@@ -128,7 +128,6 @@ class Run:
                 run = Run(trace, self.rule, self.backend, self.num_threads, self.bf16)
                 run.project(index, features, values, out, sparse)
                 return
-        given = features, values
         sounding = values.any(axis=tuple(range(1, values.ndim)))
         out[~sounding] = 0
         rows = np.flatnonzero(sounding)
@@ -154,14 +153,13 @@ class Run:
                 self._run(way, part, features[few], rows[few], out)
             self._end()
             return
+        run = self
         if self.bf16 and len(route.segments) == 1:
             # Only steps multiply in bfloat16, and none lies between the first job and the last:
             # the same bits come sooner where few features need not be in lanes.
             run = Run(self.trace, self.rule, self.backend, self.num_threads, bf16=False)
-            run.project(index, *given, out, sparse)
-            return
-        for way, some in self.ways.pieces(route, starts, sparse):
-            self._run_piece(way, some, starts, features, rows, out)
+        for way, some in run.ways.pieces(route, starts, sparse):
+            run._run_piece(way, some, starts, features, rows, out)
         self._end()
 
     def _end(self) -> None:
