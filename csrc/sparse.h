@@ -104,7 +104,7 @@ static void sum_part(const sparse_lists *p, const sparse_part *part, sparse_targ
     const int first = pixel->parts == 0, wishes = pixel->parts == (s->sparse ? 1 : 0);
     for (int c = 0; c < p->all; c += width) {
         const sparse_sums sums = {
-            p->panel + c, p->all, s->kp, first, first ? pixel->out + (ptrdiff_t)c * s->kp : NULL,
+            p->panel + c, p->all, p->used, first, first ? pixel->out + (ptrdiff_t)c * s->kp : NULL,
             wishes && c == 0 ? &pixel->wish : NULL,
         };
         const int vectors = (p->all - c < width ? p->all - c : width) / VW;

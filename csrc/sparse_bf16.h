@@ -40,6 +40,7 @@ static void join_features(const sparse_lists *p, size_t k, int32_t *end) {
     const ptrdiff_t feature = p->feature;
     uint32_t *joined = p->joined;
     int32_t *joint = p->joints + k;
+    const int features = p->used - (int)k < VW ? p->used - (int)k : VW;
     for (size_t x = p->joined_from; x < (size_t)p->joined_to; x++, joint += kp) {
         memcpy(joint, end, sizeof(int32_t) * VW);
         for (int i = 0; i < p->slots; i++) {
@@ -48,7 +49,7 @@ static void join_features(const sparse_lists *p, size_t k, int32_t *end) {
             const char *entries = p->entries + (p->slot[i] * kp + k) * feature;
             const int32_t *start = p->start + (p->slot[i] * (w + 1) + x) * kp + k;
             const __m512i tap = _mm512_set1_epi32(row.tap * s->conv.kw * s->source.channels);
-            for (int j = 0; j < VW; j++, entries += feature) {
+            for (int j = 0; j < features; j++, entries += feature) {
                 const uint32_t *list = (const uint32_t *)entries + start[j];
                 const int n = start[kp + j] - start[j];
                 __builtin_prefetch(list + 24);
@@ -76,7 +77,7 @@ static void join_columns(sparse_lists *p, int to) {
     int32_t all = 0, begin[VW];
     p->joined_to = to;
     p->joined_from = to > p->joined_most ? to - p->joined_most : 0;
-    for (int k = 0; k < p->s->kp; k += VW) {
+    for (int k = 0; k < p->used; k += VW) {
         for (int j = 0; j < VW; j++) {
             begin[j] = all;
             all += count_entries(p, k + j) + VW; /* writing goes beyond the end */

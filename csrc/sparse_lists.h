@@ -89,6 +89,7 @@ typedef struct {
     ptrdiff_t feature;     /* bytes of one feature's list */
     int32_t *start;        /* (slots, w + 1, kp): where a column begins, from the right */
     int32_t *count;        /* (kp): entries so far of the lists that are being made */
+    int used;              /* features from this one on have had no value yet: what pads them */
     int all;               /* output channels with what pads them: whole vectors or pairs */
     float *panel;          /* a pixel's results: (kp, all) */
     uint32_t *joined;      /* bfloat16: some columns of output row Y's lists (sparse_bf16.h) */
@@ -147,6 +148,8 @@ static int sparse_init(sparse_lists *p, const fd_step *s) {
         return 0;
     }
     for (int i = 0; i < p->slots; i++) p->held[i] = -1;
+    p->used = 0;
+    memset(p->panel, 0, sizeof(float) * s->kp * p->all);
     return 1;
 }
 
@@ -295,6 +298,8 @@ static void list_row(sparse_lists *p, int slot, int row, int place) {
         }
     }
     memcpy(start, p->count, lanes);
+    for (int k = s->kp; k > p->used; k--)
+        if (p->count[k - 1]) p->used = k;
 }
 
 /* A number for every row of the unpooled tensor and row of windows it may come from. */

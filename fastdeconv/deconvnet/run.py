@@ -132,7 +132,6 @@ class Run:
                 run = Run(trace, self.rule, self.backend, self.num_threads, self.bf16)
                 run.project(index, features, values, out, sparse)
                 return
-        given = features, values
         # Half the time of `values.any(axis=...)`.
         sounding = (values != 0).reshape(len(values), math.prod(values.shape[1:])).any(axis=1)
         rows = np.flatnonzero(sounding)
@@ -161,17 +160,16 @@ class Run:
                 self._finish()
             self._end()
             return
+        run = self
         if self.bf16 and len(route.segments) == 1:
             # Only steps multiply in bfloat16, and none lies between the first job and the last:
             # the same bits come sooner where few features need not be in lanes.
             run = Run(self.trace, self.rule, self.backend, self.num_threads, bf16=False)
-            run.project(index, *given, out, sparse)
-            return
         threads = min(self.num_threads, cpus())
-        for passes in self.ways.passes(route, starts, sparse, threads):
+        for passes in run.ways.passes(route, starts, sparse, threads):
             for way, some in passes:
-                self._run_piece(way, some, starts, features, rows, out)
-            self._finish()
+                run._run_piece(way, some, starts, features, rows, out)
+            run._finish()
         self._end()
 
     def _finish(self) -> None:

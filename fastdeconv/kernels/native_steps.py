@@ -31,12 +31,13 @@ def _takes_sparse(table: Any, job: Step) -> bool:
 def _takes_sparse_bf16(table: Any, job: Step) -> bool:
     """The same; numbers of rows have 15 bits."""
     fits = job.conv.weight[:, 0].size <= 2**15
-    vectors = job.bf16 and table.bf16 == "vectors"
-    return vectors and fits and _fits_lists(job) and _has_zeros(table, job)
+    return fits and _takes_vectors(table, job) and _fits_lists(job) and _has_zeros(table, job)
 
 
 def _takes_vectors(table: Any, job: Step) -> bool:
-    return job.bf16 and job.conv.groups == 1 and table.bf16 == "vectors"
+    """With no more channels than lanes of a vector, pairs take longer to pack than they save."""
+    vectors = job.bf16 and table.bf16 == "vectors"
+    return vectors and job.conv.groups == 1 and job.conv.input_channels > table.width
 
 
 def _takes_tiles(table: Any, job: Step) -> bool:
