@@ -99,6 +99,9 @@ def bounds_forward(
             own[index] = grown(index)
         if not is_safe(own[index]):
             own[index] = check(index)
+    # It refers to itself and to `known`, which would keep a trace and its memory alive until the
+    # garbage collector comes.
+    del tighten
     return [own[index] for index in range(len(net.layers))]
 
 

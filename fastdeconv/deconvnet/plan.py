@@ -8,7 +8,7 @@ the pool. `fastdeconv.deconvnet.route` says the same of the way back.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from ..kernels.activations import InKernel
@@ -63,6 +63,16 @@ class Block(NamedTuple):
         layers = tuple(i for i in self.layers if i <= index)
         parts = (self.affine1, self.activation, self.affine2, self.pool)
         return Block(layers, self.sources, *(i if i in layers else None for i in parts))
+
+
+def kept_layers(net: Network, blocks: Sequence[Block]) -> list[tuple[int, ...]]:
+    """The layers whose output is that of each block: its end, and dropout after it."""
+    cache = layer_cache(net, -1)
+    known, layers = cache.get("kept layers", (None, []))
+    if known is not blocks:
+        layers = [block.layers[block.layers.index(block.end) :] for block in blocks]
+        cache["kept layers"] = blocks, layers
+    return layers
 
 
 def forward_plan(net: Network, fuses_all: bool) -> list[Block]:

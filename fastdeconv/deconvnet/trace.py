@@ -29,7 +29,7 @@ from .fields import Place, boxes_seen, place_of
 from .joins import forward_join
 from .layerwise import Arithmetic, affine_of, forward_layer, mean_window
 from .overflow import bounds_forward, check_overflow, without_warnings
-from .plan import Block, forward_plan, in_kernel, layer_cache, room_around
+from .plan import Block, forward_plan, in_kernel, kept_layers, layer_cache, room_around
 
 __all__ = ["Runner", "Trace", "as_input", "forward", "make_runner"]
 
@@ -62,11 +62,11 @@ class Trace:
         self._blocks = forward_plan(network, runner.fuses_all)
         with without_warnings():
             results = runner.run(self._blocks, self._kept)
-        for block, (value, switches) in zip(self._blocks, results):
-            for index in block.layers[block.layers.index(block.end) :]:
+        for layers, (value, switches) in zip(kept_layers(network, self._blocks), results):
+            for index in layers:
                 self._kept[index] = value
             if switches is not None:
-                self._switches[block.end] = switches
+                self._switches[layers[0]] = switches
         self._bounds = bounds_forward(
             network, float(max(x.max(), -x.min())), self._largest, self._checked
         )

@@ -48,8 +48,8 @@ def error_bound(
 
     The sums of F(2 x 2, 3 x 3) and the direct ones, bias, scale and shift included, differ
     by less than slope * (Euclidean norm of the input of a pixel) + base, and so many
-    `roundings` of the result more. csrc/winograd.c has the derivation. A channel without weights
-    has the same bits either way: its base is -1, so that it is never in doubt.
+    `roundings` of the result more. csrc/winograd.c has the derivation. A channel without
+    weights has the same bits either way: its base is -1, so that it is never in doubt.
     """
     w = np.abs(weight.astype(np.float64))
     channels, inner = w.shape[:2]
