@@ -1,4 +1,4 @@
-"""What docs/threads-and-processes.md promises; the kernels' part is in deconvnet/test_concurrency."""
+"""What docs/threads-and-processes.md promises; for kernels see deconvnet/test_concurrency.py."""
 
 from __future__ import annotations
 
