@@ -31,7 +31,7 @@ from distutils.sysconfig import customize_compiler  # isort: skip
 
 DEPENDENCIES = [
     "numpy>=1.26",
-    "scipy>=1.14",
+    "scipy>=1.15",
     "soundfile>=0.13",
     "soxr>=0.3.2",
     "click>=8.2",
