@@ -8,6 +8,8 @@ dependencies are listed here and not in pyproject.toml. Environment:
 
 FASTDECONV_REQUIRE_NATIVE=1  fail when the extension cannot be built
 FASTDECONV_SANITIZE=1        AddressSanitizer and UndefinedBehaviorSanitizer (for tests)
+FASTDECONV_ABI3=1            one extension for Python 3.11 and all later ones (for released
+                             wheels; calls take up to 3 % longer, see CONTRIBUTING.md)
 """
 
 import os
@@ -30,10 +32,10 @@ from distutils.sysconfig import customize_compiler  # isort: skip
 
 DEPENDENCIES = [
     "numpy>=1.26",
-    "scipy>=1.11",
+    "scipy>=1.15",
     "soundfile>=0.13",
     "soxr>=0.3.2",
-    "click>=8",
+    "click>=8.2",
     "tqdm>=4.60",
     "jinja2>=3.1",
     "markupsafe>=2.0",
@@ -78,12 +80,21 @@ SANITIZE = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "
 
 
 def instruction_sets():
-    machine = platform.machine().lower()
+    # Not platform.machine(), which is that of the builder: compiling for another one is usual on
+    # macOS. A Python for both machines is built for the one it runs on.
+    machine = sysconfig.get_platform().lower().rpartition("-")[2]
+    if machine == "universal2":
+        machine = platform.machine().lower()
     if machine in ("x86_64", "amd64"):
         return X86
     if machine in ("aarch64", "arm64"):
         return ARM
     return {}
+
+
+if sys.platform == "darwin":
+    # Flags of one instruction set do not go with those for two machines.
+    os.environ.setdefault("ARCHFLAGS", f"-arch {platform.machine()}")
 
 
 def obstacle():
@@ -93,7 +104,7 @@ def obstacle():
     """
     sets = instruction_sets()
     if not sets:
-        return f"there are no native kernels for {platform.machine()}"
+        return f"there are no native kernels for {sysconfig.get_platform()}"
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder, "attempt.c")
         source.write_text(
@@ -127,8 +138,6 @@ class BuildKernels(build_ext):
 
     def build_extension(self, ext):
         sets = instruction_sets()
-        if not sets:
-            raise RuntimeError(f"no native kernels for {platform.machine()}")
         flags = FLAGS + (SANITIZE if os.environ.get("FASTDECONV_SANITIZE") else [])
         units = [(isa, unit, sets[isa], []) for isa in sets for unit in PER_ISA]
         # With a multiply-add that rounds once, like AVX-512's beside the real tiles.
@@ -187,12 +196,19 @@ class BuildKernels(build_ext):
             self.distribution.ext_modules = []
 
 
+is_abi3 = (
+    bool(os.environ.get("FASTDECONV_ABI3"))
+    and sys.version_info >= (3, 11)
+    and not sysconfig.get_config_var("Py_GIL_DISABLED")  # which has no limited API yet
+)
 extensions = [
     Extension(
         "fastdeconv.kernels.native",
         ["fastdeconv/kernels/native.pyx", *ONCE],
         include_dirs=["csrc"],
         depends=[*HEADERS, *PER_ISA],
+        py_limited_api=is_abi3,
+        define_macros=[("Py_LIMITED_API", "0x030B0000")] if is_abi3 else [],
     )
 ]
 dependencies = [*DEPENDENCIES]
@@ -208,4 +224,5 @@ setup(
     install_requires=dependencies,
     ext_modules=extensions,
     cmdclass={"build_ext": BuildKernels},
+    options={"bdist_wheel": {"py_limited_api": "cp311"}} if is_abi3 and extensions else {},
 )

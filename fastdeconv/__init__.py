@@ -60,6 +60,7 @@ _EXPORTS = {
     "survey": ".survey.surveying",
     "Survey": ".survey.surveying",
     "ops": ".kernels.ops",
+    "cite": ".report.citations",
     "config": ".kernels.dispatch",
     "available_backends": ".kernels.dispatch",
     "available_isas": ".kernels.dispatch",
@@ -110,6 +111,7 @@ if TYPE_CHECKING:
     from .network.pretrained import list_pretrained as list_pretrained
     from .network.pretrained import pretrained as pretrained
     from .report.atlas import write_atlas as write_atlas
+    from .report.citations import cite as cite
     from .report.overview import overview as overview
     from .studies import AttributeStudy as AttributeStudy
     from .studies import Correspondence as Correspondence

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+import sys
 
 import pytest
 from hypothesis import given
@@ -59,7 +60,14 @@ def test_where_there_is_no_number_the_cell_is_empty(tmp_path):
     assert cells(tmp_path / "a.csv")[1] == ["", "", "0.0"]
 
 
-@given(name=st.text(st.characters(exclude_categories=["Cs"])), column=st.text("=+-@'a\t\n"))
+# The csv module of Python 3.10 knows no null character.
+NO_TEXT = "" if sys.version_info >= (3, 11) else "\0"
+
+
+@given(
+    name=st.text(st.characters(exclude_categories=["Cs"], exclude_characters=NO_TEXT)),
+    column=st.text("=+-@'a\t\n"),
+)
 def test_any_text_comes_back(tmp_path_factory, name, column):
     path = tmp_path_factory.mktemp("tables") / "a.csv"
     write_rows(path, [{"first": "x", column: name}])
