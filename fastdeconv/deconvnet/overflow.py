@@ -82,27 +82,31 @@ def bounds_forward(
     def grown(index: int) -> float:
         return _grown(net.layers[index], growths[index], [own[k] for k in net.sources[index]])
 
-    def tighten(index: int) -> None:
-        found = known(index)
-        if found is not None:
-            own[index] = max(1.0, found)
-        elif index >= 0:
-            for source in net.sources[index]:
-                tighten(source)
-            own[index] = grown(index)
-
     for index in range(len(net.layers)):
         own[index] = grown(index)
         if not is_safe(own[index]):
             for source in net.sources[index]:
-                tighten(source)
+                _tighten(source, net, own, known, grown)
             own[index] = grown(index)
         if not is_safe(own[index]):
             own[index] = check(index)
-    # It refers to itself and to `known`, which would keep a trace and its memory alive until the
-    # garbage collector comes.
-    del tighten
     return [own[index] for index in range(len(net.layers))]
+
+
+# Not a function inside: it would refer to itself and to `known`, which keeps a trace and its memory
+# alive until the garbage collector comes.
+def _tighten(
+    index: int, net: Network, own: dict[int, float], known: Callable[[int], float | None],
+    grown: Callable[[int], float],
+) -> None:
+    """Bound a layer by its values, or by those of the layers that it takes."""
+    found = known(index)
+    if found is not None:
+        own[index] = max(1.0, found)
+    elif index >= 0:
+        for source in net.sources[index]:
+            _tighten(source, net, own, known, grown)
+        own[index] = grown(index)
 
 
 def _lines(net: Network) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
