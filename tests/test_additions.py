@@ -18,6 +18,7 @@ from fastdeconv.belief.feature_maps import FEATURE_RULES, feature_maps
 from fastdeconv.belief.trust import COLUMNS
 from fastdeconv.explaining.additions import additions_of
 from fastdeconv.report.listening import facts_of
+from fastdeconv.report.tables import PLACE_COLUMNS
 
 from .test_saved import SR, change, make_network, read_tree, samples
 
@@ -114,10 +115,26 @@ def test_a_result_without_it_says_how_to_get_it(explanation, tmp_path):
     assert plain.table == explanation.table
 
 
+def test_a_result_of_a_version_without_these_columns_is_read(explanation, tmp_path):
+    folder = explanation.save(tmp_path, "old")
+    with (folder / "features.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.reader(file))
+    assert rows[0][-4:] == [*PLACE_COLUMNS]
+    older = "".join(",".join(row[:-4]) + "\n" for row in rows)
+    (folder / "features.csv").write_text(older, encoding="utf-8")
+    wanted = [
+        {key: value for key, value in row.items() if key not in PLACE_COLUMNS}
+        for row in explanation.table
+    ]
+    assert fd.Explanation.load(folder).table == wanted
+
+
 def test_a_song_has_no_verdict_and_says_what_to_do(tmp_path):
     song = fd.explain((samples(), SR), make_network(), duration="all")
     with pytest.raises(fd.ParameterError, match=r"one clip.*without duration"):
         song.trust()
+    with pytest.raises(fd.ParameterError, match=r"one clip.*without duration"):
+        fd.Explanation.load(song.save(tmp_path)).trust()
     with pytest.raises(fd.ParameterError, match=r"gradient_x_deviation.*for a clip"):
         fd.explain((samples(), SR), make_network(), duration="all", rule="gradient_x_deviation")
 

@@ -9,7 +9,13 @@ import numpy as np
 
 from ..errors import ParameterError, printable, shown
 
-__all__ = ["LayerFeatures"]
+__all__ = ["NOT_OF_A_SONG", "LayerFeatures"]
+
+NOT_OF_A_SONG = (
+    "a verdict belongs to a feature and one clip, and a song is many: explain the part that you "
+    "listen to, with offset and without duration, and ask that"
+)
+"""Why there is no trust of a song."""
 
 
 class LayerFeatures:

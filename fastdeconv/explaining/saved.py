@@ -26,7 +26,7 @@ from ..report.saved_files import DAMAGED, layer_place, page_data, read_array, re
 from ..report.sounds import FORMATS
 from ..report.timeline import NUMBERS_FILE
 from .additions import read_versions
-from .layer_features import LayerFeatures
+from .layer_features import NOT_OF_A_SONG, LayerFeatures
 from .result import MAPS, TABLE
 
 __all__ = ["SavedExplanation", "load"]
@@ -163,7 +163,7 @@ class SavedExplanation(LayerFeatures):
         Raises
         ------
         ParameterError
-            If a layer was not explained, or the result was saved without.
+            If a layer was not explained, the result was saved without, or is of a song.
         """
         if layers is None:
             chosen = list(self.features)
@@ -175,6 +175,7 @@ class SavedExplanation(LayerFeatures):
         if any("verdict" not in row for row in rows):
             raise ParameterError(
                 "the result was saved without: trust=True of save (--trust) adds it"
+                if self.manifest.get("windows") is None else NOT_OF_A_SONG
             )
         return [
             {"layer": row["layer"], "feature": row["feature"]}

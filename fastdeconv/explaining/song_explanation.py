@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from ..errors import ParameterError, enough_memory, shown
 from ..report.folder import EXPLANATION, check_free, new_folder, result_place, write_manifest
 from ..report.sounds import check_format
-from .layer_features import LayerFeatures
+from .layer_features import NOT_OF_A_SONG, LayerFeatures
 from .planning import Progress
 from .result import (
     TABLE,
@@ -181,10 +181,7 @@ class SongExplanation(LayerFeatures):
         ParameterError
             Always, with what to do instead.
         """
-        raise ParameterError(
-            "a verdict belongs to a feature and one clip, and a song is many: explain the part "
-            "that you listen to, with offset and without duration, and ask that"
-        )
+        raise ParameterError(NOT_OF_A_SONG)
 
     @property
     def windows(self) -> int:

@@ -180,6 +180,18 @@ def test_rules_and_modes_stand_side_by_side_and_switch(open_page, folder):
     assert "/guided/" in page.page.evaluate("sounds[0].src")
 
 
+def test_a_feature_that_is_silent_in_another_mode_says_so(open_page, tmp_path):
+    net = make_network()
+    arrays = {key: array.copy() for key, array in net.arrays.items()}
+    arrays["conv1.weight"][3], arrays["conv1.bias"][3] = -1, 1e4  # its map is negative everywhere
+    net = fd.Network(net.layers, arrays, net.input_shape, frontend=net.frontend)
+    ex = fd.explain((make_samples(), SR), net, "pool1", [3])
+    page = open_page(ex.save(tmp_path, modes=["phase"]) / "index.html")
+    assert page.text("#now") == "pool1/3"
+    page.press("m")
+    assert page.text("#now") == "pool1/3, phase (silent)"
+
+
 # For everybody
 
 

@@ -123,8 +123,9 @@ const cards = (() => {
   }
 
   function soundOf(feature) {
+    const silent = versions.rms(feature) === 0 ? " (silent)" : "";
     return {
-      name: versions.current ? `${feature.name}, ${versions.name}` : feature.name,
+      name: versions.current ? `${feature.name}, ${versions.name}${silent}` : feature.name,
       sound: versions.file(feature, "sound"), rms: versions.rms(feature), feature,
       seconds: page.seconds, pictures: () => picturesOf(feature),
     };
