@@ -82,10 +82,12 @@ def decisions(report: Report, options: Options) -> None:
             report.note(case.name, other, agreement)
         times = interleave([mine, *others], options.rounds)
         ratios = [spread(times.ratio(other.name, mine.name)) for other in others]
-        rows.append((case.name, number(times.spread(mine.name).middle), *(ratios or [""])))
+        rows.append((case.name, number(times.spread(mine.name).middle), *(ratios or ["", ""])))
     times = interleave(more, options.rounds)
-    rows += [(one.name, number(times.spread(one.name).middle), "") for one in more]
-    report.table(("", "fastdeconv ms", "Captum, ratio"), rows)
+    rows += [(one.name, number(times.spread(one.name).middle), "", "") for one in more]
+    report.table(
+        ("", "fastdeconv ms", "Captum, contiguous, ratio", "Captum, channels_last, ratio"), rows
+    )
 
 
 def _agreement(peer: Contender, case: _Case, want: np.ndarray) -> str:

@@ -1,7 +1,8 @@
 """Captum's integrated gradients, Grad-CAM and occlusion of the log odds of a class.
 
-The weights ask for no gradients, so that none are computed. What a call does at a time and the
-memory format are whatever was fastest here.
+In both memory formats: contiguous, which PyTorch begins with, and channels_last, which one has to
+ask for. What a call does at a time is whatever was fastest here. The weights ask for no gradients,
+so that none are computed.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from fastdeconv.network import layers as nn
 
 from ..measure import Contender
 
-_FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
+FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 
 
 class Asked(NamedTuple):
@@ -75,14 +76,14 @@ def integrated_gradients(asked: Asked) -> Iterator[Contender]:
     silence = torch.full_like(x, float(asked.x.min()))
 
     def run(size: int, layout: str) -> np.ndarray:
-        score.to(memory_format=_FORMATS[layout])
+        score.to(memory_format=FORMATS[layout])
         found = IntegratedGradients(score).attribute(
             x, silence, n_steps=asked.steps, method="riemann_middle", internal_batch_size=size
         )
         return found[0, 0].detach().numpy()
 
     sizes = [size for size in (1, 2, 3, 4, 6, 12) if size <= asked.steps]
-    yield _fastest("Captum, IntegratedGradients", run, sizes, "steps", 1e-2)
+    yield from _fastest("Captum, IntegratedGradients", run, sizes, "steps", 1e-2)
 
 
 def cam(asked: Asked) -> Iterator[Contender]:
@@ -90,14 +91,14 @@ def cam(asked: Asked) -> Iterator[Contender]:
     x, score = torch.from_numpy(asked.x.copy())[None], _score(asked)
 
     def run(size: int, layout: str) -> np.ndarray:
-        score.to(memory_format=_FORMATS[layout])
+        score.to(memory_format=FORMATS[layout])
         found = LayerGradCam(score, score.tower[asked.cam_layer]).attribute(
             x, relu_attributions=True
         )
         fine = LayerAttribution.interpolate(found, tuple(x.shape[2:]), "bilinear")
         return fine[0, 0].detach().numpy()
 
-    yield _fastest("Captum, LayerGradCam", run, [1], "inputs", 1e-3)
+    yield from _fastest("Captum, LayerGradCam", run, [1], "inputs", 1e-3)
 
 
 def occlusion(asked: Asked) -> Iterator[Contender]:
@@ -106,7 +107,7 @@ def occlusion(asked: Asked) -> Iterator[Contender]:
     means = x.mean(dim=3, keepdim=True).expand_as(x).contiguous()
 
     def run(size: int, layout: str) -> np.ndarray:
-        score.to(memory_format=_FORMATS[layout])
+        score.to(memory_format=FORMATS[layout])
         with torch.inference_mode():
             found = Occlusion(score).attribute(
                 x, sliding_window_shapes=(1, *asked.patches), strides=(1, *asked.patches),
@@ -114,7 +115,7 @@ def occlusion(asked: Asked) -> Iterator[Contender]:
             )
         return found[0, 0].numpy()
 
-    yield _fastest("Captum, Occlusion", run, [1, 4, 16], "patches", 1e-2)
+    yield from _fastest("Captum, Occlusion", run, [1, 4, 16], "patches", 1e-2)
 
 
 def _score(asked: Asked) -> Any:
@@ -124,13 +125,17 @@ def _score(asked: Asked) -> Any:
 def _fastest(
     name: str, run: Callable[[int, str], np.ndarray], sizes: Sequence[int], what: str,
     tolerance: float,
-) -> Contender:
-    def seconds(setting: tuple[int, str]) -> float:
-        run(*setting)
+) -> Iterator[Contender]:
+    """One for each memory format."""
+    def seconds(size: int, layout: str) -> float:
+        run(size, layout)
         begin = time.perf_counter()
-        run(*setting)
+        run(size, layout)
         return time.perf_counter() - begin
 
-    size, layout = min(((n, f) for n in sizes for f in _FORMATS), key=seconds)
-    how = f"{size} {what} at a time, {layout}"
-    return Contender(name, lambda: run(size, layout), how, tolerance=tolerance)
+    for layout in FORMATS:
+        size = min(sizes, key=lambda n, f=layout: seconds(n, f))
+        yield Contender(
+            f"{name}, {layout}", lambda n=size, f=layout: run(n, f),
+            f"{size} {what} at a time", tolerance=tolerance,
+        )
