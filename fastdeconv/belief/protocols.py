@@ -240,7 +240,9 @@ def _stretched(samples: NDArray[np.float32], rate: float) -> NDArray[np.float32]
     the phase vocoder itself.
     """
     spectrum = librosa_module("librosa.core.spectrum")
-    stretched = spectrum.phase_vocoder(spectrum.stft(samples), rate=rate)
+    # Its compiled part casts memory that nobody has written yet, which may look like no number.
+    with np.errstate(invalid="ignore"):
+        stretched = spectrum.phase_vocoder(spectrum.stft(samples), rate=rate)
     return spectrum.istft(stretched, dtype=samples.dtype, length=round(samples.size / rate))
 
 
