@@ -74,27 +74,33 @@ def bounds_forward(
     def grown(index: int) -> float:
         return _grown(net.layers[index], growths[index], [own[k] for k in net.sources[index]])
 
-    def tighten(index: int) -> None:
-        found = known(index)
-        if found is not None:
-            own[index] = max(1.0, found)
-        elif index >= 0:
-            for source in net.sources[index]:
-                tighten(source)
-            own[index] = grown(index)
-
     for index in range(len(net.layers)):
         own[index] = grown(index)
         if not is_safe(own[index]):
             for source in net.sources[index]:
-                tighten(source)
+                _tighten(net, own, known, source)
             own[index] = grown(index)
         if not is_safe(own[index]):
             own[index] = check(index)
-    # It refers to itself and to `known`, which would keep a trace and its memory alive until the
-    # garbage collector comes.
-    del tighten
     return [own[index] for index in range(len(net.layers))]
+
+
+def _tighten(
+    net: Network, own: dict[int, float], known: Callable[[int], float | None], index: int
+) -> None:
+    """Bound a layer by the values that are there.
+
+    No function inside another one: a closure that names itself, and with `known` a trace, would
+    keep that and its memory until the garbage collector comes.
+    """
+    found = known(index)
+    if found is not None:
+        own[index] = max(1.0, found)
+    elif index >= 0:
+        for source in net.sources[index]:
+            _tighten(net, own, known, source)
+        taken = [own[k] for k in net.sources[index]]
+        own[index] = _grown(net.layers[index], _growths(net)[index], taken)
 
 
 def _grown(layer: nn.Layer, growth: _Growth, taken: Sequence[float]) -> float:
