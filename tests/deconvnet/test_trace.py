@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
+import weakref
 from typing import Any
 
 import numpy as np
@@ -374,3 +376,18 @@ def test_equal_windows_switch_to_equal_places(on, build):
         assert flat.max() < 2
         assert np.array_equal(flat, np.broadcast_to(flat[:, :1], flat.shape))
         assert trace[below].any()
+
+
+@pytest.mark.parametrize("gated", [False, True])
+def test_a_trace_is_gone_with_its_last_name(build, gated):
+    records = [{**CONV, "name": "conv"}, {"type": "sigmoid", "name": "gate"}]
+    if gated:
+        records.append({"type": "multiply", "inputs": ["conv", "gate"]})
+    trace = build(records, (1, 9, 9)).forward(np.ones((1, 9, 9)))
+    left = weakref.ref(trace)
+    gc.disable()
+    try:
+        del trace
+        assert left() is None
+    finally:
+        gc.enable()
