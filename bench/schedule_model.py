@@ -44,11 +44,12 @@ class Recorded(NamedTuple):
 
 
 def record(work: Callable[[], object], cpus: int, times: int) -> Recorded:
-    """A call, recorded several times: medians of every band, and of what is between queues."""
+    """A call, recorded several times: the shortest time of every band, and of what is between
+    queues, since whatever else the machine does only adds to them."""
     found = [_record_once(work, cpus) for _ in range(times)]
     return Recorded(
-        float(np.median([one.serial for one in found])),
-        [_median(queues) for queues in zip(*(one.queues for one in found))],
+        min(one.serial for one in found),
+        [_shortest(queues) for queues in zip(*(one.queues for one in found))],
     )
 
 
@@ -60,9 +61,9 @@ def _record_once(work: Callable[[], object], cpus: int) -> Recorded:
     return Recorded(took - sum(q.end - q.begin for q in record.queues), record.queues)
 
 
-def _median(queues: tuple[BandTimes, ...]) -> BandTimes:
+def _shortest(queues: tuple[BandTimes, ...]) -> BandTimes:
     """Of recordings of the same queue."""
-    seconds = np.median([queue.seconds for queue in queues], axis=0)
+    seconds = np.min([queue.seconds for queue in queues], axis=0)
     return queues[0]._replace(seconds=[float(s) for s in seconds])
 
 

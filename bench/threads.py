@@ -20,7 +20,7 @@ SIDE_BY_SIDE = (8, 16, 64)
 TOO_MANY = 16
 """Threads asked for on a machine with fewer CPUs."""
 RECORDINGS = 7
-"""Of every call; bands have the median of their times."""
+"""Of every call; the shortest time of every band counts."""
 
 
 class _Work(NamedTuple):
@@ -57,7 +57,8 @@ def _recorded(work: _Work, count: int) -> Recorded:
 def _predict(report: Report, works: list[_Work], costs: Costs) -> None:
     report.paragraph(
         "**Predicted**, not measured: every band of work is timed on one thread, cut as for so "
-        "many, and the hand-out of csrc/schedule.c is simulated on those times "
+        f"many (the shortest of {RECORDINGS} times), and the hand-out of csrc/schedule.c is "
+        "simulated on those times "
         "(bench/schedule_model.py), with what a hand-over "
         f"({1e9 * costs.hand_over:.0f} ns), the first helper ({1e6 * costs.first_helper:.0f} us) "
         f"and every other one ({1e6 * costs.next_helper:.1f} us more) take on this machine. "
