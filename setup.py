@@ -36,7 +36,7 @@ DEPENDENCIES = [
     "soundfile>=0.13",
     "soxr>=0.3.2",
     "click>=8.2",
-    "tqdm>=4.60",
+    "tqdm>=4.66",
     "jinja2>=3.1",
     "markupsafe>=2.0",
 ]
