@@ -507,7 +507,7 @@ class Explanation(LayerFeatures):
             features and gains of each layer, what to cite; which part of the song it is
             about; and the list of all files, by which the folder is known for a result
             when it is to be replaced. It holds no time of day and no path: the same
-            call writes the same bytes (of ogg files all but a serial number).
+            call writes the same bytes.
 
         Folders of layers are called as the layers are, less what a file system does
         not take; the manifest says which is which.
@@ -724,16 +724,17 @@ class Explanation(LayerFeatures):
             for k in asked[layer]:
                 self._require_feature(layer, k)
         missing = [layer for layer in chosen if layer not in self._trusted]
-        known = {
-            layer: self.maps[layer] for layer in missing
-            if self.features[layer] == list(range(len(self.activations[layer])))
-        }
-        with as_computed(self._computation), enough_memory(_MEMORY_ADVICE):
-            rows = trust_features(
-                self.clip, self.network, missing, self._plan.how, self.mode, known, progress
-            )
-        for layer in missing:
-            self._trusted[layer] = [row for row in rows if row["layer"] == layer]
+        if missing:
+            known = {
+                layer: self.maps[layer] for layer in missing
+                if self.features[layer] == list(range(len(self.activations[layer])))
+            }
+            with as_computed(self._computation), enough_memory(_MEMORY_ADVICE):
+                rows = trust_features(
+                    self.clip, self.network, missing, self._plan.how, self.mode, known, progress
+                )
+            for layer in missing:
+                self._trusted[layer] = [row for row in rows if row["layer"] == layer]
         return [
             dict(row) for layer in chosen for row in self._trusted[layer]
             if row["feature"] in asked[layer]

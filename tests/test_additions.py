@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib
 import json
 import math
 import shutil
@@ -298,3 +299,45 @@ def test_the_page_holds_valid_json_where_numbers_are_missing(tmp_path):
     assert json.dumps(data, allow_nan=False)
     verdicts = {one["verdict"] for layer in data["layers"] for one in layer["features"]}
     assert verdicts == {"silent"}
+
+
+def test_maps_that_were_saved_are_kept_when_more_is_asked_for(command, tmp_path):
+    assert command("out").exit_code == 0
+    net = fd.Network.load(tmp_path / "net.npz")
+    ex = fd.explain(str(tmp_path / "song.wav"), net, num_threads=1)
+    ex.save(tmp_path / "out", "song", maps=True, overwrite=True)
+    found = command("out", "--trust")
+    assert found.exit_code == 0, found.output
+    saved = fd.Explanation.load(tmp_path / "out/song")
+    for layer, maps in ex.maps.items():
+        np.testing.assert_array_equal(saved.maps(layer), maps)
+    assert saved.trust()
+
+
+@pytest.mark.parametrize("damage", [
+    lambda manifest: manifest["layers"][0]["versions"]["wiener"]["rms"].popitem(),
+    lambda manifest: manifest["layers"][0]["versions"]["wiener"]["gains"].update({"99": 1.0}),
+])
+def test_a_result_that_lacks_a_feature_of_a_version_is_refused(copy, damage):
+    manifest = json.loads((copy / "manifest.json").read_text())
+    damage(manifest)
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(fd.ParameterError, match="has not the same features by wiener"):
+        fd.Explanation.load(copy)
+
+
+def test_a_result_with_a_verdict_and_no_share_is_refused(copy):
+    with (copy / "features.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    rows[0]["yes_rate"] = ""
+    with (copy / "features.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    with pytest.raises(fd.ParameterError, match="yes_rate"):
+        fd.Explanation.load(copy)
+
+
+def test_the_command_has_the_rules_there_are():
+    module = importlib.import_module("fastdeconv.cli.explain")  # the package's own is the command
+    assert module._RULES == FEATURE_RULES

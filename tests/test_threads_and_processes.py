@@ -45,7 +45,7 @@ def test_many_threads_read_one_explanation():
     wanted = all_of(fd.explain(clip(net), net))
     # Nothing of this one has been computed or kept before all meet.
     shared = fd.explain(clip(net), net)
-    meeting = threading.Barrier(6, timeout=60)
+    meeting = threading.Barrier(6, timeout=600)
 
     def read(_: int) -> list[bytes]:
         meeting.wait()
@@ -59,7 +59,7 @@ def test_many_threads_explain_with_one_network():
     net = network()
     wanted = all_of(fd.explain(clip(net), net))
     shared, sound = network(), clip(net)
-    meeting = threading.Barrier(4, timeout=60)
+    meeting = threading.Barrier(4, timeout=600)
 
     def explain(i: int) -> list[bytes]:
         meeting.wait()
@@ -125,7 +125,7 @@ def test_what_is_sent_to_another_process_gives_the_same_bits(tmp_path, method):
     script.write_text(
         SPAWNING.format(path=path, archive=str(tmp_path / "net.npz"), method=method)
     )
-    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=600)
     assert done.stdout == "same bits\n", done.stderr
 
 

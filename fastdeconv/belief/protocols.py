@@ -36,6 +36,7 @@ CHANGES: dict[str, tuple[float, ...]] = {
     "pitch": (-2.0, -1.0, 1.0, 2.0), "tempo": (0.8, 0.9, 1.1, 1.25),
 }
 _PURPOSE = "a change of pitch or tempo"
+_BY_VOCODER = {"pitch", "tempo"}
 _SAME = 1e-4
 """Of the range of an input: what rounding may do to soft sounds."""
 _LONGEST_FFT = 2048
@@ -119,6 +120,8 @@ def invariance(
     if other is not None:
         choose_layers(other, names)
     asked = CHANGES if changes is None else _checked_changes(changes)
+    if {*asked} & _BY_VOCODER:
+        librosa_module("librosa.core.spectrum", _PURPOSE)  # missing: said before the work is done
     before = network.forward(own.x)
     of_control = None if other is None else other.forward(own.x)
     kind, classes = decision_kind(network), class_names(before)
@@ -223,16 +226,20 @@ class Correspondence(list[dict[str, Any]]):
         Of every draw a box for each clip.
     draws : dict of str to array, shape (draws,)
         Of every layer ``moved`` of each draw.
+    network : str or None
+        Its name.
     """
 
     def __init__(
         self, rows: Iterable[dict[str, Any]], clips: Sequence[Clip], boxes: Sequence[Box],
         random_boxes: Sequence[Sequence[Box]], draws: Mapping[str, NDArray[np.float64]],
+        network: str | None = None,
     ) -> None:
         super().__init__(rows)
         self.clips, self.boxes = list(clips), list(boxes)
         self.random_boxes = [*map(list, random_boxes)]
         self.draws = dict(draws)
+        self.network = network
 
     @property
     def table(self) -> list[dict[str, Any]]:
@@ -336,7 +343,7 @@ def correspondence(
     moved_by_draw = {
         layer: np.array([found[layer][1] for found in others]) for layer in names
     }
-    return Correspondence(rows, given, places, drawn, moved_by_draw)
+    return Correspondence(rows, given, places, drawn, moved_by_draw, network.name)
 
 
 def _signs(before: Array, after: Array) -> Array:

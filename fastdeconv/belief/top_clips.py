@@ -18,7 +18,7 @@ from ..deconvnet.fields import Place, boxes_seen
 from ..deconvnet.projection import checked_features, deconvolve
 from ..deconvnet.strongest import ABSENT, Units, best_first, firing_scores, strongest_units
 from ..deconvnet.trace import Trace
-from ..errors import ParameterError
+from ..errors import ParameterError, printable, shown
 from ..network.choosing import as_list, choose_layers, open_network
 from ..network.network import Network
 from .grid import Grid
@@ -74,11 +74,14 @@ class TopClips:
         of the input that it sees. A feature that fires nowhere has no row.
     clips : list of Clip
     network : Network
+    layers : list of str
+        Those that were looked at.
     """
 
     table: list[dict[str, Any]]
     clips: list[Clip]
     network: Network
+    layers: list[str]
 
     def maps(self, layer: str, feature: int) -> NDArray[np.float32]:
         """For each of a feature's clips, the strongest unit projected down.
@@ -91,8 +94,13 @@ class TopClips:
         Returns
         -------
         array of float32, shape (n, C, H, W)
+
+        Raises
+        ------
+        ParameterError
+            If the layer was not looked at, or has no such feature.
         """
-        rows = [r for r in self.table if (r["layer"], r["feature"]) == (layer, feature)]
+        rows = self._rows(layer, feature)
         found = np.zeros((len(rows), *self.clips[0].x.shape), np.float32)
         for out, row in zip(found, rows):
             trace = self.network.forward(self.clips[row["clip"]].x)
@@ -117,10 +125,9 @@ class TopClips:
         Raises
         ------
         ParameterError
-            If the layer or the feature is not in the table's network, or there is no such mode.
+            If the layer was not looked at, has no such feature, or there is no such mode.
         """
-        checked_features(layer, self._features(layer), [feature])
-        rows = [r for r in self.table if (r["layer"], r["feature"]) == (layer, feature)]
+        rows = self._rows(layer, feature)
         found = {excerpt.row["rank"]: excerpt for excerpt in self.all_excerpts(rows, mode)}
         return [found[rank] for rank in sorted(found)]
 
@@ -152,9 +159,13 @@ class TopClips:
                     for row, plane, sound in zip(some, maps, auralise(clip, maps, mode)):
                         yield _excerpt(trace, clip, row, plane, sound)
 
-    def _features(self, layer: str) -> int:
+    def _rows(self, layer: str, feature: int) -> list[dict[str, Any]]:
         index = self.network.layer_index(layer)
-        return int(self.network.shapes(self.clips[0].x.shape)[index][0])
+        if layer not in self.layers:
+            known = printable(", ".join(self.layers))
+            raise ParameterError(f"layer {shown(layer)} was not looked at; layers: {known}")
+        checked_features(layer, self.network.shapes(self.clips[0].x.shape)[index][0], [feature])
+        return [row for row in self.table if (row["layer"], row["feature"]) == (layer, feature)]
 
 
 def _excerpt(
@@ -231,7 +242,7 @@ def top_clips(
                 table.append({
                     "layer": layer, "feature": feature, "rank": rank, **dict(zip(_FOUND, numbers)),
                 })
-    return TopClips(table, given, network)
+    return TopClips(table, given, network, names)
 
 
 def clips_of_one_size(clips: Iterable[Clip]) -> list[Clip]:

@@ -202,6 +202,7 @@ def _explain_song(
     *,
     quiet: bool,
 ) -> None:
+    from ..explaining.result import MAPS
     from ..explanation import Explanation, compute, prepare
 
     planned = prepare(song.path, net, **how)
@@ -211,8 +212,10 @@ def _explain_song(
         if not quiet:
             say(f"{out / song.folder}: already there, with the same settings.")
         return
-    # What is kept is in the earlier result, which this one is the whole of.
-    save = {**save, "overwrite": True} if found == "part" else save
+    if found == "part":
+        # What is kept is in the earlier result, which this one is the whole of.
+        had_maps = any((out / song.folder).glob(f"*/{MAPS}"))
+        save = {**save, "overwrite": True, "maps": had_maps}
     if how["duration"] is None:
         passes = _one_bar(song.label, 3 if save["trust"] else 2, show=not quiet)
     else:

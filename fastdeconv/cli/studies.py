@@ -200,7 +200,8 @@ def invariance(
     """Show how far layers move when SONG is louder, later, higher or faster.
 
     Beside an untrained network: what that does too was not learned (Zeiler and Fergus 2013, figure
-    5). OUT/invariance gets invariance.csv and a figure.
+    5). OUT/invariance gets invariance.csv and a figure. Pitch and tempo are changed by librosa:
+    pip install 'fastdeconv[librosa]'.
     """
     with clean_exit(ctx):
         from ..analysis.controls import untrained

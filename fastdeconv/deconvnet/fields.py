@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from ..audio.frontend import Frontend
 from ..network.network import Network
 from .region import seen_by
+from .strongest import ABSENT, firing_scores, strongest_units
 
 __all__ = ["Place", "boxes_seen", "place_of", "strongest_places"]
 
@@ -86,20 +87,20 @@ def strongest_places(
     Returns
     -------
     list of Place or None
-        None for a feature that is 0 everywhere.
+        None for a feature that is nowhere above 0.
     """
     if not activation.size:
         return [None] * len(activation)
-    flat = activation.reshape(len(activation), -1)
-    units = np.stack(np.unravel_index(flat.argmax(axis=1), activation.shape[1:]), axis=1)
-    distinct, number = np.unique(units, axis=0, return_inverse=True)
+    units = strongest_units(activation)
+    position = np.stack([units.row, units.column], axis=1)
+    distinct, number = np.unique(position, axis=0, return_inverse=True)
     places = [
         place_of(net.frontend, (top, bottom), (left, right))
         for top, bottom, left, right in boxes_seen(net, layer, shape, distinct).tolist()
     ]
     return [
-        places[n] if fires else None
-        for n, fires in zip(number.reshape(-1).tolist(), np.count_nonzero(flat, axis=1).tolist())
+        places[n] if score > ABSENT else None
+        for n, score in zip(number.reshape(-1).tolist(), firing_scores(units.value).tolist())
     ]
 
 

@@ -16,6 +16,7 @@ from ..audio._checks import MODES, as_choice, as_int, as_number
 from ..audio.frontend import plain_record
 from ..audio.reading import MAX_SAMPLES, read_file
 from ..belief.trust import COLUMNS as TRUST_COLUMNS
+from ..belief.trust import VERDICTS
 from ..errors import AudioError, ParameterError, printable, shown
 from ..files import read_regular
 from ..network.choosing import as_list
@@ -87,6 +88,16 @@ class SavedExplanation(LayerFeatures):
         for row in self.table:
             self.features[row["layer"]].append(row["feature"])
             as_number("gain", row["gain"], above=0)
+            if "verdict" in row:
+                as_choice("verdict", row["verdict"], VERDICTS)
+                as_number("yes_rate", row["yes_rate"])
+        for layer, versions in self._heard.items():
+            wanted = {str(feature) for feature in self.features[layer]}
+            for version, numbers in versions.items():
+                if any({*found} != wanted for found in numbers.values()):
+                    raise ValueError(
+                        f"layer {shown(layer)} has not the same features by {version} as in {TABLE}"
+                    )
 
     def __repr__(self) -> str:
         counts = ", ".join(f"{layer}: {len(ks)}" for layer, ks in self.features.items())

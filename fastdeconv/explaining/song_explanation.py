@@ -8,7 +8,7 @@ hear; `SongExplanation.save` goes over them once more and writes sounds and pict
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -20,7 +20,7 @@ from ..errors import ParameterError, enough_memory, shown
 from ..report.folder import EXPLANATION, check_free, new_folder, result_place, write_manifest
 from ..report.sounds import check_format
 from .layer_features import NOT_OF_A_SONG, LayerFeatures
-from .planning import Progress
+from .planning import Features, Progress
 from .result import (
     TABLE,
     as_computed,
@@ -173,8 +173,16 @@ class SongExplanation(LayerFeatures):
                 parts.append(joiner.add(self._plan.windows.rows[number], sounds)[0])
         return np.concatenate(parts)
 
-    def trust(self) -> None:
+    def trust(
+        self, layers: str | Iterable[str] | None = None, features: Features | None = None,
+        *, progress: Progress | None = None,
+    ) -> None:
         """Raises: how far to believe a feature is measured of one clip, see `Explanation.trust`.
+
+        Parameters
+        ----------
+        layers, features, progress : optional
+            As there.
 
         Raises
         ------

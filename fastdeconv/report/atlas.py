@@ -156,7 +156,7 @@ def write_atlas(
         settings = settings._replace(
             audio_format=_possible(settings.audio_format, tables.survey.frontend["sr"])
         )
-        place = tables.survey.root if root is None else os.fspath(root)
+        place = tables.survey.root if root is None else os.path.abspath(os.fspath(root))
         studio = Studio(folder, place, network, tables.survey, settings, outside=outside)
         excerpts = studio.make(tables.exemplars, count, progress)
         used = [one for own in excerpts.values() for one in own]
@@ -291,6 +291,8 @@ def _believed(verdicts: Verdicts, excerpts: int) -> str:
     """How many excerpts have which verdict, in words."""
     found = counts_of([*verdicts.rows.values()])
     if found is None:
+        if verdicts.missing:
+            return "asked for, but no excerpt could be judged"
         return "nobody asked (survey --trust)"
     judged = sum(found["counts"])
     words = ", ".join(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..belief.trust import VERDICTS
+from ..errors import printable
 from .atlas_excerpts import Excerpt
 from .atlas_tables import Exemplar, Key, SurveyRecord
 
@@ -74,13 +75,14 @@ def read_verdicts(
     from ..survey.store import write_table
     from ..survey.verdicts import judge_places, known_verdicts
 
-    places = _places(survey, root, excerpts)
+    places, gone = _places(survey, root, excerpts)
     wanted = {place: _layers(survey, own) for place, own in places.items()}
     missing: dict[str, str] = {}
     if asked:
-        missing = judge_places(
+        judged = judge_places(
             out, survey.settings, root, way, wanted, executor, workers, progress
         )
+        missing = gone | judged
     found: dict[tuple[Key, Exemplar], dict[str, Any]] = {}
     for place, own in places.items():
         for layer, count in wanted[place].items():
@@ -100,23 +102,34 @@ def read_verdicts(
 
 def _places(
     survey: SurveyRecord, root: str, excerpts: Excerpts
-) -> dict[Place, list[tuple[Key, Exemplar]]]:
-    """The windows of excerpts, track by track, and what is shown of each."""
+) -> tuple[dict[Place, list[tuple[Key, Exemplar]]], dict[str, str]]:
+    """The windows of excerpts, track by track, and what is shown of each.
+
+    Also the tracks that are not there any more, and why.
+    """
     from ..survey.collection import Track, path_of
     from ..survey.verdicts import Place
 
     tracks: dict[str, Track] = {}
+    gone: dict[str, str] = {}
     found: dict[Place, list[tuple[Key, Exemplar]]] = {}
     for key, own in excerpts.items():
         for one in own:
             name = one.exemplar.track
-            if name not in tracks:
-                # There a moment ago, when its excerpt was made or found.
-                seen = os.stat(path_of(name, root))
-                tracks[name] = Track(name, seen.st_size, seen.st_mtime_ns)
+            if name not in tracks and name not in gone:
+                # There when its excerpt was made or found, which may be minutes ago.
+                try:
+                    seen = os.stat(path_of(name, root))
+                except OSError as error:
+                    gone[name] = printable(error.strerror or str(error))
+                else:
+                    tracks[name] = Track(name, seen.st_size, seen.st_mtime_ns)
+            if name in gone:
+                continue
             place = Place(tracks[name], one.exemplar.start, one.exemplar.end)
             found.setdefault(place, []).append((key, one.exemplar))
-    return dict(sorted(found.items(), key=lambda item: (item[0].track.name, *item[0][1:])))
+    ordered = sorted(found.items(), key=lambda item: (item[0].track.name, *item[0][1:]))
+    return dict(ordered), gone
 
 
 def _layers(survey: SurveyRecord, own: Sequence[tuple[Key, Exemplar]]) -> dict[str, int]:

@@ -14,6 +14,7 @@ import numpy as np
 
 from ..errors import ParameterError, printable, shown
 from ..network.choosing import as_list
+from ..optional import optional_module
 from ..textfiles import write_text
 from ..version import __version__
 from .citations import DECONVNET
@@ -50,8 +51,7 @@ def plotted(name: str, *args: Any) -> Figure:
     ParameterError
         If matplotlib is not installed.
     """
-    if not has_figures():
-        raise ParameterError("plot needs matplotlib: pip install 'fastdeconv[figures]'")
+    optional_module("matplotlib", "plot", "figures")
     from . import figures
 
     draw: Callable[..., Figure] = getattr(figures, name)
@@ -115,8 +115,10 @@ def _chosen(top: TopClips, layers: Any, features: Any) -> list[dict[str, Any]]:
             if value not in known:
                 raise ParameterError(f"{column} {shown(value)} has no top clips")
         rows = [row for row in rows if row[column] in wanted]
-    if not rows:
+    if not top.table:
         raise ParameterError("no feature fires in any of the clips: there is nothing to write")
+    if not rows:
+        raise ParameterError("these features of these layers have no top clips")
     return rows
 
 
@@ -161,7 +163,9 @@ def write_correspondence(
     }
     return _write_table(
         found, out, name, CORRESPONDENCE, "correspondence", "draw_correspondence",
-        {"clips": len(found.clips), "draws": len(found.random_boxes)}, arrays,
+        {
+            "network": found.network, "clips": len(found.clips), "draws": len(found.random_boxes),
+        }, arrays,
         overwrite=overwrite,
     )
 

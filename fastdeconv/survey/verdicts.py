@@ -13,7 +13,7 @@ import math
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Executor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pyarrow as pa
 
@@ -27,6 +27,9 @@ from .measuring import read_track, window_again
 from .schema import TRUST
 from .store import clear_temporary, read_table, write_table
 from .worker import DIED, network_of
+
+if TYPE_CHECKING:
+    from ..network.network import Network
 
 __all__ = ["FOLDER", "Place", "Way", "judge_places", "judge_window", "known_verdicts"]
 
@@ -202,8 +205,9 @@ def judge_window(job: WindowJob) -> Judged:
     if track.name in job.deadly:
         return Judged(track.name, count, DIED)
     with config(backend=job.backend, isa=job.isa, num_threads=1):
+        network = network_of(job.out, job.network)
         try:
-            rows = _rows(job, track)
+            rows = _rows(job, track, network)
         except (FastdeconvError, OSError, MemoryError, ValueError, ArithmeticError) as error:
             said = reason_of(error).removeprefix(f"{path_of(track.name, job.root)}: ")
             return Judged(track.name, count, said)
@@ -213,8 +217,7 @@ def judge_window(job: WindowJob) -> Judged:
     return Judged(track.name, count, None)
 
 
-def _rows(job: WindowJob, track: Track) -> list[dict[str, Any]]:
-    network = network_of(job.out, job.network)
+def _rows(job: WindowJob, track: Track, network: Network) -> list[dict[str, Any]]:
     assert network.frontend is not None
     song = read_track(job.root, track, network.frontend)
     clip = window_again(song, job.start, job.end)

@@ -13,6 +13,7 @@ from click.testing import CliRunner
 import fastdeconv as fd
 from fastdeconv.cli import main
 from fastdeconv.report.atlas import Atlas, write_atlas
+from fastdeconv.report.atlas_excerpts import Studio
 
 pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")
@@ -192,3 +193,18 @@ def test_the_command_asks_for_verdicts(copied):
 def test_impossible_workers_are_refused(judged, workers):
     with pytest.raises(fd.ParameterError, match="workers"):
         write(judged, workers=workers)
+
+
+def test_a_track_that_goes_after_its_excerpts_costs_only_its_verdicts(copied, monkeypatch):
+    track = fd.Survey.load(copied / "out").exemplars.to_pylist()[0]["track"]
+    make = Studio.make
+
+    def make_and_remove(studio, *args, **kwargs):
+        found = make(studio, *args, **kwargs)
+        (copied / "music" / track).unlink()
+        return found
+
+    monkeypatch.setattr(Studio, "make", make_and_remove)
+    found = write(copied, trust=True)
+    assert found.unjudged == {track: "No such file or directory"}
+    assert 0 < found.judged < found.excerpts == 35

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -205,6 +206,14 @@ def test_everything_can_be_drawn(top, clips, net):
 
 
 def test_without_matplotlib_a_plot_says_what_to_install(top, monkeypatch):
-    monkeypatch.setattr(report, "has_figures", lambda: False)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(fd.ParameterError, match=r"pip install 'fastdeconv\[figures\]'"):
         top.plot("pool1", 0)
+
+
+def test_only_layers_that_were_looked_at_have_top_clips(top, tmp_path):
+    for of in (top.maps, top.excerpts, top.plot):
+        with pytest.raises(fd.ParameterError, match="'conv1' was not looked at; layers: pool1"):
+            of("conv1", 0)
+        with pytest.raises(fd.ParameterError, match="features"):
+            of("pool1", 4)
