@@ -188,12 +188,11 @@ class BuildKernels(build_ext):
         try:
             super().run()
         except Exception as error:
-            if os.environ.get("FASTDECONV_REQUIRE_NATIVE"):
-                raise
-            without_native(error)
-            # Later steps would look for the file that is not there.
-            self.extensions = []
-            self.distribution.ext_modules = []
+            # Numba is no dependency then: that was decided before, see `obstacle`.
+            raise RuntimeError(
+                f"the native extension cannot be built: {error}. With CC=false in the environment "
+                "the package is installed without it, and with Numba"
+            ) from error
 
 
 is_abi3 = (

@@ -52,7 +52,7 @@ def main() -> None:
     _decisions(report, trained, "trained", _first(clips, args.decisions))
     _decisions(report, untrained, "untrained", _first(clips, args.decisions))
     _trust(report, trained, untrained, _first(clips, args.trust))
-    report.write(args.output)
+    args.output.write_text("\n\n".join(report.blocks) + "\n", encoding="utf-8")
     print(f"{time.perf_counter() - begin:.0f} s", file=sys.stderr)
 
 

@@ -162,10 +162,11 @@ class Run:
             return
         run = self
         if self.bf16 and len(route.segments) == 1:
-            # Only steps multiply in bfloat16, and none lies between the first job and the last:
-            # the same bits come sooner where few features need not be in lanes.
+            # Only steps multiply in bfloat16, and hardly ever one lies between the first job and
+            # the last: float32 is sooner where few features need not be in lanes.
             run = Run(self.trace, self.rule, self.backend, self.num_threads, bf16=False)
-        threads = min(self.num_threads, cpus())
+        # Back ends that run every pass at once gain nothing by smaller ones.
+        threads = min(self.num_threads, cpus()) if hasattr(run.backend, "finish") else 1
         for passes in run.ways.passes(route, starts, sparse, threads):
             for way, some in passes:
                 run._run_piece(way, some, starts, features, rows, out)

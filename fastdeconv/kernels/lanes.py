@@ -410,6 +410,8 @@ def first_lanes(job: First, phases: Phases, lanes: int) -> FloatArray:
 def first_weight(job: First, lanes: int) -> FloatArray:
     """Weights of a `First` job by lane: (C, taps, lanes)."""
     conv = job.conv
+    if conv.groups > 1:  # by output they are mostly zeros: not kept
+        return _first_of_groups(job, lanes)
     by_output = cached(conv.cache, "first", lambda: _by_output(conv))
     outputs = by_output.shape[-1]
     if lanes == outputs and np.array_equal(job.features, np.arange(outputs)):
@@ -420,15 +422,24 @@ def first_weight(job: First, lanes: int) -> FloatArray:
 
 
 def _by_output(conv: Convolution) -> FloatArray:
-    """Weights with the outputs last, zero where an output does not see an input: (C, taps, O)."""
+    """Weights with the outputs last: (C, taps, O)."""
     out, inner = conv.weight.shape[:2]
     taps = conv.weight.reshape(out, inner, -1).transpose(1, 2, 0)
-    weight = aligned_zeros((conv.input_channels, taps.shape[1], out))
-    own = out // conv.groups
-    for g in range(conv.groups):
-        mine = slice(g * own, (g + 1) * own)
-        weight[g * inner : (g + 1) * inner, :, mine] = taps[..., mine]
+    weight = aligned_zeros(taps.shape)
+    weight[:] = taps
     return weight
+
+
+def _first_of_groups(job: First, lanes: int) -> FloatArray:
+    conv = job.conv
+    out, inner = conv.weight.shape[:2]
+    rows = conv.weight[job.features].reshape(len(job.features), inner, -1)
+    by_lane = aligned_zeros((conv.input_channels, rows.shape[2], lanes))
+    group = job.features // (out // conv.groups)
+    for g in np.unique(group):
+        mine = np.flatnonzero(group == g)
+        by_lane[g * inner : (g + 1) * inner, :, mine] = rows[mine].transpose(1, 2, 0)
+    return by_lane
 
 
 def cell_places(source: Source) -> NDArray[np.int32]:

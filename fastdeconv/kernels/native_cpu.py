@@ -78,9 +78,9 @@ _BY_FEATURE = 8
 _KEPT, _KEPT_MEANWHILE = 1 << 26, 1 << 28
 """Bytes of lane tensors that are kept for the next one, for good and while jobs go on."""
 
-_LARGEST_IN_CHAIN = 1 << 26
-"""Bytes of a lane tensor beyond which what makes it is run at once, so that the one that it is
-made from is free for the next one."""
+_MOST_IN_CHAIN = 1 << 27
+"""Bytes of lane tensors beyond which what makes them is run at once, so that those that they are
+made from are free for the next ones."""
 
 
 class NativeBackend:
@@ -190,7 +190,8 @@ class NativeBackend:
         threads = enough_threads(num_threads, _multiply_adds(job))
         chain.add(kernel.into(out), shrinking_edges(h, threads), threads)
         result = Lanes(out, lanes, by_feature, _rectifies(job.post), chain, sums)
-        if adds or out.nbytes > _LARGEST_IN_CHAIN:
+        chain.held += out.nbytes
+        if adds or chain.held > _MOST_IN_CHAIN:
             _settle(result)
         return result
 

@@ -73,6 +73,8 @@ class Chain:
         self._stages: list[Stage] = []
         self._bands = 0
         self._threads = 1
+        self.held = 0
+        """Bytes of the lane tensors that are made by what has not run yet."""
         self._then: list[Callable[[], None]] = []
 
     def add(self, job: Any, edges: Sequence[int], num_threads: int) -> None:
@@ -104,7 +106,7 @@ class Chain:
     def take(self) -> tuple[list[Stage], int, list[Callable[[], None]]]:
         """What has not run yet, for how many threads, and what to call then."""
         taken = self._stages, self._threads, self._then
-        self._stages, self._then, self._bands = [], [], 0
+        self._stages, self._then, self._bands, self.held = [], [], 0, 0
         return taken
 
 
@@ -136,7 +138,8 @@ def run_chains(chains: Sequence[Chain]) -> None:
     taken = [chain.take() for chain in chains]
     stages = _in_turn([stages for stages, _, _ in taken])
     if stages:
-        run_stages(stages, max(threads for _, threads, _ in taken))
+        most = [max((len(stage.edges) - 1 for stage in own), default=0) for own, _, _ in taken]
+        run_stages(stages, max(threads for _, threads, _ in taken), sum(most))
     for _, _, then in taken:
         for call in then:
             call()
@@ -169,10 +172,13 @@ def enough_threads(num_threads: int, multiply_adds: int) -> int:
     return min(num_threads, cpus(), 1 + multiply_adds // SPLIT)
 
 
-def run_stages(stages: Sequence[Stage], num_threads: int) -> None:
-    """One stage after the other, without waiting for all of a stage to end."""
+def run_stages(stages: Sequence[Stage], num_threads: int, most: int | None = None) -> None:
+    """One stage after the other, without waiting for all of a stage to end.
+
+    `most`: how many bands may run at a time; default those of the largest stage.
+    """
     queue = native.Queue(stages)
-    threads = min(queue.most, num_threads, cpus())
+    threads = min(queue.most if most is None else most, num_threads, cpus())
     record = recording()
     if record is None:
         share(queue, threads - 1)

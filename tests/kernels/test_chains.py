@@ -18,7 +18,7 @@ from fastdeconv.kernels.native_shared import Chain, Stage, run_chains
 def ran(monkeypatch):
     """Stages that would have run, a list a call."""
     calls: list[list[Stage]] = []
-    monkeypatch.setattr(native_shared, "run_stages", lambda stages, threads: calls.append(stages))
+    monkeypatch.setattr(native_shared, "run_stages", lambda stages, *how: calls.append(stages))
     return calls
 
 
@@ -66,7 +66,7 @@ def test_together_every_job_waits_for_its_own_chain_and_for_nothing_later(bands)
     chains = [chain("abcd"[i], *counts) for i, counts in enumerate(bands)]
     found: list[Stage] = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(native_shared, "run_stages", lambda stages, threads: found.extend(stages))
+        patch.setattr(native_shared, "run_stages", lambda stages, *how: found.extend(stages))
         run_chains(chains)
     in_turn = [
         f"{'abcd'[i]}{turn}"
@@ -87,3 +87,10 @@ def test_a_part_of_the_job_before_is_waited_for_where_that_is_enough(ran):
     run_chains(made)
     assert jobs(ran[0]) == ["a0", "b0", "a1", "seams"]
     assert ran[0][3].needs.tolist() == [2 + 1 + 2, 2 + 1 + 3]
+
+
+def test_together_as_many_threads_work_as_the_chains_have_bands_at_a_time(monkeypatch):
+    found = []
+    monkeypatch.setattr(native_shared, "run_stages", lambda stages, *how: found.append(how))
+    run_chains([chain("a", 3), chain("b", 2, 4), Chain()])
+    assert found == [(1, 3 + 4)]
