@@ -530,6 +530,9 @@ def test_a_terminal_gets_a_progress_bar_unless_quiet(
     monkeypatch.setattr(sys, "stderr", terminal := Terminal())
     options = ["--quiet"] if quiet else []
     arguments = ["explain", str(song), "-o", str(out), "--network", str(network), *options]
+    # A path longer than the terminal is wide leaves room for the bar.
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("LINES", "24")
     cli.main.main(arguments, standalone_mode=False)
     assert ("0%|" in terminal.getvalue()) is not quiet
     assert "\n" not in terminal.getvalue()

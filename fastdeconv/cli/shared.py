@@ -27,6 +27,8 @@ __all__ = [
 DEFAULT_NETWORK = "choi5-genre"
 
 _MOST_FEATURES = 1_000_000
+_LONGEST_LABEL = 40
+"""Characters before a bar: a longer one, such as a path, would leave no room for it."""
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -114,8 +116,9 @@ def progress_bar(
         return
     from tqdm import tqdm
 
+    label = printable(label)
     with tqdm(
-        desc=printable(label),
+        desc=label if len(label) <= _LONGEST_LABEL else f"...{label[3 - _LONGEST_LABEL:]}",
         total=total,
         bar_format="{desc}: {percentage:3.0f}%|{bar}| {elapsed}" + ", {remaining} left" * remaining,
         leave=False,
