@@ -118,9 +118,8 @@ def _lines(net: Network) -> tuple[NDArray[np.float64], NDArray[np.float64]] | No
     slopes, shifts = {-1: 1.0}, {-1: 0.0}
     for index, growth in enumerate(_growths(net)):
         slope, shift = (sum(of[k] for k in net.sources[index]) for of in (slopes, shifts))
-        # Not 0 times infinity, where a function is bounded whatever goes in.
-        slopes[index] = slope * growth.forward if growth.forward else 0.0
-        shifts[index] = (shift * growth.forward if growth.forward else 0.0) + growth.shift
+        slopes[index] = _scaled(slope, growth)
+        shifts[index] = _scaled(shift, growth) + growth.shift
     layers = range(len(net.layers))
     return np.array([slopes[i] for i in layers]), np.array([shifts[i] for i in layers])
 
@@ -131,8 +130,12 @@ def _grown(layer: nn.Layer, growth: _Growth, taken: Sequence[float]) -> float:
         return math.prod(taken)
     if isinstance(layer, nn.Concat):
         return max(taken)
+    return _scaled(sum(taken), growth) + growth.shift
+
+
+def _scaled(value: float, growth: _Growth) -> float:
     # Not 0 times infinity, where a function is bounded whatever goes in.
-    return (sum(taken) * growth.forward if growth.forward else 0.0) + growth.shift
+    return value * growth.forward if growth.forward else 0.0
 
 
 def bounds_back(net: Network, index: int, largest: float, activations: Bounds) -> float:
