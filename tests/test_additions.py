@@ -10,18 +10,15 @@ import shutil
 
 import numpy as np
 import pytest
-import soundfile
-from click.testing import CliRunner
 
 import fastdeconv as fd
-from fastdeconv import cli
 from fastdeconv.belief.feature_maps import FEATURE_RULES, feature_maps
 from fastdeconv.belief.trust import COLUMNS
 from fastdeconv.explaining.additions import additions_of
 from fastdeconv.report.listening import facts_of
 from fastdeconv.report.tables import PLACE_COLUMNS
 
-from .test_saved import SR, change, make_network, read_tree, samples
+from .test_saved import SR, change, explain_command, make_network, read_tree, samples
 
 
 @pytest.fixture(scope="module")
@@ -44,17 +41,7 @@ def copy(folder, tmp_path):
 
 @pytest.fixture
 def command(tmp_path):
-    make_network().save(tmp_path / "net.npz")
-    soundfile.write(tmp_path / "song.wav", samples(), SR)
-
-    def run(out, *options):
-        arguments = [
-            "explain", str(tmp_path / "song.wav"), "-o", str(tmp_path / out), "--network",
-            str(tmp_path / "net.npz"), "--threads", "1", *options,
-        ]
-        return CliRunner().invoke(cli.main, arguments)
-
-    return run
+    return explain_command(tmp_path)
 
 
 # Where the strongest unit looks

@@ -207,19 +207,24 @@ def read_tree(folder):
     }
 
 
-@pytest.fixture
-def command(tmp_path):
-    make_network().save(tmp_path / "net.npz")
-    soundfile.write(tmp_path / "song.wav", samples(), SR)
+def explain_command(folder):
+    """The command on a song in this folder, called with the name of OUT there and options."""
+    make_network().save(folder / "net.npz")
+    soundfile.write(folder / "song.wav", samples(), SR)
 
     def run(out, *options):
         arguments = [
-            "explain", str(tmp_path / "song.wav"), "-o", str(tmp_path / out), "--network",
-            str(tmp_path / "net.npz"), "--threads", "1", *options,
+            "explain", str(folder / "song.wav"), "-o", str(folder / out), "--network",
+            str(folder / "net.npz"), "--threads", "1", *options,
         ]
         return CliRunner().invoke(cli.main, arguments)
 
     return run
+
+
+@pytest.fixture
+def command(tmp_path):
+    return explain_command(tmp_path)
 
 
 def test_running_again_with_one_more_layer_computes_only_that(command, tmp_path, monkeypatch):
