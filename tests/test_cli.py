@@ -466,6 +466,32 @@ with ending_on_signals():
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+def test_a_signal_in_a_callback_from_c_ends_what_called_it():
+    """Python reports what such a callback raises, and goes on."""
+    code = """
+import os, signal, sys
+from fastdeconv.cli.process import EndedError, ending_on_signals
+class Reader:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+        for _ in range(1000): pass
+        print("not reached")
+def call(reader):
+    del reader[0]
+    print("not reached")
+sys.unraisablehook = print
+try:
+    with ending_on_signals():
+        call([Reader()])
+        print("not reached")
+except EndedError as error:
+    print(error.status, sys.unraisablehook is print, sys.gettrace())
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "143 True None\n", "")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
 def test_a_signal_that_was_ignored_stays_so():
     """As under nohup, and in the background jobs of a shell."""
     code = """

@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from types import FrameType
 from typing import Any
 
 __all__ = ["EndedError", "ending_on_signals", "print_out"]
@@ -37,8 +38,10 @@ class EndedError(KeyboardInterrupt):
 def ending_on_signals() -> Iterator[None]:
     """Raise `EndedError` where the work is, when Ctrl-C or another signal to end arrives.
 
-    Code between may swallow an exception that comes at any moment, such as a library that is
-    being imported. So a second later the process ends, whatever it is doing.
+    Python reports an exception in a callback from C, such as libsndfile's when it reads, and
+    goes on; then it is raised again behind the call. Other code may swallow it without a word,
+    such as a library that is being imported. So a second later the process ends, whatever it is
+    doing.
     """
     if threading.current_thread() is not threading.main_thread():
         yield  # signals belong to the main thread
@@ -56,6 +59,13 @@ def ending_on_signals() -> Iterator[None]:
             timer.start()
         raise EndedError(number)
 
+    def report(unraisable: Any) -> None:
+        if isinstance(unraisable.exc_value, EndedError):
+            _raise_in(sys._getframe(1), unraisable.exc_value)
+        else:
+            report_before(unraisable)
+
+    report_before, sys.unraisablehook = sys.unraisablehook, report
     # What is ignored stays so: that is what nohup and a shell's background jobs ask for.
     before = {
         number: signal.signal(number, end)
@@ -66,8 +76,21 @@ def ending_on_signals() -> Iterator[None]:
     finally:
         for timer in timers:
             timer.cancel()
+        sys.unraisablehook = report_before
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _raise_in(frame: FrameType, error: BaseException) -> None:
+    """Raise in a frame that waits for a call, as soon as the call is over."""
+
+    def trace(frame: FrameType, event: str, argument: Any) -> None:
+        sys.settrace(None)
+        raise error
+
+    frame.f_trace = trace
+    # Of the frames that come, none is traced; but without this, no frame is.
+    sys.settrace(lambda frame, event, argument: None)
 
 
 def _leave(error: EndedError) -> None:
