@@ -1,14 +1,14 @@
 """Activation functions, one row of one table each.
 
-A row says everything that this package knows of an activation: its name in archives, its
-parameters, the function, its derivative, and what the rules of the way back do with it. Layer
-records, the forward pass, the way back and the bounds against overflow read the table and
-have no list of their own: adding an activation is adding a row.
+A row holds everything that this package knows about an activation: its name in archives, its
+parameters, the function, its derivative, and how the rules treat it on the way back. Layer
+records, the forward pass, the way back and the bounds against overflow all read this table and
+keep no list of their own. To add an activation, add a row.
 
-Functions take arrays of floats of any shape and give arrays of the same type. Derivatives
-are taken at the input of the activation, and come in float64 where float32 would lose
-digits; where a function has a kink, the derivative is that of PyTorch (0 at the kink of a
-ReLU). At the bounds of a clip it is 0.
+Functions take an array of floats of any shape and return an array of the same shape and type.
+Derivatives are taken at the input of the activation. They are returned in float64 where float32
+would lose digits. Where a function has a kink, its derivative there is PyTorch's: 0 at the kink
+of a ReLU and at the bounds of a clip.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Array = NDArray[Any]
 
 
 class InKernel(NamedTuple):
-    """An activation as csrc/activate.h knows it: a name, and what it calls a and b."""
+    """How to ask csrc/activate.h for an activation: its name there, and its parameters a and b."""
 
     name: str
     a: float = 0.0
@@ -35,12 +35,13 @@ class InKernel(NamedTuple):
 
 
 class Parameter(NamedTuple):
-    """A parameter of an activation, as a layer's record has it."""
+    """A parameter of an activation, as it stands in the record of a layer."""
 
     default: float | str | None
     above: float = -math.inf
+    """A number has to be larger than this."""
     choices: tuple[str, ...] = ()
-    """Of a parameter that is a word."""
+    """The words allowed, where the parameter is a word and not a number."""
 
 
 def _always(**parameters: Any) -> bool:
@@ -60,28 +61,29 @@ class Activation:
     name : str
         The type of the layer in archives.
     title : str
-        The name of its class, as in PyTorch.
+        The name of its class in PyTorch.
     formula : str
-        What it computes, in a line.
+        What it computes, in one line.
     forward, derivative : callable
-        ``forward(x, **parameters)`` and its derivative at ``x``. The derivative of one with a
-        `gate` is taken at its output, where the same is to be seen.
+        ``forward(x, **parameters)``, and ``derivative(x, **parameters)`` at the same ``x``. Where
+        `at_output` is true, ``derivative`` is given the output instead.
     steepest : callable
         ``steepest(**parameters)``: the largest absolute value of the derivative.
     parameters : mapping of str to Parameter
     rectifies : callable
-        ``rectifies(**parameters)``: whether the rules treat it as a ReLU. All others go back
-        by their derivative under every rule.
+        ``rectifies(**parameters)``: whether the rules treat it as a ReLU. Under every rule, all
+        other activations are gone back through by their derivative.
     at_output : bool
-        Whether the derivative is a function of the output: it is 0 or 1.
+        Whether the derivative can be told from the output. It is then 0 or 1 everywhere.
     has_weight : bool
-        Whether the parameter ``weight`` is an array of the network, a number for each channel
-        or one for all.
+        Whether there is a parameter ``weight``: an array of the network, with one number for each
+        channel or one for all channels.
     largest : callable
-        ``largest(**parameters)``, without `weight`: no absolute value of the function is larger.
+        ``largest(**parameters)``, without `weight`: the largest absolute value that the function
+        can reach.
     in_kernel : callable
-        ``in_kernel(**parameters)``, without `weight`: how the C kernels are told to compute it
-        together with what comes before it; None where they cannot, so that NumPy does.
+        ``in_kernel(**parameters)``, without `weight`: how to ask the C kernels to compute it
+        together with the layer before it. None if they cannot; NumPy computes it then.
     """
 
     name: str
@@ -99,7 +101,7 @@ class Activation:
 
 
 def _typed(x: Array, number: float) -> Any:
-    """A parameter in the precision of the values that it is compared with."""
+    """A parameter, in the type of the values that it is compared with."""
     return x.dtype.type(number)
 
 
@@ -110,7 +112,7 @@ def sigmoid(x: Array) -> Array:
 
 
 def _sigmoid_slope(x: Array) -> Array:
-    # Not from the output: where that rounds to 1, 1 - y has no digit left.
+    # Not y (1 - y) from the output y: where y rounds to 1, no digit of 1 - y is left.
     decay = np.exp(-np.abs(x.astype(np.float64)))
     out: Array = decay / (1 + decay) ** 2
     return out
@@ -180,7 +182,7 @@ def _silu_slope(x: Array) -> Array:
 _GELU_SCALE = 2 * math.sqrt(2 / math.pi)
 _GELU_CUBE = 0.044715
 _GELU_ENDS = 30.0
-"""Beyond it the sigmoid is 0 or 1, and the cube may overflow."""
+"""For larger absolute values the sigmoid is 0 or 1, and the cube might overflow."""
 
 
 def _gelu(x: Array, approximate: str) -> Array:

@@ -1,8 +1,9 @@
 """The forward pass in blocks: what a back end is asked to do.
 
-A back end that has ``forward_blocks`` runs a layer with all that follows it, up to and
-including a max pool, in one go, and keeps activations in a form of its own between
-blocks. What it does not know is done layer by layer, on planes.
+A block is a layer together with the layers after it that can run in the same go, up to and
+including a pool. A back end that has ``forward_blocks`` runs whole blocks, and stores the
+activations between them in a layout of its own. Blocks that it cannot run are computed layer by
+layer, on planes (C, H, W).
 """
 
 from __future__ import annotations
@@ -26,17 +27,23 @@ Shape = tuple[int, int, int]
 
 
 class Epilogue(NamedTuple):
-    """What follows: scale and shift, an activation, scale and shift, each optional."""
+    """What is done to a finished sum, each part optional: affine, activation, affine.
+
+    An affine is x * scale + shift, with a number for each channel.
+    """
 
     affine1: tuple[FloatArray, FloatArray] | None = None
     activation: InKernel | None = None
     weight: FloatArray | None = None
-    """Of the activation, a number for each channel."""
+    """The parameter `weight` of the activation: one number for each channel."""
     affine2: tuple[FloatArray, FloatArray] | None = None
 
     @property
     def parts(self) -> tuple[bool, bool, bool]:
-        """Which there are: an epilogue grows when a trace is asked for what is inside a block."""
+        """Which of the three are missing.
+
+        It changes when a trace is asked for an activation inside a block.
+        """
         return self.affine1 is None, self.activation is None, self.affine2 is None
 
 
@@ -45,7 +52,7 @@ class Pool(NamedTuple):
 
     window: Window
     counts: FloatArray | None = None
-    """Of means (H, W): how many elements each is taken over."""
+    """Of an average pool, (H, W): the number of elements that each mean is taken over."""
 
 
 @dataclass(frozen=True)
@@ -55,15 +62,15 @@ class ForwardBlock:
     Attributes
     ----------
     sources : tuple of int
-        The keys of the activations that go in.
+        The keys of the activations that it takes.
     key : int
-        Of the activation that comes out.
+        The key of the activation that it makes.
     shape : (C, H, W)
-        Of that.
+        The shape of that activation.
     room : Padding
-        Zeros that the convolutions which take it want around it.
+        How many zeros the convolutions that take this activation need around it.
     cache : dict
-        For packed weights; lives as long as the weights do.
+        Packed weights. It lives as long as the weights do.
     """
 
     sources: tuple[int, ...]
@@ -82,29 +89,29 @@ class ConvBlock(ForwardBlock):
     window: Window
     groups: int
     out_size: Pair
-    """Of the convolution."""
+    """The size of the convolution's output, before the pool."""
     epilogue: Epilogue
     pool: Pool | None
 
 
 @dataclass(frozen=True)
 class JoinBlock(ForwardBlock):
-    """Several activations made one, or a single one as it is, and an epilogue."""
+    """Several activations joined into one, or a single one unchanged, then an epilogue."""
 
     kind: str
-    """"sum" or "product", where an axis of size 1 is repeated, or "concat", of channels."""
+    """"sum" or "product" (an axis of size 1 is repeated), or "concat" (along the channels)."""
     epilogue: Epilogue
 
 
 @dataclass(frozen=True)
 class PoolBlock(ForwardBlock):
-    """A pool by itself, or the means over whole axes."""
+    """A pool without a convolution, or the means over whole axes."""
 
     pool: Pool
 
 
 class Activation(Protocol):
-    """An activation as a back end keeps it."""
+    """An activation, in the layout that a back end stores it in."""
 
     @property
     def shape(self) -> Shape: ...
@@ -113,7 +120,7 @@ class Activation(Protocol):
         """The activation as a (C, H, W) array."""
 
     def cells(self) -> FloatArray | None:
-        """As (H, W, C), if it lies in memory like that."""
+        """The activation as an (H, W, C) array, or None if it is not stored with channels last."""
 
     def largest(self) -> float:
         """Its largest absolute value."""
@@ -125,8 +132,8 @@ class BlockBackend(Backend, Protocol):
     Attributes
     ----------
     runs_joins : bool
-        Whether it takes every block; one that does not takes a `ConvBlock` alone, with no
-        other activation than ReLU and no other pool than a max pool.
+        True if it can run every kind of block. False if it can run a `ConvBlock` only, with ReLU
+        as the only activation and a max pool as the only pool.
     """
 
     runs_joins: bool
@@ -135,19 +142,20 @@ class BlockBackend(Backend, Protocol):
         self, given: Mapping[int, Any], blocks: Sequence[ForwardBlock], algorithm: str,
         num_threads: int,
     ) -> list[tuple[Any, NDArray[Any] | None]]:
-        """The blocks one after another.
+        """Run blocks one after another.
 
         Parameters
         ----------
         given : mapping of int to array (C, H, W) or Activation
-            What goes in and is not the result of a block here. An `Activation` has at least
-            the padding around it that these blocks want.
+            The activations that these blocks take and do not make themselves, by key. An
+            `Activation` must have at least as much padding around it as these blocks need.
         blocks : sequence of ForwardBlock
         algorithm : {"auto", "direct", "winograd"}
-            As `Network.forward` has it.
+            See `Network.forward`.
 
         Returns
         -------
         list of (Activation, switches)
-            Of every block; switches (H, W, Cs), Cs >= C, or None without a max pool.
+            One pair for each block. The switches have shape (H, W, Cs) with Cs >= C; None for a
+            block without a max pool.
         """

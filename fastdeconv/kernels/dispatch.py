@@ -1,9 +1,9 @@
-"""Which back end, instruction set and thread count a call uses.
+"""Which back end, instruction set and number of threads a call uses.
 
-One rule for all three: an argument wins over the innermost ``with
-fastdeconv.config(...)``, which wins over the environment
-(``FASTDECONV_BACKEND``, ``FASTDECONV_NUM_THREADS``, ``FASTDECONV_ISA``), which
-wins over the best this machine has.
+One rule for all three, the first that says something decides: the argument of the
+call, the innermost ``with fastdeconv.config(...)``, the environment
+(``FASTDECONV_BACKEND``, ``FASTDECONV_NUM_THREADS``, ``FASTDECONV_ISA``), and then the
+best that this machine has.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ __all__ = [
 
 BACKENDS = ("native", "numba", "cuda", "reference")
 
-# The reference back end is there to be read and tested against. It is much slower, so it runs only
-# where it is asked for.
+# The reference back end is there to be read and to be tested against. It is much slower than the
+# others, so it is used only on request.
 _ONLY_ON_REQUEST = "reference"
 
 
@@ -58,8 +58,8 @@ def config(
 ) -> Iterator[None]:
     """Choose back end, threads and instruction set inside a ``with`` block.
 
-    Settings left at None keep their outer value. The choice belongs to the
-    current thread (or asyncio task) alone.
+    A setting that is None keeps the value it has outside the block. The choice holds
+    for the current thread (or asyncio task) only.
 
     Parameters
     ----------
@@ -67,9 +67,9 @@ def config(
     num_threads : int, optional
         At least 1.
     isa : {"avx512", "avx2", "neon", "baseline", "amx", "amx_emulated"}, optional
-        Instruction set of the native back end. ``"amx"`` is avx512 with ``precision="bf16"``
-        in tiles; it has to be asked for, since nobody has timed it yet. ``"amx_emulated"`` gives
-        its bits on every machine, thousands of times more slowly.
+        Instruction set of the native back end. ``"amx"`` is avx512, with ``precision="bf16"``
+        computed in tiles. It is used only on request, since nobody has timed it yet.
+        ``"amx_emulated"`` gives the same bits on every machine, thousands of times more slowly.
 
     Raises
     ------
@@ -107,12 +107,12 @@ def config(
 
 
 def get_backend(name: str | None = None) -> Backend:
-    """The back end a call with ``backend=name`` uses.
+    """The back end that a call with ``backend=name`` uses.
 
     Raises
     ------
     BackendError
-        If it is not available here, or none is named and there is only the reference.
+        If it is not available here, or if none is named and only the reference is available.
     """
     if name is None:
         name = _settings.get().backend or os.environ.get("FASTDECONV_BACKEND") or None
@@ -130,7 +130,7 @@ def get_backend(name: str | None = None) -> Backend:
 
 
 def get_isa() -> str:
-    """The instruction set the native back end uses now."""
+    """The instruction set that the native back end uses now."""
     isa = _settings.get().isa or os.environ.get("FASTDECONV_ISA") or None
     if isa is None:
         return _isas()[0]
@@ -138,7 +138,7 @@ def get_isa() -> str:
 
 
 def get_num_threads(num_threads: int | None = None) -> int:
-    """The number of threads a call with ``num_threads=num_threads`` uses."""
+    """The number of threads that a call with ``num_threads=num_threads`` uses."""
     if num_threads is not None:
         return _check_threads(num_threads, "num_threads")
     configured = _settings.get().num_threads
@@ -164,8 +164,8 @@ def available_backends() -> list[str]:
     Returns
     -------
     list of str
-        Of "native", "numba", "cuda" and "reference". "cuda" comes late: a GPU is used only where
-        it is asked for.
+        Some of "native", "numba", "cuda" and "reference". "cuda" comes after the fast ones for
+        the CPU, so that a GPU is used only on request.
 
     Examples
     --------
@@ -177,14 +177,14 @@ def available_backends() -> list[str]:
 
 
 def available_isas() -> list[str]:
-    """Instruction sets of the native back end that this CPU runs, best first.
+    """Instruction sets of the native back end that this CPU has, best first.
 
-    "amx" and "amx_emulated" are not among them: see `config`.
+    "amx" and "amx_emulated" are never among them; see `config`.
 
     Returns
     -------
     list of str
-        Of "avx512", "avx2", "baseline" and "neon"; empty without the compiled extension.
+        Some of "avx512", "avx2", "baseline" and "neon"; empty without the compiled extension.
 
     Examples
     --------
@@ -249,7 +249,7 @@ def describe_config() -> str:
 
 
 def bf16_of(backend: Any) -> Bf16:
-    """How ``precision="bf16"`` multiplies on a back end, with the instruction set of now."""
+    """How a back end multiplies for ``precision="bf16"`` with the current instruction set."""
     how: Bf16 = backend.bf16() if hasattr(backend, "bf16") else "none"
     return how
 
@@ -263,7 +263,7 @@ _BF16: dict[Bf16, str] = {
 
 
 def _describe_amx() -> str:
-    """Whether the tiles of AMX are there and in use."""
+    """Whether this CPU has the tiles of AMX, and whether they are in use."""
     native = _native_module()
     if native is None or not native.cpu_has_tiles():
         return "no"
@@ -289,7 +289,7 @@ def _isas() -> tuple[str, ...]:
 
 @functools.cache
 def _tables(native: Any) -> dict[str, Any]:
-    """Those of `available_isas`, and those that have to be asked for."""
+    """The tables of `available_isas`, and those used only on request, by name."""
     return {} if native is None else native.tables() | native.tables_on_request()
 
 
@@ -302,7 +302,7 @@ def _native_module() -> Any:
 
 
 def _missing(name: str) -> str | None:
-    """Why a known back end cannot be used, or None when it can."""
+    """Why a known back end cannot be used, or None if it can."""
     if name == "native" and _native_module() is None:
         return "its extension module was not built (no C compiler at install time?)"
     if name in ("numba", "cuda") and not _numba_installed():
@@ -319,7 +319,7 @@ def _numba_installed() -> bool:
 
 @functools.cache
 def _cuda_missing() -> str | None:
-    """Why there is no GPU to be used; asks the driver, without importing Numba."""
+    """Why no GPU can be used, or None. Asks the driver, so that Numba need not be imported."""
     if os.environ.get("NUMBA_ENABLE_CUDASIM") == "1":
         return None
     count = ctypes.c_int(0)
@@ -355,7 +355,7 @@ def _imported(name: str) -> Backend:
     try:
         backend: Backend = importlib.import_module(_MODULES[name], __package__).BACKEND
     except ImportError as error:
-        # Numba refuses to be imported beside a NumPy newer than it knows.
+        # Numba raises it when NumPy is newer than the versions it knows.
         raise BackendError(f"back end {name!r} cannot be loaded: {error}") from error
     return backend
 
@@ -376,7 +376,7 @@ def _check_isa(isa: str) -> str:
 
 
 def _check_threads(value: Any, name: str) -> int:
-    # Not operator.index: tensors have it, and raise errors of their own.
+    # Not by operator.index: tensors have it, and raise errors of their own.
     if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < 1:
         raise ParameterError(f"{name} must be a positive int, found {shown(value)}")
     return int(value)
@@ -384,7 +384,7 @@ def _check_threads(value: Any, name: str) -> int:
 
 @functools.cache
 def usable_cpus() -> int:
-    """CPUs this process may use: its affinity, cut by the cgroup's quota."""
+    """The number of CPUs that this process may use, by its affinity and its cgroup's quota."""
     try:
         count = len(os.sched_getaffinity(0))
     except AttributeError:
@@ -393,7 +393,7 @@ def usable_cpus() -> int:
 
 
 def _cgroup_quota() -> int | None:
-    """Whole CPUs of the cgroup (v2, else v1) quota, rounded up; None without one."""
+    """The quota of the cgroup (v2, else v1) in CPUs, rounded up; None if there is none."""
     try:
         with open("/sys/fs/cgroup/cpu.max", encoding="ascii") as file:
             quota, period = file.read().split()

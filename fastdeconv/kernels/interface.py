@@ -1,15 +1,15 @@
 """What every back end offers, and the geometry all of them share.
 
-A back end is an object with the methods of `Backend`. Validation happens once,
-in `fastdeconv.kernels.ops` (public calls) or when a `Network` is made; a back
-end is handed C-contiguous arrays, a resolved `Window` and the output size, and
-does arithmetic only.
+A back end is an object with the methods of `Backend`. Arguments are checked once,
+in `fastdeconv.kernels.ops` (public calls) or when a `Network` is made. A back end
+gets C-contiguous arrays, a resolved `Window` and the output size, and does
+nothing but arithmetic.
 
 Geometry
 --------
-A `Window` is a sliding window along height and width: kernel, stride,
-dilation, and the padding of each side already resolved to numbers. Convolution
-and pooling use the same one.
+A `Window` is a sliding window along height and width: kernel size, stride,
+dilation, and the padding of each side as numbers. Convolution and pooling both
+use it.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Window(NamedTuple):
 
     @property
     def extent(self) -> Pair:
-        """Rows and columns one window spans, gaps of the dilation included."""
+        """Rows and columns that one window spans, gaps of the dilation included."""
         return (
             (self.kernel[0] - 1) * self.dilation[0] + 1,
             (self.kernel[1] - 1) * self.dilation[1] + 1,
@@ -87,10 +87,10 @@ def as_pair(value: Any, name: str, *, minimum: int) -> Pair:
 
 def _as_int(item: Any, name: str, value: Any) -> int:
     if isinstance(item, (int, np.integer)) and not isinstance(item, bool):
-        # Outside the clause below, which would also take what the handler of a signal raises.
+        # Not inside `suppress` below, which would also swallow what a signal handler raises.
         return int(item)
     if not isinstance(item, (bool, np.bool_)):
-        # Conversion runs code of whoever made the value, such as a tensor's.
+        # operator.index runs code of the value's class, such as a tensor's.
         with suppress(Exception):
             return operator.index(item)
     raise ParameterError(f"{name} must be an int or a pair of ints, found {shown(value)}")
@@ -99,10 +99,10 @@ def _as_int(item: Any, name: str, value: Any) -> int:
 def resolve_padding(
     padding: PaddingLike, in_size: Pair, kernel: Pair, stride: Pair, dilation: Pair
 ) -> Padding:
-    """Padding in any accepted spelling as ((top, bottom), (left, right)).
+    """Padding in any accepted form as ((top, bottom), (left, right)).
 
-    ``"same"`` is TensorFlow's: output = ceil(input / stride), the odd extra row
-    or column at the bottom or right.
+    ``"same"`` is TensorFlow's: output = ceil(input / stride). Where the padding is odd,
+    the extra row or column is at the bottom or right.
     """
     if isinstance(padding, np.ndarray):
         padding = padding.tolist()
@@ -178,10 +178,10 @@ def conv_output_size(in_size: Pair, window: Window) -> Pair:
 
 
 def pool_output_size(in_size: Pair, window: Window, *, ceil_mode: bool = False) -> Pair:
-    """(height, width) of a pool's output: floor, or ceil with PyTorch's rule.
+    """(height, width) of a pool's output, rounded down, or up by PyTorch's rule.
 
-    Under `ceil_mode` a last window must start inside the input or its leading
-    padding. A window that would lie wholly in the padding is refused.
+    With `ceil_mode` the last window must start inside the input or in the padding before it.
+    ParameterError if a window would lie wholly in the padding.
     """
     size = []
     for n, p, e, s, k, d in zip(
@@ -192,7 +192,7 @@ def pool_output_size(in_size: Pair, window: Window, *, ceil_mode: bool = False) 
         out = -(-span // s) + 1 if ceil_mode else span // s + 1
         if ceil_mode and (out - 1) * s >= n + p[0]:
             out -= 1
-        # Only windows that start in the leading padding, or past the input, can miss it.
+        # Only windows that start in the padding before the input, or behind it, can miss it.
         leading = range(min(out, -(-p[0] // s)))
         if (out - 1) * s - p[0] >= n or not all(_touches(i * s - p[0], k, d, n) for i in leading):
             raise ParameterError(
@@ -205,7 +205,7 @@ def pool_output_size(in_size: Pair, window: Window, *, ceil_mode: bool = False) 
 
 
 def _touches(start: int, kernel: int, dilation: int, n: int) -> bool:
-    """Whether any tap of a window that starts at `start` lies in [0, n)."""
+    """Whether any place of a window that starts at `start` lies in [0, n)."""
     first = start if start >= 0 else start + -(start // dilation) * dilation
     return first < n and first <= start + (kernel - 1) * dilation
 
@@ -219,7 +219,7 @@ def _require_positive(in_size: Pair, window: Window, size: tuple[int, ...]) -> N
 
 
 def switch_dtype(kernel: Pair) -> type[np.unsignedinteger[Any]]:
-    """The smallest unsigned type that counts the positions of a window."""
+    """The smallest unsigned type that can number the places of a window."""
     area = kernel[0] * kernel[1]
     if area <= 1 << 8:
         return np.uint8
@@ -240,13 +240,13 @@ class Backend(Protocol):
     def max_pool2d(
         self, x: FloatArray, window: Window, out_size: Pair, num_threads: int
     ) -> tuple[FloatArray, NDArray[Any]]:
-        """Values and switches (index inside the padded window, row-major)."""
+        """Maxima and switches (row-major index inside the padded window)."""
 
     def max_unpool2d(
         self, values: FloatArray, switches: NDArray[Any],
         window: Window, out_size: Pair, num_threads: int,
     ) -> FloatArray:
-        """Adjoint of the pool: values go to their switches and add where windows overlap."""
+        """Adjoint of the pool: each value goes to its switch; where windows overlap, values add."""
 
     def conv_transpose2d(
         self, x: FloatArray, weight: FloatArray, bias: FloatArray | None,

@@ -1,19 +1,20 @@
 """The backward pass with features in vector lanes: what a back end is asked to do.
 
-All features of one clip share the switches of its forward pass, and with them the
-pattern of non-zeros of every unpooled tensor. So the backward pass keeps one
-feature per vector lane in a *lane tensor* (H, W, C, lanes) and a back end that has
-``project`` and ``project_last`` walks down a network in jobs:
+All features of one clip share the switches of its forward pass. So the non-zero values of an
+unpooled tensor lie at the same places for every feature. The backward pass therefore computes
+many features at once: it stores them in a *lane tensor* (H, W, C, lanes), with one feature in
+each lane of a SIMD register. A back end that has ``project`` and ``project_last`` goes down a
+network in jobs:
 
-`First`  the start (one channel per lane) through the first transposed convolution
-`Step`   unpool, then transposed convolution, for a lane tensor
-`Overlap`  before a `Step` or `Last` that unpools overlapping windows: sums what they
-         send to the same place
-`Last`   the transposed convolution to the network's input, fused with the `First`
-         or `Step` above it so that the largest lane tensor never exists
-`Combine`, `Reduce`  what layers of several inputs send back; only some back ends
+`First`    the start values (one channel for each lane) through the first transposed convolution
+`Step`     unpool a lane tensor, then a transposed convolution
+`Overlap`  before a `Step` or `Last` that unpools overlapping windows: add up the values that
+           they send to the same place
+`Last`     the transposed convolution to the network's input, together with the `First` or `Step`
+           above it, so that the largest lane tensor never exists
+`Combine`, `Reduce`  what layers with several inputs send back; only some back ends have them
 
-Native and Numba back ends share the geometry and packing in this module.
+The native and Numba back ends share the geometry and the packing of weights in this module.
 """
 
 from __future__ import annotations
@@ -59,14 +60,15 @@ __all__ = [
 ]
 
 NO_POOL = Window((1, 1), (1, 1), (1, 1), ((0, 0), (0, 0)))
-"""The pool of a `Source` without one."""
+"""The pool of a `Source` that has none: windows of one place."""
 
 _BAND, _BANDS = 8, 4
-"""Most cell rows of one band of a `Last` job, and least bands if there are as many rows."""
+"""A `Last` job is cut into bands of at most `_BAND` cell rows, and into at least `_BANDS` bands
+where there are that many rows."""
 
 
 class Convolution(NamedTuple):
-    """The convolution a job goes back through."""
+    """The convolution that a job goes back through."""
 
     weight: FloatArray
     """(O, C / groups, kh, kw)"""
@@ -74,7 +76,7 @@ class Convolution(NamedTuple):
     groups: int
     input_size: Pair
     cache: dict[Any, Any]
-    """For packed weights; lives as long as the weights do."""
+    """Packed weights. It lives as long as the weights do."""
 
     @property
     def input_channels(self) -> int:
@@ -84,16 +86,17 @@ class Convolution(NamedTuple):
 class Source(NamedTuple):
     """Where the values of an unpooled tensor come from.
 
-    Where windows overlap the lane tensor is what an `Overlap` job has made of it.
+    They come from a lane tensor, whose places are called *cells*: each stands for a window of the
+    pool. Where windows overlap, an `Overlap` job has gone over the lane tensor before.
 
-    Lane tensor and unpooled tensor may be parts of the whole ones: `origin` says where the
-    lane tensor begins, and `pool` has its padding counted from there.
+    Lane tensor and unpooled tensor may be parts of the whole ones. `origin` says where the lane
+    tensor begins, and the padding in `pool` is counted from there.
     """
 
     switches: NDArray[Any] | None
-    """(H, W, Cs >= channels) of the whole pool, or None: the lane tensor is not pooled."""
+    """(H, W, Cs) of the whole pool, Cs >= channels. None where there is no pool."""
     gate: NDArray[np.uint8] | None
-    """(H, W, channels) of the whole tensor: 0 leaves a value out for every feature."""
+    """(H, W, channels) of the whole lane tensor: where it is 0, no feature has a value."""
     pool: Window
     origin: Pair
     """Row and column of the whole tensor where the lane tensor begins."""
@@ -103,10 +106,10 @@ class Source(NamedTuple):
     """Size of the unpooled tensor."""
     channels: int
     cache: dict[Any, Any]
-    """For what a back end derives from switches and gate; lives as long as they do."""
+    """What a back end has computed from switches and gate. It lives as long as they do."""
     open_places: NDArray[np.uint8] | None = None
-    """(H, W, channels) of the whole unpooled tensor: where there are no switches, a value goes to
-    every place of its window where this is 1; only where the back end ``spreads``."""
+    """(H, W, channels) of the whole unpooled tensor, for a pool without switches: a value goes to
+    every place of its window where this is 1. Only for a back end that ``spreads``."""
 
 
 class View(NamedTuple):
@@ -114,27 +117,30 @@ class View(NamedTuple):
 
     v: Any
     origin: Pair = (0, 0)
-    """Row and column of `v` where it begins."""
+    """Row and column of `v` where the part begins."""
     channel: int = 0
-    """Its first channel."""
+    """The first channel of the part."""
     repeated: bool = False
-    """Whether `v` is one pixel, which is meant at every place."""
+    """Whether `v` has a single pixel, which stands for all places."""
 
 
 class Post(NamedTuple):
-    """What follows a sum: x + more, max(0, x), x * scale[channel], max(0, x), x * factor."""
+    """What is done to a finished sum x, in this order, each only where asked for.
+
+    x + more, max(0, x), x * scale[channel], max(0, x), x * factor.
+    """
 
     relu_before: bool = False
     scale: FloatArray | None = None
     relu_after: bool = False
     factor: FloatArray | None = None
-    """(H, W, C), contiguous in C, the same for all features; only where the back end says that
-    it ``multiplies``."""
+    """(H, W, C), contiguous in C, the same for all features. Only for a back end that
+    ``multiplies``."""
     more: View | None = None
-    """Only where the back end ``joins``, and not after an `Overlap`."""
+    """Only for a back end that ``joins``, and not after an `Overlap`."""
     counts: FloatArray | None = None
-    """(H, W, C), contiguous in C: the result comes with the sum of all its places, each times
-    these; only where the back end ``joins``."""
+    """(H, W, C), contiguous in C. If given, the job also sums its result over all places, each
+    multiplied by its count. Only for a back end that ``joins``."""
 
     @property
     def is_empty(self) -> bool:
@@ -145,40 +151,42 @@ class Post(NamedTuple):
 
 
 class First(NamedTuple):
-    """Transposed convolution of `values` (K, H, W), where map k is of channel features[k]."""
+    """Transposed convolution of `values` (K, H, W), where map k belongs to channel features[k]."""
 
     values: FloatArray
     features: NDArray[np.intp]
     conv: Convolution
     post: Post
     bf16: bool
-    """Whether `Step` jobs that follow multiply in bfloat16; this one never does."""
+    """Whether the `Step` jobs that follow multiply in bfloat16. This job never does."""
 
 
 class Step(NamedTuple):
     """Transposed convolution of an unpooled lane tensor."""
 
     v: Any
-    """A lane tensor as the back end that runs the job lays it out, or the step whose result it is
-    where the back end ``fuses`` them."""
+    """A lane tensor, in the layout of the back end that runs the job. Where the back end ``fuses``
+    two steps, the step that makes the lane tensor."""
     source: Source
     conv: Convolution
     post: Post
     bf16: bool
-    """Operands rounded to bfloat16, sums in float32; only where `LaneBackend.bf16` says "vectors"
-    or "tiles"."""
+    """Whether operands are rounded to bfloat16; sums are float32. Only where `LaneBackend.bf16`
+    returns "vectors" or "tiles"."""
 
 
 class Overlap(NamedTuple):
-    """Sums of what overlapping windows send to the same place, each where its first window is."""
+    """Add up the values that overlapping windows send to the same place.
+
+    The sum is stored in the cell of the first of these windows.
+    """
 
     v: Any
     origin: Pair
-    """Row and column of the whole tensor where `v` begins; elsewhere it is zero."""
+    """Row and column of the whole tensor where `v` begins. Outside of `v` it is zero."""
     source: Source
-    """Of the result."""
+    """Describes the result."""
     post: Post
-    """What follows the sum."""
 
 
 class Term(NamedTuple):
@@ -190,21 +198,21 @@ class Term(NamedTuple):
 
 
 class Combine(NamedTuple):
-    """The sum of lane tensors, each times its factor."""
+    """The sum of several lane tensors, each multiplied by its factor."""
 
     terms: Sequence[Term]
     size: Pair
     channels: int
     post: Post
-    """What follows the sum."""
     into: int | None = None
-    """The term whose lane tensor, which is whole and nobody else's, the result may replace."""
+    """The index of a term whose lane tensor the result may overwrite: nobody else uses it, and it
+    has the size of the result."""
 
 
 class Reduce(NamedTuple):
-    """The sum of all places of a lane tensor, each times its factor: one pixel.
+    """The sum of a lane tensor over all places, each multiplied by its factor: one pixel.
 
-    What a job has summed with `Post.counts` needs no more than that.
+    Not needed for a tensor that was already summed by `Post.counts`.
     """
 
     term: Term
@@ -213,27 +221,27 @@ class Reduce(NamedTuple):
 
 
 class Last(NamedTuple):
-    """Transposed convolution to the input, of what `above` would have produced."""
+    """Transposed convolution to the network's input, of the lane tensor that `above` makes."""
 
     above: First | Step | Any
-    """Or the lane tensor itself, after an `Overlap`."""
+    """The job that makes the lane tensor, or after an `Overlap` the lane tensor itself."""
     source: Source
     conv: Convolution
     rows: int
-    """Of the whole lane tensor, whatever part of it the source is."""
+    """Rows of the whole lane tensor, even where the source is a part of it."""
 
 
 class Single(NamedTuple):
-    """Transposed convolution to the input of `values` (K, H, W), map k of features[k].
+    """Transposed convolution of `values` (K, H, W) to the network's input; map k is features[k]'s.
 
-    Back ends may do it without lanes (``project_single``); stride 1, one group.
+    For a back end that can do it without lanes (``project_single``). Stride 1, one group.
     """
 
     values: FloatArray
     """At the output of the pool, if there is one."""
     features: NDArray[np.intp]
     rows: NDArray[np.intp]
-    """Where in the result each map belongs."""
+    """The index in the result for each map."""
     switches: NDArray[Any] | None
     """Planes (C, H, W) of the pool, whose windows do not overlap."""
     pool: Window
@@ -241,25 +249,29 @@ class Single(NamedTuple):
 
 
 Bf16 = Literal["none", "slow", "vectors", "tiles"]
-"""How a back end multiplies in bfloat16: not at all, no faster than in float32 (so that nobody
-should ask for it), by AVX512_BF16, or by AMX."""
+"""How a back end multiplies in bfloat16: "none", not at all; "slow", it could, but no faster than
+in float32, so it should not be asked to; "vectors", by AVX512_BF16; "tiles", by AMX."""
 
 
 class LaneBackend(Backend, Protocol):
     """A back end with the lane kernels.
 
-    One that has ``add_overlaps(job: Overlap, num_threads)``, too, takes pools whose windows
-    overlap; the result takes the place of ``job.v``, which nobody uses any more. One whose
-    ``multiplies`` is true takes activations that go back by their derivative, as `Post.factor`.
-    One whose ``spreads`` is true takes `Source.open_places`. One whose ``joins`` is true takes
-    `Post.more` and has ``combine(job: Combine, num_threads)`` and ``reduce(job: Reduce,
-    num_threads)``, both of which give a lane tensor, ``add_maps(v, maps, features)``, which adds
-    one map to each lane, and ``fuses(above, source, conv)``, whether it takes a step that has
-    another one for its lane tensor.
+    Some things only some back ends can do:
+
+    - pools whose windows overlap: if it has ``add_overlaps(job: Overlap, num_threads)``. The
+      result replaces ``job.v``, which nobody may use any more.
+    - activations that are gone back through by their derivative (`Post.factor`): if its
+      ``multiplies`` is true.
+    - `Source.open_places`: if its ``spreads`` is true.
+    - `Post.more` and `Post.counts`: if its ``joins`` is true. It then also has
+      ``combine(job: Combine, num_threads)`` and ``reduce(job: Reduce, num_threads)``, which both
+      return a lane tensor; ``add_maps(v, maps, features)``, which adds one map to each lane; and
+      ``fuses(above, source, conv)``, which tells whether a step may have another step in the
+      place of its lane tensor.
     """
 
     def bf16(self) -> Bf16:
-        """How jobs multiply in bfloat16 here and now."""
+        """How jobs multiply in bfloat16 on this CPU, with the current instruction set."""
 
     def project(self, job: First | Step, num_threads: int) -> Any:
         """Run a job; the result is a lane tensor."""
@@ -267,19 +279,20 @@ class LaneBackend(Backend, Protocol):
     def project_last(
         self, job: Last, out: FloatArray, rows: NDArray[np.intp], num_threads: int
     ) -> Any:
-        """Run a job into planes `out` (N, C, H, W), contiguous in W; feature k is rows[k] of N.
+        """Run a job and write planes to `out` (N, C, H, W), contiguous in W.
 
-        The result is what is left to run, for a `finish` of the back end; None: nothing is.
+        Feature k becomes row rows[k] of `out`. Returns what is still to be run, for the back
+        end's ``finish``, or None if everything is done.
         """
 
     def release(self, v: Any) -> None:
-        """Nobody uses this lane tensor any more."""
+        """Give back the memory of a lane tensor that nobody uses any more."""
 
     def end(self) -> None:
-        """No job follows for now."""
+        """Told when no job follows for now."""
 
     def from_planes(self, planes: FloatArray, bf16: bool) -> Any:
-        """(K, C, H, W) as a lane tensor, for jobs in bfloat16 or not."""
+        """Planes (K, C, H, W) as a lane tensor, for jobs in bfloat16 or in float32."""
 
     def to_planes(self, v: Any, planes: FloatArray, num_threads: int) -> None:
         """Copy a lane tensor to `planes` (K, C, H, W)."""
@@ -289,7 +302,7 @@ _Cached = TypeVar("_Cached")
 
 
 def cached(cache: dict[Any, Any], key: Any, make: Callable[[], _Cached]) -> _Cached:
-    """cache[key], made when missing; two threads may both make it, to the same bits."""
+    """cache[key], made if it is missing. Two threads may both make it, and get the same bits."""
     if key not in cache:
         cache[key] = make()
     value: _Cached = cache[key]
@@ -297,7 +310,7 @@ def cached(cache: dict[Any, Any], key: Any, make: Callable[[], _Cached]) -> _Cac
 
 
 def pack_blocks(weight: FloatArray, groups: int, nc: int) -> FloatArray:
-    """Weights (O, C / groups, kh, kw) as blocks of `nc` inputs: [group][block][tap][O][nc]."""
+    """Weights (O, C / groups, kh, kw) in blocks of `nc` inputs: [group][block][tap][O][nc]."""
     out, inner = weight.shape[:2]
     # (group, tap, O / groups, C / groups)
     taps = weight.reshape(groups, out // groups, inner, -1).transpose(0, 3, 1, 2)
@@ -308,7 +321,7 @@ def pack_blocks(weight: FloatArray, groups: int, nc: int) -> FloatArray:
 
 
 def pack_scatter(weight: FloatArray, nc: int) -> FloatArray:
-    """Weights (O, C, kh, kw) as blocks of `nc` (tap, C) pairs: [block][O][nc]."""
+    """Weights (O, C, kh, kw) in blocks of `nc` (tap, channel) pairs: [block][O][nc]."""
     out = weight.shape[0]
     pairs = weight.transpose(0, 2, 3, 1).reshape(out, -1)
     return np.concatenate(
@@ -317,17 +330,19 @@ def pack_scatter(weight: FloatArray, nc: int) -> FloatArray:
 
 
 class Phases(NamedTuple):
-    """Taps of a transposed convolution by output phase (output place + padding, mod stride).
+    """The taps of a transposed convolution, sorted by output phase.
 
-    Phase p = py * stride_w + px owns entries start[p]:start[p + 1] of `tap`, and
-    `back`, how many rows and columns before (y // stride, x // stride) each reads.
+    The phase of an output place is its row and column plus the padding, modulo the stride:
+    p = py * stride_w + px. The taps that contribute to phase p are tap[start[p]:start[p + 1]]. The
+    same entries of `back` say how many rows and columns before (y // stride, x // stride) each
+    of them reads.
     """
 
     start: NDArray[np.int32]
     tap: NDArray[np.int32]
     back: NDArray[np.intp]
     pad: Pair
-    """Most rows and columns any tap reads back."""
+    """The largest numbers of rows and columns in `back`."""
 
 
 @functools.lru_cache(maxsize=256)
@@ -353,8 +368,8 @@ def first_phases(window: Window) -> Phases:
 class Shared(NamedTuple):
     """The windows that share places with window 0 along one axis.
 
-    Place p owns entries start[p]:start[p + 1] of `window` (which one, ascending, window 0 among
-    them) and `place` (as what it knows p).
+    Place p of window 0 lies in the windows window[start[p]:start[p + 1]], ascending, window 0
+    among them. The same entries of `place` give the number of p in each of these windows.
     """
 
     start: NDArray[np.int32]
@@ -363,7 +378,7 @@ class Shared(NamedTuple):
 
 
 def shared_windows(window: Window, axis: int) -> Shared:
-    """Which windows overlap along an axis, and where."""
+    """Which windows overlap along an axis, and at which places."""
     kernel, stride, dilation = (side[axis] for side in window[:3])
     most = (kernel - 1) * dilation // stride
     start, found = [0], []
@@ -380,7 +395,7 @@ def shared_windows(window: Window, axis: int) -> Shared:
 
 
 def padded_size(size: Pair, out_size: Pair, window: Window, pad: Pair) -> Pair:
-    """Size of a map of `size`, padded for every tap of its transposed convolution."""
+    """The size of a map of `size` after padding for all taps of its transposed convolution."""
     rows, cols = (
         p + max((n - 1 + side[0]) // s + 1, m)
         for m, n, side, s, p in zip(size, out_size, window.padding, window.stride, pad)
@@ -389,9 +404,9 @@ def padded_size(size: Pair, out_size: Pair, window: Window, pad: Pair) -> Pair:
 
 
 def first_room(job: First, phases: Phases, lanes: int) -> FloatArray:
-    """Zeros for the start of a `First` job (rows, columns, lanes), padded for every tap.
+    """Zeros for the start values of a `First` job (rows, columns, lanes), padded for every tap.
 
-    The values belong at (row, column) ``phases.pad``.
+    The first value belongs at (row, column) ``phases.pad``.
     """
     conv = job.conv
     size = padded_size(job.values.shape[1:], conv.input_size, conv.window, phases.pad)
@@ -399,7 +414,7 @@ def first_room(job: First, phases: Phases, lanes: int) -> FloatArray:
 
 
 def first_lanes(job: First, phases: Phases, lanes: int) -> FloatArray:
-    """The start of a `First` job (rows, columns, lanes), zero-padded for every tap."""
+    """The start values of a `First` job (rows, columns, lanes), padded with zeros for every tap."""
     count, h, w = job.values.shape
     top, left = phases.pad
     u = first_room(job, phases, lanes)
@@ -408,9 +423,9 @@ def first_lanes(job: First, phases: Phases, lanes: int) -> FloatArray:
 
 
 def first_weight(job: First, lanes: int) -> FloatArray:
-    """Weights of a `First` job by lane: (C, taps, lanes)."""
+    """The weights of a `First` job, one feature in each lane: (C, taps, lanes)."""
     conv = job.conv
-    if conv.groups > 1:  # by output they are mostly zeros: not kept
+    if conv.groups > 1:  # not kept: sorted by output, most of them would be zeros
         return _first_of_groups(job, lanes)
     by_output = cached(conv.cache, "first", lambda: _by_output(conv))
     outputs = by_output.shape[-1]
@@ -422,7 +437,7 @@ def first_weight(job: First, lanes: int) -> FloatArray:
 
 
 def _by_output(conv: Convolution) -> FloatArray:
-    """Weights with the outputs last: (C, taps, O)."""
+    """Weights with the output channels last: (C, taps, O)."""
     out, inner = conv.weight.shape[:2]
     taps = conv.weight.reshape(out, inner, -1).transpose(1, 2, 0)
     weight = aligned_zeros(taps.shape)
@@ -443,9 +458,9 @@ def _first_of_groups(job: First, lanes: int) -> FloatArray:
 
 
 def cell_places(source: Source) -> NDArray[np.int32]:
-    """Where in its window every value of a lane tensor goes, (H, W, channels).
+    """The place in its window to which each value of a lane tensor goes, (H, W, channels).
 
-    Negative: nowhere.
+    Negative where a value goes nowhere.
     """
     (row, column), (h, w) = source.origin, source.cells
     part = slice(row, row + h), slice(column, column + w)
@@ -459,33 +474,33 @@ def cell_places(source: Source) -> NDArray[np.int32]:
 
 
 def last_band(reach: int, advance: int, rows: int) -> int:
-    """Cell rows of a band: so many that only neighbouring bands share output rows.
+    """The number of cell rows of a band: enough that only neighbouring bands share output rows.
 
-    Sums across bands depend on it, so it must not depend on the part that is computed, nor
-    on the number of threads.
+    The sums where bands meet depend on this number. So it must not depend on which part of a map
+    is computed, nor on the number of threads.
     """
     least = -(-(reach - advance) // advance)
     return max(least, min(_BAND, rows // _BANDS), 1)
 
 
 def last_bands(rows: int) -> int:
-    """About how many bands a `Last` job of so many cell rows has."""
+    """About how many bands a `Last` job of `rows` cell rows has."""
     return -(-rows // last_band(1, 1, rows))
 
 
 def aligned_zeros(shape: tuple[int, ...]) -> FloatArray:
     """Zeros that start on a cache line."""
-    # Not np.zeros: numpy asks for huge pages for large np.empty arrays only, and without
-    # them page faults cost more than everything else done with a tensor.
+    # Not np.zeros: NumPy asks for huge pages only for large arrays of np.empty. Without them, page
+    # faults take longer than everything else that is done with a tensor.
     zeros = aligned_empty(shape)
     zeros.fill(0)
     return zeros
 
 
 def aligned_copy(array: NDArray[Any]) -> FloatArray:
-    """`array` as contiguous float32 that start on a cache line.
+    """A contiguous float32 copy of `array` that starts on a cache line.
 
-    For weights: out of L1 a wide load that touches two lines takes twice as long as one.
+    Used for weights: a wide load from the L1 cache takes twice as long if it touches two lines.
     """
     copy = aligned_empty(array.shape)
     copy[...] = array
@@ -493,13 +508,13 @@ def aligned_copy(array: NDArray[Any]) -> FloatArray:
 
 
 def aligned_empty(shape: tuple[int, ...]) -> FloatArray:
-    """Uninitialised floats that start on a cache line."""
+    """Uninitialised floats, of which the first starts a cache line."""
     size = math.prod(shape)
     view: FloatArray = aligned(np.empty(size + 16, np.float32))[:size].reshape(shape)
     return view
 
 
 def aligned(memory: FloatArray) -> FloatArray:
-    """What of some memory starts on a cache line, 16 floats less."""
+    """The part of `memory` that starts on a cache line; it is 16 floats shorter."""
     skip = -memory.__array_interface__["data"][0] % 64 // 4
     return memory[skip : skip + memory.size - 16]

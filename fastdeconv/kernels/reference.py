@@ -1,13 +1,13 @@
-"""The oracle: the four ops in plain NumPy, float64 inside.
+"""The reference: the four operations in plain NumPy, computed in float64.
 
-Written to be obviously right rather than fast: loops run over the positions of
-the window and over channels, NumPy runs over space. The functions of this
-module return float64, so that a chain of them carries no rounding to float32;
-`ReferenceBackend` casts their results for `fastdeconv.ops`.
+It is written to be obviously right rather than fast: Python loops over the places
+of the window and over channels, NumPy over rows and columns. The functions of this
+module return float64, so that nothing is rounded to float32 between several of them;
+`ReferenceBackend` converts their results for `fastdeconv.ops`.
 
-Products are added element by element in one fixed order, never through a matrix
-product: the edge kernels of a BLAS round by position, and equal input patches
-must give equal bits wherever they lie.
+Products are added one by one in a fixed order, never by a matrix product: a BLAS
+rounds differently at the edges of its tiles, and equal patches of the input must give
+equal bits wherever they lie.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def conv_transpose2d(
     groups: int,
     out_size: Pair,
 ) -> DoubleArray:
-    """Adjoint of `conv2d`: every product of it, sent back the way it came.
+    """Adjoint of `conv2d`.
 
     Parameters
     ----------
@@ -84,7 +84,7 @@ def conv_transpose2d(
     weight : array, shape (O, C / groups, kh, kw)
     bias : array, shape (C,), or None
     window : Window
-        Of the convolution, its kernel is (kh, kw).
+        The window of the convolution; its kernel is (kh, kw).
     groups : int
     out_size : pair
         (H, W) of the convolution's input.
@@ -109,8 +109,8 @@ def max_pool2d(
 ) -> tuple[DoubleArray, NDArray[np.int64]]:
     """Maximum over windows and its row-major index in the (padded) window.
 
-    The first maximum wins, also among equal zeros; the first NaN wins over
-    every number; padding never wins, not even over minus infinity.
+    Of equal values the first one wins, also among zeros of either sign. The first NaN wins
+    over every number. Padding never wins, not even over minus infinity.
 
     Parameters
     ----------
@@ -175,7 +175,7 @@ def _by_group(weight: NDArray[Any], groups: int) -> DoubleArray:
 
 
 def _positions(window: Window, out_size: Pair) -> Iterator[tuple[int, int, tuple[Any, ...]]]:
-    """Each (ky, kx) in row-major order, and the padded elements all windows see there."""
+    """Each place (ky, kx) in row-major order, and the padded elements that windows have there."""
     (sh, sw), (dh, dw) = window.stride, window.dilation
     for ky in range(window.kernel[0]):
         rows = slice(ky * dh, ky * dh + (out_size[0] - 1) * sh + 1, sh)
@@ -215,14 +215,14 @@ def _with_bias(out: DoubleArray, bias: NDArray[Any] | None) -> DoubleArray:
 
 
 def _single(array: DoubleArray) -> FloatArray:
-    with np.errstate(over="ignore"):  # too large for float32 is inf, as on every back end
+    with np.errstate(over="ignore"):  # what is too large becomes inf, as on every back end
         return array.astype(np.float32)
 
 
 class ReferenceBackend:
-    """The oracle as a back end: computed in float64, rounded once to float32.
+    """The reference as a back end: computed in float64, then rounded to float32.
 
-    Runs in the calling thread; `num_threads` changes nothing.
+    It runs in the calling thread, whatever `num_threads` is.
     """
 
     name = "reference"
