@@ -78,8 +78,8 @@ FD_INLINE vf erf_of(vf x) {
     return vf_div(vf_mul(p, x), q);
 }
 
-/* A sixth of 0, or of a number from 2^-22 to 6. A division takes three times as long as what is
- * used where vf_fma rounds once; the bits are the same, which was tried with all such numbers. */
+/* x / 6, for x = 0 or 2^-22 <= x <= 6. Where vf_fma rounds once, multiplications take a third of the
+ * time of a division. The bits are the same: all such numbers were tried. */
 FD_INLINE vf sixth_of(vf x) {
 #if VW == 4 && !defined(__aarch64__)
     return vf_div(x, vf_set1(6));
@@ -173,7 +173,8 @@ static FD_NOINLINE void complete(const fd_epilogue *e, float *at, ptrdiff_t step
     }
 }
 
-/* Whether the epilogue waits until sums are in memory: but for activations of few instructions. */
+/* Whether the epilogue is applied when the sums are in memory. Those of few instructions are applied
+ * before, in registers. */
 FD_INLINE int is_later(const fd_epilogue *e) {
     switch (e->activation.kind) {
         case FD_NO_ACTIVATION: case FD_RELU: case FD_LEAKY: case FD_HARDSWISH: return 0;
@@ -185,7 +186,7 @@ FD_INLINE int has_epilogue(const fd_epilogue *e) {
     return e->scale1 || e->activation.kind || e->scale2;
 }
 
-/* That of a row of pixels, `col` elements apart. */
+/* The epilogue of a row of pixels, `col` elements apart. */
 FD_INLINE void complete_row(const fd_epilogue *e, float *row, ptrdiff_t col, int cols,
                             int channels) {
     for (int c = 0; c < channels; c += VW) complete(e, row + c, col, cols, c);

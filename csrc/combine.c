@@ -1,14 +1,15 @@
 /* The backward pass through what has several inputs or outputs.
  *
- * What    Where a signal forks going forward, what comes back is added; a product sends back what
- *         comes times its other input, and where that was repeated over all places the sum of
- *         them. Here both are done on lane tensors.
- * Layout  (h, w, channel, lane); of few features (h, w, feature, channel). Of a tensor that is
- *         read a part may be meant, or one pixel for all (fd_view).
+ * What    Where several layers take the same activation, the values that come back from them are
+ *         added. A product sends back to each of its inputs the values that come, multiplied by
+ *         the other input; to an input that is repeated over all places, the sum of that over all
+ *         places. Both are computed here, on lane tensors.
+ * Layout  (h, w, channel, lane), by feature (h, w, feature, channel). A tensor that is read may be
+ *         a part of another one, or one pixel that stands for all (fd_view).
  * Mix     per term, value and vector of lanes 1 load, 1 FMA, or 1 add without a factor: bound by
  *         memory.
- * Numbers float32. Terms in their order; sums of pixels row by row, then of the rows from the top,
- *         whatever the threads.
+ * Numbers float32. Terms are added in their order. Pixels are summed row by row, then the rows from
+ *         the top, whatever the number of threads.
  */
 #include <string.h>
 

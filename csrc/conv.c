@@ -1,4 +1,4 @@
-/* Direct convolution, channels last, with what follows it fused in.
+/* Direct convolution, channels last, fused with its epilogue and pool.
  *
  * What    out[y][x][o] = epilogue(bias[o] + sum over taps t and inputs i of
  *         weight[o][i][t] * in[y][x][t][i]), rows y0 <= y < y1; optionally max-pooled
@@ -28,15 +28,15 @@
 
 #define DEPTHWISE_TILE 8
 
-/* Fetch where so many vectors will be stored, while they are summed: the memory of a pass is larger
- * than the caches, and a store waits for its line. */
+/* Prefetch the lines to which `vectors` vectors will be stored, while they are summed: the memory of
+ * a pass is larger than the caches, and a store waits for its line. */
 FD_INLINE void fetch_for_writing(const float *at, const int vectors) {
     FD_UNROLL
     for (int j = 0; j * 64 < vectors * VW * (int)sizeof(float); j++)
         __builtin_prefetch((const char *)at + 64 * j, 1);
 }
 
-/* Stores a vector of channels of T columns, and what follows their sums. */
+/* Applies the epilogue to a vector of channels of T columns, and stores it. */
 FD_INLINE void store_finished(vf *sums, const fd_epilogue *e, int channel, float *out,
                               ptrdiff_t out_col, const int T) {
     finish_all(sums, e, channel, T);

@@ -1,17 +1,17 @@
-/* What the C kernels offer: one table of functions per instruction set.
+/* What the C kernels offer: one table of functions for each instruction set.
  *
- * Kernels own no threads and no global state. Each works on a range of rows (or
- * planes) of one job described by a struct, may be called from many threads at
- * once on disjoint ranges, and returns 0, or -1 when scratch memory could not be
- * had. Strides and offsets count elements, not bytes, unless a name says so.
+ * Kernels own no threads and no global state. A job is described by a struct. A
+ * call works on a range of its rows (or planes); many threads may call at once on
+ * disjoint ranges. A kernel returns 0, or -1 if there was no memory for its scratch
+ * space. Strides and offsets count elements, not bytes, unless a name says so.
  *
  * Layouts
  *   planes    (C, H, W), as the public interface has them
  *   channels  (H, W, Cs): channels last, Cs >= C a multiple of the vector width
- *   lanes     (H, W, C, KP): feature k of the caller in lane k, KP a multiple of
- *             the vector width; the layout of the backward pass
- *   by feature (H, W, KP, C): the same for features that would leave most lanes empty, so
- *             that channels are in the lanes
+ *   lanes     (H, W, C, KP): the caller's feature k in lane k, KP a multiple of the
+ *             vector width; the layout of the backward pass
+ *   by feature (H, W, KP, C): the same for features too few to fill the lanes. Here the
+ *             channels are in the lanes
  */
 #ifndef FASTDECONV_H
 #define FASTDECONV_H
@@ -26,7 +26,7 @@ typedef struct {
     int top, left;  /* padding */
 } fd_window;
 
-/* What activate.h computes; a and b are parameters, as there. */
+/* An activation that activate.h computes; a and b are its parameters, described there. */
 enum {
     FD_NO_ACTIVATION, FD_RELU, FD_CLIP, FD_LEAKY, FD_ELU, FD_SIGMOID, FD_SILU, FD_TANH, FD_GELU,
     FD_GELU_TANH, FD_HARDSIGMOID, FD_HARDSWISH, FD_MISH, FD_SOFTSIGN, FD_ABS, FD_SQUARE,
@@ -35,11 +35,11 @@ enum {
 typedef struct {
     int kind;
     float a, b;
-    const float *weight;    /* a number for each channel, padded; or NULL */
+    const float *weight;    /* one number for each channel, padded; or NULL */
 } fd_activation;
 
-/* Per-channel arithmetic after a convolution, in this order:
- * x*scale1+shift1, the activation, x*scale2+shift2. A NULL scale skips its line. */
+/* What is done to a finished sum, channel by channel and in this order:
+ * x*scale1+shift1, the activation, x*scale2+shift2. A NULL scale skips its step. */
 typedef struct {
     const float *scale1, *shift1;
     fd_activation activation;
@@ -49,10 +49,10 @@ typedef struct {
 /* A convolution as a list of taps. Also one phase of a transposed convolution. */
 typedef struct {
     const float *in;        /* channels layout; where tap offset 0 of output (0, 0) reads */
-    ptrdiff_t in_row, in_col; /* between the origins of neighbouring output rows, columns */
+    ptrdiff_t in_row, in_col; /* between the origins of neighbouring output rows, and columns */
     const ptrdiff_t *taps;  /* offset of every tap from the origin */
     int ntaps;
-    int cin, cout, groups;  /* cin: channels one group reads */
+    int cin, cout, groups;  /* cin: the channels that one group reads */
     int in_padded;          /* whether pixels of the input are whole vectors */
     const float *weight;    /* packed: see conv.c */
     const float *bias;      /* padded to the vector width like scale and shift */
@@ -71,19 +71,19 @@ typedef struct {
     ptrdiff_t out_row, out_col;
     void *switches;         /* (out_h, out_w, channels) */
     int switch_bytes;       /* 1, 2 or 4 */
-    const float *counts;    /* (out_h, out_w): what sums are divided by; NULL: maxima, and only
-                             * they have switches */
+    const float *counts;    /* (out_h, out_w): an average pool, these are what sums are divided
+                             * by. NULL: a max pool; only max pools have switches */
 } fd_pool;
 
-/* An activation that another one is made of. */
+/* One of the activations that a join takes. */
 typedef struct {
     const float *in;        /* channels layout; the first pixel */
-    ptrdiff_t row, col;     /* elements between neighbouring pixels; 0: all alike */
-    int channels;           /* 1 where there are more: the same for all */
+    ptrdiff_t row, col;     /* elements between neighbouring pixels; 0: one pixel for all */
+    int channels;           /* 1: one channel for all */
 } fd_input;
 
-/* Activations added up, multiplied, or one behind the other along the channels, with an epilogue
- * (join.c). One of them alone: the epilogue. */
+/* Activations added up, multiplied, or concatenated along the channels, then an epilogue (join.c).
+ * With a single activation, only the epilogue. */
 typedef struct {
     enum { FD_SUM, FD_PRODUCT, FD_CONCAT } kind;
     const fd_input *inputs;
@@ -94,85 +94,87 @@ typedef struct {
     ptrdiff_t out_row, out_col;
 } fd_join;
 
-/* Winograd's algorithm instead, for 3x3 taps and plain 2x2 pools: see winograd.c. */
+/* A convolution by Winograd's algorithm, for 3x3 taps and plain 2x2 pools: see winograd.c. */
 typedef struct {
     int tile;               /* pixels along a tile's side: 2 or 4 */
     const float *weight;    /* packed */
-    const float *slope, *base; /* of a channel's error; padded like the bias; tile 2 only */
+    const float *slope, *base; /* tile 2 only: the bound of each channel's error, padded like bias */
 } fd_winograd;
 
-/* Lists are copied this many elements at a time, and at least twice as many. */
+/* Lists are copied in steps of so many elements, and in at least two steps. */
 #define FD_COPY 16
 #define FD_LIST_ROOM (2 * FD_COPY)
 
-/* Where the values of an unpooled lane tensor come from: the cells of a pooled one, sorted
- * by the switches that all features share (see fd_sort_cells). A tensor that is not pooled
- * has windows of one place. Where windows overlap, the lists name one value for each place and
- * channel that fd_overlap has summed. */
+/* Where the values of an unpooled lane tensor come from: the cells of a pooled one. For each cell
+ * there is a list of its channels, sorted by the switches, which all features share (see
+ * fd_sort_cells). A tensor that is not pooled has windows of one place. Where windows overlap, the
+ * lists have one entry for each place and channel: the value that fd_overlap has summed. */
 typedef struct {
-    const int32_t *order;   /* per cell: its channels by place, ascending within a place; a channel
-                             * may be at several places;
-                             * FD_LIST_ROOM more can be read, and are channels */
-    const int32_t *first;   /* per cell: where in order each place begins, and the end */
-    ptrdiff_t order_cell, first_cell; /* elements per cell; 0 when all cells are alike */
-    ptrdiff_t list_row;     /* cells between rows of the two: V may be a part of the whole map */
+    const int32_t *order;   /* for each cell: its channels by place, ascending within a place. A
+                             * channel may be at several places. FD_LIST_ROOM more elements can
+                             * be read, and are numbers of channels */
+    const int32_t *first;   /* for each cell: where in `order` each place begins, and the end */
+    ptrdiff_t order_cell, first_cell; /* elements of one cell; 0 when all cells are alike */
+    ptrdiff_t list_row;     /* cells in a row of the lists: V may be a part of the whole map */
     fd_window pool;
     int cells_h, cells_w;
     int h, w, channels;     /* of the unpooled tensor */
 } fd_source;
 
-/* max(0, x), x*scale[channel], max(0, x): each where asked for. */
+/* max(0, x), x*scale[channel], max(0, x), in this order, each only where asked for. */
 typedef struct {
     int relu_before;
-    const float *scale;     /* can be read for a vector past its end */
+    const float *scale;     /* one vector more than its length can be read; or NULL */
     int relu_after;
 } fd_post;
 
-/* A number for each channel of every pixel, the same for all features; NULL: 1. */
+/* A factor for each channel of every pixel, the same for all features. */
 typedef struct {
-    const float *values;    /* of the first pixel, a channel after the other */
-    ptrdiff_t row, column;  /* elements between those of neighbouring pixels; 0: all alike */
+    const float *values;    /* of the first pixel, channels contiguous; NULL: all factors are 1 */
+    ptrdiff_t row, column;  /* elements between neighbouring pixels; 0: one pixel for all */
 } fd_factor;
 
 /* A lane tensor or a part of one. */
 typedef struct {
-    const float *v;         /* of the first pixel and channel; NULL: nothing */
-    ptrdiff_t row, column;  /* elements between neighbouring pixels; 0: all alike */
-    ptrdiff_t feature;      /* of few features: elements between them */
+    const float *v;         /* the first pixel and channel; NULL: there is none */
+    ptrdiff_t row, column;  /* elements between neighbouring pixels; 0: one pixel for all */
+    ptrdiff_t feature;      /* in the layout by feature: elements between features */
 } fd_view;
 
-/* What is left to do with a pixel that is summed: add what is there of another tensor, `post`,
- * multiply, add it to sums. */
+/* What is done to a pixel when its sums are complete, in this order: add the pixel of another
+ * tensor, `post`, multiply by a factor, add it to sums over all pixels. */
 typedef struct {
     fd_view more;
     fd_post post;
     fd_factor factor;
-    float *sums;            /* (rows, channels, kp), or NULL: to those of its row the pixel is added,
-                             * times ... */
-    fd_factor counts;       /* ... these; of few features (rows, kp, channels) */
+    float *sums;            /* (rows, channels, kp), by feature (rows, kp, channels); or NULL. The
+                             * pixel, multiplied by `counts`, is added to the sums of its row */
+    fd_factor counts;
 } fd_finish;
 
 /* Transposed convolution of an unpooled lane tensor. */
 typedef struct fd_step {
     fd_source source;
-    const struct fd_step *above; /* where V comes from, pixel by pixel, instead of memory: for a
-                             * 1 x 1 convolution of stride 1 without pool and gate; or NULL */
+    const struct fd_step *above; /* or NULL. The step that makes V, pixel by pixel, so that V is
+                             * not in memory: for a 1 x 1 convolution of stride 1 without pool and
+                             * gate */
     const float *v;         /* lanes (cells_h, cells_w, source.channels, kp) */
     int kp, nv;             /* nv vectors of lanes at a time; divides kp / vector width.
-                             * nv 0: kp features, at most half a vector of them, and
-                             * lane tensors are (h, w, kp, channels) */
+                             * nv 0: kp features, at most half a vector of them, in the layout
+                             * by feature */
     fd_window conv;
     int groups, cout;       /* cout: all channels of the result */
-    /* The weights, packed for one way to go; the others NULL. */
+    /* The weights, packed for one of these kernels; the other pointers are NULL. */
     const float *weight;    /* see project.c */
-    const uint16_t *bf16;   /* for bfloat16 (bf16.h, tile_product.h) */
-    const float *sparse;    /* for leaving out zeros (sparse.h) */
-    const uint16_t *sparse_bf16; /* for both (sparse_bf16.h) */
-    const float *depthwise; /* (taps, channels): every channel by itself, from a source without
-                             * pool and gate */
-    int sparse_width;       /* of a row of them: whole vectors, pairs of vectors for bfloat16 */
-    fd_post post;           /* before a sum leaves the registers, */
-    fd_finish finish;       /* and when all of a pixel is there */
+    const uint16_t *bf16;   /* products in bfloat16 (bf16.h, tile_product.h) */
+    const float *sparse;    /* zeros left out (sparse.h) */
+    const uint16_t *sparse_bf16; /* both (sparse_bf16.h) */
+    const float *depthwise; /* (taps, channels): each channel has a kernel of its own, and the source
+                             * has no pool and no gate (depthwise.h) */
+    int sparse_width;       /* elements in a row of `sparse`, or of `sparse_bf16`: whole vectors, or
+                             * whole pairs of vectors */
+    fd_post post;           /* applied before a sum leaves the registers */
+    fd_finish finish;       /* applied when all sums of a pixel are there */
     int out_h, out_w;
 } fd_step;
 
@@ -180,9 +182,9 @@ typedef struct fd_step {
 typedef struct {
     const float *u;         /* (.., .., kp): padded with zeros for every tap in use */
     ptrdiff_t u_row;        /* elements between rows of u */
-    const float *weight;    /* (cout, taps, kp); of few features (taps, kp, padded cout) */
+    const float *weight;    /* (cout, taps, kp); by feature (taps, kp, padded cout) */
     int kp, cout, ntaps_all;
-    int by_feature;                /* kp features as in fd_step with nv 0 */
+    int by_feature;         /* as in fd_step with nv 0 */
     /* phases (stride_h x stride_w), each a range of (offset in u, tap) */
     const int32_t *phase_start;
     const ptrdiff_t *phase_offset;
@@ -193,49 +195,50 @@ typedef struct {
     int out_h, out_w;
 } fd_first;
 
-/* What overlapping windows send to the same place, summed. Of the windows that send a channel to
- * a place the first one leads: its value becomes the sum, the others are used up. */
+/* Adds up what overlapping windows send to the same place. Of the windows that send a channel to
+ * the same place, the first one *leads*: its value becomes the sum. The values of the others are
+ * not used any more. */
 typedef struct {
-    fd_source source;       /* of the result; its lists name what leads */
+    fd_source source;       /* of the result; its lists have the leading values only */
     const int32_t *next;    /* (all cells of the whole map, channels): the next cell that sends
                              * to the same place, or -1 (see fd_link_cells) */
     int row, column;        /* of the whole map, where the result begins */
     const float *v;         /* a lane tensor */
-    int v_row, v_column;    /* of the whole map, where V begins; elsewhere it is 0 */
+    int v_row, v_column;    /* of the whole map, where V begins; outside of V it is 0 */
     int v_h, v_w;
-    int kp, by_feature;            /* by_feature: kp features as in fd_step with nv 0 */
+    int kp, by_feature;     /* as in fd_first */
     fd_post post;
     fd_factor factor;
-    float *out;             /* a lane tensor of source.cells; only what leads is written. May be V
-                             * if that has the same cells */
+    float *out;             /* a lane tensor of source.cells; only leading values are written. May
+                             * be V if that has the same cells */
 } fd_overlap;
 
 #define FD_MOST_TERMS 256
 
-/* Lane tensors, each times its factor, added up (combine.c). */
+/* The sum of lane tensors, each multiplied by its factor (combine.c). */
 typedef struct {
     const fd_view *terms;   /* at most FD_MOST_TERMS */
     const fd_factor *factors;
     int count;
     int w, channels, kp, by_feature;
-    fd_post post;           /* what follows the sum ... */
-    fd_factor factor;       /* ... and then */
+    fd_post post;           /* applied to the sum */
+    fd_factor factor;       /* multiplied with that */
     float *out;             /* (h, w, channels, kp); may be a term */
 } fd_combine;
 
-/* The sum of all pixels of a lane tensor, each times its factor. */
+/* The sum of all pixels of a lane tensor, each multiplied by its factor (combine.c). */
 typedef struct {
     fd_view of;
     fd_factor factor;
     int h, w, channels, kp, by_feature;
-    float *out;             /* (channels, kp); of few features (kp, channels) */
+    float *out;             /* (channels, kp); by feature (kp, channels) */
 } fd_reduce;
 
-/* The last transposed convolution, fed pixel by pixel by the step above it. */
+/* The last transposed convolution. The job above it makes its input pixel by pixel. */
 typedef struct {
-    const fd_step *step;    /* the one above, or the first one, or a lane tensor: exactly one */
-    const fd_first *first;
-    const float *v;
+    const fd_step *step;    /* exactly one of these three is given: the step above, ... */
+    const fd_first *first;  /* ... the first job, ... */
+    const float *v;         /* ... or a lane tensor */
     fd_source source;       /* of the last convolution; cells are the pixels above */
     const float *weight;    /* packed: see project.c */
     fd_window conv;
@@ -246,12 +249,13 @@ typedef struct {
     float *out;             /* planes (N, cout, out_h, out_w), of a part of the whole */
     ptrdiff_t out_feature, out_plane, out_row;
     int band;               /* cell rows of one band */
-    int skip;               /* rows of the first band that are not there: bands lie where they
-                             * lie in the whole map, so that sums are the same */
-    float *side;            /* (bands, 2, overlap rows, row) sums shared between bands */
+    int skip;               /* rows of the first band above the part that is computed: bands lie
+                             * where they lie in the whole map, so that sums are the same */
+    float *side;            /* (bands, 2, overlap rows, row): sums of output rows that two bands
+                             * share */
 } fd_last;
 
-/* Features of one map each through one transposed convolution (single.c). */
+/* One transposed convolution for features that have a single map each (single.c). */
 typedef struct {
     const float *values;    /* (features, cells_h, cells_w) */
     const void *switches;   /* planes (channels, cells_h, cells_w), or NULL: not pooled */
@@ -267,10 +271,10 @@ typedef struct {
     ptrdiff_t out_feature, out_plane, out_row;
 } fd_single;
 
-/* What steps in bfloat16 come to. */
+/* How steps in bfloat16 are computed. */
 enum {
-    FD_BF16_NONE,           /* there are none */
-    FD_BF16_SLOW,           /* none that are faster than those in float32 */
+    FD_BF16_NONE,           /* not at all */
+    FD_BF16_SLOW,           /* they could be, but no faster than in float32 */
     FD_BF16_VECTORS,        /* bf16.h and sparse_bf16.h */
     FD_BF16_TILES           /* tile_product.h */
 };
@@ -278,13 +282,13 @@ enum {
 typedef struct {
     const char *name;
     int width;              /* floats in a vector */
-    int max_nv;             /* most vectors of lanes at a time */
+    int max_nv;             /* how many vectors of lanes at most are computed at a time */
     int tile_nc[8];         /* output channels at a time, by nv */
     int sparse_nv;          /* vectors of output channels at a time where zeros are left out */
-    int sparse_least;       /* output channels from which on that pays */
-    int (*bf16)(void);      /* one of these, for this CPU; fd_step.bf16 may be set for the last two */
-    int (*prepare)(void);   /* to be called before the first kernel: whether the system allows
-                             * them; NULL: it does */
+    int sparse_least;       /* the number of output channels from which on that is faster */
+    int (*bf16)(void);      /* FD_BF16_..., on this CPU; for the last two fd_step.bf16 may be set */
+    int (*prepare)(void);   /* to be called before the first kernel; returns whether the system
+                             * allows these kernels. NULL: it always does */
 
     int (*conv_rows)(const fd_conv *, int row0, int row1);
     int (*conv_pool_rows)(const fd_conv *, const fd_pool *, int row0, int row1);
@@ -320,8 +324,8 @@ static inline uint32_t fd_switch(const void *switches, int bytes, size_t at) {
 
 /* Tables this CPU can run, best first; at most 4. */
 int fd_available(const fd_kernels **tables);
-/* Others that this CPU can run and that have to be asked for, since nobody has timed them, or
- * since they do in C what the instructions of other CPUs do, bit for bit; at most 2. */
+/* Tables this CPU can run that are used only on request, because nobody has timed them, or because
+ * they emulate other CPUs' instructions in C, bit for bit; at most 2. */
 int fd_on_request(const fd_kernels **tables);
 /* The table with the tiles of AMX, even where this CPU has none; NULL: not in this build. */
 const fd_kernels *fd_amx(void);
@@ -332,27 +336,27 @@ int fd_cpu_has_tiles(void);
 int fd_ask_for_tiles(void);
 
 /* ---- the same for every instruction set (planar.c) ---- */
-/* Cells cell0..cell1-1: their channels by the place (0 <= switch < places) they point to, less
- * those whose gate is 0. switches (cells, switch_cell); NULL: all at place 0. gate (cells,
- * channels) or NULL. order (cells, channels), first (cells, places + 1). */
+/* For cells cell0..cell1-1: sort their channels by the place (0 <= switch < places) that they point
+ * to, and leave out those whose gate is 0. switches (cells, switch_cell); NULL: all at place 0.
+ * gate (cells, channels) or NULL. order (cells, channels), first (cells, places + 1). */
 void fd_sort_cells(const void *switches, int switch_bytes, ptrdiff_t switch_cell,
                    const uint8_t *gate, int channels, int places, int32_t *order,
                    int32_t *first, int cell0, int cell1);
-/* The windows that share places with window 0 along one axis: for place p of it entries start[p]
- * to start[p+1]-1, ascending: which window, and as which place it knows p. */
+/* The windows that share places with window 0 along one axis. For its place p, entries start[p] to
+ * start[p+1]-1 give these windows, ascending, and the number of p in each of them. */
 typedef struct {
     const int32_t *start, *window, *place;
 } fd_shared;
 
-/* Rows row0..row1-1 of cells (h, w) whose windows overlap, switches and gate as above: the next
- * cell in row-major order that points to the same place (-1: none), and whether none did before.
- * next, is_first (cells, channels). */
+/* For rows row0..row1-1 of cells (h, w) whose windows overlap: the next cell in row-major order that
+ * points to the same place (-1: none), and whether the cell is the first one that does. switches and
+ * gate as above; next, is_first (cells, channels). */
 void fd_link_cells(const void *switches, int switch_bytes, ptrdiff_t switch_cell,
                    const uint8_t *gate, int channels, int kernel_w, const fd_shared *high,
                    const fd_shared *wide, int h, int w, int32_t *next, uint8_t *is_first, int row0,
                    int row1);
-/* Rows row0..row1-1 of the source's cells less what is 0 in v (cells, channels), into order
- * (cells, channels) and first (cells, places + 1). */
+/* Copy the lists of rows row0..row1-1 of the source's cells to order (cells, channels) and first
+ * (cells, places + 1), without the channels whose value in v (cells, channels) is 0. */
 void fd_filter_cells(const fd_source *, const float *v, int32_t *order, int32_t *first,
                      int row0, int row1);
 /* The zeros around an activation, channels last. */
@@ -360,10 +364,11 @@ typedef struct {
     float *buffer;          /* (top + h + bottom, left + w + right, pixel) */
     int top, bottom, left, right;
     int h, w, pixel;
-    int by_columns;         /* whether a lone row is filled, column by column, or rows are */
+    int by_columns;         /* the map is a single row, filled column by column; else row by row */
 } fd_frame;
 
-/* Clear those beside the rows or columns begin..end-1, and beyond them at the first and the last. */
+/* Clear the zeros beside rows (or columns) begin..end-1; with the first one also those before it,
+ * with the last one also those behind it. */
 void fd_clear_frame(const fd_frame *, int begin, int end);
 void fd_pool_planes(const float *x, const fd_window *, int in_h, int in_w, int out_h, int out_w,
                     float *values, void *switches, int switch_bytes, int plane0, int plane1);

@@ -1,14 +1,14 @@
-/* Lists of what reaches an output pixel.
+/* Lists of the values that contribute to an output pixel.
  *
- * What    Going back through [pool, convolution], every cell of the pooled tensor has one
- *         value per channel, at the place its switch names. `fd_sort_cells` has sorted the
- *         channels of every cell by place. For an output pixel of the transposed convolution
- *         and each tap of its kernel there is at most one such place; the pixel's list is what
- *         they hold, tap after tap. Where windows overlap a place belongs to several cells, of
- *         which each holds other channels (overlap.c).
- * Cost    A tap's entries are copied FD_COPY at a time without asking how many there are, twice
- *         over at least: a loop that ends after one round or two is mispredicted half of the
- *         time, which costs more than the copies.
+ * What    On the way back through [pool, convolution], every cell of the pooled tensor has one
+ *         value for each channel. It belongs at the place that its switch names, and
+ *         `fd_sort_cells` has sorted the channels of every cell by that place. An output pixel
+ *         of the transposed convolution reads at most one place for each tap of its kernel. Its
+ *         list has all values at these places, tap after tap. Where windows overlap, a place
+ *         belongs to several cells, each with other channels (overlap.c).
+ * Cost    The entries of a tap are copied in steps of FD_COPY, and in at least two steps, whatever
+ *         their number: a loop that ends after one or two rounds is mispredicted half of the
+ *         time, which costs more than copying too much.
  */
 #ifndef FD_GATHER_H
 #define FD_GATHER_H
@@ -24,11 +24,11 @@ FD_INLINE entry make_entry(uint32_t v, uint32_t w) { return (entry)w << 32 | v; 
 FD_INLINE size_t entry_v(entry e) { return (uint32_t)e; }
 FD_INLINE size_t entry_w(entry e) { return (size_t)(e >> 32); }
 
-/* Where one row or column of the unpooled tensor comes from. */
+/* Which row (or column) of cells a row (or column) of the unpooled tensor comes from. */
 typedef struct {
     int cell;  /* -1: nowhere */
     int place; /* within the window */
-    int tap;   /* row or column of the convolution's kernel that takes it on */
+    int tap;   /* row or column of the convolution's kernel that reads it */
 } origin;
 
 /* The pool's windows along one axis. */

@@ -1,8 +1,8 @@
-/* Activations, channels last, made one: added up, multiplied, or one behind the other along the
- * channels; then scale, shift and activation.
+/* Joins activations, channels last: adds, multiplies or concatenates them along the channels, then
+ * scale, shift and activation.
  *
- * Mix     per input and vector of channels 1 load and 1 add or multiply: bound by memory.
- * Numbers float32, inputs in their order.
+ * Mix     per input and vector of channels, 1 load and 1 add or multiply: bound by memory.
+ * Numbers float32; inputs are taken in their order.
  */
 #include "activate.h"
 
@@ -40,7 +40,7 @@ FD_INLINE void combine_two(const fd_join *j, int y, float *restrict out, const i
         }
 }
 
-/* Whether that is all; then it is done. */
+/* Does the row and returns 1 if combine_two is all that it needs. */
 static int combined_two(const fd_join *j, int y, float *out) {
     const fd_epilogue *e = &j->epilogue;
     const int relu = e->activation.kind == FD_RELU;

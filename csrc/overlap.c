@@ -1,15 +1,15 @@
 /* The backward pass through pools whose windows overlap.
  *
- * What    Where windows overlap, several may have the same maximum; unpooled, their values add,
- *         and only the sum is rectified. The unpooled tensor is not built for that: of the
- *         windows that point to the same place the first one gets the sum, the others leave the
- *         lists of what comes next (fd_link_cells finds them), and the result is a tensor of
- *         pooled size again, which project.c unpools on the way like any other.
+ * What    Where windows overlap, several of them may have the same maximum. Their values then add up
+ *         in unpooling, and only the sum is rectified. The unpooled tensor is not built for that:
+ *         of the windows that point to the same place, the first one gets the sum, and the others
+ *         are left out of the lists of the next job (fd_link_cells finds them). The result is a
+ *         tensor of pooled size again, which project.c unpools like any other.
  * Layout  V and result (h, w, channel, lane); of few features (h, w, feature, channel).
  * Mix     per value and vector of lanes 1 load, 1 store and what `post` takes, per further window
- *         2 loads, 1 add, 1 store: bound by memory. In place, it reads and writes what leads.
- * Numbers float32, windows in row-major order. No value is written that another one reads, so
- *         nothing depends on threads.
+ *         2 loads, 1 add, 1 store: bound by memory. In place, only leading values are written.
+ * Numbers float32, windows in row-major order. No value is written that the sum of another one
+ *         reads, so nothing depends on the number of threads.
  */
 #include "post.h"
 
@@ -20,7 +20,7 @@ static const float *pixel_at(const fd_overlap *o, int row, int column) {
     return o->v + ((size_t)y * o->v_w + x) * o->source.channels * o->kp;
 }
 
-/* Everything that cell (row, column) of the whole map leads: n channels. */
+/* The n channels of which cell (row, column) of the whole map leads. */
 static void overlap_cell(const fd_overlap *o, int row, int column, const int32_t *order, int n,
                          float *out) {
     const int whole = (int)o->source.list_row, channels = o->source.channels, kp = o->kp;

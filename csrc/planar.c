@@ -1,5 +1,5 @@
-/* Work that no vector unit speeds up: general max pooling of planes, its adjoint, and
- * sorting and linking by switches. Compiled once, for the baseline.
+/* Work that SIMD instructions do not speed up: general max pooling of planes, its adjoint, and
+ * sorting and linking cells by switches. Compiled once, for the baseline.
  *
  * Numbers  no arithmetic but the sums of overlapping windows in unpooling, added
  *          in the windows' row-major order.

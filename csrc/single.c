@@ -1,10 +1,9 @@
-/* A feature's one map through one transposed convolution, on planes.
+/* One map of a feature through one transposed convolution, on planes.
  *
- * What    Where the network's lowest convolution is also the feature's own, every feature is a
- *         single map (pooled, with switches) that becomes a few planes. Nothing is shared
- *         between features and hardly anything is computed; so no lanes, and one pass: unpool
- *         (windows do not overlap) into a padded plane that stays in cache, then out[c] = sum
- *         over taps of weight * plane.
+ * What    For features of the network's lowest convolution. Each is a single map (pooled, with
+ *         switches) that becomes a few planes. Features share nothing, and there is little to
+ *         compute. So there are no lanes, and one pass: unpool the map (windows do not overlap)
+ *         into a padded plane that stays in cache, then out[c] = sum over taps of weight * plane.
  * Layout  values (feature, cell), switches (channel, cell), weight (feature, cout, kh, kw), out
  *         planes. Stride 1 only.
  * Mix     per tap and vector of neighbouring columns: 1 load, 1 FMA; 1 broadcast per 4 vectors.

@@ -1,5 +1,5 @@
-/* Winograd's algorithm for a 3x3 convolution that a 2x2 pool follows, with the pool and
- * what is between them fused in.
+/* Winograd's algorithm for a 3x3 convolution followed by a 2x2 pool, fused with the pool and with
+ * what lies between them.
  *
  * What    As fd_conv_pool_rows, with fewer products. Tile 2, F(2x2, 3x3): a tile is one pool
  *         window, 16 products for the direct kernel's 36. Tile 4, F(4x4, 3x3): four windows,
@@ -13,10 +13,10 @@
  * Numbers float32. Tile 4 rounds differently at different places of a tile: ties of flat
  *         input break at random, and nothing is done about it. Tile 2 gives
  *         - the switches of the direct kernel, all of them, for the same input;
- *         - its very bits where the middle of a window's input does not change along a row
- *           or along a column, and wherever the order within a window is in doubt;
- *         - equal bits to windows with equal input, wherever they lie.
- *         So what is flat stays flat, and a tie of equal patches stays a tie.
+ *         - the same values, bit by bit, where the middle of a window's input does not change
+ *           along a row or along a column, and where the order within a window is in doubt;
+ *         - equal bits for windows with equal input, wherever they lie.
+ *         So flat input gives flat output, and equal patches tie.
  *
  * Doubt   Let x be the input of an output pixel (9 taps x cin), w its filter, u = 2^-24. A
  *         product rounds in every partial sum it is part of. Direct: |error| <= u sum_k
@@ -128,7 +128,7 @@ FD_INLINE void transform_tile(batch *b, int t, const int M) {
     const int P = M + 2, y0 = 2 * b->tiles[t].y, x0 = 2 * b->tiles[t].x;
     const float *in = c->in + y0 * c->in_row + x0 * c->in_col;
     ptrdiff_t row[MAX_SIDE], col[MAX_SIDE];
-    /* Beyond the last window anything will do that is there to be read. */
+    /* Beyond the last window any memory will do that can be read. */
     const int last_row = 2 * b->p->out_h + 1 - y0, last_col = 2 * b->p->out_w + 1 - x0;
     FD_UNROLL
     for (int i = 0; i < P; i++) {
@@ -208,7 +208,7 @@ PRODUCT(9, 1) PRODUCT(9, 2) PRODUCT(12, 1) PRODUCT(12, 2)
 
 typedef void product(const float *v, ptrdiff_t step, const float *w, int cin, float *m);
 
-/* For n tiles, or a few more: what the scratch space holds beyond them does no harm. */
+/* The function for n tiles, or for a few more: it may read and write scratch space behind them. */
 static product *product_for(int n, int nv) {
     static product *const sizes[][2] = {
         {product_3_1, product_3_2}, {product_6_1, product_6_2},
@@ -228,12 +228,12 @@ FD_INLINE vf linear_part(vf a, const fd_conv *c, int channel) {
     return a;
 }
 
-/* Whether a sum is positive in the direct kernel, too, or neither is. */
+/* Whether the sum has the same sign in the direct kernel. */
 FD_INLINE vm sign_is_sure(vf a, vf error) {
     return vm_greater(vf_max(a, vf_sub(vf_zero(), a)), error);
 }
 
-/* The maximum of a window, stored; in *sure where the direct kernel has it in the same place. */
+/* Store the maximum of a window; *sure: where the direct kernel finds it at the same place. */
 FD_INLINE void pool_window(const fd_conv *c, const window *k, vf a, vf b, vf d, vf e, vf error,
                            int channel, vm *sure) {
     const vf top = vf_max(a, b), bottom = vf_max(d, e);
@@ -259,7 +259,7 @@ FD_INLINE void pool_window(const fd_conv *c, const window *k, vf a, vf b, vf d, 
     vf_store_bytes(k->switches + channel, index);
 }
 
-/* The mean of a window, stored; in *sure where the direct kernel rectifies the same pixels. */
+/* Store the mean of a window; *sure: where the direct kernel rectifies the same pixels. */
 FD_INLINE void average_window(const fd_conv *c, const window *k, vf a, vf b, vf d, vf e,
                               vf error, int channel, vm *sure) {
     const vf zero = vf_zero();
@@ -345,8 +345,8 @@ FD_INLINE void run_batch(batch *b, const int M, const int MEAN) {
 
 /* ---- rows of tiles ---- */
 
-/* Whether the middle four of a window's inputs do not change along a row or along a column:
- * so it is wherever a patch of 3 x 3 does not. */
+/* Whether the middle four inputs of a window do not change along a row or along a column. That is
+ * so wherever the patch of one output does not. */
 static int flat(const fd_conv *c, const float *in, int depth) {
     const float *a = in + c->in_row + c->in_col, *d = a + c->in_row;
     int along_row = 0, along_col = 0;
@@ -360,7 +360,7 @@ static int flat(const fd_conv *c, const float *in, int depth) {
     return 1;
 }
 
-/* A function for each, so that its accumulators stay in registers. */
+/* A function for each case, so that the accumulators stay in registers. */
 static FD_NOINLINE void run_max_2(batch *b) { run_batch(b, 2, 0); }
 static FD_NOINLINE void run_mean_2(batch *b) { run_batch(b, 2, 1); }
 static FD_NOINLINE void run_max_4(batch *b) { run_batch(b, 4, 0); }
