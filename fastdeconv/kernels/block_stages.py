@@ -1,7 +1,7 @@
-"""Blocks of the forward pass as stages: which rows of others a band of each waits for.
+"""Blocks of the forward pass as stages of bands, and the bands that each band waits for.
 
-Threads do not meet after a block: a band of the next one begins as soon as the rows that its
-windows reach are there.
+Threads do not wait for one another after every block. A band of the next block begins as soon as
+the rows that its windows read are there.
 """
 
 from __future__ import annotations
@@ -20,33 +20,35 @@ from .schedule import band_edges, copy_edges
 __all__ = ["BlockStages", "Reach"]
 
 Reach = tuple[tuple[Window, int], ...]
-"""What rows or columns of a result want of an input: window after window, the last one first,
-each with how much there is to slide over. Empty: the same."""
+"""The windows between an input and a result, along one axis; the last one comes first.
+
+Each stands with the number of rows (or columns) that it slides over. Empty: row i of the result
+reads row i of the input."""
 
 
 class _Filled(NamedTuple):
     """How an activation is filled."""
 
     before: int
-    """Bands before its own."""
+    """The number of bands before its own ones."""
     axis: int
-    """Whether by rows (0) or by columns (1)."""
+    """0: row by row. 1: column by column."""
     edges: tuple[int, ...]
     """Where along the axis its bands begin or end."""
 
 
 class BlockStages:
-    """What fills activations, each from others, as stages of bands."""
+    """The jobs that fill the activations of a pass, as stages of bands."""
 
     def __init__(self, num_threads: int) -> None:
         self._threads = num_threads
         self._bands = 0
         self._filled: dict[int, _Filled] = {}
-        """Activations that are filled here."""
+        """The activations filled by these stages, by key."""
         self.all: list[Stage] = []
 
     def add_copy(self, key: int, job: Any, rows: int) -> None:
-        """What copies an input, row by row."""
+        """Add a job that copies an input, row by row."""
         edges = copy_edges(rows, self._threads)
         self._add(key, job, edges, _Filled(self._bands, 0, tuple(edges)), None)
 
@@ -54,12 +56,12 @@ class BlockStages:
         self, key: int, job: Any, size: int, axis: int, unit: int, sources: Sequence[int],
         reach: Reach,
     ) -> None:
-        """What computes an activation from others, along an axis, so much a unit of work."""
+        """Add a job that computes an activation from others, in units of rows (or columns)."""
         edges, done = _edges(size, unit, self._threads)
         needs: list[int] | None = None
         for source in sources:
             if source not in self._filled:
-                continue  # it is there
+                continue  # it is there before the pass begins
             filled = self._filled[source]
             if filled.axis == axis:
                 waits = _waits(done, reach, axis, filled.edges)
@@ -82,7 +84,7 @@ class BlockStages:
 
 @functools.lru_cache(maxsize=256)
 def _edges(size: int, unit: int, num_threads: int) -> tuple[Sequence[int], tuple[int, ...]]:
-    """Where bands begin or end, in units, and in rows or columns."""
+    """The edges of the bands, in units, and in rows or columns."""
     edges = band_edges(-(-size // unit), num_threads)
     return edges, tuple(min(unit * edge, size) for edge in edges)
 
@@ -91,17 +93,17 @@ def _edges(size: int, unit: int, num_threads: int) -> tuple[Sequence[int], tuple
 def _waits(
     done: tuple[int, ...], reach: Reach, axis: int, before: tuple[int, ...]
 ) -> list[int]:
-    """How many bands of an input, which end at `before`, every band waits for."""
+    """For every band: how many bands of an input, whose edges are `before`, it waits for."""
     waits = []
     for wanted in done[1:]:
         for window, size in reach:
             wanted = min(size, _wanted(wanted, window, axis))
-        # The first band sets the zeros before it, too, and the last one those behind it.
+        # At least one band: the first one also sets the zeros before it.
         waits.append(max(1, bisect_left(before, min(before[-1], wanted))))
     return waits
 
 
 def _wanted(count: int, window: Window, axis: int) -> int:
-    """Rows or columns that the first so many of the output want, without padding before."""
+    """How many rows (or columns) of the input the first `count` of the output read."""
     reach = (count - 1) * window.stride[axis] + window.extent[axis]
     return max(0, reach - window.padding[axis][0])

@@ -1,11 +1,11 @@
-"""Going forward on the native back end: blocks of layers as kernels, their layout and packing.
+"""The forward pass of the native back end: the kernels of blocks, their layout and packing.
 
-Activations travel in `Channels`: channels last, with room for the next convolution's padding
-around them, so that no kernel tests a border and nothing is copied between layers.
+Activations are stored as `Channels`: channels last, with the zeros of the next convolution's
+padding around them. So no kernel tests for borders, and nothing is copied between layers.
 
-A pass is planned once: which kernel does what, in which bands, and where in one piece of memory
-all results are. Its jobs then know every array but that memory and the inputs, and a pass of the
-same network on an input of the same size only tells them those.
+A pass is planned once: which kernel computes what, in which bands, and where the results lie in
+one piece of memory. The jobs then know all arrays except that memory and the inputs. Another pass
+of the same network on an input of the same size only has to tell them these.
 """
 
 from __future__ import annotations
@@ -43,29 +43,31 @@ __all__ = [
 ]
 
 _WINOGRAD_INPUTS = 16
-"""Input channels from which on Winograd's algorithm is not slower (8: 1.0 to 1.1 of the direct
-time, 16: 0.8 to 1.0, 32: 0.6 to 0.7)."""
+"""The least number of input channels for Winograd's algorithm. Measured: with 8 it takes 1.0 to 1.1
+of the time of the direct kernel, with 16 0.8 to 1.0, with 32 0.6 to 0.7."""
 
 _LARGEST_SLOPE = 1e15
-"""Of an error bound: beyond it, and inputs as large, sums might overflow on the way."""
+"""The largest slope of an error bound: with larger ones, sums might overflow on the way."""
 
 
 _LEAST_SLOPE = 2.0**-20
-"""Of a leaky ReLU: below it, what differs might underflow to the same number."""
+"""The least slope of a leaky ReLU: with smaller ones, different sums might underflow to the same
+number."""
 
 _LEAKY_ROUNDINGS = 4
-"""By so many units in the last place sums must differ, or their products may be the same."""
+"""Units in the last place by which two sums must differ; else their products with the slope may be
+equal."""
 
 
 class Channels(NamedTuple):
     """An activation (height, width, channels), padded with zeros on all sides."""
 
     buffer: Any
-    """Array (rows, columns, Cs), Cs >= channels; while a pass is planned a ``native.Place``"""
+    """Array (rows, columns, Cs), Cs >= channels. While a pass is planned, a ``native.Place``."""
     top: int
     left: int
     shape: tuple[int, int, int]
-    """(C, H, W) of what is inside the padding"""
+    """(C, H, W) without the padding."""
 
     def planes(self) -> FloatArray:
         """The activation as a (C, H, W) array."""
@@ -89,7 +91,7 @@ class Channels(NamedTuple):
         return float(max(self.buffer.max(), -self.buffer.min()))
 
     def offset(self, row: int, column: int) -> int:
-        """Element of the buffer where padded place (row, column) starts."""
+        """The index in the buffer of place (row, column), counted with the padding."""
         return (row * self.buffer.shape[1] + column) * self.buffer.shape[2]
 
 
@@ -118,7 +120,7 @@ def forward_blocks(
 
 
 def new_memory(size: int) -> NDArray[np.uint8]:
-    """So many bytes, for the results of a pass."""
+    """Memory for the results of a pass: `size` bytes."""
     return np.frombuffer(native.Memory(size), np.uint8)
 
 
@@ -132,11 +134,11 @@ class _Plan(NamedTuple):
     """A pass through blocks, for inputs of one size."""
 
     stages: list[Stage]
-    """Without jobs."""
+    """Their `job` is None."""
     jobs: list[Any]
-    """Their arrays: the memory, and the inputs in their order."""
+    """The jobs of the stages. Their array 0 is the memory, the others are the inputs in order."""
     results: list[tuple[Channels, Any]]
-    """Of every block, in the memory."""
+    """The activation and the switches of every block; both are places in the memory."""
     size: int
     """Bytes of the memory."""
     threads: int
@@ -145,14 +147,14 @@ class _Plan(NamedTuple):
 def _plan(
     inputs: Mapping[int, Any], blocks: Sequence[ForwardBlock], algorithm: str, num_threads: int
 ) -> _Plan:
-    """The plan of such a pass; that of the last one is kept."""
+    """The plan of a pass. That of the last pass is kept, and used again if it fits."""
     layouts = tuple(
         (source, x.buffer.shape, x[1:]) if isinstance(x, Channels) else (source, x.shape)
         for source, x in inputs.items()
     )
     cache, key = blocks[0].cache, (layouts, algorithm, num_threads, kernels().name)
     kept_blocks, kept_key, kept = cache.get("plan", ((), None, None))
-    # Blocks are compared as objects: they have arrays.
+    # Blocks are compared by identity: comparing them by value would compare their arrays.
     if kept_key == key and [*map(id, kept_blocks)] == [*map(id, blocks)]:
         plan: _Plan = kept
     else:
@@ -196,7 +198,7 @@ _LINE = 64
 
 
 class _Memory:
-    """Hands out places in the memory of a pass, which is array 0 of its jobs."""
+    """Hands out places in the memory of a pass (array 0 of its jobs)."""
 
     def __init__(self) -> None:
         self.size = 0
@@ -219,7 +221,7 @@ def to_channels(planes: FloatArray, padding: Padding, num_threads: int) -> Chann
 def _to_channels_job(
     planes: Any, padding: Padding, whole: bool, take: Callable[[tuple[int, ...]], Any]
 ) -> tuple[Channels, Any]:
-    """`to_channels`, and what fills it, row by row; `whole`: with channels in whole vectors."""
+    """`to_channels`, and the job that fills it row by row; `whole`: channels in whole vectors."""
     c, h, w = planes.shape
     table = kernels()
     stored = -(-c // table.width) * table.width if whole else c
@@ -229,7 +231,7 @@ def _to_channels_job(
 
 
 def _wanted_around(takers: Sequence[ForwardBlock]) -> tuple[Padding, bool]:
-    """The padding that the takers of an input want, and whether they want whole vectors."""
+    """The padding that the takers of an input need, and whether they need whole vectors."""
     paddings = [block.window.padding for block in takers if isinstance(block, ConvBlock)]
     height, width = (
         (max(p[axis][0] for p in paddings), max(p[axis][1] for p in paddings))
@@ -240,10 +242,10 @@ def _wanted_around(takers: Sequence[ForwardBlock]) -> tuple[Padding, bool]:
 
 
 class _Lines(NamedTuple):
-    """A part of a result as the kernels are to see it: lines of columns.
+    """A part of a result, as lines of columns: what a kernel is told are the rows of the result.
 
-    A result of several rows is one part, its rows are the lines. A single row is cut into
-    pieces, each of which is a line, so that more than one thread has something to do.
+    A result of several rows is one part, and its rows are the lines. A single row is cut into
+    pieces, and each piece is a line, so that several threads can share the work.
     """
 
     column: int
@@ -251,7 +253,7 @@ class _Lines(NamedTuple):
     lines: int
     width: int
     row: int | None
-    """Columns from one line to the next; None: the rows of the result."""
+    """Columns from one line to the next. None: the lines are the rows of the result."""
 
 
 _PIECE = 48
@@ -259,7 +261,7 @@ _PIECE = 48
 
 
 class _ForwardJob(NamedTuple):
-    """What fills the activation of a block."""
+    """The job that fills the activation of a block."""
 
     out: Channels
     switches: Any
@@ -267,9 +269,9 @@ class _ForwardJob(NamedTuple):
     job: Any
     """A ``native.Job``."""
     axis: int
-    """Whether it does rows (0) or columns (1)."""
+    """0: the job works on ranges of rows. 1: on ranges of columns."""
     unit: int
-    """How many of them at a time."""
+    """How many rows (or columns) are computed at a time."""
     reach: Reach = ()
 
 
@@ -384,9 +386,9 @@ def _pool_job(block: PoolBlock, x: Channels, out: Channels, switches: Any) -> _F
 
 
 def _can_be_cut(out: Channels, pool: Pool | None, size: Pair) -> bool:
-    """Whether a result is a row whose pieces can be done one by one.
+    """Whether a result is a single row that can be computed in pieces.
 
-    Pools keep to the piece that they are in, and all of their windows are inside.
+    The windows of a pool must not go over the edges of the map, since a piece knows no edge.
     """
     _, height, width = out.shape
     if height > 1 or width <= _PIECE:
@@ -401,7 +403,7 @@ def _can_be_cut(out: Channels, pool: Pool | None, size: Pair) -> bool:
 def _lines_job(
     out: Channels, make: Callable[[_Lines], Any], unit: int, cut: bool
 ) -> tuple[int, int, Any]:
-    """The axis along which a result is done, how much at a time, and the job."""
+    """The axis along which a result is computed, how much of it at a time, and the job."""
     _, height, width = out.shape
     if not cut:
         return 0, unit, _framed(make(_Lines(0, height, width, None)), out, unit, False)
@@ -415,26 +417,26 @@ def _lines_job(
 
 
 def _framed(job: Any, out: Channels, unit: int, by_columns: bool) -> Any:
-    """A job that fills an activation, together with the padding around it."""
+    """A job that fills an activation and sets the padding around it to zero."""
     if out.buffer.shape[:2] == out.shape[1:]:
         return job
     return native.Framed(job, out.buffer, out.top, out.left, out.shape[1:], unit, by_columns)
 
 
 def _part(out: Channels, lines: _Lines) -> tuple[Any, int, int, int]:
-    """The buffer, where in it the lines begin, and the elements between lines and columns."""
+    """The buffer, where in it the lines begin, and the elements between lines, and columns."""
     column = out.offset(0, 1)
     row = out.offset(1, 0) if lines.row is None else lines.row * column
     return out.buffer, out.offset(out.top, out.left) + lines.column * column, row, column
 
 
 def _in_lines(window: Window, lines: _Lines) -> Window:
-    """A pool's window when every line is a row."""
+    """The window of a pool, for a kernel that takes every line for a row."""
     return window if lines.row is None else window._replace(stride=(1, window.stride[1]))
 
 
 def _of_lines(cells: Any, lines: _Lines) -> Any:
-    """Of an array or place (H, W, ...) what belongs to the lines, one after another."""
+    """The part of an array or place (H, W, ...) that belongs to the lines, line after line."""
     if cells is None or lines.row is None:
         return cells
     shape = lines.lines, lines.width, *cells.shape[2:]
@@ -446,7 +448,7 @@ def _of_lines(cells: Any, lines: _Lines) -> Any:
 def _switches(
     pool: Pool | None, shape: tuple[int, int, int], out: Channels, memory: _Memory
 ) -> Any:
-    """Space for the switches of a max pool."""
+    """A place for the switches of a max pool; None if there are none."""
     if pool is None or pool.counts is not None:
         return None
     dtype = np.dtype(switch_dtype(pool.window.kernel))
@@ -457,7 +459,7 @@ def _room(
     shape: tuple[int, int, int], stored: int, padding: Padding,
     take: Callable[[tuple[int, ...]], Any],
 ) -> Channels:
-    """Space for an activation."""
+    """A place for an activation, with its padding."""
     (top, bottom), (left, right) = padding
     _, h, w = shape
     return Channels(take((top + h + bottom, left + w + right, stored)), top, left, shape)
@@ -470,7 +472,7 @@ def origin_steps(x: Channels, window: Window) -> Pair:
 
 
 def tap_offsets(x: Channels, window: Window) -> NDArray[np.intp]:
-    """Offset of every tap, row-major, from an output's first one."""
+    """The offset of every tap, in row-major order, from the first one."""
     _, width, stored = x.buffer.shape
     return _kernel_offsets(
         window.kernel, (window.dilation[0] * width * stored, window.dilation[1] * stored)
@@ -484,7 +486,7 @@ def _kernel_offsets(kernel: Pair, steps: Pair) -> NDArray[np.intp]:
 
 
 def pack_forward(weight: FloatArray, groups: int, width: int) -> FloatArray:
-    """(O, I, taps...) as csrc/conv.c wants it."""
+    """Weights (O, I, taps...), packed as csrc/conv.c describes."""
     out, inner = weight.shape[:2]
     by_tap = weight.reshape(out, inner, -1).transpose(2, 1, 0)
     per_group = out // groups
@@ -499,7 +501,7 @@ def pack_forward(weight: FloatArray, groups: int, width: int) -> FloatArray:
 
 
 def _blocks(by_tap: FloatArray, width: int) -> FloatArray:
-    """[block][tap][input][lane] of (tap, input, output), `width` outputs a block."""
+    """(tap, input, output) as [block][tap][input][lane], with `width` outputs in a block."""
     outputs = by_tap.shape[2]
     blocks = [by_tap[:, :, at : at + width].ravel() for at in range(0, outputs, width)]
     return np.ascontiguousarray(np.concatenate(blocks), np.float32)
@@ -527,7 +529,7 @@ def _packed_forward(conv: ConvBlock, table: Any) -> tuple[Any, Any, Any]:
 
 
 def _packed_epilogue(epilogue: Epilogue, channels: int, width: int) -> tuple[Any, Any, Any]:
-    """As `native` wants it."""
+    """An epilogue as ``native.Conv`` takes it."""
 
     def lanes(affine: tuple[FloatArray, FloatArray] | None) -> Any:
         return affine and tuple(pad_lanes(a, channels, width) for a in affine)
@@ -543,7 +545,7 @@ _PLAIN_POOL = Window((2, 2), (2, 2), (1, 1), ((0, 0), (0, 0)))
 
 
 def _winograd_tile(x: Channels, block: ConvBlock, algorithm: str, table: Any) -> int:
-    """The tile of Winograd's algorithm for this block, 0 where it is not for it."""
+    """The tile of Winograd's algorithm for this block; 0 if the direct kernel is to be used."""
     window, conv_size = block.window, block.out_size
     if (
         algorithm == "direct"
@@ -553,7 +555,7 @@ def _winograd_tile(x: Channels, block: ConvBlock, algorithm: str, table: Any) ->
         or (window.kernel, window.stride, window.dilation) != ((3, 3), (1, 1), (1, 1))
         or block.groups != 1
         or block.epilogue.affine2 is not None
-        # The order of sums says nothing of what other functions round to the same number.
+        # Other functions may round different sums to the same number.
         or not (block.epilogue.activation in (None, _RELU) or _rises(block.epilogue))
         or block.weight.shape[1] < _WINOGRAD_INPUTS
         or x.buffer.shape[2] % table.width  # transforms work on whole vectors
@@ -565,7 +567,7 @@ def _winograd_tile(x: Channels, block: ConvBlock, algorithm: str, table: Any) ->
 
 
 def _rises(epilogue: Epilogue) -> bool:
-    """Whether the activation is a leaky ReLU by which no two sums change places."""
+    """Whether the activation is a leaky ReLU that keeps the order of any two sums."""
     assert epilogue.activation is not None
     name, slope, _ = epilogue.activation
     slopes = np.float32(slope) if epilogue.weight is None else epilogue.weight
@@ -573,7 +575,7 @@ def _rises(epilogue: Epilogue) -> bool:
 
 
 def _packed_winograd(block: ConvBlock, tile: int, table: Any) -> tuple[Any, ...]:
-    """Filters, the bounds of the error (slope and base by channel), and if they are of use."""
+    """Filters, bounds of the error (slope and base by channel), and whether they can be used."""
 
     def make() -> tuple[Any, ...]:
         size = len(block.weight)
@@ -582,7 +584,7 @@ def _packed_winograd(block: ConvBlock, tile: int, table: Any) -> tuple[Any, ...]
         roundings = 0 if block.epilogue.activation in (None, _RELU) else _LEAKY_ROUNDINGS
         bounds = error_bound(block.weight, block.bias, block.epilogue.affine1, roundings)
         lanes = [pad_lanes(bound, size, table.width) for bound in bounds]
-        lanes[1][size:] = -1  # no channel, no doubt
+        lanes[1][size:] = -1  # lanes without a channel are never in doubt
         usable = bool(lanes[0].max() < _LARGEST_SLOPE)
         return pack_forward(filters, 1, table.width), *lanes, usable
 

@@ -1,18 +1,18 @@
 """The CPU back end that needs no compiler at install time: kernels in Numba.
 
-Importing this module imports numba; nothing compiles before its first use, and
-nothing is cached on disk (a read-only or relocated install would fail there).
-Kernels hold no threads: they do one tile of the work, release the GIL, and
-`run_bands` calls them.
+Importing this module imports numba. Kernels are compiled on first use, and are not
+cached on disk, which would fail where the package is installed read-only or moved.
+Kernels own no threads: each call does one tile of the work without the GIL, and
+`run_bands` makes the calls.
 
 Convolution and its adjoint are one kernel, `_correlate`. Input rows and columns
 of equal phase modulo the stride are laid out next to each other, with zeros
-around them; then every output (for the adjoint: every output of one phase) is a
-sum of weight times a shifted run of one flat buffer. The position of an output
-decides nothing but where the run starts, so neither borders nor tile edges have
-code, or rounding, of their own: products are added one by one in the order
-channel, row, column of the window, in float32, with no reassociation and no
-contraction. Equal input patches thus give equal bits, whatever the number of
+around them. Then the outputs (for the adjoint: the outputs of one phase) are a
+sum of products: a weight times a shifted run of one flat buffer. The place of an
+output only decides where the run starts, so borders and edges of tiles need no
+code of their own and round as all other places do. Products are added one by one,
+in the order channel, row, column of the window, in float32, without reassociation
+and contraction. So equal input patches give equal bits, whatever the number of
 threads.
 """
 
@@ -36,9 +36,9 @@ from .schedule import run_bands
 
 __all__ = ["BACKEND", "NumbaBackend"]
 
-# Accumulators of four outputs over one tile stay in L1.
+# Elements of a tile: the sums of four outputs over one tile stay in the L1 cache.
 TILE = 256
-# More bands than threads, so that a slow core is helped out.
+# Bands for each thread: more than one, so that others help out a slow core.
 BANDS_PER_THREAD = 4
 
 
@@ -225,7 +225,7 @@ def _correlate(source, offsets, weights, pitch, start, step, size, bias, out, lo
 
 @_kernel
 def _add_taps_to_four(sums, run, offsets, taps):
-    """Four outputs at once, four taps a pass: loads of `run` and `sums` serve 16 products."""
+    """Four outputs and four taps at a time, so that eight loads serve 16 products."""
     n = sums.shape[1]
     s0, s1, s2, s3 = sums[0], sums[1], sums[2], sums[3]
     paired = len(offsets) // 4 * 4
@@ -269,7 +269,7 @@ def _add_taps(sums, run, offsets, taps):
 
 @_kernel
 def _store(out, sums, bias, pitch, start, step, size, low):
-    """Flat positions from `low` on to their places; those in the gap after a row go nowhere."""
+    """Copy flat positions from `low` on to their places, without those in the gap after a row."""
     i = 0
     while i < len(sums):
         row, col = divmod(low + i, pitch)

@@ -1,9 +1,9 @@
 """The back end for NVIDIA GPUs: kernels in Numba, compiled for the card on first use.
 
-Importing this module imports numba.cuda. Arrays come from the host and go back to it;
-what is between two kernels stays on the card: the activations of a forward pass until
-someone asks for them, lane tensors, weights and lists for as long as what they are of
-lives. All arithmetic is in `numba_cuda_kernels`.
+Importing this module imports numba.cuda. Arrays come from the host and go back to it.
+Between two kernels, data stays on the card: activations of a forward pass until somebody
+asks for them, lane tensors, and weights and lists for as long as the network or trace that
+they belong to. All arithmetic is in `numba_cuda_kernels`.
 """
 
 from __future__ import annotations
@@ -45,24 +45,24 @@ if not cuda.is_available():
     )
 
 _OWN = 4
-"""Outputs of a thread of a convolution, where groups have a multiple of it."""
+"""Outputs that a thread of a convolution computes, where their number in a group is a multiple."""
 
 _FEW = 8
-"""Fewer channels than this do not fill the tiles of `step`."""
+"""The least number of channels that fills the tiles of `step`."""
 
 _MOST_ELEMENTS = (1 << 31) - 1
 
 _OUT_OF_MEMORY = 2
-"""CUDA's number of this error."""
+"""The number of this error in CUDA."""
 
 _LEAST_BLOCKS = 128
-"""Numba warns of smaller grids; blocks without work are done in a microsecond."""
+"""Numba warns about smaller grids. Blocks without work end within a microsecond."""
 
 _STREAMS = os.environ.get("NUMBA_CUDA_PER_THREAD_DEFAULT_STREAM") == "1"
 """Whether what one thread asks of the card may overtake what another one asked before."""
 
 _CARD = threading.RLock()
-"""Held while a call uses the card, and what is kept on it for the next one."""
+"""Held while a call uses the card and the arrays that are kept on it for the next call."""
 
 
 class Tensor(NamedTuple):
@@ -233,10 +233,10 @@ BACKEND = CudaBackend()
 
 
 class _Scratch:
-    """Arrays that are done with, kept for the next of their size: allocating takes 0.1 ms."""
+    """Arrays nobody uses any more, kept for the next of the same size: allocating takes 0.1 ms."""
 
     _MOST = 1 << 29
-    """Bytes kept for good, at most."""
+    """How many bytes are kept at most."""
 
     def __init__(self) -> None:
         self._free: list[Any] = []
@@ -259,7 +259,7 @@ class _Scratch:
         raise MemoryError("of the GPU")
 
     def give(self, *tensors: Tensor) -> None:
-        """Nobody asks for the arrays any more; kernels may still be at work on them."""
+        """Take back arrays that nobody asks for any more. Kernels may still be using them."""
         if _STREAMS:
             cuda.synchronize()
         self._free += [tensor.flat for tensor in tensors]
@@ -287,7 +287,7 @@ def _copied(tensor: Tensor) -> NDArray[Any]:
 
 
 def _down(tensor: Tensor, *others: Tensor) -> NDArray[Any]:
-    """The tensor on the host; it and the others are done with."""
+    """The tensor, copied to the host. It and the others are not used any more."""
     host = _copied(tensor)
     _scratch.give(tensor, *others)
     return host
@@ -305,7 +305,7 @@ def _copy_rows(planes: Tensor, out: FloatArray, rows: NDArray[np.intp]) -> None:
 
 
 def _run(kernel: Any, outputs: int, *arguments: Any) -> None:
-    """A kernel of which every thread computes one of so many outputs."""
+    """Start a kernel of which every thread computes one output."""
     kernel[_blocks(outputs, kernels.THREADS), kernels.THREADS](*arguments)
 
 
@@ -314,7 +314,7 @@ def _blocks(outputs: int, each: int = 1) -> int:
 
 
 def _numbers(window: Window) -> tuple[int, ...]:
-    """A window as kernels want it."""
+    """A window as the kernels take it."""
     (above, _), (left, _) = window.padding
     return *window.kernel, *window.stride, *window.dilation, above, left
 
@@ -328,7 +328,7 @@ def _finish(
     before: tuple[FloatArray, FloatArray] | None = None,
     after: tuple[FloatArray, FloatArray] | None = None,
 ) -> FloatArray:
-    """What follows a convolution, (channels, 5): bias, scale and shift, scale and shift."""
+    """What is applied to sums, (channels, 5): bias, scale and shift, scale and shift."""
     columns = np.zeros((channels, 5), np.float32)
     columns[:, 1] = columns[:, 3] = 1
     if bias is not None:
@@ -432,7 +432,7 @@ def _to_planes(v: Tensor, count: int) -> Tensor:
 
 
 def _post(post: Post, conv: Convolution) -> tuple[Any, tuple[np.float32, np.float32]]:
-    """Scales, and the least value before and after them."""
+    """The scales of a `Post`, and the lower bounds before and after them."""
     if post.scale is not None:
         scale = _up(post.scale)
     else:
@@ -482,7 +482,7 @@ def _step(job: Step) -> Tensor:
 
 
 def _lists(source: Source, groups: int) -> tuple[Tensor, Tensor]:
-    """Channels of every cell by place, and where those of each place begin and end."""
+    """The channels of every cell, sorted by place, and where those of each place begin and end."""
 
     def make() -> tuple[Tensor, Tensor]:
         cells = math.prod(source.cells)

@@ -2,20 +2,22 @@
 
 What    The jobs of `fastdeconv.kernels.lanes`, for any convolution (kernel, stride,
         dilation, padding, groups) and any pool without overlap. The unpooled tensor is
-        never built: for every output pixel one list, read off the switches, names the
-        rows of values that reach it and the rows of weights that go with them, then
+        never built. Instead, every output pixel gets a list, made from the switches, of
+        the rows of values that contribute to it and of the rows of weights that belong
+        to them. Then
             out[column][lane] += weights[entry][column] * values[entry][lane].
-        The first step has one channel per lane, so each lane has weights of its own.
+        In the first step every lane has one channel, and so weights of its own.
         The last step scatters each pixel's panel (channels x lanes), still in cache,
         into a band of output rows; the tensor between it and the step above never
         exists as a whole.
 Layout  values (h, w, channel, lane); weights [group][tap][channel][column], of the
         first step [channel][tap][lane], of the last [channel][tap, column]; places
-        (h, w, channel), the switches as int32, -1 where a gate is shut and 0 without
+        (h, w, channel), the switches as int32, -1 where a gate is closed and 0 without
         a pool. Kernels get flat arrays and offsets in elements.
 Numbers float32 multiply-adds in list order: taps row-major, channels innermost. Bands
-        of the last step have a fixed height, the rows two of them share are added
-        upper to lower. The bits of a lane depend on neither threads nor other lanes.
+        of the last step have a fixed height. Where two of them share rows, the sums of
+        the upper one come first. The bits of a lane depend neither on the number of
+        threads nor on other lanes.
 """
 
 # Numba infers the types of its kernels; they carry no annotations.
@@ -86,12 +88,12 @@ def project_last(job: Last, out: FloatArray, to: NDArray[np.intp], num_threads: 
     above = _above(job.above)
     last = _last_work(job, above.lanes)
     height = last_band(last.reach, last.advance, job.rows)
-    # Bands lie where they lie in the whole map, so that sums are the same.
+    # Bands begin where they begin in the whole map, so that sums are the same.
     cells, skip = job.source.cells[0], job.source.origin[0] % height
     edges = [0, *range(height - skip, cells, height), cells]
     bands = len(edges) - 1
     shared = last.reach - last.advance
-    # The first rows of every band and the last ones, where its neighbours add to them.
+    # The first and the last rows of every band, to which its neighbours add.
     side = aligned_empty((bands, 2, shared, last.row))
 
     def work(i: int) -> None:
@@ -123,7 +125,9 @@ def project_last(job: Last, out: FloatArray, to: NDArray[np.intp], num_threads: 
 
 @functools.cache
 def _vector_sizes() -> tuple[int, ...]:
-    """Lanes a register tile may have: four columns of the largest fill the registers."""
+    """The numbers of lanes that a register tile can have. The largest fills the registers with four
+    columns.
+    """
     features = binding.get_host_cpu_features()
     if features.get("avx512f", False):
         return 16, 32, 64
@@ -131,12 +135,12 @@ def _vector_sizes() -> tuple[int, ...]:
 
 
 def _vector(count: int) -> int:
-    """Lanes of the largest tile that divides a tensor of `count` lanes."""
+    """The number of lanes of the largest tile that divides a tensor of `count` lanes."""
     return max(n for n in _vector_sizes() if count % n == 0)
 
 
 class _Finish(NamedTuple):
-    """A `Post` without cases: max(low_before, x) * scale[channel], then max(low_after, x)."""
+    """A `Post` without branches: max(low_before, x) * scale[channel], then max(low_after, x)."""
 
     low_before: np.float32
     scale: FloatArray
@@ -167,10 +171,10 @@ class _StepWork(NamedTuple):
     conv: Window
     groups: int
     size: Pair
-    """Of the unpooled tensor."""
+    """The size of the unpooled tensor."""
     out_w: int
     channels: int
-    """Of the result."""
+    """The channels of the result."""
     lanes: int
     finish: _Finish
     targets: NDArray[np.int64]
@@ -178,7 +182,7 @@ class _StepWork(NamedTuple):
     held: NDArray[np.int64]
     """(slot,): which row of the unpooled tensor is listed."""
     counts: NDArray[np.int64]
-    """(slot, x, group): entries."""
+    """(slot, x, group): the number of entries."""
     held_v: NDArray[np.int64]
     """(slot, x, group, entry): offset in `values`."""
     held_w: NDArray[np.int64]
@@ -186,7 +190,7 @@ class _StepWork(NamedTuple):
     list_v: NDArray[np.int64]
     """The list of one output pixel: offsets in `values`."""
     list_w: NDArray[np.int64]
-    """And in `weights`."""
+    """The same list: offsets in `weights`."""
 
 
 class _LastWork(NamedTuple):
@@ -195,7 +199,7 @@ class _LastWork(NamedTuple):
     pool: Window
     conv: Window
     channels: int
-    """Of the result."""
+    """The channels of the result."""
     lanes: int
     reach: int
     """Output rows that one row of cells reaches."""
@@ -204,7 +208,7 @@ class _LastWork(NamedTuple):
     top: int
     """Output rows before the result's first one that the first cells reach."""
     row: int
-    """Elements of an output row; as many columns as the padding lie before the first."""
+    """Elements of an output row; it begins with the columns of the padding."""
 
 
 class _Above(NamedTuple):
@@ -249,7 +253,7 @@ def _first_work(job: First, count: int) -> _FirstWork:
 
 
 def _step_work(job: Step) -> _StepWork:
-    """A step's work, without scratch space."""
+    """The work of a step, without scratch space."""
     conv, count = job.conv, job.v.shape[3]
     inner = conv.weight.shape[1]
     weights = cached(

@@ -30,9 +30,9 @@ _READS_INPUTS = np.array([[1, 0, 1, 0], [0, 1, 1, 0], [0, 1, 1, 0], [0, 1, 0, 1]
 
 _UNIT = 2.0**-24
 _SLACK = 1.001
-"""For products of roundings, and the rounding of the bound itself."""
+"""Enlarges the bound, for products of roundings and for the rounding of the bound itself."""
 _UNDERFLOW = 2.0**-120
-"""More than what any number of products loses to underflow."""
+"""More than any number of products can lose by underflow."""
 
 
 def transform_filters(weight: FloatArray, tile: int) -> NDArray[np.float64]:
@@ -44,12 +44,12 @@ def transform_filters(weight: FloatArray, tile: int) -> NDArray[np.float64]:
 def error_bound(
     weight: FloatArray, bias: FloatArray | None, affine: Any, roundings: int = 0
 ) -> tuple[FloatArray, FloatArray]:
-    """(slope, base) of every output channel; infinite where float32 ends.
+    """(slope, base) of every output channel; infinite where they overflow float32.
 
-    The sums of F(2 x 2, 3 x 3) and the direct ones, bias, scale and shift included, differ
-    by less than slope * (Euclidean norm of the input of a pixel) + base, and so many
-    `roundings` of the result more. csrc/winograd.c has the derivation. A channel without
-    weights has the same bits either way: its base is -1, so that it is never in doubt.
+    The sums of F(2 x 2, 3 x 3) and the direct sums, with bias, scale and shift, differ by less
+    than slope * (Euclidean norm of the input of a pixel) + base, plus `roundings` roundings of
+    the result. csrc/winograd.c has the derivation. A channel whose weights are all zero has the
+    same bits either way. Its base is -1, so that it is never in doubt.
     """
     w = np.abs(weight.astype(np.float64))
     channels, inner = w.shape[:2]
