@@ -1,17 +1,17 @@
-"""The forward pass for many inputs that differ from one another in a small part only.
+"""The forward pass for many inputs that differ from one input in a small rectangle only.
 
-A rectangle of the input that changes reaches a rectangle of every map, its *box*; everything
-outside the box stays as it was. So for every changed input each layer is computed on its box
-alone: the box and what its windows read around it are taken from the activations of the
-unchanged input, with what has changed written over them.
+When a rectangle of the input changes, a rectangle of every map changes with it, its *box*. All
+values outside of the box stay the same. So each layer is computed on its box alone. The box and
+what its windows read around it are taken from the activations of the unchanged input, and the
+changed values are written over them.
 
-Changed inputs go together. Their boxes are brought to one size (a box that is larger than it
-need be holds values that do not differ) and lie one below the other in one tall map, with rows
-of waste between them where windows would see two boxes at once. That map goes through the same
-kernels as any other. What lies beyond the edge of a picture reads as what the layer pads with.
+Many changed inputs are computed together. Their boxes are enlarged to one size (what is added are
+values that do not change) and put one below the other into one tall map. Between them are rows
+that are not used, where windows would see two boxes at once. The tall map goes through the same
+kernels as any other map. Beyond the edge of the original map it has what the layer pads with.
 
-Where a layer looks at its whole input at once (a mean over all places, a linear layer), the
-box is the whole map from there on, and costs a full pass of the layers that are left.
+Where a layer looks at its whole input at once (a mean over all places, a linear layer), the box is
+the whole map from there on, and costs a full pass of the layers that are left.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ __all__ = ["Boxes", "forward_changed"]
 Array = NDArray[Any]
 
 _VALUES = 1 << 21
-"""Values of one tall map, padding included: 8 MB, which the caches of a server core hold part of.
-Measured with the bundled network; half or twice as many take 5 to 10 % longer."""
+"""The number of values of one tall map, padding included: 8 MB. Measured with the bundled network;
+half or twice as many take 5 to 10 % longer."""
 
 _POOLS = (nn.MaxPool2d, nn.AvgPool2d)
 _PER_CHANNEL = (
@@ -55,7 +55,7 @@ _PER_PLACE = (nn.Elementwise, nn.LocalResponseNorm, nn.Dropout, nn.Softmax, nn.L
 
 
 class Boxes(NamedTuple):
-    """What some changed inputs make of the output of a layer."""
+    """The changed parts of the output of a layer, for some changed inputs."""
 
     begin: NDArray[np.intp]
     """Where each box begins: (P, 2), row and column."""
@@ -76,13 +76,13 @@ class Boxes(NamedTuple):
 
 
 class _Spans(NamedTuple):
-    """Which places of a map change, [lo, hi) for each changed input and axis, (P, 2)."""
+    """The places of a map that change: [lo, hi) for each changed input and axis, (P, 2)."""
 
     lo: NDArray[np.intp]
     hi: NDArray[np.intp]
 
     def boxes(self, size: Pair) -> tuple[NDArray[np.intp], Pair]:
-        """Where boxes of one size begin that cover them, and that size."""
+        """Boxes of one size that cover these places: where each begins, and the size."""
         height, width = (self.hi - self.lo).max(axis=0).tolist()
         return np.minimum(self.lo, np.array(size) - (height, width)), (height, width)
 
@@ -119,23 +119,23 @@ class _Step(NamedTuple):
 def forward_changed(
     trace: Trace, changed: Sequence[Region], values: Array, wanted: Collection[int]
 ) -> Iterator[tuple[slice, dict[int, Boxes]]]:
-    """What the layers in `wanted` put out when one rectangle of the input changes.
+    """The outputs of the layers in `wanted` when one rectangle of the input changes.
 
     Parameters
     ----------
     trace : Trace
-        Of the unchanged input.
+        The trace of the unchanged input.
     changed : sequence of Region
         The rectangle that changes, one for each changed input.
     values : array, shape (C, H, W)
-        What stands in that rectangle then.
+        The changed input. Only the values inside of the rectangle are read.
     wanted : collection of int
-        Layers by index.
+        Indices of layers.
 
     Yields
     ------
     (slice, dict of int to Boxes)
-        Which of the changed inputs these are, and what they make of each layer in `wanted`. The
+        Which of the changed inputs these are, and their boxes for each layer in `wanted`. The
         bits depend neither on the number of threads nor on the other changed inputs.
     """
     run = _Run(trace, wanted)
@@ -169,7 +169,7 @@ class _Run:
     # ---- which layers go together ----
 
     def _plan(self, fuses_all: bool) -> list[_Step]:
-        """As in a whole forward pass, but that nothing wanted is inside a step."""
+        """The steps: the blocks of a forward pass, cut so that each wanted layer ends a step."""
         takers = takers_of(self.net)
         steps: list[_Step] = []
         for block in forward_plan(self.net, fuses_all):
@@ -215,7 +215,7 @@ class _Run:
         ):
             return False
         if isinstance(layer, _POOLS):
-            # No window may reach beyond the edge of what the convolution puts out.
+            # No window may reach over the edge of the output of the convolution.
             window, size, out = self.window(index), self.size(step.last), self.size(index)
             return window.padding == ((0, 0), (0, 0)) and all(
                 (n - 1) * s + e <= m
@@ -228,7 +228,7 @@ class _Run:
         return layer.window(self.size(self.net.sources[index][0]), self.net.arrays)
 
     def _windows(self, step: _Step) -> list[Window]:
-        """Of its convolution and its pool, in order."""
+        """The windows of its convolution and its pool, in order."""
         return [
             self.window(i) for i in step.layers
             if isinstance(self.net.layers[i], (nn.Conv2d, *_POOLS))
@@ -248,7 +248,7 @@ class _Run:
                 )
                 below = rows, cols
                 found = found.through(window, below)
-            # A pool that rounds up has one place more than its window says.
+            # A pool that rounds up can have one place more than its window says.
             return _Spans(found.lo, np.minimum(found.hi + self._rounds_up(step), size))
         first = spans[step.sources[0]]
         if step.kind != "places" or any(self.size(source) != size for source in step.sources):
@@ -310,8 +310,10 @@ class _Run:
         self, source: int, boxes: Boxes, begin: NDArray[np.intp], size: Pair, out: Array,
         edge: Padding = ((0, 0), (0, 0)), fill: float = 0.0,
     ) -> None:
-        """Rectangles of a changed map into `out` (C, P, h, w), which reach so far over its edge,
-        where `fill` is."""
+        """Copy rectangles of changed maps to `out` (C, P, h, w).
+
+        They may reach over the edge of the map by `edge`, where the value is `fill`.
+        """
         padded = self._with_edge(source, edge, fill)
         h, w = size
         height, width = boxes.size
@@ -348,7 +350,7 @@ class _Run:
             for n, m, u, s, k, b in zip(out, size, unit, shift, needed, below)
         )
         count, rows = len(begin), read[0] // unit[0]
-        # Below the last box there are rows, too, so that each gives the same number of rows.
+        # Rows between boxes also follow the last box, so that all boxes give equally many rows.
         tall = max(count * read[0], _needed(windows, (count * rows, 1))[0])
         stacked = np.zeros((self.shapes[source][0], tall, read[1]), self.arithmetic.dtype)
         each = stacked[:, : count * read[0]].reshape(len(stacked), count, *read)
@@ -438,7 +440,7 @@ class _Run:
 
 
 def _needed(windows: Sequence[Window], size: Pair) -> Pair:
-    """What of an input windows read for outputs of this size."""
+    """The size of the part of an input that windows read for an output of this size."""
     for window in reversed(windows):
         rows, cols = (
             (n - 1) * s + e for n, s, e in zip(size, window.stride, window.extent)
@@ -448,8 +450,10 @@ def _needed(windows: Sequence[Window], size: Pair) -> Pair:
 
 
 def _reading(windows: Sequence[Window], size: Pair) -> tuple[Pair, Pair, Pair]:
-    """The same in whole units of rows, a unit being what one output moves on; that; and how
-    far before the unit of an output its windows begin to read."""
+    """`_needed`, rounded up to whole units of rows; the unit; and how far before it windows read.
+
+    A unit is the number of rows (and columns) by which neighbouring outputs lie apart in the input.
+    """
     unit, shift = (1, 1), (0, 0)
     for window in windows:
         (top, _), (left, _) = window.padding

@@ -1,4 +1,4 @@
-"""Which parts of the maps are computed together, for which features, and what it costs."""
+"""Which features, and which parts of the maps, are computed together, by what that costs."""
 
 from __future__ import annotations
 
@@ -24,36 +24,36 @@ __all__ = [
 Array = NDArray[Any]
 
 LANES = 64
-"""Most features in one pass."""
+"""The largest number of features in one pass."""
 FEW_LANES = 16
-"""Lanes come in this many."""
+"""The number of lanes of a tensor is a multiple of this."""
 LANE_BYTES = 1 << 26
-"""Two consecutive lane tensors stay below this; longer clips are projected in pieces."""
+"""Bytes of two consecutive lane tensors; where they would be larger, clips go in pieces."""
 BRANCHED_BYTES = 1 << 28
-"""The same for all that exist at a time where the network has branches."""
+"""Bytes of all lane tensors that exist at the same time, in networks with branches."""
 LEAST_COLUMNS = 128
-"""Input columns of such a piece: pieces overlap by what a few of them reach."""
+"""The least number of input columns of a piece: neighbouring pieces overlap, which costs."""
 PIECE_WORK = 2e7
-"""What it costs to look after a piece, as multiply-adds: some 0.2 ms."""
+"""The overhead of a piece, in multiply-adds: about 0.2 ms."""
 PASS_WORK = 4e7
-"""The same for a pass among several that run together: some 0.4 ms of Python."""
+"""The overhead of a pass among several side by side, in multiply-adds: about 0.4 ms of Python."""
 
 
 def sources_of(facts: Facts, segment: Segment) -> tuple[int, ...]:
-    """Where what comes out of a segment, and through the layer at its end, is sent."""
+    """The layers to which the layer at the end of a segment sends its values."""
     if segment.end != segment.top and facts.takers[segment.end] > 1:
         return (segment.end,)
     return facts.net.sources[segment.end]
 
 
 def is_convolution(facts: Facts, segment: Segment) -> bool:
-    """Whether a segment ends at a convolution that takes what comes out of it."""
+    """Whether the layer at the end of a segment is a convolution."""
     to_itself = sources_of(facts, segment) == (segment.end,)
     return isinstance(facts.net.layers[segment.end], nn.Conv2d) and not to_itself
 
 
 def _needs_everything(facts: Facts, segment: Segment) -> bool:
-    """Whether a part of what is sent depends on all of the tensor above."""
+    """Whether every part of what a segment sends depends on the whole tensor above it."""
     layer = facts.net.layers[segment.end]
     if sources_of(facts, segment) == (segment.end,):
         return False
@@ -66,7 +66,7 @@ def _needs_everything(facts: Facts, segment: Segment) -> bool:
 
 
 def part_whole(facts: Facts, segment: Segment) -> Part:
-    """All of the maps of a segment."""
+    """The part that is all of the maps of a segment."""
     return _part(facts, segment, Region.of(facts.size(segment.top)))
 
 
@@ -77,13 +77,13 @@ def _part(facts: Facts, segment: Segment, cells: Region) -> Part:
 
 
 def whole_parts(facts: Facts, route: Route) -> list[Part]:
-    """All of the maps of a chain: of its first convolution and of its segments."""
+    """The parts that are all of the maps: of a chain's first convolution, then of its segments."""
     segments = [part_whole(facts, segment) for segment in route.segments.values()]
     return [facts.whole(route.firsts[0]), *segments]
 
 
 def parts_above(facts: Facts, route: Route, inputs: Region) -> dict[int, Part]:
-    """What these input places need of the tensor at the top of every segment."""
+    """For every segment, the part of the tensor at its top that these input places depend on."""
     needed = {-1: inputs}
     parts: dict[int, Part] = {}
     for top, segment in reversed(route.segments.items()):
@@ -107,7 +107,7 @@ def parts_above(facts: Facts, route: Route, inputs: Region) -> dict[int, Part]:
 
 
 def whole_start(facts: Facts, conv: int, parts: dict[int, Part], inputs: Region) -> Part:
-    """The part of a first convolution, of which these parts come below."""
+    """The part of a first convolution that is needed for the parts below it."""
     below = facts.below(conv)
     needed = inputs if below < 0 else parts[below].cells
     output = _covering(facts, conv, needed)
@@ -115,7 +115,7 @@ def whole_start(facts: Facts, conv: int, parts: dict[int, Part], inputs: Region)
 
 
 def parts_below(facts: Facts, route: Route, start: Region) -> tuple[Part, dict[int, Part]]:
-    """What is reached from `start` at the output of a chain's first convolution."""
+    """The parts of a chain that `start`, at the output of its first convolution, contributes to."""
     (conv,) = route.firsts
     first = Part(start, _reached(facts, conv, start), start)
     parts: dict[int, Part] = {}
@@ -124,8 +124,8 @@ def parts_below(facts: Facts, route: Route, start: Region) -> tuple[Part, dict[i
         cells = output = above
         if segment.pool is not None:
             if segment.below is not None:
-                # Sums are kept at the first window that points to a place, even if that sends
-                # nothing.
+                # The sum for a place is stored in the first window that points to it, even if
+                # that window sends nothing.
                 cells = _covering(facts, segment.pool, _unpooled(facts, segment, above))
             output = _unpooled(facts, segment, cells)
         above = _reached(facts, segment.end, output)
@@ -142,7 +142,7 @@ def _reached(facts: Facts, index: int, output: Region) -> Region:
 
 
 def _unpooled(facts: Facts, segment: Segment, cells: Region) -> Region:
-    """What cells of the tensor above a segment become at its lower end."""
+    """The places at the lower end of a segment that cells of the tensor above it become."""
     return cells if segment.pool is None else _reached(facts, segment.pool, cells)
 
 
@@ -150,7 +150,7 @@ def _unpooled(facts: Facts, segment: Segment, cells: Region) -> Region:
 
 
 def boxes(maps: Array) -> dict[Region, list[int]]:
-    """Which of the maps (K, H, W), none of them silent, are zero outside the same rectangle."""
+    """The maps (K, H, W), none of them all zero, by the rectangle of their non-zero values."""
     there = maps != 0
     sides = []
     for axis in (2, 1):
@@ -164,27 +164,27 @@ def boxes(maps: Array) -> dict[Region, list[int]]:
 
 
 def few_apart(route: Route, rule: str, bf16: bool) -> int:
-    """So many features that are left over are faster by themselves."""
+    """The largest number of left-over features that are faster in a pass of their own."""
     if bf16 or not route.is_chain:
         return 0
-    # Behind a rectifier native kernels leave out zeros, padding among them.
+    # Behind a rectifier the native kernels leave out zeros, and so empty lanes.
     return FEW_LANES // (2 if rule == "gradient" else 4)
 
 
 def together(features: list[int], few: int, most: int) -> Iterator[list[int]]:
-    """As many features as share a pass."""
+    """The features of each pass."""
     for at in range(0, len(features), most):
         some = features[at : at + most]
         left_over = len(some) % FEW_LANES
         if len(some) > left_over and 0 < left_over <= few:
-            # Padded to whole vectors they would cost more than by themselves.
+            # Padded to whole vectors they would take longer than in a pass of their own.
             yield some[:-left_over]
             some = some[-left_over:]
         yield some
 
 
 def pieces_of(size: Pair, columns: int) -> list[Region]:
-    """Inputs of this size, so many columns at a time."""
+    """An input of this size in pieces of `columns` columns."""
     height, width = size
     return [
         Region((0, height), (column, min(width, column + columns)))
@@ -195,7 +195,7 @@ def pieces_of(size: Pair, columns: int) -> list[Region]:
 def route_in_lanes(
     facts: Facts, firsts: tuple[int, ...], segments: dict[int, Segment]
 ) -> Route:
-    """The way from some convolutions down to the input."""
+    """The route from some convolutions down to the input."""
     below = [facts.below(conv) for conv in firsts]
     for segment in segments.values():
         below += sources_of(facts, segment)
@@ -224,12 +224,12 @@ def at_once(facts: Facts, route: Route) -> tuple[int, int]:
 def side_by_side(
     facts: Facts, route: Route, count: int, most: int, threads: int
 ) -> tuple[int, int]:
-    """How many features are projected together where there are many threads, and how many such
-    passes run at a time.
+    """With many threads: how many features a pass has, and how many passes run side by side.
 
-    The last step has a fixed number of bands, one thread each. Where there are more threads than
-    that, fewer features at a time make more passes, as far as it pays: every pass has to be looked
-    after, and a feature takes about a tenth longer among 16 than among 64.
+    The last step has a fixed number of bands, and each is one thread's work. Where there are more
+    threads than bands, passes get fewer features, so that several can run side by side. There is a
+    limit to that: every pass has an overhead, and a feature takes about a tenth longer among 16
+    features than among 64.
     """
     if not route.is_chain or not route.segments:
         return most, 1
@@ -237,7 +237,7 @@ def side_by_side(
     bands = last_bands(height)
     if threads <= bands:
         return most, 1
-    # Of p passes a thread does work / p, and all of them wait until p have been looked after.
+    # With p passes a thread does work / p, and all threads wait for the overhead of p passes.
     work = count * _work(facts, route, whole_parts(facts, route)) / bands
     passes = min(-(-threads // bands), max(1, round(math.sqrt(work / PASS_WORK))))
     each = -(-count // (passes * FEW_LANES)) * FEW_LANES
@@ -245,7 +245,7 @@ def side_by_side(
 
 
 def _lane_bytes(facts: Facts, route: Route) -> int:
-    """Bytes a lane of all tensors that exist at a time."""
+    """The largest number of bytes, for one lane, of the tensors that exist at the same time."""
     tops = list(route.segments)
     place = {top: i for i, top in enumerate([*tops, -1])}
     alive = [0] * (len(tops) + 1)
@@ -253,7 +253,7 @@ def _lane_bytes(facts: Facts, route: Route) -> int:
     passed_on = _passed_on(facts, route)
     for i, top in enumerate(tops):
         if top == last or top in passed_on:
-            continue  # it stays in cache, or is another one's
+            continue  # it stays in cache, or is the tensor of another segment
         until = max(place[source] for source in sources_of(facts, route.segments[top]))
         for at in range(i, until + 1):
             if at < len(tops):
@@ -264,7 +264,7 @@ def _lane_bytes(facts: Facts, route: Route) -> int:
 
 
 def _passed_on(facts: Facts, route: Route) -> set[int]:
-    """Where nothing is summed: what comes is a sum that others get, too, but for scales."""
+    """The tops that need no tensor of their own: except for scales, it is one that others share."""
     senders: dict[int, list[Segment]] = {}
     for segment in route.segments.values():
         for source in sources_of(facts, segment):
@@ -278,7 +278,7 @@ def _passed_on(facts: Facts, route: Route) -> set[int]:
 
 
 def _fused_last(facts: Facts, route: Route) -> int | None:
-    """Where the last segment begins, if its tensor is scattered to the input as it is summed."""
+    """The top of the last segment, if its tensor goes to the input pixel by pixel; else None."""
     top, segment = list(route.segments.items())[-1] if route.segments else (None, None)
     if segment is None or not route.is_chain or segment.below is not None:
         return None
@@ -289,16 +289,16 @@ def _fused_last(facts: Facts, route: Route) -> int | None:
 def pays(
     facts: Facts, route: Route, parts: Sequence[Part], whole: Sequence[Part], count: int
 ) -> bool:
-    """Whether `count` features are cheaper on these parts than among others on the whole."""
+    """Whether `count` features are faster on these parts than among others on the whole maps."""
     alone, all_of_it = _work(facts, route, parts), _work(facts, route, whole)
-    # Measured on 64 channels: one feature alone does the work of 4 in full lanes, 8 of 12.
+    # Measured with 64 channels: one feature alone takes as long as 4 in full lanes, 8 as 12.
     few = count <= FEW_LANES // 2
     in_lanes = 3 + 1.1 * count if few else -(-count // FEW_LANES) * FEW_LANES
     return alone * in_lanes + PIECE_WORK < all_of_it * count
 
 
 def _work(facts: Facts, route: Route, parts: Sequence[Part]) -> float:
-    """Multiply-adds of one feature through a chain: its first convolution and its segments."""
+    """Multiply-adds of one feature on its way through a chain: first convolution and segments."""
     work = 0.0
     segments: list[Segment | None] = [None, *route.segments.values()]
     for segment, part in zip(segments, parts):

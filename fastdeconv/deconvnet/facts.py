@@ -1,4 +1,7 @@
-"""What one forward pass decides for the way back, as kernels want it; kept with the trace."""
+"""What a forward pass determines for the way back, in the form that kernels need.
+
+It is kept with the trace.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,7 @@ Array = NDArray[Any]
 
 
 class Facts:
-    """Sizes, switches, gates and slopes of a trace; layers by index, -1 is the input."""
+    """Sizes, switches, gates and slopes of a trace. Layers are indices; -1 is the input."""
 
     def __init__(self, trace: Trace, dtype: Any) -> None:
         self.trace, self.net, self.dtype = trace, trace.network, dtype
@@ -61,19 +64,19 @@ class Facts:
         )
 
     def below(self, index: int) -> int:
-        """The layer that a layer of one input takes."""
+        """The layer from which a layer with one input takes it."""
         (below,) = self.net.sources[index]
         return below
 
     def whole(self, index: int, cells: Region | None = None) -> Part:
-        """All of convolution `index`; `cells` where its output is unpooled from those."""
+        """All of convolution `index`, as a part; `cells`: what its output is unpooled from."""
         output = Region.of(self.size(index))
         return Part(output, Region.of(self.size(self.below(index))), cells or output)
 
     # ---- for jobs ----
 
     def convolution(self, index: int, part: Part, scales: Sequence[int] = ()) -> Convolution:
-        """A convolution on a part of its maps, its outputs times the scales of these layers."""
+        """A convolution on a part of its maps, with the scales of these layers in its weights."""
         layer: Any = self.net.layers[index]
         weight, cache = self.net.arrays[f"{layer.name}.weight"], layer_cache(self.net, index)
         if scales:
@@ -87,7 +90,7 @@ class Facts:
         )
 
     def post(self, segment: Segment, order: Order, factor: Array | None = None) -> Post:
-        """What follows a sum; an average is shared out evenly."""
+        """The `Post` of a segment; an average pool sends equal shares to all places."""
         scale = self._scale(order.scales)
         if self.averages(segment):
             assert segment.pool is not None
@@ -97,7 +100,7 @@ class Facts:
         return Post(order.relu_before, scale, order.relu_after, factor)
 
     def averages(self, segment: Segment) -> bool:
-        """Whether the pool of a segment sends every value to all of its window."""
+        """Whether the pool of a segment sends every value to all places of its window."""
         pool = segment.pool
         return pool is not None and isinstance(self.net.layers[pool], nn.AvgPool2d)
 
@@ -109,7 +112,7 @@ class Facts:
         return None if scale is None else scale.astype(np.float32)
 
     def source(self, segment: Segment, part: Part) -> Source:
-        """What the convolution below a segment is fed from: the tensor above the segment."""
+        """The source of the convolution below a segment: the tensor above the segment."""
         cells, unpooled = part.cells, part.output
         pool, switches = NO_POOL, None
         if segment.pool is not None:
@@ -150,8 +153,10 @@ class Facts:
         return None if gate is None else np.ascontiguousarray(gate).view(np.uint8)
 
     def factor(self, segment: Segment, cells: Region, with_gates: bool) -> Array | None:
-        """The product of the slopes of a segment, in these places of the tensor above it; times 0
-        where a gate is closed, if those are to count here."""
+        """The product of the slopes of a segment at these places of the tensor above it.
+
+        `with_gates`: 0 where a gate is closed.
+        """
         gates = segment.gates if with_gates else ()
         if not segment.slopes and not gates:
             return None
@@ -178,18 +183,20 @@ class Facts:
     # ---- activations ----
 
     def pooled_slope(self, index: int, pool: int) -> Array:
-        """`slope`, kept."""
+        """`slope`, which is kept for the next call."""
         key = index, pool, self.dtype
         return cached(self.trace.derived("slopes"), key, lambda: self.slope(index, pool))
 
     def slope(self, index: int, pool: int | None) -> Array:
-        """The derivative of activation `index`, in the places of the tensor pooled by `pool`."""
+        """The derivative of activation `index`, at the places of the tensor pooled by `pool`."""
         slope = activation_slope(self.trace, index).astype(self.dtype)
         return slope if pool is None or index > pool else self._pooled(slope, pool)
 
     def active(self, index: int, pool: int | None, *, as_cells: bool = False) -> Array:
-        """Where rectifier `index` was active, in the places of the tensor pooled by `pool`:
-        (C, H, W), or as cells (H, W, C)."""
+        """Where rectifier `index` was active, at the places of the tensor pooled by `pool`.
+
+        Shape (C, H, W); with `as_cells` (H, W, C).
+        """
         layer: Any = self.net.layers[index]
         output = self.trace.cells if as_cells else self.trace.activation
 
@@ -200,20 +207,20 @@ class Facts:
         if pool is None or index > pool:
             return active(output(index))
         if self._hands_on(index, pool):
-            # The pool kept the rectifier's own values, and those are at hand.
+            # The pool put out the values of the rectifier, and they are stored.
             return active(output(pool))
         pooled = self._pooled(active(self.trace.activation(index)), pool)
         return pooled.transpose(1, 2, 0) if as_cells else pooled
 
     def _hands_on(self, index: int, pool: int) -> bool:
-        """Whether what `index` puts out comes to `pool` as it is."""
+        """Whether the values that `index` puts out reach `pool` unchanged."""
         between = self.below(pool)
         while between != index and isinstance(self.net.layers[between], nn.Dropout):
             between = self.below(between)
         return between == index
 
     def _pooled(self, values: Array, pool: int) -> Array:
-        """Planes at a pool's input, read where its switches point."""
+        """The values of planes at the input of a pool to which its switches point."""
         window = self.window(pool)
         switches = self.trace.switch_planes(pool).astype(np.intp)
         c, h, w = switches.shape

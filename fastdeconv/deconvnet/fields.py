@@ -1,4 +1,4 @@
-"""What of the input a unit sees, in rows and columns and in seconds and hertz."""
+"""Receptive fields: the part of the input that a unit sees, also in seconds and hertz."""
 
 from __future__ import annotations
 
@@ -20,19 +20,18 @@ Pair = tuple[int, int]
 
 
 class Place(NamedTuple):
-    """What of the input a unit sees.
+    """The part of the input that a unit sees.
 
     Attributes
     ----------
     rows, columns : (int, int)
-        Of the input: from the first up to, and without, the second.
+        Of the input, from the first number up to, but without, the second one.
     seconds : (float, float) or None
-        Beginning and end of its frames, each as long as a hop.
+        The beginning of its first frame and the end of its last one; a frame counts as one hop.
     hertz : (float, float) or None
-        The lowest and the highest bin of the STFT that reaches its bands.
+        The lowest and the highest bin of the STFT that contribute to its bands.
 
-    `seconds` and `hertz` are None where the network has no front end to say, and `hertz` for
-    a waveform.
+    `seconds` and `hertz` are None if the network has no front end; `hertz` is None for a waveform.
     """
 
     rows: Pair
@@ -41,7 +40,7 @@ class Place(NamedTuple):
     hertz: tuple[float, float] | None
 
     def texts(self) -> list[str]:
-        """Seconds and hertz in words, those that are known."""
+        """Seconds and hertz as texts, those that are known."""
         found = []
         if self.seconds is not None:
             found.append("{:.2f} to {:.2f} s".format(*self.seconds))
@@ -73,21 +72,21 @@ def place_of(frontend: Frontend | None, rows: Pair, columns: Pair) -> Place:
 def strongest_places(
     net: Network, layer: int, shape: Sequence[int], activation: Array
 ) -> list[Place | None]:
-    """Where the strongest unit of each feature looks, the first of equal ones.
+    """The part of the input that the strongest unit of each feature sees; of equal units the first.
 
     Parameters
     ----------
     net : Network
     layer : int
     shape : (C, H, W)
-        Of the input.
+        Shape of the input.
     activation : array, shape (K, h, w)
-        Of any features of the layer.
+        Activations of any features of the layer.
 
     Returns
     -------
     list of Place or None
-        None for a feature that is nowhere above 0.
+        None for a feature that is never above 0.
     """
     if not activation.size:
         return [None] * len(activation)
@@ -105,27 +104,27 @@ def strongest_places(
 
 
 def boxes_seen(net: Network, layer: int, shape: Sequence[int], position: Array) -> Array:
-    """What of the input units of a layer see, convolutions and pools followed down.
+    """The parts of the input that units of a layer see.
 
     Parameters
     ----------
     net : Network
     layer : int
     shape : (C, H, W)
-        Of the input.
+        Shape of the input.
     position : array of int, shape (K, 2)
-        Row and column of each unit; negative for none.
+        Row and column of each unit; negative where there is none.
 
     Returns
     -------
     array of int, shape (K, 4)
-        Rows from and up to, columns from and up to; zeros for no unit.
+        First row and the row behind the last, the same for columns; zeros where there is no unit.
     """
     sizes = [(rows, columns) for _, rows, columns in (shape, *net.shapes(shape))]
     boxes = np.zeros((len(position), 4), int)
     for box, (row, column) in zip(boxes, position.tolist()):
         if row < 0:
-            continue  # of a feature that fires nowhere
+            continue  # the feature does not fire
         seen = seen_by(net, layer, (row, column), sizes)
         box[:] = (*seen.rows, *seen.cols)
     return boxes

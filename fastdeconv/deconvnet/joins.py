@@ -1,7 +1,7 @@
-"""Layers of several inputs, forward and back; the same under every rule.
+"""Layers with several inputs, forward and back; all rules treat them alike.
 
-An axis of size 1 is repeated going forward where another input is larger, so what comes back
-to it is summed along that axis.
+Forward, an axis of size 1 is repeated where another input is larger. So the projections that come
+back to it are summed along that axis.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def backward_join(
 ) -> list[Array]:
     """Projections (K, C, H, W) at the output of a join, taken back to each input.
 
-    They are not to be written to: they may share memory with `R`.
+    Do not write to the results: they may share memory with `R`.
     """
     _, back = entry(_JOINS, layer)
     return back(layer, inputs, R)
@@ -61,7 +61,7 @@ def _multiply_back(
 
 
 def _chosen(layer: nn.Layer, inputs: Sequence[Array]) -> tuple[Array, Array]:
-    """The extreme at every place, and which input it is of: of equal ones the first."""
+    """The maximum (or minimum) at every place, and the number of the first input that has it."""
     beats = np.greater if isinstance(layer, nn.Maximum) else np.less
     first, *others = np.broadcast_arrays(*inputs)
     best, winner = first, np.zeros(first.shape, np.intp)
@@ -100,9 +100,9 @@ def _concat_back(layer: nn.Concat, inputs: Sequence[Array], R: Array) -> list[Ar
 def _summed(
     back: Callable[[Array], Array], R: Array, shape: Sequence[int]  # noqa: N803
 ) -> Array:
-    """`back` of every projection, added up in float64 along the axes where `shape` has size 1.
+    """`back` of every projection, summed in float64 along the axes where `shape` has size 1.
 
-    One after another, so that no bit depends on how many there are.
+    It is done one projection at a time, so that no bit depends on how many there are.
     """
     axes = tuple(axis for axis, size in enumerate(shape) if size == 1)
     out = np.empty((len(R), *shape), R.dtype)
@@ -118,4 +118,4 @@ _JOINS: dict[type[nn.Layer], tuple[_Forward, _Back]] = {
     nn.Minimum: (_choose, _choose_back),
     nn.Concat: (_concat, _concat_back),
 }
-"""Forward and back of every type."""
+"""The functions forward and back of every type."""

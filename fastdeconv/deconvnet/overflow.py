@@ -1,9 +1,9 @@
-"""Whether values can leave float32 on their way through a network.
+"""Whether values can overflow float32 on their way through a network.
 
-Weights alone bound how much each layer can enlarge its input, forward and back. Real
-networks stay far below the limit, so their values need not be looked at, which would cost
-as much as projecting a shallow layer. Where the bound does not rule an overflow out, values
-are checked, and an overflow is refused by the name of the layer.
+The weights alone tell by how much each layer can enlarge its input at most, forward and back. Real
+networks stay far below the limit. Then their values need not be looked at, which would cost as much
+as projecting a shallow layer. Where the bounds do not rule out an overflow, values are checked, and
+an overflow is an error that names the layer.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from .plan import layer_cache
 __all__ = ["bounds_back", "bounds_forward", "check_overflow", "is_safe", "without_warnings"]
 
 _SAFE = 1e30
-"""float32 ends at 3.4e38. The rest is room for sums inside kernels (Winograd's transforms)."""
+"""float32 ends at 3.4e38. The factor between is for sums inside kernels (Winograd's transforms)."""
 
 _NEVER_LARGER = (
     nn.Softmax, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptivePool, nn.GlobalAvgPool2d,
@@ -39,7 +39,11 @@ Bounds = Callable[[int], float]
 
 
 class _Growth(NamedTuple):
-    """At most so many times larger than its input, plus a shift, is what a layer gives."""
+    """Bounds of a layer.
+
+    Its output is at most `forward` times as large as its input, plus `shift`. What it sends back is
+    at most `back` times as large as what comes.
+    """
 
     forward: float
     shift: float
@@ -47,7 +51,7 @@ class _Growth(NamedTuple):
 
 
 def is_safe(bound: float) -> bool:
-    """Whether values up to `bound` are sure to stay inside float32 (NaN is not)."""
+    """Whether values up to `bound` cannot overflow float32; False for NaN."""
     return bound < _SAFE
 
 
@@ -57,16 +61,17 @@ def bounds_forward(
 ) -> list[float]:
     """The largest absolute value at the output of each layer, for an input up to `largest`.
 
-    Weights alone say less with every layer. Where they would not rule an overflow out, values
-    that are there are looked at.
+    Bounds by weights alone get weaker with every layer. Where they do not rule out an overflow, the
+    values themselves are looked at.
 
     Parameters
     ----------
     known : callable
-        ``known(index)``: how large the values of a layer (-1: the input) are, if they are there.
+        ``known(index)``: the largest absolute value of a layer (-1: the input); None if its
+        activation is not stored.
     check : callable
-        ``check(index)``: the same of any layer, which is computed for it. Raises for values
-        beyond float32.
+        ``check(index)``: the same for any layer, which is computed if need be. Raises an error
+        if values have overflowed.
     """
     most = max(1.0, largest)
     lines = cached(layer_cache(net, -1), "lines", lambda: _lines(net))
@@ -111,8 +116,10 @@ def _tighten(
 
 
 def _lines(net: Network) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
-    """The bounds by weights alone, of which each is a slope times that of the input, plus a
-    shift; None where they are not."""
+    """The bounds by weights alone, as slope * (bound of the input) + shift.
+
+    None where they do not have this form.
+    """
     if any(isinstance(layer, (nn.Multiply, nn.Concat)) for layer in net.layers):
         return None
     slopes, shifts = {-1: 1.0}, {-1: 0.0}
@@ -125,7 +132,7 @@ def _lines(net: Network) -> tuple[NDArray[np.float64], NDArray[np.float64]] | No
 
 
 def _grown(layer: nn.Layer, growth: _Growth, taken: Sequence[float]) -> float:
-    """The bound of a layer from those of what it takes."""
+    """The bound of a layer, from the bounds of its inputs."""
     if isinstance(layer, nn.Multiply):
         return math.prod(taken)
     if isinstance(layer, nn.Concat):
@@ -168,17 +175,17 @@ def _most_back(net: Network, index: int, largest: float, activations: Bounds) ->
 
 
 def without_warnings() -> np.errstate:
-    """NumPy's own warnings are left out where an overflow is looked for afterwards."""
+    """Without NumPy's warnings, where the caller looks for an overflow afterwards."""
     return np.errstate(over="ignore", invalid="ignore", divide="ignore")
 
 
 def check_overflow(values: Iterable[NDArray[Any]], what: str) -> None:
-    """Refuse values that are not finite in float32.
+    """Check that values are finite in float32.
 
     Raises
     ------
     ParameterError
-        Begins with `what`.
+        If they are not. Its message begins with `what`.
     """
     for array in values:
         with without_warnings():

@@ -1,8 +1,8 @@
-"""Which part of every layer a projection needs, or reaches.
+"""The part of every layer that a projection needs, or that it reaches.
 
-A long clip is projected in pieces, and a start that is zero almost everywhere (its
-strongest unit alone) reaches only a part of the input. Either way each layer on the way
-down is computed on a rectangle of its map, and on nothing else.
+A long clip is projected in pieces. And start values that are zero almost everywhere (such as the
+strongest unit alone) reach only a part of the input. In both cases each layer on the way down is
+computed on a rectangle of its map only.
 """
 
 from __future__ import annotations
@@ -50,14 +50,14 @@ class Region(NamedTuple):
 
 
 class Part(NamedTuple):
-    """What of one convolution is computed on the way down."""
+    """The part of a convolution that is computed on the way down."""
 
     output: Region
-    """Its output, where projections come from."""
+    """The part of its output, where projections come from."""
     input: Region
-    """Its input, where they go to."""
+    """The part of its input, where projections go to."""
     cells: Region
-    """Of the lane tensor that becomes its output: the pooled places where there is a pool."""
+    """The part of the lane tensor that becomes its output: pooled places, if there is a pool."""
 
 
 def reached_by(window: Window, output: Region, in_size: Pair) -> Region:
@@ -90,9 +90,9 @@ def _covering(window: Window, axis: int, inputs: Pair, size: int) -> Pair:
 
 
 def within(window: Window, inputs: Region, outputs: Region) -> Window:
-    """The window as seen from the parts: its padding counted from where they begin.
+    """The window for these parts of the maps: its padding is counted from where they begin.
 
-    The padding after the end stays what it was, since nothing that computes on parts reads it.
+    The padding behind the end stays the same; nothing that computes on parts reads it.
     """
     padding = tuple(
         (before + inputs[axis][0] - outputs[axis][0] * window.stride[axis], after)
@@ -102,24 +102,23 @@ def within(window: Window, inputs: Region, outputs: Region) -> Window:
 
 
 def seen_by(net: Network, index: int, place: Pair, sizes: Sequence[Pair]) -> Region:
-    """What of the network's input one unit of a layer depends on.
+    """The part of the network's input that one unit of a layer depends on.
 
     Parameters
     ----------
     net : Network
     index : int
-        Of the layer.
+        The layer.
     place : (int, int)
         Row and column of the unit in the layer's map.
     sizes : sequence of (H, W)
-        Of the input, then of the output of every layer.
+        The size of the input, then of the output of every layer.
 
     Returns
     -------
     Region
-        The smallest rectangle of the input that holds all of it, without what is padding. All of
-        the input where the layers between are of a kind that mixes places in another way than by
-        windows.
+        The smallest rectangle of the input that holds this part, without padding. It is the whole
+        input if a layer between mixes places in another way than by windows.
     """
     row, column = place
     reached = {index: Region((row, row + 1), (column, column + 1))}
@@ -132,7 +131,7 @@ def seen_by(net: Network, index: int, place: Pair, sizes: Sequence[Pair]) -> Reg
     return reached.get(-1, Region.of(sizes[0]))
 
 
-# An output of these depends on the same place of the input, of all channels at the most.
+# An output of these layers depends on the same place of the input only (of all channels).
 _IN_PLACE = (
     nn.Elementwise, nn.Softmax, nn.LogSoftmax, nn.Scaling, nn.LocalResponseNorm, nn.Dropout,
     nn.Add, nn.Multiply,

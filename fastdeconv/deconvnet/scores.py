@@ -1,4 +1,4 @@
-"""What a network says of its classes, and where the way back from one class starts.
+"""The scores of a network's classes, and where the way back from a class starts.
 
 The output of a network has a channel for each class. Where the output also has several
 places (a score for every frame), the score of a class is the mean over them.
@@ -24,26 +24,26 @@ __all__ = [
 ]
 
 _CLASS_DIGITS = 9
-"""More digits are no index of a class; Python refuses to read thousands of them."""
+"""A number with more digits is no index of a class, and Python refuses to read very long ones."""
 
 _PASSING = (nn.Dropout, nn.Flatten)
-"""Layers that hand every value on as it is."""
+"""Layers that pass on every value unchanged."""
 
 
 _CLOSING = (nn.Softmax, nn.LogSoftmax, nn.ACTIVATION_TYPES["sigmoid"])
-"""Layers whose derivative vanishes exactly where the network is sure of itself."""
+"""Layers whose derivative vanishes where the network is sure of a class."""
 
 
 class ClassScore(NamedTuple):
-    """What a network puts out for one class.
+    """The output of a network for one class.
 
     Attributes
     ----------
     name : str
     score : float
-        The last layer's value, the mean over its places.
+        The value of the last layer; the mean over its places.
     probability : float or None
-        None where the network does not say how scores become probabilities.
+        None if the network does not say how scores become probabilities.
     """
 
     name: str
@@ -61,7 +61,7 @@ class ClassStart(NamedTuple):
 
 
 def class_scores(trace: Trace) -> list[ClassScore]:
-    """The scores of all classes, in order; none where the network does not name them."""
+    """The scores of all classes, in order; empty if the network does not name its classes."""
     net = trace.network
     if not net.classes:
         return []
@@ -77,8 +77,8 @@ def class_scores(trace: Trace) -> list[ClassScore]:
 def class_start(trace: Trace, number: int, *, strongest: bool = False) -> ClassStart:
     """The start for the score of class `number`, from 0, or for its strongest place alone.
 
-    It is the score before a closing softmax or sigmoid, whose derivative vanishes exactly
-    where the network is sure of itself.
+    It is the score before a closing softmax or sigmoid: the derivative of those vanishes where
+    the network is sure of a class.
     """
     net = trace.network
     output = trace.activation(len(net.layers) - 1)
@@ -88,19 +88,19 @@ def class_start(trace: Trace, number: int, *, strongest: bool = False) -> ClassS
     else:
         score[number] = 1 / score[number].size
     index = score_layer(net)
-    # The layers between change shapes alone, or values place by place.
+    # The layers between change only the shape, or each value by itself.
     values = score.reshape(trace.activation(index).shape)
     feature = int(np.flatnonzero(values.any(axis=(1, 2)))[0])
     return ClassStart(index, feature, values[feature : feature + 1])
 
 
 def class_number(net: Network, count: int, name: str) -> int:
-    """The number of a class from its name, or from the number itself, of `count` classes.
+    """The number of one of `count` classes, from its name or from its number as text.
 
     Raises
     ------
     ParameterError
-        If there is none; lists those there are.
+        If there is no such class. The message lists the classes that there are.
     """
     classes = net.classes or ()
     if name in classes:
@@ -112,7 +112,7 @@ def class_number(net: Network, count: int, name: str) -> int:
 
 
 def output_kind(net: Network) -> str | None:
-    """How the scores of a network become probabilities, "softmax" or "sigmoid", if it says so."""
+    """How scores become probabilities: "softmax", "sigmoid", or None if it is not known."""
     return net.output or _closing_type(net)
 
 
@@ -142,8 +142,10 @@ def log_odds(kind: str, scores: NDArray[np.float64]) -> NDArray[np.float64]:
 def log_odds_slopes(
     kind: str, scores: NDArray[np.float64], numbers: Sequence[int]
 ) -> NDArray[np.float64]:
-    """The derivative of the log odds of some classes, means over places, with respect to scores
-    (classes, H, W): (K, classes, H, W)."""
+    """The derivative of the log odds of some classes with respect to scores (classes, H, W).
+
+    The log odds are means over places. Shape (K, classes, H, W).
+    """
     slopes = np.zeros((len(numbers), *scores.shape))
     if kind != "sigmoid" and len(scores) > 1:
         others = _others(scores)
@@ -157,7 +159,7 @@ def log_odds_slopes(
 
 
 def _others(scores: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The log of the sum of exponentials of all scores but one, for each."""
+    """For each class, the log of the sum of exponentials of all other scores."""
     largest = scores.max(axis=0)
     powers = np.exp(scores - largest)
     # All but the largest itself leave at least its 1 in the sum, so nothing cancels out.
@@ -187,7 +189,7 @@ def _closing_type(net: Network) -> str | None:
 
 
 def score_layer(net: Network) -> int:
-    """The layer whose output are the scores: the last one, or the one below a closing softmax."""
+    """The layer that puts out the scores: the last one, or the one below a closing softmax."""
     closing = _last_changing(net)
     if not isinstance(net.layers[closing], _CLOSING) or net.sources[closing] == (-1,):
         return len(net.layers) - 1

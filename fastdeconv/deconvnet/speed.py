@@ -1,4 +1,4 @@
-"""Which layers go back in the lanes of the vector unit, and which one by one."""
+"""Which layers are gone back through in SIMD lanes, and which layer by layer."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ __all__ = ["speeds"]
 
 
 def speeds(net: Network) -> list[str]:
-    """For each layer how it goes back on the present back end, from the last layer down.
+    """For each layer, how the current back end goes back through it; from the last layer down.
 
     Returns
     -------
     list of str
-        ``"lanes"``, ``"layer by layer"``, or the rules under which it is in lanes:
+        ``"lanes"``, ``"layer by layer"``, or the rules under which it goes in lanes:
         ``"lanes: deconvnet"``.
     """
     backend: Any = get_backend()
@@ -41,7 +41,7 @@ def speeds(net: Network) -> list[str]:
 
 @dataclass
 class _Folded:
-    """A network whose folded pools do nothing, as far as routes look at it."""
+    """A network as routes see it, where folded pools do nothing."""
 
     layers: list[nn.Layer]
     sources: Sequence[tuple[int, ...]]

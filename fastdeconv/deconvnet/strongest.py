@@ -1,8 +1,8 @@
-"""Where features are strongest: the unit in a map, and the clips of a collection.
+"""Where features are strongest: which unit of a map, and which clips of a collection.
 
 Zeiler and Fergus (arXiv 1311.2901, figure 2) show every feature by the clips that excite it most.
-A clip counts once, with its strongest unit, so that no neighbours of one unit fill the list.
-Whoever looks for such clips, in memory or in a survey of a collection, uses this module.
+A clip counts once, with its strongest unit; otherwise neighbours of one unit would fill the list.
+Both `fastdeconv.top_clips` and surveys of collections use this module.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 
 __all__ = ["ABSENT", "Units", "best_first", "firing_scores", "strongest_units"]
 
-#: The score of a clip in which a feature does not fire: it is in no list.
+#: The score of a clip in which a feature does not fire. It is left out of the lists.
 ABSENT = -np.inf
 
 
 class Units(NamedTuple):
-    """Of every feature of a layer the strongest unit, arrays of shape (C,)."""
+    """The strongest unit of every feature of a layer; arrays of shape (C,)."""
 
     value: NDArray[np.float32]
     row: NDArray[np.intp]
@@ -41,9 +41,9 @@ def firing_scores(values: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def best_first(scores: NDArray[Any], count: int) -> NDArray[np.intp]:
-    """Of each row of (features, clips) the places of the `count` largest scores.
+    """For each row of (features, clips), the columns of the `count` largest scores.
 
-    The largest come first, and of equal ones the first clip. What is `ABSENT` comes last.
+    The largest comes first, of equal ones the first clip. Scores that are `ABSENT` come last.
     """
     order: NDArray[np.intp] = np.argsort(-scores, axis=1, kind="stable")[:, :count]
     return order
