@@ -1,4 +1,4 @@
-"""How the time grows, as pictures: bench/plots/*.svg."""
+"""How the time grows, as pictures: bench/results/MACHINE/plots/*.svg."""
 
 from __future__ import annotations
 

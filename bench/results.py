@@ -15,12 +15,14 @@ from pathlib import Path
 from .report import Report, markdown_table
 
 HOW = (
-    "Contenders take turns in one process on the same clip and weights, after their maps were "
-    "compared with ours; a turn lasts at least 50 ms. Figures are medians over the rounds "
-    "[quartiles]; ratios are taken within a round. glibc is told to keep freed memory, so nobody "
-    "pays for page faults twice. Every machine has a part of its own, and every section of it says "
-    "when and how it was measured. Times of two machines say nothing about the same machine with "
-    "more cores."
+    "How fast fastdeconv is beside other libraries, on every machine where `python -m bench` was "
+    "run. All contenders work on the same clip with the same weights, and before anything is timed "
+    "their maps are compared with ours. They take turns in one process; a turn lasts at least 50 "
+    "ms. Figures are medians over the rounds, with [quartiles]. A ratio is taken within a round; "
+    "above 1 it says how many times as long as fastdeconv something takes. The C library is told "
+    "to keep freed memory, so that nobody pays for page faults twice. Every section says when and "
+    "how it was measured. Times of one machine say nothing about another one, nor about the same "
+    "one with more cores."
 )
 MACHINE = "machine.md"
 

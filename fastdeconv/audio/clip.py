@@ -628,7 +628,8 @@ def needed_frontend(frontend: Frontend | None) -> Frontend:
     if frontend is None:
         raise ParameterError(
             "the network does not say how sound becomes its input: give it a front end, "
-            "Network(..., frontend=Frontend(...)), or pass a Clip made with one"
+            "Network(..., frontend=Frontend(...)), or pass a Clip made with one. For a model file, "
+            "fastdeconv import MODEL --frontend JSON -o net.npz makes a network that has one"
         )
     return frontend
 

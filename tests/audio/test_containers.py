@@ -12,7 +12,8 @@ import soundfile
 from fastdeconv import AudioError, Frontend, load_clip
 from fastdeconv.audio.containers import chunks
 
-SR = 16000
+from .conftest import SR, loaded
+
 ID3V1 = b"TAG" + bytes(125)
 ID3V2 = b"ID3\x03\x00\x00\x00\x00\x07\x76" + bytes(1014)
 APE = (
@@ -30,11 +31,6 @@ def encoded(samples, fmt, subtype=None, sr=SR):
     file = io.BytesIO()
     soundfile.write(file, samples, sr, format=fmt, subtype=subtype)
     return file.getvalue()
-
-
-def loaded(content, sr=SR, frames=None, offset=0.0):
-    frontend = Frontend(sr=sr, n_fft=512, hop_length=256, frames=frames)
-    return load_clip(io.BytesIO(content), frontend, offset=offset).samples
 
 
 def with_number(content, position, form, value):

@@ -81,7 +81,7 @@ def test_numpy_scalars_are_numbers():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"kind": "stfft"}, "kind must be one of stft, mel, filters, cqt, waveform, found 'stfft'"),
+        ({"kind": "stfft"}, "kind must be one of stft, mel.*, found 'stfft'"),
         ({"kind": None}, "kind must be one of"),
         ({"sr": 0}, "sr must be a finite number above 0, found 0"),
         ({"sr": float("nan")}, "sr must be a finite number above 0, found nan"),

@@ -8,30 +8,15 @@ from concurrent.futures import ThreadPoolExecutor
 import librosa
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 import fastdeconv as fd
 from fastdeconv import Clip, Frontend, ParameterError
 
-SR = 16000
-
-
-@pytest.fixture(scope="module")
-def samples() -> NDArray[np.float32]:
-    """A second of a chord and a click."""
-    t = np.arange(SR) / SR
-    sound = sum(np.sin(2 * np.pi * hz * t) * np.exp(-3 * t) for hz in (220, 330, 1250, 4100))
-    sound[SR // 2] += 2
-    return (sound / 8 + np.random.default_rng(0).normal(0, 1e-3, SR)).astype(np.float32)
+from .conftest import SR, close
 
 
 def mel(**more: object) -> Frontend:
     return Frontend(kind="mel", sr=SR, n_fft=512, hop_length=160, n_mels=40, **more)
-
-
-def close(found: np.ndarray, wanted: np.ndarray, share: float = 1e-5) -> None:
-    assert found.shape == wanted.shape
-    np.testing.assert_allclose(found, wanted, atol=share * float(np.abs(wanted).max()))
 
 
 # What the network is given

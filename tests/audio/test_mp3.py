@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import struct
 
@@ -9,11 +10,14 @@ import numpy as np
 import pytest
 import soundfile
 
-from fastdeconv import AudioError, Frontend, load_clip
+from fastdeconv import AudioError
+
+from . import conftest
 
 if "MP3" not in soundfile.available_formats():
     pytest.skip("this libsndfile does not know mp3", allow_module_level=True)
 
+RATE = 22050
 DECODER_DELAY = 529
 RATES = {
     3: (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
@@ -35,18 +39,16 @@ def sound(n, seed=0, channels=1):
     return samples.astype(np.float32)
 
 
-def encoded(samples, sr=22050, mode="VARIABLE"):
+loaded = functools.partial(conftest.loaded, sr=RATE)
+
+
+def encoded(samples, sr=RATE, mode="VARIABLE"):
     file = io.BytesIO()
     soundfile.write(
         file, samples, sr, format="MP3", subtype="MPEG_LAYER_III", bitrate_mode=mode,
         compression_level=0.5,
     )
     return file.getvalue()
-
-
-def loaded(content, sr=22050, frames=None, offset=0.0):
-    frontend = Frontend(sr=sr, n_fft=512, hop_length=256, frames=frames)
-    return load_clip(io.BytesIO(content), frontend, offset=offset).samples
 
 
 def frames_of(content):
@@ -86,9 +88,9 @@ def test_frames_without_a_header_are_all_read(sr, mode):
     samples = sound(sr, channels=1 + (sr == 16000))
     content = encoded(samples, sr, mode)
     frames = frames_of(content)
-    expected = loaded(content, sr)
+    expected = loaded(content, sr=sr)
     assert expected.size == sr
-    got = loaded(b"".join(frames[1:]), sr)
+    got = loaded(b"".join(frames[1:]), sr=sr)
     assert got.size == (1152 if sr >= 32000 else 576) * (len(frames) - 1)
     np.testing.assert_allclose(got[delay(content) :][:sr], expected, rtol=0, atol=1e-6)
 

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from fastdeconv import AudioError, Frontend, load_clip
+from fastdeconv import AudioError
 
-SR = 16000
+from .conftest import SR, loaded
+
 POLYNOMIAL = 0x04C11DB7
 TABLE = []
 for _byte in range(256):
@@ -30,11 +31,6 @@ def encoded(samples, codec="VORBIS", sr=SR):
     file = io.BytesIO()
     soundfile.write(file, samples, sr, format="OGG", subtype=codec)
     return file.getvalue()
-
-
-def loaded(content, sr=SR, frames=None, offset=0.0):
-    frontend = Frontend(sr=sr, n_fft=512, hop_length=256, frames=frames)
-    return load_clip(io.BytesIO(content), frontend, offset=offset).samples
 
 
 def pages_of(content):

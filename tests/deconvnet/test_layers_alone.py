@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 import fastdeconv as fd
 from fastdeconv.deconvnet.joins import backward_join, forward_join
 from fastdeconv.deconvnet.layerwise import Arithmetic, backward_layer, mixes
+from fastdeconv.kernels.activations import ACTIVATIONS
 from fastdeconv.kernels.dispatch import get_backend
 from fastdeconv.network import layers as nn
 
@@ -104,10 +105,8 @@ DRAWN: dict[str, dict[str, Any]] = {
     "softplus": {"beta": st.floats(0.25, 4), "threshold": st.sampled_from([20.0, 1.0])},
     "power": {"exponent": numbers},
 }
-WITHOUT_PARAMETERS = (
-    "relu selu tanh sigmoid silu hardsigmoid hardswish softsign mish sin exp log abs square sqrt"
-)
-DRAWN |= {kind: {} for kind in WITHOUT_PARAMETERS.split()}
+# Activations without parameters have nothing to draw.
+DRAWN |= {name: {} for name, row in ACTIVATIONS.items() if not (row.parameters or row.has_weight)}
 JOINS = {"add", "multiply", "maximum", "minimum", "concat"}
 
 

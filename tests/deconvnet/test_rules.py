@@ -9,6 +9,7 @@ import pytest
 
 import fastdeconv as fd
 from fastdeconv.deconvnet import joins, layerwise
+from fastdeconv.kernels.activations import ACTIVATIONS
 from fastdeconv.network import layers as nn
 
 RULES = ("deconvnet", "guided", "gradient")
@@ -32,7 +33,7 @@ def avg_pool(kernel: Any = 2, **parameters: Any) -> dict[str, Any]:
 LRN = {"type": "local_response_norm", "size": 3, "alpha": 0.6, "beta": 0.8, "k": 1.5}
 FLATTEN = {"type": "flatten"}
 
-# Between them these have every layer type of the archive.
+# Between them these have every layer type of the archive, but for some activations (see below).
 NETWORKS: dict[str, tuple[list[dict[str, Any]], tuple[int, int, int]]] = {
     "published": (
         [conv(6, padding="same"), RELU, max_pool(), conv(8, padding="same"), RELU, max_pool()],
@@ -195,13 +196,22 @@ NETWORKS: dict[str, tuple[list[dict[str, Any]], tuple[int, int, int]]] = {
 }
 # Inputs are multiples of it, so that one step away is exact in float32.
 STEP = 2.0**-12
+
+
+def types_in_networks() -> set[str]:
+    return {record["type"] for records, _ in NETWORKS.values() for record in records}
+
+
+# A row of the table of activations that is in none of the networks above gets one of its own.
+NETWORKS |= {
+    name: ([conv(5, padding=1), {"type": name}, conv(4, padding=1), RELU], (1, 10, 12))
+    for name in sorted(set(ACTIVATIONS) - types_in_networks())
+}
 EACH = pytest.mark.parametrize("key", NETWORKS)
 
 
 def test_the_networks_have_every_layer_type():
-    from fastdeconv.network.layers import LAYER_TYPES
-
-    assert {r["type"] for records, _ in NETWORKS.values() for r in records} == set(LAYER_TYPES)
+    assert types_in_networks() == set(nn.LAYER_TYPES)
 
 
 @pytest.fixture

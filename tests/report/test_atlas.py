@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import shutil
 from pathlib import Path
@@ -15,6 +14,8 @@ import fastdeconv as fd
 from fastdeconv.cli import main
 from fastdeconv.report import atlas_excerpts, atlas_songs
 from fastdeconv.report.atlas import write_atlas
+
+from .conftest import atlas_of
 
 SILENT = 2
 
@@ -38,12 +39,6 @@ def write(folder, **how):
     return write_atlas(folder / "out", root=folder / "music", audio_format="wav", **how)
 
 
-def data_of(folder):
-    text = (folder / "out" / "index.html").read_text(encoding="utf-8")
-    begin = text.index('id="data">') + len('id="data">')
-    return json.loads(text[begin : text.index("</script>", begin)])
-
-
 def files_of(folder):
     place = folder / "out" / "atlas"
     return {path.name: path.read_bytes() for path in place.rglob("*") if path.is_file()}
@@ -59,7 +54,7 @@ def excerpt_sound(folder, excerpt, which):
 
 def test_every_feature_has_its_strongest_excerpts_of_different_songs(surveyed):
     exemplars = fd.Survey.load(surveyed / "out").exemplars.to_pylist()
-    data = data_of(surveyed)
+    data = atlas_of(surveyed)
     for feature in data["features"]:
         wanted = [row for row in exemplars if row["feature"] == feature["k"]]
         found = [(data["tracks"][one["track"]], one["score"]) for one in feature["excerpts"]]
@@ -73,18 +68,18 @@ def test_every_feature_has_its_strongest_excerpts_of_different_songs(surveyed):
 
 
 def test_a_feature_that_never_fires_is_marked_and_has_no_excerpts(surveyed):
-    silent = [feature["k"] for feature in data_of(surveyed)["features"] if feature["silent"]]
+    silent = [feature["k"] for feature in atlas_of(surveyed)["features"] if feature["silent"]]
     assert silent == [SILENT]
-    assert data_of(surveyed)["features"][SILENT]["excerpts"] == []
+    assert atlas_of(surveyed)["features"][SILENT]["excerpts"] == []
 
 
 def test_features_that_fire_as_one_are_twins_of_the_first(surveyed):
-    twins = [feature["twin"] for feature in data_of(surveyed)["features"]]
+    twins = [feature["twin"] for feature in atlas_of(surveyed)["features"]]
     assert twins[:3] == [None, 0, None]
 
 
 def test_an_excerpt_holds_the_maximum_inside_of_what_its_unit_sees(surveyed):
-    for feature in data_of(surveyed)["features"]:
+    for feature in atlas_of(surveyed)["features"]:
         for one in feature["excerpts"]:
             left, right, bottom, top = (share / 100 for share in one["field"])
             assert 0 <= left < right <= 1 and 0 <= bottom < top <= 1
@@ -94,7 +89,7 @@ def test_an_excerpt_holds_the_maximum_inside_of_what_its_unit_sees(surveyed):
 
 
 def test_what_is_heard_is_what_explain_makes_of_the_same_window(surveyed, make_survey):
-    data = data_of(surveyed)
+    data = atlas_of(surveyed)
     network = fd.Network.load(surveyed / "out" / "network.npz")
     rows = fd.Survey.load(surveyed / "out").exemplars.to_pylist()
     one = data["features"][4]["excerpts"][0]
@@ -114,7 +109,7 @@ def test_what_is_heard_is_what_explain_makes_of_the_same_window(surveyed, make_s
 
 
 def test_no_cut_is_a_click(surveyed):
-    for feature in data_of(surveyed)["features"]:
+    for feature in atlas_of(surveyed)["features"]:
         for one in feature["excerpts"]:
             for which in ("heard", "original"):
                 sound = excerpt_sound(surveyed, one, which)
@@ -129,7 +124,7 @@ def test_a_song_shorter_than_a_window_gives_excerpts_without_the_silence_behind_
     soundfile.write(tmp_path / "music" / "short.wav", samples, 8000)
     make_survey(tmp_path, names=())
     write(tmp_path)
-    excerpts = [one for feature in data_of(tmp_path)["features"] for one in feature["excerpts"]]
+    excerpts = [one for feature in atlas_of(tmp_path)["features"] for one in feature["excerpts"]]
     assert excerpts
     for one in excerpts:
         assert one["begin"] + one["seconds"] <= 0.8
@@ -201,7 +196,7 @@ def test_a_full_disk_stops_it_and_the_page_stays_as_it_was(copied, monkeypatch):
             write(copied)
     assert (copied / "out" / "index.html").read_bytes() == page
     assert write(copied).excerpts == 5 * 7
-    sound = excerpt_sound(copied, data_of(copied)["features"][4]["excerpts"][0], "heard")
+    sound = excerpt_sound(copied, atlas_of(copied)["features"][4]["excerpts"][0], "heard")
     assert sound.size > 7000
 
 
@@ -209,11 +204,11 @@ def test_a_full_disk_stops_it_and_the_page_stays_as_it_was(copied, monkeypatch):
 
 
 def test_a_spare_takes_the_place_of_a_track_that_is_gone(copied):
-    before = data_of(copied)
+    before = atlas_of(copied)
     gone = before["tracks"][before["features"][4]["excerpts"][0]["track"]]
     (copied / "music" / gone).unlink()
     found = write(copied, shown=3)
-    data = data_of(copied)
+    data = atlas_of(copied)
     tracks = [data["tracks"][one["track"]] for one in data["features"][4]["excerpts"]]
     wanted = [before["tracks"][one["track"]] for one in before["features"][4]["excerpts"]]
     assert tracks == wanted[1:4]
@@ -234,7 +229,7 @@ def test_a_spare_takes_the_place_of_a_track_that_changed(copied, change):
         path.write_bytes(b"nothing")
     found = write(copied)
     assert found.excerpts == 5 * 6 and list(found.missing) == ["song 3.wav"]
-    assert "song 3.wav" not in data_of(copied)["tracks"]
+    assert "song 3.wav" not in atlas_of(copied)["tracks"]
 
 
 # --- songs, tags, control ------------------------------------------------------------------
@@ -247,7 +242,7 @@ def test_a_song_and_the_atlas_link_to_each_other(copied):
     page = (folder / "index.html").read_text(encoding="utf-8")
     assert 'href="../../index.html#search=song%203.wav"' in page
     write(copied)
-    pages = {one["name"]: one["page"] for one in data_of(copied)["songs"]}
+    pages = {one["name"]: one["page"] for one in atlas_of(copied)["songs"]}
     assert pages.pop("song 3.wav") == "songs/song%203/index.html"
     assert set(pages.values()) == {None}
 
@@ -259,7 +254,7 @@ def test_a_song_of_another_network_does_not_link_to_the_atlas(copied):
 
 
 def test_every_song_is_listed_with_the_features_that_stand_out_in_it(surveyed):
-    data = data_of(surveyed)
+    data = atlas_of(surveyed)
     assert [one["name"] for one in data["songs"]] == [f"song {i}.wav" for i in range(7)]
     assert any(one["features"] for one in data["songs"])
     assert all(0 <= i < 6 for one in data["songs"] for i in one["features"])
@@ -268,7 +263,7 @@ def test_every_song_is_listed_with_the_features_that_stand_out_in_it(surveyed):
 def test_songs_that_are_not_searched_are_counted(copied, monkeypatch):
     monkeypatch.setattr(atlas_songs, "MOST_SONGS", 3)
     write(copied)
-    assert len(data_of(copied)["songs"]) == 3
+    assert len(atlas_of(copied)["songs"]) == 3
     page = (copied / "out" / "index.html").read_text(encoding="utf-8")
     assert "4 tracks: the search knows the first 3" in page
 
@@ -284,7 +279,7 @@ def tagged(make_survey, folder, network=None):
 def test_tags_come_with_q_values_and_without_a_control_the_page_says_so(make_survey, tmp_path):
     tagged(make_survey, tmp_path)
     write(tmp_path)
-    data = data_of(tmp_path)
+    data = atlas_of(tmp_path)
     tags = data["features"][4]["tags"]
     assert {data["attributes"][tag["attribute"]]["name"] for tag in tags} == {"tempo", "mood"}
     effects = [tag["effect"] for tag in tags]
@@ -301,7 +296,7 @@ def test_what_the_untrained_control_has_too_is_marked(make_survey, tmp_path):
     shutil.copytree(tmp_path / "out", tmp_path / "control")
     shutil.move(tmp_path / "control", tmp_path / "out" / "control")
     write(tmp_path)
-    data = data_of(tmp_path)
+    data = atlas_of(tmp_path)
     assert all(tag["control"] for one in data["features"] for tag in one["tags"])
     page = (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
     assert "No control was run" not in page.split('id="data"')[0]
@@ -327,7 +322,7 @@ def test_sounds_that_cannot_be_ogg_are_wav(make_survey, tmp_path):
     network = network_of(frontend, (1, 4097, None), (3, 3), 2)
     make_survey(tmp_path, names=("one.wav",), network=network)
     write_atlas(tmp_path / "out", audio_format="ogg")
-    assert data_of(tmp_path)["suffix"] == "wav"
+    assert atlas_of(tmp_path)["suffix"] == "wav"
     assert {path.suffix for path in (tmp_path / "out" / "atlas" / "pool1").iterdir()} == {
         ".json", ".png", ".wav"
     }
@@ -345,7 +340,7 @@ def test_sounds_that_cannot_be_ogg_are_wav(make_survey, tmp_path):
 def test_every_kind_of_network_has_an_atlas(make_survey, tmp_path, network):
     make_survey(tmp_path, names=("one.wav", "two.wav"), network=network, seconds=1.5)
     assert write(tmp_path).excerpts == 3 * 2
-    for feature in data_of(tmp_path)["features"]:
+    for feature in atlas_of(tmp_path)["features"]:
         for one in feature["excerpts"]:
             left, right = (share / 100 * one["seconds"] for share in one["field"][:2])
             frame = 0.065  # of the coarsest pictures among these

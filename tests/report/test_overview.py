@@ -10,6 +10,8 @@ import fastdeconv as fd
 from fastdeconv.report import overview
 from fastdeconv.report.web import render
 
+from .conftest import data_of
+
 SR = 8000
 
 
@@ -31,12 +33,6 @@ def make_network(seed=0, name="tiny"):
 def save(out, name, seed=0, **how):
     samples = 0.2 * np.random.default_rng(seed).standard_normal(1600).astype(np.float32)
     return fd.explain((samples, SR), how.pop("net", make_network()), **how).save(out, name)
-
-
-def data_of(page):
-    text = page.read_text(encoding="utf-8")
-    begin = text.index('id="data">') + len('id="data">')
-    return json.loads(text[begin : text.index("</script>", begin)])
 
 
 def test_an_overview_holds_every_song_and_where_its_files_are(tmp_path):
