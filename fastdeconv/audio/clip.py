@@ -23,6 +23,7 @@ from .channels import sounds_of, spread
 from .frontend import Frontend
 from .reading import (
     SourceLike,
+    check_rates,
     check_samples,
     mono_samples,
     named,
@@ -438,6 +439,7 @@ def native_samples(fe: Frontend, sr: float) -> int | None:
     count = max(seen, fe.framing.longest(fe.frames) + 1)
     if sr == fe.sr:
         return count
+    check_rates(sr, fe.sr)
     # The resampler's filter sees less than 1024 samples of the lower rate around each.
     ratio = sr / fe.sr
     return math.ceil(count * ratio) + math.ceil(1024 * max(1.0, ratio))

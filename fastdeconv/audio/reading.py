@@ -25,6 +25,7 @@ from .containers.pieces import Part, Piece, Pieces
 __all__ = [
     "MAX_SAMPLES",
     "SourceLike",
+    "check_rates",
     "check_samples",
     "mono_samples",
     "named",
@@ -41,6 +42,9 @@ SourceLike = str | os.PathLike[str] | IO[bytes]
 MAX_SAMPLES = 1 << 30
 # More is a damaged header too, and would make a small file fill the memory.
 _MAX_UPSAMPLING = 256
+# The filter of a resampler is as long as the rate is lowered: here it takes seconds, and from
+# some 1e10 times on soxr does not return.
+_MAX_DOWNSAMPLING = 1 << 16
 # Values decoded at a time, so that memory follows what a file holds, not what it claims.
 _BLOCK_VALUES = 1 << 16
 # More would only keep the reader busy.
@@ -472,15 +476,31 @@ def check_samples(samples: FloatArray, sr: float, name: str, start: int = 0) -> 
         )
 
 
+def check_rates(sr: float, target_sr: float) -> None:
+    """Refuse to resample from `sr` to `target_sr` where one of the two must be wrong."""
+    if not 1 / _MAX_DOWNSAMPLING <= target_sr / sr <= _MAX_UPSAMPLING:
+        raise AudioError(
+            f"sound at {sr:g} Hz cannot be resampled to {target_sr:g} Hz: the limits are "
+            f"{_MAX_UPSAMPLING} times the rate and a {_MAX_DOWNSAMPLING}th of it"
+        )
+
+
 def resample(samples: FloatArray, sr: float, target_sr: float) -> FloatArray:
-    """Equal to ``librosa.resample(samples, orig_sr=sr, target_sr=target_sr)`` (soxr, HQ)."""
+    """Equal to ``librosa.resample(samples, orig_sr=sr, target_sr=target_sr)`` (soxr, HQ).
+
+    Raises
+    ------
+    AudioError
+        If the rates are too far apart, or there would be too many samples.
+    """
     if sr == target_sr:
         return samples
+    check_rates(sr, target_sr)
     ratio = float(target_sr) / sr
-    if ratio > _MAX_UPSAMPLING or samples.size * ratio > MAX_SAMPLES:
+    if samples.size * ratio > MAX_SAMPLES:
         raise AudioError(
             f"{samples.size} samples at {sr:g} Hz cannot be resampled to {target_sr:g} Hz: the "
-            f"limits are {_MAX_UPSAMPLING} times the rate and {MAX_SAMPLES} samples"
+            f"limit is {MAX_SAMPLES} samples"
         )
     import soxr
 

@@ -125,15 +125,21 @@ def load_song(
     seconds = None if duration is None else as_number("duration", duration, above=0)
 
     def wanted(rate: float) -> int | None:
-        # A second more, to know whether there is more and for what the resampler sees.
-        return None if seconds is None else math.ceil((seconds + 1) * rate)
+        # One second more tells whether the source goes on, and is enough for the resampler's
+        # filter, which reaches behind the last sample.
+        if seconds is None or seconds * rate > MAX_SAMPLES:
+            return None
+        return math.ceil((seconds + 1) * rate)
 
     found, rate, name = read_source(source, start, wanted)
     try:
         samples = at_rate(found, rate, frontend)
     except AudioError as error:
         raise named(error, name) from error
-    size = samples.size if seconds is None else max(LEAST_SAMPLES, round(seconds * frontend.sr))
+    size = samples.size
+    if seconds is not None:
+        # Bounded before round(), which an infinite product would break.
+        size = max(LEAST_SAMPLES, round(min(seconds * frontend.sr, size)))
     kept = samples[:size].copy() if size < samples.size else samples
     kept.flags.writeable = False
     return Song(kept, frontend, start, is_cut=size < samples.size)

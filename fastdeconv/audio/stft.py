@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ParameterError, shown
+from ..errors import ParameterError, reason_of, shown
 
 __all__ = ["PAD_MODES", "Stft", "WindowLike", "get_window"]
 
@@ -75,8 +75,10 @@ def get_window(window: WindowLike, length: int) -> NDArray[np.float64]:
 
     try:
         values = scipy.signal.get_window(window, length, fftbins=True)
-    except (ValueError, TypeError) as error:
-        raise ParameterError(f"window {shown(window)} is not one of scipy's: {error}") from None
+    except Exception as error:  # scipy does not check all parameters: IndexError, OverflowError
+        raise ParameterError(
+            f"window {shown(window)} is not one of scipy's: {reason_of(error)}"
+        ) from None
     return np.asarray(values, dtype=np.float64)
 
 

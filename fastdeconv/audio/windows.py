@@ -120,7 +120,7 @@ def windows(song: Song) -> Windows:
     """
     frontend = song.frontend
     if frontend.frames is None:
-        frames = frontend.num_frames(math.ceil(_SECONDS * song.sr))
+        frames = max(1, frontend.num_frames(math.ceil(_SECONDS * song.sr)))
         if frontend.num_frames(song.samples.size) <= frames:
             size = song.samples.size
             return Windows(song, (Window(0, None, 0, 0, size, size),), exact=True)

@@ -32,6 +32,8 @@ _MAX_POSITION = 1 << 62
 _STEP = 1 << 32
 # Places that look like a page and are none, after which the file is refused.
 _MAX_FALSE = 1000
+# More streams at the same time are no recording.
+_MAX_STREAMS = 1000
 # zlib's checksum takes the bits of a byte in the other order.
 _MIRRORED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 # First bytes of a stream, and how many packets precede its sound.
@@ -87,22 +89,24 @@ class _Page(NamedTuple):
 def parts(file: Any, start: int, stop: int, measure: Measure) -> Iterator[Part]:
     """The streams of a chain, one after another."""
     link: dict[bytes, _Stream] = {}
-    found = False
+    # All streams of a link begin before the first of them goes on.
+    goes_on = False
     for page in _pages(file, start, stop):
-        if not page.is_whole:  # whosever it is
-            for stream in link.values():
-                stream.add(page)
-        elif page.head[5] & _FIRST:
-            if any(stream.has_followed for stream in link.values()):
+        if page.head[5] & _FIRST and page.is_whole:
+            if goes_on:
                 yield _sound_of(link).part(measure)
-                link = {}
+                link, goes_on = {}, False
             link[page.serial] = _Stream(page)
-            found = True
-        elif page.serial in link:
-            link[page.serial].add(page)
+            if len(link) > _MAX_STREAMS:
+                raise AudioError(f"damaged: more than {_MAX_STREAMS} streams of Ogg at a time")
+        elif page.serial in link or not page.is_whole:
+            goes_on = goes_on or bool(link)
+            # A page that is not whole may belong to any stream.
+            for stream in [link[page.serial]] if page.is_whole else link.values():
+                stream.add(page)
     if link:
         yield _sound_of(link).part(measure)
-    elif not found:
+    else:
         yield Part(((start, stop),))  # libsndfile says what is wrong
 
 
@@ -150,7 +154,6 @@ class _Stream:
     def __init__(self, first: _Page) -> None:
         self.first = first.body
         self.codec = next((codec for codec in _HEADERS if first.body.startswith(codec)), None)
-        self.has_followed = False
         self._pieces: list[Piece] = []
         self._cut: str | None = None
         self._number = first.number
@@ -167,7 +170,6 @@ class _Stream:
 
     def add(self, page: _Page) -> None:
         """Add the page, unless one is missing before it."""
-        self.has_followed = True
         if self.codec is None or self._cut is not None:
             return
         follows = page.number == (self._number + 1) % (1 << 32)

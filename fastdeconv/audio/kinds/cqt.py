@@ -26,6 +26,8 @@ _LOCK = threading.Lock()
 _PURPOSE = "a front end of kind 'cqt'"
 _METHODS = ("librosa", "nnaudio")
 _MOST_BINS = 1 << 14
+# Values of the filters of one octave, at most: 1 GiB of complex64.
+_MOST_VALUES = 1 << 27
 _C1_HZ = 32.70319566257483  # librosa's lowest note of a CQT
 
 
@@ -45,6 +47,7 @@ class Cqt(Kind):
             raise ParameterError(f"fmin must be below sr / 2 = {sr / 2:g}, found {fmin:g}")
         count = as_int("n_bins", fields.n_bins, minimum=1, maximum=_MOST_BINS)
         each = as_int("bins_per_octave", fields.bins_per_octave, minimum=1, maximum=_MOST_BINS)
+        _check_lengths(sr, fmin, count, each)
         fitting = math.ceil(each * math.log2(sr / 2 / fmin))
         if count > fitting:
             raise ParameterError(
@@ -117,6 +120,19 @@ class Cqt(Kind):
                     length=out.size,
                 )
         return sounds
+
+
+def _check_lengths(sr: float, fmin: float, n_bins: int, bins_per_octave: int) -> None:
+    """Refuse filters that would fill the memory: low, narrow bands have long ones."""
+    count = min(n_bins, bins_per_octave)
+    # The filters of the highest octave serve for all others.
+    lowest = fmin * 2.0 ** ((n_bins - count) // bins_per_octave)
+    length = sr / (lowest * (2 ** (1 / bins_per_octave) - 1))
+    if count * length > _MOST_VALUES:
+        raise ParameterError(
+            f"{count} filters of a CQT with fmin {fmin:g} and {bins_per_octave} bins per octave "
+            f"have {length:.3g} samples each at {sr:g} Hz: more than {_MOST_VALUES} values"
+        )
 
 
 @contextlib.contextmanager
