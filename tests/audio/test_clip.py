@@ -299,5 +299,5 @@ def test_a_part_of_a_clip_is_taken_as_it_is(frontend):
 @pytest.mark.parametrize("frames", [(-1, 5), (5, 5), (0, 1000)])
 def test_frames_that_are_not_there_are_no_part(frames):
     frontend = Frontend(sr=8000, n_fft=256, hop_length=64)
-    with pytest.raises(ParameterError, match="a part must be of frames 0 to"):
+    with pytest.raises(ParameterError, match="a part must lie within frames 0 to"):
         Clip(np.zeros(4000, np.float32), 8000, frontend).part(*frames)
