@@ -1,4 +1,7 @@
-"""Checks of front end fields: each returns the value in its plain form or raises ParameterError."""
+"""Checks of a front end's fields.
+
+Each returns the value as a plain Python type, or raises ParameterError.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +49,7 @@ def as_number(name: str, value: Any, *, above: float | None = None) -> float:
 
 
 def as_bool(name: str, value: Any) -> bool:
-    """True or False, nothing that merely counts as one."""
+    """True or False; 0, 1 and other values that only behave like them are refused."""
     if not isinstance(value, bool):
         raise ParameterError(f"{name} must be true or false, found {shown(value)}")
     return value

@@ -16,7 +16,8 @@ __all__ = ["auralise", "heard_magnitude"]
 FloatArray = NDArray[np.float32]
 ComplexArray = NDArray[np.complex64]
 
-# Values of work space of one band: stays in a core's cache for clips of seconds.
+# Values of the work space of one band (a few maps), chosen so that it stays in the cache of a
+# core for clips of some seconds.
 _BAND_VALUES = 1 << 18
 
 
@@ -30,16 +31,19 @@ def auralise(
     clip : Clip
         The clip the maps explain.
     maps : array, shape (K, 1, H, W) or (K, H, W), real
-        As `fastdeconv.deconvolve` gives them: maps of ``clip.x``.
+        Maps of ``clip.x``, as `fastdeconv.deconvolve` returns them.
     mode : {"mask", "phase", "wiener"}
-        "mask": the inverse STFT of STFT x map; where the map is negative the
-        phase turns over. "phase": the inverse STFT of max(0, map) with the
-        phase of the clip, 0 where its STFT is 0 (arXiv 1607.02444, section 2).
-        "wiener": the inverse STFT of STFT x abs(map) / max(abs(map)): no phase turns over, and
-        levels are those of the clip. An aid for ears; it is no evidence of anything that
-        "mask" is not.
-        Maps of bands come to the STFT as `Clip.to_stft` says. With a CQT it is that instead of
-        the STFT. Of a waveform "mask" is samples x map, "phase" the map.
+        - "mask": the inverse STFT of STFT x map. Where the map is negative, the phase is
+          inverted.
+        - "phase": the inverse STFT of max(0, map) with the phase of the clip; that phase is 0
+          where the STFT is 0 (arXiv 1607.02444, section 2).
+        - "wiener": the inverse STFT of STFT x abs(map) / max(abs(map)). No phase is inverted,
+          and nothing is louder than in the clip. It is easier to listen to, but it is no
+          evidence of anything that "mask" does not show.
+
+        `Clip.to_stft` says how a map of bands becomes weights of the STFT. A front end of kind
+        "cqt" uses the CQT instead of the STFT. With a waveform, "mask" is samples x map, and
+        "phase" is the map itself.
     num_threads : int, optional
         Threads to use; see `fastdeconv.config`.
 
@@ -47,11 +51,11 @@ def auralise(
     -------
     array, shape (K, n_samples), float32
         As long as ``clip.samples``; not normalised. Equal to ``librosa.istft``
-        with ``length=n_samples`` wherever windows reach; samples that hardly a window
-        reaches (before the middle of the first frame without centring, behind the middle
-        of the last frame) fade out instead of being divided by next to nothing. The bits
-        of a sound depend neither on the number of threads nor on the other maps; a zero
-        map gives zeros.
+        with ``length=n_samples``, except at the ends: samples before the middle of the first
+        frame (without centring) and after the middle of the last frame are covered by hardly
+        any window. They fade out instead of being divided by almost 0. The bits of a sound
+        depend neither on the number of threads nor on the other maps. A map of zeros gives
+        zeros.
 
     Raises
     ------
@@ -97,7 +101,7 @@ def auralise(
 
 
 def _weights(planes: FloatArray, mode: str) -> FloatArray:
-    """What of maps multiplies the clip's STFT ("mask"), or its phases ("phase")."""
+    """The factor of the clip's STFT ("mask") or of its unit phases ("phase")."""
     return np.maximum(planes, 0) if mode == "phase" else planes
 
 
@@ -107,11 +111,15 @@ def heard_magnitude(planes: FloatArray, stft: FloatArray, mode: str) -> FloatArr
     Parameters
     ----------
     planes : array of float32, shape (..., F, T) or (..., T, F)
-        As `Clip.to_stft` gives them for this mode, lying as `stft` does.
-    stft : array of float32
+        The weights that `Clip.to_stft` gives for this mode, with axes in the order of `stft`.
+    stft : array of float32, shape (F, T) or (T, F)
         Magnitude of the clip's STFT.
     mode : {"mask", "phase", "wiener"}
-        ``|STFT| * |weights|``, or with "phase" the positive part of the map.
+
+    Returns
+    -------
+    array of float32, shape of `planes`
+        ``|STFT| * |weights|``, or with "phase" the positive part of the weights.
     """
     weights = _weights(planes, mode)
     if mode == "phase":
@@ -122,7 +130,7 @@ def heard_magnitude(planes: FloatArray, stft: FloatArray, mode: str) -> FloatArr
 
 
 def _unit_phase(spectra: ComplexArray) -> ComplexArray:
-    """exp(i phase) of `spectra`, 1 where they are 0."""
+    """exp(i phase) of `spectra`; 1 where they are 0."""
     # In complex128 the magnitude of the smallest float32 does not underflow.
     exact = spectra.astype(np.complex128)
     magnitude = np.abs(exact)

@@ -1,4 +1,4 @@
-"""The way back from the channels of an input that differ: what each says is added up."""
+"""From the maps of several input channels back to one sound: the channels are added up."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FloatArray = NDArray[np.float32]
 def spread(frontend: Frontend, planes: FloatArray) -> FloatArray:
     """Maps (K, parts, T, rows) as weights (K, T, F) of the front end's own STFT.
 
-    Only of kinds on an STFT.
+    Only for kinds with `Kind.on_stft`.
     """
     kind, n_fft = frontend.meaning, frontend.n_fft
     total = None
@@ -29,7 +29,7 @@ def spread(frontend: Frontend, planes: FloatArray) -> FloatArray:
 def sounds_of(
     frontend: Frontend, samples: FloatArray, planes: FloatArray, mode: str
 ) -> FloatArray:
-    """The sounds (K, n) of maps (K, parts, T, rows), for the other kinds."""
+    """The sounds (K, n) of maps (K, parts, T, rows), for kinds without `Kind.on_stft`."""
     kind = frontend.meaning
     total = None
     for i, part in enumerate(frontend.parts):

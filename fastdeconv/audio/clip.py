@@ -1,7 +1,7 @@
-"""A piece of sound as a network sees it, and the way back from its maps.
+"""A piece of sound as a network sees it, and what turns its maps back into sound.
 
-`Clip` has the samples, the network's input and the complex STFT; `load_clip` reads one from a
-file.
+A `Clip` holds the samples, the network's input and the complex STFT. `load_clip` reads one from
+a file.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from .channels import sounds_of, spread
 from .frontend import Frontend
 from .reading import (
     SourceLike,
+    check_rates,
     check_samples,
     mono_samples,
     named,
@@ -49,10 +50,12 @@ __all__ = [
 FloatArray = NDArray[np.float32]
 ComplexArray = NDArray[np.complex64]
 
-#: Of a clip.
+#: Fewest samples that a clip may have.
 LEAST_SAMPLES = 2
-# Of the clip's largest magnitude: what is softer has no weight.
+# Share of the clip's largest magnitude. Weights are 0 where the clip is softer, because there
+# they would be quotients of two rounding errors.
 _INAUDIBLE = 1e-6
+# Share of the clip's energy: errors below -200 dB are shown as -200 dB.
 _LEAST_ERROR = 1e-20
 
 
@@ -62,35 +65,35 @@ class Clip:
     Parameters
     ----------
     samples : array, shape (n,) or (channels, n)
-        Floats as they are; int8, int16 and int32 are divided by 2^7, 2^15 and
-        2^31, uint8 is (x - 128) / 2^7. Channels are averaged.
+        Floats are taken as they are; int8, int16 and int32 are divided by 2^7, 2^15 and
+        2^31; uint8 becomes (x - 128) / 2^7. Channels are averaged.
     sr : float
-        Rate of `samples` in Hz; if it is not the front end's, they are resampled.
+        Rate of `samples` in Hz. If it is not that of the front end, they are resampled.
     frontend : Frontend
 
     Attributes
     ----------
     samples : array, shape (n,), float32
-        Mono, at the front end's rate, cut or padded as its `frames` says.
+        Mono, at the front end's rate, cut or padded to the length that its `frames` asks for.
     sr : float
-        The front end's rate.
+        The front end's rate in Hz.
     stft : array, shape (F, T), complex64
-        Equal to ``librosa.stft``; of a sound that was cut, the first `frames`
-        frames of the whole.
-    x : array, shape (channels, rows, T) in the order of the layout, float32
-        The input of the network: of kind "stft" (1, F, T), or (1, T, F) with layout "CTF". The
-        channels are those of the front end.
+        Equal to ``librosa.stft``. If the sound was cut, these are the first `frames`
+        frames of the STFT of the whole sound.
+    x : array, shape (channels, rows, T) with axes in the order of the layout, float32
+        The input of the network. With kind "stft" it is (1, F, T), or (1, T, F) with layout
+        "CTF".
     frontend : Frontend
     start : float
-        Where in its source the clip begins, in seconds: the `offset` of `load_clip`.
+        Where the clip begins in its source, in seconds: the `offset` of `load_clip`.
     is_cut : bool
-        Whether the source goes on behind the clip.
+        Whether the source continues after the clip.
 
     Raises
     ------
     AudioError
-        If the samples are not finite, real audio of at least 2 samples (and one
-        frame, without `center`), or so large that `x` overflows.
+        If the samples are not finite, real audio of at least 2 samples (without `center`, of
+        at least one frame), or so large that `x` overflows float32.
     ParameterError
         If `sr` or `frontend` is not as described.
 
@@ -117,7 +120,8 @@ class Clip:
         given = at_rate(found[: native_samples(frontend, rate)], rate, frontend)
         fitted = _fit(given, frontend)
         is_cut = fitted.size < given.size
-        # The frames of a sound that was cut are the first ones of the whole.
+        # If the sound was cut, its last frames still see what follows: they are the first
+        # frames of the whole.
         heard = given if is_cut and frontend.meaning.on_stft else fitted
         try:
             with np.errstate(over="ignore"):
@@ -133,7 +137,7 @@ class Clip:
         analysed: list[ComplexArray], *, is_cut: bool = False,
     ) -> None:
         emphasised = _emphasised(samples, frontend)
-        # What the network sees, (T, rows), for each part of the front end.
+        # The values of the input, (T, rows), for each part of the front end.
         self._values = [
             _scaled_values(emphasised, own, part)
             for own, part in zip(analysed, frontend.parts, strict=True)
@@ -147,10 +151,10 @@ class Clip:
 
     @classmethod
     def from_stft(cls, stft: ArrayLike, frontend: Frontend) -> Clip:
-        """A clip of a given complex STFT.
+        """Make a clip from a complex STFT.
 
-        The samples are its inverse as in `auralise`, of the shortest length that
-        gives its number of frames. `stft` and `x` are of the STFT as given, also when it
+        The samples are its inverse, computed as in `auralise`, of the shortest length that
+        gives its number of frames. `stft` and `x` are those of the given array, even if it
         is not the STFT of any sound.
 
         Parameters
@@ -192,14 +196,14 @@ class Clip:
         return self.samples.size / self.sr
 
     def part(self, begin: int, end: int) -> Clip:
-        """Some frames of the STFT, with the samples at them, as a clip of their own.
+        """Some frames of the STFT, with the samples below them, as a clip of their own.
 
-        Everything is taken as it is here: nothing is padded, scaled or normalised again.
+        All values are copied from this clip: nothing is padded, scaled or normalised again.
 
         Parameters
         ----------
         begin, end : int
-            The first frame, and the one behind the last.
+            The first frame, and the one after the last.
 
         Returns
         -------
@@ -213,7 +217,7 @@ class Clip:
         frames = self.stft.shape[1]
         if not 0 <= begin < end <= frames:
             raise ParameterError(
-                f"a part must be of frames 0 to {frames}, found {shown((begin, end))}"
+                f"a part must lie within frames 0 to {frames}, found {shown((begin, end))}"
             )
         hop = self.frontend.transform.hop_length
         at_samples = slice(begin * hop, end * hop)
@@ -231,29 +235,30 @@ class Clip:
     def to_stft(
         self, maps: ArrayLike, mode: str = "mask", sounds: FloatArray | None = None
     ) -> FloatArray:
-        """Maps at the network's input as weights on the grid of the STFT.
+        """Turn maps at the network's input into weights on the grid of the STFT.
 
-        What is heard of a map has the magnitude ``abs(stft) * abs(weights)``, or, with mode
-        "phase", ``max(0, weights)``. With mode "wiener" the weights are those of
+        The sound of a map has the magnitude ``abs(stft) * abs(weights)``, or with mode
+        "phase" ``max(0, weights)``. With mode "wiener" the weights are those of
         ``abs(map) / max(abs(map))``.
 
-        - Kind "stft": the map, in the order (F, T); 0 where the network is given no bin.
-        - "mel" and "filters", with the matrix M: the weight of a bin is the mean of the map over
-          the bands that hear it, weighted by how well they do, ``M.T @ map / M.T @ 1``; 0
-          where none does.
-        - "cqt" and "waveform": the magnitude of the STFT of the map's sound, divided by that of
-          the clip ("mask"), which says nothing of signs.
+        - Kind "stft": the map in the order (F, T); 0 at bins that the network is not given.
+        - "mel" and "filters" with the matrix M: the weight of a bin is the mean of the map over
+          the bands that contain the bin, weighted by M: ``M.T @ map / M.T @ 1``. It is 0
+          where no band contains the bin.
+        - "cqt" and "waveform": the magnitude of the STFT of the map's sound, with "mask" divided
+          by that of the clip. These weights have no sign.
 
-        Channels of the input are added up. One with an STFT of another size has its weights
-        between the bins of the front end's own STFT, which is that of the sound, or over them.
+        The channels of the input are added up. The weights of a channel with an STFT of another
+        size are interpolated to the bins of the front end's own STFT, from which the sound is
+        made.
 
         Parameters
         ----------
         maps : array, shape (K, C, H, W) or, with one channel, (K, H, W), real
         mode : {"mask", "phase", "wiener"}
         sounds : array, shape (K, n), optional
-            What `auralise` gives for these maps and this mode, where it is known already: the
-            weights of "cqt" and "waveform" are made of it.
+            The result of `auralise` for these maps and this mode, if it is known already. The
+            weights of "cqt" and "waveform" are computed from it.
 
         Returns
         -------
@@ -269,14 +274,14 @@ class Clip:
     def weights(
         self, maps: ArrayLike, mode: str, sounds: FloatArray | None = None
     ) -> FloatArray:
-        """As `to_stft`, with time before frequency.
+        """The same as `to_stft`, with time before frequency.
 
         Parameters
         ----------
-        maps : array, shape (K, channels, rows, T), in the order of the layout
+        maps : array, shape (K, channels, rows, T) with axes in the order of the layout
         mode : {"mask", "phase", "wiener"}
         sounds : array, shape (K, samples), optional
-            The sounds of the maps, where they are known and the kind needs them.
+            As in `to_stft`.
 
         Returns
         -------
@@ -300,18 +305,22 @@ class Clip:
         return weights
 
     def planes(self, maps: ArrayLike) -> FloatArray:
-        """Maps at the network's input as planes, checked against the clip.
-
-        Channels that hold the same are added up.
+        """Check maps at the network's input, and bring their axes into one order.
 
         Parameters
         ----------
-        maps : array, shape (K, channels, rows, T), in the order of the layout
+        maps : array, shape (K, channels, rows, T) with axes in the order of the layout
 
         Returns
         -------
         array of float32, shape (K, parts, T, rows)
-            A part for each group of channels that hold the same.
+            One part for each channel, if the channels differ. Channels with equal content are
+            added up to a single part.
+
+        Raises
+        ------
+        ParameterError
+            If the maps do not fit the clip or are not finite.
         """
         array = as_array(maps, "maps")
         if array.dtype.kind not in "fiu":
@@ -333,14 +342,14 @@ class Clip:
 
     @property
     def map_order(self) -> Literal["C", "F"]:
-        """How maps of `weights` lie in memory, as arrays (T, F)."""
+        """Memory order of the arrays (T, F) that `weights` returns."""
         return self.frontend.meaning.map_order(self.frontend)
 
     @property
     def seen(self) -> FloatArray:
-        """The network's input on the grid of the STFT, (F, T); of a waveform the STFT's size.
+        """The network's input on the grid of the STFT, (F, T), for pictures.
 
-        Of channels that differ, the first.
+        The first channel, if they differ. For a waveform it is the magnitude of the STFT.
         """
         values = self._values[0]
         if values.shape[1] == 1:
@@ -348,9 +357,9 @@ class Clip:
         return self._drawn(values.T, self.frontend.parts[0])
 
     def stretched(self, plane: FloatArray) -> FloatArray:
-        """A plane (H, W) of any layer on the grid of the STFT, (F, T).
+        """A plane (H, W) of any layer, enlarged to the grid of the STFT, (F, T).
 
-        Every value as large as the part of the clip that it stands for.
+        Each value fills the part of the clip that it stands for.
 
         Parameters
         ----------
@@ -365,7 +374,7 @@ class Clip:
         return self._drawn(upright, self.frontend)
 
     def _drawn(self, plane: FloatArray, frontend: Frontend) -> FloatArray:
-        """Values (rows, T) of a part, or fewer of them, on the grid of the STFT, (F, T)."""
+        """A plane (rows, T) of the input, or a smaller one, on the grid of the STFT, (F, T)."""
         kind, n_fft = frontend.meaning, self.frontend.n_fft
         whole = (kind.rows(frontend), self.stft.shape[1])
         columns = plane if plane.shape == whole else _repeated(plane, whole)
@@ -375,9 +384,9 @@ class Clip:
     def round_trip(self) -> float | None:
         """Error of the sound of a map of ones, in dB of the clip's energy; None for silence.
 
-        What the front end cannot give back: next to nothing for the whole STFT, what lies
-        outside its bands for a mel spectrogram. Of channels that differ, of the mean of their
-        sounds.
+        It tells how much of the clip the front end loses: almost nothing with the whole STFT,
+        everything outside the bands with a mel spectrogram. If channels differ, the sound is
+        the mean of theirs.
         """
         energy = float(np.square(self.samples, dtype=np.float64).sum())
         if energy == 0:
@@ -402,9 +411,10 @@ class Clip:
 
 
 def masking(planes: FloatArray, mode: str) -> tuple[FloatArray, str]:
-    """Maps (K, ...) and the mode that makes sound of them: "wiener" is "mask" with other maps.
+    """Express mode "wiener" as "mask"; other modes are returned as they are.
 
-    Those are the sizes of the values as shares of the largest of each map; a zero map stays zero.
+    The maps (K, ...) become the magnitudes of their values, divided by the largest of each map.
+    A map of zeros stays zero.
     """
     if mode != "wiener":
         return planes, mode
@@ -414,12 +424,13 @@ def masking(planes: FloatArray, mode: str) -> tuple[FloatArray, str]:
 
 
 def check_frontend(frontend: Any) -> None:
+    """Refuse what is not a `Frontend`."""
     if not isinstance(frontend, Frontend):
         raise ParameterError(f"the front end must be a Frontend, found {shown(frontend)}")
 
 
 def at_rate(samples: FloatArray, sr: float, fe: Frontend) -> FloatArray:
-    """`samples` at the front end's rate; AudioError where they are too few."""
+    """Resample to the front end's rate; AudioError if too few samples are left."""
     resampled = resample(samples, sr, fe.sr)
     if resampled.size < LEAST_SAMPLES:
         raise AudioError(
@@ -430,21 +441,23 @@ def at_rate(samples: FloatArray, sr: float, fe: Frontend) -> FloatArray:
 
 
 def native_samples(fe: Frontend, sr: float) -> int | None:
-    """Samples at rate `sr` that decide a clip of fixed length; None for any length."""
+    """How many samples at rate `sr` a clip of fixed length depends on; None without `frames`."""
     if fe.frames is None:
         return None
-    # All that the last frame sees; at least one more than can be kept, to see there are more.
+    # All samples that the last frame sees, and at least one more than can be kept: it shows
+    # that the sound goes on.
     seen = max(part.framing.seen(fe.frames) for part in fe.parts)
     count = max(seen, fe.framing.longest(fe.frames) + 1)
     if sr == fe.sr:
         return count
-    # The resampler's filter sees less than 1024 samples of the lower rate around each.
+    check_rates(sr, fe.sr)
+    # The resampler's filter spans less than 1024 samples at the lower rate.
     ratio = sr / fe.sr
     return math.ceil(count * ratio) + math.ceil(1024 * max(1.0, ratio))
 
 
 def _fit(samples: FloatArray, fe: Frontend) -> FloatArray:
-    """A copy cut or padded with silence as `fe.frames` says."""
+    """A copy, cut or padded with silence to the length of `fe.frames` frames."""
     found = fe.framing.num_frames(samples.size)
     if fe.frames is None and found == 0:
         raise AudioError(
@@ -459,7 +472,7 @@ def _fit(samples: FloatArray, fe: Frontend) -> FloatArray:
 
 
 def _emphasised(samples: FloatArray, fe: Frontend) -> FloatArray:
-    """What the input is made of; the samples themselves without pre-emphasis."""
+    """The samples after pre-emphasis: what the input is computed from."""
     if not fe.preemphasis:
         return samples
     before = np.concatenate([samples[:1], samples[:-1]])
@@ -469,9 +482,9 @@ def _emphasised(samples: FloatArray, fe: Frontend) -> FloatArray:
 def _analysed(
     heard: FloatArray, spectra: ComplexArray, fe: Frontend, frames: int | None
 ) -> list[ComplexArray]:
-    """The spectra (T, F) that each part of the input is made of.
+    """The spectra (T, F) that each part of the input is computed from.
 
-    `spectra` are those of the sound as it is.
+    `spectra` are those of the sound without pre-emphasis.
     """
     found = {} if fe.preemphasis else {fe.transform: spectra}
     emphasised = _emphasised(heard, fe)
@@ -482,7 +495,7 @@ def _analysed(
 
 
 def _scaled_values(samples: FloatArray, spectra: ComplexArray, fe: Frontend) -> FloatArray:
-    """What the network sees, (T, rows)."""
+    """The values of the input, (T, rows)."""
     values = fe.meaning.values(fe, samples, spectra)
     rows = values.shape[1]
     if fe.normalize is not None:
@@ -490,7 +503,8 @@ def _scaled_values(samples: FloatArray, spectra: ComplexArray, fe: Frontend) -> 
             numbers = fe.normalize.get(key)
             if isinstance(numbers, list) and len(numbers) != rows:
                 raise ParameterError(
-                    f"normalize {key} must have {rows} numbers, one a band, found {len(numbers)}"
+                    f"normalize {key} must have {rows} numbers, one for each band, "
+                    f"found {len(numbers)}"
                 )
     found = scaled(values, fe.power, fe.scale, fe.normalize, fe.delta)
     if not np.isfinite(found).all():
@@ -499,14 +513,14 @@ def _scaled_values(samples: FloatArray, spectra: ComplexArray, fe: Frontend) -> 
 
 
 def _in_layout(values: list[FloatArray], fe: Frontend) -> FloatArray:
-    """Values (T, rows) of each part as the input of the network."""
+    """Arrange the values (T, rows) of each part as the input of the network."""
     stacked = np.stack([one.T for one in values])
     channels = np.broadcast_to(stacked, (fe.num_channels, *stacked.shape[1:]))
     return np.ascontiguousarray(channels.transpose(["CFT".index(axis) for axis in fe.layout]))
 
 
 def _repeated(plane: FloatArray, shape: tuple[int, ...]) -> FloatArray:
-    """`plane` at a larger size, every value repeated."""
+    """Enlarge `plane` by repeating its values."""
     rows, columns = (
         np.arange(wanted) * found // wanted for wanted, found in zip(shape, plane.shape)
     )
@@ -514,15 +528,15 @@ def _repeated(plane: FloatArray, shape: tuple[int, ...]) -> FloatArray:
 
 
 def as_clip(value: Any) -> Clip:
-    """A clip, or ParameterError."""
+    """`value`, if it is a Clip; else ParameterError."""
     if not isinstance(value, Clip):
         raise ParameterError(f"clip must be a Clip, found {type(value).__name__}")
     return value
 
 
 def check_finite(arrays: FloatArray, what: str) -> None:
-    """Refuse arrays that are not finite by their number."""
-    # One at a time: the test needs a byte per value.
+    """Refuse arrays with values that are not finite; the error names the array's number."""
+    # One at a time, because the test needs one byte for each value.
     for k, array in enumerate(arrays):
         if not np.isfinite(array).all():
             raise ParameterError(f"{what} {k} is not finite in float32")
@@ -549,17 +563,17 @@ def _checked_spectra(stft: ArrayLike, fe: Frontend) -> ComplexArray:
 def load_clip(
     source: SourceLike | tuple[ArrayLike, float], frontend: Frontend, offset: float = 0.0
 ) -> Clip:
-    """Read a clip, and no more of the file than the front end's `frames` needs.
+    """Read a clip. Of a long file, only as much as the front end's `frames` needs is read.
 
     Parameters
     ----------
     source : path, binary file object, or (samples, sr)
-        A file in any format soundfile reads (wav, flac, ogg, mp3, ...), or an
+        A file in any format that soundfile reads (wav, flac, ogg, mp3, ...), or an
         array (n,) or (channels, n) with its rate, see `Clip`. A file object
         must be seekable; it is read from its start and left open.
     frontend : Frontend
     offset : float
-        Where the clip begins, in seconds; its first sample is number
+        Where the clip begins, in seconds. Its first sample is sample
         ``int(offset * sr)`` of the source, as in ``librosa.load``.
 
     Returns
@@ -569,8 +583,8 @@ def load_clip(
     Raises
     ------
     AudioError
-        If the source is not whole, finite audio of at least 2 samples, or ends
-        before `offset`; names the file.
+        If the source is damaged, is not finite audio of at least 2 samples, or ends
+        before `offset`. The message names the file.
     FileNotFoundError
         If there is no such file.
     ParameterError
@@ -598,14 +612,14 @@ def load_clip(
 
 
 def open_clip(source: Any, frontend: Frontend | None, offset: float = 0.0) -> Clip:
-    """A clip from itself, or from what `load_clip` takes.
+    """Return `source` if it is a clip, else load it.
 
     Parameters
     ----------
     source : Clip, or what `load_clip` takes
-        A clip is used as it is, with its own front end.
+        A clip is used unchanged, with its own front end.
     frontend : Frontend or None
-        That of the network.
+        The front end of the network.
     offset : float
         Where the clip begins, in seconds.
 
@@ -624,7 +638,7 @@ def open_clip(source: Any, frontend: Frontend | None, offset: float = 0.0) -> Cl
 
 
 def needed_frontend(frontend: Frontend | None) -> Frontend:
-    """The front end of a network, or ParameterError where it has none."""
+    """`frontend`, or ParameterError where the network has none."""
     if frontend is None:
         raise ParameterError(
             "the network does not say how sound becomes its input: give it a front end, "
@@ -635,7 +649,7 @@ def needed_frontend(frontend: Frontend | None) -> Frontend:
 
 
 def file_name(source: Any) -> str | None:
-    """The name of the file a source comes from, if it comes from one; never its folder."""
+    """The name, without folders, of the file that a source is read from; else None."""
     if not isinstance(source, (str, os.PathLike)):
         source = getattr(source, "name", None)
     return Path(source).name if isinstance(source, (str, os.PathLike)) else None

@@ -1,4 +1,4 @@
-"""What is cut out of a clip to be heard: a place in it, and a little around it."""
+"""Excerpts of a clip for listening: a place in it, and a little around it."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 __all__ = ["around", "faded"]
 
 _LEAST_SECONDS = 1.0
-"""Of an excerpt: less is a click to the ear."""
+"""Shortest excerpt: a shorter one sounds like a click."""
 _AROUND_SECONDS = 0.1
-"""Before and behind the place."""
+"""What is added before and after the place."""
 _FADE_SECONDS = 0.01
 
 
@@ -24,14 +24,14 @@ def around(begin: float, end: float, a_second: float, size: int) -> tuple[int, i
     begin, end : float
         The place, in samples or in frames.
     a_second : float
-        How many of them there are in a second.
+        Samples or frames per second.
     size : int
-        How many the clip has: the excerpt lies inside.
+        Samples or frames of the clip. The excerpt lies inside it.
 
     Returns
     -------
     (int, int)
-        From the first up to, and without, the second.
+        The first sample or frame, and the one after the last.
     """
     begin, end = begin - _AROUND_SECONDS * a_second, end + _AROUND_SECONDS * a_second
     short = max(0.0, _LEAST_SECONDS * a_second - (end - begin)) / 2
@@ -44,7 +44,7 @@ def around(begin: float, end: float, a_second: float, size: int) -> tuple[int, i
 
 
 def faded(sound: NDArray[np.float32], sr: float) -> NDArray[np.float32]:
-    """From silence and back to it, so that no cut is heard as a click."""
+    """A copy that fades in and out, so that the cuts are not heard as clicks."""
     count = min(max(1, round(_FADE_SECONDS * sr)), sound.size // 2)
     ramp = np.sin(np.arange(count, dtype=np.float32) * (np.pi / 2 / max(1, count))) ** 2
     found = sound.astype(np.float32)

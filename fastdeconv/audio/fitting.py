@@ -1,4 +1,4 @@
-"""What to change in a front end whose input a network does not take."""
+"""Advice for a front end whose input does not fit a network."""
 
 from __future__ import annotations
 
@@ -11,20 +11,21 @@ __all__ = ["advice"]
 
 
 def advice(frontend: Frontend, found: Sequence[int], wanted: Sequence[int | None]) -> str | None:
-    """The nearest settings with which a front end would give an input that a network takes.
+    """The settings to change so that a front end's input fits a network.
 
     Parameters
     ----------
     frontend : Frontend
     found : (C, H, W)
-        What it gives.
+        Shape of the input that the front end makes.
     wanted : (C, H, W)
-        What the network takes; None for sizes that may vary.
+        Shape that the network takes; None for sizes that may vary.
 
     Returns
     -------
     str or None
-        As they are written, ``n_mels=64, frames=96``; None where there are none.
+        The settings as arguments, such as ``n_mels=64, frames=96``. None if the shape fits
+        already or no setting makes it fit.
     """
     if _fit(found, wanted):
         return None
@@ -48,7 +49,7 @@ def _fit(found: Sequence[int], wanted: Sequence[int | None]) -> bool:
 
 
 def _setting(frontend: Frontend, letter: str, size: int) -> str | None:
-    """What makes an axis as long as it is wanted."""
+    """The setting that makes the axis `letter` have `size` values; None if there is none."""
     if letter == "T":
         return f"frames={size}"
     if letter == "C":
@@ -63,7 +64,7 @@ def _setting(frontend: Frontend, letter: str, size: int) -> str | None:
     if frontend.kind == "waveform":
         return f"kind='mel', n_mels={size}"
     bins = 1 + frontend.n_fft // 2
-    # One or two bins are often left out: the lowest, the highest.
+    # Many networks leave out the lowest bin, the highest, or both.
     if 0 < bins - size <= 2:
         return f"bins=({bins - size - (bins - size) // 2}, {bins - 1 - (bins - size) // 2})"
     return f"n_fft={2 * (size - 1)}" if size > 1 else None

@@ -1,6 +1,6 @@
-"""The record of a front end: how a network's input is made from samples, with librosa's names.
+"""The record of a front end: how a network's input is made from samples.
 
-What each kind means lies in `fastdeconv.audio.kinds`, a file a kind.
+Its fields have librosa's names. `fastdeconv.audio.kinds` implements each kind.
 """
 
 from __future__ import annotations
@@ -37,26 +37,26 @@ _MAX_COUNT = 1 << 24
 _MOST_CHANNELS = 64
 _LAYOUTS = tuple("".join(axes) for axes in itertools.permutations("CFT"))
 _NOT_BY_DEFAULT = ("bins", "channels", "preemphasis", "delta", "method")
-"""Fields that are newer than others, and are in records only where they say something."""
+"""Newer fields, which are written into a record only if they differ from the default."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Frontend:
     """How the input of a network is made from samples; field names as in librosa.
 
-    A record: it is checked when made and never changes. Steps, in this order: STFT,
+    It is checked when it is made and never changes. The steps are, in this order: STFT,
     magnitude to the `power`, the bands of the kind, `scale`, `delta`, `normalize`, `layout`.
 
     Parameters
     ----------
     kind : {"stft", "mel", "filters", "cqt", "waveform"}
         - "stft": the magnitude of the STFT, or of some of its `bins`
-        - "mel": mel bands of it
-        - "filters": bands by a matrix of one's own, `filters`
-        - "cqt": the magnitude of ``librosa.cqt``, or of nnAudio's, see `method`
-        - "waveform": the samples, a row of the input. The STFT is then for pictures alone.
+        - "mel": mel bands of that magnitude
+        - "filters": bands of it by a matrix of your own, `filters`
+        - "cqt": the magnitude of ``librosa.cqt``, or of nnAudio's CQT, see `method`
+        - "waveform": the samples, as one row of the input. The STFT is then only for pictures.
     sr : float
-        Sample rate in Hz. Other sounds are resampled (soxr, HQ).
+        Sample rate in Hz. Sounds at other rates are resampled (soxr, HQ).
     n_fft, hop_length, win_length : int
         As in ``librosa.stft``; by default win_length = n_fft and
         hop_length = win_length // 4.
@@ -75,64 +75,65 @@ class Frontend:
         - "power": abs(STFT) ** 2
         - "db", or {"type": "db", "ref", "amin", "top_db"}: decibels, as
           ``librosa.amplitude_to_db`` (power 1) and ``power_to_db`` (power 2):
-          20 / power * log10(max(x, amin) / max(ref, amin)), not lower than its
-          own maximum minus top_db. ref is "max", the maximum of the clip (the
-          default, also of "db" alone), or a number; amin 1e-5 ** power and
-          top_db 80 by default; top_db None does not cut.
+          20 / power * log10(max(x, amin) / max(ref, amin)), but at least its
+          own maximum minus top_db. ref is a number or "max", the maximum of the clip (the
+          default, also of "db" alone). By default amin is 1e-5 ** power and top_db is 80;
+          with top_db None there is no lower limit.
         - "log1p": log(1 + x)
         - {"type": "log", "base", "gain", "offset", "floor"}:
           log_base(max(offset + gain * x, floor)), by default base e, gain 1,
           offset 0, floor 1e-10.
     normalize : dict, optional
-        {"type": "affine", "scale", "shift"} is x * scale + shift, each a number (1 and 0 by
-        default) or a list of one for each frequency band.
-        {"type": "range", "low", "high"} maps the clip's minimum and maximum to
-        low and high (0 and 1 by default), a constant clip to low.
-        {"type": "standardize", "ddof", "per"} gives mean 0 and standard
-        deviation 1 (ddof 0 by default), over the "clip" (default) or for every
-        frequency "band" on its own; what is constant becomes 0.
+        - {"type": "affine", "scale", "shift"}: x * scale + shift. Each is a number (1 and 0 by
+          default), or a list with one number for each frequency band.
+        - {"type": "range", "low", "high"}: the clip's minimum becomes low and its maximum high
+          (0 and 1 by default); a constant clip becomes low.
+        - {"type": "standardize", "ddof", "per"}: mean 0 and standard deviation 1 (ddof 0 by
+          default), per "clip" (default) or for each frequency "band" separately. A constant
+          becomes 0.
     layout : {"CFT", "CTF", "FCT", "FTC", "TCF", "TFC"}
         Which of channel, frequency and time is the input's channel, row and column.
     preemphasis : float
-        From 0 to below 1: the input is made of samples x[n] - preemphasis * x[n - 1], where x[-1]
-        is x[0]. Sounds are made of the samples as they are.
+        From 0 to below 1. The input is made from x[n] - preemphasis * x[n - 1], where x[-1]
+        is x[0]. Sounds are made from the samples without pre-emphasis.
     delta : int or dict, optional
-        {"order", "width", "mode"}: how the values change over time, as ``librosa.feature.delta``;
-        order 1 or 2 (or that number alone), width 9 frames and mode "interp" by default.
+        {"order", "width", "mode"}: how the values change over time, as in
+        ``librosa.feature.delta``. order is 1 or 2 (that number may also be given alone); width is
+        9 frames and mode "interp" by default.
         torchaudio's ``compute_deltas`` is {"order": 1, "width": 5, "mode": "nearest"}.
     channels : int or list of dict
-        - A number: so many channels of the input hold the same, for networks that were made
-          for colours.
-        - A list: the same sound in different ways, a channel for each dict. What a dict does
-          not say is as in the rest of the front end: ``[{}, {"delta": 1}]`` or
-          ``[{"n_fft": 1024}, {"n_fft": 2048}, {"n_fft": 4096}]``. It may hold `power`, `scale`,
-          `normalize`, `delta`, the fields of its kind but `filters`, and, of kinds on an STFT,
-          `n_fft`, `win_length` (by default the dict's n_fft) and `window`. All channels have
-          the same rows and columns.
+        - A number: so many channels of the input hold the same values, for networks that were
+          made for colour images.
+        - A list: different inputs from the same sound, one channel for each dict. Fields that a
+          dict does not give are those of the front end: ``[{}, {"delta": 1}]`` or
+          ``[{"n_fft": 1024}, {"n_fft": 2048}, {"n_fft": 4096}]``. A dict may hold `power`,
+          `scale`, `normalize`, `delta`, the fields of its kind except `filters`, and, for kinds
+          "stft", "mel" and "filters", `n_fft`, `win_length` (by default the dict's n_fft) and
+          `window`. All channels must have the same number of rows and columns.
     frames : int, optional
-        Number of frames of every clip (of a waveform: of samples); None leaves the clip as it
-        is. A clip that gives exactly this number is kept whole. A longer one is cut to
-        its first frames, a shorter one padded with silence at its end. Samples
-        and sounds then have the shortest length that gives this number (with an
-        even n_fft and center, ``hop_length * (frames - 1)``): behind the middle
-        of the last frame sounds fade out.
+        Number of frames of every clip (with a waveform, of samples); None keeps the length of
+        the clip. A clip with exactly this number of frames is kept whole. A longer one is cut to
+        its first frames, a shorter one is padded with silence at its end. In both cases samples
+        and sounds have the shortest length that gives this number (with an
+        even n_fft and center, ``hop_length * (frames - 1)``), and sounds fade out after the
+        middle of the last frame.
     bins : (first, last), optional
-        The bins that the network is given, the last one included; of kind "stft" only.
+        The bins that the network is given, including the last. Kind "stft" only.
     filters : array, shape (bands, 1 + n_fft // 2)
-        Not negative; of kind "filters" only.
+        Values of 0 or more. Kind "filters" only.
     n_mels, fmin, fmax, htk, norm
-        As in ``librosa.filters.mel``; of kind "mel" only.
+        As in ``librosa.filters.mel``. Kind "mel" only.
     fmin, n_bins, bins_per_octave
-        As in ``librosa.cqt``; of kind "cqt" only.
+        As in ``librosa.cqt``. Kind "cqt" only.
     method : {"librosa", "nnaudio"}
-        Whose CQT the network was trained on; of kind "cqt" only. "nnaudio" is CQT2010v2 of
-        nnAudio, with `pad_mode` at both ends ("reflect" is its default); hop_length is then
-        a multiple of 2 ** (octaves - 1). Sounds are made with librosa's in both cases.
+        The library whose CQT the network was trained on. Kind "cqt" only. "nnaudio" is CQT2010v2
+        of nnAudio, with `pad_mode` at both ends ("reflect" is its default); hop_length must then
+        be a multiple of 2 ** (octaves - 1). Sounds are made with librosa in both cases.
 
     Raises
     ------
     ParameterError
-        If a field is not as described; names it, what was found and wanted.
+        If a field is not as described. The message names the field, what was found and wanted.
 
     Examples
     --------
@@ -144,7 +145,7 @@ class Frontend:
     kind: str = "stft"
     sr: float = 22050
     n_fft: int = 2048
-    # Never None once made; the annotation says what a reader gets.
+    # Not None after __post_init__, so the annotation says int.
     hop_length: int = cast(int, None)
     win_length: int = cast(int, None)
     window: WindowLike = "hann"
@@ -192,13 +193,13 @@ class Frontend:
     def from_record(
         cls, record: Mapping[str, Any], filters: ArrayLike | None = None
     ) -> Frontend:
-        """The front end of an archive's record (a dict of JSON values).
+        """Make a front end from the record in an archive (a dict of JSON values).
 
         Parameters
         ----------
         record : mapping
         filters : array, optional
-            Of kind "filters", whose record has only their shape and checksum.
+            For kind "filters": the record has only the shape and checksum of its `filters`.
 
         Returns
         -------
@@ -207,7 +208,8 @@ class Frontend:
         Raises
         ------
         ParameterError
-            If a key is unknown or belongs to another kind, or a value is refused.
+            If a key is unknown or belongs to another kind, if a value is wrong, or if `filters`
+            do not match the record.
         """
         if not isinstance(record, Mapping):
             raise ParameterError(f"the front end must be a mapping, found {shown(record)}")
@@ -218,7 +220,10 @@ class Frontend:
         if filters is not None:
             given["filters"] = filters
         elif isinstance(described, Mapping):
-            raise ParameterError("the filters of the front end are not there, only what they are")
+            raise ParameterError(
+                "the filters of the front end are missing: the record has only their shape and "
+                "checksum"
+            )
         made = cls(**given)
         if isinstance(described, Mapping) and made.to_record()["filters"] != dict(described):
             raise ParameterError(
@@ -230,7 +235,7 @@ class Frontend:
     def to_record(self) -> dict[str, Any]:
         """All fields of this kind as a dict of JSON values; `from_record` reads it back.
 
-        Of `filters` it has shape and checksum, not the numbers.
+        It holds the shape and checksum of `filters`, not the numbers.
 
         Returns
         -------
@@ -245,11 +250,12 @@ class Frontend:
         return record
 
     def num_frames(self, n_samples: int) -> int:
-        """Columns of the input of `n_samples` samples (at `sr`, before `frames` applies).
+        """Number of columns of the input for a sound, before it is cut or padded to `frames`.
 
         Parameters
         ----------
         n_samples : int
+            Samples at the rate `sr`.
 
         Returns
         -------
@@ -260,7 +266,7 @@ class Frontend:
 
     @property
     def is_new(self) -> bool:
-        """Whether version 1 of the archive cannot say it."""
+        """Whether the front end needs version 2 of the archive."""
         affine = self.normalize is not None and self.normalize["type"] == "affine"
         record = self.to_record()
         known = self.layout in ("CFT", "CTF") and record.keys().isdisjoint(_NOT_BY_DEFAULT)
@@ -268,18 +274,18 @@ class Frontend:
 
     @property
     def parts(self) -> tuple[Frontend, ...]:
-        """A front end for each channel that differs; itself alone where all hold the same."""
+        """One front end for each channel; only this one if all channels hold the same values."""
         found: tuple[Frontend, ...] = self.__dict__.get("_parts_of_channels", (self,))
         return found
 
     @property
     def num_channels(self) -> int:
-        """How many channels the input has."""
+        """Number of channels of the input."""
         return self.channels if isinstance(self.channels, int) else len(self.channels)
 
     @property
     def meaning(self) -> Kind:
-        """What its kind means."""
+        """The implementation of its kind."""
         return KINDS[self.kind]
 
     @functools.cached_property
@@ -290,24 +296,27 @@ class Frontend:
 
     @functools.cached_property
     def transform(self) -> Stft:
-        """The STFT: what sounds of most kinds, and pictures of all, are made of."""
+        """The STFT, from which the pictures of all kinds and the sounds of most are made."""
         return Stft(**{field.name: getattr(self, field.name) for field in fields(Stft)})
 
     @functools.cached_property
     def _text(self) -> str:
-        # Not the hash of it, which is another one in every process.
+        # Not its hash: hashes of texts differ from process to process, and front ends are pickled.
         return json.dumps(self.to_record())
 
     @functools.cached_property
     def _described(self) -> dict[str, Any]:
-        """What a record says of the filters."""
+        """The description of the filters in a record."""
         assert self.filters is not None
         digest = hashlib.sha256(self.filters.tobytes()).hexdigest()
         return {"shape": list(self.filters.shape), "sha256": digest}
 
 
 def plain_record(record: Mapping[str, Any]) -> dict[str, Any]:
-    """A record that somebody wrote down, checked like a front end, filters aside."""
+    """A front end's record from outside, checked and completed with defaults.
+
+    The filters of kind "filters" need not be there: their description is kept unchecked.
+    """
     described = record.get("filters") if isinstance(record, Mapping) else None
     if not isinstance(described, Mapping):
         return Frontend.from_record(record).to_record()
@@ -319,7 +328,7 @@ def plain_record(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _fields_of(kind: str) -> list[str]:
-    """Names of the fields a record of this kind has, in order."""
+    """Names of the fields in a record of this kind, in order."""
     foreign = {name for other in KINDS.values() for name in other.own} - {*KINDS[kind].own}
     return [field.name for field in fields(Frontend) if field.name not in foreign]
 
@@ -341,7 +350,7 @@ def _checked(fe: Frontend) -> dict[str, Any]:
     sizes = _checked_sizes(fe)
     checked = {
         "kind": kind,
-        # A whole number stays one, as soundfile and wav headers have it.
+        # A whole number stays an int, as in soundfile and in wav headers.
         "sr": int(sr) if sr.is_integer() else sr,
         "pad_mode": as_choice("pad_mode", fe.pad_mode, PAD_MODES),
         "center": as_bool("center", fe.center),
@@ -361,7 +370,7 @@ def _checked(fe: Frontend) -> dict[str, Any]:
 
 
 def _check_channels(channels: Any) -> int | tuple[Mapping[str, Any], ...]:
-    """A number, or records that are not checked yet."""
+    """A number, or dicts whose fields are not checked yet."""
     if not isinstance(channels, (list, tuple)):
         return as_int("channels", channels, minimum=1, maximum=_MOST_CHANNELS)
     if not 1 <= len(channels) <= _MOST_CHANNELS:
@@ -371,13 +380,14 @@ def _check_channels(channels: Any) -> int | tuple[Mapping[str, Any], ...]:
     for i, channel in enumerate(channels):
         if not isinstance(channel, Mapping):
             raise ParameterError(
-                f"channels[{i}] must be a dict of what is different there, found {shown(channel)}"
+                f"channels[{i}] must be a dict of the fields that differ there, "
+                f"found {shown(channel)}"
             )
     return tuple(channels)
 
 
 def _parts(fe: Frontend, channels: Sequence[Mapping[str, Any]]) -> tuple[Frontend, ...]:
-    """The front end of every channel; ParameterError where their inputs are not of one size."""
+    """The front end of each channel; ParameterError if their inputs differ in size."""
     common = {name: getattr(fe, name) for name in _fields_of(fe.kind) if name != "channels"}
     allowed = [name for name in fe.meaning.of_a_channel if name != "filters"]
     parts = []
@@ -391,11 +401,12 @@ def _parts(fe: Frontend, channels: Sequence[Mapping[str, Any]]) -> tuple[Fronten
         for found, wanted, what, how in (
             (part.meaning.rows(part), fe.meaning.rows(fe), "rows", "as the front end itself"),
             (part.framing.shortest(1), fe.framing.shortest(1), "samples in the first column",
-             "as the front end itself: other sizes need center=True and be as even or odd"),
+             "as the front end itself: another n_fft needs center=True, and must be even or odd "
+             "like the front end's"),
         ):
             if found != wanted:
                 raise ParameterError(f"channels[{i}] has {found} {what}, wanted {wanted}, {how}")
-        # One copy of the matrix is enough.
+        # Share one copy of the matrix.
         object.__setattr__(part, "filters", fe.filters)
         parts.append(part)
     return tuple(parts)

@@ -1,4 +1,4 @@
-"""librosa, without what it warns of while it is imported."""
+"""Import librosa without its warnings."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ __all__ = ["librosa_module"]
 
 
 def librosa_module(name: str, purpose: str) -> Any:
-    """A module of librosa; imported here, because only some front ends and figures need it.
+    """Import a module of librosa, which only some front ends and figures need.
 
     Raises
     ------
     ParameterError
-        If it is not installed; says what `purpose` needs.
+        If librosa is not installed. The message begins with `purpose`.
     """
     with warnings.catch_warnings():
-        # In a notebook tqdm, which librosa imports, misses widgets that nobody here asks for.
+        # In a notebook, tqdm (which librosa imports) warns that progress widgets are missing.
         warnings.filterwarnings("ignore", "IProgress not found")
         return optional_module(name, purpose, "librosa")

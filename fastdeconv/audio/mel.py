@@ -1,7 +1,7 @@
-"""Mel filters, without importing librosa.
+"""Mel filters equal to those of ``librosa.filters.mel``, without importing librosa.
 
-They are those of ``librosa.filters.mel``. librosa needs Numba, which some systems do
-not have (musl) or get late (a new Python), and most networks on music see mel bands.
+Most networks for music take mel bands, but librosa needs Numba, which does not exist for some
+systems (musl) and comes late for a new version of Python.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ __all__ = ["mel_filters"]
 
 Array = NDArray[np.float64]
 
-# Slaney's scale (Auditory Toolbox, 1998) is linear up to 1000 Hz = 15 mel; above, 27 mel are a
-# factor of 6.4.
+# Slaney's scale (Auditory Toolbox, 1998) is linear up to 1000 Hz = 15 mel. Above, every 27 mel
+# multiply the frequency by 6.4.
 _HZ_PER_MEL = 200 / 3
 _LINEAR_HZ = 1000.0
 _LINEAR_MEL = _LINEAR_HZ / _HZ_PER_MEL
@@ -25,21 +25,22 @@ def mel_filters(
     sr: float, n_fft: int, n_mels: int, fmin: float, fmax: float, htk: bool,
     norm: str | float | None,
 ) -> NDArray[np.float32]:
-    """Triangles whose corners lie at equal distances on the mel scale.
+    """Triangular filters whose corners lie at equal distances on the mel scale.
 
     Parameters
     ----------
     sr, n_fft, n_mels, fmin, fmax
         As in ``librosa.filters.mel``; frequencies in Hz.
     htk : bool
-        The scale of HTK, else Slaney's.
+        Use the mel scale of HTK instead of Slaney's.
     norm : "slaney", float or None
-        Triangles of area 1 over Hz, rows whose norm of this order is 1, or triangles of height 1.
+        "slaney": each triangle has area 1 over Hz. A number: each row has norm 1 of this
+        order. None: each triangle has height 1.
 
     Returns
     -------
     array of float32, shape (n_mels, 1 + n_fft // 2)
-        A band that is narrower than a bin may be 0 everywhere.
+        A band narrower than a bin may be 0 everywhere.
     """
     ends = _to_mel(np.array([fmin, fmax]), htk)
     corners = _to_hz(np.linspace(ends[0], ends[1], n_mels + 2), htk)

@@ -1,6 +1,6 @@
 """Samples from files and arrays: checks, mono mix-down, resampling.
 
-soundfile and soxr are imported where they are used: ``import fastdeconv`` must
+soundfile and soxr are imported inside the functions that use them: ``import fastdeconv`` must
 stay light, and a file at the right rate needs no resampler.
 """
 
@@ -25,6 +25,7 @@ from .containers.pieces import Part, Piece, Pieces
 __all__ = [
     "MAX_SAMPLES",
     "SourceLike",
+    "check_rates",
     "check_samples",
     "mono_samples",
     "named",
@@ -37,23 +38,27 @@ __all__ = [
 FloatArray = NDArray[np.float32]
 SourceLike = str | os.PathLike[str] | IO[bytes]
 
-# 4 GiB of float32: more is a damaged header or a mistake in the rates.
+#: Samples of a sound, at most: 4 GiB of float32. More is a damaged header or a wrong rate.
 MAX_SAMPLES = 1 << 30
-# More is a damaged header too, and would make a small file fill the memory.
+# A larger factor is a wrong rate too, and would make a small file fill the memory.
 _MAX_UPSAMPLING = 256
-# Values decoded at a time, so that memory follows what a file holds, not what it claims.
+# The resampler's filter grows with this factor: at 1e5 it takes seconds, and from about 1e10 on
+# soxr does not return.
+_MAX_DOWNSAMPLING = 1 << 16
+# Values decoded at a time, so that the memory used depends on what a file holds, not on what it
+# claims to hold.
 _BLOCK_VALUES = 1 << 16
-# More would only keep the reader busy.
+# A file with more streams is damaged, or made to keep the reader busy.
 _MAX_PARTS = 10_000
 # More samples than any file has.
 _NO_END = 1 << 62
-# Where libsndfile finds a sample exactly; in other formats it is read up to.
+# Formats in which libsndfile finds a sample exactly. In others, all samples before it are read.
 _SEEK_FORMATS = ("WAV", "WAVEX", "RF64", "W64", "AIFF", "AU", "CAF", "FLAC")
 _SEEK_SUBTYPES = (
     "PCM_S8", "PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW", "ALAW",
 )
-# Below this share of the energy of the channels, 40 dB less, their mean is what codecs and
-# rounding left of a sound that is not there.
+# If the mean of the channels has less than this share of their energy (-40 dB), the channels
+# cancel each other, and the mean is only what codecs and rounding leave.
 _CANCELLED = 1e-4
 _PCM_SCALE = {"int8": 2.0**7, "uint8": 2.0**7, "int16": 2.0**15, "int32": 2.0**31}
 
@@ -68,20 +73,20 @@ def read_file(
     source : path or binary file object
         A file object must be seekable; it is read from its start and left open.
     offset : float
-        Seconds; the first sample is number ``int(offset * sr)``, as in ``librosa.load``.
+        Seconds. The first sample is sample ``int(offset * sr)``, as in ``librosa.load``.
     wanted : callable
-        From the rate of the file to the number of samples to read at most; None for all.
+        Takes the rate of the file and returns how many samples to read at most; None for all.
 
     Returns
     -------
     samples : array, shape (n,), float32
     sr : int
-        The rate of the file.
+        The rate of the file in Hz.
 
     Raises
     ------
     AudioError
-        If the file is not whole, readable audio, or ends before `offset`.
+        If the file is not readable audio, is damaged, or ends before `offset`.
     FileNotFoundError
         If there is no such file.
     """
@@ -95,12 +100,28 @@ def read_file(
 def read_source(
     source: Any, offset: float, wanted: Callable[[float], int | None]
 ) -> tuple[FloatArray, float, str | None]:
-    """`read_file`, also of (samples, sr); the last value is the name of the source, if it has one.
+    """Read a file, or take samples from a tuple (samples, sr).
+
+    Parameters
+    ----------
+    source : path, binary file object, or (samples, sr)
+    offset, wanted
+        As in `read_file`.
+
+    Returns
+    -------
+    samples : array, shape (n,), float32
+    sr : float
+        The rate of the source in Hz.
+    name : str or None
+        The name of the source, if it has one.
 
     Raises
     ------
+    AudioError, FileNotFoundError
+        As `read_file` does.
     ParameterError
-        If the source is neither.
+        If the source is neither a file nor a tuple.
     """
     if isinstance(source, tuple):
         if len(source) != 2:
@@ -118,12 +139,12 @@ def read_source(
 
 
 def named(error: AudioError, name: str | None) -> AudioError:
-    """The error with the source's name before it."""
+    """The error with the name of its source in front."""
     return error if name is None else AudioError(f"{name}: {error}")
 
 
 def source_name(source: SourceLike) -> str:
-    """What messages call `source`: its path, or its type if it has none."""
+    """The name of `source` in messages: its path, or its type if it has no path."""
     if isinstance(source, (str, os.PathLike)):
         return os.fspath(source)
     name = getattr(source, "name", None)
@@ -154,10 +175,10 @@ def _read_object(
 
 
 def _check_file_object(file: Any, name: str) -> int:
-    """Refuse what cannot be read from; returns the size in bytes."""
+    """Check that `file` can be read, and return its size in bytes."""
     try:
         if not file.seekable():
-            raise AudioError(f"{name}: cannot seek; read it into io.BytesIO first")
+            raise AudioError(f"{name}: the file object cannot seek; read it into io.BytesIO first")
         size: int = file.seek(0, os.SEEK_END)
         file.seek(0)
         is_binary = isinstance(file.read(0), bytes)
@@ -166,17 +187,17 @@ def _check_file_object(file: Any, name: str) -> int:
     except (AttributeError, OSError, ValueError) as error:
         raise AudioError(f"{name}: not a readable binary file object: {error}") from error
     if not is_binary:
-        raise AudioError(f"{name}: is opened as text; open it in binary mode")
+        raise AudioError(f"{name}: the file object is opened as text; open it in binary mode")
     if size == 0:
         raise AudioError(f"{name}: the file is empty")
     return size
 
 
 class _Reader:
-    """Reads the streams of a file, one after another, until there are samples enough.
+    """Reads the streams of a file, one after another, until there are enough samples.
 
-    No number of samples that a header notes or libsndfile tells ends the reading: every
-    stream is read to its end, wherever that is.
+    Every stream is read to its real end, whatever number of samples its header or libsndfile
+    reports.
     """
 
     def __init__(
@@ -186,11 +207,11 @@ class _Reader:
         self._offset, self._wanted = offset, wanted
         self._mix = _Mix()
         self._rate = 0
-        # Samples of the streams that were read.
+        # Number of samples in the streams that were read so far.
         self._passed = 0
 
     def read(self) -> tuple[FloatArray, int, int]:
-        """The samples, their rate, and the number of the first one."""
+        """The samples, their rate, and the position of the first one in the file."""
         parts = containers.parts(self._file, self._size, self._last, self._measured)
         for number, part in enumerate(parts, 1):
             if number > _MAX_PARTS:
@@ -203,12 +224,12 @@ class _Reader:
         return self._mix.samples(), self._rate, first
 
     def _first(self, rate: float) -> int:
-        """The number of the first sample that is wanted."""
-        # Bounded before int(), which an infinite product would break.
+        """Position of the first sample to return."""
+        # The product may be infinite, which int() does not take.
         return int(min(self._offset * rate, _NO_END))
 
     def _last(self, rate: float) -> int | None:
-        """The number of the sample behind the last one that is wanted; None for all."""
+        """Position after the last sample to return; None for all."""
         count = self._wanted(rate)
         return None if count is None else self._first(rate) + count
 
@@ -223,7 +244,7 @@ class _Reader:
             raise AudioError(not_read(kind) if kind else reason) from error
 
     def _measured(self, pieces: Sequence[Piece]) -> tuple[int, int]:
-        """How many samples libsndfile decodes of the pieces, and their rate."""
+        """How many samples libsndfile decodes from the pieces, and their rate."""
         with self._open(pieces) as sound:
             while len(sound.read()):
                 pass
@@ -237,7 +258,8 @@ class _Reader:
                     f"its streams have different rates, {rate} and {sound.rate} Hz; convert it "
                     "to one rate first, for instance with ffmpeg"
                 )
-            # From here on, counted from the first sample that libsndfile decodes of the part.
+            # From here on, positions count from the first sample that libsndfile decodes of
+            # this part.
             before = self._passed - part.skip
             first, last = max(part.skip, self._first(rate) - before), self._last(rate)
             wanted = _NO_END if last is None else last - before
@@ -257,27 +279,27 @@ class _Reader:
 
 
 def _check_decoded(sound: _Sound, part: Part) -> None:
-    """Refuse a stream that ended too soon."""
+    """Raise an error if a stream ended too early."""
     if sound.view.failed is not None:
         raise AudioError(f"damaged or truncated: {sound.view.failed}")
     if part.promised is not None and sound.position < part.promised:
         raise AudioError(
             f"truncated or damaged: {sound.position} samples where there should be {part.promised}"
         )
-    # What stands behind the sound and is none does no harm.
+    # An error in what follows the sound does no harm.
     is_behind = part.promised is not None or sound.view.tell() >= sound.view.size
     if sound.error is not None and not is_behind:
         raise AudioError(f"damaged: {_reason(sound.error)}")
 
 
 class _Sound:
-    """A stream as libsndfile decodes it."""
+    """A stream that libsndfile decodes."""
 
     def __init__(self, view: Pieces) -> None:
         self.view = view
-        #: The number of the next sample.
+        #: Position of the next sample.
         self.position = 0
-        #: What ended the reading, if it was not the end.
+        #: The error that stopped the reading before the end.
         self.error: Exception | None = None
         self._open()
 
@@ -286,7 +308,7 @@ class _Sound:
 
         self.view.seek(0)
         self._file = soundfile.SoundFile(self.view)
-        # Otherwise soundfile seeks after every read, which breaks the sound of an mp3.
+        # Otherwise soundfile seeks after every read, which damages the sound of an mp3.
         self._file.seekable = lambda: False
         self.rate: int = self._file.samplerate
         self._seeks_exactly = (
@@ -301,19 +323,19 @@ class _Sound:
 
     @property
     def known_length(self) -> int:
-        """How many samples there are; 0 where that is not sure."""
+        """Number of samples; 0 if it is not certain."""
         length = int(self._file.frames) if self._seeks_exactly else 0
         return length if length < _NO_END else 0
 
     def seek(self, position: int) -> None:
-        """Go to a sample where that is exact; elsewhere, what is before it is to be read."""
+        """Go to a sample if the format allows it exactly; otherwise do nothing."""
         import soundfile
 
         if position == 0 or not self._seeks_exactly:
             return
         try:
             self.position = self._file.seek(min(position, self._file.frames))
-        except soundfile.SoundFileError:  # such as of a wrong table for seeking in the file
+        except soundfile.SoundFileError:  # for instance because the file's seek table is wrong
             self._file.close()
             self._open()
 
@@ -327,7 +349,7 @@ class _Sound:
         try:
             done = len(self._file.read(out=block))
         except (soundfile.SoundFileError, RuntimeError) as error:
-            # What was decoded before the error is there, too.
+            # What was decoded before the error is in the block.
             self.error = error
             done = self._decoded() - self.position
         self.position += done
@@ -343,7 +365,7 @@ class _Sound:
 
 
 class _Mix:
-    """Blocks of channels, mixed to mono."""
+    """Collects blocks of channels, mixed to mono."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -353,7 +375,7 @@ class _Mix:
     def add(self, block: FloatArray) -> None:
         if not len(block):
             return
-        # A copy, so that the block with its unused rest is not kept.
+        # A copy, so that the larger block can be freed.
         mono = np.array(_mean_of_channels(block.T))
         self._energies += _energies(block.T, mono)
         self._blocks.append(mono)
@@ -371,7 +393,7 @@ def _check_count(count: int) -> None:
 
 
 def _energies(channels: NDArray[Any], mono: NDArray[Any]) -> NDArray[np.float64]:
-    """Of the mix, and the mean of the channels'."""
+    """Energy of the mix, and mean energy of the channels."""
     if channels.ndim == 1 or len(channels) == 1:
         return np.zeros(2)
     with np.errstate(over="ignore", invalid="ignore"):
@@ -382,41 +404,41 @@ def _energies(channels: NDArray[Any], mono: NDArray[Any]) -> NDArray[np.float64]
 
 
 def _check_not_cancelled(energies: NDArray[np.float64], channels: str) -> None:
-    """Refuse a mix that is silent, or almost, only because the channels cancel each other."""
+    """Refuse a mix that is almost silent only because the channels cancel each other."""
     mixed, mean = energies
     if mixed < _CANCELLED * mean:
         raise AudioError(
-            f"{channels} cancel each other out: mixed to mono, nothing or little is left; "
-            "use one of them alone"
+            f"{channels} cancel each other out: almost nothing is left in the mono mix; "
+            "use a single channel"
         )
 
 
 def _reason(error: Exception) -> str:
-    # soundfile's own text shows the address of the file object; libsndfile's does not.
+    # soundfile's text contains the address of the file object; libsndfile's text does not.
     text = getattr(error, "error_string", None)
     return text if isinstance(text, str) and text else str(error)
 
 
 def _start(offset: float, sr: float, count: int) -> int:
-    """The number of the first sample at `offset` seconds of `count` samples."""
+    """Position of the sample at `offset` seconds in a sound of `count` samples."""
     if count == 0:
         raise AudioError("holds no samples")
-    # Compared before int(), which an infinite product would break.
+    # The product may be infinite, which int() does not take.
     if offset * sr >= count:
         raise AudioError(f"offset {offset:g} s is beyond the end, at {count / sr:.3f} s")
     return int(offset * sr)
 
 
 def mono_samples(samples: Any, sr: float, offset: float = 0.0) -> FloatArray:
-    """Samples of an array, (n,) or (channels, n), as mono float32.
+    """Convert an array (n,) or (channels, n) to mono float32 samples.
 
-    Floats are kept as they are. int8, int16 and int32 are divided by 2^7, 2^15
-    and 2^31; uint8 is centred at 128 first, as in wav files.
+    Floats keep their values. int8, int16 and int32 are divided by 2^7, 2^15
+    and 2^31; 128 is subtracted from uint8 first, as in wav files.
 
     Raises
     ------
     AudioError
-        If the array is not audio: other dtype or shape, NaN, Inf, too short.
+        If the array is not audio (wrong dtype or shape, NaN, Inf, too short).
     """
     array = as_array(samples, "samples", AudioError)
     if array.ndim not in (1, 2) or (array.ndim == 2 and array.shape[0] > array.shape[1]):
@@ -451,7 +473,7 @@ def _as_float(array: NDArray[Any]) -> NDArray[np.floating[Any]]:
 
 
 def _mean_of_channels(array: NDArray[Any]) -> Any:
-    """(channels, n) or (n,) to (n,), as ``librosa.to_mono``."""
+    """The mean (n,) of channels (channels, n), as in ``librosa.to_mono``."""
     if array.ndim == 1:
         return array
     if len(array) == 1:
@@ -461,7 +483,10 @@ def _mean_of_channels(array: NDArray[Any]) -> Any:
 
 
 def check_samples(samples: FloatArray, sr: float, name: str, start: int = 0) -> None:
-    """Refuse fewer than two samples, and NaN or Inf; `start` is the number of the first."""
+    """Refuse fewer than two samples, NaN and Inf.
+
+    `name` begins the message; `start` is the position of the first sample in its source.
+    """
     if samples.size < 2:
         raise AudioError(f"{name}: at least 2 samples are needed, found {samples.size}")
     finite = np.isfinite(samples)
@@ -472,15 +497,31 @@ def check_samples(samples: FloatArray, sr: float, name: str, start: int = 0) -> 
         )
 
 
+def check_rates(sr: float, target_sr: float) -> None:
+    """Refuse rates that are so far apart that one of them must be wrong."""
+    if not 1 / _MAX_DOWNSAMPLING <= target_sr / sr <= _MAX_UPSAMPLING:
+        raise AudioError(
+            f"sound at {sr:g} Hz cannot be resampled to {target_sr:g} Hz: the limits are "
+            f"{_MAX_UPSAMPLING} times the rate and a {_MAX_DOWNSAMPLING}th of it"
+        )
+
+
 def resample(samples: FloatArray, sr: float, target_sr: float) -> FloatArray:
-    """Equal to ``librosa.resample(samples, orig_sr=sr, target_sr=target_sr)`` (soxr, HQ)."""
+    """Equal to ``librosa.resample(samples, orig_sr=sr, target_sr=target_sr)`` (soxr, HQ).
+
+    Raises
+    ------
+    AudioError
+        If the rates are too far apart, or there would be too many samples.
+    """
     if sr == target_sr:
         return samples
+    check_rates(sr, target_sr)
     ratio = float(target_sr) / sr
-    if ratio > _MAX_UPSAMPLING or samples.size * ratio > MAX_SAMPLES:
+    if samples.size * ratio > MAX_SAMPLES:
         raise AudioError(
             f"{samples.size} samples at {sr:g} Hz cannot be resampled to {target_sr:g} Hz: the "
-            f"limits are {_MAX_UPSAMPLING} times the rate and {MAX_SAMPLES} samples"
+            f"limit is {MAX_SAMPLES} samples"
         )
     import soxr
 
@@ -488,7 +529,7 @@ def resample(samples: FloatArray, sr: float, target_sr: float) -> FloatArray:
         raw = soxr.resample(samples, sr, target_sr, quality="HQ")
     except (RuntimeError, ValueError) as error:
         raise AudioError(f"cannot resample from {sr:g} Hz to {target_sr:g} Hz: {error}") from error
-    # soxr may give a sample more or less; librosa's length is this one.
+    # soxr may return one sample more or less than librosa, whose length this is.
     result = np.zeros(math.ceil(samples.size * ratio), np.float32)
     size = min(result.size, raw.size)
     result[:size] = raw[:size]

@@ -1,7 +1,7 @@
 """From STFT to network input: magnitude, scale, normalisation.
 
 Everything is computed in float64 and rounded once to float32, so that equal
-magnitudes stay equal and sums over a clip lose nothing.
+magnitudes stay equal and sums over a clip are exact enough.
 """
 
 from __future__ import annotations
@@ -33,14 +33,19 @@ _MOST_DELTA_WIDTH = 1001
 
 
 def check_scale(scale: Any, power: float) -> ScaleLike:
-    """The scale field, complete with its defaults, or ParameterError.
+    """Check the `scale` field and complete it with defaults.
 
     Parameters
     ----------
     scale : str or mapping
         See `fastdeconv.Frontend`.
     power : float
-        Exponent of the magnitude; the default of ``amin`` follows it.
+        Exponent of the magnitude; the default of ``amin`` depends on it.
+
+    Raises
+    ------
+    ParameterError
+        If the scale is wrong.
     """
     if isinstance(scale, str):
         if scale not in _SCALES:
@@ -98,7 +103,7 @@ def _check_log(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def check_normalize(normalize: Any) -> NormalizeLike:
-    """The normalize field, complete with its defaults, or ParameterError."""
+    """Check the `normalize` field and complete it with defaults, or raise ParameterError."""
     if normalize is None:
         return None
     record = _typed_record("normalize", normalize, ("range", "standardize", "affine"))
@@ -111,8 +116,8 @@ def check_normalize(normalize: Any) -> NormalizeLike:
         lists = [v for v in (scale, shift) if isinstance(v, list)]
         if len(lists) == 2 and len(lists[0]) != len(lists[1]):
             raise ParameterError(
-                f"normalize scale and shift must have as many numbers as there are bands, found "
-                f"{len(lists[0])} and {len(lists[1])}"
+                f"normalize scale and shift must both have one number for each band, found "
+                f"{len(lists[0])} and {len(lists[1])} numbers"
             )
         return {"type": "affine", "scale": scale, "shift": shift}
     if record["type"] == "range":
@@ -131,7 +136,7 @@ def check_normalize(normalize: Any) -> NormalizeLike:
 
 
 def check_delta(delta: Any) -> dict[str, Any] | None:
-    """The delta field, complete with its defaults, or ParameterError."""
+    """Check the `delta` field and complete it with defaults, or raise ParameterError."""
     if delta is None:
         return None
     record = dict(delta) if isinstance(delta, Mapping) else {"order": delta}
@@ -147,18 +152,20 @@ def check_delta(delta: Any) -> dict[str, Any] | None:
 
 
 def _numbers(name: str, value: Any) -> float | list[float]:
-    """A number, or a list of them, one a band."""
+    """Check a number, or a list with one number for each band."""
     if isinstance(value, np.ndarray):
         value = value.tolist()
     if isinstance(value, (list, tuple)):
         if not 0 < len(value) <= _MOST_BANDS:
-            raise ParameterError(f"{name}: found {len(value)} numbers, wanted one a band")
+            raise ParameterError(
+                f"{name} must have one number for each band, found {len(value)} numbers"
+            )
         return [as_number(name, item) for item in value]
     return as_number(name, value)
 
 
 def magnitude(spectra: NDArray[np.complex64], power: float) -> Float64Array:
-    """abs(spectra) ** power in float64; infinite where that is beyond it."""
+    """abs(spectra) ** power in float64; infinite where it overflows."""
     real = spectra.real.astype(np.float64)
     imag = spectra.imag.astype(np.float64)
     values: Float64Array = np.sqrt(real * real + imag * imag)
@@ -172,14 +179,14 @@ def scaled(
     values: Float64Array, power: float, scale: ScaleLike, normalize: NormalizeLike,
     delta: DeltaLike = None,
 ) -> FloatArray:
-    """Scaled and normalised values (columns, rows) as float32.
+    """Scale and normalise values (T, rows), and round them to float32.
 
-    Values beyond float32 become infinite or NaN; the caller refuses them.
+    Values that overflow float32 become infinite or NaN; the caller must refuse them.
 
     Raises
     ------
     AudioError
-        If deltas are wider than there are columns.
+        If deltas need more columns than there are.
     """
     with np.errstate(over="ignore", invalid="ignore"):
         values = _apply_scale(values, power, scale)
@@ -221,7 +228,7 @@ def _apply_delta(x: Float64Array, delta: Any) -> Float64Array:
 
     order, width = delta["order"], delta["width"]
     if delta["mode"] == "interp" and len(x) < width:
-        raise AudioError(f"deltas over {width} frames need as many, found {len(x)}")
+        raise AudioError(f"deltas of width {width} need at least {width} frames, found {len(x)}")
     found = savgol_filter(x, width, order, deriv=order, axis=0, mode=delta["mode"])
     return np.asarray(found, np.float64)
 
@@ -244,13 +251,14 @@ def _to_range(x: Float64Array, low: float, high: float) -> Float64Array:
 
 
 def _standardize(x: Float64Array, ddof: int, axis: int | None) -> Float64Array:
-    # Compared by value: rounding of the mean gives a constant a tiny standard deviation.
+    # Constants are found by comparing values: because the mean is rounded, their standard
+    # deviation is often not 0 but tiny.
     constant = x.min(axis=axis, keepdims=True) == x.max(axis=axis, keepdims=True)
     count = x.size if axis is None else x.shape[axis]
     centred = x - x.mean(axis=axis, keepdims=True)
     squares = (centred * centred).sum(axis=axis, keepdims=True)
     deviation = np.sqrt(squares / max(count - ddof, 1))
-    # A spread so small that its square underflows is a constant too.
+    # So is what varies so little that the squares underflow.
     constant |= deviation == 0
     deviation[constant] = 1.0
     return np.asarray(np.where(constant, 0.0, centred / deviation))

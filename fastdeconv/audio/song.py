@@ -1,4 +1,4 @@
-"""A sound of any length, and the windows of it that a network takes one at a time."""
+"""A sound of any length, and its windows, which a network takes one at a time."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FloatArray = NDArray[np.float32]
 
 @dataclass(frozen=True, eq=False)
 class Song:
-    """A sound at the rate of a front end, as long as it is. Made by `load_song`.
+    """A sound of any length at the rate of a front end. `load_song` makes one.
 
     Attributes
     ----------
@@ -30,9 +30,9 @@ class Song:
         Mono, at the front end's rate, read-only.
     frontend : Frontend
     start : float
-        Where in its source it begins, in seconds.
+        Where it begins in its source, in seconds.
     is_cut : bool
-        Whether the source goes on behind it.
+        Whether the source continues after it.
     """
 
     samples: FloatArray
@@ -51,19 +51,24 @@ class Song:
         return self.samples.size / self.sr
 
     def starts(self, hop: int | None = None) -> list[int]:
-        """The first sample of every window.
+        """Position of the first sample of every window.
 
         Parameters
         ----------
         hop : int, optional
-            Columns of the network's input from one window to the next. Default: half of
+            Columns of the network's input from one window to the next. By default half of
             the front end's `frames`.
 
         Returns
         -------
         list of int
-            From 0 on, as many as it takes to reach the end of the song; ``[0]`` where the front
-            end leaves the number of frames open.
+            The first is 0; there are as many as it takes to reach the end of the song. ``[0]``
+            if the front end has no fixed number of `frames`.
+
+        Raises
+        ------
+        ParameterError
+            If `hop` is not an int of at least 1.
         """
         frames, framing = self.frontend.frames, self.frontend.framing
         if frames is None:
@@ -77,12 +82,21 @@ class Song:
         return [i * step for i in range(count) if i == 0 or size - i * step >= LEAST_SAMPLES]
 
     def window(self, start: int, size: int | None = None) -> Clip:
-        """The clip that begins with sample `start`, as `load_clip` with that offset gives it.
+        """The clip that begins with sample `start`, as `load_clip` reads it with that offset.
 
-        The last one of a song is padded with silence. `size` is how many samples it has where
-        the front end leaves that open; by default all up to the end of the song.
+        Parameters
+        ----------
+        start : int
+        size : int, optional
+            Samples of the window, for a front end without a fixed number of `frames`. By default
+            all up to the end of the song.
+
+        Returns
+        -------
+        Clip
+            The last window of a song is padded with silence to the front end's `frames`.
         """
-        # No more than the clip can use: what is given is checked and copied.
+        # Only as many samples as the clip can use, because it checks and copies them all.
         most = native_samples(self.frontend, self.sr) if size is None else size
         stop = None if most is None else start + most
         clip = Clip(self.samples[start:stop], self.sr, self.frontend)
@@ -93,7 +107,7 @@ class Song:
         return clip
 
     def windows(self, hop: int | None = None) -> Iterator[Clip]:
-        """All windows, one at a time, see `starts`."""
+        """All windows, one at a time; `hop` as in `starts`."""
         return map(self.window, self.starts(hop))
 
 
@@ -101,7 +115,7 @@ def load_song(
     source: SourceLike | tuple[ArrayLike, float], frontend: Frontend, *,
     offset: float = 0.0, duration: float | None = None,
 ) -> Song:
-    """Read a sound, whatever its length.
+    """Read a sound of any length.
 
     Parameters
     ----------
@@ -112,6 +126,10 @@ def load_song(
         Seconds to skip.
     duration : float, optional
         Seconds to read at most; None reads to the end.
+
+    Returns
+    -------
+    Song
 
     Raises
     ------
@@ -125,15 +143,21 @@ def load_song(
     seconds = None if duration is None else as_number("duration", duration, above=0)
 
     def wanted(rate: float) -> int | None:
-        # A second more, to know whether there is more and for what the resampler sees.
-        return None if seconds is None else math.ceil((seconds + 1) * rate)
+        # One second more shows whether the source goes on, and is enough for the resampler's
+        # filter, which needs samples after the last one.
+        if seconds is None or seconds * rate > MAX_SAMPLES:
+            return None
+        return math.ceil((seconds + 1) * rate)
 
     found, rate, name = read_source(source, start, wanted)
     try:
         samples = at_rate(found, rate, frontend)
     except AudioError as error:
         raise named(error, name) from error
-    size = samples.size if seconds is None else max(LEAST_SAMPLES, round(seconds * frontend.sr))
+    size = samples.size
+    if seconds is not None:
+        # The product may be infinite, which round() does not take.
+        size = max(LEAST_SAMPLES, round(min(seconds * frontend.sr, size)))
     kept = samples[:size].copy() if size < samples.size else samples
     kept.flags.writeable = False
     return Song(kept, frontend, start, is_cut=size < samples.size)

@@ -1,17 +1,17 @@
 """The short-time Fourier transform of librosa, without importing librosa.
 
-Importing librosa costs more than a second, its STFT a millisecond; so the
-transform is done here with ``numpy.fft``. `Stft.forward` works in float64 and
-rounds once to complex64, as ``librosa.stft`` does; `Stft.inverse` works in
-float32 on many spectrograms at once and divides by the summed squares of the
-window, as ``librosa.istft`` does (Griffin and Lim 1984).
+Importing librosa takes more than a second, its STFT a millisecond, so the
+transform is computed here with ``numpy.fft``. `Stft.forward` works in float64 and
+rounds once to complex64, as ``librosa.stft`` does. `Stft.inverse` works in
+float32 on many spectrograms at once and divides by the sum of the squared
+windows, as ``librosa.istft`` does (Griffin and Lim 1984).
 
-Where hardly a window reaches (before the middle of the first frame without centring, behind
-the middle of the last), that sum goes to 0, and what a modified frame holds there would be
-divided by next to nothing: clicks of up to 1e14 times the signal. `Stft.envelope` therefore
+That sum goes to 0 at the ends, where hardly any window reaches: before the middle of the first
+frame (without centring) and after the middle of the last frame. A modified frame would be divided
+by almost 0 there, which gives clicks of up to 1e14 times the signal. `Stft.envelope` therefore
 never falls below a share of the window's peak, and sounds fade out there instead.
 
-Spectra lie here as (frames, bins), so that every FFT reads memory in order.
+Spectra have the axes (frames, bins), so that every FFT reads memory in order.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ParameterError, shown
+from ..errors import ParameterError, reason_of, shown
 
 __all__ = ["PAD_MODES", "Stft", "WindowLike", "get_window"]
 
@@ -33,7 +33,7 @@ WindowLike = str | tuple[str | float, ...]
 
 PAD_MODES = ("constant", "edge", "linear_ramp", "reflect", "symmetric")
 
-# Cosine coefficients as in scipy.signal.windows, which costs half a second to import.
+# Cosine coefficients as in scipy.signal.windows, whose import takes half a second.
 _COSINE_WINDOWS = {
     "boxcar": (1.0,),
     "ones": (1.0,),
@@ -41,12 +41,12 @@ _COSINE_WINDOWS = {
     "hamming": (0.54, 1.0 - 0.54),
     "blackman": (0.42, 0.50, 0.08),
 }
-# Shares of the squared window's peak. Frames are divided by no less than the first anywhere,
-# and by no less than the second behind the middle of the last frame: a sample of a single
-# frame is enlarged 3.5 times at most there.
+# Lower bounds of the envelope as shares of the squared window's peak: the first holds everywhere,
+# the second after the middle of the last frame. A sample that only one frame covers is therefore
+# enlarged at most 3.5 times there.
 _LEAST_SHARE = 0.01
 _END_SHARE = 0.08
-# Frames transformed at a time, so that the float64 work space of a long clip stays small.
+# Frames that are transformed at a time, so that the float64 work space of a long clip is small.
 _BLOCK = 256
 
 
@@ -75,15 +75,17 @@ def get_window(window: WindowLike, length: int) -> NDArray[np.float64]:
 
     try:
         values = scipy.signal.get_window(window, length, fftbins=True)
-    except (ValueError, TypeError) as error:
-        raise ParameterError(f"window {shown(window)} is not one of scipy's: {error}") from None
+    except Exception as error:  # scipy does not check all parameters: IndexError, OverflowError
+        raise ParameterError(
+            f"window {shown(window)} is not one of scipy's: {reason_of(error)}"
+        ) from None
     return np.asarray(values, dtype=np.float64)
 
 
 def _cosine_window(coefficients: tuple[float, ...], length: int) -> NDArray[np.float64]:
     if length == 1:
         return np.ones(1)
-    # The symmetric window one longer, less its last value: same bits as scipy's.
+    # The symmetric window of one more value, without its last value: the same bits as scipy's.
     phase = np.linspace(-np.pi, np.pi, length + 1)
     values = np.zeros(length + 1)
     for k, coefficient in enumerate(coefficients):
@@ -93,9 +95,9 @@ def _cosine_window(coefficients: tuple[float, ...], length: int) -> NDArray[np.f
 
 @dataclass(frozen=True)
 class Stft:
-    """One setting of the transform and its inverse; parameters as in ``librosa.stft``.
+    """The transform and its inverse for one set of parameters, which are those of librosa.stft.
 
-    Values are taken as valid: `fastdeconv.audio.frontend.Frontend` checks them.
+    They are not checked here: `fastdeconv.audio.frontend.Frontend` does that.
     """
 
     n_fft: int
@@ -116,7 +118,7 @@ class Stft:
         return self.n_fft // 2 if self.center else 0
 
     def frequencies(self, sr: float) -> NDArray[np.float64]:
-        """Hz of every bin."""
+        """Frequency of every bin in Hz, shape (bins,)."""
         return np.asarray(np.arange(self.bins) * (sr / self.n_fft), np.float64)
 
     @functools.cached_property
@@ -140,14 +142,14 @@ class Stft:
         return self.shortest(frames) + self.hop_length - 1
 
     def seen(self, frames: int) -> int:
-        """The samples that `frames` frames reach."""
+        """How many samples, from the first on, the first `frames` frames depend on."""
         return (frames - 1) * self.hop_length + self.n_fft - self.pad
 
     def forward(self, samples: FloatArray, frames: int | None = None) -> ComplexArray:
-        """Spectra, shape (frames, bins), complex64, of `samples`, shape (n,).
+        """The spectra of `samples`, shape (n,): complex64, shape (frames, bins).
 
-        Only the first `frames`, or all there are. Fewer samples than a window are followed by
-        silence.
+        At most the first `frames` frames; all of them with None. A sound shorter than a window
+        is padded with silence at its end.
         """
         if self.center:
             samples = np.pad(samples, self.pad, mode=self.pad_mode)  # type: ignore[call-overload]
@@ -162,10 +164,10 @@ class Stft:
         return spectra
 
     def envelope(self, frames: int, n_samples: int) -> FloatArray:
-        """What the overlapping frames of a signal are divided by at each of `n_samples` samples.
+        """The divisor of the overlap-added frames, shape (n_samples,), float32.
 
-        The sum of their squared windows, as in ``librosa.istft``, where that is large enough to
-        divide by.
+        It is the sum of the squared windows, as in ``librosa.istft``, but never smaller than a
+        share of the window's peak.
         """
         squares = self.window_values**2
         spread = np.broadcast_to(squares, (1, frames, self.n_fft))
@@ -181,9 +183,9 @@ class Stft:
     def inverse(self, spectra: ComplexArray, envelope: FloatArray) -> FloatArray:
         """Signals, shape (K, n_samples), of K spectra, shape (K, frames, bins).
 
-        Equal to ``librosa.istft(..., length=n_samples)`` but for the ends, see `envelope`,
-        of which that of these frames and samples is given. A signal has the same bits
-        whatever K is.
+        `envelope` is what the method of that name returns for these frames and samples. The
+        signals equal ``librosa.istft(..., length=n_samples)`` except at the ends, where the
+        envelope differs. The bits of a signal do not depend on K.
         """
         frames = np.fft.irfft(spectra, n=self.n_fft).astype(np.float32, copy=False)
         frames *= self.window_values.astype(np.float32)
@@ -196,11 +198,15 @@ class Stft:
 
 
 def _overlap_add(frames: NDArray[Any], hop: int) -> NDArray[Any]:
-    """Add (K, T, n) frames at steps of `hop`: (K, at least (T - 1) * hop + n)."""
+    """Add up frames (K, T, n) that begin `hop` samples apart.
+
+    Returns at least (T - 1) * hop + n samples for each K.
+    """
     count, steps, size = frames.shape
     slabs = -(-size // hop)
-    # Seen as rows of `hop` samples, slab i of every frame falls on the row i below its
-    # own: a few additions of whole arrays, in the order of a loop over frames.
+    # The result is seen as rows of `hop` samples, and every frame is cut into slabs of `hop`
+    # samples. Slab i of frame t belongs to row t + i, so a few additions of whole arrays do what
+    # a loop over frames would do, in the same order.
     rows = np.zeros((count, steps + slabs, hop), frames.dtype)
     for i in reversed(range(slabs)):
         part = frames[:, :, i * hop : (i + 1) * hop]

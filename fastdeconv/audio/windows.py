@@ -1,9 +1,11 @@
-"""A song taken a window at a time, and the sounds of the windows joined.
+"""Cut a song into windows, and join the sounds that are computed for each window.
 
-There are two ways, and what follows is the same for both. Windows of a network that takes a fixed
-number of frames overlap by half, and the sound of one fades into that of the next. Pieces of a
-network that takes any length overlap by so much that what is heard of each is exactly what one
-pass over the whole song would give; so one follows the other without a fade.
+There are two ways to cut, with one record (`Window`) for both:
+
+- `windows`, for a network that takes a fixed number of frames: they overlap by half, and the sound
+  of one fades into the sound of the next.
+- `pieces`, for a network that takes any length: they overlap so much that the part which is kept
+  of each equals one pass over the whole song. The kept parts follow each other without a fade.
 """
 
 from __future__ import annotations
@@ -25,31 +27,32 @@ __all__ = ["Joiner", "Window", "Windows", "depends_on_the_whole", "pieces", "win
 FloatArray = NDArray[np.float32]
 
 _SECONDS = 10.0
-"""Length of a window where the network leaves it open but depends on all that it is given."""
+"""Length of a window if the front end has no fixed length but the network sees the whole input."""
 _PIECE_SECONDS = 8.0
-"""What is kept of a piece, at least: margins are computed once more for every piece."""
+"""Least that is kept of a piece: its margins are computed again for the pieces beside it."""
 
 
 class Window(NamedTuple):
-    """A part of a song that is computed by itself, in samples of the song."""
+    """A part of a song that is computed on its own. Positions are samples of the song."""
 
     start: int
-    """Its first sample."""
+    """First sample of the input."""
     size: int | None
-    """How many samples; None for as many as the frames take."""
+    """Number of samples; None for as many as the front end's `frames` need."""
     begin: int
-    """Where it begins to be heard."""
+    """First sample that is heard; the fade-in begins."""
     rise: int
-    """Up to here it fades in."""
+    """End of the fade-in."""
     fall: int
-    """From here it fades out."""
+    """Beginning of the fade-out."""
     end: int
-    """Where it is no longer heard."""
+    """End of the fade-out: the sample after the last that is heard."""
 
     def weights(self) -> FloatArray:
-        """How much of it is heard, for every sample from `begin` to `end`.
+        """The gain of every sample from `begin` to `end`.
 
-        A raised cosine; with those of the window before and behind it adds up to 1.
+        The fades are raised cosines. Together with the windows before and after it, the gains
+        add up to 1.
         """
         found = np.ones(self.end - self.begin, np.float32)
         found[: self.rise - self.begin] = _ramp(self.rise - self.begin)
@@ -58,7 +61,7 @@ class Window(NamedTuple):
 
     @property
     def middles(self) -> tuple[int, int]:
-        """The part in which no other window is heard more."""
+        """The part in which no other window is louder: from the middle of one fade to the next."""
         return (self.begin + self.rise) // 2, (self.fall + self.end) // 2
 
 
@@ -74,10 +77,10 @@ class Windows:
     Attributes
     ----------
     song : Song
-        Its front end is the one that the windows are made with.
+        With the front end that the clips of the windows are made with.
     rows : tuple of Window
     exact : bool
-        Whether what is heard is that of one pass over the whole song.
+        Whether the joined result equals one pass over the whole song.
     """
 
     song: Song
@@ -93,17 +96,17 @@ class Windows:
         return self.song.window(window.start, window.size)
 
     def shares(self) -> NDArray[np.float64]:
-        """How much of the song is heard of each window; they add up to 1."""
+        """The share of each window in what is heard of the song, shape (n,); the sum is 1."""
         heard = [float(window.weights().sum(dtype=np.float64)) for window in self.rows]
         return np.asarray(heard) / sum(heard)
 
 
 def depends_on_the_whole(frontend: Frontend) -> bool:
-    """Whether a column of the input depends on more of the clip than the frames around it."""
-    return any(map(_depends_on_the_whole, frontend.parts))
+    """Whether a column of the input depends on the whole clip, not only on frames around it."""
+    return any(map(_part_depends_on_the_whole, frontend.parts))
 
 
-def _depends_on_the_whole(part: Frontend) -> bool:
+def _part_depends_on_the_whole(part: Frontend) -> bool:
     scale, normalize = part.scale, part.normalize
     if part.kind == "cqt" or scale == "db":
         return True
@@ -113,14 +116,13 @@ def _depends_on_the_whole(part: Frontend) -> bool:
 
 
 def windows(song: Song) -> Windows:
-    """Windows of the front end's frames, each half a window behind the one before.
+    """Windows of the front end's `frames`, each beginning half a window after the last.
 
-    Where the front end leaves the number of frames open, they are 10 s long; a shorter song is
-    one window.
+    Without a fixed number of `frames` they are 10 s long, and a shorter song is one window.
     """
     frontend = song.frontend
     if frontend.frames is None:
-        frames = frontend.num_frames(math.ceil(_SECONDS * song.sr))
+        frames = max(1, frontend.num_frames(math.ceil(_SECONDS * song.sr)))
         if frontend.num_frames(song.samples.size) <= frames:
             size = song.samples.size
             return Windows(song, (Window(0, None, 0, 0, size, size),), exact=True)
@@ -134,7 +136,7 @@ def _fading(song: Song) -> Iterator[Window]:
     assert frames is not None
     length = song.frontend.framing.shortest(frames)
     step = starts[1] if len(starts) > 1 else length
-    # Where more than two windows overlap, the middle of each is heard.
+    # If more than two windows overlap, only the middle of each is heard.
     lead = max(0, (length - 2 * step) // 2)
     begin = rise = 0
     for i, start in enumerate(starts):
@@ -148,21 +150,22 @@ def _fading(song: Song) -> Iterator[Window]:
 
 
 def pieces(song: Song, margin: int, step: int) -> Windows:
-    """Pieces of a song, of which what is heard is that of one pass.
+    """Pieces of a song whose kept parts equal one pass over the whole song.
 
     Parameters
     ----------
     song : Song
-        Its front end must not depend on the clip as a whole, see `depends_on_the_whole`.
+        Its front end must not depend on the whole clip, see `depends_on_the_whole`.
     margin, step : int
-        In columns of the input, see `fastdeconv.network.locality.Reach`.
+        Columns of the input, as in `fastdeconv.network.locality.Reach`.
     """
     frontend = dataclasses.replace(song.frontend, frames=None)
     song = dataclasses.replace(song, frontend=frontend)
     framing, size = frontend.framing, song.samples.size
     hop = framing.seen(2) - framing.seen(1)
     if frontend.meaning.on_stft:
-        # Frames at an end of a piece see padding there; a sample is heard in all frames around.
+        # Frames at the ends of a piece see padding. A sample of the sound depends on all frames
+        # that cover it.
         largest = max(part.n_fft for part in frontend.parts)
         margin += 2 * math.ceil(largest / hop) + 1
     deltas = [part.delta for part in frontend.parts if isinstance(part.delta, dict)]
@@ -172,10 +175,11 @@ def pieces(song: Song, margin: int, step: int) -> Windows:
     kept = -(-kept // step) * step
     total = frontend.num_frames(size)
     rows = []
-    # At least one, also of a song that is too short: the clip says so.
+    # At least one piece, even if the song is too short: making its clip raises the error.
     for column in range(0, max(1, -(-size // hop)), kept):
         first = max(0, column - margin)
-        # As many columns as the whole has, up to multiples of a step: padding may depend on it.
+        # The number of columns differs from that of the whole song by a multiple of `step`,
+        # because padding may depend on it.
         last = column + kept + margin + total % step
         begin, end = column * hop, min(size, (column + kept) * hop)
         samples = None if last >= total else framing.shortest(last - first)
@@ -184,13 +188,13 @@ def pieces(song: Song, margin: int, step: int) -> Windows:
 
 
 class Joiner:
-    """Adds the sounds of windows up, as they come, and gives what is finished."""
+    """Joins the sounds of windows as they come, and returns what is finished."""
 
     def __init__(self) -> None:
         self._open: FloatArray | None = None
 
     def add(self, window: Window, sounds: FloatArray) -> FloatArray:
-        """The sounds (K, n) of the next window; returns all that no later window changes."""
+        """Add the sounds (K, n) of the next window; return the samples that are now final."""
         heard = sounds[:, window.begin - window.start : window.end - window.start]
         heard = heard * window.weights()
         if self._open is not None:

@@ -223,8 +223,11 @@ def _parse_npy(data: bytearray) -> NDArray[Any]:
             f"found {len(data) - offset} bytes of data, wanted {wanted} for shape {shape} "
             f"of {dtype}"
         )
-    flat = np.frombuffer(data, dtype, count=math.prod(shape), offset=offset)
-    return flat.reshape(shape, order="F" if fortran else "C")
+    try:
+        flat = np.frombuffer(data, dtype, count=math.prod(shape), offset=offset)
+        return flat.reshape(shape, order="F" if fortran else "C")
+    except ValueError as exc:  # text of no characters; empty arrays with huge axes
+        raise ArchiveError(f"found {dtype} of shape {shape}, which numpy refuses: {exc}") from exc
 
 
 def _npy_header(data: bytearray) -> tuple[Any, bool, tuple[int, ...], int]:

@@ -200,13 +200,13 @@ def test_they_go_to_other_processes(samples):
 @pytest.mark.parametrize(("own", "message"), [
     ({"channels": []}, "from 1 to 64, found a list of 0"),
     ({"channels": [{}] * 65}, "from 1 to 64, found a list of 65"),
-    ({"channels": [{}, 3]}, r"channels\[1\] must be a dict of what is different there, found 3"),
+    ({"channels": [{}, 3]}, r"channels\[1\] must be a dict of the fields that differ there, found 3"),
     ({"channels": [{"hop_length": 80}]}, r"channels\[0\]: unknown key 'hop_length'; it takes"),
     ({"channels": [{"bins": (1, 2)}]}, r"channels\[0\]: unknown key 'bins'"),
     ({"channels": [{}, {"n_mels": 64}]}, r"channels\[1\] has 64 rows, wanted 40"),
     ({"channels": [{}, {"power": -1}]}, r"channels\[1\]: power must be a finite number above 0"),
-    ({"channels": [{"n_fft": 512}], "center": False}, "other sizes need center=True"),
-    ({"channels": [{"n_fft": 513}]}, "as even or odd"),
+    ({"channels": [{"n_fft": 512}], "center": False}, "another n_fft needs center=True"),
+    ({"channels": [{"n_fft": 513}]}, "must be even or odd like"),
     ({"channels": "3"}, "channels must be an int from 1 to 64"),
     ({"delta": 3}, "delta order must be an int from 1 to 2, found 3"),
     ({"delta": {"order": 1, "width": 4}}, "delta width must be odd, found 4"),
@@ -218,5 +218,5 @@ def test_what_does_not_go_together_is_refused(own, message):
 
 
 def test_deltas_need_frames(samples):
-    with pytest.raises(AudioError, match="deltas over 9 frames need as many, found 7"):
+    with pytest.raises(AudioError, match="deltas of width 9 need at least 9 frames, found 7"):
         Clip(samples[:1000], SR, mel(delta=1))

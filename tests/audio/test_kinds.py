@@ -118,7 +118,7 @@ def test_a_number_for_each_band(samples):
     clip = Clip(samples, SR, mel(normalize=affine))
     plain = Clip(samples, SR, mel())
     close(clip.x, (plain.x * scale[:, None] + shift[:, None]).astype(np.float32))
-    with pytest.raises(ParameterError, match="must have 40 numbers, one a band, found 3"):
+    with pytest.raises(ParameterError, match="must have 40 numbers, one for each band, found 3"):
         Clip(samples, SR, mel(normalize={"type": "affine", "scale": [1, 2, 3]}))
 
 
@@ -289,6 +289,6 @@ def test_filters_are_checked(samples, tmp_path):
     fe = Frontend(kind="filters", sr=SR, n_fft=512, filters=np.ones((4, 257)))
     with pytest.raises(ParameterError, match="not those of its record"):
         Frontend.from_record(fe.to_record(), np.zeros((4, 257)))
-    with pytest.raises(ParameterError, match="are not there"):
+    with pytest.raises(ParameterError, match="the filters of the front end are missing"):
         Frontend.from_record(fe.to_record())
     assert Frontend.from_record(fe.to_record(), fe.filters) == fe

@@ -320,7 +320,7 @@ def test_file_objects_that_cannot_serve_are_refused(tmp_path):
         def seekable(self):
             return False
 
-    with pytest.raises(AudioError, match="<Pipe>: cannot seek"):
+    with pytest.raises(AudioError, match="<Pipe>: the file object cannot seek"):
         load_clip(Pipe(b"RIFF"), PAPER)
 
 

@@ -223,3 +223,13 @@ def test_a_codec_that_is_not_read_is_named():
     pages[0][28:36] = b"Speex   "
     with pytest.raises(AudioError, match="Speex in Ogg is not read; convert it"):
         loaded(joined(pages))
+
+
+def test_too_many_streams_at_a_time_are_refused():
+    first = pages_of(encoded(sound(SR)))[0]
+    pages = []
+    for serial in range(1001):
+        first[14:18] = struct.pack("<I", serial)
+        pages.append(bytearray(first))
+    with pytest.raises(AudioError, match="damaged: more than 1000 streams of Ogg at a time"):
+        loaded(joined(pages))

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 import fastdeconv as fd
 from fastdeconv.audio.clip import load_clip
 from fastdeconv.audio.song import load_song
+from fastdeconv.audio.windows import windows
 
 SR = 8000
 FRONTEND = fd.Frontend(sr=SR, n_fft=256, hop_length=64, frames=20)
@@ -84,6 +85,17 @@ def test_a_song_is_brought_to_the_rate_of_the_front_end() -> None:
 def test_impossible_times_are_refused(key: str, value: float) -> None:
     with pytest.raises(fd.ParameterError, match=key):
         load_song((noise(100), SR), FRONTEND, **{key: value})
+
+
+@pytest.mark.parametrize("duration", [1e9, 1e300, 1.7e308])
+def test_a_duration_may_be_longer_than_the_song(duration: float) -> None:
+    song = load_song((noise(1000), 2 * SR), FRONTEND, duration=duration)
+    assert (song.samples.size, song.is_cut) == (500, False)
+
+
+def test_frames_longer_than_a_window_give_one_frame_a_window() -> None:
+    frontend = fd.Frontend(sr=1000, n_fft=16384, center=False)
+    assert len(windows(load_song((noise(20_000), 1000), frontend))) == 1
 
 
 def test_an_error_names_the_file(tmp_path) -> None:

@@ -26,7 +26,9 @@ def test_windows_have_the_bits_of_scipy(window, length):
     np.testing.assert_array_equal(get_window(window, length), expected)
 
 
-@pytest.mark.parametrize("window", ["hanning2", "kaiser", ("hann", 1.0, 2.0, 3.0)])
+@pytest.mark.parametrize("window", [
+    "hanning2", "kaiser", ("hann", 1.0, 2.0, 3.0), ("general_cosine", 1.0),
+])
 def test_a_window_that_scipy_does_not_know_is_refused(window):
     with pytest.raises(ParameterError, match="is not one of scipy's"):
         get_window(window, 64)

@@ -154,6 +154,8 @@ def test_geometry_is_kept_as_written_with_lists_as_tuples():
         ({"type": "relu", "name": "r", 3: True}, ["'r'", "unknown key 3"]),
         ({"type": "max_pool2d", "name": "p"}, ["'p'", "'kernel_size'", "missing"]),
         ({"type": "local_response_norm", "name": "n"}, ["'size'", "missing"]),
+        # The time of this layer grows with its size, whatever the channels are.
+        ({"type": "local_response_norm", "name": "n", "size": 10**9}, ["size", "1 to 65536"]),
         ({"type": "relu"}, ["'name'", "missing"]),
         ("relu", ["'relu'"]),
         (None, ["None"]),

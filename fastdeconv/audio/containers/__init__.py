@@ -1,4 +1,4 @@
-"""A file's streams of sound, by what kind of file it is."""
+"""Find the streams of sound in a file, whatever its container."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .tags import without_tags
 
 __all__ = ["foreign_kind", "parts"]
 
-# Enough to tell every kind.
+# Bytes that are enough to recognise every kind of file.
 _HEAD = 512
 
 
@@ -23,16 +23,16 @@ def parts(file: Any, size: int, needed: Needed, measure: ogg.Measure) -> Iterato
     ----------
     file : binary file object
     size : int
-        Of the file, in bytes; what is appended meanwhile is not looked at.
+        Bytes of the file. What is appended while it is read is ignored.
     needed : callable
-        From the rate to how many samples are needed from the start on, or None for all.
+        Takes the rate and returns how many samples from the start are needed; None for all.
     measure : callable
-        From pieces to how many samples there are in them, and their rate.
+        Takes pieces and returns how many samples they hold, and their rate.
 
     Raises
     ------
     AudioError
-        If a stream is damaged in a way that libsndfile would not notice.
+        If a stream is damaged in a way that libsndfile does not notice.
     """
     start, stop = without_tags(file, 0, size)
     head = read_at(file, start, _HEAD)
@@ -49,6 +49,6 @@ def parts(file: Any, size: int, needed: Needed, measure: ogg.Measure) -> Iterato
 
 
 def foreign_kind(file: Any, size: int) -> str | None:
-    """What kind of file it is, if it is known and not read."""
+    """The kind of a file that fastdeconv recognises but cannot read; else None."""
     start, _ = without_tags(file, 0, size)
     return foreign_name(read_at(file, start, _HEAD))

@@ -1,8 +1,8 @@
-"""Files made of chunks (wav, rf64, w64, aiff, caf, iff) and au: how far the sound reaches.
+"""Files made of chunks (wav, rf64, w64, aiff, caf, iff) and au: where the sound ends.
 
-A recorder that was stopped, or a program that wrote to a pipe, leaves sizes that are 0, too
-small or too large. The sizes are read here, compared with the file, and libsndfile is given
-a header with those that are right.
+A recorder that was interrupted, or a program that wrote to a pipe, leaves sizes in the header
+that are 0, too small or too large. This module reads the sizes, compares them with the file, and
+gives libsndfile a header with the right ones.
 """
 
 from __future__ import annotations
@@ -17,16 +17,18 @@ from .tags import HEAD_SIZE, tag_size
 
 __all__ = ["is_known", "parts"]
 
-# Programs that do not know a size write 0, something negative, or something from here on.
+# By the width of a size in bytes: a program that does not know the size writes 0, a negative
+# number, or a number from here on.
 _UNKNOWN = {4: 0x7F000000, 8: 1 << 61}
-# More chunks before the sound are a damaged file.
+# A file with more chunks before the sound is damaged.
 _MAX_CHUNKS = 10_000
-# Behind the sound, so few bytes are nothing, and so many zeros are padding, not silence.
+# After the sound, fewer bytes than this are ignored, and zeros are padding, not silence, if there
+# are fewer than this.
 _MIN_REST = 8
 _MAX_PADDING = 1 << 16
-# Sound that libsndfile is given at a time where its size does not fit into 32 bits.
+# Bytes of sound in one part for libsndfile, if the whole size does not fit into 32 bits.
 _SPLIT = 1 << 31
-# Codecs, as wav and w64 number them.
+# Numbers of codecs in wav and w64.
 _GSM, _MP3 = 0x31, 0x55
 
 
@@ -37,20 +39,20 @@ class _Layout(NamedTuple):
     first: int
     #: Format of a size.
     size: str
-    #: Where the size of the whole file stands.
+    #: Position of the size of the whole file.
     whole: int | None = 4
-    #: Bytes that precede the sound in its chunk.
+    #: Bytes between the head of the sound's chunk and the sound.
     within: int = 0
-    #: Bytes of the chunk's head that its size counts, too.
+    #: Bytes of the chunk's head that are included in its size.
     counted: int = 0
     #: Every chunk begins at a multiple of this.
     align: int = 2
-    #: Whether chunks behind the sound may tell how to decode it.
+    #: Whether chunks after the sound may say how to decode it.
     needs_rest: bool = False
 
 
 _W64 = b"riff\x2e\x91\xcf\x11\xa5\xd6\x28\xdb\x04\xc1\0\0"
-# By the first bytes, and those from the eighth on.
+# Keys: the first bytes of the file, and the bytes from position 8 on.
 _LAYOUTS = {
     (b"RIFF", b"WAVE"): _Layout(12, "<I"),
     (b"RF64", b"WAVE"): _Layout(12, "<I"),
@@ -80,23 +82,23 @@ class _Field(NamedTuple):
 
 
 class _Sound(NamedTuple):
-    """The sound of a file, as its headers describe it."""
+    """Where the sound of a file is, according to its headers."""
 
     layout: _Layout
     #: Position of its first byte.
     start: int
-    #: How many bytes it has; 0 or less where that is not known.
+    #: Its bytes; 0 or less where the header does not know.
     claim: int
     size: _Field
     #: Size and end of the whole file.
     whole: _Field | None
     end: int | None
-    #: Where the contents of the chunks before it begin, by name.
+    #: Where the contents of each chunk before it begin, by the chunk's name.
     contents: dict[bytes, int]
 
 
 def is_known(head: bytes) -> bool:
-    """Whether a file that begins like this is one of these."""
+    """Whether a file that begins with `head` is of one of these kinds."""
     return _layout(head) is not None
 
 
@@ -108,7 +110,7 @@ def _layout(head: bytes) -> _Layout | None:
 
 
 def parts(file: Any, start: int, stop: int, needed: Needed) -> Iterator[Part]:
-    """The sound of the file at `start`, and of those that were joined to it."""
+    """The sound of the file at `start`, and of further files appended to it."""
     follow: int | None = start
     while follow is not None:
         start = follow
@@ -176,7 +178,7 @@ def _chunk(file: Any, position: int, layout: _Layout) -> tuple[bytes, int, int] 
 
 
 def _with_64_bits(file: Any, sound: _Sound) -> _Sound:
-    """The sizes of rf64, which stand in a chunk of their own."""
+    """The sizes of rf64, which are in a chunk of their own."""
     at = sound.contents.get(b"ds64")
     numbers = b"" if at is None else read_at(file, at, 16)
     if at is None or len(numbers) < 16 or sound.whole is None:
@@ -192,15 +194,15 @@ def _with_64_bits(file: Any, sound: _Sound) -> _Sound:
 
 
 def _true_size(file: Any, sound: _Sound, stop: int) -> tuple[int, str | None]:
-    """How many bytes of sound there are, and why they are not all, where some are missing."""
+    """How many bytes of sound there are, and, if bytes are missing, a message about it."""
     there, claim = max(0, stop - sound.start), sound.claim
     if claim <= 0:
         return (0 if _is_chunk(file, sound.start, stop, sound.layout) else there), None
     if claim > there:
         unknown = claim >= _UNKNOWN[_width(sound.size.format)]
         return there, None if unknown else f"truncated: {there} bytes where the header says {claim}"
-    # The header may have been written when the sound was shorter: nothing that it counts, and
-    # nothing that is known, stands behind the sound.
+    # The header may have been written when the sound was shorter. That is so if what follows is
+    # not included in the size of the file, and is no chunk, padding or tag either.
     end = _aligned(sound.start + claim, sound.start, sound.layout)
     is_counted = sound.end is not None and sound.end > end
     is_known = _is_chunk(file, end, stop, sound.layout) or _is_padding(file, end, stop)
@@ -224,7 +226,7 @@ def _is_padding(file: Any, position: int, stop: int) -> bool:
 
 
 def _next_file(file: Any, sound: _Sound, stop: int) -> int | None:
-    """Where another file begins that was joined to this one."""
+    """Where another file begins that was appended to this one; None without one."""
     for end in (_aligned(sound.start + sound.claim, sound.start, sound.layout), sound.end):
         if end is not None and sound.start <= end < stop and is_known(read_at(file, end, 40)):
             return end
@@ -237,7 +239,7 @@ def _codec(file: Any, sound: _Sound) -> int | None:
 
 
 def _number(file: Any, sound: _Sound, position: int) -> int:
-    """A number of 16 bits in a header."""
+    """The 16-bit number at a position of the header."""
     order: Any = "little" if sound.layout.size[0] == "<" else "big"
     return int.from_bytes(read_at(file, position, 2), order)
 
@@ -245,7 +247,7 @@ def _number(file: Any, sound: _Sound, position: int) -> int:
 def _with_size(
     file: Any, start: int, stop: int, sound: _Sound, size: int, cut: str | None
 ) -> Iterator[Part]:
-    """The file, with headers that say that there are `size` bytes of sound."""
+    """The file with its headers changed: they claim `size` bytes of sound."""
     if size == sound.claim and sound.layout.needs_rest:
         yield Part((*_header(start, sound, size, stop), (sound.start, stop)))
         return
@@ -260,7 +262,7 @@ def _with_size(
 
 
 def _gsm_length(file: Any, sound: _Sound, size: int) -> int:
-    """Samples in whole blocks; libsndfile makes up another one behind an odd number of them."""
+    """Samples in whole blocks. After an odd number of blocks, libsndfile invents another."""
     content = sound.contents[b"fmt "]
     block, samples = (_number(file, sound, content + at) for at in (12, 18))
     return size // max(1, block) * samples
@@ -271,7 +273,7 @@ def _largest(field: _Field) -> int:
 
 
 def _frame_size(file: Any, sound: _Sound) -> int:
-    """Bytes that belong together; 0 where that is not known."""
+    """Bytes that must not be separated; 0 if unknown."""
     if b"fmt " in sound.contents:
         return _number(file, sound, sound.contents[b"fmt "] + 12)
     if b"COMM" in sound.contents:
@@ -281,14 +283,14 @@ def _frame_size(file: Any, sound: _Sound) -> int:
 
 
 def _header(start: int, sound: _Sound, size: int, end: int) -> list[Piece]:
-    """The bytes before the sound, saying that it has `size` bytes and the file ends at `end`."""
+    """The bytes before the sound; they claim `size` bytes of sound and a file up to `end`."""
     patches = {}
     for field, value in ((sound.size, sound.start + size), (sound.whole, end)):
         if field is not None:
             number = min(value - field.origin, _largest(field))
             patches[field.position] = struct.pack(field.format, number)
     if size != sound.claim and b"COMM" in sound.contents:
-        # The number of frames, which some codecs of aiff stop at.
+        # The number of frames, where libsndfile stops with some codecs of aiff.
         patches[sound.contents[b"COMM"] + 2] = b"\xff" * 4
     if sound.size.format != sound.layout.size:
         patches[start] = b"RF64"  # libsndfile does not know its other name, BW64

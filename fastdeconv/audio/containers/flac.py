@@ -1,7 +1,7 @@
-"""FLAC: the length in the header is compared with what there is, never believed.
+"""FLAC: the length in the header is compared with the sound, never believed.
 
-It is 0 where the file was written to a pipe, and may be wrong. libsndfile is told that it is
-unknown, and reads as far as there are frames.
+It is 0 in a file that was written to a pipe, and it may be wrong. libsndfile is therefore told
+that the length is unknown, and reads as long as there are frames.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _START = re.compile(rb"fLaC[\x00\x80]\x00\x00\x22")
 
 
 def parts(file: Any, start: int, stop: int, needed: Needed) -> Iterator[Part]:
-    """The stream at `start`, and those that were joined to it."""
+    """The stream at `start`, and further streams appended to it."""
     while True:
         header = read_at(file, start, HEADER_SIZE)
         if len(header) < HEADER_SIZE or not _START.match(header):
@@ -29,7 +29,8 @@ def parts(file: Any, start: int, stop: int, needed: Needed) -> Iterator[Part]:
         rate, length = rate_and_length(header)
         last = needed(rate)
         if last is not None and last <= length:
-            # The end is not reached. With a length, libsndfile also seeks sooner.
+            # The end is not read, so a wrong length does no harm, and with a length libsndfile
+            # seeks faster.
             yield Part(((start, stop),), promised=length)
             return
         follow = find(file, _START, start + HEADER_SIZE, stop)
@@ -41,13 +42,13 @@ def parts(file: Any, start: int, stop: int, needed: Needed) -> Iterator[Part]:
 
 
 def rate_and_length(header: bytes) -> tuple[int, int]:
-    """Samples a second, and how many there are (20 and 36 bits of STREAMINFO)."""
+    """Samples per second, and the number of samples (20 and 36 bits of STREAMINFO)."""
     rate = int.from_bytes(header[18:21], "big") >> 4
     return rate, int.from_bytes(header[21:26], "big") % (1 << 36)
 
 
 def length_forgotten(header: bytes) -> bytes:
-    """The header, saying that the number of samples is unknown."""
+    """The header, changed to say that the number of samples is unknown."""
     return header[:21] + bytes([header[21] & 0xF0]) + bytes(4) + header[26:]
 
 

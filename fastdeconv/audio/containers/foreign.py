@@ -1,4 +1,4 @@
-"""Kinds of files that are not read, told by what they begin with."""
+"""Kinds of files that are recognised by their first bytes, but not read."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _NAMES = (
 
 
 def foreign_name(head: bytes) -> str | None:
-    """What the file that begins with `head` is, if it is known and not read."""
+    """The kind of a file that begins with `head`, if it is one of these; else None."""
     for pattern, name in _NAMES:
         if re.match(pattern, head, re.DOTALL):
             return name
@@ -39,5 +39,5 @@ def foreign_name(head: bytes) -> str | None:
 
 
 def not_read(name: str) -> str:
-    """What to say of it."""
+    """The message about a file of such a kind."""
     return f"{name} is not read; convert it to wav, flac, ogg or mp3, for instance with ffmpeg"

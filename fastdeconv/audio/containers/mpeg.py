@@ -1,10 +1,10 @@
-"""mp3 and its older layers: frames are found, not guessed from the first one.
+"""mp3 and its older layers: every frame is found, so that the length is known.
 
-libsndfile's decoder takes the length of an mp3 from the header in its first frame ("Xing",
-"Info" or "VBRI"), which may be missing, never filled in or that of another file, and else
-guesses it. Here the frames are found one by one. Tags and other bytes between them, and
-headers in frames, are left out; a header begins another part of the file. libsndfile is
-given bare frames, and reads as far as they go.
+libsndfile's decoder takes the length of an mp3 from a header in its first frame ("Xing", "Info"
+or "VBRI"). That header may be missing, empty, or from another file; without one the decoder
+guesses. This module finds the frames one by one. It leaves out tags and other bytes between
+them, and the frames that hold such headers; each header begins another part of the file.
+libsndfile is given the bare frames and reads them to the end.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = ["begins", "parts"]
 
 _LAYER_1, _LAYER_2, _LAYER_3 = 1, 2, 3
 _MARKS = (b"Xing", b"Info")
-# In kbit/s, by whether it is MPEG 1, and layer.
+# In kbit/s. Keys: whether it is MPEG 1, and the layer.
 _BIT_RATES = {
     (True, 1): tuple(range(0, 449, 32)),
     (True, 2): (0, 32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384),
@@ -32,29 +32,30 @@ _BIT_RATES = {
     (False, 3): (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
 }
 _RATES = (44100, 48000, 32000)
-# Of MPEG 2.5, 2 and 1.
+# For MPEG 2.5, 2 and 1.
 _RATE_DIVISORS = {0: 4, 2: 2, 3: 1}
-# What can be the first bytes of a frame.
+# The possible first bytes of a frame.
 _SYNC = re.compile(rb"\xff[\xe2-\xe7\xf2-\xf7\xfa-\xff]")
-# In these bytes of the file the first frame must begin.
+# The first frame must begin within so many bytes.
 _MAX_JUNK = 1 << 16
-# Places that look like a frame and are none, after which the rest is taken for no audio.
+# After so many places that look like a frame but are none, the rest is not audio.
 _MAX_FALSE = 1 << 18
 _BLOCK = 1 << 18
-# A tag that says nothing. Without one, libsndfile takes an mp3 for another kind of file
-# where the working directory has a file called "._".
+# An empty tag. Without a tag, libsndfile takes an mp3 for another kind of file if the working
+# directory has a file called "._".
 _EMPTY_TAG = b"ID3\x04\0\0\0\0\0\x14" + bytes(20)
-# More than the largest frame is larger than the smallest one. libsndfile's decoder guesses
-# the length from the size of the file and of the first frame, and reads no further.
+# libsndfile's decoder guesses the length from the size of the file and of the first frame, and
+# reads no further. The file is made to look this many times longer, which is more than the ratio
+# of the largest frame to the smallest, so that the guess is never too short.
 _GUESS_RATIO = 128
-# Samples by which every decoder is late, too, where the delay of the encoder is noted.
+# Delay of every decoder in samples; it adds to the delay that the encoder noted.
 _DECODER_DELAY = 529
-# More samples than the notes of an encoder's delay and padding can leave out together.
+# More samples than an encoder's delay and padding together can be.
 _MAX_TRIM = 1 << 14
 
 
 class _Kind(NamedTuple):
-    """What is the same in all frames of a stream."""
+    """The properties that all frames of a stream share."""
 
     version: int
     layer: int
@@ -68,14 +69,14 @@ class _Kind(NamedTuple):
         return 1152 if self.layer == _LAYER_2 or self.version == 3 else 576
 
     def frame_size(self, bit_rate: int) -> int:
-        """Bytes, without padding."""
+        """Bytes of a frame, without padding."""
         if self.layer == _LAYER_1:
             return 12_000 * bit_rate // self.rate * 4
         return self.samples // 8 * 1000 * bit_rate // self.rate
 
     @property
     def info_position(self) -> int:
-        """Where in a frame of layer 3 a header for the whole stream is."""
+        """Position, in a frame of layer 3, of a header for the whole stream."""
         if self.version == 3:
             return 21 if self.mono else 36
         return 13 if self.mono else 21
@@ -89,7 +90,7 @@ class _Frame(NamedTuple):
 
 @lru_cache(maxsize=4096)
 def _frame(head: bytes) -> _Frame | None:
-    """What the four bytes at the start of a frame say, if they can be that."""
+    """The frame that begins with these four bytes; None if no frame can begin with them."""
     if len(head) < 4 or not _SYNC.match(head):
         return None
     version, layer = head[1] >> 3 & 3, 4 - (head[1] >> 1 & 3)
@@ -103,7 +104,7 @@ def _frame(head: bytes) -> _Frame | None:
 
 
 class _Window:
-    """Bytes of a part of a file, for positions that mostly go up."""
+    """A buffer for reading a part of a file at positions that mostly increase."""
 
     def __init__(self, file: Any, start: int, stop: int) -> None:
         self.stop = stop
@@ -118,7 +119,7 @@ class _Window:
         return self._data[first : first + size]
 
     def next_sync(self, position: int) -> int:
-        """Where the next bytes are that can begin a frame."""
+        """Position of the next bytes that can begin a frame."""
         while position < self.stop:
             if not self.at(position, 2):
                 break
@@ -131,7 +132,7 @@ class _Window:
 
 
 def begins(file: Any, start: int, stop: int) -> bool:
-    """Whether frames begin at `start`, or soon behind it."""
+    """Whether frames begin at `start` or soon after it."""
     window = _Window(file, start, stop)
     return next(_frames(window, start), None) is not None or bool(_SYNC.match(window.at(start, 2)))
 
@@ -155,21 +156,21 @@ def parts(file: Any, start: int, stop: int, needed: Needed) -> Iterator[Part]:
         if info is None:
             stream.add(position, frame.size, is_after_junk)
         is_enough = last is not None and passed + stream.samples >= last + _MAX_TRIM
-        # Whether junk stands for frames is known at the end of the stream.
+        # Only the end of the stream tells whether frames were lost in the junk.
         if is_enough and not stream.is_doubtful:
             yield stream.part(is_whole=False)
             return
-    # Without any, frames may not tell their size ("free format"), which libsndfile finds.
+    # No frame was found: they may not tell their size ("free format"). libsndfile finds it.
     yield _given([(start, stop)]) if stream is None else stream.part()
 
 
 def _frames(window: _Window, start: int) -> Iterator[tuple[int, _Frame, bool]]:
-    """Positions of frames, and whether something that is no tag precedes them."""
+    """Positions of frames, and whether bytes that are no tag precede each."""
     position, kind, tries = start, None, _MAX_FALSE
     found = is_after_junk = False
     while tries and (found or position - start <= _MAX_JUNK):
         frame = _frame(window.at(position, 4))
-        # Where the frame before ends, one header is enough; elsewhere, bytes may look like it.
+        # Directly after a frame, one header is enough. Elsewhere, other bytes may look like one.
         if frame is not None and position + frame.size <= window.stop and (
             frame.kind == kind or _goes_on(window, position + frame.size, frame.kind)
         ):
@@ -189,7 +190,7 @@ def _frames(window: _Window, start: int) -> Iterator[tuple[int, _Frame, bool]]:
 
 
 def _goes_on(window: _Window, position: int, kind: _Kind) -> bool:
-    """Whether more frames of the kind begin there, or the stream is at its end."""
+    """Whether two more frames of the kind follow at `position`, or the stream ends there."""
     for _ in range(2):
         if position >= window.stop or tag_size(window.at(position, HEAD_SIZE)):
             return True
@@ -201,12 +202,12 @@ def _goes_on(window: _Window, position: int, kind: _Kind) -> bool:
 
 
 class _Info(NamedTuple):
-    """What a header in the first frame says of the stream; None where it does not."""
+    """What a header in the first frame says about the stream; None for what it does not say."""
 
     frames: int | None
-    #: With the header's frame.
+    #: Bytes, including the header's frame.
     size: int | None
-    #: Samples that the encoder put before and behind the sound.
+    #: Samples that the encoder added before and after the sound.
     delay: int | None = None
     padding: int = 0
 
@@ -235,7 +236,7 @@ def _info(window: _Window, position: int, frame: _Frame) -> _Info | None:
 
 
 def _given(runs: list[tuple[int, int]]) -> Part:
-    """What libsndfile is given to decode these bytes of the file."""
+    """The part that makes libsndfile decode these bytes of the file."""
     tail = _GUESS_RATIO * sum(stop - start for start, stop in runs)
     return Part((_EMPTY_TAG, *runs), tail=tail)
 
@@ -256,7 +257,7 @@ class _Stream:
 
     @property
     def is_doubtful(self) -> bool:
-        """Whether there may have been frames where there is junk, which a header counts."""
+        """Whether frames that a header counts may have been lost where there is junk."""
         return self._info is not None and self._runs_before_junk is not None
 
     def add(self, position: int, size: int, is_after_junk: bool) -> None:
@@ -283,11 +284,11 @@ class _Stream:
         return replace(part, skip=skip, length=length if is_counted else None)
 
     def _missing(self) -> str | None:
-        """That frames are missing, if more than one number of the header says so."""
+        """A message that frames are missing, if more than one number of the header says so."""
         if self._info is None or not self._runs:
             return None
         found, claim, size = self._count, self._info.frames or 0, self._info.size
-        # Some encoders count the frame with the header, too.
+        # Some encoders also count the frame that holds the header.
         is_cut = size > self._runs[-1][1] - self._start if size else claim > found + 1
         if claim > found and (is_cut or self.is_doubtful):
             what = "truncated" if is_cut else "damaged"

@@ -1,9 +1,9 @@
 """Ogg: all streams of a chain, each from its first sample to its last.
 
-libsndfile reads the first stream only, and goes wrong where the positions noted with the
-pages begin or end within a page. Here the pages are read and checked. libsndfile is given
-one stream at a time, with positions that say nothing, and `Part` says which samples the
-noted positions leave out. FLAC in Ogg, which libsndfile cannot read, is given as plain FLAC.
+libsndfile reads only the first stream, and makes mistakes if the sound begins or ends within a
+page. This module reads and checks the pages. It gives libsndfile one stream at a time, with
+neutral positions, and `Part` says which samples the original positions leave out. FLAC in Ogg,
+which libsndfile cannot read, is given as plain FLAC.
 """
 
 from __future__ import annotations
@@ -21,20 +21,22 @@ from .pieces import Part, Piece, find, read_at
 
 __all__ = ["Measure", "parts"]
 
-#: From pieces to how many samples libsndfile decodes of them, and their rate.
+#: Takes pieces; returns how many samples libsndfile decodes from them, and their rate.
 Measure = Callable[[list[Piece]], tuple[int, int]]
 
 _MAGIC = re.compile(b"OggS")
 _HEAD = 27
 _CONTINUED, _FIRST = 1, 2
 _MAX_POSITION = 1 << 62
-# Between the positions given to two pages: more samples than a page can hold.
+# Difference between the neutral positions of two pages: more samples than a page can hold.
 _STEP = 1 << 32
-# Places that look like a page and are none, after which the file is refused.
+# After so many places that look like a page but are none, the file is refused.
 _MAX_FALSE = 1000
-# zlib's checksum takes the bits of a byte in the other order.
+# A file with more streams at the same time is no recording.
+_MAX_STREAMS = 1000
+# zlib's checksum takes the bits of a byte in the opposite order.
 _MIRRORED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
-# First bytes of a stream, and how many packets precede its sound.
+# First bytes of a stream, and the number of packets before its sound.
 _VORBIS, _OPUS, _FLAC = b"\x01vorbis", b"OpusHead", b"\x7fFLAC"
 _HEADERS = {_VORBIS: 3, _OPUS: 2, _FLAC: 1}
 # Where plain FLAC begins in the first page.
@@ -50,13 +52,13 @@ class _Page(NamedTuple):
     head: bytes
     #: Where the body begins.
     start: int
-    #: Shorter than the table says where the file ends.
+    #: Empty if the file ends before the page does.
     body: bytes
     is_whole: bool
 
     @property
     def position(self) -> int | None:
-        """Samples at the end of the last packet that ends here; None where not noted."""
+        """Samples up to the end of the last packet that ends here; None where not noted."""
         value = int.from_bytes(self.head[6:14], "little")
         return value if value < _MAX_POSITION and self.packets else None
 
@@ -74,7 +76,7 @@ class _Page(NamedTuple):
         return sum(size < 255 for size in self.head[_HEAD:])
 
     def renumbered(self, number: int, flags: int, position: int) -> bytes:
-        """The header with other values, and the checksum that goes with them."""
+        """The header with these values and the checksum that belongs to them."""
         head = bytearray(self.head)
         head[5] = flags
         head[6:14] = position.to_bytes(8, "little")
@@ -87,27 +89,29 @@ class _Page(NamedTuple):
 def parts(file: Any, start: int, stop: int, measure: Measure) -> Iterator[Part]:
     """The streams of a chain, one after another."""
     link: dict[bytes, _Stream] = {}
-    found = False
+    # All streams of a link begin before the first of them goes on.
+    goes_on = False
     for page in _pages(file, start, stop):
-        if not page.is_whole:  # whosever it is
-            for stream in link.values():
-                stream.add(page)
-        elif page.head[5] & _FIRST:
-            if any(stream.has_followed for stream in link.values()):
+        if page.head[5] & _FIRST and page.is_whole:
+            if goes_on:
                 yield _sound_of(link).part(measure)
-                link = {}
+                link, goes_on = {}, False
             link[page.serial] = _Stream(page)
-            found = True
-        elif page.serial in link:
-            link[page.serial].add(page)
+            if len(link) > _MAX_STREAMS:
+                raise AudioError(f"damaged: more than {_MAX_STREAMS} streams of Ogg at a time")
+        elif page.serial in link or not page.is_whole:
+            goes_on = goes_on or bool(link)
+            # A page that is not whole may belong to any stream.
+            for stream in [link[page.serial]] if page.is_whole else link.values():
+                stream.add(page)
     if link:
         yield _sound_of(link).part(measure)
-    elif not found:
+    else:
         yield Part(((start, stop),))  # libsndfile says what is wrong
 
 
 def _pages(file: Any, start: int, stop: int) -> Iterator[_Page]:
-    """The pages whose checksum is right, and the last one if it is not all there."""
+    """The pages with a correct checksum, and those that the end of the file cuts off."""
     tries = _MAX_FALSE
     position: int | None = start
     while position is not None and position < stop:
@@ -139,7 +143,7 @@ def _page(file: Any, position: int, stop: int) -> _Page | None:
 
 
 def _checksum(data: bytes) -> int:
-    # zlib inverts the value before and after, which Ogg does not.
+    # zlib inverts the value before and after; Ogg does not.
     mirrored = zlib.crc32(data.translate(_MIRRORED), 0xFFFFFFFF) ^ 0xFFFFFFFF
     return int.from_bytes(mirrored.to_bytes(4, "little").translate(_MIRRORED), "big")
 
@@ -150,24 +154,22 @@ class _Stream:
     def __init__(self, first: _Page) -> None:
         self.first = first.body
         self.codec = next((codec for codec in _HEADERS if first.body.startswith(codec)), None)
-        self.has_followed = False
         self._pieces: list[Piece] = []
         self._cut: str | None = None
         self._number = first.number
         self._headers = _HEADERS.get(self.codec or b"", 0)
         self._sound_pages = 0
-        # Of the pages that end a packet.
+        # Positions of the pages that end a packet.
         self._positions: list[int | None] = []
-        # How many pieces there are up to the first position that is noted.
+        # Number of pieces up to the first noted position.
         self._first_pieces = 0
         if self.codec == _OPUS:
-            # libsndfile would drop the samples of `_pre_skip` by the positions.
+            # Without this, libsndfile would skip the encoder's delay by the positions.
             first = first._replace(body=first.body[:10] + b"\0\0" + first.body[12:])
         self._append(first, first.body)
 
     def add(self, page: _Page) -> None:
         """Add the page, unless one is missing before it."""
-        self.has_followed = True
         if self.codec is None or self._cut is not None:
             return
         follows = page.number == (self._number + 1) % (1 << 32)
@@ -207,11 +209,11 @@ class _Stream:
         scale = _OPUS_RATE // rate if self.codec == _OPUS else 1
         pre_skip = int.from_bytes(self.first[10:12], "little") if self.codec == _OPUS else 0
         noted = [position for position in self._positions if position is not None]
-        # Every page adds samples, only the last one may end before those that it adds.
+        # Positions must rise from page to page; only the last page may end before its samples do.
         if not noted or noted[-1] < noted[-2:][0] or not _rise(noted[:-1]):
             return Part(pieces, skip=pre_skip // scale, cut=cut)
-        # The position of the first sample that is decoded; where it is negative, the sound
-        # begins later. A stream of one page begins at 0 and may end earlier.
+        # The position of the first decoded sample. If it is negative, the sound begins later. A
+        # stream of one page begins at 0 and may end before its samples do.
         start = noted[0] - count * scale if len(self._positions) > 1 else 0
         skip = (max(0, -start) + pre_skip) // scale
         length = (noted[-1] - start) // scale - skip
@@ -224,7 +226,7 @@ def _rise(numbers: list[int]) -> bool:
 
 
 def _sound_of(link: dict[bytes, _Stream]) -> _Stream:
-    """The stream to be heard of those that are there at the same time."""
+    """The first stream of sound among those that run at the same time."""
     for stream in link.values():
         if stream.codec is not None:
             return stream

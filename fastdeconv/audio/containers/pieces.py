@@ -1,9 +1,8 @@
 """What libsndfile reads instead of a file: pieces of it, with other bytes in between.
 
-Headers are often wrong about the length of the sound behind them, and libsndfile believes
-them. The modules that know a container (`chunks`, `flac`, `mpeg`, `ogg`) therefore read the
-little that has to be known of it, and say which bytes libsndfile is to be given: the same
-audio data under a header that is right.
+Headers are often wrong about the length of the sound that follows, and libsndfile believes them.
+The modules for the containers (`chunks`, `flac`, `mpeg`, `ogg`) therefore read what they need of
+the headers, and say which bytes libsndfile is given: the same audio data with a correct header.
 """
 
 from __future__ import annotations
@@ -17,33 +16,33 @@ from typing import Any
 
 __all__ = ["Needed", "Part", "Piece", "Pieces", "find", "read_at"]
 
-#: Bytes as they are, or from where to where in the file.
+#: Bytes, or a range of the file: the position of its first byte, and of the one after its last.
 Piece = bytes | tuple[int, int]
-#: From a rate to how many samples of the file are needed from its start on; None for all.
+#: Takes the rate; returns how many samples of the file are needed from its start; None for all.
 Needed = Callable[[float], int | None]
 _BLOCK = 1 << 20
-# Of the tags that may stand at the end of an mp3.
+# Bytes of a tag at the end of an mp3.
 _TAG_SIZE = 128
 
 
 @dataclass(frozen=True)
 class Part:
-    """A stream of sound in a file; most files have one.
+    """A stream of sound in a file. Most files have one.
 
     Attributes
     ----------
     pieces : tuple
-        What libsndfile is to read to its end.
+        What libsndfile reads, to the end.
     tail : int
-        By how many bytes they are to seem longer to it.
+        Bytes by which the pieces seem longer to libsndfile than they are.
     skip : int
         Decoded samples at the start that do not belong to the sound.
     length : int, optional
-        Samples behind them that do; None for all.
+        Samples after them that belong to the sound; None for all.
     promised : int, optional
-        Decoded samples that there should be: if there are fewer, the file is not whole.
+        Decoded samples that there should be. If there are fewer, the file is damaged.
     cut : str, optional
-        Why the sound is known to end before its end.
+        Error message, if it is already known that the end of the sound is missing.
     """
 
     pieces: tuple[Piece, ...]
@@ -57,12 +56,12 @@ class Part:
 class Pieces:
     """Pieces of a file, one after another, as a binary file for libsndfile.
 
-    A failed read or seek is silent here and noted in `failed`: an exception cannot pass
-    through libsndfile. A damaged file asks for impossible seeks; libsndfile sees that the
-    position or the count is not the one it asked for.
+    A failed read or seek raises nothing, because an exception cannot pass through libsndfile; it
+    is noted in `failed`. A damaged file can make libsndfile ask for impossible seeks; it notices
+    that the position or the number of bytes is not the one it asked for.
 
-    With a `tail` the file seems to be so much longer: there is nothing to be read in it, but
-    for the last bytes, where libsndfile looks for a tag.
+    With a `tail` the file seems longer by so many bytes. They cannot be read, except for the last
+    ones, where libsndfile looks for a tag and finds zeros.
     """
 
     def __init__(self, file: Any, pieces: Iterable[Piece], tail: int = 0) -> None:
@@ -117,10 +116,10 @@ class Pieces:
 
 
 def read_at(file: Any, position: int, size: int) -> bytes:
-    """`size` bytes from `position` on; fewer only where the file ends."""
+    """Read `size` bytes from `position`; fewer only where the file ends."""
     file.seek(position)
     data: bytes = file.read(size)
-    # A file without a buffer may give less than there is.
+    # An unbuffered file may return fewer bytes than there are.
     while 0 < len(data) < size:
         more = file.read(size - len(data))
         if not more:
@@ -130,7 +129,7 @@ def read_at(file: Any, position: int, size: int) -> bytes:
 
 
 def find(file: Any, pattern: re.Pattern[bytes], start: int, stop: int) -> int | None:
-    """Where `pattern`, of at most 8 bytes, is found first."""
+    """Position of the first match of `pattern`, which is at most 8 bytes long; else None."""
     tail = b""
     while start < stop:
         block = read_at(file, start, min(_BLOCK, stop - start))

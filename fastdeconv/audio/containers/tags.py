@@ -1,4 +1,4 @@
-"""Tags that players put before and behind any kind of audio file: ID3, APE, Lyrics3."""
+"""Tags that players put at the beginning or end of any audio file: ID3, APE, Lyrics3."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from .pieces import read_at
 
 __all__ = ["HEAD_SIZE", "tag_size", "without_tags"]
 
-#: Bytes that `tag_size` looks at.
+#: Bytes that `tag_size` needs.
 HEAD_SIZE = 32
-# More in a row are not there to tell anything.
+# More tags in a row are not searched for.
 _MAX_TAGS = 20
 _APE = b"APETAGEX"
 _APE_HAS_HEADER = 1 << 31
@@ -18,7 +18,7 @@ _ID3V1_SIZE = 128
 
 
 def without_tags(file: Any, start: int, stop: int) -> tuple[int, int]:
-    """From where to where the file is audio."""
+    """The range of a file without the tags at its ends: first byte, and the one after the last."""
     for _ in range(_MAX_TAGS):
         size = tag_size(read_at(file, start, HEAD_SIZE))
         if not 0 < size <= stop - start:
@@ -32,7 +32,7 @@ def without_tags(file: Any, start: int, stop: int) -> tuple[int, int]:
 def tag_size(head: bytes) -> int:
     """Bytes of the tag that begins with `head`, or 0."""
     if head[:3] == b"ID3" and len(head) >= 10 and max(head[6:10]) < 0x80:
-        # Four groups of seven bits; bit 4 of the flags: there is a footer like the header.
+        # Four groups of seven bits. Bit 4 of the flags says that there is a footer.
         size = sum(byte << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0)))
         return 10 + size + (10 if head[5] & 0x10 else 0)
     if head[:8] == _APE and len(head) >= HEAD_SIZE:

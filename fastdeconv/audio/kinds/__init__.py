@@ -1,4 +1,4 @@
-"""The kinds of front ends, one file a kind or family; `KINDS` is the only list of them."""
+"""The kinds of front ends, one file for each kind or family; `KINDS` is the only list of them."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""From bands back to the bins of an STFT.
+"""From maps of bands back to weights of the bins of an STFT.
 
-scipy.sparse is imported inside the functions: the STFT itself does not need it.
+scipy.sparse is imported inside the functions, because a plain STFT does not need it.
 """
 
 from __future__ import annotations
@@ -14,19 +14,27 @@ __all__ = ["from_bands", "on_bins_of", "spread_bands"]
 
 FloatArray = NDArray[np.float32]
 
-# Share of a matrix that differs from 0 up to which lists of it are faster than the whole matrix.
+# A matrix is stored sparse if at most this share of its values differs from 0: then it is faster.
 _SPARSE = 0.1
 
 
 def on_bins_of(n_fft: int, matrix: Any, own_n_fft: int) -> Any:
-    """A matrix (bands, bins) for the bins of an STFT of another size.
+    """Convert a matrix (bands, bins) to the bins of an STFT of another size.
 
-    A bin between two others hears what both hear, by how near it is (linear interpolation).
-    A bin that is wider than those of the matrix hears all within its width, by the same triangle.
+    A bin that lies between two bins of the matrix is interpolated linearly. A bin that is wider
+    than those of the matrix is the mean of all bins within its width, weighted by a triangle.
+
+    Parameters
+    ----------
+    n_fft : int
+        Size of the other STFT.
+    matrix : array or sparse array, shape (bands, 1 + own_n_fft // 2)
+    own_n_fft : int
+        Size of the STFT that the matrix is for.
 
     Returns
     -------
-    sparse array
+    sparse array, shape (bands, 1 + n_fft // 2)
     """
     import scipy.sparse
 
@@ -40,7 +48,7 @@ def on_bins_of(n_fft: int, matrix: Any, own_n_fft: int) -> Any:
     bins = np.floor(centre).astype(int) + np.arange(-reach, reach + 1)[:, None]
     shares = np.maximum(1 - np.abs(bins - centre) / width, 0)
     shares[(bins < 0) | (bins >= values.shape[1])] = 0
-    # The highest bin of an even size may lie above all of an odd one.
+    # The highest bin of an even size may lie above all bins of an odd one: avoid 0 / 0.
     total = shares.sum(axis=0)
     shares /= np.where(total > 0, total, 1)
     own, columns = shares.nonzero()
@@ -52,18 +60,19 @@ def on_bins_of(n_fft: int, matrix: Any, own_n_fft: int) -> Any:
 
 
 def from_bands(matrix: Any) -> Any:
-    """What maps of bands are multiplied by to be weights of bins, (bins, bands).
+    """The matrix (bins, bands) that turns maps of bands into weights of bins.
 
-    The weight of a bin is the mean over the bands that hear it, weighted by how well they do:
-    M.T m / M.T 1 for the matrix M (bands, bins), and 0 where no band does.
+    The weight of a bin is the mean over the bands that contain it, weighted by the matrix M
+    (bands, bins): M.T m / M.T 1. It is 0 where no band contains the bin.
 
     Parameters
     ----------
-    matrix : sparse array of `on_bins_of`
+    matrix : sparse array
+        M, as `on_bins_of` returns it.
 
     Returns
     -------
-    sparse array, or an array where little of it is 0
+    sparse array, or a dense array if few of its values are 0
     """
     import scipy.sparse
 
@@ -79,12 +88,12 @@ def from_bands(matrix: Any) -> Any:
 
 
 def spread_bands(back: Any, planes: FloatArray) -> FloatArray:
-    """Maps (K, T, bands) as weights (K, T, bins), with the matrix of `from_bands`.
+    """Turn maps (K, T, bands) into weights (K, T, bins), with the matrix of `from_bands`.
 
-    They lie in memory as (K, bins, T).
+    In memory the axes have the order (K, bins, T).
     """
     spread = np.empty((len(planes), back.shape[0], planes.shape[1]), np.float32)
-    # One after another, so that no bit depends on how many there are.
+    # One at a time, so that the bits do not depend on the number of maps.
     for plane, out in zip(planes, spread):
         out[:] = back @ np.ascontiguousarray(plane.T)
     return spread.transpose(0, 2, 1)

@@ -1,4 +1,4 @@
-"""What every kind of front end says of itself."""
+"""The interface of a kind of front end."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from ..stft import Stft
 __all__ = ["Fields", "Framing", "Kind", "Samples"]
 
 Fields = Any
-"""A `Frontend`: this room is below the record."""
+"""A `Frontend`, which cannot be imported here: its module imports this one."""
 
 FloatArray = NDArray[np.float32]
 ComplexArray = NDArray[np.complex64]
 
 
 class Framing(Protocol):
-    """How many samples belong to how many columns of the input."""
+    """How the number of samples and the number of input columns (frames) depend on each other."""
 
     def num_frames(self, n_samples: int) -> int:
-        """Columns of so many samples."""
+        """Columns that `n_samples` samples give."""
 
     def shortest(self, frames: int) -> int:
-        """The fewest samples that give so many columns."""
+        """The fewest samples that give `frames` columns."""
 
     def longest(self, frames: int) -> int:
-        """The most."""
+        """The most samples that give `frames` columns."""
 
     def seen(self, frames: int) -> int:
-        """The samples that so many columns reach."""
+        """How many samples, from the first on, the first `frames` columns depend on."""
 
 
 class Samples:
-    """A column for each sample."""
+    """One column for each sample."""
 
     def num_frames(self, n_samples: int) -> int:
         return n_samples
@@ -58,12 +58,12 @@ class Kind:
     ----------
     name : str
     own : tuple of str
-        Fields of `Frontend` that only some kinds have.
+        Fields of `Frontend` that this kind has and not all kinds have.
     on_stft : bool
-        Whether every value of the input belongs to a place of the STFT, so that a map masks
-        that. Else a kind has `sounds`.
+        Whether the values of the input belong to places of the STFT, so that a map can mask
+        the STFT (`spread`). Otherwise the kind makes its sounds itself (`sounds`).
     of_a_channel : tuple of str
-        Fields of it that may differ from channel to channel.
+        Fields that may differ from channel to channel.
     """
 
     name: ClassVar[str]
@@ -76,15 +76,21 @@ class Kind:
         return (*sizes, "power", "scale", "normalize", "delta", *self.own)
 
     def check(self, fields: Fields, sr: float, n_fft: int) -> dict[str, Any]:
-        """Its own fields and those that mean something else here, checked and completed."""
+        """Check and complete the fields of this kind.
+
+        Raises
+        ------
+        ParameterError
+            If a field is wrong.
+        """
         return {}
 
     def framing(self, fields: Mapping[str, Any]) -> Framing:
-        """How samples become columns, from the fields of a front end."""
+        """The framing of a front end with these fields."""
         return Stft(**{name: fields[name] for name in Stft.__dataclass_fields__})
 
     def rows(self, frontend: Fields) -> int:
-        """Values in a column of the input."""
+        """Number of values in a column of the input."""
         raise NotImplementedError
 
     def values(
@@ -94,13 +100,14 @@ class Kind:
         raise NotImplementedError
 
     def spread(self, frontend: Fields, planes: FloatArray, n_fft: int) -> FloatArray:
-        """Maps (K, T, rows) as weights (K, T, F) of the bins of an STFT of size `n_fft`."""
+        """Turn maps (K, T, rows) into weights (K, T, F) of the bins of an STFT of size `n_fft`."""
         raise NotImplementedError
 
     def drawn(self, frontend: Fields, planes: FloatArray, n_fft: int) -> FloatArray:
-        """Values (K, T, rows) at the bins (K, T, F) of such an STFT, to be looked at.
+        """Values (K, T, rows) at the bins (K, T, F) of an STFT of size `n_fft`, for pictures.
 
-        Bins that the network is not given have the smallest of them: in decibels 0 is bright.
+        Bins that the network is not given get the smallest value. It is not 0, because 0 is
+        bright in a picture in decibels.
         """
         drawn = self.spread(frontend, planes, n_fft)
         ones = np.ones((1, 1, planes.shape[2]), np.float32)
@@ -108,11 +115,14 @@ class Kind:
         return drawn if given.all() else np.where(given, drawn, planes.min())
 
     def map_order(self, frontend: Fields) -> Literal["C", "F"]:
-        """How what `spread` gives lies in memory, as arrays (T, F)."""
+        """Memory order of the arrays (T, F) that `spread` returns."""
         return "C"
 
     def sounds(
         self, frontend: Fields, samples: FloatArray, planes: FloatArray, mode: str
     ) -> FloatArray:
-        """The sounds (K, n) of maps (K, T, rows), each as long as the samples."""
+        """The sounds (K, n) of maps (K, T, rows), each as long as `samples`.
+
+        `mode` is "mask" or "phase".
+        """
         raise NotImplementedError

@@ -1,4 +1,4 @@
-"""The constant-Q transform, as librosa computes it."""
+"""The constant-Q transform, as librosa or nnAudio computes it."""
 
 from __future__ import annotations
 
@@ -26,13 +26,15 @@ _LOCK = threading.Lock()
 _PURPOSE = "a front end of kind 'cqt'"
 _METHODS = ("librosa", "nnaudio")
 _MOST_BINS = 1 << 14
+# Values of the filters of one octave, at most: 1 GiB of complex64.
+_MOST_VALUES = 1 << 27
 _C1_HZ = 32.70319566257483  # librosa's lowest note of a CQT
 
 
 class Cqt(Kind):
-    """Kind "cqt": ``librosa.cqt``, or nnAudio's.
+    """Kind "cqt": ``librosa.cqt``, or the CQT of nnAudio.
 
-    The sound of a map is ``librosa.icqt`` of librosa's CQT x map in both cases.
+    In both cases the sound of a map is ``librosa.icqt`` of librosa's CQT x map.
     """
 
     name: ClassVar[str] = "cqt"
@@ -45,11 +47,12 @@ class Cqt(Kind):
             raise ParameterError(f"fmin must be below sr / 2 = {sr / 2:g}, found {fmin:g}")
         count = as_int("n_bins", fields.n_bins, minimum=1, maximum=_MOST_BINS)
         each = as_int("bins_per_octave", fields.bins_per_octave, minimum=1, maximum=_MOST_BINS)
+        _check_lengths(sr, fmin, count, each)
         fitting = math.ceil(each * math.log2(sr / 2 / fmin))
         if count > fitting:
             raise ParameterError(
-                f"n_bins must be at most {fitting}, so that all lie below sr / 2 = {sr / 2:g} Hz, "
-                f"found {count}"
+                f"n_bins must be at most {fitting}, so that all bins lie below sr / 2 = "
+                f"{sr / 2:g} Hz, found {count}"
             )
         method = as_choice("method", fields.method, _METHODS)
         if method == "nnaudio":
@@ -64,7 +67,7 @@ class Cqt(Kind):
         return {"fmin": fmin, "n_bins": count, "bins_per_octave": each, "method": method}
 
     def framing(self, fields: Mapping[str, Any]) -> Framing:
-        # Its frames are centred, whatever those of the STFT are.
+        # The frames of a CQT are always centred, even if `center` is False for the STFT.
         hop = fields["hop_length"]
         return Stft(2, hop, 2, "hann", True, "constant")
 
@@ -84,7 +87,7 @@ class Cqt(Kind):
         return np.asarray(np.abs(found.T) ** frontend.power)
 
     def drawn(self, frontend: Fields, planes: FloatArray, n_fft: int) -> FloatArray:
-        """A bin of the STFT has what the nearest bin of the CQT has, within half a step."""
+        """A bin of the STFT gets the value of the nearest CQT bin, if within half a step."""
         hz = frontend.transform.frequencies(frontend.sr)
         with np.errstate(divide="ignore"):
             step = frontend.bins_per_octave * np.log2(hz / frontend.fmin)
@@ -103,8 +106,9 @@ class Cqt(Kind):
                 transform, size, out=np.zeros_like(transform), where=size > 0
             )
             planes = np.maximum(planes, 0)
-        # librosa.icqt counts octaves from below and librosa.cqt from above: with less than whole
-        # octaves the sound is noise, up to 40 dB above the clip. Silent bins below make them whole.
+        # librosa.icqt counts octaves from the lowest bin and librosa.cqt from the highest. If the
+        # last octave is incomplete, the sound is noise, up to 40 dB above the clip. So silent bins
+        # are added at the bottom to complete it.
         each = frontend.bins_per_octave
         missing = -frontend.n_bins % each
         sounds = np.empty((len(planes), samples.size), np.float32)
@@ -119,17 +123,30 @@ class Cqt(Kind):
         return sounds
 
 
+def _check_lengths(sr: float, fmin: float, n_bins: int, bins_per_octave: int) -> None:
+    """Refuse filters that would fill the memory: low, narrow bands have long ones."""
+    count = min(n_bins, bins_per_octave)
+    # The filters of the highest octave serve for all others.
+    lowest = fmin * 2.0 ** ((n_bins - count) // bins_per_octave)
+    length = sr / (lowest * (2 ** (1 / bins_per_octave) - 1))
+    if count * length > _MOST_VALUES:
+        raise ParameterError(
+            f"{count} filters of a CQT with fmin {fmin:g} and {bins_per_octave} bins per octave "
+            f"have {length:.3g} samples each at {sr:g} Hz: more than {_MOST_VALUES} values"
+        )
+
+
 @contextlib.contextmanager
 def _padding_quietly() -> Iterator[None]:
-    """Clips shorter than a window are padded, of which librosa warns."""
-    # Filters of warnings belong to the process: one thread at a time may change them.
+    """Suppress librosa's warning that a clip is shorter than a window."""
+    # Warning filters belong to the whole process, so one thread at a time may change them.
     with _LOCK, warnings.catch_warnings():
         warnings.filterwarnings("ignore", "n_fft=")
         yield
 
 
 def _cqt(frontend: Fields, samples: FloatArray) -> ComplexArray:
-    """(bins, T)"""
+    """The transform of librosa, shape (bins, T)."""
     librosa = librosa_module("librosa.core.constantq", _PURPOSE)
     with _padding_quietly():
         try:

@@ -1,4 +1,4 @@
-"""Bands of the spectrum: mel filters, or a matrix of one's own."""
+"""Bands of the spectrum: mel filters, or the user's own matrix."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from .base import ComplexArray, Fields, FloatArray, Kind
 __all__ = ["Filters", "Mel"]
 
 _MOST_BANDS = 1 << 20
+# Values of a matrix, at most: 256 MiB of float32.
 _MOST_VALUES = 1 << 26
 
 
@@ -32,7 +33,9 @@ class Filters(Kind):
         _refuse_power(fields, self.name)
         bins = 1 + n_fft // 2
         if fields.filters is None:
-            raise ParameterError("a front end of kind 'filters' needs filters, (bands, bins)")
+            raise ParameterError(
+                f"a front end of kind 'filters' needs filters, an array (bands, {bins}), found None"
+            )
         array = as_array(fields.filters, "filters")
         if array.dtype.kind not in "fiu" or array.ndim != 2 or array.shape[1] != bins:
             turned = "; transpose them" if array.shape[:1] == (bins,) and array.ndim == 2 else ""
@@ -41,16 +44,21 @@ class Filters(Kind):
                 f"found {array.dtype} of shape {array.shape}{turned}"
             )
         if not 0 < array.size <= _MOST_VALUES:
-            raise ParameterError(f"filters of shape {array.shape} are empty or too many")
+            raise ParameterError(
+                f"filters must have from 1 to {_MOST_VALUES} values, found shape {array.shape}"
+            )
         with np.errstate(over="ignore"):
             matrix = np.array(array, np.float32, order="C")
         if not np.isfinite(matrix).all() or matrix.min() < 0:
-            raise ParameterError("filters must be finite and not negative")
+            raise ParameterError(
+                f"filters must be finite and not negative, found values from {matrix.min():g} to "
+                f"{matrix.max():g}"
+            )
         matrix.flags.writeable = False
         return {"filters": matrix}
 
     def matrix(self, frontend: Fields) -> FloatArray:
-        """(bands, bins)"""
+        """The matrix, shape (bands, bins)."""
         filters: FloatArray = frontend.filters
         return filters
 
@@ -66,7 +74,7 @@ class Filters(Kind):
         return bands
 
     def spread(self, frontend: Fields, planes: FloatArray, n_fft: int) -> FloatArray:
-        """A bin gets the mean of the bands that hear it, see `from_bands`."""
+        """The weight of a bin is the mean of the bands that contain it, see `from_bands`."""
         return spread_bands(_back(self, frontend, n_fft), planes)
 
     def map_order(self, frontend: Fields) -> Literal["C", "F"]:
@@ -111,8 +119,8 @@ class Mel(Filters):
 def _refuse_power(fields: Fields, kind: str) -> None:
     if isinstance(fields.scale, str) and fields.scale == "power":
         raise ParameterError(
-            f"scale 'power' is |S|^2, which bands of kind {kind!r} do not have: "
-            "power=2 squares before the filters"
+            f"scale 'power' is |STFT|^2, which kind {kind!r} does not have; use power=2, which "
+            "squares before the filters"
         )
 
 
@@ -122,7 +130,9 @@ def _mel(
     norm: Any,
 ) -> FloatArray:
     if n_mels * (1 + n_fft // 2) > _MOST_VALUES:
-        raise ParameterError(f"{n_mels} mel bands of {1 + n_fft // 2} bins are too many")
+        raise ParameterError(
+            f"{n_mels} mel bands of {1 + n_fft // 2} bins are more than {_MOST_VALUES} values"
+        )
     filters = mel_filters(sr, n_fft, n_mels, fmin, fmax, htk, norm)
     filters.flags.writeable = False
     return filters
@@ -130,5 +140,5 @@ def _mel(
 
 @functools.lru_cache(maxsize=8)
 def _back(kind: Filters, frontend: Fields, n_fft: int) -> Any:
-    """As `from_bands`, for the bins of an STFT of size `n_fft`."""
+    """The matrix of `from_bands` for the bins of an STFT of size `n_fft`."""
     return from_bands(on_bins_of(n_fft, kind.matrix(frontend), frontend.n_fft))

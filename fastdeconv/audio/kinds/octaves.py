@@ -1,8 +1,9 @@
 """The constant-Q transform octave by octave, as nnAudio's CQT2010v2 computes it.
 
-The kernels of the highest octave are used for all: from octave to octave the sound is filtered
-and every second sample taken (Schoerkhuber and Klapuri 2010). Networks that were trained on it
-see other values than those of ``librosa.cqt``, which filters better.
+The kernels of the highest octave are used for all octaves: for each lower octave the sound is
+low-pass filtered and every second sample is kept (Schoerkhuber and Klapuri 2010). The values
+differ from those of ``librosa.cqt``, which filters better, so a network that was trained on these
+needs these.
 """
 
 from __future__ import annotations
@@ -18,29 +19,30 @@ __all__ = ["least_hop", "octave_cqt"]
 
 Float64Array = NDArray[np.float64]
 
-# Of nnAudio: the filters before samples are left out, and the bandwidth of a Hann window.
+# Constants of nnAudio: the low-pass filters before samples are left out, and the bandwidth of a
+# Hann window.
 _TAPS = 256
 _EARLY_TRANSITION, _TRANSITION = 0.03, 0.001
 _BANDWIDTH = 1.5
 
 
 class _Plan(NamedTuple):
-    """What depends on the front end alone."""
+    """The part of the computation that depends only on the front end."""
 
     early: int
-    """Every so many samples are kept before the highest octave."""
+    """Factor by which the sound is downsampled before the highest octave."""
     octaves: int
     kernels: NDArray[np.complex128]
-    """Of the highest octave, (bins, samples)."""
+    """Kernels of the highest octave, (bins, samples)."""
     gains: Float64Array
-    """One for every bin of the transform."""
+    """One factor for each bin of the transform."""
 
 
 def octave_cqt(
     samples: NDArray[np.float32], *, sr: float, hop_length: int, fmin: float, n_bins: int,
     bins_per_octave: int, pad_mode: str,
 ) -> NDArray[np.complex128]:
-    """The transform (bins, 1 + n // hop_length); phases are not those of librosa."""
+    """The transform, shape (bins, 1 + n // hop_length). Its phases are not those of librosa."""
     plan = _plan(sr, hop_length, fmin, n_bins, bins_per_octave)
     frames, taps = 1 + samples.size // hop_length, plan.kernels.shape[1]
     signal, hop = samples.astype(np.float64), hop_length
@@ -48,7 +50,7 @@ def octave_cqt(
         signal, hop = _fewer(signal, plan.early, _EARLY_TRANSITION), hop // plan.early
     found = np.empty((plan.octaves, len(plan.kernels), frames), np.complex128)
     for octave in reversed(range(plan.octaves)):
-        # A sound that is too short to be mirrored is followed by silence, as in nnAudio.
+        # A sound that is too short to be mirrored is padded with silence, as in nnAudio.
         mode: Any = "constant" if signal.size <= taps // 2 else pad_mode
         padded = np.pad(signal, taps // 2, mode=mode)
         windows = np.lib.stride_tricks.sliding_window_view(padded, taps)[::hop]
@@ -61,7 +63,7 @@ def octave_cqt(
 def least_hop(
     sr: float, hop_length: int, fmin: float, n_bins: int, bins_per_octave: int
 ) -> int:
-    """What the hop must be a multiple of, to be halved from octave to octave."""
+    """The number that the hop must be a multiple of, so that it can be halved for each octave."""
     octaves = math.ceil(n_bins / bins_per_octave)
     return _early(sr, hop_length, fmin, n_bins, bins_per_octave) * 2 ** (octaves - 1)
 
@@ -90,7 +92,7 @@ def _plan(sr: float, hop_length: int, fmin: float, n_bins: int, bins_per_octave:
 
 
 def _kernels(rate: float, hz: Float64Array, quality: float) -> NDArray[np.complex128]:
-    """Windowed waves of each frequency, centred in as many samples as the longest needs."""
+    """Windowed complex waves, one for each frequency, centred in rows of equal length."""
     from scipy.signal import get_window
 
     lengths = np.ceil(quality * rate / hz).astype(int)
@@ -105,7 +107,7 @@ def _kernels(rate: float, hz: Float64Array, quality: float) -> NDArray[np.comple
 
 
 def _fewer(signal: Float64Array, factor: int, transition: float) -> Float64Array:
-    """Every so many samples of a signal, filtered before."""
+    """Low-pass filter a signal, and keep every `factor`-th sample."""
     from scipy.signal import oaconvolve
 
     side = (_TAPS - 1) // 2

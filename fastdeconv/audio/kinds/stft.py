@@ -62,7 +62,7 @@ class StftKind(Kind):
         return "F" if as_they_are else "C"
 
     def _range(self, frontend: Fields) -> tuple[int, int]:
-        """The first bin and the one behind the last."""
+        """The first bin, and the one after the last."""
         if frontend.bins is None:
             return 0, 1 + frontend.n_fft // 2
         first, last = frontend.bins
@@ -71,7 +71,7 @@ class StftKind(Kind):
 
 @functools.lru_cache(maxsize=8)
 def _back(own_n_fft: int, first: int, end: int, n_fft: int) -> Any:
-    """As `from_bands`, where every bin is a band."""
+    """The matrix of `from_bands`, where every bin is a band."""
     import scipy.sparse
 
     bins = scipy.sparse.eye_array(1 + own_n_fft // 2, format="csr")

@@ -15,7 +15,7 @@ __all__ = ["Waveform"]
 
 
 class Waveform(Kind):
-    """Kind "waveform": a row of samples. The STFT is only for pictures and descriptions."""
+    """Kind "waveform": one row of samples. The STFT is only for pictures and descriptions."""
 
     name: ClassVar[str] = "waveform"
     on_stft: ClassVar[bool] = False
@@ -23,8 +23,8 @@ class Waveform(Kind):
     def check(self, fields: Fields, sr: float, n_fft: int) -> dict[str, Any]:
         if fields.scale != "linear" or fields.power != 1:
             raise ParameterError(
-                f"a waveform has scale 'linear' and power 1, found {shown(fields.scale)} and "
-                f"{shown(fields.power)}"
+                f"a front end of kind 'waveform' needs scale 'linear' and power 1, found "
+                f"{shown(fields.scale)} and {shown(fields.power)}"
             )
         return {}
 
@@ -40,11 +40,11 @@ class Waveform(Kind):
         return samples[:, np.newaxis].astype(np.float64)
 
     def drawn(self, frontend: Fields, planes: FloatArray, n_fft: int) -> FloatArray:
-        """The same at every frequency."""
+        """The same value at every frequency."""
         return np.repeat(planes, frontend.transform.bins, axis=2)
 
     def sounds(
         self, frontend: Fields, samples: FloatArray, planes: FloatArray, mode: str
     ) -> FloatArray:
-        """Samples x map, or the map itself ("phase")."""
+        """With "mask" samples x map, with "phase" the map itself."""
         return samples * planes[:, :, 0] if mode == "mask" else planes[:, :, 0].copy()

@@ -39,10 +39,12 @@ def plain(value: Any, levels: int = 2) -> Any:
     return int(value) if isinstance(value, np.integer) else value
 
 
-def whole(minimum: int) -> Check:
+def whole(minimum: int, maximum: int = LARGEST_SIZE) -> Check:
+    """An int from `minimum` to `maximum`."""
+
     def check(value: Any) -> int:
-        if not is_int(value) or not minimum <= value <= LARGEST_SIZE:
-            raise WantedError(f"an int of at least {minimum}")
+        if not is_int(value) or not minimum <= value <= maximum:
+            raise WantedError(f"an int from {minimum} to {maximum}")
         return int(value)
 
     return check

@@ -18,7 +18,7 @@ from .base import (
     shape_text,
     weight_names,
 )
-from .checks import Check, axes, choice, flag, number, whole
+from .checks import LARGEST_STEP, Check, axes, choice, flag, number, whole
 
 __all__ = [
     "Affine", "BatchNorm2d", "GroupNorm", "InstanceNorm", "LayerNorm", "LocalResponseNorm",
@@ -128,7 +128,7 @@ class LocalResponseNorm(Layer):
     prefix: ClassVar[str] = "lrn"
     # k = 0 would make silence 0 / 0.
     _checks: ClassVar[dict[str, Check]] = {
-        "size": whole(1), "alpha": number(0), "beta": number(), "k": number(above=0),
+        "size": whole(1, LARGEST_STEP), "alpha": number(0), "beta": number(), "k": number(above=0),
     }
 
     size: int

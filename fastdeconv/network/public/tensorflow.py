@@ -100,7 +100,10 @@ def _variable(name: str, entry: Fields, data: bytes) -> NDArray[Any] | None:
             f"variable {shown(name)} of shape {shape} has {wanted} bytes, but the index says "
             f"{size} from {offset} on, and the data file has {len(data)}"
         )
-    return np.frombuffer(data, dtype, math.prod(shape), offset).reshape(shape)
+    try:
+        return np.frombuffer(data, dtype, math.prod(shape), offset).reshape(shape)
+    except ValueError as exc:  # an empty array with huge axes
+        raise ArchiveError(f"variable {shown(name)} of shape {shape}: {exc}") from exc
 
 
 def _shape(name: str, entry: Fields) -> tuple[int, ...]:
