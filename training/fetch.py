@@ -37,19 +37,19 @@ def fetch(package: Package, cache: Path) -> Path:
     subprocess.CalledProcessError
         If one of them fails.
     """
-    folder = cache / "tree" / package.name
-    # The name carries the checksum: a changed manifest never meets an old tree.
-    done = cache / "tree" / f"{package.name}.{package.sha256[:16]}"
-    if done.exists():
+    # The checksum is part of the name, so that a changed manifest never finds an old folder.
+    folder = cache / "tree" / f"{package.name}.{package.sha256[:16]}"
+    if folder.exists():
         return folder
     deb = _download(package, cache / "debs")
     found = sha256(deb)
     if found != package.sha256:
         raise ValueError(f"{deb}: sha256 is {found}, the manifest says {package.sha256}")
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    _run(["dpkg-deb", "-x", str(deb.resolve()), str(folder.resolve())], cache)
-    done.touch()
+    partial = folder.with_name(f"{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    _run(["dpkg-deb", "-x", str(deb.resolve()), str(partial.resolve())], cache)
+    partial.replace(folder)
     return folder
 
 

@@ -36,11 +36,14 @@ def prepare(
     """Decode what is not decoded yet, and write ``tracks.json`` in the cache folder."""
     arrays = cache / f"arrays-{sr:g}"
     arrays.mkdir(parents=True, exist_ok=True)
-    tracks = [t for package in packages for t in find_tracks(package, folders[package.name])]
+    tracks = [
+        (package, track)
+        for package in packages for track in find_tracks(package, folders[package.name])
+    ]
     prepared = []
-    for number, track in enumerate(tracks, 1):
+    for number, (package, track) in enumerate(tracks, 1):
         print(f"\rdecoding {number}/{len(tracks)} ", end="", file=sys.stderr, flush=True)
-        prepared.append(_prepare_track(track, arrays, sr))
+        prepared.append(_prepare_track(package, track, arrays, sr))
     print(file=sys.stderr)
     index = json.dumps([asdict(track) for track in prepared], indent=1, ensure_ascii=False)
     (cache / "tracks.json").write_text(index + "\n", encoding="utf-8")
@@ -61,8 +64,10 @@ def open_samples(cache: Path, track: Prepared, sr: float) -> npt.NDArray[np.floa
     return samples
 
 
-def _prepare_track(track: Track, arrays: Path, sr: float) -> Prepared:
-    name = hashlib.sha256(track.id.encode()).hexdigest()[:24] + ".npy"
+def _prepare_track(package: Package, track: Track, arrays: Path, sr: float) -> Prepared:
+    # Another version of a package may have another sound under the same name.
+    sources = "\n".join([package.sha256, track.id, *(path.name for path in track.paths)])
+    name = hashlib.sha256(sources.encode()).hexdigest()[:24] + ".npy"
     path = arrays / name
     if not path.exists():
         partial = path.with_suffix(".partial")

@@ -35,7 +35,7 @@ _SHOWN = 8
 """Features, unless some are asked for."""
 
 
-@enough_memory("this: fewer features or checkpoints")
+@enough_memory("this study: take fewer features or checkpoints")
 def feature_evolution(
     checkpoints: Mapping[str, Network],
     clips: Sequence[Clip | ArrayLike],

@@ -34,8 +34,8 @@ from ..audio._checks import as_choice, as_number
 from ..audio.clip import Clip, load_clip
 from ..audio.frontend import Frontend
 from ..audio.reading import MAX_SAMPLES
-from ..errors import AudioError, ParameterError, shown
-from ..files import open_regular
+from ..errors import AudioError, ParameterError, printable, shown
+from ..files import read_regular
 
 __all__ = [
     "CHORDS", "INSTRUMENTS", "OCTAVES", "ROOTS", "Stimulus", "chord_stimuli", "cut_clips",
@@ -384,14 +384,11 @@ def _row(row: list[str], header: list[str], where: str) -> tuple[str, dict[str, 
 
 def _text(table: Path) -> str:
     try:
-        with open_regular(table) as file:
-            data = file.read(_MAX_CSV_BYTES + 1)
+        data = read_regular(table, _MAX_CSV_BYTES)
     except FileNotFoundError:
         raise
     except OSError as error:
-        raise ParameterError(f"{str(table)!r}: cannot be opened: {error.strerror}") from error
-    if len(data) > _MAX_CSV_BYTES:
-        raise ParameterError(f"{table}: larger than {_MAX_CSV_BYTES >> 20} MB")
+        raise ParameterError(f"{printable(str(table))}: {error.strerror}") from None
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -161,6 +161,8 @@ class Decision:
         self.scores = self._all_scores()
         self.versus, other = self._versus(versus)
         self.classes = self._likeliest() if classes is None else [*chosen_classes(trace, classes)]
+        if not self.classes and classes is None:
+            raise ParameterError(f"the network has no other class than versus, {shown(versus)}")
         if not self.classes:
             raise ParameterError("classes must name at least one class, found none")
         if self.versus in self.classes:

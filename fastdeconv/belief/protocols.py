@@ -19,7 +19,7 @@ from ..audio._checks import as_int, as_number
 from ..audio.clip import Clip, as_clip
 from ..audio.librosa_quietly import librosa_module
 from ..deconvnet.scores import score_probabilities, scores_of
-from ..errors import ParameterError, shown
+from ..errors import ParameterError, enough_memory, shown
 from ..network.choosing import as_list, choose_layers, open_network
 from .grid import Grid, as_fill
 from .targets import class_names, decision_kind
@@ -35,6 +35,11 @@ CHANGES: dict[str, tuple[float, ...]] = {
     "gain": (-20.0, -10.0, 10.0), "shift": (0.01, 0.023, 0.1, 0.5),
     "pitch": (-2.0, -1.0, 1.0, 2.0), "tempo": (0.8, 0.9, 1.1, 1.25),
 }
+_BOUNDS: dict[str, tuple[float, float]] = {
+    "gain": (-200.0, 200.0), "shift": (-3600.0, 3600.0), "pitch": (-60.0, 60.0),
+    "tempo": (1 / 16, 16.0),
+}
+"""The smallest and the largest amount, in the units of `CHANGES`."""
 _PURPOSE = "a change of pitch or tempo"
 _BY_VOCODER = {"pitch", "tempo"}
 _SAME = 1e-4
@@ -70,6 +75,7 @@ class Invariance(list[dict[str, Any]]):
         return list(self)
 
 
+@enough_memory("this comparison: take a shorter clip or smaller changes")
 def invariance(
     clip: Clip, net: NetworkLike, layers: str | Iterable[str] | None = None,
     changes: Mapping[str, Sequence[float]] | None = None, *, control: NetworkLike | None = None,
@@ -84,7 +90,8 @@ def invariance(
         Default: as in `explain`.
     changes : mapping of str to sequence of float, optional
         Of ``"gain"`` (dB), ``"shift"`` (seconds of silence before the sound), ``"pitch"``
-        (semitones) and ``"tempo"`` (times as fast); default `CHANGES`.
+        (semitones) and ``"tempo"`` (times as fast); default `CHANGES`. At most 200 dB, an hour
+        and 60 semitones up or down, and 16 times as fast or slow.
     control : Network, str or path, optional
         A network of the same layers to compare with, such as the untrained one: what that does as
         well was not learned.
@@ -103,7 +110,8 @@ def invariance(
     Raises
     ------
     ParameterError
-        If a layer or a change does not exist, or the control lacks a layer.
+        If a layer or a change does not exist, an amount is out of its bounds, or the control
+        lacks a layer.
 
     Examples
     --------
@@ -157,9 +165,16 @@ def _checked_changes(changes: Mapping[str, Sequence[float]]) -> dict[str, list[f
             raise ParameterError(
                 f"there is no change {shown(name)}; changes: {', '.join(CHANGES)}"
             )
-        above = 0 if name == "tempo" else None
-        found[name] = [as_number(name, a, above=above) for a in as_list(name, amounts)]
+        found[name] = [_amount(name, amount) for amount in as_list(name, amounts)]
     return found
+
+
+def _amount(change: str, amount: Any) -> float:
+    low, high = _BOUNDS[change]
+    number = as_number(change, amount)
+    if not low <= number <= high:
+        raise ParameterError(f"{change} must be from {low:g} to {high:g}, found {number:g}")
+    return number
 
 
 def _changed(clip: Clip, change: str, amount: float) -> NDArray[np.float32]:
@@ -338,7 +353,8 @@ def correspondence(
         rows.append({
             "layer": layer, "moved": moved, "all": everything,
             "random_moved": _mean(random_moved), "random_all": _mean(random_all),
-            "random_lower": _mean([float(value < moved) for value in random_moved]),
+            "random_lower": math.nan if math.isnan(moved)
+            else _mean([float(value < moved) for value in random_moved]),
         })
     moved_by_draw = {
         layer: np.array([found[layer][1] for found in others]) for layer in names
@@ -368,7 +384,10 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def _box(box: Any, shape: tuple[int, int]) -> Box:
-    wanted = f"((first, last), (first, last)) of {shape[0]} bins and {shape[1]} frames"
+    wanted = (
+        f"((begin, end), (begin, end)) in {shape[0]} bins and {shape[1]} frames, each begin below "
+        "its end"
+    )
     spans = as_list("boxes", box)
     if len(spans) != 2 or any(len(as_list("boxes", span)) != 2 for span in spans):
         raise ParameterError(f"boxes must be {wanted}, found {shown(box)}")

@@ -7,9 +7,7 @@ and everybody who sees the same files cuts them in the same way.
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import json
 import os
 import re
@@ -17,18 +15,19 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..errors import ParameterError, printable, shown
-from ..files import read_regular
+from ..errors import ParameterError, printable, reason_of, shown
+from .lists import TRACK_COLUMNS, header_text, read_table_rows, read_text
 
-__all__ = ["Collection", "Shard", "Track", "path_of", "read_collection", "shards_of", "track_of"]
+__all__ = [
+    "Collection", "Shard", "Track", "path_of", "read_collection", "reason_without_path", "shards_of",
+    "track_of",
+]
 
 #: What is taken for sound in a folder. A list may name any file.
 SUFFIXES = frozenset(
     ".aif .aifc .aiff .au .caf .flac .m4a .mka .mp2 .mp3 .mp4 .oga .ogg .opus .rf64 .snd .w64 .wav "
     ".webm .wma".split()
 )
-_COLUMNS = ("track", "file", "path")
-_MOST_LIST_BYTES = 1 << 30
 
 # Mean and largest number of tracks of a shard. With rows, a shard is what a killed run loses;
 # without, it is what one summary takes the place of.
@@ -90,6 +89,21 @@ def path_of(track: str, root: str | None = None) -> str:
     raw = _UNDECODED.sub(undo, track).encode("utf-8", "surrogateescape")
     path = os.fsdecode(raw)
     return path if root is None else os.path.join(root, path)
+
+
+def reason_without_path(error: Exception, path: str) -> str:
+    """What went wrong with the file at `path`, without the path.
+
+    Errors of tracks stand beside the names of the tracks. The folder in which a collection lies
+    is not for everybody who reads the tables.
+    """
+    text = reason_of(error)
+    named = f"{error.filename}" if isinstance(error, OSError) else ""
+    for said in filter(None, (path, named)):
+        # As `reason_of` writes it: escaped, and of some errors with single spaces.
+        for written in (printable(said), printable(" ".join(said.split()))):
+            text = text.removeprefix(f"{written}: ")
+    return text
 
 
 def read_collection(files: Any, out: Path) -> Collection:
@@ -187,14 +201,14 @@ def _paths(files: Any) -> Iterator[str | os.PathLike[str]]:
 def _walk(folder: str, out: Path) -> tuple[list[str], int]:
     """Paths below `folder`, and how many files are no sound."""
     found, left = [], 0
-    seen = {_identity(out)}
+    seen = {_identity(out)} - {None}
     waiting = [""]
     while waiting:
         inside = waiting.pop()
         place = os.path.join(folder, inside)
         identity = _identity(place)
         if identity in seen:
-            continue  # a link back to where we were, or the survey itself
+            continue  # reached by another link before, or the folder of the survey itself
         seen.add(identity)
         try:
             names = sorted(os.listdir(place))
@@ -228,35 +242,25 @@ def _identity(place: str | Path) -> tuple[int, int] | None:
 
 def _listed(where: str) -> Iterator[str]:
     """The paths of a list or a table."""
-    try:
-        text = os.fsdecode(read_regular(where, _MOST_LIST_BYTES).removeprefix(b"\xef\xbb\xbf"))
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        raise ParameterError(f"{printable(where)}: {error.strerror}") from None
     suffix = os.path.splitext(where)[1].lower()
     if suffix == ".csv":
-        yield from _column(text, where)
+        yield from _column(where)
         return
-    for line in text.split("\n"):
+    for line in read_text(where).split("\n"):
         path = line.removesuffix("\r")
         if path and not (path.startswith("#") and suffix in (".m3u", ".m3u8")):
             yield path
 
 
-def _column(text: str, where: str) -> Iterator[str]:
-    rows = csv.reader(io.StringIO(text, newline=""), strict=True)
-    try:
-        header = [name.strip() for name in next(rows, [])]
-        there = [name for name in _COLUMNS if name in header]
-        if len(there) != 1 or header.count(there[0]) > 1:
-            raise ParameterError(
-                f"{printable(where)}: the header must have one of the columns "
-                f"{', '.join(_COLUMNS)}, found {', '.join(map(shown, header)) or 'nothing'}"
-            )
-        place = header.index(there[0])
-        for row in rows:
-            if len(row) > place and row[place]:
-                yield row[place]
-    except csv.Error as error:
-        raise ParameterError(f"{printable(where)}, line {rows.line_num}: {error}") from None
+def _column(where: str) -> Iterator[str]:
+    rows = read_table_rows(where)
+    _, header = next(rows)
+    there = [place for place, name in enumerate(header) if name in TRACK_COLUMNS]
+    if len(there) != 1:
+        raise ParameterError(
+            f"{printable(where)}: the header must have one of the columns "
+            f"{', '.join(TRACK_COLUMNS)}, found {header_text(header)}"
+        )
+    for _, row in rows:
+        if len(row) > there[0] and row[there[0]]:
+            yield row[there[0]]

@@ -179,6 +179,9 @@ class _Runner:
                         running[self._pool.executor.submit(self._work, job)] = job
                     except BrokenExecutor:
                         suspects.append(job)
+                    except RuntimeError as error:
+                        # What concurrent.futures raises after `shutdown`.
+                        raise BackendError(f"the executor takes no more work: {error}") from None
                 if running:
                     ended, _ = wait_for(running, return_when=FIRST_COMPLETED)
                     for future in ended:

@@ -78,9 +78,10 @@ class Plan:
             if added:
                 record["layer_sets"].append(list(added))
                 known.update(added)
-            if added or self._tags is not None:
-                record["counts"] = None  # the tables that are there are not of these
-            record["root"] = track_of(self._collection.root)
+            root = track_of(self._collection.root)
+            if added or self._tags is not None or root != record["root"]:
+                record["counts"] = None  # the tables that are there are of something else
+            record["root"] = root
             record["left_aside"] = self._collection.left_aside
             if not (self._out / NETWORK).exists():
                 self._network.save(self._out / NETWORK)
@@ -134,7 +135,11 @@ class Plan:
             run_jobs(jobs(), executor, workers, tell)
 
     def is_done(self) -> bool:
-        """Whether all shards are there, whoever computed them."""
+        """Whether all shards are there, whoever computed them.
+
+        Also those of layers that another part has added to the survey in the meantime.
+        """
+        self._record = checked_record(self._out)
         there = self._there()
         return all(
             shard_name(shard.digest, layers) in there
@@ -144,8 +149,7 @@ class Plan:
     def write_tables(self) -> None:
         """Make the tables of all shards."""
         out, record = self._out, self._record
-        record["counts"] = None
-        write_record(out, record)
+        self._note(counts=None)
         shards = self._files()
         summary = shards.summary()
         if [one.track for one in summary.tracks] != [t.name for t in self._collection.tracks]:
@@ -159,20 +163,30 @@ class Plan:
             "features": feature_table(summary),
             "exemplars": exemplar_table(summary, record["network"]["classes"]),
         }
-        record["left_out"] = []
+        left_out: list[str] = []
         if self._rows:
             tables["together"] = together_table(shards)
             if (out / "tags.parquet").exists():
-                tables["attributes"], record["left_out"] = self._attributes(shards)
+                tables["attributes"], left_out = self._attributes(shards)
         for name, table in tables.items():
             write_table(out / f"{name}.parquet", table)
         failed = [one._asdict() for one in summary.tracks if one.error is not None]
         write_whole(out / "errors.csv", as_bytes(table_text(["track", "error"], failed)))
-        record["counts"] = {
+        self._note(left_out=left_out, counts={
             "tracks": len(summary.tracks), "errors": len(failed), "windows": summary.windows,
             "seconds": sum(one.duration for one in summary.tracks),
-        }
-        write_record(out, record)
+        })
+
+    def _note(self, **facts: Any) -> None:
+        """Note facts about the tables in the record.
+
+        Not if another part has added layers since the record was read: the tables lack them, and
+        that part makes them again.
+        """
+        with holding_record(self._out):
+            record = checked_record(self._out)
+            if record["layer_sets"] == self._record["layer_sets"]:
+                write_record(self._out, record | facts)
 
     def _attributes(self, shards: Shards) -> tuple[pa.Table, list[str]]:
         tags = read_table(self._out / "tags.parquet", SCHEMAS["tags"])

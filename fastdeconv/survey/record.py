@@ -107,11 +107,12 @@ def _check_features(
         if layer not in known:
             raise ParameterError(f"{printable(path)}: no layer {shown(layer)} in this survey")
         bounds = pc.min_max(features.filter(pc.equal(layers, layer))).as_py()
-        if not 0 <= bounds["min"] <= bounds["max"] < known[layer]:
-            raise ParameterError(
-                f"{printable(path)}: layer {shown(layer)} has {known[layer]} features, found "
-                f"number {bounds['max']}"
-            )
+        for number in bounds.values():
+            if not 0 <= number < known[layer]:
+                raise ParameterError(
+                    f"{printable(path)}: layer {shown(layer)} has {known[layer]} features, found "
+                    f"number {number}"
+                )
 
 
 # --- what a record must hold ---------------------------------------------------------------

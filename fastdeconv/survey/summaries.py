@@ -55,6 +55,11 @@ class LayerSummary:
         self.histogram = np.zeros((features, _BINS), np.int64)
         self.best = _no_best(features, KEPT)
 
+    @property
+    def windows(self) -> int:
+        """How many windows were counted."""
+        return int(self.histogram[0].sum())
+
 
 @dataclass
 class Summary:

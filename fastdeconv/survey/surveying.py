@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..audio._checks import as_int, as_number
+from ..audio._checks import as_bool, as_int, as_number
 from ..audio.clip import needed_frontend
 from ..errors import ParameterError, printable, shown
 from ..kernels.dispatch import usable_cpus
-from ..network.choosing import choose_layers, open_network
+from ..network.choosing import as_list, choose_layers, open_network
 from ..network.network import Network
 from ..optional import optional_module
 from .collection import path_of, read_collection
@@ -133,6 +133,12 @@ def survey(
     if seconds > _LONGEST_SECONDS:
         raise ParameterError(f"seconds must be at most {_LONGEST_SECONDS:g}, found {seconds:g}")
     count = as_workers(workers)
+    as_bool("rows", rows)
+    as_bool("retry", retry)
+    if executor is not None and not callable(getattr(executor, "submit", None)):
+        raise ParameterError(
+            f"executor must be a concurrent.futures.Executor, found {shown(executor)}"
+        )
     if tags is not None and not rows:
         raise ParameterError("what features have to do with tags is computed of rows: keep them")
     features = _features(network, layers)
@@ -145,7 +151,7 @@ def survey(
     _make(folder)
     with locked(folder, alone=part is None), _without_leftovers(folder, alone=part is None):
         plan = Plan(
-            folder, network, features, collection, rows=bool(rows), seconds=seconds, tags=table
+            folder, network, features, collection, rows=rows, seconds=seconds, tags=table
         )
         plan.settle()
         plan.run(share, executor, count, progress, retry=retry)
@@ -296,15 +302,15 @@ class Survey:
         failed = self.tracks.filter(pc.is_valid(self.tracks["error"]))
         return failed.select(["track", "error"]).to_pylist()
 
-    def rows(self, layers: Sequence[str] | None = None) -> Iterator[pa.Table]:
+    def rows(self, layers: str | Iterable[str] | None = None) -> Iterator[pa.Table]:
         """The rows of all windows, a shard at a time; see `schema.rows_schema`.
 
         Layers that were added to a survey later are in other tables than the first ones.
 
         Parameters
         ----------
-        layers : sequence of str, optional
-            Default: all.
+        layers : str or iterable of str, optional
+            Only the tables that have one of these layers. Default: all.
 
         Returns
         -------
@@ -320,7 +326,9 @@ class Survey:
         shards = shards_of_record(self.folder, self._record, self.tracks)
         if not shards.rows:
             raise ParameterError("this survey was made without rows")
-        wanted = list(self.layers) if layers is None else list(layers)
+        wanted = [layers] if isinstance(layers, str) else as_list(
+            "layers", self.layers if layers is None else layers
+        )
         for layer in wanted:
             if layer not in self.layers:
                 raise ParameterError(f"no layer {shown(layer)}; there are {', '.join(self.layers)}")

@@ -47,9 +47,20 @@ class Shards(NamedTuple):
         return {layer: n for layers in self.layer_sets for layer, n in layers.items()}
 
     def read(self, name: str, layers: Mapping[str, int], columns: list[str] | None) -> pa.Table:
-        """The file of a shard."""
+        """The file of a shard.
+
+        Raises
+        ------
+        ParameterError
+            If it is not there, or is damaged.
+        """
         schema = rows_schema(layers) if self.rows else summary_schema(layers)
-        return read_table(shard_path(self.out, name), schema, columns)
+        try:
+            return read_table(shard_path(self.out, name), schema, columns)
+        except ParameterError as error:
+            raise ParameterError(
+                f"{error}. Remove it, if it is there, and run the survey again to have it made anew"
+            ) from None
 
     def has_errors(self, name: str, layers: Mapping[str, int]) -> bool:
         """Whether a track of a shard could not be used."""
@@ -72,12 +83,11 @@ class Shards(NamedTuple):
                         else summary_of(table, layers)
                     )
                 merge_into(totals[-1], part)
-        first = totals[0]
         # A track may have failed with one set of layers alone: whoever computed it died.
         tracks = [max(same, key=lambda one: one.error is not None)
                   for same in zip(*(total.tracks for total in totals))]
         found = {layer: own for total in totals for layer, own in total.layers.items()}
-        return Summary(tracks, first.windows, found)
+        return Summary(tracks, sum(one.windows for one in tracks), found)
 
     def values(self, what: str) -> Iterator[tuple[list[str], NDArray[Any]]]:
         """Shard by shard, the track of each window and the values (windows, all features).
@@ -114,10 +124,9 @@ def track_table(summary: Summary, digests: Sequence[str]) -> pa.Table:
 
 def feature_table(summary: Summary) -> pa.Table:
     """`schema.FEATURES`."""
-    count = summary.windows
     parts = [FEATURES.empty_table()]
     for layer, own in summary.layers.items():
-        features = len(own.max)
+        features, count = len(own.max), own.windows
         unknown = np.full(features, count == 0)
         shares = percentiles(own, _SHARES)
         numbers: dict[str, NDArray[Any]] = {

@@ -7,8 +7,6 @@ independent of each other: of a track, the mean of the feature's mean activation
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -19,14 +17,12 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from ..errors import ParameterError, printable, shown
-from ..files import read_regular
 from .collection import track_of
+from .lists import TRACK_COLUMNS, header_text, read_table_rows
 from .schema import ATTRIBUTES, TAGS
 
 __all__ = ["attribute_table", "read_tags"]
 
-_COLUMNS = ("track", "file", "path")
-_MOST_BYTES = 1 << 30
 _Z = 1.959963984540054
 """Of a 95 % interval of a normal distribution."""
 _TAIL = 0.025
@@ -52,44 +48,48 @@ class _Found(NamedTuple):
 def read_tags(path: str | os.PathLike[str], root: str, tracks: Sequence[str]) -> pa.Table:
     """The user's table, as `schema.TAGS`: cells of tracks of the survey that are not empty.
 
-    A column whose cells are all numbers, and more than two different ones, has numbers; any other
-    one has classes.
+    A column has numbers if all its cells are numbers and more than two of them differ; every
+    other column has classes. A cell "nan" counts as empty.
 
     Parameters
     ----------
     path : path
         A CSV file with a header, one of whose columns is called track, file or path.
     root : str
-        Paths in it that are not absolute are relative to this folder, as those of the survey.
+        The folder that names of tracks are relative to, in the table and in the survey.
     tracks : sequence of str
         The tracks of the survey.
 
     Raises
     ------
     ParameterError
-        If it is no such table, or few of its tracks are tracks of the survey.
+        If it is no such table, a track is in it twice, or few of its tracks are tracks of the
+        survey.
     FileNotFoundError
         If there is no such file.
     """
     where = printable(os.fspath(path))
     header, place, rows = _read(path, where)
-    named = {_name(row[place], root): row for row in rows}
-    known = set(tracks)
-    matching = [track for track in sorted(known) if track in named]
-    if 2 * len(matching) < min(len(named), len(known)) or not matching:
+    named = _by_track(rows, place, track_of(root), set(tracks), where)
+    matching = [track for track in sorted(set(tracks)) if track in named]
+    if 2 * len(matching) < min(len(named), len(set(tracks))) or not matching:
         raise ParameterError(_mismatch(where, header[place], matching, named, tracks))
     columns: dict[str, list[Any]] = {name: [] for name in TAGS.names}
     for i, attribute in enumerate(header):
         if i == place:
             continue
-        cells = {track: cell for track in matching if (cell := named[track][i].strip())}
+        cells = {track: cell for track in matching if (cell := _cell(named[track][i]))}
         numbers = {track: _number(cell) for track, cell in cells.items()}
-        is_numbers = None not in numbers.values() and len(set(numbers.values())) > 2
+        is_classes = None in numbers.values() or len(set(numbers.values())) <= 2
+        if None not in numbers.values():
+            # "1" and "1.0" are one class, which has the name that comes first.
+            names: dict[Any, str] = {}
+            cells = {track: names.setdefault(numbers[track], cell) for track, cell in cells.items()}
         for track, cell in cells.items():
             columns["track"].append(track)
             columns["attribute"].append(attribute)
-            columns["number"].append(numbers[track] if is_numbers else None)
-            columns["label"].append(None if is_numbers else cell)
+            columns["number"].append(None if is_classes else numbers[track])
+            columns["label"].append(cell if is_classes else None)
     return pa.table(columns, schema=TAGS)
 
 
@@ -132,46 +132,63 @@ def attribute_table(
 # --- the user's table ----------------------------------------------------------------------
 
 
-def _read(path: str | os.PathLike[str], where: str) -> tuple[list[str], int, list[list[str]]]:
-    """Its header, the place of the column of tracks, and its rows."""
-    try:
-        data = read_regular(path, _MOST_BYTES).removeprefix(b"\xef\xbb\xbf")
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        raise ParameterError(f"{where}: {error.strerror}") from None
-    lines = csv.reader(io.StringIO(os.fsdecode(data), newline=""), strict=True)
-    try:
-        header = [name.strip() for name in next(lines, [])]
-        there = [name for name in _COLUMNS if name in header]
-        if not there or len(set(header)) < len(header) or "" in header or len(header) < 2:
+def _read(
+    path: str | os.PathLike[str], where: str
+) -> tuple[list[str], int, list[tuple[int, list[str]]]]:
+    """Its header, the place of the column of tracks, and its rows with their lines."""
+    lines = read_table_rows(path)
+    _, header = next(lines)
+    there = [name for name in TRACK_COLUMNS if name in header]
+    if not there or len(set(header)) < len(header) or "" in header or len(header) < 2:
+        raise ParameterError(
+            f"{where}: the header must have a column track (or file, or path) and at least one "
+            f"attribute, all with different names; found {header_text(header)}"
+        )
+    rows = []
+    for line, row in lines:
+        if len(row) != len(header):
             raise ParameterError(
-                f"{where}: the header must be a column track (or file, or path) and different "
-                f"names of attributes, found {', '.join(map(shown, header)) or 'nothing'}"
+                f"{where}, line {line}: found {len(row)} columns, the header has {len(header)}"
             )
-        rows = []
-        for row in lines:
-            if row and len(row) != len(header):
-                raise ParameterError(
-                    f"{where}, line {lines.line_num}: found {len(row)} columns, the header has "
-                    f"{len(header)}"
-                )
-            if row:
-                rows.append([track_of(cell) for cell in row])
-    except csv.Error as error:
-        raise ParameterError(f"{where}, line {lines.line_num}: {error}") from None
+        rows.append((line, [track_of(cell) for cell in row]))
     return [track_of(name) for name in header], header.index(there[0]), rows
 
 
-def _name(cell: str, root: str) -> str:
+def _by_track(
+    rows: Iterable[tuple[int, list[str]]], place: int, root: str, known: set[str], where: str
+) -> dict[str, list[str]]:
+    """The rows by the name of their track."""
+    found: dict[str, list[str]] = {}
+    lines: dict[str, int] = {}
+    for line, row in rows:
+        track = _name(row[place], root, known)
+        if track in found:
+            raise ParameterError(
+                f"{where}, line {line}: the track {shown(track)} is in line {lines[track]} already"
+            )
+        found[track], lines[track] = row, line
+    return found
+
+
+def _name(cell: str, root: str, known: set[str]) -> str:
+    """The track that a cell names, by a path relative to `root` or by an absolute one."""
     path = os.path.normpath(cell)
-    if os.path.isabs(path):
-        inside = os.path.relpath(path, root)
-        path = path if inside.startswith(os.pardir) else inside
-    return path.replace(os.sep, "/")
+    # A survey of a list has tracks as they stand in the list: relative or absolute.
+    other = os.path.relpath(path, root) if os.path.isabs(path) else os.path.join(root, path)
+    names = [own.replace(os.sep, "/") for own in (path, os.path.normpath(other))]
+    return next((name for name in names if name in known), names[0])
+
+
+def _cell(cell: str) -> str:
+    """The text of a cell, empty where there is no value."""
+    text = cell.strip()
+    return "" if text.lower() == "nan" else text
 
 
 def _number(cell: str) -> float | None:
+    # Python reads 4_4 as 44. Here it is more likely a class, such as a metre.
+    if "_" in cell:
+        return None
     try:
         value = float(cell)
     except ValueError:
@@ -202,17 +219,18 @@ def _attributes(
     """Attribute -> places of its tracks, and their cells; and what was left out, in words."""
     cells: dict[str, list[tuple[int, Any]]] = {}
     for row in tags.to_pylist():
+        own = cells.setdefault(row["attribute"], [])
         if row["track"] in places:
             value = row["label"] if row["number"] is None else row["number"]
-            cells.setdefault(row["attribute"], []).append((places[row["track"]], value))
+            own.append((places[row["track"]], value))
     found, left_out = {}, []
     for attribute, pairs in cells.items():
         values = [value for _, value in sorted(pairs, key=lambda pair: pair[0])]
-        where = np.array(sorted(place for place, _ in pairs))
+        where = np.array(sorted(place for place, _ in pairs), np.int64)
         classes = len(set(values))
         reason = None
         if len(values) < _LEAST_TRACKS:
-            reason = f"{len(values)} tracks have a value"
+            reason = f"tracks with a value: {len(values)}, of {_LEAST_TRACKS} needed"
         elif classes < 2:
             reason = "it is the same everywhere"
         elif isinstance(values[0], str) and (

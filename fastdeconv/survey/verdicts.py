@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pyarrow as pa
 
 from ..belief.trust import VERDICTS, trust_features
-from ..errors import AudioError, FastdeconvError, ParameterError, reason_of
+from ..errors import AudioError, FastdeconvError, ParameterError
 from ..kernels.dispatch import config, get_backend, get_isa
 from ..version import __version__
-from .collection import Track, path_of
+from .collection import Track, path_of, reason_without_path
 from .engine import Progress, run_jobs
 from .measuring import read_track, window_again
 from .schema import TRUST
@@ -209,8 +209,8 @@ def judge_window(job: WindowJob) -> Judged:
         try:
             rows = _rows(job, track, network)
         except (FastdeconvError, OSError, MemoryError, ValueError, ArithmeticError) as error:
-            said = reason_of(error).removeprefix(f"{path_of(track.name, job.root)}: ")
-            return Judged(track.name, count, said)
+            reason = reason_without_path(error, path_of(track.name, job.root))
+            return Judged(track.name, count, reason)
     for layer, name in job.layers.items():
         own = [row for row in rows if row["layer"] == layer]
         write_table(_path(Path(job.out), name), pa.Table.from_pylist(own, schema=TRUST))

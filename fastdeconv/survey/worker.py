@@ -126,9 +126,9 @@ def try_tracks(job: Job) -> bool:
 
 def _measured(job: Job) -> Iterator[tuple[Track, Measured | str]]:
     """Tracks, one at a time, or why they cannot be used."""
-    from ..errors import FastdeconvError, reason_of
+    from ..errors import FastdeconvError
     from ..kernels.dispatch import config
-    from .collection import path_of
+    from .collection import path_of, reason_without_path
     from .measuring import measure
 
     with config(backend=job.backend, isa=job.isa, num_threads=1):
@@ -140,14 +140,7 @@ def _measured(job: Job) -> Iterator[tuple[Track, Measured | str]]:
             try:
                 yield track, measure(network, [*job.features], job.root, track, job.seconds)
             except (FastdeconvError, OSError, MemoryError, ValueError, ArithmeticError) as error:
-                # Its own name says nothing, and the place of the collection is not for others.
-                path = path_of(track.name, job.root)
-                named = f"{error.filename}" if isinstance(error, OSError) else ""
-                text = reason_of(error)
-                for said in (path, named):
-                    if said:
-                        text = text.removeprefix(f"{said}: ")
-                yield track, text
+                yield track, reason_without_path(error, path_of(track.name, job.root))
 
 
 @functools.lru_cache(maxsize=1)

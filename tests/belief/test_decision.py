@@ -312,3 +312,16 @@ def test_classes_without_names_go_by_number(clip: fd.Clip, net: fd.Network) -> N
     np.testing.assert_array_equal(
         why.maps["1", "cam"], fd.decision(clip, net, "c1", "cam").maps["c1", "cam"]
     )
+
+
+def test_the_only_class_cannot_be_compared_with_another(
+    bundled: fd.Network, song: fd.Clip
+) -> None:
+    one = fd.Network(
+        [{"type": "conv2d", "name": "conv", "bias": False},
+         {"type": "global_avg_pool2d", "name": "mean"}],
+        {"conv.weight": np.ones((1, 1, 3, 3))}, input_shape=(1, 257, 173),
+        frontend=bundled.frontend, classes=["voice"], output="sigmoid",
+    )
+    with pytest.raises(ParameterError, match="has no other class than versus, 'voice'"):
+        fd.decision(song, one, versus="voice")

@@ -141,9 +141,20 @@ def test_the_same_part_of_the_same_clip_corresponds(clip: fd.Clip, net: fd.Netwo
     assert row["moved"] == row["all"] == 0 and math.isnan(row["random_moved"])
 
 
+def test_a_part_in_which_nothing_changes_is_not_compared_with_others(
+    clip: fd.Clip, net: fd.Network
+) -> None:
+    # Filled with what is there already, so that no value moves.
+    level = float(clip.x[0, 4, 5])
+    boxes = [((4, 5), (5, 6))] * 2
+    (row,) = fd.correspondence([clip, clip], boxes, net, "pool2", fill=level, draws=3)
+    assert math.isnan(row["moved"]) and math.isnan(row["random_lower"])
+    assert not math.isnan(row["random_moved"])
+
+
 @pytest.mark.parametrize("arguments, words", [
     ({"boxes": [((0, 4), (0, 4))]}, "two or more clips, and a box for each; found 2 and 1"),
-    ({"boxes": [((0, 4), (0, 4)), ((4, 4), (0, 4))]}, r"boxes must be \(\(first, last\)"),
+    ({"boxes": [((0, 4), (0, 4)), ((4, 4), (0, 4))]}, r"boxes must be \(\(begin, end\)"),
     ({"boxes": [((0, 4), (0, 4)), ((0, 34), (0, 4))]}, "a box must be an int from 0 to 33"),
     ({"boxes": [((0, 4), (0, 4)), 3]}, "boxes must be a list"),
     ({"boxes": [((0, 4), (0, 4))] * 2, "draws": -1}, "draws must be an int from 0"),
@@ -162,5 +173,13 @@ def test_bad_clips_and_changes_are_refused(clip: fd.Clip, net: fd.Network) -> No
         fd.top_clips([clip], net, k=0)
     with pytest.raises(ParameterError, match="there is no change 'reverb'; changes: gain, shift"):
         fd.invariance(clip, net, changes={"reverb": [1]})
-    with pytest.raises(ParameterError, match="tempo must be a finite number above 0"):
-        fd.invariance(clip, net, changes={"tempo": [0]})
+    for change, amount, words in (
+        ("tempo", 0, r"tempo must be from 0\.0625 to 16, found 0"),
+        ("tempo", 1e9, "tempo must be from"),
+        ("pitch", 1e6, "pitch must be from -60 to 60, found 1e"),
+        ("gain", 1e6, "gain must be from -200 to 200"),
+        ("shift", 1e12, "shift must be from -3600 to 3600"),
+        ("gain", "loud", "gain must be a finite number, found 'loud'"),
+    ):
+        with pytest.raises(ParameterError, match=words):
+            fd.invariance(clip, net, changes={change: [amount]})

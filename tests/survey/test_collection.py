@@ -99,6 +99,14 @@ def test_tables_name_their_column(tmp_path):
         read_collection(table, tmp_path / "out")
 
 
+@pytest.mark.parametrize("name", ["list.txt", "list.csv"])
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+def test_lists_in_utf16_are_refused(tmp_path, name, encoding):
+    (tmp_path / name).write_bytes("\ufefftrack\na.wav\n".encode(encoding))
+    with pytest.raises(fd.ParameterError, match=rf"{name}: the text is UTF-16; save it as UTF-8"):
+        read_collection(tmp_path / name, tmp_path / "out")
+
+
 def test_paths_are_relative_to_the_present_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     found = read_collection([tmp_path / "b.wav", "a.wav"], tmp_path / "out")

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 
 import pytest
 
@@ -48,6 +48,13 @@ def test_a_pool_of_the_users_is_not_replaced_but_said(deadly, tmp_path):
         fd.BackendError, match="run the survey again to go on"
     ):
         fd.survey(deadly, network(), tmp_path / "out", executor=executor)
+
+
+def test_an_executor_that_was_shut_down_is_named(sounds, tmp_path):
+    executor = ThreadPoolExecutor(1)
+    executor.shutdown()
+    with pytest.raises(fd.BackendError, match="the executor takes no more work: .*shutdown"):
+        fd.survey(sounds, network(), tmp_path / "out", executor=executor)
 
 
 class KilledWorker(Exception):  # noqa: N818

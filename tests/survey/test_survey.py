@@ -232,6 +232,7 @@ def test_files_that_cannot_be_used_cost_only_themselves(sounds, run):
     good = run(sounds, "good")
     (sounds / "empty.wav").touch()
     (sounds / "text.mp3").write_text("no sound at all")
+    (sounds / "two  spaces\n.wav").write_text("nor here")
     whole = (sounds / "sound01.wav").read_bytes()
     (sounds / "cut.wav").write_bytes(whole[: len(whole) // 2])
     (sounds / "gone.wav").symlink_to("nowhere")
@@ -239,13 +240,15 @@ def test_files_that_cannot_be_used_cost_only_themselves(sounds, run):
     os.mkfifo(sounds / "pipe.wav")
     found = run(sounds, "bad")
     errors = {row["track"]: row["error"] for row in found.errors}
-    assert set(errors) == {"empty.wav", "text.mp3", "cut.wav", "gone.wav", "pipe.wav"}
+    assert set(errors) == {
+        "empty.wav", "text.mp3", "cut.wav", "gone.wav", "pipe.wav", "two  spaces\n.wav",
+    }
     assert errors["empty.wav"] == "the file is empty"
     assert "a pipe, not a regular file" in errors["pipe.wav"]
     assert "No such file" in errors["gone.wav"]
     assert all(str(sounds) not in text for text in errors.values())
     written = (found.folder / "errors.csv").read_text().splitlines()
-    assert written[0] == "track,error" and len(written) == 6
+    assert written[0] == "track,error" and len(written) == 8  # a name has two lines
     assert found.exemplars.equals(good.exemplars)
 
 
@@ -345,6 +348,7 @@ def test_load_reads_what_was_written(sounds, run):
     assert read.features.equals(found.features) and read.layers == found.layers
     assert read.root == str(sounds)
     assert "12 tracks" in repr(read)
+    assert next(read.rows("pool1")).equals(next(read.rows()))
 
 
 @pytest.mark.parametrize(
@@ -392,7 +396,7 @@ def test_a_shard_that_is_damaged_is_named(sounds, run):
     found = run(sounds)
     shard = sorted((found.folder / "shards").iterdir())[0]
     shard.write_bytes(b"PAR1")
-    with pytest.raises(fd.ParameterError, match=shard.name):
+    with pytest.raises(fd.ParameterError, match=rf"{shard.name}: damaged.*Remove it"):
         run(sounds)
 
 
@@ -406,6 +410,9 @@ def test_a_shard_that_is_damaged_is_named(sounds, run):
         ({"workers": 0}, "workers must be"),
         ({"layers": "pool9"}, "no layer 'pool9'"),
         ({"layers": []}, "layers must not be empty"),
+        ({"rows": "no"}, "rows must be true or false, found 'no'"),
+        ({"retry": 1}, "retry must be true or false, found 1"),
+        ({"executor": 3}, r"executor must be a concurrent\.futures\.Executor, found 3"),
     ],
 )
 def test_arguments_are_checked(sounds, run, tmp_path, how, reason):

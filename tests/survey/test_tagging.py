@@ -15,6 +15,7 @@ TRACKS = [f"t{i:02}.wav" for i in range(40)]
 RNG = np.random.default_rng(0)
 VALUES = np.abs(RNG.standard_normal((40, 3)))
 VALUES[:, 2] = 0
+VALUES[2::4, 1] += 1
 
 
 def write(path, **columns):
@@ -65,7 +66,6 @@ def test_an_auc_of_one_has_an_interval_too(tmp_path):
 
 def test_more_classes_get_a_share_of_the_variance(tmp_path):
     groups = np.arange(40) % 4
-    VALUES[groups == 2, 1] += 1
     rows, _ = rows_of(tmp_path, genre=np.array(["jazz", "pop", "rock", "folk"])[groups])
     row = rows[1]
     whole = np.square(VALUES[:, 1] - VALUES[:, 1].mean()).sum()
@@ -96,7 +96,7 @@ def test_what_cannot_be_said_is_left_out_and_said(tmp_path):
     assert rows == []
     assert left_out == [
         "title (40 classes of 40 tracks are too many)", "same (it is the same everywhere)",
-        "rare (2 tracks have a value)",
+        "rare (tracks with a value: 2, of 3 needed)",
     ]
 
 
@@ -115,9 +115,52 @@ def test_paths_may_be_absolute_or_written_otherwise(tmp_path):
     assert read_tags(path, "/music", TRACKS)["track"].to_pylist() == TRACKS[:3]
 
 
+def test_tracks_of_a_list_are_found_by_absolute_and_by_relative_paths(tmp_path):
+    absolute = [f"/music/{track}" for track in TRACKS]
+    given = write(tmp_path / "tags.csv", track=TRACKS[:20] + absolute[20:], a=range(40))
+    for tracks in (TRACKS, absolute):
+        assert read_tags(given, "/music", tracks)["track"].to_pylist() == tracks
+    above = write(tmp_path / "above.csv", track=["/other/x.wav", "/music/in/y.wav"], a=[1, 2])
+    tracks = ["../../other/x.wav", "y.wav"]
+    assert read_tags(above, "/music/in", tracks)["track"].to_pylist() == tracks
+
+
+def test_a_track_that_is_there_twice_is_refused(tmp_path):
+    path = write(tmp_path / "tags.csv", track=["t00.wav", "t01.wav", "./t00.wav"], a=[1, 2, 3])
+    with pytest.raises(fd.ParameterError, match=r"line 4: the track 't00\.wav' is in line 2"):
+        read_tags(path, "/music", TRACKS)
+
+
+@pytest.mark.parametrize(
+    ("cells", "numbers", "labels"),
+    [
+        (["1", "2.5", "-3e2", "nan"], [1, 2.5, -300], None),
+        (["1", "2", "3", "NaN"], [1, 2, 3], None),
+        (["1", "0", "1", ""], None, ["1", "0", "1"]),
+        (["1", "1.0", "0", "0.0"], None, ["1", "1", "0", "0"]),
+        (["4_4", "3_4", "6_8", "3_4"], None, ["4_4", "3_4", "6_8", "3_4"]),
+        (["1", "2", "inf", "3"], None, ["1", "2", "inf", "3"]),
+    ],
+)
+def test_columns_are_numbers_or_classes(tmp_path, cells, numbers, labels):
+    path = write(tmp_path / "tags.csv", track=TRACKS[:4], a=cells)
+    found = read_tags(path, "/music", TRACKS[:4]).to_pydict()
+    count = len(found["track"])
+    assert found["number"] == (numbers or [None] * count)
+    assert found["label"] == (labels or [None] * count)
+
+
+def test_an_attribute_of_broken_tracks_alone_is_left_out_and_said(tmp_path):
+    path = write(tmp_path / "tags.csv", track=TRACKS, a=range(40), b=["x", *[""] * 39])
+    tags = read_tags(path, "/music", TRACKS)
+    _, left_out = attribute_table(tags, TRACKS[1:], {"a": VALUES[1:]})
+    assert left_out == ["b (tracks with a value: 0, of 3 needed)"]
+
+
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
+        ("track;a\nx;1\n", r"found 'track;a'; columns must be separated by commas"),
         ("name,a\nx,1\n", "a column track"), ("track\nx\n", "a column track"),
         ("track,a,a\nx,1,2\n", "different"), ("track,a\nx,1,2\n", "line 2: found 3 columns"),
         ('track,a\n"x,1\n', "line 2: unexpected end"),

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+import soundfile
 
 from training.card import table
 from training.data import RandomClips, grid_clips, split_tracks, tilted
 from training.evaluate import Scores
 from training.fetch import fetch, sha256
 from training.manifest import find_tracks, load_sources, parse_sources
-from training.prepare import Prepared
+from training.prepare import Prepared, open_samples, prepare
 from training.settings import Split, load_settings
 
 SOURCE = """
@@ -115,6 +118,32 @@ def test_a_package_with_another_checksum_is_not_unpacked(tmp_path):
     with pytest.raises(ValueError, match=sha256(deb)):
         fetch(package, tmp_path)
     assert not (tmp_path / "tree").exists()
+
+
+def test_every_version_of_a_package_has_its_own_folder(tmp_path, monkeypatch):
+    def unpack(command, folder):
+        deb, target = command[-2:]
+        (Path(target) / "song.txt").write_text(Path(deb).read_text())
+
+    monkeypatch.setattr("training.fetch._run", unpack)
+    (tmp_path / "debs").mkdir()
+    for version in ("old", "new", "old"):  # and back again
+        deb = tmp_path / "debs" / f"songs_{version}_all.deb"
+        deb.write_text(version)
+        text = source(sha=sha256(deb)).replace('"1-1"', f'"{version}"')
+        (package,) = parse_sources(text)
+        assert (fetch(package, tmp_path) / "song.txt").read_text() == version
+
+
+def test_a_track_is_decoded_again_when_its_package_changes(tmp_path):
+    for content, checksum in (([0.5] * 50, "1" * 64), ([0.25] * 40, "2" * 64)):
+        folder = tmp_path / checksum
+        (folder / "music").mkdir(parents=True)
+        soundfile.write(folder / "music/a.wav", content, 8000)
+        packages = parse_sources(source(sha=checksum, files="music/*.wav"))
+        (found,) = prepare(packages, {"songs": folder}, tmp_path, 8000)
+        samples = open_samples(tmp_path, found, 8000)
+        np.testing.assert_allclose(samples, content, atol=1e-4)
 
 
 @pytest.mark.parametrize("seed", range(5))
