@@ -44,6 +44,34 @@ def command(tmp_path):
     return explain_command(tmp_path)
 
 
+def test_saving_by_other_rules_runs_the_network_forward_once(explanation, tmp_path, monkeypatch):
+    passes, forward = [], fd.Network.forward
+    monkeypatch.setattr(
+        fd.Network, "forward", lambda net, x: passes.append(net) or forward(net, x)
+    )
+    assert len(explanation.maps) > 1
+    explanation.save(tmp_path, rules="all")
+    assert passes == [explanation.network]
+
+
+def test_other_rules_start_from_the_values_that_were_given_for_each_feature(tmp_path):
+    net = make_network()
+    asked = [3, 1, 3]
+    clip = fd.load_clip((samples(), SR), net.frontend)
+    start = np.random.default_rng(0).random(
+        (len(asked), *net.forward(clip.x)["pool1"].shape[1:]), np.float32
+    )
+    ex, wanted = (
+        fd.explain(clip, net, "pool1", asked, rule, start) for rule in ("deconvnet", "gradient")
+    )
+    saved = fd.Explanation.load(ex.save(tmp_path, rules="gradient", audio_format="flac"))
+    for k in set(asked):
+        sound = saved.sound("pool1", k, "gradient")
+        np.testing.assert_allclose(
+            sound, wanted.sound("pool1", k), atol=2e-4 * np.abs(sound).max()
+        )
+
+
 # Where the strongest unit looks
 
 

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from ..network.network import Network
 
 __all__ = [
-    "ALL", "LAYERS_SETTING", "Features", "Plan", "Progress", "choose_features", "features_hash",
-    "layer_counts", "parameters_of", "plan", "settings_of",
+    "ALL", "LAYERS_SETTING", "MEMORY_ADVICE", "Features", "Plan", "Progress", "choose_features",
+    "features_hash", "layer_counts", "parameters_of", "plan", "settings_of",
 ]
 
 #: Called with (layer, features done, features in all) each time a layer is done.
@@ -42,6 +42,9 @@ ALL = "all"
 
 LAYERS_SETTING = "layers and features"
 """The setting that says which they are."""
+
+MEMORY_ADVICE = "this: explain a shorter clip, fewer layers or fewer features"
+"""What to do where the memory is too small for a clip, for `enough_memory`."""
 
 
 def plan(
