@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -10,16 +10,25 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import click
 
 from ..audio._checks import MODES
-from ..errors import FastdeconvError, ParameterError, printable, reason_of, shown
+from ..errors import FastdeconvError, ParameterError, printable, reason_of
 from ..report.names import safe_name, unique_names
 from .shared import (
-    DEFAULT_NETWORK,
+    FEATURE_RULES,
+    Backend,
+    audio_format_option,
     clean_exit,
     computing,
     demo_clip,
+    layers_option,
+    network_option,
+    offset_option,
+    out_option,
     parse_duration,
     parse_features,
+    parse_names,
+    precision_option,
     progress_bar,
+    rule_option,
     say,
 )
 
@@ -32,26 +41,6 @@ if TYPE_CHECKING:
 __all__ = ["explain"]
 
 
-# As in `fastdeconv.belief.feature_maps`, which takes a while to import.
-_RULES = ("deconvnet", "guided", "gradient", "gradient_x_deviation")
-
-
-def _parse_names(
-    choices: Sequence[str]
-) -> Callable[[click.Context, click.Parameter, str | None], list[str]]:
-    """A callback that takes some of these names, or all of them."""
-    def parse(ctx: click.Context, param: click.Parameter, value: str | None) -> list[str]:
-        if value == "all":
-            return [*choices]
-        names = [name.strip() for name in value.split(",")] if value else []
-        for name in names:
-            if name not in choices:
-                raise click.BadParameter(f"{shown(name)} is not one of {', '.join(choices)}")
-        return names
-
-    return parse
-
-
 class _Song(NamedTuple):
     """One song: where it lies, what it is called in messages, the folder it gets."""
 
@@ -60,45 +49,38 @@ class _Song(NamedTuple):
     folder: str
 
 
-@click.command()
+@click.command(short_help="Write the sound and the picture of every feature for each song.")
 @click.argument("songs", metavar="SONG...", nargs=-1, type=click.Path())
-@click.option("-o", "--out", required=True, type=click.Path(), metavar="OUT",
-              help="Folder for the results; each song gets a folder of its own in it.")
-@click.option("--demo", is_flag=True, help="Explain the bundled clip (beside any SONG).")
-@click.option("--network", default=DEFAULT_NETWORK, metavar="NAME|PATH", show_default=True,
-              help="A bundled or public network (fastdeconv networks), or the path of an "
-                   "archive or of an ONNX or Keras model.")
-@click.option("--layers", metavar="a,b",
-              help="Layers to explain.  [default: every pooling layer; without any, up to six "
-                   "convolutions]")
+@out_option("Folder for the results; each song gets a folder of its own in it.")
+@click.option("--demo", is_flag=True, help="Explain the bundled clip, beside any SONG.")
+@network_option
+@layers_option("Layers to explain.  [default: every pooling layer; in a network without one, up to "
+               "six convolutions]")
 @click.option("--features", callback=parse_features, metavar="0-15,20|all",
               help="Features to explain.  [default: all; with --duration those to hear first]")
-@click.option("--rule", type=click.Choice(_RULES), default="deconvnet", show_default=True,
-              help="How activations are passed backwards.")
+@rule_option(FEATURE_RULES)
 @click.option("--start", type=click.Choice(["map", "max", "one"]), default="map",
               show_default=True,
-              help="Start from a feature's whole map, its strongest unit, or 1 everywhere.")
+              help="Start the backward pass from a feature's whole map, from its strongest unit, "
+                   "or from 1 everywhere.")
 @click.option("--mode", type=click.Choice(MODES), default="mask", show_default=True,
-              help="The map masks the clip's spectrogram, only borrows its phase, or masks it by "
-                   "its size alone.")
+              help="How a map becomes sound. mask: it masks the clip's spectrogram; phase: it gets "
+                   "the clip's phase; wiener: its size masks the spectrogram, its sign does not.")
 @click.option("--trust", is_flag=True,
-              help="How far to believe each feature: numbers, and a verdict beside that of an "
-                   "untrained network. Takes seconds for each song.")
-@click.option("--rules", callback=_parse_names(_RULES), metavar="a,b|all",
-              help=f"Rules to see and hear beside --rule: {', '.join(_RULES)}. Each adds as many "
+              help="Also measure how far to believe each feature: numbers and a verdict, with the "
+                   "share of such verdicts for an untrained network. Takes seconds for each song.")
+@click.option("--rules", callback=parse_names(FEATURE_RULES), metavar="a,b|all",
+              help=f"Other rules to see and hear beside --rule: {', '.join(FEATURE_RULES)}. Each "
+                   "adds as many sounds again.")
+@click.option("--modes", callback=parse_names(MODES), metavar="a,b|all",
+              help=f"Other modes to hear beside --mode: {', '.join(MODES)}. Each adds as many "
                    "sounds again.")
-@click.option("--modes", callback=_parse_names(MODES), metavar="a,b|all",
-              help=f"Modes to hear beside --mode: {', '.join(MODES)}. Each adds as many sounds "
-                   "again.")
-@click.option("--offset", type=click.FloatRange(min=0), default=0.0, metavar="SECONDS",
-              help="Skip the beginning of each song.")
+@offset_option
 @click.option("--duration", callback=parse_duration, metavar="SECONDS|all",
-              help="How much of each song: in windows, with time lines.  [default: what the "
-                   "network takes at once]")
-@click.option("--precision", type=click.Choice(["float32", "bf16"]), default="float32",
-              show_default=True, help="bf16: faster and less exact, see the documentation.")
-@click.option("--audio-format", type=click.Choice(["wav", "flac", "ogg"]), default="wav",
-              show_default=True, help="Of all sounds; ogg is lossy and a sixth of the size.")
+              help="How much of each SONG to explain, in windows and with time lines.  [default: "
+                   "as much as the network takes at once]")
+@precision_option
+@audio_format_option
 @computing
 @click.pass_context
 def explain(
@@ -108,58 +90,53 @@ def explain(
     out: str,
     demo: bool,
     network: str,
-    layers: str | None,
+    layers: list[str] | None,
     features: list[int] | str | None,
-    backend: str | None,
-    isa: str | None,
-    threads: int | None,
     audio_format: str,
     trust: bool,
-    rules: list[str],
-    modes: list[str],
+    rules: list[str] | None,
+    modes: list[str] | None,
     overwrite: bool,
     quiet: bool,
+    backend: Backend,
     **how: Any,
 ) -> None:
-    """Write the sound and the picture of every feature of each SONG.
+    """Write the sound and the picture of every feature for each SONG.
 
-    OUT/<song>/ gets index.html, a page to look, listen and compare; original.wav,
-    <layer>/feature_<k>.wav and .png, features.csv and manifest.json. With more than
-    one song in it OUT gets an index.html of them all. A SONG is any file that
-    libsndfile reads: wav, flac, ogg, mp3 and more. After -- a SONG may begin with a
-    dash.
+    Each SONG gets a folder OUT/<song>/ with index.html, a page to look, listen and compare;
+    original.wav; <layer>/feature_<k>.wav and .png; features.csv and manifest.json. If OUT holds
+    several songs, it also gets an index.html of all of them. A SONG is any file that libsndfile can
+    read: wav, flac, ogg, mp3 and more. Put -- before a SONG whose name begins with a dash.
 
-    A network that takes a fixed number of frames explains the first seconds of each SONG,
-    or those from --offset on; --duration all explains all of it, window by window, and shows
-    when every feature fires. A SONG that is there already, with the same settings, is left
-    as it is; if only --trust, --rules or --modes ask for more it is made anew with all of
-    that; with others it is an error, unless --overwrite is given.
+    If the network takes a fixed number of frames, the first seconds of each SONG are explained, or
+    those from --offset on. With --duration all the whole SONG is explained, window by window, and
+    the page shows when each feature fires.
+
+    A SONG that was explained before, with the same settings, is left as it is. If --layers,
+    --trust, --rules or --modes ask for more than is there, the result is completed. Other
+    differences are an error unless --overwrite is given.
     """
     if not songs and not demo:
         raise click.UsageError("Give at least one SONG, or --demo.")
     if how["duration"] is not None and (trust or rules or modes):
         raise click.UsageError(
-            "--trust, --rules and --modes are for a clip, and a song is many: leave --duration "
-            "out, and choose the part with --offset."
+            "--trust, --rules and --modes are for one clip, not for a song of many windows: leave "
+            "--duration out, and choose the part of the song with --offset."
         )
     with clean_exit(ctx), ExitStack() as stack:
-        from ..kernels.dispatch import config
         from ..network.choosing import choose_layers, open_network
         from ..report.folder import check_writable
 
-        stack.enter_context(config(backend=backend, num_threads=threads, isa=isa))
+        stack.enter_context(backend.in_use())
         net = open_network(network)
-        how |= {
-            "layers": choose_layers(net, None if layers is None else layers.split(",")),
-            "features": features,
-        }
+        how |= {"layers": choose_layers(net, layers), "features": features}
         check_writable(Path(out))
         failures: list[str] = []
-        # Also when interrupted: what failed before that was not reported yet.
+        # Reported at the end, also if this run is interrupted.
         stack.callback(_report, failures)
         save = {"audio_format": audio_format, "overwrite": overwrite}
         if how["duration"] is None:
-            save |= {"trust": trust, "rules": rules, "modes": modes}
+            save |= {"trust": trust, "rules": rules or (), "modes": modes or ()}
         for song in _songs(songs, stack.enter_context(demo_clip()) if demo else None):
             try:
                 _explain_song(song, net, Path(out), how, save, quiet=quiet)
