@@ -1,4 +1,4 @@
-"""What the results of a clip and of a whole song have in common: names and the manifest."""
+"""What the results of a clip and of a whole song share: names and the manifest."""
 
 from __future__ import annotations
 
@@ -13,10 +13,9 @@ from numpy.typing import NDArray
 
 from ..kernels.dispatch import config, get_backend, get_isa, get_num_threads
 from ..report.citations import AURALISATION, DECONVNET
-from ..report.folder import EXPLANATION, MANIFEST
+from ..report.folder import EXPLANATION, MANIFEST, manifest_head
 from ..report.names import safe_name, unique_names
 from ..report.sounds import FORMATS, PEAK
-from ..version import __version__
 
 if TYPE_CHECKING:
     from ..network.network import Network
@@ -26,11 +25,11 @@ __all__ = [
     "result_name",
 ]
 
-#: The file with a row a feature.
+#: The table with one row per feature.
 TABLE = "features.csv"
-#: The file with the maps of a layer, where they are saved.
+#: The array with the maps of a layer, where they are saved.
 MAPS = "maps.npy"
-# What else lies in a song's folder, so that no layer may be called that.
+# The names of a result's own files, which the folder of no layer may have.
 _FILES = (
     *(f"original.{suffix}" for suffix in ("png", *FORMATS)),
     "input.png", TABLE, "index.html", MANIFEST,
@@ -38,18 +37,18 @@ _FILES = (
 
 
 def result_name(source: str | None) -> str:
-    """What a result is called by default, by the name of its file."""
+    """The default name of a result, from the name of its file."""
     return "clip" if source is None else safe_name(Path(source).stem, "clip")
 
 
 def layer_folders(layers: Sequence[str], taken: Sequence[str] = ()) -> dict[str, str]:
-    """The name of the folder of each layer."""
+    """The name of the folder of each layer; never one of the result's own files or of `taken`."""
     safe = [safe_name(layer, "layer") for layer in layers]
     return dict(zip(layers, unique_names(safe, taken=(*_FILES, *taken)), strict=True))
 
 
 def computation() -> dict[str, Any]:
-    """What computes now."""
+    """Which back end, instruction set and number of threads are in use now."""
     backend_name = get_backend().name
     return {
         "backend": backend_name,
@@ -59,7 +58,7 @@ def computation() -> dict[str, Any]:
 
 
 def as_computed(found: Mapping[str, Any]) -> AbstractContextManager[None]:
-    """With the back end that `computation` found then."""
+    """Compute inside with what `computation` found earlier."""
     return config(
         backend=found["backend"], num_threads=found["threads"], isa=found["instruction_set"]
     )
@@ -69,7 +68,7 @@ def audio_record(
     samples: NDArray[np.float32], sr: float, start: float, is_cut: bool, audio_format: str,
     gain: float, round_trip: float | None,
 ) -> dict[str, Any]:
-    """What a manifest says of the sound."""
+    """What a manifest says about the sound."""
     energy = np.square(samples, dtype=np.float64).sum()
     return {
         "sr": sr,
@@ -91,11 +90,9 @@ def manifest(
     computed: Mapping[str, Any], layers: Sequence[Mapping[str, Any]],
     more: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """How a result was made, all but the list of its files."""
+    """The manifest of a result, without the list of its files; `more` is put before the layers."""
     return {
-        "format": EXPLANATION,
-        "version": 1,
-        "fastdeconv": __version__,
+        **manifest_head(EXPLANATION),
         "python": platform.python_version(),
         "numpy": np.__version__,
         "song": name,
