@@ -1,8 +1,4 @@
-"""The whole way in one call: from a song to the sound of every feature.
-
-The rooms this module walks through are imported where they are used, so that
-the command line can offer its help and check its arguments at once.
-"""
+"""`explain`: from a song to the sound of every feature in one call."""
 
 from __future__ import annotations
 
@@ -12,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 from numpy.typing import ArrayLike
 
+from .deconvnet.scores import class_scores
 from .errors import enough_memory
 from .explaining.clip_explanation import Explanation
 from .explaining.kept import Kept
@@ -99,37 +96,36 @@ def explain(
         one, the last layer of every convolution block (convolution, normalisation,
         activation); with a dict of `features`, its keys.
     features : sequence of int, "all", or dict of layer name -> either, optional
-        Feature numbers from 0, for all layers or for each. Default, also for a
-        layer the dict does not hold: all features; of a song (`duration`) those to hear first.
+        Feature numbers from 0, for all layers or for each layer. Default, also for a
+        layer that is not in the dict: all features; with a `duration`, those to hear first.
     rule : {"deconvnet", "guided", "gradient", "gradient_x_deviation"}
-        How the backward pass treats activations. The last is the gradient, times what the input
-        has above or below its mean over time in every band: positive where what is there raises
-        the activation, negative where it lowers it; with start "map" it starts from 1 everywhere.
-        It is for clips alone.
+        How the backward pass treats activations. "gradient_x_deviation" is the gradient times
+        the difference between the input and its mean over time in every band. It is positive
+        where the input raises the activation, and negative where it lowers it. With start "map"
+        it starts from 1 everywhere. It cannot be used with a `duration`.
     start : {"map", "max", "one"} or array, shape (K, H, W)
-        What the backward pass starts from: the whole map of the feature
-        (arXiv 1607.02444), its strongest unit alone (arXiv 1311.2901), 1 everywhere, or
-        values of your own.
+        Where the backward pass starts: from the feature's whole map (arXiv 1607.02444), from its
+        strongest unit alone (arXiv 1311.2901), from 1 everywhere, or from values of your own.
     mode : {"mask", "phase", "wiener"}
         How a map becomes sound, see `auralise`.
     offset : float
         Seconds of the file to skip.
     duration : float or "all", optional
-        How many seconds of the song, which is then taken in windows, see `SongExplanation`.
+        How many seconds of the song to explain, in windows; see `SongExplanation`.
         Default: as much as the front end's `frames` hold, as one clip.
     precision : {"float32", "bf16"}
         ``"bf16"`` is faster and less exact, see `deconvolve`.
     backend : {"native", "numba", "cuda", "reference"}, optional
     num_threads : int, optional
-        The number of threads never changes a bit of the result.
+        The result is the same, bit for bit, for any number of threads.
     progress : callable, optional
-        Called with (layer, features done, features in all) after each layer; of a song with
-        ("time lines", windows done, windows in all).
+        Called with (layer, features done, features in all) after each layer; with a `duration`,
+        with ("time lines", windows done, windows in all) after each window.
 
     Returns
     -------
     Explanation
-        With a `duration` a SongExplanation.
+        Or, with a `duration`, a `SongExplanation`.
 
     Raises
     ------
@@ -173,7 +169,7 @@ def prepare(
     source: Any, net: Network | str | os.PathLike[str], *args: Any,
     duration: float | str | None = None, **how: Any,
 ) -> Plan | SongPlan:
-    """What `explain` is asked for, read and checked; arguments as there."""
+    """Read and check what is to be explained. The parameters are those of `explain`."""
     if duration is None:
         return plan(source, net, *args, **how)
     return plan_song(source, net, *args, duration=duration, **how)
@@ -182,13 +178,14 @@ def prepare(
 def compute(
     planned: Plan | SongPlan, progress: Progress | None = None, kept: Kept | None = None
 ) -> Explanation | SongExplanation:
-    """The explanation that was prepared, with the back end of now; not of layers that are kept."""
+    """Compute what was prepared, on the back end in use.
+
+    Layers of an earlier result that are `kept` are not computed again.
+    """
     if isinstance(planned, SongPlan):
         return SongExplanation(planned, progress)
     there = [] if kept is None else kept.layers
     missing = {layer: ks for layer, ks in planned.features.items() if layer not in there}
-    from .deconvnet.scores import class_scores
-
     with enough_memory(MEMORY_ADVICE):
         trace = planned.network.forward(planned.clip.x)
         maps = planned._replace(features=missing).project(trace, progress)

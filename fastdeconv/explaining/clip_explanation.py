@@ -54,16 +54,16 @@ class Explanation(LayerFeatures):
     features : dict of str -> list of int
         For each layer the numbers of the features, in the order of `maps`.
     activations : dict of str -> array of float32, shape (K, h, w)
-        For each layer what its features put out, all of them, going forward.
+        For each layer the output of all its features in the forward pass.
     outputs : list of (str, float)
-        The network's classes and what it puts out for them, a mean where it puts out
-        several numbers for each (one a frame); empty if it names no classes.
+        The network's classes and its output for each: a mean, where it has several outputs for
+        each class (one per frame). Empty if the network names no classes.
     probabilities : list of (str, float)
         The same as probabilities; empty if the network does not say how to get them.
     mode : str
         How maps become sound.
     name : str
-        The file name without its suffix, made safe; "clip" for a source without one.
+        The file name without its suffix, made safe; "clip" for a source without a file name.
     """
 
     def __init__(
@@ -113,7 +113,7 @@ class Explanation(LayerFeatures):
         Returns
         -------
         array of float32, shape (K, n)
-            As long as the clip, not normalised. Kept for the next call.
+            As long as the clip, not normalised. Kept in memory for the next call.
 
         Raises
         ------
@@ -132,7 +132,7 @@ class Explanation(LayerFeatures):
         ----------
         layer : str
         feature : int
-            The feature's number in its layer, not its place in ``features[layer]``.
+            The feature's number in its layer, not its position in ``features[layer]``.
 
         Returns
         -------
@@ -160,9 +160,9 @@ class Explanation(LayerFeatures):
         Returns
         -------
         FeatureView
-            A notebook shows it as players of the clip and the feature, the pictures of
-            abs(STFT), of the map and of what is heard, and every number of the feature
-            beside that of the clip; see `table` for the numbers.
+            A notebook shows it as players for the clip and the feature, pictures of abs(STFT),
+            of the map and of what is heard, and the numbers of the feature beside those of the
+            clip; see `table` for what they mean.
 
         Raises
         ------
@@ -184,23 +184,22 @@ class Explanation(LayerFeatures):
         ----------
         layer : str
         features : int or sequence of int, optional
-            Feature numbers. Default: the first eight in the order to listen in that
-            are not silent.
+            Feature numbers. Default: the first eight features to hear that are not silent.
         columns : int
             Spectrograms in a row, 1 to 100.
 
         Returns
         -------
         matplotlib.figure.Figure
-            One axes a feature, as `librosa.display.specshow` draws them, and a colour bar:
-            dB below the loudest of all features of the layer, shown or not. pyplot
-            does not know it: there is nothing to close.
+            One axes per feature, as `librosa.display.specshow` draws them, and a colour bar in
+            dB below the loudest of all features of the layer, shown or not. pyplot does not know
+            the figure, so it need not be closed.
 
         Raises
         ------
         ParameterError
             If the layer or a feature was not explained, `columns` is not one of the above,
-            a sound overflows float32, or matplotlib is not installed.
+            a sound overflows float32, or matplotlib or librosa is not installed.
         """
         optional_module("matplotlib", "plot", "notebook")
         from ..audio._checks import as_int
@@ -227,18 +226,24 @@ class Explanation(LayerFeatures):
 
     @property
     def table(self) -> list[dict[str, Any]]:
-        """One row per layer and feature, also the content of ``features.csv``.
+        """One row per layer and feature: list of dict, also the content of ``features.csv``.
 
-        A row has ``layer`` (str); ``feature`` (int); ``energy``, the sum of squares of
-        the sound; ``peak``, its largest absolute value, both of the sound before
-        normalisation, whose unit depends on the network and is the same for all
-        features of one layer; ``nonzero``, the share of the map's bins that are not
-        zero, 0 to 1; ``gain``, the factor between the sound and its file, 1.0
-        for a silent one; and what `describe` says of it: ``rank``, ``label``,
-        ``twin_of`` and the numbers of its sound and map. ``unit_start``, ``unit_end``
-        (seconds from the clip's beginning), ``unit_low`` and ``unit_high`` (Hz) say what the
-        strongest unit of the feature can see, as `Trace.place` does; None where it is silent or
-        the front end has no such axis. A feature asked for twice has one row.
+        ``layer``, ``feature``
+            A str and an int. A feature that was asked for twice has one row.
+        ``energy``, ``peak``
+            The sum of squares of the sound, and its largest absolute value, both before
+            normalisation. Their unit depends on the network; it is the same for all features of
+            one layer.
+        ``nonzero``
+            The share of the map's bins that are not zero, 0 to 1.
+        ``gain``
+            The factor between the sound and its file; 1.0 for a silent sound.
+        ``rank``, ``label``, ``twin_of`` and others
+            What `describe` says of the sound and the map.
+        ``unit_start``, ``unit_end``, ``unit_low``, ``unit_high``
+            What the strongest unit of the feature can see, in seconds from the clip's beginning
+            and in Hz, as `Trace.place` says it. None where the feature is silent or the front end
+            has no such axis.
         """
         return [dict(row) for layer in self.maps for row in self._rows_of(layer)]
 
@@ -249,17 +254,17 @@ class Explanation(LayerFeatures):
 
     @property
     def covered(self) -> str | None:
-        """Which part of the song this is about, in words; None if it is about all of it."""
+        """Which part of the song was explained, in words; None if all of it was."""
         from ..report.listening import covered
 
         return covered(self.clip.start, self.clip.duration, is_cut=self.clip.is_cut)
 
     @staticmethod
     def load(folder: str | os.PathLike[str]) -> SavedExplanation:
-        """Read back what `save` wrote, also of a song.
+        """Read back a result that `save` wrote, of a clip or of a song.
 
-        Nothing in the folder is trusted: nothing is unpickled, and no name, size or number in
-        it is used before it is checked.
+        The folder may come from anybody: nothing in it is unpickled, and every name, size and
+        number is checked before it is used.
 
         Parameters
         ----------
@@ -272,7 +277,7 @@ class Explanation(LayerFeatures):
         Raises
         ------
         ParameterError
-            If it holds no result, or a damaged one.
+            If the folder holds no result, or a damaged one.
         """
         return load(folder)
 
@@ -289,61 +294,60 @@ class Explanation(LayerFeatures):
         overwrite: bool = False,
         progress: Progress | None = None,
     ) -> Path:
-        """Write everything to the folder ``out/name``, which then is there whole or not at all.
+        """Write everything to the folder ``out / name``, which appears whole or not at all.
 
         The folder holds
 
         ``index.html``
-            A page to look, listen and compare; open it with a double click.
+            A page to look, listen and compare. A double click opens it.
         ``original.wav``, ``original.png``, ``input.png``
-            What was explained, its spectrogram, and what the network is given. The
-            sound is written as it is, normalised only if it exceeds full scale.
+            The clip, its spectrogram, and the network's input. The sound is normalised only if it
+            exceeds full scale.
         ``<layer>/feature_<k>.wav``
-            16-bit PCM, each normalised to a peak of -1 dBFS; silence stays exact zeros.
+            16-bit PCM, each sound normalised to a peak of -1 dBFS. Silence stays exactly zero.
         ``<layer>/feature_<k>.png``
-            The magnitude of the spectrogram that became the sound, a pixel per frame
-            and quarter tone, low frequencies at the bottom, on one 80 dB scale for all
-            features of the layer.
+            The magnitude of the spectrogram that became the sound: one column of pixels per frame,
+            one row per quarter tone, low frequencies at the bottom. All features of a layer share
+            one scale of 80 dB.
         ``<layer>/map_<k>.png``
-            The map in the same frame: blue negative, orange positive, every shade half
-            of the next.
+            The map on the same axes: blue is negative, orange is positive, and every shade stands
+            for half the values of the next.
         ``<layer>/activation_mean.png``, ``<layer>/activation_<k>.png``
-            What the clip looks like after the layer: the mean of all features and those
-            to listen to first.
+            The output of the layer: the mean of all features, and the features to hear first.
         ``features.csv``
             The `table`.
         ``manifest.json``
-            How it was made: version, network, front end, parameters, back end, the
-            features and gains of each layer, what to cite; which part of the song it is
-            about; and the list of all files, by which the folder is known for a result
-            when it is to be replaced. It holds no time of day and no path: the same
-            call writes the same bytes.
+            How the result was made: version, network, front end, parameters, back end, the features
+            and gains of each layer, what to cite, and which part of the song was explained. Its
+            list of all files shows that a folder is a result and nothing else, which is checked
+            before it is replaced. It holds no time of day and no path: the same call writes the
+            same bytes.
 
-        Folders of layers are called as the layers are, less what a file system does
-        not take; the manifest says which is which.
+        The folder of a layer has the layer's name, without characters that a file system does not
+        allow. The manifest says which folder belongs to which layer.
 
         Parameters
         ----------
         out : path
-            Made if need be.
+            Made if it does not exist.
         name : str, optional
             Default: `name`. Made safe as a file name.
         audio_format : {"wav", "flac", "ogg"}
-            Of all sounds. Vorbis in ogg is lossy, and a sixth of the size.
+            Format of all sounds. ogg (Vorbis) is lossy, and a sixth of the size of wav.
         maps : bool
-            Write ``<layer>/maps.npy``, too: the maps of the features, without repeats, as
-            float32 of shape (K, C, H, W).
+            Also write ``<layer>/maps.npy``: the maps of the features, without repeats, as float32
+            of shape (K, C, H, W).
         trust : bool
-            Ask `trust` of all features: its numbers become columns of ``features.csv``, and the
+            Call `trust` for all features. Its numbers become columns of ``features.csv``, and the
             page has a verdict on every feature.
         rules, modes : iterable of str, or "all"
             Other rules ("deconvnet", "guided", "gradient", "gradient_x_deviation") and modes
-            ("mask", "phase", "wiener") by which the page shows and plays the features besides.
-            Each adds ``<layer>/<rule or mode>/`` with as many sounds and pictures again; the
-            numbers stay those of the rule and mode that was explained.
+            ("mask", "phase", "wiener") by which the page shows and plays the features as well.
+            Each adds a folder ``<layer>/<rule or mode>/`` with as many sounds and pictures again.
+            The numbers stay those of the rule and mode that were explained.
         overwrite : bool
-            Replace an earlier result of this name. Anything else is never replaced, nor
-            a result in whose folder there is something else.
+            Replace an earlier result of this name. A folder that holds anything else is never
+            replaced.
         progress : callable, optional
             Called with (layer, features written, features in all) after each layer.
 
@@ -355,10 +359,11 @@ class Explanation(LayerFeatures):
         Raises
         ------
         ParameterError
-            If `out` cannot be written, the folder is there already, `audio_format` is
-            not one of the above, or a sound overflows float32.
+            If `out` cannot be written, the folder is there already, `audio_format`, a rule or a
+            mode is not one of the above, a sound overflows float32, or `trust` is asked for and
+            the maps started from an array.
         AudioError
-            If the format does not take the clip's sample rate.
+            If the format does not allow the clip's sample rate.
         OSError
             If writing fails later on, for instance on a full disk.
         """
@@ -398,10 +403,10 @@ class Explanation(LayerFeatures):
         return out / name
 
     def _content(self, layer: str) -> LayerContent:
-        """What `save` writes of a layer."""
+        """Everything that `save` writes for a layer."""
         from .clip_saving import LayerContent
 
-        # Not kept: what is written need not stay in memory.
+        # Sounds made here are not kept in memory, because they are written to files.
         sounds = self._sounds[layer] if layer in self._sounds else self._auralise(layer)
         if layer not in self._rows:
             self._rows[layer] = self._measure(layer, sounds)
@@ -413,9 +418,9 @@ class Explanation(LayerFeatures):
         )
 
     def _stage(self, layer: str) -> list[int] | None:
-        """Features whose activation is shown: those to hear first.
+        """The features whose activation is drawn: those to hear first.
 
-        None where the layer's output no longer lies in time and frequency.
+        None where the layer's output has no axes of time and frequency any more.
         """
         from ..report.listening import STAGE_FEATURES
 
@@ -434,34 +439,33 @@ class Explanation(LayerFeatures):
     ) -> list[dict[str, Any]]:
         """How far to believe the maps and sounds: numbers and a verdict for every feature.
 
-        A network with random weights of the same layers goes through the same (for a bundled
-        network the one its training began with), and the share of its features that would be
-        believed stands beside that of the layer. Takes seconds for every layer; what was asked
-        once is kept.
+        The same is measured for a control, a network of the same layers with random weights (for a
+        bundled network, those from which its training began). The share of the control's features
+        with the verdict "yes" is given for each layer, beside that of the layer itself. Takes
+        seconds for each layer; a layer that was measured is not measured again.
 
         Parameters
         ----------
         layers : iterable of str, optional
-            Of those that were explained; default all.
+            Layers that were explained. Default: all of them.
         features : sequence of int, or dict of layer name -> sequence of int, optional
-            Of those that were explained; default all.
+            Features that were explained. Default: all of them.
         progress : callable, optional
             Called with (layer, features done, features in all) after each layer.
 
         Returns
         -------
         list of dict
-            As `fastdeconv.belief.trust.trust_features` has them: for each feature ``where``,
-            ``support``, ``input_where``, ``beyond_input``, ``reactivation``, ``among_sounds``,
-            ``nearest`` and others, ``verdict`` ("yes", "unsure", "no" or "silent") with its
-            ``reason``, and ``yes_rate`` and ``control_yes_rate`` of its layer. A number that
-            does not exist is nan.
+            For each feature ``layer``, ``feature``, the numbers ``where``, ``support``,
+            ``input_where``, ``beyond_input``, ``reactivation``, ``among_sounds``, ``nearest`` and
+            others, the ``verdict`` ("yes", "unsure", "no" or "silent") with its ``reason``, and
+            ``yes_rate`` and ``control_yes_rate`` of its layer. A number that does not exist is
+            nan. docs/believe.md says what each number means and what it does not prove.
 
         Raises
         ------
         ParameterError
-            If a layer or feature was not explained, or the maps started from values of one's
-            own.
+            If a layer or feature was not explained, or the maps started from an array.
         """
         from ..belief.trust import trust_features
 
@@ -495,10 +499,8 @@ class Explanation(LayerFeatures):
         ]
 
     def _with_trust(self, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        """Rows of the table, with what `trust` says."""
-        return [
-            {**row, **self._trusted[row["layer"]][row["feature"]]} for row in rows
-        ]
+        """Rows of the table, with the numbers and verdicts of `trust`."""
+        return [{**row, **self._trusted[row["layer"]][row["feature"]]} for row in rows]
 
     def layer_folders(self) -> dict[str, str]:
         """The name of the folder `save` makes for each layer.
@@ -557,7 +559,7 @@ class Explanation(LayerFeatures):
         return rows
 
     def _distinct(self, layer: str) -> tuple[list[int], list[int]]:
-        """Feature numbers without repeats, and the place of each in ``maps[layer]``."""
+        """Feature numbers without repeats, and the index of each in ``maps[layer]``."""
         numbers = self.features[layer]
         distinct = list(dict.fromkeys(numbers))
         return distinct, [numbers.index(k) for k in distinct]

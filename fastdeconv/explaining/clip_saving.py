@@ -75,7 +75,7 @@ class ClipWriter:
         self._files[self._plan.mode].write_original(folder)
 
     def spectrum(self) -> str:
-        """The spectrum of the clip, as the page takes it."""
+        """The spectrum of the clip, as the page has it."""
         return self._files[self._plan.mode].spectrum()
 
     def write_layer(self, folder: Path, layer: LayerContent, *, maps: bool) -> Layer:

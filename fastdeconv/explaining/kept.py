@@ -1,4 +1,4 @@
-"""Layers of an earlier result that go into a new one as they are."""
+"""Layers of an earlier result that are copied into a new one instead of being computed again."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ __all__ = ["Kept", "kept_layers"]
 
 
 class Kept(NamedTuple):
-    """A saved result of a clip, of which all layers are wanted again."""
+    """A saved result of a clip whose layers are all wanted again."""
 
     saved: SavedExplanation
     spectra: dict[str, dict[int, str]]
-    """For each layer what the page says of the spectrum of each feature."""
+    """For each layer the spectrum of each feature, as the page has it."""
 
     @property
     def layers(self) -> list[str]:
@@ -31,7 +31,13 @@ class Kept(NamedTuple):
         return list(self.saved.features)
 
     def copy(self, layer: str, folder: Path, inner: str, *, maps: bool) -> Layer:
-        """Copy the files of a layer to a folder; returns what the page shows of it."""
+        """Copy the files of a layer to a folder; returns what the page shows of the layer.
+
+        Raises
+        ------
+        ParameterError
+            If a file is not there.
+        """
         saved = self.saved
         ranked = [row["feature"] for row in saved.ranked(layer)]
         rows = [row for row in saved.table if row["layer"] == layer]
@@ -50,6 +56,7 @@ class Kept(NamedTuple):
         return Layer(layer, inner, rows, spectra, stage, versions=saved.heard(layer))
 
     def _names(self, layer: str, stage: list[int] | None, *, maps: bool) -> Iterator[str]:
+        """The files of a layer, by their paths in its folder."""
         for inner in ("", *(f"{version}/" for version in self.saved.versions)):
             for k in self.saved.features[layer]:
                 yield from (
@@ -65,12 +72,13 @@ class Kept(NamedTuple):
 def kept_layers(
     planned: Plan, folder: Path, audio_format: str, additions: Additions
 ) -> Kept | None:
-    """What of a saved result is wanted again.
+    """A saved result, if all of it can go into the one that is planned.
 
     Returns
     -------
     Kept or None
-        None where it differs in more than that layers are missing, or is damaged.
+        None where the saved result is damaged, or differs from the plan in more than that it has
+        fewer layers.
     """
     wanted = planned.settings(audio_format) | additions.settings
     try:
