@@ -235,7 +235,7 @@ class TopClips(tops.TopClips):
 
     def save(
         self, out: str | os.PathLike[str], name: str = "top-clips", *,
-        layers: str | Iterable[str] | None = None, features: Sequence[int] | None = None,
+        layers: str | Iterable[str] | None = None, features: int | Sequence[int] | None = None,
         mode: str = "mask", overwrite: bool = False, audio_format: str = "ogg",
     ) -> Path:
         """Write a page with pictures and sounds, and the table, to the folder ``out / name``.
@@ -248,7 +248,7 @@ class TopClips(tops.TopClips):
             Made safe as a file name.
         layers : str or iterable of str, optional
             Default: all that have top clips.
-        features : sequence of int, optional
+        features : int or sequence of int, optional
             Of each of the layers. Default: all that have top clips.
         mode : {"mask", "phase", "wiener"}
             How a projection becomes a sound, as in `explain`.

@@ -41,8 +41,8 @@ _OTHER_MODES = {
         "the map's absolute value, at most 1, times the clip's samples (mode wiener)",
 }
 _SCRIPTS = (
-    "page.js", "data.js", "player.js", "panel.js", "versions.js", "cards.js", "detail.js",
-    "keys.js", "song.js",
+    "page.js", "data.js", "player.js", "panel.js", "form.js", "versions.js", "cards.js",
+    "detail.js", "keys.js", "song.js",
 )
 
 _HIGHER = "The higher the score, the more the network is for that class."

@@ -1,6 +1,6 @@
 // The grid of an atlas: which features are shown, in which order, which one is chosen.
-// Only cards near the screen exist. Takes page, element; features, songs, percent, valueOf,
-// markOf, believed; player. Gives: cards.
+// Only cards near the screen exist. Takes page, element; layerButtons, offerLabels; features, songs,
+// percent, valueOf, clock, markOf, believed; player; detail. Gives: cards, controls.
 
 const cards = (() => {
   const get = (id) => document.getElementById(id);
@@ -301,7 +301,6 @@ const cards = (() => {
       "/": () => get("search").focus(),
     },
     get current() { return current; },
-    get excerpt() { return excerpt; },
     get visible() { return visible; },
   };
 })();
@@ -310,15 +309,8 @@ const cards = (() => {
 const controls = (() => {
   const get = (id) => document.getElementById(id);
   const MOST_SONGS = 50;
-  const labels = new Map();
-  for (const { majority } of features) {
-    for (const [label] of majority) labels.set(label, (labels.get(label) ?? 0) + 1);
-  }
-  get("label").append(new Option("any", ""));
-  for (const [label, count] of [...labels].sort((a, b) => b[1] - a[1])) {
-    get("label").append(new Option(`${label} (${count})`, label));
-  }
-  get("label").append(new Option("without", "none"));
+  offerLabels(get("label"), features.flatMap(({ majority }) => majority.map(([label]) => label)));
+  const showLayer = layerButtons((layer) => cards.set({ layer }));
 
   function link(feature) {
     return element("a", { href: feature.hash, textContent: feature.name });
@@ -341,11 +333,6 @@ const controls = (() => {
     cards.set({ words });
   }
 
-  for (const button of document.querySelectorAll("[data-layer]")) {
-    button.addEventListener("click", () => {
-      cards.set({ layer: button.dataset.layer === "" ? null : Number(button.dataset.layer) });
-    });
-  }
   get("controls").addEventListener("submit", (event) => event.preventDefault());
   get("search").addEventListener("input", search);
   get("search").addEventListener("keydown", (event) => {
@@ -374,9 +361,7 @@ const controls = (() => {
     /** Show the state of the grid. */
     show() {
       const { layer, label, tag, sort } = cards.state;
-      for (const button of document.querySelectorAll("[data-layer]")) {
-        button.setAttribute("aria-pressed", String(button.dataset.layer === (layer === null ? "" : String(layer))));
-      }
+      showLayer(layer);
       get("label").value = label;
       if (get("tag")) get("tag").value = tag === null ? "" : String(tag);
       get("sort").value = sort;

@@ -1,5 +1,5 @@
 // One feature of an atlas in detail: its excerpts, how often it fires, what they share.
-// Takes page, quantity, element; features, percent, compact, valueOf, clock, markOf, believed;
+// Takes page, quantity, element, frameAround; features, percent, compact, valueOf, clock, markOf, believed;
 // player; makePanel; cards. Gives: detail.
 
 const detail = (() => {
@@ -13,15 +13,10 @@ const detail = (() => {
   // ---- excerpts ----
 
   function picture(one, which, i) {
-    const [left, right, bottom, top] = one.field;
-    const frame = element("span", { className: "field" });
-    Object.assign(frame.style, {
-      left: `${left}%`, right: `${100 - right}%`, bottom: `${bottom}%`, top: `${100 - top}%`,
-    });
     const shown = element("button", { className: "play picture" },
       element("img", { src: `${one.file}_${which}.png`, alt: "", loading: "lazy" }),
       axes.content.cloneNode(true));
-    shown.querySelector(".axes").append(frame);
+    shown.querySelector(".axes").append(frameAround(one.field));
     shown.dataset.excerpt = i;
     shown.dataset.which = which;
     shown.setAttribute("aria-label", which === "heard" ? `Play excerpt ${i + 1} as ${feature.name} hears it` : `Play the original of excerpt ${i + 1}`);

@@ -1,5 +1,6 @@
 // The grid: which features are shown, in which order, and which one is chosen.
-// Takes page, features, byPlace, frameOf, shown, element; player; versions. Gives: cards.
+// Takes page, shown, element; layerButtons, offerLabels; features, byPlace, frameOf; player;
+// versions; detail. Gives: cards, controls.
 
 const cards = (() => {
   const grid = document.getElementById("grid");
@@ -234,24 +235,11 @@ const cards = (() => {
 // The form above the grid.
 const controls = (() => {
   const get = (id) => document.getElementById(id);
-  const labels = new Map();
-  for (const { label } of features) {
-    for (const one of label ? label.split(", ") : []) labels.set(one, (labels.get(one) ?? 0) + 1);
-  }
-  labels.delete("silent");
-  get("label").append(new Option("any", ""));
-  for (const [label, count] of [...labels].sort((a, b) => b[1] - a[1])) {
-    get("label").append(new Option(`${label} (${count})`, label));
-  }
-  get("label").append(new Option("without", "none"));
+  offerLabels(get("label"), features.flatMap((feature) => (feature.silent || !feature.label ? [] : feature.label.split(", "))));
+  const showLayer = layerButtons((layer) => cards.set({ layer }));
 
   const number = (value) => (value.trim() === "" || Number.isNaN(Number(value)) ? null : Number(value));
 
-  for (const button of document.querySelectorAll("[data-layer]")) {
-    button.addEventListener("click", () => {
-      cards.set({ layer: button.dataset.layer === "" ? null : Number(button.dataset.layer) });
-    });
-  }
   get("controls").addEventListener("submit", (event) => event.preventDefault());
   get("label").addEventListener("change", (event) => cards.set({ label: event.target.value }));
   get("verdict")?.addEventListener("change", (event) => cards.set({ verdict: event.target.value }));
@@ -278,9 +266,7 @@ const controls = (() => {
     /** Show the state of the grid. */
     show() {
       const { layer, label, verdict, sort, reverse, bounded } = cards.state;
-      for (const button of document.querySelectorAll("[data-layer]")) {
-        button.setAttribute("aria-pressed", String(button.dataset.layer === (layer === null ? "" : String(layer))));
-      }
+      showLayer(layer);
       get("label").value = label;
       if (get("verdict")) get("verdict").value = verdict;
       get("sort").value = String(sort);

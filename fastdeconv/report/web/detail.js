@@ -1,5 +1,5 @@
 // One feature in detail: its map, how it becomes the sound, its spectrum, its numbers.
-// Takes page, features, frameOf, shown, element; player; makePanel; versions; cards. Gives: detail.
+// Takes page, shown, element; byPlace, frameOf; player; makePanel; versions; cards. Gives: detail.
 
 const detail = (() => {
   const get = (id) => document.getElementById(id);

@@ -82,7 +82,6 @@ const player = (() => {
   return {
     get playing() { return playing; },
     get paused() { return master.paused; },
-    get time() { return master.currentTime; },
     get loop() { return master.loop; },
     get hearsOriginal() { return Boolean(playing) && (playing.original || master.muted); },
     onChange: (listener) => listeners.push(listener),
