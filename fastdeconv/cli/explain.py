@@ -42,7 +42,7 @@ __all__ = ["explain"]
 
 
 class _Song(NamedTuple):
-    """One song: where it lies, what it is called in messages, the folder it gets."""
+    """One song: its path, its name in messages, and the name of its folder."""
 
     path: str
     label: str
@@ -148,7 +148,7 @@ def explain(
 
 
 def _failure(song: _Song, error: Exception) -> str:
-    """The song and what happened to it."""
+    """The message for a song that could not be explained."""
     label = printable(song.label)
     reason = getattr(error, "strerror", None) or reason_of(error)
     return reason if reason.startswith(f"{label}:") else f"{label}: {reason}"
@@ -160,7 +160,7 @@ def _report(failures: Sequence[str]) -> None:
 
 
 def _songs(paths: Sequence[str], demo: Path | None) -> list[_Song]:
-    """The songs to explain, each with a folder name that no other has."""
+    """The songs to explain, each with a folder name of its own."""
     entries = [] if demo is None else [(str(demo), "demo", "demo")]
     entries += [(path, path, safe_name(Path(path).stem, "song")) for path in paths]
     folders = unique_names([name for _, _, name in entries], taken=("index.html",))
@@ -183,14 +183,14 @@ def _explain_song(
     from ..explanation import Explanation, compute, prepare
 
     planned = prepare(song.path, net, **how)
-    # Said before the work is done rather than after it.
+    # Checked before the work and not after it.
     found, kept = _found(planned, out, song, save)
     if found == "whole":
         if not quiet:
             say(f"{out / song.folder}: already there, with the same settings.")
         return
     if found == "part":
-        # What is kept is in the earlier result, which this one is the whole of.
+        # The earlier result is replaced by one that contains all of it, also its arrays of maps.
         had_maps = any((out / song.folder).glob(f"*/{MAPS}"))
         save = {**save, "overwrite": True, "maps": had_maps}
     if how["duration"] is None:
@@ -210,14 +210,20 @@ def _explain_song(
 def _found(
     planned: Plan | SongPlan, out: Path, song: _Song, save: dict[str, Any]
 ) -> tuple[Literal["whole", "part", "nothing"], Kept | None]:
-    """What of the result is there, and what of that is kept; what is in its way is an error."""
+    """How much of the result is there already, and what of it is kept.
+
+    Raises
+    ------
+    ParameterError
+        If something else has the result's name, or a result with other settings.
+    """
     from ..explaining.additions import ADDITIONS, NONE, additions_of
     from ..explaining.kept import kept_layers
     from ..explaining.planning import LAYERS_SETTING, Plan
     from ..report.folder import EXPLANATION, check_free, read_manifest
 
     manifest = None
-    with suppress(ValueError):  # what is no result is in the way
+    with suppress(ValueError):  # not a result of ours: `check_free` refuses it below
         manifest = read_manifest(out / song.folder, EXPLANATION)
     found = None if manifest is None else manifest.get("settings")
     if isinstance(found, dict) and not save["overwrite"]:
@@ -257,7 +263,7 @@ def _overview(out: Path, *, quiet: bool) -> None:
 
 @contextmanager
 def _one_bar(label: str, passes: int, *, show: bool) -> Iterator[list[Progress | None]]:
-    """A bar over some passes: the callbacks of each."""
+    """One progress bar for several passes over the layers: a callback for each pass."""
     with progress_bar(label, show=show) as bar:
         def progress_of(number: int) -> Progress | None:
             def told(layer: str, done: int, total: int) -> None:
@@ -272,7 +278,7 @@ def _one_bar(label: str, passes: int, *, show: bool) -> Iterator[list[Progress |
 
 @contextmanager
 def _two_bars(label: str, *, show: bool) -> Iterator[list[Progress | None]]:
-    """A bar for each of two passes over the windows of a song, with the time that is left."""
+    """A progress bar for each of two passes over the windows of a song: a callback for each."""
     with ExitStack() as stack:
 
         def bar_of() -> Progress | None:
@@ -301,15 +307,14 @@ def _closing_line(explanation: Any, folder: Path, kept: Kept | None) -> str:
         count += ", all of them silent"
     elif silent:
         count += f", {silent} of them silent"
-    said = [explanation.covered, _left_out(explanation)]
     if kept is not None:
         count += f", beside {_count(len(kept.layers), 'layer')} made before"
-    covered = "".join(f" {text}" for text in said if text)
-    return f"{folder}: {count}.{covered} Open {folder / 'index.html'}"
+    notices = [text for text in (explanation.covered, _left_out(explanation)) if text]
+    return " ".join([f"{folder}: {count}.", *notices, f"Open {folder / 'index.html'}"])
 
 
 def _left_out(explanation: Any) -> str | None:
-    """Which features of a song have no sound, and how they get one."""
+    """Which features of a song have a sound, and how to get sounds of all."""
     text = getattr(explanation, "left_out", None)
     return None if text is None else f"{text}; --features all makes those of all."
 

@@ -1,4 +1,4 @@
-"""What the commands share. Only click is imported here, as in `fastdeconv.cli`."""
+"""What the commands share: options, errors, progress. Only click is imported at the top."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ __all__ = [
     "parse_numbers", "precision_option", "progress_bar", "quiet_option", "rule_option", "say",
 ]
 
-#: The bundled network of every command that is given none.
+#: The bundled network that every command uses if it is given none.
 DEFAULT_NETWORK = "choi5-genre"
 
 # The same tuples as in the modules that compute with them, which take a while to import.
@@ -43,7 +43,7 @@ _FORMATS = ("wav", "flac", "ogg")
 
 _MOST_FEATURES = 1_000_000
 _LONGEST_LABEL = 40
-"""Characters before a bar: a longer one, such as a path, would leave no room for it."""
+"""Characters before a progress bar. A longer label, such as a path, would leave no room for it."""
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 Option = Callable[[Command], Command]
@@ -168,14 +168,14 @@ def parse_names(choices: Sequence[str] | None = None) -> Callable[..., list[str]
 
 
 def parse_features(ctx: click.Context, param: click.Parameter, value: str | None) -> Any:
-    """As `parse_numbers`, or all."""
+    """Read what `parse_numbers` reads, or all."""
     return value if value == "all" else parse_numbers(ctx, param, value)
 
 
 def parse_numbers(
     ctx: click.Context, param: click.Parameter, value: str | None
 ) -> list[int] | None:
-    """Feature numbers and ranges of them, both ends included: 0-15,20."""
+    """Read feature numbers and ranges of them, both ends included: 0-15,20."""
     if value is None:
         return None
     numbers: list[int] = []
@@ -196,7 +196,7 @@ def parse_numbers(
 
 
 def parse_duration(ctx: click.Context, param: click.Parameter, value: str | None) -> Any:
-    """Seconds, or all."""
+    """Read seconds, or all."""
     if value is None or value == "all":
         return value
     try:
@@ -210,10 +210,10 @@ def parse_duration(ctx: click.Context, param: click.Parameter, value: str | None
 
 @contextmanager
 def clean_exit(ctx: click.Context) -> Iterator[None]:
-    """Whatever ends a command is one line and a status, never a traceback.
+    """Turn whatever ends a command into one line and an exit status, never a traceback.
 
-    Errors of ours, of the system and of too little memory: status 1. Ctrl-C and other signals
-    to end: 128 and the number of the signal.
+    The status is 1 for our own errors, errors of the system and too little memory. For Ctrl-C and
+    other signals to end it is 128 plus the number of the signal.
     """
     with ending_on_signals():
         try:
@@ -223,7 +223,7 @@ def clean_exit(ctx: click.Context) -> Iterator[None]:
             click.echo(f"\n{ended.said}", err=True)
             ctx.exit(ended.status)
         except BrokenPipeError:
-            ctx.exit(1)  # whoever read the output wants no more of it
+            ctx.exit(1)  # the reader of the output has closed it, as head does
         except (FastdeconvError, OSError, ImportError, MemoryError) as error:
             raise click.ClickException(reason_of(error)) from None
 
@@ -232,9 +232,9 @@ def clean_exit(ctx: click.Context) -> Iterator[None]:
 def progress_bar(
     label: str, *, show: bool, total: int | None = None, remaining: bool = False
 ) -> Iterator[tqdm[Any] | None]:
-    """A bar on stderr, or None where it is not to be shown or nobody looks.
+    """A progress bar on stderr; None if it is not to be shown, or stderr is not a terminal.
 
-    `remaining` shows the time left as well.
+    With `remaining` the bar also shows the time that is left.
     """
     if not show or sys.stderr is None or not sys.stderr.isatty():
         yield None
@@ -253,9 +253,9 @@ def progress_bar(
 
 
 def say(text: str) -> None:
-    """Print text that may hold names from outside, line by line.
+    """Print text that may contain names from outside, line by line.
 
-    For commands that write files: a line that cannot be printed is lost, and no error.
+    For commands that write files: it is not an error if the text cannot be printed.
     """
     with suppress(OSError):
         print_out("\n".join(map(printable, text.split("\n"))))

@@ -143,7 +143,7 @@ def survey(
 
 
 def _untrained(net: Network) -> Network:
-    """The control of a network; the demo clip says how large its inputs are."""
+    """The control of a network. Windows of the demo clip give its inputs their size."""
     from ..analysis.controls import untrained
     from ..audio.clip import needed_frontend
     from ..audio.song import load_song
@@ -166,13 +166,13 @@ def _executor(scheduler: str | None) -> Iterator[tuple[Executor | None, int | No
 
 
 def _advance(bar: tqdm[Any] | None) -> Callable[[int, int], None]:
-    """Shows on a bar how much is done, of how much."""
+    """A callback that shows on a bar how much is done."""
 
     def advance(done: int, total: int) -> None:
         if bar is not None:
             if bar.n == 0 and bar.initial == 0:
-                bar.reset(total)  # the time until now was another bar's
-                bar.initial = bar.n = done  # what was there is no measure of speed
+                bar.reset(total)  # time that passed before the first call does not count
+                bar.initial = bar.n = done  # what was there already says nothing about the speed
             bar.total = total
             bar.update(done - bar.n)
 
@@ -182,19 +182,19 @@ def _advance(bar: tqdm[Any] | None) -> Callable[[int, int], None]:
 def _write_atlas(
     out: Path, *, trust: bool, executor: Executor | None, workers: int | None, show: bool
 ) -> list[str]:
-    """Write the page of a survey that is complete, and say so."""
+    """Write the page of a survey whose tables are complete; returns what to say about it."""
     from ..report.atlas import write_atlas
 
     with progress_bar("atlas", show=show, remaining=True) as bar, progress_bar(
         "trust", show=show and trust, remaining=True
     ) as trust_bar:
-        # The tracks are those that the user named in this command, wherever they lie.
+        # Tracks may lie anywhere, because the user named them in this command.
         found = write_atlas(
             out, outside=True, progress=_advance(bar), trust=trust, executor=executor,
             workers=workers, trust_progress=_advance(trust_bar),
         )
     judged = f", {found.judged:,} with a verdict" if found.judged else ""
-    lines = [f"To see and hear: {found.page} ({found.excerpts:,} excerpts{judged})"]
+    lines = [f"Open {found.page} ({found.excerpts:,} excerpts{judged})"]
     if found.unjudged:
         track, reason = next(iter(found.unjudged.items()))
         lines.append(
@@ -204,7 +204,7 @@ def _write_atlas(
     if found.missing:
         track, reason = next(iter(found.missing.items()))
         lines.append(
-            f"Of {_tracks(len(found.missing))} no excerpt could be made; the first: "
+            f"No excerpt could be made of {_tracks(len(found.missing))}; the first: "
             f"{printable(track)}: {reason}"
         )
     return lines
@@ -222,7 +222,7 @@ def _length(seconds: float) -> str:
 
 def _closing_lines(found: Survey, out: Path) -> list[str]:
     if not found.is_complete:
-        return [f"{out}: this part is done, others are not. The last one makes the tables."]
+        return [f"{out}: this part is done, but not all others. The last one writes the tables."]
     counts = found.counts
     line = (
         f"{out}: {_tracks(counts['tracks'])}, {counts['windows']:,} windows, "

@@ -20,7 +20,7 @@ const cards = (() => {
   const tagOf = (feature) => feature.tags.find((tag) => tag.attribute === state.tag && isSure(tag));
 
   const holds = (text) => state.words.every((word) => text.includes(word));
-  /** How many excerpts are of songs that are searched. */
+  /** How many excerpts are from songs that match the search. */
   const matching = (feature) => feature.searchedTracks.filter(holds).length;
 
   function passes(feature) {
@@ -118,7 +118,7 @@ const cards = (() => {
   };
   window.addEventListener("scroll", redraw, { passive: true });
   window.addEventListener("resize", () => { height = 0; redraw(); });
-  // What is above the grid may grow: the help, the songs that are found.
+  // The help and the list of songs above the grid change their height.
   new ResizeObserver(redraw).observe(get("main"));
 
   // ---- a card ----
@@ -146,7 +146,7 @@ const cards = (() => {
     return found.join(", ");
   }
 
-  /** Two lines: how often it fires, and what is searched of it or else its strongest tag. */
+  /** Two lines: how often it fires, and how many excerpts match the search or its strongest tag. */
   function facts(feature) {
     if (feature.silent) return ["above 0 nowhere in the collection"];
     const found = [`fires: ${percent(feature.often)} windows, ${percent(feature.active)} places`];
@@ -157,9 +157,9 @@ const cards = (() => {
     return found;
   }
 
-  /** One line: how many excerpts have which verdict, and an untrained network's share of yes. */
+  /** One line: how many excerpts have which verdict, and an untrained network's share of “yes”. */
   function trusted({ believed: found }) {
-    const control = found?.control === null || found?.control === undefined ? "" : `; untrained: yes ${percent(found.control)}`;
+    const control = found?.control === null || found?.control === undefined ? "" : `; untrained: “yes” ${percent(found.control)}`;
     const text = found ? `believe: ${believed(found)}${control}` : "";
     return element("p", { className: "key", textContent: text, title: text });
   }
@@ -181,7 +181,7 @@ const cards = (() => {
 
   // ---- what is chosen, and what plays ----
 
-  /** Choose a feature and an excerpt of it; its card gets the focus unless something else keeps it. */
+  /** Choose a feature and one of its excerpts. Its card gets the focus, unless `focus` is false. */
   function choose(feature, { focus = true, at = feature === current ? excerpt : 0 } = {}) {
     if (!visible.includes(feature)) {
       Object.assign(state, { words: [], label: "", tag: null, twins: state.twins || feature.twin !== null, silent: state.silent || feature.silent });
@@ -226,7 +226,7 @@ const cards = (() => {
     );
   }
 
-  /** While nothing sounds, the player holds what is chosen, so that its buttons can be used. */
+  /** While nothing plays, let the player hold what is chosen, so that its buttons can be used. */
   function ready() {
     if (!player.paused) return;
     const feature = current ?? visible.find((one) => one.excerpts.length);
@@ -266,7 +266,7 @@ const cards = (() => {
     detail.follow(feature);
   }
 
-  /** What comes when an excerpt has ended: the next one, and behind the last the next feature. */
+  /** After an excerpt has ended, play the next one, or after the last one the next feature. */
   function goOn() {
     const { feature } = player.playing;
     if (excerpt + 1 < feature.excerpts.length) return playOrPause(feature, excerpt + 1);

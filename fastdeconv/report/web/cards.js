@@ -43,13 +43,13 @@ const cards = (() => {
       const [one, other] = [a, b].map(({ verdict }) => VERDICTS.indexOf(verdict));
       return sign * (one - other) || a.rank - b.rank || a.index - b.index;
     }
-    // Numbers: the largest first; what has none comes last either way.
+    // Numbers: the largest first. Features without the number come last in either order.
     const [x, y] = [a.numbers[state.sort], b.numbers[state.sort]];
     if (x === null || y === null) return (x === null) - (y === null);
     return sign * (y - x) || a.index - b.index || a.rank - b.rank;
   }
 
-  /** Features to show, twins behind the one they are folded under, if it is unfolded. */
+  /** The features to show. Twins follow the feature under which they are folded, if it is unfolded. */
   function chosen() {
     const passing = features.filter(passes);
     const there = new Set(passing.map((feature) => feature.at));
@@ -103,7 +103,7 @@ const cards = (() => {
     ready();
   }
 
-  /** Choose a feature; its card gets the focus unless something else is to keep it. */
+  /** Choose a feature. Its card gets the focus, unless `focus` is false. */
   function choose(feature, { focus = true } = {}) {
     const folds = feature.twin !== null && `${feature.index}/${feature.twin}`;
     if (!visible.includes(feature) && !feature.silent) {
@@ -141,7 +141,7 @@ const cards = (() => {
     player.hold({ ...page.original, name: "original", original: true, seconds: page.seconds, pictures: () => [picture] }, page.original);
   }
 
-  /** While nothing sounds, the player holds what is chosen, so that its buttons can be used. */
+  /** While nothing plays, let the player hold what is chosen, so that its buttons can be used. */
   function ready() {
     if (!player.paused) return;
     const feature = current ?? visible[0];
@@ -168,7 +168,7 @@ const cards = (() => {
     return visible[Math.min(visible.length - 1, Math.max(0, at + steps))];
   }
 
-  /** What comes when a sound has ended. */
+  /** Play the next feature after a sound has ended. */
   function goOn() {
     const next = neighbour(1);
     if (player.playing.original || next === player.playing.feature) return;
@@ -186,7 +186,7 @@ const cards = (() => {
     update();
   }
 
-  // Axes only where a picture comes into sight: thousands of ticks would slow the page.
+  // Axes are added when a picture comes into sight: thousands of ticks would slow the page down.
   const seen = new IntersectionObserver((entries) => {
     for (const { target, isIntersecting } of entries) {
       if (!isIntersecting) continue;
