@@ -26,6 +26,7 @@ from .explaining.result import (
     audio_record,
     computation,
     layer_folders,
+    layer_record,
     manifest,
     result_name,
 )
@@ -215,8 +216,8 @@ def compute(
 ) -> Explanation | SongExplanation:
     """The explanation that was prepared, with the back end of now; not of layers that are kept."""
     if isinstance(planned, SongPlan):
-        return SongExplanation(planned, progress)
-    there = [] if kept is None else kept.layers
+        return SongExplanation(planned, progress, kept)
+    there = () if kept is None else kept.pages
     missing = {layer: ks for layer, ks in planned.features.items() if layer not in there}
     from .deconvnet.scores import class_scores
 
@@ -574,12 +575,11 @@ class Explanation(LayerFeatures):
             files[self.mode].write_original(folder)
             pages = []
             for layer, layer_folder in folders.items():
-                (folder / layer_folder).mkdir()
                 if layer not in self.maps:
                     assert self._kept is not None
-                    inside = folder / layer_folder
-                    pages.append(self._kept.copy(layer, inside, layer_folder, maps=maps))
+                    pages.append(self._kept.copy(layer, folder, layer_folder))
                     continue
+                (folder / layer_folder).mkdir()
                 page = self._write_layer(files[self.mode], folder, layer, layer_folder)
                 if trust:
                     page = page._replace(rows=self._with_trust(page.rows))
@@ -596,7 +596,7 @@ class Explanation(LayerFeatures):
                 if progress is not None:
                     progress(layer, done, total)
             write_csv(folder / TABLE, [row for page in pages for row in page.rows])
-            record = self._manifest(name, pages, audio_format, additions)
+            record = self._manifest(name, folder, pages, audio_format, additions)
             spectrum = files[self.mode].spectrum()
             write_page(folder, Song(record, self.clip_numbers, spectrum, pages))
             write_manifest(folder, record)
@@ -811,7 +811,8 @@ class Explanation(LayerFeatures):
         return distinct, [numbers.index(k) for k in distinct]
 
     def _manifest(
-        self, name: str, pages: Sequence[Layer], audio_format: str, additions: Additions
+        self, name: str, folder: Path, pages: Sequence[Layer], audio_format: str,
+        additions: Additions,
     ) -> dict[str, Any]:
         from .report.song import original_gain
 
@@ -828,13 +829,10 @@ class Explanation(LayerFeatures):
             computed=self._computation,
             more={"versions": [version._asdict() for version in additions.versions]},
             layers=[
-                {
-                    "name": page.name,
-                    "folder": page.folder,
-                    "map_shape": list(clip.x.shape),
-                    "gains": {str(row["feature"]): row["gain"] for row in page.rows},
-                    "versions": page.versions,
-                }
+                layer_record(
+                    folder / page.folder, page, audio_format,
+                    {"map_shape": list(clip.x.shape), "versions": page.versions},
+                )
                 for page in pages
             ],
         )

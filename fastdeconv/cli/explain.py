@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -132,8 +132,9 @@ def explain(
     A network that takes a fixed number of frames explains the first seconds of each SONG,
     or those from --offset on; --duration all explains all of it, window by window, and shows
     when every feature fires. A SONG that is there already, with the same settings, is left
-    as it is; if only --trust, --rules or --modes ask for more it is made anew with all of
-    that; with others it is an error, unless --overwrite is given.
+    as it is. If only --layers ask for more, only the new layers are computed. If only
+    --trust, --rules or --modes ask for more it is made anew with all of that. With other
+    settings it is an error, unless --overwrite is given.
     """
     if not songs and not demo:
         raise click.UsageError("Give at least one SONG, or --demo.")
@@ -215,7 +216,7 @@ def _explain_song(
     if found == "part":
         # What is kept is in the earlier result, which this one is the whole of.
         had_maps = any((out / song.folder).glob(f"*/{MAPS}"))
-        save = {**save, "overwrite": True, "maps": had_maps}
+        save = {**save, "overwrite": True} | ({"maps": True} if had_maps else {})
     if how["duration"] is None:
         passes = _one_bar(song.label, 3 if save["trust"] else 2, show=not quiet)
     else:
@@ -234,37 +235,31 @@ def _found(
     planned: Plan | SongPlan, out: Path, song: _Song, save: dict[str, Any]
 ) -> tuple[Literal["whole", "part", "nothing"], Kept | None]:
     """What of the result is there, and what of that is kept; what is in its way is an error."""
-    from ..explaining.additions import ADDITIONS, NONE, additions_of
-    from ..explaining.kept import kept_layers
-    from ..explaining.planning import LAYERS_SETTING, Plan
-    from ..report.folder import EXPLANATION, check_free, read_manifest
+    from ..explaining.additions import NONE, additions_of
+    from ..explaining.kept import what_is_there
+    from ..explaining.planning import Plan
+    from ..report.folder import EXPLANATION, check_free
 
-    manifest = None
-    with suppress(ValueError):  # what is no result is in the way
-        manifest = read_manifest(out / song.folder, EXPLANATION)
-    found = None if manifest is None else manifest.get("settings")
-    if isinstance(found, dict) and not save["overwrite"]:
+    there = None
+    if not save["overwrite"]:
         additions = NONE
         if isinstance(planned, Plan):
             asked = {key: save[key] for key in ("trust", "rules", "modes")}
             additions = additions_of(planned.how, planned.mode, **asked)
-        wanted = planned.settings(save["audio_format"]) | additions.settings
-        differing = [key for key in {**wanted, **found} if found.get(key) != wanted.get(key)]
-        if not differing:
-            return "whole", None
-        if {*differing} <= {*ADDITIONS} and additions.extend(found):
-            check_free(out, song.folder, EXPLANATION, overwrite=True)
-            return "part", None
-        if differing == [LAYERS_SETTING] and isinstance(planned, Plan):
-            kept = kept_layers(planned, out / song.folder, save["audio_format"], additions)
-            if kept is not None:
-                return "part", kept
+        there = what_is_there(planned, out / song.folder, save["audio_format"], additions)
+    if there is None:
+        # What is no result is in the way.
+        check_free(out, song.folder, EXPLANATION, overwrite=save["overwrite"])
+        return "nothing", None
+    if not there.differing:
+        return "whole", None
+    if not there.is_part:
         raise ParameterError(
             f"{printable(str(out / song.folder))} is already there and differs in "
-            f"{', '.join(map(printable, differing))}: --overwrite replaces it"
+            f"{', '.join(map(printable, there.differing))}: --overwrite replaces it"
         )
-    check_free(out, song.folder, EXPLANATION, overwrite=save["overwrite"])
-    return "nothing", None
+    check_free(out, song.folder, EXPLANATION, overwrite=True)
+    return "part", there.kept
 
 
 def _overview(out: Path, *, quiet: bool) -> None:
@@ -324,11 +319,23 @@ def _closing_line(explanation: Any, folder: Path, kept: Kept | None) -> str:
         count += ", all of them silent"
     elif silent:
         count += f", {silent} of them silent"
-    said = [explanation.covered, _left_out(explanation)]
-    if kept is not None:
-        count += f", beside {_count(len(kept.layers), 'layer')} made before"
-    covered = "".join(f" {text}" for text in said if text)
-    return f"{folder}: {count}.{covered} Open {folder / 'index.html'}"
+    said = [*_what_was_done(explanation, kept), explanation.covered, _left_out(explanation)]
+    text = "".join(f" {one}" for one in said if one)
+    return f"{folder}: {count}.{text} Open {folder / 'index.html'}"
+
+
+def _what_was_done(explanation: Any, kept: Kept | None) -> Iterator[str]:
+    """What was computed and what was not, where there was something already."""
+    if kept is None:
+        return
+    yield f"Computed: {', '.join(explanation.features)}."
+    if kept.pages:
+        yield f"Taken over from before: {', '.join(kept.pages)}."
+    if kept.damaged:
+        yield (
+            f"Not taken over, because its files are not as they were written: "
+            f"{', '.join(kept.damaged)}."
+        )
 
 
 def _left_out(explanation: Any) -> str | None:

@@ -122,6 +122,11 @@ class Plan(NamedTuple):
         return maps
 
     @property
+    def asked(self) -> Mapping[str, Sequence[int] | str | None]:
+        """What the settings say of layers and features."""
+        return self.features
+
+    @property
     def parameters(self) -> dict[str, Any]:
         """How it is computed, in words and numbers."""
         return parameters_of(self.how, self.mode, self.clip.start)
@@ -132,7 +137,7 @@ class Plan(NamedTuple):
         Two results with the same settings hold the same, up to the rounding of back ends.
         """
         return settings_of(
-            self.clip.samples, self.network, self.clip.frontend, self.features, self.how,
+            self.clip.samples, self.network, self.clip.frontend, self.asked, self.how,
             self.mode, audio_format,
         )
 
