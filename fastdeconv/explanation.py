@@ -183,8 +183,8 @@ def compute(
     Layers of an earlier result that are `kept` are not computed again.
     """
     if isinstance(planned, SongPlan):
-        return SongExplanation(planned, progress)
-    there = [] if kept is None else kept.layers
+        return SongExplanation(planned, progress, kept)
+    there = () if kept is None else kept.pages
     missing = {layer: ks for layer, ks in planned.features.items() if layer not in there}
     with enough_memory(MEMORY_ADVICE):
         trace = planned.network.forward(planned.clip.x)

@@ -289,7 +289,7 @@ def test_layers_added_later_have_the_same_as_the_others(command, tmp_path):
     assert command("at-once", "--layers", "pool1,pool2", *beside).exit_code == 0
     assert command("step", "--layers", "pool1", *beside).exit_code == 0
     result = command("step", "--layers", "pool1,pool2", *beside)
-    assert "beside 1 layer made before." in result.stdout
+    assert "Computed: pool2. Taken over from before: pool1." in result.stdout
     assert read_tree(tmp_path / "step" / "song") == read_tree(tmp_path / "at-once" / "song")
 
 

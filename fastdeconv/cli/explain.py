@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -112,9 +112,10 @@ def explain(
     those from --offset on. With --duration all the whole SONG is explained, window by window, and
     the page shows when each feature fires.
 
-    A SONG that was explained before, with the same settings, is left as it is. If --layers,
-    --trust, --rules or --modes ask for more than is there, the result is completed. Other
-    differences are an error unless --overwrite is given.
+    A SONG that was explained before, with the same settings, is left as it is. If only --layers ask
+    for more, only the new layers are computed. If only --trust, --rules or --modes ask for more,
+    the result is made again with everything. Other differences are an error unless --overwrite is
+    given.
     """
     if not songs and not demo:
         raise click.UsageError("Give at least one SONG, or --demo.")
@@ -192,7 +193,7 @@ def _explain_song(
     if found == "part":
         # The earlier result is replaced by one that contains all of it, also its arrays of maps.
         had_maps = any((out / song.folder).glob(f"*/{MAPS}"))
-        save = {**save, "overwrite": True, "maps": had_maps}
+        save = {**save, "overwrite": True} | ({"maps": True} if had_maps else {})
     if how["duration"] is None:
         passes = _one_bar(song.label, 3 if save["trust"] else 2, show=not quiet)
     else:
@@ -217,37 +218,31 @@ def _found(
     ParameterError
         If something else has the result's name, or a result with other settings.
     """
-    from ..explaining.additions import ADDITIONS, NONE, additions_of
-    from ..explaining.kept import kept_layers
-    from ..explaining.planning import LAYERS_SETTING, Plan
-    from ..report.folder import EXPLANATION, check_free, read_manifest
+    from ..explaining.additions import NONE, additions_of
+    from ..explaining.kept import what_is_there
+    from ..explaining.planning import Plan
+    from ..report.folder import EXPLANATION, check_free
 
-    manifest = None
-    with suppress(ValueError):  # not a result of ours: `check_free` refuses it below
-        manifest = read_manifest(out / song.folder, EXPLANATION)
-    found = None if manifest is None else manifest.get("settings")
-    if isinstance(found, dict) and not save["overwrite"]:
+    there = None
+    if not save["overwrite"]:
         additions = NONE
         if isinstance(planned, Plan):
             asked = {key: save[key] for key in ("trust", "rules", "modes")}
             additions = additions_of(planned.how, planned.mode, **asked)
-        wanted = planned.settings(save["audio_format"]) | additions.settings
-        differing = [key for key in {**wanted, **found} if found.get(key) != wanted.get(key)]
-        if not differing:
-            return "whole", None
-        if {*differing} <= {*ADDITIONS} and additions.extend(found):
-            check_free(out, song.folder, EXPLANATION, overwrite=True)
-            return "part", None
-        if differing == [LAYERS_SETTING] and isinstance(planned, Plan):
-            kept = kept_layers(planned, out / song.folder, save["audio_format"], additions)
-            if kept is not None:
-                return "part", kept
+        there = what_is_there(planned, out / song.folder, save["audio_format"], additions)
+    if there is None:
+        # What is no result is in the way.
+        check_free(out, song.folder, EXPLANATION, overwrite=save["overwrite"])
+        return "nothing", None
+    if not there.differing:
+        return "whole", None
+    if not there.is_part:
         raise ParameterError(
             f"{printable(str(out / song.folder))} is already there and differs in "
-            f"{', '.join(map(printable, differing))}: --overwrite replaces it"
+            f"{', '.join(map(printable, there.differing))}: --overwrite replaces it"
         )
-    check_free(out, song.folder, EXPLANATION, overwrite=save["overwrite"])
-    return "nothing", None
+    check_free(out, song.folder, EXPLANATION, overwrite=True)
+    return "part", there.kept
 
 
 def _overview(out: Path, *, quiet: bool) -> None:
@@ -307,10 +302,23 @@ def _closing_line(explanation: Any, folder: Path, kept: Kept | None) -> str:
         count += ", all of them silent"
     elif silent:
         count += f", {silent} of them silent"
-    if kept is not None:
-        count += f", beside {_count(len(kept.layers), 'layer')} made before"
-    notices = [text for text in (explanation.covered, _left_out(explanation)) if text]
-    return " ".join([f"{folder}: {count}.", *notices, f"Open {folder / 'index.html'}"])
+    done = [*_what_was_done(explanation, kept), explanation.covered, _left_out(explanation)]
+    said = [text for text in done if text]
+    return " ".join([f"{folder}: {count}.", *said, f"Open {folder / 'index.html'}"])
+
+
+def _what_was_done(explanation: Any, kept: Kept | None) -> Iterator[str]:
+    """Which layers were computed and which were not, where some were there already."""
+    if kept is None:
+        return
+    yield f"Computed: {', '.join(explanation.features)}."
+    if kept.pages:
+        yield f"Taken over from before: {', '.join(kept.pages)}."
+    if kept.damaged:
+        yield (
+            f"Not taken over, because its files are not as they were written: "
+            f"{', '.join(kept.damaged)}."
+        )
 
 
 def _left_out(explanation: Any) -> str | None:

@@ -20,7 +20,15 @@ from .additions import Additions, additions_of
 from .kept import Kept
 from .layer_features import LayerFeatures
 from .planning import MEMORY_ADVICE, Features, Plan, Progress, choose_features
-from .result import TABLE, as_computed, audio_record, layer_folders, manifest, result_name
+from .result import (
+    TABLE,
+    as_computed,
+    audio_record,
+    layer_folders,
+    layer_record,
+    manifest,
+    result_name,
+)
 from .saved import SavedExplanation, load
 
 if TYPE_CHECKING:
@@ -385,19 +393,17 @@ class Explanation(LayerFeatures):
             writer.write_original(folder)
             pages = []
             for layer, layer_folder in self.layer_folders().items():
-                inside = folder / layer_folder
-                inside.mkdir()
                 if layer not in self.maps:
                     assert self._kept is not None
-                    pages.append(self._kept.copy(layer, inside, layer_folder, maps=maps))
+                    pages.append(self._kept.copy(layer, folder, layer_folder))
                     continue
-                page = writer.write_layer(inside, self._content(layer), maps=maps)
+                page = writer.write_layer(folder / layer_folder, self._content(layer), maps=maps)
                 pages.append(page._replace(rows=self._with_trust(page.rows)) if trust else page)
                 done += len(page.rows)
                 if progress is not None:
                     progress(layer, done, total)
             write_csv(folder / TABLE, [row for page in pages for row in page.rows])
-            record = self._manifest(name, pages, audio_format, additions)
+            record = self._manifest(name, folder, pages, audio_format, additions)
             write_page(folder, Song(record, self.clip_numbers, writer.spectrum(), pages))
             write_manifest(folder, record)
         return out / name
@@ -565,7 +571,8 @@ class Explanation(LayerFeatures):
         return distinct, [numbers.index(k) for k in distinct]
 
     def _manifest(
-        self, name: str, pages: Sequence[Layer], audio_format: str, additions: Additions
+        self, name: str, folder: Path, pages: Sequence[Layer], audio_format: str,
+        additions: Additions,
     ) -> dict[str, Any]:
         from ..report.song import original_gain
 
@@ -582,13 +589,10 @@ class Explanation(LayerFeatures):
             computed=self._computation,
             more={"versions": [version._asdict() for version in additions.versions]},
             layers=[
-                {
-                    "name": page.name,
-                    "folder": page.folder,
-                    "map_shape": list(clip.x.shape),
-                    "gains": {str(row["feature"]): row["gain"] for row in page.rows},
-                    "versions": page.versions,
-                }
+                layer_record(
+                    folder / page.folder, page, audio_format,
+                    {"map_shape": list(clip.x.shape), "versions": page.versions},
+                )
                 for page in pages
             ],
         )

@@ -79,7 +79,7 @@ class ClipWriter:
         return self._files[self._plan.mode].spectrum()
 
     def write_layer(self, folder: Path, layer: LayerContent, *, maps: bool) -> Layer:
-        """Write a layer to a folder that exists; returns what the page shows of it.
+        """Write a layer to a new folder; returns what the page shows of it.
 
         Parameters
         ----------
@@ -88,6 +88,7 @@ class ClipWriter:
         maps : bool
             Write the array of the maps, too.
         """
+        folder.mkdir()
         files = self._files[self._plan.mode]
         gains = [row["gain"] for row in layer.rows]
         spectra = files.write_features(folder, layer.features, layer.maps, layer.sounds, gains)

@@ -128,6 +128,11 @@ class Plan(NamedTuple):
         return maps
 
     @property
+    def asked(self) -> Mapping[str, Sequence[int] | str | None]:
+        """What the settings say of layers and features."""
+        return self.features
+
+    @property
     def parameters(self) -> dict[str, Any]:
         """How it is computed, for the manifest."""
         return parameters_of(self.how, self.mode, self.clip.start)
@@ -138,7 +143,7 @@ class Plan(NamedTuple):
         Two results with the same settings hold the same, except that back ends round differently.
         """
         return settings_of(
-            self.clip.samples, self.network, self.clip.frontend, self.features, self.how,
+            self.clip.samples, self.network, self.clip.frontend, self.asked, self.how,
             self.mode, audio_format,
         )
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,24 +13,32 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..files import open_regular
 from ..kernels.dispatch import config, get_backend, get_isa, get_num_threads
 from ..report.citations import AURALISATION, DECONVNET
 from ..report.folder import EXPLANATION, MANIFEST, manifest_head
 from ..report.names import safe_name, unique_names
 from ..report.sounds import FORMATS, PEAK
+from ..report.tables import columns_of
+from ..report.timeline import NUMBERS_FILE as TIMELINE_NUMBERS
+from ..report.timeline import PICTURE as TIMELINE_PICTURE
+from ..textfiles import as_bytes, table_text
 
 if TYPE_CHECKING:
     from ..network.network import Network
+    from ..report.listening import Layer
 
 __all__ = [
-    "MAPS", "TABLE", "as_computed", "audio_record", "computation", "layer_folders", "manifest",
-    "result_name",
+    "MAPS", "TABLE", "as_computed", "audio_record", "computation", "layer_files", "layer_folders",
+    "layer_record", "manifest", "result_name",
 ]
 
 #: The table with one row per feature.
 TABLE = "features.csv"
 #: The array with the maps of a layer, where they are saved.
 MAPS = "maps.npy"
+_BLOCK = 1 << 20
+"""How many bytes of a file are read at a time."""
 # The names of a result's own files, which the folder of no layer may have.
 _FILES = (
     *(f"original.{suffix}" for suffix in ("png", *FORMATS)),
@@ -45,6 +55,57 @@ def layer_folders(layers: Sequence[str], taken: Sequence[str] = ()) -> dict[str,
     """The name of the folder of each layer; never one of the result's own files or of `taken`."""
     safe = [safe_name(layer, "layer") for layer in layers]
     return dict(zip(layers, unique_names(safe, taken=(*_FILES, *taken)), strict=True))
+
+
+def layer_files(folder: Path, page: Layer, audio_format: str) -> Iterator[str]:
+    """The files of a layer by their names in its folder, whether they are there or not.
+
+    Maps alone are looked for: nothing else says whether a layer has them.
+    """
+    for inner in ("", *(f"{version}/" for version in page.versions or ())):
+        for row in page.rows:
+            k = row["feature"]
+            yield f"{inner}feature_{k}.{audio_format}"
+            yield f"{inner}feature_{k}.png"
+            yield f"{inner}map_{k}.png"
+    if page.stage is not None:
+        yield from (f"activation_{k}.png" for k in ("mean", *page.stage))
+    if page.in_all is not None:
+        yield from (TIMELINE_NUMBERS, TIMELINE_PICTURE)
+    if os.path.lexists(folder / MAPS):
+        yield MAPS
+
+
+def layer_record(
+    folder: Path, page: Layer, audio_format: str, more: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What a manifest says of a layer whose files are in this folder.
+
+    Raises
+    ------
+    OSError
+        If one of its files is not there.
+    """
+    return {
+        "name": page.name,
+        "folder": page.folder,
+        **more,
+        "gains": {str(row["feature"]): row["gain"] for row in page.rows},
+        "content": _content(folder, page, audio_format),
+    }
+
+
+def _content(folder: Path, page: Layer, audio_format: str) -> str:
+    """A hash of the files of a layer, of its rows of the table and of its spectra."""
+    rows = table_text(columns_of(page.rows[0] if page.rows else {}), page.rows)
+    found = hashlib.sha256(as_bytes("\n".join([rows, *page.spectra, ""])))
+    for name in layer_files(folder, page, audio_format):
+        own = hashlib.sha256()
+        with open_regular(folder / name) as file:
+            while block := file.read(_BLOCK):
+                own.update(block)
+        found.update(f"{name} {own.hexdigest()}\n".encode())
+    return found.hexdigest()
 
 
 def computation() -> dict[str, Any]:
