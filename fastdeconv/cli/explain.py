@@ -231,7 +231,7 @@ def _found(
             additions = additions_of(planned.how, planned.mode, **asked)
         there = what_is_there(planned, out / song.folder, save["audio_format"], additions)
     if there is None:
-        # What is no result is in the way.
+        # Anything that is not a result of ours is an error here.
         check_free(out, song.folder, EXPLANATION, overwrite=save["overwrite"])
         return "nothing", None
     if not there.differing:
@@ -261,12 +261,12 @@ def _one_bar(label: str, passes: int, *, show: bool) -> Iterator[list[Progress |
     """One progress bar for several passes over the layers: a callback for each pass."""
     with progress_bar(label, show=show) as bar:
         def progress_of(number: int) -> Progress | None:
-            def told(layer: str, done: int, total: int) -> None:
+            def advance(layer: str, done: int, total: int) -> None:
                 assert bar is not None
                 bar.total = passes * total
                 bar.update(number * total + done - bar.n)
 
-            return None if bar is None else told
+            return None if bar is None else advance
 
         yield [progress_of(number) for number in range(passes)]
 
@@ -279,7 +279,7 @@ def _two_bars(label: str, *, show: bool) -> Iterator[list[Progress | None]]:
         def bar_of() -> Progress | None:
             bar: Any = None
 
-            def told(what: str, done: int, total: int) -> None:
+            def advance(what: str, done: int, total: int) -> None:
                 nonlocal bar
                 if bar is None:
                     stack.close()  # one bar at a time
@@ -289,7 +289,7 @@ def _two_bars(label: str, *, show: bool) -> Iterator[list[Progress | None]]:
                 if bar is not None:
                     bar.update(done - bar.n)
 
-            return told
+            return advance
 
         yield [bar_of(), bar_of()]
 
@@ -303,8 +303,8 @@ def _closing_line(explanation: Any, folder: Path, kept: Kept | None) -> str:
     elif silent:
         count += f", {silent} of them silent"
     done = [*_what_was_done(explanation, kept), explanation.covered, _left_out(explanation)]
-    said = [text for text in done if text]
-    return " ".join([f"{folder}: {count}.", *said, f"Open {folder / 'index.html'}"])
+    notices = [text for text in done if text]
+    return " ".join([f"{folder}: {count}.", *notices, f"Open {folder / 'index.html'}"])
 
 
 def _what_was_done(explanation: Any, kept: Kept | None) -> Iterator[str]:

@@ -547,18 +547,18 @@ class Explanation(LayerFeatures):
             self.activations[layer][np.asarray(numbers, int)],
         )
         rows = []
-        told_of = self._listen().describe(planes, numbers)
-        for i, told, unit in zip(places, told_of, seen, strict=True):
+        descriptions = self._listen().describe(planes, numbers)
+        for i, described, unit in zip(places, descriptions, seen, strict=True):
             peak = float(np.abs(sounds[i]).max(initial=0.0))
             rows.append(
                 {
                     "layer": layer,
-                    "feature": told["feature"],
+                    "feature": described["feature"],
                     "energy": float(np.square(sounds[i], dtype=np.float64).sum()),
                     "peak": peak,
                     "nonzero": np.count_nonzero(self.maps[layer][i]) / self.maps[layer][i].size,
                     "gain": peak_gain(peak),
-                    **told,
+                    **described,
                     **place_columns(unit),
                 }
             )

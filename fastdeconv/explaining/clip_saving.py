@@ -39,9 +39,9 @@ class LayerContent(NamedTuple):
     sounds: FloatArray
     """(K, samples)"""
     rows: list[dict[str, Any]]
-    """Of the table, one a feature."""
+    """Their rows of the table."""
     activations: FloatArray
-    """Of all features of the layer, (all, h, w)."""
+    """The output of all features of the layer, (all, h, w)."""
     stage: list[int] | None
     """The features whose activation is drawn; None if the layer gets no such pictures."""
 

@@ -129,7 +129,7 @@ class Plan(NamedTuple):
 
     @property
     def asked(self) -> Mapping[str, Sequence[int] | str | None]:
-        """What the settings say of layers and features."""
+        """The layers and features as they go into the settings."""
         return self.features
 
     @property

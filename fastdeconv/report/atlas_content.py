@@ -117,12 +117,12 @@ def features_of(
                     "rms": [rounded(value) for value in one.rms],
                     "score": rounded(float(one.exemplar.score)),
                     "label": one.label,
-                    "verdict": None if told is None else told["verdict"],
-                    "reason": None if told is None else printable(told["reason"]),
+                    "verdict": None if verdict is None else verdict["verdict"],
+                    "reason": None if verdict is None else printable(verdict["reason"]),
                 }
-                for one, told in zip(own, judged)
+                for one, verdict in zip(own, judged)
             ],
-            "believed": _believed([told for told in judged if told is not None]),
+            "believed": _believed([verdict for verdict in judged if verdict is not None]),
             "labels": [
                 [label, count, round(usual[row.layer].get(label, 0.0), 1)]
                 for label, count in labels[key]

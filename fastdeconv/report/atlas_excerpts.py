@@ -347,7 +347,7 @@ class Studio:
         cut = window.cut(self.net, *key)
         part = clip.part(*cut.frames)
         weights = clip.weights(own[None], mode)[:, slice(*cut.frames)]
-        told = Listener(part, mode).describe(weights)[0]
+        described = Listener(part, mode).describe(weights)[0]
         stft: FloatArray = np.ascontiguousarray(np.abs(part.stft))
         pictures = heard_magnitude(weights[0].T, stft, mode), stft
         sounds = [
@@ -361,8 +361,8 @@ class Studio:
             "seconds": (cut.samples[1] - cut.samples[0]) / clip.sr,
             "field": [*cut.times, *self._heights(cut.bins)],
             "rms": [gain * _rms(sound) for gain, sound in zip(gains, sounds)],
-            "label": told["label"],
-            "numbers": {name: told[name] for name in NUMBERS},
+            "label": described["label"],
+            "numbers": {name: described[name] for name in NUMBERS},
         }
         return _Draft((key, exemplar), place, (sounds[0], sounds[1]), gains, pictures, record)
 

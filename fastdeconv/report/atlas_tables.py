@@ -130,7 +130,7 @@ class Tables:
     """The largest activation first."""
     together: dict[Key, list[Companion]]
     associations: dict[Key, list[Association]]
-    """The strongest first, `TAGS_KEPT` at the most."""
+    """At most `TAGS_KEPT` for each feature, the strongest first."""
     attributes: dict[str, str]
     """The columns of the user's table and the kind of each."""
     has_control: bool

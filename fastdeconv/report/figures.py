@@ -126,8 +126,8 @@ def draw_top_clips(excerpts: Sequence[Excerpt], title: str) -> Figure:
         _draw_input(above, one.input)
         _draw_patch(below, one.projection, one.row["clip"])
         above.set_title(f"{one.row['value']:.3g}", fontsize=8)
-        said = [f"clip {one.row['clip']}", *one.place.texts()]
-        below.set_xlabel("\n".join(said), fontsize=7, labelpad=1)
+        lines = [f"clip {one.row['clip']}", *one.place.texts()]
+        below.set_xlabel("\n".join(lines), fontsize=7, labelpad=1)
     axes[0, 0].set_ylabel("input", fontsize=9)
     axes[1, 0].set_ylabel("projection", fontsize=9)
     figure.supxlabel(

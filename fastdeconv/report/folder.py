@@ -49,7 +49,7 @@ INVARIANCE = "fastdeconv-invariance"
 CORRESPONDENCE = "fastdeconv-correspondence"
 
 _VERSION = 1
-"""Of the manifests."""
+"""Version of the format of manifests."""
 _MOST_MANIFEST_BYTES = 1 << 26
 _DEEPEST_MANIFEST = 16
 

@@ -165,15 +165,15 @@ def _notices(manifest: Mapping[str, Any]) -> list[str]:
     """Which part of the song and which features the page is about, and how windows are joined."""
     audio, taken = manifest["audio"], manifest.get("windows")
     seconds = audio["samples"] / audio["sr"]
-    said = [covered(audio["start"], seconds, is_cut=audio["is_cut"])]
+    notices = [covered(audio["start"], seconds, is_cut=audio["is_cut"])]
     if taken is not None:
         if manifest["left_out"] is not None:
-            said.append(
+            notices.append(
                 f"{manifest['left_out']}. The time lines show all features; fastdeconv explain "
                 "--features all makes sounds of all."
             )
-        said.append(_WINDOWS[taken["exact"]].format(**taken))
-    return [text for text in said if text]
+        notices.append(_WINDOWS[taken["exact"]].format(**taken))
+    return [text for text in notices if text]
 
 
 def _in_atlas(atlas: str, manifest: Mapping[str, Any]) -> str:

@@ -227,7 +227,7 @@ class LayerStream:
     def rows(self) -> list[dict[str, Any]]:
         """The rows of the table."""
         clip = self._song.numbers
-        told = self._numbers.measured().described(self._features, clip)
+        described = self._numbers.measured().described(self._features, clip)
         return [
             {
                 "layer": self._layer,
@@ -238,7 +238,7 @@ class LayerStream:
                 "gain": peak_gain(float(self._peaks[i])),
                 **row,
             }
-            for i, row in enumerate(told)
+            for i, row in enumerate(described)
         ]
 
     def write(self, rows: Sequence[dict[str, Any]]) -> Iterator[str]:
