@@ -15,10 +15,11 @@ import importlib
 
 from .version import __version__
 
-# As in the module typing, which takes longer to import than all else here.
+# Type checkers take it for the constant of typing, a module that would take longer to import than
+# everything else here.
 TYPE_CHECKING = False
 
-# name -> module that defines it; a module named like its key is the value itself.
+# Public name -> the module that defines it; `ops` is a module itself.
 _EXPORTS = {
     "Network": ".network.network",
     "from_keras": ".network.importers.keras",
@@ -135,7 +136,7 @@ def __getattr__(name: str) -> Any:
     except KeyError:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
     module = importlib.import_module(where, __name__)
-    value = module if where.rpartition(".")[2] == name == "ops" else getattr(module, name)
+    value = module if name == "ops" else getattr(module, name)
     globals()[name] = value
     return value
 

@@ -6,16 +6,16 @@ import signal
 
 def main() -> None:
     """Prepare the process, then run the command."""
-    # Until a command takes Ctrl-C itself, it ends the process without a traceback.
+    # Until a command handles Ctrl-C itself, Ctrl-C ends the process without a traceback.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    # The first file that is opened would take the place of a standard stream that is closed,
-    # and libraries would print into it.
+    # Where a standard stream is closed, the first file that is opened would take its place, and
+    # libraries would print into that file.
     for stream in range(3):
         try:
             os.fstat(stream)
         except OSError:
             os.open(os.devnull, os.O_RDWR)
-    # No kernel here multiplies by BLAS. Its threads would cost memory, and time to start.
+    # No kernel here uses BLAS. Its threads would cost memory, and time to start.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from .cli import main as command
 

@@ -1,7 +1,7 @@
-"""Arrays from outside: whatever NumPy can read, and words for what it cannot.
+"""Arrays from outside: whatever NumPy can read, and a clear error for anything else.
 
-A PyTorch tensor that requires a gradient, has a type of its own or lies on another device
-raises an error of PyTorch when NumPy asks for its values; other libraries have others.
+A PyTorch tensor that requires a gradient, has a type of its own or lies on another device raises
+an error of PyTorch when NumPy asks for its values, and other libraries raise their own errors.
 Every argument that may be an array is therefore read here.
 """
 
@@ -28,7 +28,7 @@ def as_array(
         Of the class `error`, if NumPy cannot read `value`; begins with `name`.
     """
     if isinstance(value, np.ndarray):
-        # Outside the clause below, which would also take what the handler of a signal raises.
+        # Not inside the `try`, which would also catch what the handler of a signal raises.
         return np.asarray(value)
     try:
         return np.asarray(value)
@@ -40,7 +40,8 @@ def as_array(
 
 
 def as_index(numbers: list[int] | NDArray[np.intp]) -> Any:
-    """What takes these of an array, without a copy where they follow each other."""
+    """An index that selects these entries of an array: a slice, which does not copy, where the
+    numbers are consecutive."""
     each = numbers if isinstance(numbers, list) else numbers.tolist()
     if each and each == list(range(each[0], each[0] + len(each))):
         return slice(each[0], each[-1] + 1)

@@ -34,7 +34,7 @@ def open_regular(path: str | os.PathLike[str]) -> IO[bytes]:
         reason without the name.
     """
     try:
-        # Asked before opening: opening a pipe waits for its other end.
+        # Checked before opening, because opening a pipe waits for its other end.
         kind = stat.S_IFMT(os.stat(path).st_mode)
         if kind == stat.S_IFREG:
             return open(path, "rb")
@@ -45,7 +45,7 @@ def open_regular(path: str | os.PathLike[str]) -> IO[bytes]:
 
 
 def read_regular(path: str | os.PathLike[str], most: int) -> bytes:
-    """The bytes of a file, of which there are `most` at the most; see `open_regular`.
+    """All bytes of a file that has at most `most` of them; see `open_regular`.
 
     Raises
     ------
@@ -53,7 +53,7 @@ def read_regular(path: str | os.PathLike[str], most: int) -> bytes:
         Also if the file is larger.
     """
     with open_regular(path) as file:
-        # Memory for what there is, not for what would be allowed.
+        # Memory is taken for the bytes that are there, not for as many as are allowed.
         size = os.fstat(file.fileno()).st_size
         data = file.read(min(size, most) + 1)
     if len(data) > most:

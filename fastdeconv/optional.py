@@ -16,15 +16,20 @@ def optional_module(name: str, purpose: str, extra: str) -> Any:
     Parameters
     ----------
     name : str
+        Of the module, such as ``"librosa.display"``.
     purpose : str
         What needs it, as the beginning of a sentence: ``"the front end of kind 'cqt'"``.
     extra : str
-        The extra of fastdeconv that installs it.
+        The extra of fastdeconv that installs the package.
+
+    Returns
+    -------
+    module
 
     Raises
     ------
     ParameterError
-        If it cannot be imported; says what to install.
+        If it cannot be imported. The message says what to install.
     """
     try:
         return importlib.import_module(name)

@@ -1,4 +1,4 @@
-"""Studies as users hold them: what the analysis found, which can be put in words and saved."""
+"""Studies as users get them: what the analysis found, with methods to draw and to save it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, TypeVar
 
 from .analysis import attributes, evolution
 from .analysis.findings import findings
@@ -36,12 +36,68 @@ _Found = TypeVar("_Found")
 _Held = TypeVar("_Held")
 
 
+class _Saveable:
+    """A study that is saved as a folder of tables, arrays and figures."""
+
+    _folder: ClassVar[str]
+    """The name that the folder gets by default."""
+
+    def _write(self, out: str | os.PathLike[str], name: str, *, overwrite: bool) -> Path:
+        raise NotImplementedError
+
+    def save(
+        self, out: str | os.PathLike[str], name: str | None = None, *, overwrite: bool = False
+    ) -> Path:
+        """Write everything to the folder ``out / name``, which appears whole or not at all.
+
+        What it holds, beside ``manifest.json``:
+
+        ``AttributeStudy``
+            ``findings.txt``, ``layers.csv``, ``features.csv``, ``stimuli.csv``, ``study.npz``, and
+            a figure for each attribute.
+        ``Evolution``
+            ``evolution.csv``, ``evolution.npz``, and the grid of pictures.
+        ``Invariance``
+            ``invariance.csv``, and the figure of `plot`.
+        ``Correspondence``
+            ``correspondence.csv``, ``correspondence.npz`` (the boxes, and what each random draw
+            gave), and the figure of `plot`.
+
+        Figures are PNG and SVG files. Without matplotlib there are none.
+
+        Parameters
+        ----------
+        out : path
+            Made if it does not exist.
+        name : str, optional
+            Default: "attributes", "evolution", "invariance" or "correspondence", by the kind of
+            study. Made safe as a file name.
+        overwrite : bool
+            Replace an earlier result of this kind and name. Anything else is never replaced.
+
+        Returns
+        -------
+        Path
+            The folder.
+
+        Raises
+        ------
+        ParameterError
+            If the folder cannot be written, or is there already.
+        OSError
+            If writing fails later on, for instance on a full disk.
+        """
+        return self._write(out, self._folder if name is None else name, overwrite=overwrite)
+
+
 @dataclass(frozen=True)
-class AttributeStudy(attributes.AttributeStudy):
+class AttributeStudy(_Saveable, attributes.AttributeStudy):
     __doc__ = attributes.AttributeStudy.__doc__
 
+    _folder = "attributes"
+
     def findings(self) -> str:
-        """What the numbers say, in words, controls first.
+        """What the numbers say, in words, with the controls first.
 
         Returns
         -------
@@ -50,62 +106,68 @@ class AttributeStudy(attributes.AttributeStudy):
         """
         return findings(self)
 
-    def save(
-        self, out: str | os.PathLike[str], name: str = "attributes", *, overwrite: bool = False
-    ) -> Path:
-        """Write tables, arrays, findings and (with matplotlib) figures to ``out / name``.
-
-        Parameters
-        ----------
-        out : path
-            Made if need be.
-        name : str
-            Of the folder in it.
-        overwrite : bool
-            Replace an earlier result of this name; anything else is never replaced.
-
-        Returns
-        -------
-        Path
-            The folder, which appears whole or not at all.
-
-        Raises
-        ------
-        ParameterError
-            If it cannot be written or is there already.
-        """
+    def _write(self, out: str | os.PathLike[str], name: str, *, overwrite: bool) -> Path:
         return write_study(self, self.findings(), out, name, overwrite=overwrite)
 
 
 @dataclass(frozen=True, eq=False)
-class Evolution(evolution.Evolution):
+class Evolution(_Saveable, evolution.Evolution):
     __doc__ = evolution.Evolution.__doc__
 
-    def save(
-        self, out: str | os.PathLike[str], name: str = "evolution", *, overwrite: bool = False
-    ) -> Path:
-        """Write arrays, a table and (with matplotlib) the grid of pictures to ``out / name``.
+    _folder = "evolution"
 
-        Parameters
-        ----------
-        out : path
-            Made if need be.
-        name : str
-            Of the folder in it.
-        overwrite : bool
-            Replace an earlier result of this name; anything else is never replaced.
+    def _write(self, out: str | os.PathLike[str], name: str, *, overwrite: bool) -> Path:
+        return write_evolution(self, out, name, overwrite=overwrite)
+
+
+class Invariance(_Saveable, protocols.Invariance):
+    __doc__ = protocols.Invariance.__doc__
+
+    _folder = "invariance"
+
+    def plot(self) -> Figure:
+        """For every change a curve of each layer, the control's dashed, by matplotlib.
+
+        Below them stands the probability of the class that the network gives the unchanged clip.
 
         Returns
         -------
-        Path
-            The folder, which appears whole or not at all.
+        matplotlib.figure.Figure
+            pyplot does not know it, so it need not be closed.
 
         Raises
         ------
         ParameterError
-            If it cannot be written or is there already.
+            If matplotlib is not installed.
         """
-        return write_evolution(self, out, name, overwrite=overwrite)
+        return plotted("draw_invariance", self)
+
+    def _write(self, out: str | os.PathLike[str], name: str, *, overwrite: bool) -> Path:
+        return write_invariance(self, out, name, overwrite=overwrite)
+
+
+class Correspondence(_Saveable, protocols.Correspondence):
+    __doc__ = protocols.Correspondence.__doc__
+
+    _folder = "correspondence"
+
+    def plot(self) -> Figure:
+        """The clips with the part and the random boxes, and the result for each layer.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+            pyplot does not know it, so it need not be closed.
+
+        Raises
+        ------
+        ParameterError
+            If matplotlib is not installed.
+        """
+        return plotted("draw_correspondence", self)
+
+    def _write(self, out: str | os.PathLike[str], name: str, *, overwrite: bool) -> Path:
+        return write_correspondence(self, out, name, overwrite=overwrite)
 
 
 class Decision(belief.Decision):
@@ -115,15 +177,19 @@ class Decision(belief.Decision):
         self, out: str | os.PathLike[str], name: str | None = None, *, overwrite: bool = False,
         audio_format: str = "wav",
     ) -> Path:
-        """Write a page, pictures, sounds and the table to ``out / name``.
+        """Write a page, pictures, sounds and the table to the folder ``out / name``.
 
         Parameters
         ----------
         out : path
+            Made if it does not exist.
         name : str, optional
-            Default: the file's name without its suffix, and "why".
+            Default: the file's name without its suffix, then "why": "song why". Made safe as a
+            file name.
         overwrite : bool
+            Replace an earlier decision of this name. Anything else is never replaced.
         audio_format : {"wav", "flac", "ogg"}
+            Format of all sounds.
 
         Returns
         -------
@@ -133,7 +199,12 @@ class Decision(belief.Decision):
         Raises
         ------
         ParameterError
-            If it cannot be written or is there already.
+            If the folder cannot be written or is there already, or `audio_format` is none of the
+            above.
+        AudioError
+            If the format does not allow the clip's sample rate.
+        OSError
+            If writing fails later on, for instance on a full disk.
         """
         return write_decision(self, out, name, overwrite=overwrite, audio_format=audio_format)
 
@@ -153,7 +224,7 @@ class TopClips(tops.TopClips):
         Returns
         -------
         matplotlib.figure.Figure
-            pyplot does not know it: there is nothing to close.
+            pyplot does not know it, so it need not be closed.
 
         Raises
         ------
@@ -164,22 +235,27 @@ class TopClips(tops.TopClips):
 
     def save(
         self, out: str | os.PathLike[str], name: str = "top-clips", *,
-        layers: str | Iterable[str] | None = None, features: Sequence[int] | None = None,
+        layers: str | Iterable[str] | None = None, features: int | Sequence[int] | None = None,
         mode: str = "mask", overwrite: bool = False, audio_format: str = "ogg",
     ) -> Path:
-        """Write a page to see and to hear, its pictures and sounds, and the table.
+        """Write a page with pictures and sounds, and the table, to the folder ``out / name``.
 
         Parameters
         ----------
         out : path
-            The result goes to ``out / name``.
+            Made if it does not exist.
         name : str
-        layers, features : optional
-            Only these; default all that have top clips.
+            Made safe as a file name.
+        layers : str or iterable of str, optional
+            Default: all that have top clips.
+        features : int or sequence of int, optional
+            Of each of the layers. Default: all that have top clips.
         mode : {"mask", "phase", "wiener"}
             How a projection becomes a sound, as in `explain`.
         overwrite : bool
+            Replace earlier top clips of this name. Anything else is never replaced.
         audio_format : {"ogg", "wav", "flac"}
+            Format of all sounds.
 
         Returns
         -------
@@ -189,108 +265,20 @@ class TopClips(tops.TopClips):
         Raises
         ------
         ParameterError
-            If it cannot be written or is there already, or a layer or feature has no top clips.
+            If the folder cannot be written or is there already, a layer or feature has no top
+            clips, or `mode` or `audio_format` is none of the above.
+        AudioError
+            If the format does not allow the clips' sample rate.
+        OSError
+            If writing fails later on, for instance on a full disk.
         """
         return write_top_clips(
             self, out, name, layers, features, mode, overwrite=overwrite, audio_format=audio_format
         )
 
 
-class Invariance(protocols.Invariance):
-    __doc__ = protocols.Invariance.__doc__
-
-    def plot(self) -> Figure:
-        """For every change a curve of each layer, the control's dashed, by matplotlib.
-
-        Below them the probability of the class that the network gives the unchanged clip.
-
-        Returns
-        -------
-        matplotlib.figure.Figure
-            pyplot does not know it: there is nothing to close.
-
-        Raises
-        ------
-        ParameterError
-            If matplotlib is not installed.
-        """
-        return plotted("draw_invariance", self)
-
-    def save(
-        self, out: str | os.PathLike[str], name: str = "invariance", *, overwrite: bool = False
-    ) -> Path:
-        """Write the table and (with matplotlib) the figure to ``out / name``.
-
-        Parameters
-        ----------
-        out : path
-            Made if need be.
-        name : str
-            Of the folder in it.
-        overwrite : bool
-            Replace an earlier result of this name; anything else is never replaced.
-
-        Returns
-        -------
-        Path
-            The folder, which appears whole or not at all.
-
-        Raises
-        ------
-        ParameterError
-            If it cannot be written or is there already.
-        """
-        return write_invariance(self, out, name, overwrite=overwrite)
-
-
-class Correspondence(protocols.Correspondence):
-    __doc__ = protocols.Correspondence.__doc__
-
-    def plot(self) -> Figure:
-        """The clips with the part and the random boxes, and both in every layer, by matplotlib.
-
-        Returns
-        -------
-        matplotlib.figure.Figure
-            pyplot does not know it: there is nothing to close.
-
-        Raises
-        ------
-        ParameterError
-            If matplotlib is not installed.
-        """
-        return plotted("draw_correspondence", self)
-
-    def save(
-        self, out: str | os.PathLike[str], name: str = "correspondence", *,
-        overwrite: bool = False,
-    ) -> Path:
-        """Write the table, the boxes and draws and (with matplotlib) the figure to ``out / name``.
-
-        Parameters
-        ----------
-        out : path
-            Made if need be.
-        name : str
-            Of the folder in it.
-        overwrite : bool
-            Replace an earlier result of this name; anything else is never replaced.
-
-        Returns
-        -------
-        Path
-            The folder, which appears whole or not at all.
-
-        Raises
-        ------
-        ParameterError
-            If it cannot be written or is there already.
-        """
-        return write_correspondence(self, out, name, overwrite=overwrite)
-
-
 def _holding(compute: Callable[_P, _Found], held: Callable[..., _Held]) -> Callable[_P, _Held]:
-    """`compute`, whose result can be saved."""
+    """`compute`, with its result as an instance of `held`, which can be saved."""
 
     @functools.wraps(compute)
     def study(*args: _P.args, **kwargs: _P.kwargs) -> _Held:

@@ -1,11 +1,10 @@
-"""Text files of a result: tables, JSON, words, all UTF-8.
+"""Text files of a result: tables, JSON and plain text, all in UTF-8.
 
-The same content gives the same bytes: no times, no paths of this machine.
+The same content gives the same bytes: there are no times and no paths of this machine in them.
 
-Tables are made to be opened in a spreadsheet, which takes text that begins with one of
-``= + - @`` or a tab for a formula and computes it. Songs, layers and attributes have names
-from outside, so `table_text` puts an apostrophe before such text, as a person would; `read_rows`
-takes it away again.
+A spreadsheet takes text that begins with one of ``= + - @`` or a tab for a formula, and computes
+it. The names of songs, layers and attributes come from outside, so `table_text` puts an apostrophe
+before such text, as one does by hand in a spreadsheet. `read_rows` removes it again.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ _NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]+)?")
 
 
 def table_text(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
-    """A CSV table; numbers with every digit they have."""
+    """A CSV table. Numbers are written with all their digits."""
     lines = [_line(columns), *(_line([row.get(column) for column in columns]) for row in rows)]
     return "".join(lines)
 
@@ -42,7 +41,7 @@ def read_rows(lines: Iterable[str]) -> list[dict[str, str]]:
     Raises
     ------
     ValueError
-        If that is no such table.
+        If they are not the lines of such a table.
     """
     try:
         header, *rows = ([_text(cell) for cell in row] for row in csv.reader(lines, strict=True))
@@ -53,13 +52,13 @@ def read_rows(lines: Iterable[str]) -> list[dict[str, str]]:
 
 def _line(values: Iterable[Any]) -> str:
     buffer = io.StringIO()
-    # The writer quotes only the line ends that it writes itself.
+    # csv quotes a line end inside a cell only if it ends its own lines in the same way.
     csv.writer(buffer, lineterminator="\r\n").writerow(map(_cell, values))
     return buffer.getvalue()[:-2] + "\n"
 
 
 def _cell(value: Any) -> Any:
-    """A value as it is written: nothing for NaN, no text that is a formula."""
+    """A value as it is written: empty for NaN, and never a formula."""
     if isinstance(value, str):
         is_formula = _FORMULA.match(value.lstrip("'")) and not _NUMBER.fullmatch(value)
         return f"'{value}" if is_formula else value
@@ -67,7 +66,7 @@ def _cell(value: Any) -> Any:
 
 
 def _text(cell: str) -> str:
-    """What `_cell` was given."""
+    """The text from which `_cell` made a cell."""
     return cell[1:] if cell.startswith("'") and _FORMULA.match(cell.lstrip("'")) else cell
 
 
@@ -77,7 +76,7 @@ def json_text(record: Mapping[str, Any]) -> str:
 
 
 def as_bytes(text: str) -> bytes:
-    """Text as it is written, whatever characters it has."""
+    """Text as UTF-8, whatever characters it has."""
     # A file name that is not valid text reaches Python as lone surrogates, which UTF-8
     # refuses. Their backslash escapes are valid JSON too.
     return text.encode("utf-8", "backslashreplace")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import importlib
 import json
 import math
 import shutil
@@ -42,6 +41,34 @@ def copy(folder, tmp_path):
 @pytest.fixture
 def command(tmp_path):
     return explain_command(tmp_path)
+
+
+def test_saving_by_other_rules_runs_the_network_forward_once(explanation, tmp_path, monkeypatch):
+    passes, forward = [], fd.Network.forward
+    monkeypatch.setattr(
+        fd.Network, "forward", lambda net, x: passes.append(net) or forward(net, x)
+    )
+    assert len(explanation.maps) > 1
+    explanation.save(tmp_path, rules="all")
+    assert passes == [explanation.network]
+
+
+def test_other_rules_start_from_the_values_that_were_given_for_each_feature(tmp_path):
+    net = make_network()
+    asked = [3, 1, 3]
+    clip = fd.load_clip((samples(), SR), net.frontend)
+    start = np.random.default_rng(0).random(
+        (len(asked), *net.forward(clip.x)["pool1"].shape[1:]), np.float32
+    )
+    ex, wanted = (
+        fd.explain(clip, net, "pool1", asked, rule, start) for rule in ("deconvnet", "gradient")
+    )
+    saved = fd.Explanation.load(ex.save(tmp_path, rules="gradient", audio_format="flac"))
+    for k in set(asked):
+        sound = saved.sound("pool1", k, "gradient")
+        np.testing.assert_allclose(
+            sound, wanted.sound("pool1", k), atol=2e-4 * np.abs(sound).max()
+        )
 
 
 # Where the strongest unit looks
@@ -262,12 +289,12 @@ def test_layers_added_later_have_the_same_as_the_others(command, tmp_path):
     assert command("at-once", "--layers", "pool1,pool2", *beside).exit_code == 0
     assert command("step", "--layers", "pool1", *beside).exit_code == 0
     result = command("step", "--layers", "pool1,pool2", *beside)
-    assert "beside 1 layer made before." in result.stdout
+    assert "Computed: pool2. Taken over from before: pool1." in result.stdout
     assert read_tree(tmp_path / "step" / "song") == read_tree(tmp_path / "at-once" / "song")
 
 
 @pytest.mark.parametrize("options, said", [
-    (["--trust", "--duration", "all"], "a song is many: leave --duration out"),
+    (["--trust", "--duration", "all"], "not for a song of many windows: leave --duration out"),
     (["--modes", "phase", "--duration", "3"], "leave --duration out"),
     (["--rules", "deep"], "'deep' is not one of deconvnet, guided, gradient"),
     (["--modes", "mask,,"], "'' is not one of mask, phase, wiener"),
@@ -323,8 +350,3 @@ def test_a_result_with_a_verdict_and_no_share_is_refused(copy):
         writer.writerows(rows)
     with pytest.raises(fd.ParameterError, match="yes_rate"):
         fd.Explanation.load(copy)
-
-
-def test_the_command_has_the_rules_there_are():
-    module = importlib.import_module("fastdeconv.cli.explain")  # the package's own is the command
-    assert module._RULES == FEATURE_RULES

@@ -335,7 +335,7 @@ def test_a_song_that_goes_on_behind_the_clip_is_said_to(tmp_path, network, out):
     result = run("explain", short, long, "-o", out, "--network", network)
     lines = result.stdout.splitlines()
     assert "were explained" not in lines[0]
-    assert "The first 0.08 s of the song were explained. It goes on after that" in lines[1]
+    assert "The first 0.08 s of the song were explained. The song is longer" in lines[1]
     for name, is_cut in (("short", False), ("long", True)):
         audio = json.loads((out / name / "manifest.json").read_text())["audio"]
         assert (audio["start"], audio["is_cut"]) == (0, is_cut)
@@ -700,3 +700,51 @@ def test_invariance_of_a_song_beside_an_untrained_network(network, out, tmp_path
     assert again.exit_code == 1 and "already there" in again.output
     nothing = CliRunner().invoke(cli.main, [*command, "--control", "nope", "--overwrite"])
     assert nothing.exit_code == 1 and "there is no network 'nope'" in nothing.output
+
+
+def test_the_options_offer_what_the_modules_compute():
+    from fastdeconv.belief.feature_maps import FEATURE_RULES
+    from fastdeconv.belief.rules import METHODS
+    from fastdeconv.cli import shared
+    from fastdeconv.deconvnet.layerwise import RULES
+    from fastdeconv.report.sounds import FORMATS
+
+    assert shared.RULES == RULES
+    assert shared.FEATURE_RULES == FEATURE_RULES
+    assert shared.METHODS == METHODS
+    (option,) = shared.audio_format_option(lambda: None).__click_params__
+    assert tuple(option.type.choices) == FORMATS
+
+
+def test_names_may_have_spaces_between_them(network, out, tmp_path):
+    song = write_song(tmp_path / "song.wav")
+    result = run("explain", song, "-o", out, "--network", network, "--layers", "pool1, pool2")
+    assert result.exit_code == 0, result.output
+    assert (out / "song" / "pool2" / "feature_0.wav").is_file()
+
+
+@pytest.mark.parametrize("layers", ["", "pool1,", ",pool1", "pool1,,pool2"])
+def test_a_name_that_is_missing_between_commas_is_a_usage_error(network, out, tmp_path, layers):
+    song = write_song(tmp_path / "song.wav")
+    result = run("explain", song, "-o", out, "--network", network, "--layers", layers)
+    assert result.exit_code == 2
+    assert f"wanted names between commas, found {layers!r}" in result.output
+
+
+def test_a_decision_that_is_there_already_is_said_before_anything_is_computed(
+    out, tmp_path, monkeypatch
+):
+    (out / "song why").mkdir(parents=True)
+    monkeypatch.setattr("fastdeconv.studies.decision", pytest.fail)
+    result = run("why", tmp_path / "song.wav", "-o", out)
+    assert result.exit_code == 1
+    assert "song why is already there: overwrite=True (--overwrite) replaces it" in result.output
+
+
+@pytest.mark.parametrize("command", [
+    ["attributes"], ["evolution", "choi5-genre", "--layer", "pool5"],
+])
+def test_studies_take_feature_numbers_and_not_all(command, out):
+    result = run(*command, "-o", out, "--features", "all")
+    assert result.exit_code == 2
+    assert "'all' is neither a number nor a range such as 0-15" in result.output

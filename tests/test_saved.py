@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -212,13 +215,16 @@ def explain_command(folder):
     make_network().save(folder / "net.npz")
     soundfile.write(folder / "song.wav", samples(), SR)
 
-    def run(out, *options):
-        arguments = [
+    def arguments(out, *options):
+        return [
             "explain", str(folder / "song.wav"), "-o", str(folder / out), "--network",
             str(folder / "net.npz"), "--threads", "1", *options,
         ]
-        return CliRunner().invoke(cli.main, arguments)
 
+    def run(out, *options):
+        return CliRunner().invoke(cli.main, arguments(out, *options))
+
+    run.arguments = arguments
     return run
 
 
@@ -227,50 +233,153 @@ def command(tmp_path):
     return explain_command(tmp_path)
 
 
-def test_running_again_with_one_more_layer_computes_only_that(command, tmp_path, monkeypatch):
-    assert command("at-once", "--layers", "pool1,conv2,pool2").exit_code == 0
-    assert command("step", "--layers", "conv2").exit_code == 0
-    projected = []
+CLIP, SONG = [], ["--duration", "all"]
+of_clips_and_songs = pytest.mark.parametrize("kind", [CLIP, SONG], ids=["clip", "song"])
+
+
+@of_clips_and_songs
+def test_running_again_with_one_more_layer_computes_only_that(
+    command, tmp_path, monkeypatch, kind
+):
+    assert command("at-once", "--layers", "pool1,conv2,pool2", *kind).exit_code == 0
+    assert command("step", "--layers", "conv2", *kind).exit_code == 0
+    projected = set()
     real = fd.deconvolve
 
     def watched(trace, layer, **how):
-        projected.append(layer)
+        projected.add(layer)
         return real(trace, layer, **how)
 
     monkeypatch.setattr("fastdeconv.belief.feature_maps.deconvolve", watched)
-    result = command("step", "--layers", "pool1,conv2,pool2")
+    monkeypatch.setattr("fastdeconv.deconvnet.projection.deconvolve", watched)
+    result = command("step", "--layers", "pool1,conv2,pool2", *kind)
     assert result.exit_code == 0, result.output
-    assert projected == ["pool1", "pool2"]
+    assert projected == {"pool1", "pool2"}
     assert "song: 10 features of 2 layers" in result.stdout
-    assert "beside 1 layer made before." in result.stdout
+    assert "Computed: pool1, pool2. Taken over from before: conv2." in result.stdout
     assert read_tree(tmp_path / "step" / "song") == read_tree(tmp_path / "at-once" / "song")
+    assert "already there, with the same settings" in command(
+        "step", "--layers", "pool1,conv2,pool2", *kind
+    ).stdout
 
 
+@of_clips_and_songs
 @pytest.mark.parametrize(
-    "options",
+    "options, said",
     [
-        ["--layers", "pool2"],
-        ["--layers", "pool1,pool2", "--rule", "guided"],
-        ["--layers", "pool1,pool2", "--features", "0-2"],
+        (["--layers", "pool2"], "layers and features"),
+        (["--layers", "pool1,pool2", "--rule", "guided"], "layers and features, rule"),
+        (["--layers", "pool1,pool2", "--features", "0-2"], "layers and features"),
+        (["--layers", "pool1,pool2", "--offset", "0.1"], "song, layers and features"),
     ],
 )
-def test_what_differs_otherwise_is_still_refused(command, options):
-    assert command("out", "--layers", "pool1").exit_code == 0
-    result = command("out", *options)
+def test_what_differs_otherwise_is_refused_and_made_anew_only_if_told(
+    command, tmp_path, kind, options, said
+):
+    assert command("out", "--layers", "pool1", *kind).exit_code == 0
+    before = read_tree(tmp_path / "out")
+    result = command("out", *options, *kind)
     assert result.exit_code == 1
-    assert "already there and differs in" in result.stderr
+    assert f"already there and differs in {said}: --overwrite" in result.stderr
+    assert read_tree(tmp_path / "out") == before
+    result = command("out", *options, *kind, "--overwrite")
+    assert result.exit_code == 0 and "Taken over" not in result.stdout
+    assert command("fresh", *options, *kind).exit_code == 0
+    assert read_tree(tmp_path / "out") == read_tree(tmp_path / "fresh")
 
 
-@pytest.mark.parametrize("name", ["feature_1.wav", "activation_mean.png", "map_0.png"])
-def test_a_layer_of_which_something_is_missing_is_not_taken_for_whole(command, tmp_path, name):
-    assert command("out", "--layers", "pool1").exit_code == 0
-    before = tmp_path / "out" / "song"
-    (before / "pool1" / name).unlink()
-    (before / "pool1" / name).symlink_to(tmp_path / "song.wav")
-    result = command("out", "--layers", "pool1,pool2")
+@of_clips_and_songs
+@pytest.mark.parametrize("name, change", [
+    ("feature_1.wav", "gone"), ("feature_2.png", "elsewhere"), ("map_0.png", "cut"),
+    ("feature_1.wav", "bit"),
+])
+def test_a_layer_that_is_not_as_it_was_written_is_computed_again(
+    command, tmp_path, kind, name, change
+):
+    assert command("at-once", "--layers", "pool1,conv2,pool2", *kind).exit_code == 0
+    assert command("out", "--layers", "pool1,conv2", *kind).exit_code == 0
+    path = tmp_path / "out" / "song" / "pool1" / name
+    content = bytearray(path.read_bytes())
+    path.unlink()
+    if change == "elsewhere":
+        path.symlink_to(tmp_path / "song.wav")
+    elif change == "cut":
+        path.write_bytes(content[:-1])
+    elif change == "bit":
+        content[-1] ^= 1
+        path.write_bytes(content)
+    result = command("out", "--layers", "pool1,conv2,pool2", *kind)
+    assert result.exit_code == 0, result.output
+    assert (
+        "Computed: pool1, pool2. Taken over from before: conv2. Not taken over, because its "
+        "files are not as they were written: pool1."
+    ) in result.stdout
+    assert read_tree(tmp_path / "out" / "song") == read_tree(tmp_path / "at-once" / "song")
+
+
+@pytest.mark.parametrize("name, kind", [
+    ("activation_mean.png", CLIP), ("activation_0.png", CLIP), ("timeline.npy", SONG),
+    ("timeline.png", SONG),
+])
+def test_pictures_and_numbers_of_a_layer_are_of_it(command, tmp_path, name, kind):
+    assert command("out", "--layers", "pool1", *kind).exit_code == 0
+    (tmp_path / "out" / "song" / "pool1" / name).unlink()
+    result = command("out", "--layers", "pool1,pool2", *kind)
+    assert "Computed: pool1, pool2. Not taken over" in result.stdout
+
+
+@of_clips_and_songs
+def test_numbers_that_were_changed_are_not_kept(command, tmp_path, kind):
+    assert command("at-once", "--layers", "pool1,pool2", *kind).exit_code == 0
+    assert command("out", "--layers", "pool1", *kind).exit_code == 0
+    table = tmp_path / "out" / "song" / "features.csv"
+    row = table.read_text().splitlines()[1]
+    table.write_text(table.read_text().replace(row, row.replace(".", ".1", 1)))
+    result = command("out", "--layers", "pool1,pool2", *kind)
+    assert "Computed: pool1, pool2. Not taken over" in result.stdout
+    assert read_tree(tmp_path / "out" / "song") == read_tree(tmp_path / "at-once" / "song")
+
+
+_KILLED = """
+import os, signal, sys
+from fastdeconv.cli import main
+from fastdeconv.report.song_stream import LayerStream
+
+def die(self, rows):
+    os.kill(os.getpid(), signal.SIGKILL)
+    yield
+
+LayerStream.write = die
+main(sys.argv[1:])
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
+def test_a_run_that_is_killed_leaves_the_song_as_it_was(command, tmp_path):
+    more = ["--layers", "pool1,pool2", *SONG]
+    assert command("at-once", *more).exit_code == 0
+    assert command("out", "--layers", "pool1", *SONG).exit_code == 0
+    before = read_tree(tmp_path / "out" / "song")
+    ended = subprocess.run(
+        [sys.executable, "-c", _KILLED, *command.arguments("out", *more)], timeout=600,
+    )
+    assert ended.returncode == -signal.SIGKILL
+    assert read_tree(tmp_path / "out" / "song") == before
+    assert "Taken over from before: pool1." in command("out", *more).stdout
+    assert read_tree(tmp_path / "out") == read_tree(tmp_path / "at-once")
+
+
+@of_clips_and_songs
+@pytest.mark.parametrize("name", ["features.csv", "index.html"])
+def test_a_result_that_cannot_be_read_is_not_added_to(command, tmp_path, kind, name):
+    assert command("out", "--layers", "pool1", *kind).exit_code == 0
+    (tmp_path / "out" / "song" / name).write_text("layer\npool9\n")
+    before = read_tree(tmp_path / "out")
+    result = command("out", "--layers", "pool1,pool2", *kind)
     assert result.exit_code == 1
-    assert name in result.stderr
-    assert not (before / "pool2").exists()
+    assert "--overwrite makes the result anew" in result.stderr
+    assert str(tmp_path / "out" / "song") in result.stderr
+    assert read_tree(tmp_path / "out") == before
 
 
 def test_a_result_of_any_mode_is_read_back(tmp_path):

@@ -9,6 +9,7 @@ import os
 import numpy as np
 import pytest
 import soundfile
+from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -16,6 +17,7 @@ from PIL import Image
 import fastdeconv as fd
 from fastdeconv.audio.song import load_song
 from fastdeconv.audio.windows import Joiner, pieces, windows
+from fastdeconv.cli import main
 from fastdeconv.network.locality import head_after, of_any_length
 
 SR = 8000
@@ -466,6 +468,61 @@ def test_pictures_of_a_long_song_are_bounded(tmp_path, monkeypatch):
         with Image.open(folder / name) as image:
             assert image.size[0] == 50
             assert np.asarray(image).any()
+
+
+# More layers of a song that was saved
+
+
+@pytest.mark.parametrize("kind", [{"frames": 40, "head": "flat"}, {}])
+def test_the_other_layers_asked_for_change_nothing(short_pieces, kind):
+    net, source = make_network(**kind), (noise(4.1), SR)
+    some = fd.explain(source, net, layers=["conv1", "pool1"], duration="all")
+    more = fd.explain(source, net, layers=["pool1", "pool3", "conv1"], duration="all")
+    assert some.windows == more.windows > 3
+    assert sorted(some.table, key=str) == sorted(
+        (row for row in more.table if row["layer"] != "pool3"), key=str
+    )
+    np.testing.assert_array_equal(some.timeline["pool1"], more.timeline["pool1"])
+    np.testing.assert_array_equal(some.sound("conv1", 2), more.sound("conv1", 2))
+
+
+def test_layers_that_see_further_than_a_piece_make_no_pieces_longer(monkeypatch):
+    net, source = make_network(frames=40, head="flat"), (noise(4.1), SR)
+    monkeypatch.setattr("fastdeconv.audio.windows._PIECE_SECONDS", 0.01)
+    far = fd.explain(source, net, layers=["pool1"], duration="all", features=[1])
+    monkeypatch.setattr("fastdeconv.explaining.song_planning._FAR_SECONDS", 0.0)
+    near = fd.explain(source, net, layers=["pool1"], duration="all", features=[1])
+    assert near.windows > far.windows > 3
+    assert_alike(near.sound("pool1", 1), far.sound("pool1", 1))
+
+
+def add_layers(folder, layers):
+    return CliRunner().invoke(main, [
+        "explain", str(folder / "song.wav"), "-o", str(folder / "step"), "--network",
+        str(folder / "net.npz"), "--duration", "all", "--layers", layers,
+    ])
+
+
+@pytest.mark.parametrize("kind", [{"frames": 40, "head": "flat"}, {}])
+def test_layers_are_added_to_a_song_that_was_saved(short_pieces, tmp_path, kind):
+    make_network(**kind).save(tmp_path / "net.npz")
+    soundfile.write(tmp_path / "song.wav", noise(3.1), SR)
+    files = str(tmp_path / "song.wav"), str(tmp_path / "net.npz")
+    fd.explain(*files, layers=["pool2"], duration="all").save(tmp_path / "step")
+    result = add_layers(tmp_path, "pool1,pool2,pool3")
+    assert "Computed: pool1, pool3. Taken over from before: pool2. 21 of 27" in result.stdout
+    at_once = fd.explain(*files, layers=["pool1", "pool2", "pool3"], duration="all")
+    assert read_tree(tmp_path / "step/song") == read_tree(at_once.save(tmp_path / "at-once"))
+
+
+def test_a_layer_that_changes_how_the_song_is_taken_is_not_added(tmp_path):
+    make_network(frames=40, head="flat").save(tmp_path / "net.npz")
+    soundfile.write(tmp_path / "song.wav", noise(1.1), SR)
+    files = str(tmp_path / "song.wav"), str(tmp_path / "net.npz")
+    fd.explain(*files, layers=["pool2"], duration="all").save(tmp_path / "step")
+    result = add_layers(tmp_path, "pool2,fc")
+    assert result.exit_code == 1
+    assert "differs in layers and features, windows of the song: --overwrite" in result.stderr
 
 
 # What is refused

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ..audio.windows import Window
 
-__all__ = ["MOST_COLUMNS", "Timeline", "strength"]
+__all__ = ["MOST_COLUMNS", "Timeline", "columns", "strength"]
 
 FloatArray = NDArray[np.float32]
 
@@ -31,6 +31,11 @@ def strength(activation: FloatArray, time_is_row: bool) -> FloatArray:
     return found
 
 
+def columns(size: int, sr: float) -> int:
+    """How many columns the time lines of a song of `size` samples have."""
+    return min(MOST_COLUMNS, max(1, math.ceil(size / sr / _SECONDS)))
+
+
 class Timeline:
     """The strengths of the features of a layer, window after window.
 
@@ -44,7 +49,7 @@ class Timeline:
     """
 
     def __init__(self, count: int, size: int, sr: float) -> None:
-        self.columns = min(MOST_COLUMNS, max(1, math.ceil(size / sr / _SECONDS)))
+        self.columns = columns(size, sr)
         points = self.columns * _POINTS
         self._places = ((np.arange(points) + 0.5) * size / points).astype(np.int64)
         self._sums = np.zeros((count, self.columns))

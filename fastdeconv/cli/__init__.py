@@ -1,7 +1,7 @@
 """The command ``fastdeconv``, a file for each command.
 
-Only click is imported here: ``--help`` and usage errors must not wait for
-numpy, so each command imports what it needs when it runs.
+Only click is imported at the top of these files, because ``--help`` and usage errors must not wait
+for numpy. Each command imports what it needs when it runs.
 """
 
 from __future__ import annotations

@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import click
 
 from ..audio._checks import MODES
-from ..errors import FastdeconvError, ParameterError, printable, reason_of, shown
+from ..errors import FastdeconvError, ParameterError, printable, reason_of
 from ..report.names import safe_name, unique_names
 from .shared import (
-    DEFAULT_NETWORK,
+    FEATURE_RULES,
+    Backend,
+    audio_format_option,
     clean_exit,
     computing,
     demo_clip,
+    layers_option,
+    network_option,
+    offset_option,
+    out_option,
     parse_duration,
     parse_features,
+    parse_names,
+    precision_option,
     progress_bar,
+    rule_option,
     say,
 )
 
@@ -32,73 +41,46 @@ if TYPE_CHECKING:
 __all__ = ["explain"]
 
 
-# As in `fastdeconv.belief.feature_maps`, which takes a while to import.
-_RULES = ("deconvnet", "guided", "gradient", "gradient_x_deviation")
-
-
-def _parse_names(
-    choices: Sequence[str]
-) -> Callable[[click.Context, click.Parameter, str | None], list[str]]:
-    """A callback that takes some of these names, or all of them."""
-    def parse(ctx: click.Context, param: click.Parameter, value: str | None) -> list[str]:
-        if value == "all":
-            return [*choices]
-        names = [name.strip() for name in value.split(",")] if value else []
-        for name in names:
-            if name not in choices:
-                raise click.BadParameter(f"{shown(name)} is not one of {', '.join(choices)}")
-        return names
-
-    return parse
-
-
 class _Song(NamedTuple):
-    """One song: where it lies, what it is called in messages, the folder it gets."""
+    """One song: its path, its name in messages, and the name of its folder."""
 
     path: str
     label: str
     folder: str
 
 
-@click.command()
+@click.command(short_help="Write the sound and the picture of every feature for each song.")
 @click.argument("songs", metavar="SONG...", nargs=-1, type=click.Path())
-@click.option("-o", "--out", required=True, type=click.Path(), metavar="OUT",
-              help="Folder for the results; each song gets a folder of its own in it.")
-@click.option("--demo", is_flag=True, help="Explain the bundled clip (beside any SONG).")
-@click.option("--network", default=DEFAULT_NETWORK, metavar="NAME|PATH", show_default=True,
-              help="A bundled or public network (fastdeconv networks), or the path of an "
-                   "archive or of an ONNX or Keras model.")
-@click.option("--layers", metavar="a,b",
-              help="Layers to explain.  [default: every pooling layer; without any, up to six "
-                   "convolutions]")
+@out_option("Folder for the results; each song gets a folder of its own in it.")
+@click.option("--demo", is_flag=True, help="Explain the bundled clip, beside any SONG.")
+@network_option
+@layers_option("Layers to explain.  [default: every pooling layer; in a network without one, up to "
+               "six convolutions]")
 @click.option("--features", callback=parse_features, metavar="0-15,20|all",
               help="Features to explain.  [default: all; with --duration those to hear first]")
-@click.option("--rule", type=click.Choice(_RULES), default="deconvnet", show_default=True,
-              help="How activations are passed backwards.")
+@rule_option(FEATURE_RULES)
 @click.option("--start", type=click.Choice(["map", "max", "one"]), default="map",
               show_default=True,
-              help="Start from a feature's whole map, its strongest unit, or 1 everywhere.")
+              help="Start the backward pass from a feature's whole map, from its strongest unit, "
+                   "or from 1 everywhere.")
 @click.option("--mode", type=click.Choice(MODES), default="mask", show_default=True,
-              help="The map masks the clip's spectrogram, only borrows its phase, or masks it by "
-                   "its size alone.")
+              help="How a map becomes sound. mask: it masks the clip's spectrogram; phase: it gets "
+                   "the clip's phase; wiener: its size masks the spectrogram, its sign does not.")
 @click.option("--trust", is_flag=True,
-              help="How far to believe each feature: numbers, and a verdict beside that of an "
-                   "untrained network. Takes seconds for each song.")
-@click.option("--rules", callback=_parse_names(_RULES), metavar="a,b|all",
-              help=f"Rules to see and hear beside --rule: {', '.join(_RULES)}. Each adds as many "
+              help="Also measure how far to believe each feature: numbers and a verdict, with the "
+                   "share of such verdicts for an untrained network. Takes seconds for each song.")
+@click.option("--rules", callback=parse_names(FEATURE_RULES), metavar="a,b|all",
+              help=f"Other rules to see and hear beside --rule: {', '.join(FEATURE_RULES)}. Each "
+                   "adds as many sounds again.")
+@click.option("--modes", callback=parse_names(MODES), metavar="a,b|all",
+              help=f"Other modes to hear beside --mode: {', '.join(MODES)}. Each adds as many "
                    "sounds again.")
-@click.option("--modes", callback=_parse_names(MODES), metavar="a,b|all",
-              help=f"Modes to hear beside --mode: {', '.join(MODES)}. Each adds as many sounds "
-                   "again.")
-@click.option("--offset", type=click.FloatRange(min=0), default=0.0, metavar="SECONDS",
-              help="Skip the beginning of each song.")
+@offset_option
 @click.option("--duration", callback=parse_duration, metavar="SECONDS|all",
-              help="How much of each song: in windows, with time lines.  [default: what the "
-                   "network takes at once]")
-@click.option("--precision", type=click.Choice(["float32", "bf16"]), default="float32",
-              show_default=True, help="bf16: faster and less exact, see the documentation.")
-@click.option("--audio-format", type=click.Choice(["wav", "flac", "ogg"]), default="wav",
-              show_default=True, help="Of all sounds; ogg is lossy and a sixth of the size.")
+              help="How much of each SONG to explain, in windows and with time lines.  [default: "
+                   "as much as the network takes at once]")
+@precision_option
+@audio_format_option
 @computing
 @click.pass_context
 def explain(
@@ -108,58 +90,54 @@ def explain(
     out: str,
     demo: bool,
     network: str,
-    layers: str | None,
+    layers: list[str] | None,
     features: list[int] | str | None,
-    backend: str | None,
-    isa: str | None,
-    threads: int | None,
     audio_format: str,
     trust: bool,
-    rules: list[str],
-    modes: list[str],
+    rules: list[str] | None,
+    modes: list[str] | None,
     overwrite: bool,
     quiet: bool,
+    backend: Backend,
     **how: Any,
 ) -> None:
-    """Write the sound and the picture of every feature of each SONG.
+    """Write the sound and the picture of every feature for each SONG.
 
-    OUT/<song>/ gets index.html, a page to look, listen and compare; original.wav,
-    <layer>/feature_<k>.wav and .png, features.csv and manifest.json. With more than
-    one song in it OUT gets an index.html of them all. A SONG is any file that
-    libsndfile reads: wav, flac, ogg, mp3 and more. After -- a SONG may begin with a
-    dash.
+    Each SONG gets a folder OUT/<song>/ with index.html, a page to look, listen and compare;
+    original.wav; <layer>/feature_<k>.wav and .png; features.csv and manifest.json. If OUT holds
+    several songs, it also gets an index.html of all of them. A SONG is any file that libsndfile can
+    read: wav, flac, ogg, mp3 and more. Put -- before a SONG whose name begins with a dash.
 
-    A network that takes a fixed number of frames explains the first seconds of each SONG,
-    or those from --offset on; --duration all explains all of it, window by window, and shows
-    when every feature fires. A SONG that is there already, with the same settings, is left
-    as it is; if only --trust, --rules or --modes ask for more it is made anew with all of
-    that; with others it is an error, unless --overwrite is given.
+    If the network takes a fixed number of frames, the first seconds of each SONG are explained, or
+    those from --offset on. With --duration all the whole SONG is explained, window by window, and
+    the page shows when each feature fires.
+
+    A SONG that was explained before, with the same settings, is left as it is. If only --layers ask
+    for more, only the new layers are computed. If only --trust, --rules or --modes ask for more,
+    the result is made again with everything. Other differences are an error unless --overwrite is
+    given.
     """
     if not songs and not demo:
         raise click.UsageError("Give at least one SONG, or --demo.")
     if how["duration"] is not None and (trust or rules or modes):
         raise click.UsageError(
-            "--trust, --rules and --modes are for a clip, and a song is many: leave --duration "
-            "out, and choose the part with --offset."
+            "--trust, --rules and --modes are for one clip, not for a song of many windows: leave "
+            "--duration out, and choose the part of the song with --offset."
         )
     with clean_exit(ctx), ExitStack() as stack:
-        from ..kernels.dispatch import config
         from ..network.choosing import choose_layers, open_network
         from ..report.folder import check_writable
 
-        stack.enter_context(config(backend=backend, num_threads=threads, isa=isa))
+        stack.enter_context(backend.in_use())
         net = open_network(network)
-        how |= {
-            "layers": choose_layers(net, None if layers is None else layers.split(",")),
-            "features": features,
-        }
+        how |= {"layers": choose_layers(net, layers), "features": features}
         check_writable(Path(out))
         failures: list[str] = []
-        # Also when interrupted: what failed before that was not reported yet.
+        # Reported at the end, also if this run is interrupted.
         stack.callback(_report, failures)
         save = {"audio_format": audio_format, "overwrite": overwrite}
         if how["duration"] is None:
-            save |= {"trust": trust, "rules": rules, "modes": modes}
+            save |= {"trust": trust, "rules": rules or (), "modes": modes or ()}
         for song in _songs(songs, stack.enter_context(demo_clip()) if demo else None):
             try:
                 _explain_song(song, net, Path(out), how, save, quiet=quiet)
@@ -171,7 +149,7 @@ def explain(
 
 
 def _failure(song: _Song, error: Exception) -> str:
-    """The song and what happened to it."""
+    """The message for a song that could not be explained."""
     label = printable(song.label)
     reason = getattr(error, "strerror", None) or reason_of(error)
     return reason if reason.startswith(f"{label}:") else f"{label}: {reason}"
@@ -183,7 +161,7 @@ def _report(failures: Sequence[str]) -> None:
 
 
 def _songs(paths: Sequence[str], demo: Path | None) -> list[_Song]:
-    """The songs to explain, each with a folder name that no other has."""
+    """The songs to explain, each with a folder name of its own."""
     entries = [] if demo is None else [(str(demo), "demo", "demo")]
     entries += [(path, path, safe_name(Path(path).stem, "song")) for path in paths]
     folders = unique_names([name for _, _, name in entries], taken=("index.html",))
@@ -206,16 +184,16 @@ def _explain_song(
     from ..explanation import Explanation, compute, prepare
 
     planned = prepare(song.path, net, **how)
-    # Said before the work is done rather than after it.
+    # Checked before the work and not after it.
     found, kept = _found(planned, out, song, save)
     if found == "whole":
         if not quiet:
             say(f"{out / song.folder}: already there, with the same settings.")
         return
     if found == "part":
-        # What is kept is in the earlier result, which this one is the whole of.
+        # The earlier result is replaced by one that contains all of it, also its arrays of maps.
         had_maps = any((out / song.folder).glob(f"*/{MAPS}"))
-        save = {**save, "overwrite": True, "maps": had_maps}
+        save = {**save, "overwrite": True} | ({"maps": True} if had_maps else {})
     if how["duration"] is None:
         passes = _one_bar(song.label, 3 if save["trust"] else 2, show=not quiet)
     else:
@@ -233,38 +211,38 @@ def _explain_song(
 def _found(
     planned: Plan | SongPlan, out: Path, song: _Song, save: dict[str, Any]
 ) -> tuple[Literal["whole", "part", "nothing"], Kept | None]:
-    """What of the result is there, and what of that is kept; what is in its way is an error."""
-    from ..explaining.additions import ADDITIONS, NONE, additions_of
-    from ..explaining.kept import kept_layers
-    from ..explaining.planning import LAYERS_SETTING, Plan
-    from ..report.folder import EXPLANATION, check_free, read_manifest
+    """How much of the result is there already, and what of it is kept.
 
-    manifest = None
-    with suppress(ValueError):  # what is no result is in the way
-        manifest = read_manifest(out / song.folder, EXPLANATION)
-    found = None if manifest is None else manifest.get("settings")
-    if isinstance(found, dict) and not save["overwrite"]:
+    Raises
+    ------
+    ParameterError
+        If something else has the result's name, or a result with other settings.
+    """
+    from ..explaining.additions import NONE, additions_of
+    from ..explaining.kept import what_is_there
+    from ..explaining.planning import Plan
+    from ..report.folder import EXPLANATION, check_free
+
+    there = None
+    if not save["overwrite"]:
         additions = NONE
         if isinstance(planned, Plan):
             asked = {key: save[key] for key in ("trust", "rules", "modes")}
             additions = additions_of(planned.how, planned.mode, **asked)
-        wanted = planned.settings(save["audio_format"]) | additions.settings
-        differing = [key for key in {**wanted, **found} if found.get(key) != wanted.get(key)]
-        if not differing:
-            return "whole", None
-        if {*differing} <= {*ADDITIONS} and additions.extend(found):
-            check_free(out, song.folder, EXPLANATION, overwrite=True)
-            return "part", None
-        if differing == [LAYERS_SETTING] and isinstance(planned, Plan):
-            kept = kept_layers(planned, out / song.folder, save["audio_format"], additions)
-            if kept is not None:
-                return "part", kept
+        there = what_is_there(planned, out / song.folder, save["audio_format"], additions)
+    if there is None:
+        # Anything that is not a result of ours is an error here.
+        check_free(out, song.folder, EXPLANATION, overwrite=save["overwrite"])
+        return "nothing", None
+    if not there.differing:
+        return "whole", None
+    if not there.is_part:
         raise ParameterError(
             f"{printable(str(out / song.folder))} is already there and differs in "
-            f"{', '.join(map(printable, differing))}: --overwrite replaces it"
+            f"{', '.join(map(printable, there.differing))}: --overwrite replaces it"
         )
-    check_free(out, song.folder, EXPLANATION, overwrite=save["overwrite"])
-    return "nothing", None
+    check_free(out, song.folder, EXPLANATION, overwrite=True)
+    return "part", there.kept
 
 
 def _overview(out: Path, *, quiet: bool) -> None:
@@ -280,28 +258,28 @@ def _overview(out: Path, *, quiet: bool) -> None:
 
 @contextmanager
 def _one_bar(label: str, passes: int, *, show: bool) -> Iterator[list[Progress | None]]:
-    """A bar over some passes: the callbacks of each."""
+    """One progress bar for several passes over the layers: a callback for each pass."""
     with progress_bar(label, show=show) as bar:
         def progress_of(number: int) -> Progress | None:
-            def told(layer: str, done: int, total: int) -> None:
+            def advance(layer: str, done: int, total: int) -> None:
                 assert bar is not None
                 bar.total = passes * total
                 bar.update(number * total + done - bar.n)
 
-            return None if bar is None else told
+            return None if bar is None else advance
 
         yield [progress_of(number) for number in range(passes)]
 
 
 @contextmanager
 def _two_bars(label: str, *, show: bool) -> Iterator[list[Progress | None]]:
-    """A bar for each of two passes over the windows of a song, with the time that is left."""
+    """A progress bar for each of two passes over the windows of a song: a callback for each."""
     with ExitStack() as stack:
 
         def bar_of() -> Progress | None:
             bar: Any = None
 
-            def told(what: str, done: int, total: int) -> None:
+            def advance(what: str, done: int, total: int) -> None:
                 nonlocal bar
                 if bar is None:
                     stack.close()  # one bar at a time
@@ -311,7 +289,7 @@ def _two_bars(label: str, *, show: bool) -> Iterator[list[Progress | None]]:
                 if bar is not None:
                     bar.update(done - bar.n)
 
-            return told
+            return advance
 
         yield [bar_of(), bar_of()]
 
@@ -324,15 +302,27 @@ def _closing_line(explanation: Any, folder: Path, kept: Kept | None) -> str:
         count += ", all of them silent"
     elif silent:
         count += f", {silent} of them silent"
-    said = [explanation.covered, _left_out(explanation)]
-    if kept is not None:
-        count += f", beside {_count(len(kept.layers), 'layer')} made before"
-    covered = "".join(f" {text}" for text in said if text)
-    return f"{folder}: {count}.{covered} Open {folder / 'index.html'}"
+    done = [*_what_was_done(explanation, kept), explanation.covered, _left_out(explanation)]
+    notices = [text for text in done if text]
+    return " ".join([f"{folder}: {count}.", *notices, f"Open {folder / 'index.html'}"])
+
+
+def _what_was_done(explanation: Any, kept: Kept | None) -> Iterator[str]:
+    """Which layers were computed and which were not, where some were there already."""
+    if kept is None:
+        return
+    yield f"Computed: {', '.join(explanation.features)}."
+    if kept.pages:
+        yield f"Taken over from before: {', '.join(kept.pages)}."
+    if kept.damaged:
+        yield (
+            f"Not taken over, because its files are not as they were written: "
+            f"{', '.join(kept.damaged)}."
+        )
 
 
 def _left_out(explanation: Any) -> str | None:
-    """Which features of a song have no sound, and how they get one."""
+    """Which features of a song have a sound, and how to get sounds of all."""
     text = getattr(explanation, "left_out", None)
     return None if text is None else f"{text}; --features all makes those of all."
 

@@ -20,14 +20,14 @@ __all__ = ["import_model", "networks"]
 _MOST_TEXT = 1 << 22
 
 
-@click.command()
+@click.command(short_help="List the networks that --network knows by name.")
 @click.pass_context
 def networks(ctx: click.Context) -> None:
-    """List the networks that are known by name, for --network.
+    """List the networks that --network knows by name.
 
-    The bundled ones, and public ones whose weights lie in packages of others: with what to
-    install where they are not there, and in what the network or its input is not as there.
-    Nothing of those packages is run.
+    These are the bundled networks, and public networks whose weights come with packages of other
+    people. The list says what to install where such a package is missing, and where the network or
+    its input differs from the original. No code of those packages is run.
     """
     with clean_exit(ctx):
         from ..network.pretrained import list_pretrained, pretrained
@@ -42,20 +42,23 @@ def networks(ctx: click.Context) -> None:
                 print_out(f"    {recipe.remark}")
 
 
-@click.command("import")
+@click.command("import", short_help="Turn an ONNX or Keras model into an archive.")
 @click.argument("model", metavar="MODEL", type=click.Path())
 @click.option("-o", "--out", required=True, type=click.Path(), metavar="NET.npz",
               help="The archive to write.")
 @click.option("--input-shape", metavar="C,H,W",
-              help="Shape of one input without the batch, where the file leaves sizes open; ? for "
-                   "a size that may vary.")
+              help="Shape of one input without the batch axis, needed where the file leaves sizes "
+                   "open; ? stands for a size that may vary.")
 @click.option("--frontend", metavar="JSON|FILE",
-              help="How the input is made from sound, as JSON: fields of fastdeconv.Frontend.")
-@click.option("--sr", type=float, metavar="HZ", help="Sample rate of the front end.")
-@click.option("--inputs", metavar="NAME", help="Begin at this value of an ONNX graph.")
-@click.option("--outputs", metavar="NAME", help="End at this layer.")
-@click.option("--classes", metavar="FILE", help="A text file with the name of a class a line.")
-@click.option("--name", metavar="TEXT", help="What the network is called.  [default: the file's]")
+              help="How the input is made from sound: a JSON object with fields of "
+                   "fastdeconv.Frontend, or a file that holds one.")
+@click.option("--sr", type=float, metavar="HZ",
+              help="Sample rate of the front end; goes before that in --frontend.")
+@click.option("--inputs", metavar="NAME",
+              help="Take this value of an ONNX graph as the network's input.")
+@click.option("--outputs", metavar="NAME", help="Take this layer as the network's output.")
+@click.option("--classes", metavar="FILE", help="A text file with one class name per line.")
+@click.option("--name", metavar="TEXT", help="Name of the network.  [default: that of the file]")
 @click.pass_context
 def import_model(
     ctx: click.Context, /, model: str, out: str, input_shape: str | None, frontend: str | None,
@@ -63,9 +66,10 @@ def import_model(
 ) -> None:
     """Turn an ONNX or Keras MODEL into an archive that needs no framework.
 
-    MODEL is an .onnx, .keras, .h5 or .hdf5 file; what is in it counts, not its name. Nothing in
-    it is run. Layers keep their names. Every layer is compared with what the ONNX reference
-    computes, and a model that differs is refused.
+    MODEL is an .onnx, .keras, .h5 or .hdf5 file; its content counts, not its name. No code in it
+    is run. Layers keep their names. Every layer of an ONNX model is compared with what ONNX Runtime
+    computes (or, without it, the reference in onnx), and a model that differs is refused. A Keras
+    model is not compared: that would run it.
     """
     with clean_exit(ctx):
         from ..network.importers.opening import open_model

@@ -1,4 +1,4 @@
-"""What a command owes to its process: it ends when it is told to, and prints where it can."""
+"""How a command ends when a signal tells it to, and how it prints."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _ENDINGS = {
     if (number := getattr(signal, name, None)) is not None
 }
 _GRACE_SECONDS = 1.0
-"""What removing a half-written folder may take before the process ends all the same."""
+"""How long removing a half-written folder may take before the process ends all the same."""
 
 
 class EndedError(KeyboardInterrupt):
@@ -36,20 +36,20 @@ class EndedError(KeyboardInterrupt):
 
 @contextmanager
 def ending_on_signals() -> Iterator[None]:
-    """Raise `EndedError` where the work is, when Ctrl-C or another signal to end arrives.
+    """Raise `EndedError` in the code that runs when Ctrl-C or another signal to end arrives.
 
-    Python reports an exception in a callback from C, such as libsndfile's when it reads, and
-    goes on; then it is raised again behind the call. Other code may swallow it without a word,
-    such as a library that is being imported. So a second later the process ends, whatever it is
-    doing.
+    If that code is a callback from C, such as libsndfile's while it reads, Python only reports the
+    exception and continues. Then it is raised again after the call. Other code may swallow the
+    exception, such as a library that is being imported. So a second later the process ends,
+    whatever it is doing.
     """
     if threading.current_thread() is not threading.main_thread():
-        yield  # signals belong to the main thread
+        yield  # only the main thread can handle signals
         return
     timers: list[threading.Timer] = []
 
     def end(number: int, frame: Any) -> None:
-        # What follows is cleaning up, and is not to be interrupted.
+        # Cleaning up, which follows, must not be interrupted.
         for other in _ENDINGS:
             signal.signal(other, signal.SIG_IGN)
         timer = threading.Timer(_GRACE_SECONDS, _leave, [EndedError(number)])
@@ -66,7 +66,7 @@ def ending_on_signals() -> Iterator[None]:
             report_before(unraisable)
 
     report_before, sys.unraisablehook = sys.unraisablehook, report
-    # What is ignored stays so: that is what nohup and a shell's background jobs ask for.
+    # Signals that are ignored stay ignored: nohup and the background jobs of a shell ask for that.
     before = {
         number: signal.signal(number, end)
         for number in _ENDINGS if signal.getsignal(number) != signal.SIG_IGN
@@ -82,31 +82,32 @@ def ending_on_signals() -> Iterator[None]:
 
 
 def _raise_in(frame: FrameType, error: BaseException) -> None:
-    """Raise in a frame that waits for a call, as soon as the call is over."""
+    """Raise `error` in a frame that waits for a call, as soon as the call is over."""
 
     def trace(frame: FrameType, event: str, argument: Any) -> None:
         sys.settrace(None)
         raise error
 
     frame.f_trace = trace
-    # Of the frames that come, none is traced; but without this, no frame is.
+    # This traces none of the frames that follow, but without a trace function `frame` would not be
+    # traced either.
     sys.settrace(lambda frame, event, argument: None)
 
 
 def _leave(error: EndedError) -> None:
-    # What a folder under way would leave is removed by the next run beside it.
+    # A half-written folder that this leaves is removed by the next run that writes beside it.
     with suppress(OSError):
         os.write(2, b"\n" + error.said.split(";")[0].encode() + b".\n")
     os._exit(error.status)
 
 
 def print_out(text: str) -> None:
-    """Print to standard output; what its encoding lacks is escaped.
+    """Print to standard output. Characters that its encoding lacks are escaped.
 
     Raises
     ------
     OSError
-        If nothing can be printed there, now and later: it is closed, full, or nobody reads it.
+        If nothing can be printed there: it is closed or full, or nobody reads it.
     """
     if sys.stdout is None:
         raise OSError("standard output is closed")
@@ -115,7 +116,7 @@ def print_out(text: str) -> None:
         sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
         sys.stdout.flush()
     except OSError:
-        # What is still in the buffer would raise again when Python ends.
+        # Writing what is still in the buffer would fail again when Python ends.
         with suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise

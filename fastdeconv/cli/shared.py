@@ -1,14 +1,15 @@
-"""What the commands share. Only click is imported here, as in `fastdeconv.cli`."""
+"""What the commands share: options, errors, progress. Only click is imported at the top."""
 
 from __future__ import annotations
 
+import functools
 import re
 import signal
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 import click
 
@@ -19,43 +20,167 @@ if TYPE_CHECKING:
     from tqdm import tqdm
 
 __all__ = [
-    "DEFAULT_NETWORK", "clean_exit", "computing", "demo_clip", "parse_duration", "parse_features",
-    "progress_bar", "say",
+    "DEFAULT_NETWORK", "FEATURE_RULES", "METHODS", "RULES", "Backend", "audio_format_option",
+    "clean_exit", "computing", "control_option", "demo_clip", "layers_option", "network_option",
+    "offset_option", "out_option", "parse_duration", "parse_features", "parse_names",
+    "parse_numbers", "precision_option", "progress_bar", "quiet_option", "rule_option", "say",
 ]
 
-#: The bundled network of every command that is given none.
+#: The bundled network that every command uses if it is given none.
 DEFAULT_NETWORK = "choi5-genre"
+
+# The same tuples as in the modules that compute with them, which take a while to import.
+#: The rules of a deconvnet: how activations are treated on the way back.
+RULES = ("deconvnet", "guided", "gradient")
+#: The rules of `fastdeconv.belief.feature_maps`.
+FEATURE_RULES = (*RULES, "gradient_x_deviation")
+#: The methods of `fastdeconv.belief.rules`, which explain a decision.
+METHODS = (
+    "integrated_gradients", "cam", "occlusion", "gradient_x_deviation", "gradient", "guided",
+    "deconvnet",
+)
+_FORMATS = ("wav", "flac", "ogg")
 
 _MOST_FEATURES = 1_000_000
 _LONGEST_LABEL = 40
-"""Characters before a bar: a longer one, such as a path, would leave no room for it."""
+"""Characters before a progress bar. A longer label, such as a path, would leave no room for it."""
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+Option = Callable[[Command], Command]
+
+
+class Backend(NamedTuple):
+    """What --backend, --isa and --threads ask for."""
+
+    name: str | None
+    isa: str | None
+    threads: int | None
+
+    def in_use(self) -> AbstractContextManager[None]:
+        """Everything inside is computed by it.
+
+        Raises
+        ------
+        BackendError
+            If it is not available here.
+        """
+        from ..kernels.dispatch import config
+
+        return config(backend=self.name, isa=self.isa, num_threads=self.threads)
+
+
+# --- options of several commands -----------------------------------------------------------
+
+quiet_option = click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
 
 
 def computing(command: Command) -> Command:
-    """Add the options of every command that computes and writes a folder."""
+    """Add the options of every command that computes and writes a folder.
+
+    The command gets `overwrite`, `quiet` and `backend`, a `Backend`.
+    """
+
+    @functools.wraps(command)
+    def run(
+        *args: Any, backend: str | None, isa: str | None, threads: int | None, **options: Any
+    ) -> Any:
+        return command(*args, backend=Backend(backend, isa, threads), **options)
+
+    made: Any = run
     for option in (
-        click.option("-q", "--quiet", is_flag=True, help="Print errors only."),
+        quiet_option,
         click.option("--overwrite", is_flag=True, help="Replace earlier results of the same name."),
         click.option("--threads", type=click.IntRange(min=1), metavar="N",
-                     help="Threads to use.  [default: the CPUs this process may use]"),
+                     help="Number of threads.  [default: the CPUs this process may use]"),
         click.option("--isa", metavar="NAME",
                      help="Instruction set of the native back end.  [default: the best there is]"),
         click.option("--backend", metavar="NAME",
                      help="native, numba, cuda or reference.  [default: the best there is]"),
     ):
-        command = option(command)
-    return command
+        made = option(made)
+    return cast(Command, made)
+
+
+def out_option(text: str) -> Option[Any]:
+    """The folder to write to; `text` says what goes where."""
+    return click.option("-o", "--out", required=True, type=click.Path(), metavar="OUT", help=text)
+
+
+def layers_option(text: str) -> Option[Any]:
+    """Names of layers; `text` says what for."""
+    return click.option("--layers", callback=parse_names(), metavar="a,b", help=text)
+
+
+network_option = click.option(
+    "--network", default=DEFAULT_NETWORK, metavar="NAME|PATH", show_default=True,
+    help="A bundled or public network (the command networks lists them), or the path of an "
+         "archive or of an ONNX or Keras model.",
+)
+control_option = click.option(
+    "--control", metavar="NAME|PATH",
+    help="The network to compare with; it has the same layers.  [default: one with random weights]",
+)
+offset_option = click.option(
+    "--offset", type=click.FloatRange(min=0), default=0.0, metavar="SECONDS",
+    help="Seconds to skip at the beginning of SONG.",
+)
+precision_option = click.option(
+    "--precision", type=click.Choice(["float32", "bf16"]), default="float32", show_default=True,
+    help="bf16 is faster and less exact; the documentation says by how much.",
+)
+audio_format_option = click.option(
+    "--audio-format", type=click.Choice(_FORMATS), default="wav", show_default=True,
+    help="Format of all sounds. ogg is lossy, and a sixth of the size of wav.",
+)
+
+
+def rule_option(choices: Sequence[str] = RULES) -> Option[Any]:
+    """How to go back, by one of these rules."""
+    return click.option(
+        "--rule", type=click.Choice(choices), default="deconvnet", show_default=True,
+        help="How the backward pass treats activations.",
+    )
+
+
+def parse_names(choices: Sequence[str] | None = None) -> Callable[..., list[str] | None]:
+    """A callback of click that reads names separated by commas.
+
+    Parameters
+    ----------
+    choices : sequence of str, optional
+        The names there are; ``all`` then means all of them. Default: any name.
+    """
+
+    def parse(ctx: click.Context, param: click.Parameter, value: str | None) -> list[str] | None:
+        if value is None:
+            return None
+        if choices is not None and value.strip() == "all":
+            return [*choices]
+        names = [name.strip() for name in value.split(",")]
+        for name in names:
+            if choices is not None and name not in choices:
+                raise click.BadParameter(f"{shown(name)} is not one of {', '.join(choices)}")
+            if not name:
+                raise click.BadParameter(f"wanted names between commas, found {shown(value)}")
+        return names
+
+    return parse
 
 
 def parse_features(ctx: click.Context, param: click.Parameter, value: str | None) -> Any:
-    """Feature numbers and ranges of them, both ends included: 0-15,20; or all."""
-    if value is None or value == "all":
-        return value
+    """Read what `parse_numbers` reads, or all."""
+    return value if value == "all" else parse_numbers(ctx, param, value)
+
+
+def parse_numbers(
+    ctx: click.Context, param: click.Parameter, value: str | None
+) -> list[int] | None:
+    """Read feature numbers and ranges of them, both ends included: 0-15,20."""
+    if value is None:
+        return None
     numbers: list[int] = []
     for part in value.split(","):
-        # Six digits: a mistyped range must not fill the memory.
+        # At most six digits: a mistyped range must not fill the memory.
         match = re.fullmatch(r"\s*([0-9]{1,6})(?:\s*-\s*([0-9]{1,6}))?\s*", part)
         if match is None:
             raise click.BadParameter(
@@ -71,7 +196,7 @@ def parse_features(ctx: click.Context, param: click.Parameter, value: str | None
 
 
 def parse_duration(ctx: click.Context, param: click.Parameter, value: str | None) -> Any:
-    """Seconds, or all."""
+    """Read seconds, or all."""
     if value is None or value == "all":
         return value
     try:
@@ -85,10 +210,10 @@ def parse_duration(ctx: click.Context, param: click.Parameter, value: str | None
 
 @contextmanager
 def clean_exit(ctx: click.Context) -> Iterator[None]:
-    """Whatever ends a command is one line and a status, never a traceback.
+    """Turn whatever ends a command into one line and an exit status, never a traceback.
 
-    Errors of ours, of the system and of too little memory: status 1. Ctrl-C and other signals
-    to end: 128 and the number of the signal.
+    The status is 1 for our own errors, errors of the system and too little memory. For Ctrl-C and
+    other signals to end it is 128 plus the number of the signal.
     """
     with ending_on_signals():
         try:
@@ -98,7 +223,7 @@ def clean_exit(ctx: click.Context) -> Iterator[None]:
             click.echo(f"\n{ended.said}", err=True)
             ctx.exit(ended.status)
         except BrokenPipeError:
-            ctx.exit(1)  # whoever read the output wants no more of it
+            ctx.exit(1)  # the reader of the output has closed it, as head does
         except (FastdeconvError, OSError, ImportError, MemoryError) as error:
             raise click.ClickException(reason_of(error)) from None
 
@@ -107,9 +232,9 @@ def clean_exit(ctx: click.Context) -> Iterator[None]:
 def progress_bar(
     label: str, *, show: bool, total: int | None = None, remaining: bool = False
 ) -> Iterator[tqdm[Any] | None]:
-    """A bar on stderr, or None where it is not to be shown or nobody looks.
+    """A progress bar on stderr; None if it is not to be shown, or stderr is not a terminal.
 
-    `remaining` shows the time left as well.
+    With `remaining` the bar also shows the time that is left.
     """
     if not show or sys.stderr is None or not sys.stderr.isatty():
         yield None
@@ -128,9 +253,9 @@ def progress_bar(
 
 
 def say(text: str) -> None:
-    """Print text that may hold names from outside, line by line.
+    """Print text that may contain names from outside, line by line.
 
-    For commands that write files: a line that cannot be printed is lost, and no error.
+    For commands that write files: it is not an error if the text cannot be printed.
     """
     with suppress(OSError):
         print_out("\n".join(map(printable, text.split("\n"))))

@@ -1,5 +1,4 @@
-"""The commands that study a network rather than a song: ``attributes``, ``evolution``, and
-``invariance``."""
+"""The commands that study a network: ``attributes``, ``evolution`` and ``invariance``."""
 
 from __future__ import annotations
 
@@ -10,11 +9,18 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .shared import (
-    DEFAULT_NETWORK,
+    Backend,
     clean_exit,
     computing,
-    parse_features,
+    control_option,
+    layers_option,
+    network_option,
+    offset_option,
+    out_option,
+    parse_numbers,
+    precision_option,
     progress_bar,
+    rule_option,
     say,
 )
 
@@ -27,26 +33,23 @@ __all__ = ["attributes", "evolution", "invariance"]
 _NO_FIGURES = "No figures: pip install 'fastdeconv[figures]' draws them."
 
 
-@click.command()
-@click.option("-o", "--out", required=True, type=click.Path(), metavar="OUT",
-              help="Folder for the results, which go to OUT/attributes.")
-@click.option("--network", default=DEFAULT_NETWORK, metavar="NAME|PATH", show_default=True,
-              help="A bundled network or the path of an archive.")
-@click.option("--control", metavar="NAME|PATH",
-              help="A network of the same layers to compare with.  [default: untrained]")
+@click.command(short_help="Measure which attributes of the music features respond to.")
+@out_option("Folder for the result, which goes to OUT/attributes.")
+@network_option
+@control_option
 @click.option("--stimuli", type=click.Path(), metavar="CSV|FOLDER",
-              help="Sounds of your own: a CSV with the column file and one per attribute, or a "
-                   "folder with attributes.csv.  [default: 480 rendered chords]")
+              help="Sounds of your own: a CSV with a column file and a column for each attribute, "
+                   "or a folder that holds such a CSV as attributes.csv.  [default: 480 rendered "
+                   "chords]")
 @click.option("--renderer", type=click.Choice(["numpy", "fluidsynth"]), default="numpy",
-              show_default=True, help="What plays the chords.")
-@click.option("--soundfont", type=click.Path(), metavar="SF2", help="For fluidsynth.")
-@click.option("--layers", metavar="a,b", help="Layers to study.  [default: every pooling layer]")
-@click.option("--features", callback=parse_features, metavar="0-15,20",
+              show_default=True, help="What renders the chords.")
+@click.option("--soundfont", type=click.Path(), metavar="SF2",
+              help="The sound font that fluidsynth plays.")
+@layers_option("Layers to study.  [default: every pooling layer]")
+@click.option("--features", callback=parse_numbers, metavar="0-15,20",
               help="Features to study.  [default: all]")
-@click.option("--rule", type=click.Choice(["deconvnet", "guided", "gradient"]),
-              default="deconvnet", show_default=True, help="How activations are passed backwards.")
-@click.option("--precision", type=click.Choice(["float32", "bf16"]), default="float32",
-              show_default=True, help="bf16: faster and less exact, see the documentation.")
+@rule_option()
+@precision_option
 @computing
 @click.pass_context
 def attributes(
@@ -58,31 +61,31 @@ def attributes(
     stimuli: str | None,
     renderer: str,
     soundfont: str | None,
-    layers: str | None,
     overwrite: bool,
     quiet: bool,
-    backend: str | None,
-    isa: str | None,
-    threads: int | None,
+    backend: Backend,
     **how: Any,
 ) -> None:
-    """Measure what features mind: key, chord, octave, instrument, or attributes of your own.
+    """Measure which attributes of the music the features of a network respond to.
 
-    For every layer and feature, how alike the deconvolved maps of sounds are that differ in
-    one attribute alone, beside an untrained network and the input itself. OUT/attributes gets
-    findings.txt, layers.csv, features.csv, stimuli.csv, study.npz and a figure per attribute.
+    The attributes are the key, chord, octave and instrument of rendered chords, or those of sounds
+    of your own. For every layer and feature the table says how similar the deconvolved maps of
+    sounds are that differ in one attribute only. The same is measured for an untrained network and
+    for the network's input. OUT/attributes gets findings.txt, layers.csv, features.csv,
+    stimuli.csv, study.npz and, with matplotlib, a figure for each attribute.
     """
     with clean_exit(ctx):
         from ..analysis.stimuli import chord_stimuli, read_stimuli
-        from ..kernels.dispatch import config
         from ..network.choosing import open_network
         from ..report.folder import ATTRIBUTES, check_free, check_writable
         from ..report.study import has_figures
         from ..studies import attribute_study
 
         if stimuli is not None and (renderer != "numpy" or soundfont is not None):
-            raise click.UsageError("--renderer and --soundfont are for the rendered chords.")
-        with config(backend=backend, num_threads=threads, isa=isa):
+            raise click.UsageError(
+                "--renderer and --soundfont are for the rendered chords: leave --stimuli out."
+            )
+        with backend.in_use():
             check_writable(Path(out))
             check_free(Path(out), "attributes", ATTRIBUTES, overwrite=overwrite)
             sounds = (
@@ -94,7 +97,6 @@ def attributes(
                     open_network(network),
                     sounds,
                     control=None if control is None else open_network(control),
-                    layers=None if layers is None else layers.split(","),
                     progress=_advance(bar),
                     **how,
                 )
@@ -106,17 +108,16 @@ def attributes(
                 say(_NO_FIGURES)
 
 
-@click.command()
+@click.command(short_help="Show how features develop during training.")
 @click.argument("checkpoints", metavar="CHECKPOINT...", nargs=-1, required=True)
-@click.option("-o", "--out", required=True, type=click.Path(), metavar="OUT",
-              help="Folder for the results, which go to OUT/evolution-LAYER.")
+@out_option("Folder for the result, which goes to OUT/evolution-LAYER.")
 @click.option("--layer", required=True, metavar="NAME", help="The layer of the features.")
-@click.option("--features", callback=parse_features, metavar="0-15,20",
+@click.option("--features", callback=parse_numbers, metavar="0-15,20",
               help="Features to show.  [default: the eight strongest at the last checkpoint]")
 @click.option("--clip", "clips", multiple=True, type=click.Path(), metavar="SONG",
-              help="A sound, cut into consecutive clips; may be repeated.  [default: 480 chords]")
-@click.option("--rule", type=click.Choice(["deconvnet", "guided", "gradient"]),
-              default="deconvnet", show_default=True, help="How activations are passed backwards.")
+              help="A sound, which is cut into consecutive clips; may be given several times.  "
+                   "[default: 480 rendered chords]")
+@rule_option()
 @computing
 @click.pass_context
 def evolution(
@@ -130,24 +131,22 @@ def evolution(
     rule: Any,
     overwrite: bool,
     quiet: bool,
-    backend: str | None,
-    isa: str | None,
-    threads: int | None,
+    backend: Backend,
 ) -> None:
-    """Show how features came about: CHECKPOINT... are archives in the order of training.
+    """Show how features develop during training.
 
-    For each feature and checkpoint, the strongest activation over all clips projected down to
-    the input, as a grid of pictures (Zeiler and Fergus 2013, figure 4).
+    Each CHECKPOINT is an archive of the network; give them in the order of training. For each
+    feature and checkpoint, the strongest activation over all clips is projected back to the input.
+    The projections are drawn as a grid of pictures (Zeiler and Fergus 2013, figure 4).
     """
     with clean_exit(ctx):
-        from ..kernels.dispatch import config
         from ..network.choosing import open_network
         from ..report.folder import EVOLUTION, check_free, check_writable
         from ..report.names import safe_name, unique_names
         from ..report.study import has_figures
         from ..studies import feature_evolution
 
-        with config(backend=backend, num_threads=threads, isa=isa):
+        with backend.in_use():
             networks = [open_network(name) for name in checkpoints]
             labels = unique_names([Path(name).stem for name in checkpoints])
             folder_name = safe_name(f"evolution-{layer}", "evolution")
@@ -169,17 +168,13 @@ def evolution(
                 say(_NO_FIGURES)
 
 
-@click.command()
+@click.command(short_help="Show how much each layer changes when a song is altered.")
 @click.argument("song", type=click.Path())
-@click.option("-o", "--out", required=True, type=click.Path(), metavar="OUT",
-              help="Folder for the results, which go to OUT/invariance.")
-@click.option("--network", default=DEFAULT_NETWORK, metavar="NAME|PATH", show_default=True,
-              help="A bundled network, or the path of an archive or of an ONNX or Keras model.")
-@click.option("--control", metavar="NAME|PATH",
-              help="A network of the same layers to compare with.  [default: untrained]")
-@click.option("--layers", metavar="a,b", help="Layers to study.  [default: every pooling layer]")
-@click.option("--offset", type=click.FloatRange(min=0), default=0.0, metavar="SECONDS",
-              help="Skip the beginning of the song.")
+@out_option("Folder for the result, which goes to OUT/invariance.")
+@network_option
+@control_option
+@layers_option("Layers to study.  [default: every pooling layer]")
+@offset_option
 @computing
 @click.pass_context
 def invariance(
@@ -189,36 +184,33 @@ def invariance(
     out: str,
     network: str,
     control: str | None,
-    layers: str | None,
+    layers: list[str] | None,
     offset: float,
     overwrite: bool,
     quiet: bool,
-    backend: str | None,
-    isa: str | None,
-    threads: int | None,
+    backend: Backend,
 ) -> None:
-    """Show how far layers move when SONG is louder, later, higher or faster.
+    """Show how much each layer changes when SONG is made louder, later, higher or faster.
 
-    Beside an untrained network: what that does too was not learned (Zeiler and Fergus 2013, figure
-    5). OUT/invariance gets invariance.csv and a figure. Pitch and tempo are changed by librosa:
-    pip install 'fastdeconv[librosa]'.
+    The same is measured for an untrained network: what both do was not learned (Zeiler and Fergus
+    2013, figure 5). OUT/invariance gets invariance.csv and, with matplotlib, a figure. librosa
+    changes pitch and tempo: pip install 'fastdeconv[librosa]'.
     """
     with clean_exit(ctx):
         from ..analysis.controls import untrained
         from ..audio.clip import load_clip, needed_frontend
-        from ..kernels.dispatch import config
         from ..network.choosing import open_network
         from ..report.folder import INVARIANCE, check_free, check_writable
         from ..report.study import has_figures
         from ..studies import invariance as study
 
-        with config(backend=backend, num_threads=threads, isa=isa):
+        with backend.in_use():
             check_writable(Path(out))
             check_free(Path(out), "invariance", INVARIANCE, overwrite=overwrite)
             net = open_network(network)
             clip = load_clip(song, needed_frontend(net.frontend), offset=offset)
             found = study(
-                clip, net, None if layers is None else layers.split(","),
+                clip, net, layers,
                 control=untrained(net, [clip.x]) if control is None else control,
             )
             folder = found.save(out, overwrite=overwrite)

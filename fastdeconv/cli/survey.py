@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import printable, shown
-from .shared import DEFAULT_NETWORK, clean_exit, demo_clip, progress_bar, say
+from .shared import (
+    clean_exit,
+    demo_clip,
+    layers_option,
+    network_option,
+    out_option,
+    progress_bar,
+    quiet_option,
+    say,
+)
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -33,43 +42,39 @@ def _parse_part(ctx: click.Context, param: click.Parameter, value: str | None) -
     return int(match[1]), int(match[2])
 
 
-@click.command()
+@click.command(short_help="Record what every feature responds to in a collection.")
 @click.argument("files", metavar="FOLDER|LIST|CSV", type=click.Path())
-@click.option("-o", "--out", required=True, type=click.Path(), metavar="OUT",
-              help="Folder for the survey, which goes on there if it was begun.")
-@click.option("--network", default=DEFAULT_NETWORK, metavar="NAME|PATH", show_default=True,
-              help="A bundled or public network (fastdeconv networks), or the path of an "
-                   "archive or of an ONNX or Keras model.")
-@click.option("--layers", metavar="a,b",
-              help="Layers to survey, or to add to a survey.  [default: every pooling layer; "
-                   "without any, up to six convolutions]")
+@out_option("Folder for the survey. A survey that was begun there is continued.")
+@network_option
+@layers_option("Layers to survey, or to add to a survey.  [default: every pooling layer; in a "
+               "network without one, up to six convolutions]")
 @click.option("--tags", type=click.Path(), metavar="CSV",
               help="What is known about the tracks: a column track, and columns of numbers or "
                    "classes.")
 @click.option("--workers", type=click.IntRange(min=1), metavar="N",
-              help="Processes.  [default: the CPUs this process may use]")
+              help="Number of processes.  [default: the CPUs this process may use]")
 @click.option("--scheduler", metavar="tcp://...",
-              help="Work on the Dask cluster with this scheduler.")
+              help="Compute on the Dask cluster of this scheduler.")
 @click.option("--part", callback=_parse_part, metavar="I/N",
-              help="Only every N-th shard, from the I-th on: for job arrays. The last part to "
-                   "end makes the tables.")
+              help="Compute only every N-th shard, beginning with the I-th: for job arrays. The "
+                   "part that ends last writes the tables.")
 @click.option("--no-rows", is_flag=True,
-              help="Keep no row for every window: for a million tracks.")
+              help="Keep no row for each window. Saves space with a million tracks.")
 @click.option("--seconds", type=click.FloatRange(min=0, min_open=True), default=10.0,
-              show_default=True,
-              help="Length of windows, for networks that take any length.")
+              metavar="SECONDS", show_default=True,
+              help="Length of the windows, where the network takes any length.")
 @click.option("--retry", is_flag=True,
-              help="Read tracks again that could not be used. (Those that have changed since are "
-                   "read in any case.)")
+              help="Try tracks again that could not be used before. (Tracks that have changed "
+                   "since then are always read again.)")
 @click.option("--control", is_flag=True,
-              help="The same with an untrained network, in OUT/control: what that does, too, says "
-                   "nothing about learning.")
+              help="Survey an untrained network as well, in OUT/control. What it responds to in "
+                   "the same way was not learned.")
 @click.option("--trust", is_flag=True,
-              help="Say of every excerpt of the page how far to believe it. Takes seconds for each "
-                   "layer of a window; goes on where it was.")
+              help="Also measure how far to believe each excerpt of the page. Takes seconds for "
+                   "each window and layer; what is there already is kept.")
 @click.option("--no-atlas", is_flag=True,
-              help="Make the tables alone, without the page and its excerpts.")
-@click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
+              help="Write only the tables, not the page with its excerpts.")
+@quiet_option
 @click.pass_context
 def survey(
     ctx: click.Context,
@@ -77,7 +82,7 @@ def survey(
     files: str,
     out: str,
     network: str,
-    layers: str | None,
+    layers: list[str] | None,
     tags: str | None,
     workers: int | None,
     scheduler: str | None,
@@ -90,33 +95,33 @@ def survey(
     no_atlas: bool,
     quiet: bool,
 ) -> None:
-    """Note what every feature of a network responds to in a collection.
+    """Record what every feature of a network responds to in a collection of tracks.
 
-    A collection is a FOLDER, a LIST of paths in a file, or a CSV with a column track. OUT gets
-    tables in Parquet: features.parquet (how strongly and how often each fires), exemplars.parquet
-    (in which windows most), together.parquet (with which others), attributes.parquet (what it has
-    to do with --tags), tracks.parquet; and errors.csv, the tracks that could not be used. Made of
-    them is index.html, a page to see and hear what each feature responds to most.
+    The collection is a FOLDER; a LIST, which is a file of paths; or a CSV with a column track. OUT
+    gets tables in Parquet: features.parquet (how strongly and how often each feature fires),
+    exemplars.parquet (the windows in which it fires most), together.parquet (the features that fire
+    with it), attributes.parquet (how it relates to --tags) and tracks.parquet. errors.csv names the
+    tracks that could not be used. index.html is made of the tables: a page to see and hear what
+    each feature responds to most.
 
-    The same command goes on where it was, and computes what is new. The exit status is 1 if there
-    are tracks that could not be used.
+    The same command, run again, continues where it stopped and computes only what is new. The exit
+    status is 1 if there are tracks that could not be used.
     """
     if scheduler is not None and workers is not None:
-        raise click.UsageError("--workers is for processes of this machine, not for --scheduler.")
+        raise click.UsageError("--workers is for this machine: leave it out with --scheduler.")
     if trust and no_atlas:
-        raise click.UsageError("--trust is about the excerpts of the page, which --no-atlas omits.")
+        raise click.UsageError("--trust is about the excerpts of the page: leave --no-atlas out.")
     with clean_exit(ctx):
         from ..network.choosing import open_network
         from ..survey.surveying import survey as run
 
         place, net = Path(out), open_network(network)
-        chosen = None if layers is None else layers.split(",")
         with _executor(scheduler) as (executor, count):
 
             def surveyed(net: Network, folder: Path, label: str) -> Survey:
                 with progress_bar(label, show=not quiet, remaining=True) as bar:
                     return run(
-                        files, net, folder, chosen, executor=executor, workers=count or workers,
+                        files, net, folder, layers, executor=executor, workers=count or workers,
                         part=part, tags=tags, rows=not no_rows, seconds=seconds, retry=retry,
                         progress=_advance(bar),
                     )
@@ -138,7 +143,7 @@ def survey(
 
 
 def _untrained(net: Network) -> Network:
-    """The control of a network; the demo clip says how large its inputs are."""
+    """The control of a network. Windows of the demo clip give its inputs their size."""
     from ..analysis.controls import untrained
     from ..audio.clip import needed_frontend
     from ..audio.song import load_song
@@ -161,13 +166,13 @@ def _executor(scheduler: str | None) -> Iterator[tuple[Executor | None, int | No
 
 
 def _advance(bar: tqdm[Any] | None) -> Callable[[int, int], None]:
-    """Shows on a bar how much is done, of how much."""
+    """A callback that shows on a bar how much is done."""
 
     def advance(done: int, total: int) -> None:
         if bar is not None:
             if bar.n == 0 and bar.initial == 0:
-                bar.reset(total)  # the time until now was another bar's
-                bar.initial = bar.n = done  # what was there is no measure of speed
+                bar.reset(total)  # time that passed before the first call does not count
+                bar.initial = bar.n = done  # what was there already says nothing about the speed
             bar.total = total
             bar.update(done - bar.n)
 
@@ -177,19 +182,19 @@ def _advance(bar: tqdm[Any] | None) -> Callable[[int, int], None]:
 def _write_atlas(
     out: Path, *, trust: bool, executor: Executor | None, workers: int | None, show: bool
 ) -> list[str]:
-    """Write the page of a survey that is complete, and say so."""
+    """Write the page of a survey whose tables are complete; returns what to say about it."""
     from ..report.atlas import write_atlas
 
     with progress_bar("atlas", show=show, remaining=True) as bar, progress_bar(
         "trust", show=show and trust, remaining=True
     ) as trust_bar:
-        # The tracks are those that the user named in this command, wherever they lie.
+        # Tracks may lie anywhere, because the user named them in this command.
         found = write_atlas(
             out, outside=True, progress=_advance(bar), trust=trust, executor=executor,
             workers=workers, trust_progress=_advance(trust_bar),
         )
     judged = f", {found.judged:,} with a verdict" if found.judged else ""
-    lines = [f"To see and hear: {found.page} ({found.excerpts:,} excerpts{judged})"]
+    lines = [f"Open {found.page} ({found.excerpts:,} excerpts{judged})"]
     if found.unjudged:
         track, reason = next(iter(found.unjudged.items()))
         lines.append(
@@ -199,7 +204,7 @@ def _write_atlas(
     if found.missing:
         track, reason = next(iter(found.missing.items()))
         lines.append(
-            f"Of {_tracks(len(found.missing))} no excerpt could be made; the first: "
+            f"No excerpt could be made of {_tracks(len(found.missing))}; the first: "
             f"{printable(track)}: {reason}"
         )
     return lines
@@ -217,7 +222,7 @@ def _length(seconds: float) -> str:
 
 def _closing_lines(found: Survey, out: Path) -> list[str]:
     if not found.is_complete:
-        return [f"{out}: this part is done, others are not. The last one makes the tables."]
+        return [f"{out}: this part is done, but not all others. The last one writes the tables."]
     counts = found.counts
     line = (
         f"{out}: {_tracks(counts['tracks'])}, {counts['windows']:,} windows, "

@@ -6,28 +6,35 @@ from pathlib import Path
 
 import click
 
-from .shared import DEFAULT_NETWORK, clean_exit, computing, say
+from .shared import (
+    METHODS,
+    Backend,
+    audio_format_option,
+    clean_exit,
+    computing,
+    network_option,
+    offset_option,
+    out_option,
+    parse_names,
+    say,
+)
 
 __all__ = ["why"]
 
 
-@click.command()
+@click.command(short_help="Explain why a network chose a class.")
 @click.argument("song", type=click.Path())
-@click.option("-o", "--out", required=True, type=click.Path(), metavar="OUT",
-              help="Folder for the results, which go to OUT/SONG why.")
-@click.option("--network", default=DEFAULT_NETWORK, metavar="NAME|PATH", show_default=True,
-              help="A bundled network, or the path of an archive or of an ONNX or Keras model.")
+@out_option("Folder for the result, which goes to OUT/<song> why.")
+@network_option
 @click.option("--class", "classes", multiple=True, metavar="NAME",
-              help="A class to explain; may be repeated.  [default: up to three of those that "
-                   "the network gives more than chance]")
-@click.option("--versus", metavar="NAME", help="Explain the difference to this class.")
-@click.option("--methods", metavar="a,b|all",
-              help="How to explain: integrated_gradients, cam, occlusion, gradient_x_deviation, "
-                   "gradient, guided, deconvnet, or all.  [default: integrated_gradients]")
-@click.option("--offset", type=click.FloatRange(min=0), default=0.0, metavar="SECONDS",
-              help="Skip the beginning of the song.")
-@click.option("--audio-format", type=click.Choice(["wav", "flac", "ogg"]), default="wav",
-              show_default=True, help="Of all sounds.")
+              help="A class to explain; may be given several times.  [default: up to three of the "
+                   "classes to which the network gives more than chance]")
+@click.option("--versus", metavar="NAME",
+              help="Explain why the class was chosen rather than this one.")
+@click.option("--methods", callback=parse_names(METHODS), metavar="a,b|all",
+              help=f"Methods that explain: {', '.join(METHODS)}.  [default: {METHODS[0]}]")
+@offset_option
+@audio_format_option
 @computing
 @click.pass_context
 def why(
@@ -38,29 +45,28 @@ def why(
     network: str,
     classes: tuple[str, ...],
     versus: str | None,
-    methods: str | None,
+    methods: list[str] | None,
     offset: float,
     audio_format: str,
     overwrite: bool,
     quiet: bool,
-    backend: str | None,
-    isa: str | None,
-    threads: int | None,
+    backend: Backend,
 ) -> None:
-    """Explain why a network decided as it did, and how far to believe that.
+    """Explain why a network decided as it did for SONG, and how far to believe the explanation.
 
-    For each class a picture and sounds of what spoke for it and against it, and how faithful they
-    are beside noise, loudness and another class.
+    For each class the page has a picture and sounds of what spoke for it and against it, and
+    numbers that say how faithful they are. The same numbers of noise, of loudness and of another
+    class stand beside them.
     """
     with clean_exit(ctx):
-        from ..kernels.dispatch import config
+        from ..report.decision import check_place
         from ..report.folder import check_writable
         from ..studies import decision
 
-        with config(backend=backend, num_threads=threads, isa=isa):
+        with backend.in_use():
             check_writable(Path(out))
-            asked = methods if methods in (None, "all") else methods.split(",")
-            found = decision(song, network, classes or None, asked, versus, offset=offset)
+            check_place(out, song, overwrite=overwrite)
+            found = decision(song, network, classes or None, methods, versus, offset=offset)
             folder = found.save(out, overwrite=overwrite, audio_format=audio_format)
         if not quiet:
             for name in found.classes:

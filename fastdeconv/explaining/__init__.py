@@ -1,1 +1,1 @@
-"""How an explanation is planned, computed a window at a time, saved and read back."""
+"""Explanations of clips and songs: how they are planned, computed, saved and read back."""

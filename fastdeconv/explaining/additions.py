@@ -1,5 +1,4 @@
-"""What a result has beside its features if it is asked for: how far to believe them, and the same
-features by other rules and modes."""
+"""What a result can have in addition: verdicts, and the features by other rules and modes."""
 
 from __future__ import annotations
 
@@ -14,34 +13,34 @@ from .planning import ALL
 __all__ = ["ADDITIONS", "NONE", "Additions", "Version", "additions_of", "read_versions"]
 
 
-#: The settings that say what there is beside the features.
+#: The names of the settings that say which additions there are.
 ADDITIONS = ("trust", "other rules and modes")
 
 
 class Version(NamedTuple):
-    """Another way to see and hear all features."""
+    """Another rule or mode by which all features are seen and heard."""
 
     key: str
-    """The rule or the mode in which it differs; also the name of its folder in that of a layer."""
+    """The rule or the mode that differs; also the name of the folder in the folder of a layer."""
     rule: str
     mode: str
 
 
 class Additions(NamedTuple):
-    """What is asked for beside the features."""
+    """Which additions are asked for."""
 
     trust: bool
     versions: tuple[Version, ...]
 
     @property
     def settings(self) -> dict[str, str]:
-        """As `Plan.settings`; nothing for what is not asked for."""
+        """As `Plan.settings`; an addition that is not asked for has no entry."""
         keys = ", ".join(version.key for version in self.versions)
         found = dict(zip(ADDITIONS, ("yes" if self.trust else "", keys), strict=True))
         return {name: value for name, value in found.items() if value}
 
     def extend(self, settings: Mapping[str, Any]) -> bool:
-        """Whether all that a result with these settings has beside its features is here, too."""
+        """Whether these additions include all those of a result with these settings."""
         own = self.settings
         return all(
             {*str(settings.get(name, "")).split(", ")} <= {"", *own.get(name, "").split(", ")}
@@ -49,7 +48,7 @@ class Additions(NamedTuple):
         )
 
 
-#: Nothing beside the features.
+#: No additions.
 NONE = Additions(False, ())
 
 
@@ -57,16 +56,18 @@ def additions_of(
     how: Mapping[str, Any], mode: str, *, trust: bool = False,
     rules: str | Iterable[str] = (), modes: str | Iterable[str] = (),
 ) -> Additions:
-    """What is asked for beside features that are explained in a certain way.
+    """The additions to features that are explained by a certain rule and mode.
 
     Parameters
     ----------
     how : mapping
-        With the ``rule``.
+        Its ``rule`` is the rule by which the features are explained.
     mode : str
+        The mode in which they are explained.
     trust : bool
+        Whether verdicts are asked for.
     rules, modes : iterable of str, or "all"
-        Their own one may be among them.
+        Other rules and modes. The features' own may be among them, and adds nothing.
 
     Raises
     ------
@@ -82,7 +83,7 @@ def additions_of(
 
 
 def read_versions(records: Any) -> list[Version]:
-    """The versions that a manifest lists, which anybody may have written."""
+    """The versions that a manifest lists. The manifest may come from anybody."""
     found = []
     for record in records:
         key = as_choice("version", record["key"], (*FEATURE_RULES, *MODES))
@@ -92,7 +93,7 @@ def read_versions(records: Any) -> list[Version]:
 
 
 def _chosen(name: str, wanted: Any, choices: tuple[str, ...]) -> list[str]:
-    """Those wanted, in the order in which they exist."""
+    """The names that are wanted, in the order of `choices`."""
     if isinstance(wanted, str) and wanted == ALL:
         return [*choices]
     asked = [wanted] if isinstance(wanted, str) else as_list(name, wanted)

@@ -1,95 +1,145 @@
-"""Layers of an earlier result that go into a new one as they are."""
+"""What is there of a result that is asked for, and which of its layers go into a new one."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from ..errors import ParameterError, printable
+from ..errors import ParameterError
+from ..report.folder import EXPLANATION, read_manifest
 from ..report.listening import STAGE_FEATURES, Layer
-from ..report.saved_files import DAMAGED
-from .additions import Additions
+from .additions import ADDITIONS, Additions
 from .planning import LAYERS_SETTING, Plan, features_hash
-from .result import MAPS
-from .saved import SavedExplanation, load
+from .result import layer_files, layer_record
+from .saved import SavedExplanation, damage_named, load
+from .song_planning import SongPlan
 
-__all__ = ["Kept", "kept_layers"]
+__all__ = ["Kept", "There", "what_is_there"]
+
+# What differs where a song with other layers is not taken in the same windows.
+_WINDOWS_SETTING = "windows of the song"
 
 
 class Kept(NamedTuple):
-    """A saved result of a clip, of which all layers are wanted again."""
+    """A saved result of which all layers are wanted again, and some are missing."""
 
     saved: SavedExplanation
-    spectra: dict[str, dict[int, str]]
-    """For each layer what the page says of the spectrum of each feature."""
+    pages: dict[str, Layer]
+    """The layers that are as they were written, and what the page shows of them."""
+    damaged: list[str]
+    """The others, which are computed again."""
 
     @property
-    def layers(self) -> list[str]:
-        """Their names."""
-        return list(self.saved.features)
+    def features(self) -> dict[str, list[int]]:
+        """For each layer that is kept the features that have a sound."""
+        return {layer: self.saved.features[layer] for layer in self.pages}
 
-    def copy(self, layer: str, folder: Path, inner: str, *, maps: bool) -> Layer:
-        """Copy the files of a layer to a folder; returns what the page shows of it."""
-        saved = self.saved
-        ranked = [row["feature"] for row in saved.ranked(layer)]
-        rows = [row for row in saved.table if row["layer"] == layer]
-        place = saved.place(layer)
-        stage = ranked[:STAGE_FEATURES] if (place / "activation_mean.png").is_file() else None
-        for version in saved.versions:
-            (folder / version).mkdir()
-        for name in self._names(layer, stage, maps=maps):
-            source = place / name
-            if source.is_symlink() or not source.is_file():
-                raise ParameterError(
-                    f"{printable(str(source))} is not there: --overwrite makes the result anew"
-                )
-            shutil.copyfile(source, folder / name)
-        spectra = [self.spectra[layer][row["feature"]] for row in rows]
-        return Layer(layer, inner, rows, spectra, stage, versions=saved.heard(layer))
-
-    def _names(self, layer: str, stage: list[int] | None, *, maps: bool) -> Iterator[str]:
-        for inner in ("", *(f"{version}/" for version in self.saved.versions)):
-            for k in self.saved.features[layer]:
-                yield from (
-                    f"{inner}feature_{k}.{self.saved.format}", f"{inner}feature_{k}.png",
-                    f"{inner}map_{k}.png",
-                )
-        if stage is not None:
-            yield from (f"activation_{k}.png" for k in ("mean", *stage))
-        if maps:
-            yield MAPS
+    def copy(self, layer: str, folder: Path, inner: str) -> Layer:
+        """Copy the files of a layer to a new folder `inner`; returns what the page shows of it."""
+        page, source, target = self.pages[layer], self.saved.place(layer), folder / inner
+        target.mkdir()
+        for version in self.saved.versions:
+            (target / version).mkdir()
+        for name in layer_files(source, page, self.saved.format):
+            shutil.copyfile(source / name, target / name)
+        return page._replace(folder=inner)
 
 
-def kept_layers(
-    planned: Plan, folder: Path, audio_format: str, additions: Additions
-) -> Kept | None:
-    """What of a saved result is wanted again.
+class There(NamedTuple):
+    """A result that is where another is to go."""
+
+    differing: list[str]
+    """The settings in which it differs."""
+    is_part: bool = False
+    """Whether all that it is, is asked for, and something more."""
+    kept: Kept | None = None
+    """Where only layers are missing, those that it holds."""
+
+
+def what_is_there(
+    planned: Plan | SongPlan, folder: Path, audio_format: str, additions: Additions
+) -> There | None:
+    """Compare what is asked for with what is saved in a folder.
 
     Returns
     -------
-    Kept or None
-        None where it differs in more than that layers are missing, or is damaged.
+    There or None
+        None if there is no result in the folder, or one whose settings cannot be read.
+
+    Raises
+    ------
+    ParameterError
+        If only layers are missing, but what is there is damaged.
     """
+    try:
+        manifest = read_manifest(folder, EXPLANATION)
+    except ValueError:
+        return None
+    found = None if manifest is None else manifest.get("settings")
+    if not isinstance(found, dict):
+        return None
+    assert manifest is not None
     wanted = planned.settings(audio_format) | additions.settings
+    differing = [key for key in {**wanted, **found} if found.get(key) != wanted.get(key)]
+    if differing != [LAYERS_SETTING]:
+        is_part = {*differing} <= {*ADDITIONS} and additions.extend(found)
+        return There(differing, bool(differing) and is_part)
+    if isinstance(planned, SongPlan) and manifest.get("windows") != planned.taken:
+        return There([*differing, _WINDOWS_SETTING])
     try:
         saved = load(folder)
-        found = saved.manifest["settings"]
-        there = {
-            layer["name"]: [int(k) for k in layer["gains"]] for layer in saved.manifest["layers"]
-        }
-        if found[LAYERS_SETTING] != features_hash(there) or saved.features != there:
-            return None
-        spectra = {
-            layer["name"]: {one["k"]: str(one["spectrum"]) for one in layer["features"]}
-            for layer in saved.page()["layers"]
-        }
-        complete = all({*spectra[layer]} == {*ks} for layer, ks in there.items())
-    except DAMAGED:
+        with damage_named(folder):
+            kept = _kept(planned, saved)
+    except ParameterError as error:
+        raise ParameterError(f"{error}; --overwrite makes the result anew") from None
+    return There(differing, kept is not None, kept)
+
+
+def _kept(planned: Plan | SongPlan, saved: SavedExplanation) -> Kept | None:
+    """What a result with the same settings, but for its layers, holds already."""
+    if not saved.features.keys() <= planned.asked.keys():
         return None
-    others = all(
-        found.get(key) == wanted.get(key) for key in {**found, **wanted} if key != LAYERS_SETTING
-    )
-    asked = all(planned.features.get(layer) == ks for layer, ks in there.items())
-    return Kept(saved, spectra) if complete and others and asked else None
+    there = {layer: planned.asked[layer] for layer in saved.features}
+    if saved.manifest["settings"][LAYERS_SETTING] != features_hash(there):
+        return None  # other features of a layer
+    records = {layer["name"]: layer for layer in saved.manifest["layers"]}
+    spectra = {
+        layer["name"]: {one["k"]: str(one["spectrum"]) for one in layer["features"]}
+        for layer in saved.page()["layers"]
+    }
+    pages = {
+        name: page for name, page in _pages(planned, saved, spectra)
+        if _is_as_written(saved, page, records[name])
+    }
+    return Kept(saved, pages, [layer for layer in there if layer not in pages])
+
+
+def _pages(
+    planned: Plan | SongPlan, saved: SavedExplanation,
+    spectra: Mapping[str, Mapping[int, str]],
+) -> Iterator[tuple[str, Layer]]:
+    """What the page is to show of the layers, if their files are as they should be."""
+    for layer in saved.features:
+        place = saved.place(layer)
+        rows = [row for row in saved.table if row["layer"] == layer]
+        stage = None
+        if (place / "activation_mean.png").is_file():
+            stage = [row["feature"] for row in saved.ranked(layer)[:STAGE_FEATURES]]
+        yield layer, Layer(
+            layer, place.name, rows, [spectra[layer][row["feature"]] for row in rows], stage,
+            *((planned.counts[layer], None) if isinstance(planned, SongPlan)
+              else (None, saved.heard(layer))),
+        )
+
+
+def _is_as_written(
+    saved: SavedExplanation, page: Layer, record: Mapping[str, Any]
+) -> bool:
+    """Whether the files and gains of a layer are those that its manifest tells of."""
+    try:
+        found = layer_record(saved.place(page.name), page, saved.format, {})
+    except OSError:
+        return False
+    return all(record.get(key) == value for key, value in found.items())

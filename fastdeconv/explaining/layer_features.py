@@ -1,4 +1,4 @@
-"""What can be asked of every explanation: of a clip, of a song, and of one that was read back."""
+"""What every explanation offers: of a clip, of a song, and one that was read back."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from ..errors import ParameterError, printable, shown
 __all__ = ["NOT_OF_A_SONG", "LayerFeatures"]
 
 NOT_OF_A_SONG = (
-    "a verdict belongs to a feature and one clip, and a song is many: explain the part that you "
-    "listen to, with offset and without duration, and ask that"
+    "a verdict is about a feature in one clip, and a song has many windows: explain the part that "
+    "you listen to, with offset and without duration, and ask about that"
 )
-"""Why there is no trust of a song."""
+"""Why `trust` of a song is an error."""
 
 
 class LayerFeatures:
-    """Layers with features, and a table with a row for each.
+    """Layers with features, and a table with a row for each feature.
 
     Attributes
     ----------
@@ -30,7 +30,7 @@ class LayerFeatures:
     features: dict[str, list[int]]
 
     def ranked(self, layer: str) -> list[dict[str, Any]]:
-        """The rows of the `table` of one layer in the order to listen in.
+        """The rows of the `table` for one layer, the feature to hear first at the beginning.
 
         Parameters
         ----------
@@ -39,7 +39,8 @@ class LayerFeatures:
         Returns
         -------
         list of dict
-            The strongest that is unlike the others first, twins and silent features last.
+            Strong features that differ from those before them come first, twins and silent
+            features last.
 
         Raises
         ------
@@ -69,7 +70,7 @@ class LayerFeatures:
 
 
 def _ranges(numbers: Sequence[int]) -> str:
-    """Numbers for a message: 0-15 when they are a range, else the first few."""
+    """Numbers for a message: 0-15 where they are a range, else the first few."""
     if len(numbers) > 2 and list(numbers) == list(range(numbers[0], numbers[-1] + 1)):
         return f"{numbers[0]}-{numbers[-1]}"
     return ", ".join(map(str, numbers[:16])) + (", ..." if len(numbers) > 16 else "") or "none"

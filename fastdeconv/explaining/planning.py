@@ -1,8 +1,4 @@
-"""What is asked for: which features of which layers, of which sound, and how.
-
-The rooms this module walks through are imported where they are used, so that
-the command line can offer its help and check its arguments at once.
-"""
+"""What is asked for: which features of which layers, of which sound, and how."""
 
 from __future__ import annotations
 
@@ -26,22 +22,25 @@ if TYPE_CHECKING:
     from ..network.network import Network
 
 __all__ = [
-    "ALL", "LAYERS_SETTING", "Features", "Plan", "Progress", "choose_features", "features_hash",
-    "layer_counts", "parameters_of", "plan", "settings_of",
+    "ALL", "LAYERS_SETTING", "MEMORY_ADVICE", "Features", "Plan", "Progress", "choose_features",
+    "features_hash", "layer_counts", "parameters_of", "plan", "settings_of",
 ]
 
 #: Called with (layer, features done, features in all) each time a layer is done.
 Progress = Callable[[str, int, int], None]
 
-#: Numbers for all layers, or for each, or `ALL`.
+#: Feature numbers for all layers or for each layer; `ALL` instead of numbers means all features.
 Features = Sequence[int] | str | Mapping[str, Sequence[int] | str]
 FloatArray = NDArray[np.float32]
 
 ALL = "all"
-"""Of features: as many as there are."""
+"""All features of a layer."""
 
 LAYERS_SETTING = "layers and features"
-"""The setting that says which they are."""
+"""The name of the setting that says which layers and features were explained."""
+
+MEMORY_ADVICE = "this: explain a shorter clip, fewer layers or fewer features"
+"""What to do where the memory is too small for a clip; for `enough_memory`."""
 
 
 def plan(
@@ -56,7 +55,7 @@ def plan(
     offset: float,
     precision: str,
 ) -> Plan:
-    """What `explain` is asked for, with the clip read and the features chosen."""
+    """Read the clip and choose the features that `explain` is asked for."""
     from ..audio.clip import file_name, open_clip
     from ..belief.feature_maps import FEATURE_RULES
 
@@ -75,7 +74,13 @@ def plan(
 
 
 def layer_counts(network: Network, clip: Clip) -> dict[str, int]:
-    """How many features every layer has; what does not fit is said with what would."""
+    """How many features every layer has.
+
+    Raises
+    ------
+    ParameterError
+        If the network does not take the clip. Says which front end would fit.
+    """
     counts = [shape[0] for shape in _shapes(network, clip)]
     return {layer.name: count for layer, count in zip(network.layers, counts)} | {
         alias: counts[network.layer_index(alias)] for alias in network.aliases
@@ -83,7 +88,7 @@ def layer_counts(network: Network, clip: Clip) -> dict[str, int]:
 
 
 def _shapes(network: Network, clip: Clip) -> list[tuple[int, int, int]]:
-    """Shapes of the layers' outputs; what does not fit is said with what would."""
+    """The shapes of the layers' outputs; see `layer_counts`."""
     try:
         return network.shapes(clip.x.shape)
     except ParameterError as error:
@@ -102,13 +107,14 @@ class Plan(NamedTuple):
     network: Network
     features: dict[str, list[int]]
     how: dict[str, Any]
-    """What `feature_maps` is told besides the layer and the features."""
+    """The arguments of `feature_maps` other than the layer and the features."""
     mode: str
     source: str | None
 
     def project(
         self, trace: Trace, progress: Progress | None = None
     ) -> dict[str, FloatArray]:
+        """For each layer the maps of its features, (K, C, H, W)."""
         from ..belief.feature_maps import feature_maps
 
         layout = self.clip.frontend.layout
@@ -122,23 +128,28 @@ class Plan(NamedTuple):
         return maps
 
     @property
+    def asked(self) -> Mapping[str, Sequence[int] | str | None]:
+        """The layers and features as they go into the settings."""
+        return self.features
+
+    @property
     def parameters(self) -> dict[str, Any]:
-        """How it is computed, in words and numbers."""
+        """How it is computed, for the manifest."""
         return parameters_of(self.how, self.mode, self.clip.start)
 
     def settings(self, audio_format: str) -> dict[str, str]:
-        """Everything that decides what is saved, each in a word or as a hash of it.
+        """Everything that decides what is saved, each as a word or as a hash.
 
-        Two results with the same settings hold the same, up to the rounding of back ends.
+        Two results with the same settings hold the same, except that back ends round differently.
         """
         return settings_of(
-            self.clip.samples, self.network, self.clip.frontend, self.features, self.how,
+            self.clip.samples, self.network, self.clip.frontend, self.asked, self.how,
             self.mode, audio_format,
         )
 
 
 def parameters_of(how: Mapping[str, Any], mode: str, offset: float) -> dict[str, Any]:
-    """How something is computed, in words and numbers."""
+    """How something is computed, for the manifest."""
     start = how["start"]
     return {
         "rule": how["rule"],
@@ -154,7 +165,7 @@ def settings_of(
     features: Mapping[str, Sequence[int] | str | None], how: Mapping[str, Any], mode: str,
     audio_format: str,
 ) -> dict[str, str]:
-    """See `Plan.settings`."""
+    """Everything that decides what is saved; see `Plan.settings`."""
     start = how["start"]
     return {
         "version of fastdeconv": __version__,
@@ -171,7 +182,7 @@ def settings_of(
 
 
 def features_hash(features: Mapping[str, Sequence[int] | str | None]) -> str:
-    """What settings say of layers and their features."""
+    """The value of `LAYERS_SETTING` for these layers and features."""
     return hash_of(
         {
             layer: ks if ks is None or isinstance(ks, str) else [int(k) for k in ks]
@@ -183,7 +194,14 @@ def features_hash(features: Mapping[str, Sequence[int] | str | None]) -> str:
 def choose_features(
     network: Network, layers: str | Iterable[str] | None, features: Features | None
 ) -> dict[str, list[int] | str | None]:
-    """For each layer the features asked for, `ALL`, or None where nothing is said of them."""
+    """For each layer the features asked for, `ALL`, or None where none are named.
+
+    Raises
+    ------
+    ParameterError
+        If there is no such layer, features are given for a layer that is not among `layers`, or
+        they are neither numbers nor "all".
+    """
     if not isinstance(features, Mapping):
         wanted = _as_wanted(features)
         return dict.fromkeys(choose_layers(network, layers), wanted)

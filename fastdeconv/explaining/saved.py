@@ -30,7 +30,7 @@ from .additions import read_versions
 from .layer_features import NOT_OF_A_SONG, LayerFeatures
 from .result import MAPS, TABLE
 
-__all__ = ["SavedExplanation", "load"]
+__all__ = ["SavedExplanation", "damage_named", "load"]
 
 FloatArray = NDArray[np.float32]
 
@@ -142,7 +142,7 @@ class SavedExplanation(LayerFeatures):
                     f"{', '.join(self.versions) or 'none'}: rules and modes of save make them"
                 )
             place /= version
-            with _damaged(self.folder):
+            with damage_named(self.folder):
                 gain = self._heard[layer][version]["gains"][str(row["feature"])]
         return self._sound(place / f"feature_{row['feature']}.{self.format}") / np.float32(gain)
 
@@ -255,7 +255,7 @@ class SavedExplanation(LayerFeatures):
         """
         row = self._row(layer, feature)
         place, k = self.place(layer), row["feature"]
-        with _damaged(self.folder):
+        with damage_named(self.folder):
             pictures = [
                 read_regular(path, _MOST_PICTURE_BYTES)
                 for path in (
@@ -281,7 +281,7 @@ class SavedExplanation(LayerFeatures):
         path = self.place(layer) / name
         if not path.exists():
             raise ParameterError(f"there is no {name} of layer {shown(layer)}: {advice}")
-        with _damaged(self.folder):
+        with damage_named(self.folder):
             return read_array(path)
 
     def _sound(self, path: Path) -> FloatArray:
@@ -319,7 +319,7 @@ class SavedExplanation(LayerFeatures):
 def load(folder: str | os.PathLike[str]) -> SavedExplanation:
     """Read a saved result; see `Explanation.load`."""
     path = as_folder(folder)
-    with _damaged(path):
+    with damage_named(path):
         manifest = read_manifest(path, EXPLANATION)
         if manifest is None:
             raise ValueError("there is no manifest.json of a result of explain in it")
@@ -327,7 +327,7 @@ def load(folder: str | os.PathLike[str]) -> SavedExplanation:
 
 
 @contextmanager
-def _damaged(folder: Path) -> Iterator[None]:
+def damage_named(folder: Path) -> Iterator[None]:
     """What is wrong with a result as an error that names it."""
     try:
         yield

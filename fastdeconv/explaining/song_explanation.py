@@ -8,7 +8,7 @@ hear; `SongExplanation.save` goes over them once more and writes sounds and pict
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -27,6 +27,7 @@ from .result import (
     audio_record,
     computation,
     layer_folders,
+    layer_record,
     manifest,
     result_name,
 )
@@ -36,7 +37,9 @@ from .song_planning import SongPlan
 if TYPE_CHECKING:
     from ..audio.clip import Clip
     from ..deconvnet.trace import Trace
+    from ..report.listening import Layer
     from ..report.song_stream import LayerStream, SongStream
+    from .kept import Kept
 
 __all__ = ["SongExplanation"]
 
@@ -71,14 +74,16 @@ class SongExplanation(LayerFeatures):
     mode, name : str
     """
 
-    def __init__(self, plan: SongPlan, progress: Progress | None = None) -> None:
-        self._plan = plan
+    def __init__(
+        self, plan: SongPlan, progress: Progress | None = None, kept: Kept | None = None
+    ) -> None:
+        self._plan, self._kept = plan, kept
         song = plan.given
         self.samples, self.sr, self.network = song.samples, song.sr, plan.network
         self.mode, self.name = plan.mode, result_name(plan.source)
         self._computation = computation()
         with enough_memory(_MEMORY_ADVICE):
-            self._pass = SongPass(plan, progress)
+            self._pass = SongPass(plan.without(() if kept is None else kept.pages), progress)
         self.timeline, self.features = self._pass.timeline, self._pass.features
         self.scores = self._pass.scores
         self.outputs, self.probabilities = self._pass.outputs, self._pass.probabilities
@@ -108,10 +113,10 @@ class SongExplanation(LayerFeatures):
     @property
     def left_out(self) -> str | None:
         """Which features have no sound, in words; None if all have."""
-        some = [layer for layer, ks in self.features.items() if len(ks) < self._plan.counts[layer]]
-        if not some:
+        all_features = self.features | ({} if self._kept is None else self._kept.features)
+        if all(len(ks) == self._plan.counts[layer] for layer, ks in all_features.items()):
             return None
-        count = sum(len(ks) for ks in self.features.values())
+        count = sum(len(ks) for ks in all_features.values())
         total = sum(self._plan.counts.values())
         which = "those to hear first" if None in self._plan.chosen.values() else "those asked for"
         return f"{count} of {total} features have sounds and pictures: {which}"
@@ -243,7 +248,7 @@ class SongExplanation(LayerFeatures):
         -------
         dict of str to str
         """
-        return layer_folders(list(self.features), taken=[SCORES])
+        return layer_folders(list(self._plan.chosen), taken=[SCORES])
 
     def _save(
         self, folder: Path, name: str, audio_format: str, progress: Progress | None
@@ -258,14 +263,18 @@ class SongExplanation(LayerFeatures):
             pages = []
             assert self._rows is not None
             for layer, inside in self.layer_folders().items():
+                if layer not in self.features:
+                    assert self._kept is not None
+                    pages.append(self._kept.copy(layer, folder, inside))
+                    continue
                 rows = self._rows[layer]
                 spectra = list(streams[layer].write(rows))
                 write_timeline(folder / inside, self.timeline[layer])
                 pages.append(Layer(layer, inside, rows, spectra, None, self._plan.counts[layer]))
-        write_csv(folder / TABLE, self.table)
+        write_csv(folder / TABLE, [row for page in pages for row in page.rows])
         if self.scores:
             write_rows(folder / SCORES, self.scores)
-        record = self._manifest(name, audio_format, song)
+        record = self._manifest(name, audio_format, song, folder, pages)
         write_page(folder, Song(record, self._numbers, song.spectrum, pages))
         write_manifest(folder, record)
 
@@ -283,7 +292,7 @@ class SongExplanation(LayerFeatures):
                 song, layer, self.features[layer], None if folder is None else folder / inside,
                 stack,
             )
-            for layer, inside in self.layer_folders().items()
+            for layer, inside in self.layer_folders().items() if layer in self.features
         }
         with as_computed(self._computation), enough_memory(_MEMORY_ADVICE):
             for number, clip, maps in self._projected(self.features):
@@ -312,11 +321,14 @@ class SongExplanation(LayerFeatures):
         for number, clip, trace in traces(self._plan.windows, self._plan.runs):
             yield number, clip, project(number, trace)
 
-    def _manifest(self, name: str, audio_format: str, song: SongStream) -> dict[str, Any]:
+    def _manifest(
+        self, name: str, audio_format: str, song: SongStream, folder: Path,
+        pages: Sequence[Layer],
+    ) -> dict[str, Any]:
+        from ..analysis.timeline import columns
         from ..report.song import original_gain
 
         plan, given = self._plan, self._plan.given
-        assert self._rows is not None
         return manifest(
             name, plan.source, self.network,
             audio=audio_record(
@@ -328,13 +340,13 @@ class SongExplanation(LayerFeatures):
             settings=plan.settings(audio_format), computed=self._computation,
             more={"windows": plan.taken, "left_out": self.left_out},
             layers=[
-                {
-                    "name": layer,
-                    "folder": folder,
-                    "features": plan.counts[layer],
-                    "columns": self.timeline[layer].shape[1],
-                    "gains": {str(row["feature"]): row["gain"] for row in self._rows[layer]},
-                }
-                for layer, folder in self.layer_folders().items()
+                layer_record(
+                    folder / page.folder, page, audio_format,
+                    {
+                        "features": plan.counts[page.name],
+                        "columns": columns(self.samples.size, self.sr),
+                    },
+                )
+                for page in pages
             ],
         )

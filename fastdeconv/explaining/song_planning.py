@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -25,11 +25,15 @@ from .planning import (
 if TYPE_CHECKING:
     from ..audio.song import Song
     from ..audio.windows import Windows
+    from ..network.locality import Reach
     from ..network.network import Network
 
 __all__ = ["SongPlan", "plan_song"]
 
 FloatArray = NDArray[np.float32]
+
+_FAR_SECONDS = 8.0
+"""How far a layer may see if it makes pieces longer though it was not asked for."""
 
 
 class SongPlan(NamedTuple):
@@ -39,7 +43,7 @@ class SongPlan(NamedTuple):
     network: Network
     """As it was given."""
     local: Network | None
-    """Of an exact explanation, the network as far as it takes any length."""
+    """Of an exact explanation, what of the network takes any length."""
     head: tuple[str, Network] | None
     """The layer behind which that is no longer so, and what goes on there: one score for all."""
     chosen: dict[str, list[int] | str | None]
@@ -53,6 +57,18 @@ class SongPlan(NamedTuple):
     given: Song
     """With the front end of the network."""
     duration: str
+
+    @property
+    def asked(self) -> Mapping[str, Sequence[int] | str | None]:
+        """As `Plan.asked`."""
+        return self.chosen
+
+    def without(self, layers: Container[str]) -> SongPlan:
+        """The same without some of the layers; the song is taken as with them."""
+        chosen = {layer: ks for layer, ks in self.chosen.items() if layer not in layers}
+        return self._replace(
+            chosen=chosen, counts={layer: self.counts[layer] for layer in chosen}
+        )
 
     @property
     def runs(self) -> Network:
@@ -101,7 +117,7 @@ class SongPlan(NamedTuple):
     def settings(self, audio_format: str) -> dict[str, str]:
         """See `Plan.settings`."""
         found = settings_of(
-            self.given.samples, self.network, self.given.frontend, self.chosen, self.how,
+            self.given.samples, self.network, self.given.frontend, self.asked, self.how,
             self.mode, audio_format,
         )
         # A song is taken in windows however long it is.
@@ -169,7 +185,7 @@ def _exact(
 ) -> tuple[Network, tuple[str, Network] | None, Windows] | None:
     """What runs on pieces of the song so that all is as in one pass over it, if that can be."""
     from ..audio.windows import depends_on_the_whole, pieces
-    from ..network.locality import head_after, of_any_length
+    from ..network.locality import head_after
 
     axis = _time_axis(song.frontend.layout)
     frames, size = song.frontend.frames, song.samples.size
@@ -182,11 +198,32 @@ def _exact(
         head = head_after(network, axis)
     if head is not None and network.layer_index(head[0]) > network.layer_index(deepest):
         deepest = head[0]
-    found = of_any_length(network, deepest, axis)
+    found = _local_part(network, deepest, song)
     if found is None:
         return None
     local, reach = found
     return local, head, pieces(song, reach.margin, reach.step)
+
+
+def _local_part(network: Network, deepest: str, song: Song) -> tuple[Network, Reach] | None:
+    """What of a network takes any length, at least as far as the deepest layer that is needed.
+
+    As far as it goes, so that the pieces of a song do not depend on the layers asked for, and
+    more layers can be added to what was saved. Only where layers that are not needed see very
+    far, which would make pieces long, it ends at the deepest that is.
+    """
+    from ..network.locality import local_layers, of_any_length
+
+    axis = _time_axis(song.frontend.layout)
+    count = local_layers(network, axis)
+    if network.layer_index(deepest) >= count:
+        return None
+    framing = song.frontend.framing
+    column = (framing.seen(2) - framing.seen(1)) / song.sr
+    found = of_any_length(network, network.layers[count - 1].name, axis)
+    if found is not None and found[1].margin * column <= _FAR_SECONDS:
+        return found
+    return of_any_length(network, deepest, axis)
 
 
 def _time_axis(layout: str) -> str:

@@ -1,1 +1,1 @@
-"""What a person sees and hears: sound files, pictures, tables, and the folder they lie in."""
+"""What a person sees and hears: sound files, pictures, tables, pages and their folders."""

@@ -1,8 +1,8 @@
-"""``index.html`` of a survey: the atlas of a network, to be seen and heard.
+"""``index.html`` of a survey: the atlas of a network, to see and hear.
 
-Zeiler and Fergus's figure 2 (arXiv 1311.2901) for sound: of every feature the excerpts of a whole
-collection at which it fires most, and what it hears in them. docs/atlas.md says what is on the
-page and what it proves.
+It is figure 2 of Zeiler and Fergus (arXiv 1311.2901) for sound: for every feature the excerpts of a
+whole collection at which it fires most, and what it hears in them. docs/atlas.md says what is on
+the page and what that proves.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ from .web import is_ours, render
 __all__ = ["Atlas", "write_atlas"]
 
 _SCRIPTS = (
-    "page.js", "atlas_data.js", "player.js", "panel.js", "atlas_cards.js", "atlas_detail.js",
-    "keys.js", "atlas.js",
+    "page.js", "atlas_data.js", "player.js", "panel.js", "form.js", "atlas_cards.js",
+    "atlas_detail.js", "keys.js", "atlas.js",
 )
 _STARTS = {"map": "the whole map", "max": "the strongest unit", "one": "1 everywhere"}
-# Tracks whose reason is on the page; all of them are in the result.
+# How many tracks that are missing are named on the page; the result names all of them.
 _NAMED = 20
 
 
@@ -52,10 +52,10 @@ class Atlas(NamedTuple):
     page: Path
     excerpts: int
     missing: dict[str, str]
-    """Tracks of which excerpts should have come and could not, and why: spares took their
-    places."""
+    """Tracks from which an excerpt should have come but could not, and why. Spare excerpts of other
+    tracks took their places."""
     judged: int
-    """Excerpts with a verdict."""
+    """How many excerpts have a verdict."""
     unjudged: dict[str, str]
     """Tracks whose excerpts could not be judged, and why."""
 
@@ -79,39 +79,40 @@ def write_atlas(
 ) -> Atlas:
     """Write ``out/index.html``, the atlas of a network, and its sounds and pictures.
 
-    What is there already is not made again: a run that was interrupted goes on where it was.
-    Only the excerpts that are shown are kept.
+    What is there already is not made again, so a run that was interrupted continues where it
+    stopped. Files of excerpts that are not shown any more are removed.
 
     Parameters
     ----------
     out : path
         The folder of a survey whose tables are made.
     net : Network, optional
-        The one that the survey was made with. Default: the copy in its folder.
+        The network that the survey was made with. Default: the copy in the survey's folder.
     root : path, optional
         Where the tracks are now. Default: where they were for the survey.
     outside : bool
-        Whether tracks may lie outside of the root, as those of a list of paths do. Only for a
-        survey that you made yourself: the page shows excerpts of whatever its tables name.
+        Whether tracks may lie outside of `root`, as those of a list of paths do. Allow it only
+        for a survey that you made yourself: the page has excerpts of any file its tables name.
     shown : int
-        Excerpts of each feature. Where one cannot be had, a spare of the survey takes its place.
+        How many excerpts of each feature are shown, 1 to 100. The survey has spare ones for
+        excerpts that cannot be made.
     rule, start, mode
-        How a feature is heard, see `fastdeconv.explain`.
+        How a feature is projected and heard; see `fastdeconv.explain`.
     audio_format : {"ogg", "wav", "flac"}
-        Wav is written instead where the rate of the network or this machine's libsndfile does not
-        allow it.
+        Format of the sounds. wav is written instead if the network's sample rate or this
+        machine's libsndfile does not allow it.
     progress : callable, optional
-        Called with (excerpts that are there, excerpts in all).
+        Called with (excerpts that are done, excerpts in all).
     trust : bool
-        Whether to say of every excerpt how far to believe it, see `Explanation.trust` and
-        docs/believe.md. That takes the sounds of all features of its layer and those of an
-        untrained network, for every window that excerpts are from: see docs/atlas.md for what it
-        costs and what it does not prove. Verdicts that are there are shown in any case.
+        Whether to measure for every excerpt how far to believe it; see `Explanation.trust` and
+        docs/believe.md. For every window that excerpts are from, this needs the sounds of all
+        features of the layer and of those of an untrained network. docs/atlas.md says how long
+        that takes and what it does not prove. Verdicts from an earlier call are always shown.
     executor, workers
-        Who computes them, as in `fastdeconv.survey`: by default processes of this machine, so
-        that a script does it behind ``if __name__ == "__main__":``.
+        What computes the verdicts, as in `fastdeconv.survey`. By default these are processes of
+        this machine, so a script has to make the call below ``if __name__ == "__main__":``.
     trust_progress : callable, optional
-        Called with (layers of windows that are judged, layers of windows in all).
+        Called with (windows and layers that are judged, windows and layers in all).
 
     Returns
     -------
@@ -120,15 +121,15 @@ def write_atlas(
     Raises
     ------
     ParameterError
-        If there is no survey or somebody is writing there, a table is damaged, `net` is another
-        network, or ``out/index.html`` is not a page of fastdeconv; without the extra
-        ``fastdeconv[survey]``.
+        If there is no survey, another process is writing to it, a table is damaged, `net` is not
+        the network of the survey, ``out/index.html`` is not a page of fastdeconv, or the extra
+        ``fastdeconv[survey]`` is not installed.
     BackendError
-        If processes to judge excerpts cannot be started, or die whatever they do.
+        If processes that judge excerpts cannot be started, or die again and again.
     ArchiveError
         If the copy of the network is damaged.
     OSError
-        If writing fails, for instance on a full disk. The next run goes on from there.
+        If writing fails, for instance on a full disk. The next run continues from there.
 
     Examples
     --------
@@ -182,7 +183,7 @@ def _settings(rule: Any, start: Any, mode: Any, audio_format: Any) -> Settings:
 
 
 def _possible(audio_format: str, sr: float) -> str:
-    """The format, or wav if a sound of this rate cannot have it here."""
+    """`audio_format`, or wav if sounds of this sample rate cannot be written in it here."""
     try:
         encode(np.zeros(2, np.float32), sr, audio_format=audio_format)
     except AudioError:
@@ -196,9 +197,9 @@ def _network(out: Path, net: Network | None, survey: SurveyRecord) -> Network:
 
     found = Network.load(out / NETWORK) if net is None else net
     if network_hash(found) != survey.settings.get("network"):
-        raise ParameterError("the network is another one than that of the survey")
+        raise ParameterError("the network is not the one that the survey was made with")
     if found.frontend is None or found.frontend.to_record() != survey.frontend:
-        raise ParameterError("the network has another front end than that of the survey")
+        raise ParameterError("the network's front end is not the one of the survey")
     return found
 
 
@@ -247,7 +248,7 @@ def _content(
 
 
 def _collection(survey: SurveyRecord) -> str:
-    """The name of the folder, and not where it lies."""
+    """The name of the collection's folder, without the folders around it."""
     path = PureWindowsPath(survey.root) if "\\" in survey.root else PurePosixPath(survey.root)
     return printable(path.name or "a collection")
 
@@ -268,12 +269,12 @@ def _facts(
     errors = len(tables.tracks) - len(used)
     if errors:
         tracks = f"{errors:,} track{'' if errors == 1 else 's'}"
-        facts.append(("not used", f"{tracks} that could not be read: errors.csv"))
+        facts.append(("not used", f"{tracks} that could not be read; errors.csv says why"))
     if songs.left_out:
         facts.append((
             "not searched",
-            f"{songs.left_out:,} tracks: the search knows the first {len(songs.listed):,}, those "
-            "with excerpts before others",
+            f"{songs.left_out:,} tracks: the search knows {len(songs.listed):,} tracks, those with "
+            "excerpts before others",
         ))
     if survey.left_out:
         facts.append(("tags left out", "; ".join(map(printable, survey.left_out))))
@@ -293,7 +294,7 @@ def _believed(verdicts: Verdicts, excerpts: int) -> str:
     if found is None:
         if verdicts.missing:
             return "asked for, but no excerpt could be judged"
-        return "nobody asked (survey --trust)"
+        return "not measured; fastdeconv survey --trust does that"
     judged = sum(found["counts"])
     words = ", ".join(
         f"{word} {count:,}" for word, count in zip(VERDICTS, found["counts"]) if count
@@ -303,5 +304,5 @@ def _believed(verdicts: Verdicts, excerpts: int) -> str:
         f"{words} of {judged:,} excerpts"
         + (f" ({excerpts - judged:,} others were not judged)" if judged < excerpts else "")
         + ("" if control is None else
-           f"; of the features of an untrained network {100 * control:.1f} % are yes there")
+           f"; of the features of an untrained network {100 * control:.1f} % are “yes” there")
     )

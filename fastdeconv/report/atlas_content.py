@@ -1,7 +1,7 @@
 """What the page of an atlas shows, from the tables of a survey and the excerpts that were made.
 
-Plain data, ready to become JSON. Features are called by their place in one list, and so are
-tracks and attributes.
+It is plain data, ready to become JSON. Features, tracks and attributes are referred to by their
+index in one list of each.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from .web import url
 
 __all__ = ["LEAST_Q", "features_of", "histogram_of", "page_data", "twins_of"]
 
-#: Up to this an association is called more than chance.
+#: The largest q-value with which an association is called more than chance.
 LEAST_Q = 0.05
-#: Bars of a histogram, at the most.
+#: The largest number of bars in a histogram.
 _BARS = 40
 
 _NUMBERS = [number for number in SHOWN_NUMBERS if number.key in NUMBERS]
@@ -35,20 +35,20 @@ def page_data(
     tables: Tables, excerpts: Mapping[Key, Sequence[Excerpt]], songs: Songs, suffix: str,
     shown: int, verdicts: Mapping[tuple[Key, Exemplar], Mapping[str, Any]],
 ) -> dict[str, Any]:
-    """All that the scripts of the page are given.
+    """All data for the scripts of the page.
 
     Parameters
     ----------
     tables : Tables
     excerpts : dict of (layer, feature) -> sequence of Excerpt
-        The strongest first; of a silent feature none.
+        The strongest first; a silent feature has none.
     songs : Songs
     suffix : str
-        Of the sound files.
+        The suffix of the sound files.
     shown : int
-        Excerpts of a feature at the most.
+        The largest number of excerpts of a feature.
     verdicts : dict of ((layer, feature), Exemplar) -> dict
-        How far to believe excerpts, of those that were judged.
+        How far to believe the excerpts that were judged.
     """
     attributes = {name: i for i, name in enumerate(tables.attributes)}
     return {
@@ -83,7 +83,7 @@ def features_of(
     attributes: Mapping[str, int],
     verdicts: Mapping[tuple[Key, Exemplar], Mapping[str, Any]],
 ) -> list[dict[str, Any]]:
-    """Every feature, in the order of the tables."""
+    """What the page shows of every feature, in the order of the tables."""
     places = {key: i for i, key in enumerate(tables.features)}
     layers = {layer: i for i, layer in enumerate(tables.survey.layers)}
     heads = twins_of(tables)
@@ -117,12 +117,12 @@ def features_of(
                     "rms": [rounded(value) for value in one.rms],
                     "score": rounded(float(one.exemplar.score)),
                     "label": one.label,
-                    "verdict": None if told is None else told["verdict"],
-                    "reason": None if told is None else printable(told["reason"]),
+                    "verdict": None if verdict is None else verdict["verdict"],
+                    "reason": None if verdict is None else printable(verdict["reason"]),
                 }
-                for one, told in zip(own, judged)
+                for one, verdict in zip(own, judged)
             ],
-            "believed": _believed([told for told in judged if told is not None]),
+            "believed": _believed([verdict for verdict in judged if verdict is not None]),
             "labels": [
                 [label, count, round(usual[row.layer].get(label, 0.0), 1)]
                 for label, count in labels[key]
@@ -144,10 +144,10 @@ def features_of(
 
 
 def twins_of(tables: Tables) -> dict[Key, Key]:
-    """Of every twin the feature that stands for it: the first of those that fire as one.
+    """For every twin the feature that is shown in its place: the first one of its group.
 
-    Two features of a layer are twins if they correlate above the limit of the survey, and so are
-    two with a common twin.
+    Two features of a layer are twins if they correlate above the limit of the survey. Twins of the
+    same feature are twins of each other, too.
     """
     from ..survey.schema import TWINS
 
@@ -170,13 +170,13 @@ def twins_of(tables: Tables) -> dict[Key, Key]:
 
 
 def histogram_of(edges: Any, row: FeatureRow) -> dict[str, Any] | None:
-    """Windows by how strongly the feature fires at most in them, in a few bars.
+    """How many windows have which largest activation, in a few bars.
 
     Returns
     -------
     dict or None
-        ``silent``: windows where it stays below the first positive edge; ``counts``, and the
-        ``edges`` of these bars, of the others. None without windows.
+        ``silent``: the number of windows in which the feature stays below the first positive edge;
+        ``counts`` and ``edges``: the bars for the other windows. None without windows.
     """
     if not row.n:
         return None
@@ -196,7 +196,7 @@ def histogram_of(edges: Any, row: FeatureRow) -> dict[str, Any] | None:
 
 
 def _often(tables: Tables, row: FeatureRow) -> float | None:
-    """Share of the windows in which it fires."""
+    """The share of the windows in which the feature fires."""
     found = histogram_of(tables.survey.edges, row)
     return None if found is None else rounded(sum(found["counts"]) / row.n)
 
@@ -210,7 +210,7 @@ def _believed(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
 
 
 def _counted(excerpts: Sequence[Excerpt]) -> list[tuple[str, int]]:
-    """In how many excerpts each label is given, the most frequent first."""
+    """How many excerpts have each label, the most frequent label first."""
     counts = Counter(label for one in excerpts for label in one.label.split(", ") if label)
     return sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
 
@@ -231,14 +231,14 @@ def _usual_counts(
 
 
 def _classes(excerpts: Sequence[Excerpt]) -> list[tuple[str, int]]:
-    """What the network says of the windows, the most frequent first."""
+    """How often the network chooses each class for the windows, the most frequent first."""
     counts = Counter(one.exemplar.label for one in excerpts if one.exemplar.label is not None)
     ranked = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
     return [(printable(name), count) for name, count in ranked]
 
 
 def _medians(excerpts: Sequence[Excerpt]) -> dict[str, tuple[float, float, float] | None]:
-    """Median and quartiles of each number."""
+    """Median and quartiles of each number over the excerpts of a feature."""
     return {
         number.key: _spread(one.numbers[number.key] for one in excerpts) for number in _NUMBERS
     }
@@ -253,7 +253,7 @@ def _spread(values: Iterable[float | None]) -> tuple[float, float, float] | None
 
 
 def _spreads(medians: Sequence[Mapping[str, tuple[float, float, float] | None]]) -> list[Any]:
-    """Of each number median and quartiles of the features' medians."""
+    """For each number the median and quartiles of the features' medians."""
     found = [
         _spread(None if (own := one[number.key]) is None else own[0] for one in medians)
         for number in _NUMBERS
@@ -264,7 +264,7 @@ def _spreads(medians: Sequence[Mapping[str, tuple[float, float, float] | None]])
 def _shares_below(
     medians: Mapping[Key, Mapping[str, tuple[float, float, float] | None]]
 ) -> dict[Key, dict[str, float]]:
-    """Which share of the other features of its layer has a lower median."""
+    """For each feature and number the share of the layer's other features with a lower median."""
     found: dict[Key, dict[str, float]] = {key: {} for key in medians}
     for layer in {key[0] for key in medians}:
         keys = [key for key in medians if key[0] == layer]
@@ -300,7 +300,7 @@ def _association(
 
 
 def _in_excerpts(values: Mapping[str, float | str], excerpts: Sequence[Excerpt]) -> str | None:
-    """What the tracks of the excerpts have in a column of the user's table, in words."""
+    """The values that the tracks of the excerpts have in a column of the user's table, in words."""
     own = [values[one.exemplar.track] for one in excerpts if one.exemplar.track in values]
     texts = [value for value in own if isinstance(value, str)]
     if texts:

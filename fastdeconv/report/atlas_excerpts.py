@@ -1,8 +1,9 @@
-"""The excerpts of an atlas: where a feature fires most, cut out of its track, and as it hears it.
+"""The excerpts of an atlas: the part of a track where a feature fires most, and what it hears.
 
-Every excerpt has four files, two sounds and two pictures, and a record of what is known of it,
-which is written last: there = done. The files are named by a hash of all that decides them, so
-that an excerpt which is there is not made again, and another one never takes its place.
+Every excerpt has five files: two sounds, two pictures, and a record with its numbers. The record is
+written last, so an excerpt with a record is complete. The name of the files is a hash of everything
+that decides what is in them. So an excerpt that is there need not be made again, and is never taken
+for another one.
 """
 
 from __future__ import annotations
@@ -51,18 +52,18 @@ __all__ = ["EXCERPTS", "Excerpt", "Settings", "Studio"]
 
 FloatArray = NDArray[np.float32]
 
-#: The folder of the files in that of a survey.
+#: The folder of the excerpts, inside that of a survey.
 EXCERPTS = "atlas"
-#: The numbers of an excerpt. (`level` is relative to other features in the same clip.)
+#: The numbers of an excerpt. (`level` is left out: it compares features in the same clip.)
 NUMBERS = tuple(name for name in DESCRIPTORS if name != "level")
 
-# Changes with everything that decides the files and is not in their key.
+# To be raised with every change that decides what is in the files but is not part of their hash.
 _VERSION = 1
 _SAME = 1e-3
-"""Largest difference of a score from that of the survey, relative to it. Back ends round
-differently, by 1e-5 or so; another sound gives another score."""
+"""Largest difference between a score and that of the survey, relative to the latter. Back ends
+round differently, by about 1e-5; another sound gives another score."""
 _MOST_MAP_VALUES = 1 << 24
-"""Of the maps of a window at a time."""
+"""How many values the maps that are computed at a time may have."""
 _MOST_RECORD_BYTES = 1 << 14
 _FILE = re.compile(
     r"[0-9]{1,9}_[0-9a-f]{20}(\.json|_(heard|original)\.(wav|flac|ogg|png))"
@@ -74,7 +75,7 @@ class Settings(NamedTuple):
 
     rule: str
     start: str
-    """What the way back starts from."""
+    """Where the backward pass starts."""
     mode: str
     audio_format: str
 
@@ -86,34 +87,34 @@ class Excerpt:
     exemplar: Exemplar
     folder: str
     stem: str
-    """Of its files, in that folder."""
+    """With what the names of its files in that folder begin."""
     begin: float
-    """Seconds in the track."""
+    """Where it begins in the track, in seconds."""
     seconds: float
     field: tuple[float, float, float, float]
     """What the strongest unit sees: left, right, bottom and top, as shares of the pictures."""
     rms: tuple[float, float]
-    """Of the sounds as written: what is heard, and the original."""
+    """Root mean square of the two sound files: of what is heard, and of the original."""
     label: str
     numbers: dict[str, float | None]
-    """`NUMBERS`, of what is heard in the excerpt."""
+    """The `NUMBERS` of what is heard in the excerpt."""
 
 
 @dataclass
 class Studio:
-    """Makes excerpts, a track at a time.
+    """Makes excerpts, one track after another.
 
     Parameters
     ----------
     out : Path
         The folder of the survey.
     root : str
-        Of the tracks.
+        The folder of the tracks.
     net : Network
     survey : SurveyRecord
     settings : Settings
     outside : bool
-        Whether tracks may lie outside of the root.
+        Whether tracks may lie outside of `root`.
     """
 
     out: Path
@@ -139,15 +140,15 @@ class Studio:
         shown: int,
         progress: Callable[[int, int], None] | None = None,
     ) -> dict[Key, list[Excerpt]]:
-        """Of every feature the first `shown` of its exemplars that can be had.
+        """For every feature excerpts of the first `shown` exemplars of which one can be made.
 
         Parameters
         ----------
         exemplars : dict of (layer, feature) -> sequence of Exemplar
-            With spares, the strongest first.
+            The strongest first, with spare ones at the end.
         shown : int
         progress : callable, optional
-            Called with (excerpts that are there, excerpts wanted).
+            Called with (excerpts that are done, excerpts in all).
         """
         while True:
             wanted = self._wanted(exemplars, shown)
@@ -168,7 +169,7 @@ class Studio:
                     progress(done, total)
 
     def remove_others(self, kept: Iterable[Excerpt]) -> None:
-        """Remove the files of excerpts that are not among these, and nothing else."""
+        """Remove the files of excerpts that are not among `kept`, and nothing else."""
         stems = {(one.folder, one.stem) for one in kept}
         for folder in self._folders.values():
             place = self.out / EXCERPTS / folder
@@ -185,13 +186,13 @@ class Studio:
         self, exemplars: Mapping[Key, Sequence[Exemplar]], shown: int
     ) -> dict[Key, list[Exemplar]]:
         return {
-            # Spares that are not needed are not looked for.
+            # As `islice` stops at `shown`, spare exemplars that are not needed are not looked up.
             key: [*islice((one for one in ranked if self._can_be_had(key, one)), shown)]
             for key, ranked in exemplars.items()
         }
 
     def _can_be_had(self, key: Key, exemplar: Exemplar) -> bool:
-        """Whether it is done, or was not tried yet and its track is there."""
+        """Whether the excerpt is done, or was not tried yet and its track is there."""
         if (key, exemplar) not in self._done:
             found = self._read(key, exemplar)
             if found is None and self._stat(exemplar.track) is not None:
@@ -202,7 +203,7 @@ class Studio:
     def _missing(
         self, wanted: Mapping[Key, Sequence[Exemplar]]
     ) -> dict[str, list[tuple[Key, Exemplar]]]:
-        """Those that are not done, by track."""
+        """The exemplars whose excerpt is not done yet, by track."""
         missing: dict[str, list[tuple[Key, Exemplar]]] = {}
         for key, chosen in wanted.items():
             for one in chosen:
@@ -211,7 +212,7 @@ class Studio:
         return missing
 
     def _stat(self, track: str) -> os.stat_result | None:
-        """Of the file of a track; where there is none, that is said."""
+        """The state of a track's file; if there is none, the track is noted as missing."""
         try:
             return os.stat(place_of(self.root, track, outside=self.outside))
         except (OSError, ValueError) as error:
@@ -224,7 +225,7 @@ class Studio:
     # ---- what is there ----
 
     def _place(self, key: Key, exemplar: Exemplar) -> tuple[str, str] | None:
-        """Folder and stem; None if the track is not there."""
+        """Folder and stem of an excerpt's files; None if the track is not there."""
         found = self._stat(exemplar.track)
         if found is None:
             return None
@@ -241,7 +242,7 @@ class Studio:
         return [self.out / EXCERPTS / folder / f"{stem}_{suffix}" for suffix in suffixes]
 
     def _read(self, key: Key, exemplar: Exemplar) -> Excerpt | None:
-        """An excerpt that is there already."""
+        """An excerpt that is there already; None if it is not, or not complete."""
         place = self._place(key, exemplar)
         if place is None or not all(file.is_file() for file in self._files(*place)):
             return None
@@ -252,14 +253,14 @@ class Studio:
             record = parse_json(data.decode("utf-8"), most_chars=len(data), deepest=4)
             return _excerpt_of(exemplar, *place, record)
         except (OSError, LookupError, TypeError, ValueError, AttributeError):
-            return None  # not there, or not of ours: made again
+            return None  # the record is not there, or damaged: the excerpt is made again
 
     # ---- making ----
 
     def _songs(self, tracks: Sequence[str]) -> Iterator[tuple[str, Song | None]]:
-        """The tracks, read; None for one that cannot be, which is said.
+        """Read the tracks; one that cannot be read is None, and is noted as missing.
 
-        While one is in use the next one is read: decoding takes as long as all the rest.
+        While one track is in use, the next one is read: decoding takes as long as all the rest.
         """
         with ThreadPoolExecutor(1) as reader:
             coming = [reader.submit(self._load, track) for track in tracks[:1]]
@@ -295,7 +296,7 @@ class Studio:
                     self._write(self._drafts(window, layer, of_layer[at : at + step]))
 
     def _window(self, song: Song, track: str, start: float, end: float) -> _Window | None:
-        """One pass forward, for all features that are wanted of this window."""
+        """A window of a track after one forward pass, which serves all its features."""
         try:
             clip = window_again(song, start, end)
             if clip is None:
@@ -312,7 +313,7 @@ class Studio:
     def _drafts(
         self, window: _Window, layer: str, wanted: Sequence[tuple[Key, Exemplar]]
     ) -> list[_Draft]:
-        """Excerpts of one layer, those left out in which it is not what it was for the survey."""
+        """Excerpts of one layer, without those whose score is not the one of the survey."""
         same = []
         for key, exemplar in wanted:
             if self._is_same(window, key, exemplar):
@@ -331,14 +332,14 @@ class Studio:
         return [draft for draft in found if draft is not None]
 
     def _is_same(self, window: _Window, key: Key, exemplar: Exemplar) -> bool:
-        """Whether the feature does here what it did when the survey was made."""
+        """Whether the feature's largest value is the score that the survey found."""
         found = window.strongest(*key)[0]
         return abs(found - exemplar.score) <= _SAME * abs(exemplar.score)
 
     def _draft(
         self, window: _Window, key: Key, exemplar: Exemplar, own: FloatArray
     ) -> _Draft | None:
-        """An excerpt that is not written yet; None if its track has gone meanwhile."""
+        """An excerpt that is not written yet; None if its track has been removed meanwhile."""
         place = self._place(key, exemplar)
         if place is None:
             return None
@@ -346,7 +347,7 @@ class Studio:
         cut = window.cut(self.net, *key)
         part = clip.part(*cut.frames)
         weights = clip.weights(own[None], mode)[:, slice(*cut.frames)]
-        told = Listener(part, mode).describe(weights)[0]
+        described = Listener(part, mode).describe(weights)[0]
         stft: FloatArray = np.ascontiguousarray(np.abs(part.stft))
         pictures = heard_magnitude(weights[0].T, stft, mode), stft
         sounds = [
@@ -360,8 +361,8 @@ class Studio:
             "seconds": (cut.samples[1] - cut.samples[0]) / clip.sr,
             "field": [*cut.times, *self._heights(cut.bins)],
             "rms": [gain * _rms(sound) for gain, sound in zip(gains, sounds)],
-            "label": told["label"],
-            "numbers": {name: told[name] for name in NUMBERS},
+            "label": described["label"],
+            "numbers": {name: described[name] for name in NUMBERS},
         }
         return _Draft((key, exemplar), place, (sounds[0], sounds[1]), gains, pictures, record)
 
@@ -385,7 +386,7 @@ class Studio:
                 shown = levels(self._axis.loudest(picture), float(picture.max(initial=0.0)))
                 write_png(file, shown)
 
-        # Vorbis takes longer than all that is computed.
+        # On all threads: encoding Vorbis takes longer than everything else that is computed.
         run_bands(4 * len(drafts), work, get_num_threads())
         for draft in drafts:
             folder, stem = draft.place
@@ -394,7 +395,7 @@ class Studio:
             self._done[draft.wanted] = _excerpt_of(draft.wanted[1], folder, stem, draft.record)
 
     def _heights(self, bins: tuple[float, float] | None) -> tuple[float, float]:
-        """Places of these bins on the frequency axis; all of it if they are not known."""
+        """The heights of these bins on the frequency axis; all of it if they are not known."""
         if bins is None:
             return 0.0, 1.0
         width = self._frontend.sr / self._frontend.n_fft
@@ -405,7 +406,7 @@ class Studio:
 
 
 class _Draft(NamedTuple):
-    """An excerpt before it is written; of sounds and pictures first what is heard."""
+    """An excerpt before it is written. In each pair, what is heard comes before the original."""
 
     wanted: tuple[Key, Exemplar]
     place: tuple[str, str]
@@ -418,29 +419,29 @@ class _Draft(NamedTuple):
 
 
 class _Cut(NamedTuple):
-    """What of a window is an excerpt."""
+    """The part of a window that becomes an excerpt."""
 
     frames: tuple[int, int]
     samples: tuple[int, int]
     times: tuple[float, float]
-    """What the unit sees of them, as shares."""
+    """What the strongest unit sees in the excerpt, as shares of its length."""
     bins: tuple[float, float] | None
 
 
 class _Window(NamedTuple):
-    """A window of a track, and what the network makes of it."""
+    """A window of a track, and its forward pass through the network."""
 
     clip: Clip
     trace: Trace
     sizes: Sequence[Any]
     """(H, W) of the input and of every layer's output."""
     sounding: int
-    """Samples before the silence with which the last window of a track is filled up."""
+    """How many samples come before the silence that fills up the last window of a track."""
 
     def strongest(self, layer: str, k: int) -> tuple[float, int, int]:
         """The largest value of a feature, its row and its column.
 
-        What stands for silence behind the track does not count, as in a survey.
+        Columns for the silence after the end of the track do not count, as in a survey.
         """
         share = self.sounding / self.clip.samples.size
         planes = sounding(self.trace[layer][k : k + 1], self.clip.frontend.layout, share)
@@ -448,7 +449,7 @@ class _Window(NamedTuple):
         return float(value[0]), int(row[0]), int(column[0])
 
     def cut(self, net: Network, layer: str, k: int) -> _Cut:
-        """What the strongest unit of a feature sees, and a little around it."""
+        """The excerpt around what the strongest unit of a feature sees."""
         clip, index = self.clip, net.layer_index(layer)
         _, row, column = self.strongest(layer, k)
         region = seen_by(net, index, (row, column), self.sizes)
@@ -464,10 +465,10 @@ class _Window(NamedTuple):
         return _Cut(cut, samples, (times[0], times[1]), self._bins(region))
 
     def _seen_frames(self, region: Region) -> tuple[float, float]:
-        """Frames of the STFT at which a part of the input lies."""
+        """The frames of the STFT that a part of the input covers."""
         clip = self.clip
         frames, axis = clip.stft.shape[1], clip.frontend.layout[1:].find("T")
-        if axis < 0:  # time is the channel: every unit sees all of it
+        if axis < 0:  # time is the channel axis, so every unit sees all frames
             return 0.0, float(frames)
         columns, (first, last) = clip.x.shape[1 + axis], region[axis]
         if columns == clip.samples.size:  # of a waveform
@@ -476,7 +477,7 @@ class _Window(NamedTuple):
         return first * frames / columns, last * frames / columns
 
     def _bins(self, region: Region) -> tuple[float, float] | None:
-        """Bins of the STFT that a part of the input is made of, where that can be said."""
+        """The bins of the STFT that a part of the input covers; None where they are not known."""
         frontend = self.clip.frontend
         axis = frontend.layout[1:].find("F")
         if frontend.kind != "stft" or axis < 0:
@@ -492,7 +493,7 @@ def place_of(root: str, track: str, *, outside: bool) -> str:
     Raises
     ------
     ValueError
-        If that lies outside the root, which only `outside` allows.
+        If it lies outside the root and `outside` is false.
     """
     parts = track.split("/")
     if not outside and (os.path.isabs(track) or "\0" in track or ".." in parts):
@@ -503,7 +504,7 @@ def place_of(root: str, track: str, *, outside: bool) -> str:
 
 
 def _excerpt_of(exemplar: Exemplar, folder: str, stem: str, record: Mapping[str, Any]) -> Excerpt:
-    """An excerpt from its record; raises what reading a record of unknown content raises."""
+    """An excerpt from its record, whose content is unknown: raises the errors of such reading."""
     numbers = {
         name: None if record["numbers"][name] is None else _number(record["numbers"][name])
         for name in NUMBERS

@@ -1,4 +1,4 @@
-"""The tracks of a collection on an atlas: which features stand out in each, and its own page."""
+"""The tracks of a collection in an atlas: the features that stand out in each, and its page."""
 
 from __future__ import annotations
 
@@ -21,15 +21,16 @@ from .web import is_ours, url
 
 __all__ = ["SONGS", "Songs", "atlas_of", "songs_of"]
 
-#: The folder, in that of a survey, with what `fastdeconv explain` says of single tracks.
+#: The folder, inside that of a survey, with results of `fastdeconv explain` for single tracks.
 SONGS = "songs"
-#: Tracks on the page at the most: what is searched must have been loaded.
+#: The largest number of tracks on the page, which loads all of them to search in them.
 MOST_SONGS = 50_000
 
 _MOST_RECORD_BYTES = 1 << 26
-# Of a track.
-_MOST_FEATURES = 6
+# A feature stands out in a track if its mean is at least so many standard deviations above its mean
+# over all windows; at most so many features of a track are named.
 _LEAST_DEVIATIONS = 1.0
+_MOST_FEATURES = 6
 
 
 @dataclass(frozen=True)
@@ -37,29 +38,29 @@ class Songs:
     """The tracks of a survey as a page shows them."""
 
     of_excerpts: list[str]
-    """Tracks of which the page has excerpts, in order."""
+    """The tracks of which the page has excerpts, sorted."""
     listed: list[dict[str, Any]]
-    """Those that are searched: name, page, features that stand out."""
+    """The tracks that can be searched: name, page and features that stand out."""
     left_out: int
-    """How many are not listed."""
+    """How many tracks are not listed."""
     shares: dict[Key, float]
-    """Of every feature the share of tracks in which its mean is above 0, where that is known."""
+    """For every feature the share of tracks in which its mean is above 0, where that is known."""
 
 
 def atlas_of(folder: Path, network: str) -> str | None:
-    """Where from the page of a song the atlas is, in whose folder `SONGS` it lies.
+    """The atlas for a song whose page lies in the folder `SONGS` of a survey.
 
     Parameters
     ----------
     folder : Path
-        In which the page is written.
+        The folder in which the page of the song is written.
     network : str
         Hash of the song's network.
 
     Returns
     -------
     str or None
-        A relative URL; None if there is no atlas of this network.
+        The URL of the atlas, relative to the page; None if there is no atlas of this network.
     """
     songs = folder.parent
     out = songs.absolute().parent
@@ -75,7 +76,7 @@ def atlas_of(folder: Path, network: str) -> str | None:
 
 
 def songs_of(out: Path, tables: Tables, used: Iterable[str]) -> Songs:
-    """All of a survey's tracks.
+    """What the page shows of all tracks of a survey.
 
     Parameters
     ----------
@@ -83,7 +84,7 @@ def songs_of(out: Path, tables: Tables, used: Iterable[str]) -> Songs:
         The folder of the survey.
     tables : Tables
     used : iterable of str
-        Tracks of which the page has excerpts.
+        The tracks of which the page has excerpts.
     """
     of_excerpts = sorted(set(used))
     tracks = [track for track in tables.tracks if not track.is_error]
@@ -106,9 +107,9 @@ def songs_of(out: Path, tables: Tables, used: Iterable[str]) -> Songs:
 
 
 def _outstanding(out: Path, tables: Tables) -> tuple[dict[str, list[int]], dict[Key, float]]:
-    """Of every track the features whose mean is the most deviations above that of all windows.
+    """For every track the features that stand out in it.
 
-    Also of every feature the share of tracks in which it is active.
+    Also, for every feature, the share of tracks in which its mean is above 0.
     """
     found = means_by_track(out)
     if found is None or not found[0]:
@@ -129,8 +130,8 @@ def _outstanding(out: Path, tables: Tables) -> tuple[dict[str, list[int]], dict[
 def _pages(out: Path, tracks: Iterable[TrackRow]) -> dict[str, str]:
     """The page of each track that was explained by itself, in the folder `SONGS`.
 
-    A result says the name of its file and not where it lay: a name that several tracks have
-    says nothing, nor do two results of the same name.
+    A result names the file it is about, but not that file's folder. So a page is left out if
+    several tracks, or several results, have the same file name.
     """
     folder = out / SONGS
     if not folder.is_dir():

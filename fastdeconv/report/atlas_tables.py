@@ -1,7 +1,7 @@
 """The tables of a survey as an atlas needs them, read with care.
 
-Anybody may have written them. Nothing here is trusted as a path or as HTML, and a small file
-that unpacks to something huge is refused before it is read.
+They may come from anybody. Nothing in them is trusted as a path or as HTML, and a small file that
+would unpack to something huge is refused before it is read.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ __all__ = [
 ]
 
 Key = tuple[str, int]
-"""A layer and the number of a feature of it."""
+"""A layer and the number of one of its features."""
 
-#: Associations with tags that are kept of a feature, the strongest.
+#: How many associations of a feature with tags are kept, the strongest.
 TAGS_KEPT = 20
 
 _CONTROL = "control"
@@ -45,13 +45,13 @@ class SurveyRecord(NamedTuple):
     classes: tuple[str, ...]
     frontend: dict[str, Any]
     layers: dict[str, int]
-    """Features of every layer, in the order of the tables."""
+    """The number of features of every layer, in the order of the tables."""
     edges: NDArray[np.float64]
-    """Of all histograms."""
+    """The edges of all histograms."""
     root: str
     settings: dict[str, Any]
     left_out: tuple[str, ...]
-    """Attributes of the user's table that nothing is said about, and why."""
+    """Attributes of the user's table that are not compared with features, and why."""
 
 
 class FeatureRow(NamedTuple):
@@ -69,7 +69,7 @@ class FeatureRow(NamedTuple):
     active: float | None
     silent: bool
     histogram: NDArray[np.int64]
-    """Of the maxima of windows, see `SurveyRecord.edges`."""
+    """How many windows have their maximum between two of `SurveyRecord.edges`."""
 
 
 class Exemplar(NamedTuple):
@@ -92,7 +92,7 @@ class Companion(NamedTuple):
 
 
 class Association(NamedTuple):
-    """How a feature goes together with a column of the user's table."""
+    """How a feature is related to a column of the user's table."""
 
     attribute: str
     kind: str
@@ -103,11 +103,12 @@ class Association(NamedTuple):
     n: int
     q: float | None
     effect: float
-    """How strong it is, 0 to 1, the same for all kinds: the size of a correlation; of an AUC how
-    far it is from chance; of a share of variance its root, the correlation ratio."""
+    """How strong it is, on one scale from 0 to 1 for all kinds: the absolute value of a
+    correlation; the distance of an AUC from chance, 0 to 1; the square root of a share of variance,
+    which is the correlation ratio."""
     in_control: bool | None
-    """Whether some feature of this layer in the untrained network goes with it as strongly; None
-    where no control was run."""
+    """Whether some feature of this layer in the untrained network is related to the column as
+    strongly. None if no control was run."""
 
 
 class TrackRow(NamedTuple):
@@ -121,7 +122,7 @@ class TrackRow(NamedTuple):
 
 @dataclass(frozen=True)
 class Tables:
-    """All of a survey that an atlas shows; of features and tracks in the order of the tables."""
+    """All that an atlas shows of a survey; features and tracks in the order of the tables."""
 
     survey: SurveyRecord
     features: dict[Key, FeatureRow]
@@ -129,11 +130,11 @@ class Tables:
     """The largest activation first."""
     together: dict[Key, list[Companion]]
     associations: dict[Key, list[Association]]
-    """The strongest first, `TAGS_KEPT` at the most."""
+    """At most `TAGS_KEPT` for each feature, the strongest first."""
     attributes: dict[str, str]
-    """Columns of the user's table and of which kind they are."""
+    """The columns of the user's table and the kind of each."""
     has_control: bool
-    """Whether the same was computed of an untrained network."""
+    """Whether the same was computed for an untrained network."""
     tracks: list[TrackRow]
     tags: dict[str, dict[str, float | str]]
     """The user's table: attribute -> track -> number or label."""
@@ -145,14 +146,14 @@ def read_survey(out: Path) -> Tables:
     Raises
     ------
     ParameterError
-        If there is no survey, it is not complete, or one of its files is damaged; names the file.
+        If there is no survey, it is not complete, or one of its files is damaged. Names the file.
     """
     from ..survey.record import checked_record
 
     record = checked_record(out)
     if record["counts"] is None:
         raise ParameterError(
-            f"{printable(str(out))}: the survey is not complete; run its command again to go on"
+            f"{printable(str(out))}: the survey is not complete; run its command again to continue"
         )
     survey = _survey_of(record, str(out / "survey.json"))
 
@@ -176,9 +177,9 @@ def read_survey(out: Path) -> Tables:
 
 
 def means_by_track(out: Path) -> tuple[list[str], NDArray[np.float32]] | None:
-    """Of every track the mean activation of all features, (tracks, features).
+    """The tracks, and the mean activation of every feature in each, (tracks, features).
 
-    None of a survey that keeps no rows, or whose shards are not there any more.
+    None for a survey that keeps no rows, or whose shards are not there any more.
     """
     from ..survey.record import checked_record, shards_of_record
     from ..survey.store import shard_path
@@ -201,7 +202,7 @@ def _survey_of(record: Mapping[str, Any], where: str) -> SurveyRecord:
     texts = [network["name"] or "", *network["classes"], *record["features"], record["root"]]
     longest = max(map(len, texts))
     if longest > LONGEST_TEXT:
-        raise ParameterError(f"{printable(where)}: it has a text of {longest} characters")
+        raise ParameterError(f"{printable(where)}: found a text of {longest} characters")
     try:
         frontend = plain_record(record["frontend"])
     except FastdeconvError as error:
@@ -254,7 +255,7 @@ def _together(table: pa.Table | None) -> dict[Key, list[Companion]]:
 def _associations(
     table: pa.Table | None, path: Path, control: Mapping[tuple[str, str], float] | None
 ) -> tuple[dict[str, str], dict[Key, list[Association]]]:
-    """The kinds of the attributes, and of every feature the strongest associations."""
+    """The kind of each attribute, and the strongest associations of each feature."""
     if table is None:
         return {}, {}
     fields = [name for name in Association._fields if name not in ("effect", "in_control")]
@@ -274,7 +275,7 @@ def _associations(
 
 
 def _effects(table: pa.Table, path: Path) -> NDArray[np.float64]:
-    """How strong every association is, see `Association.effect`; NaN where there is none."""
+    """How strong every association is (see `Association.effect`); NaN where it has no value."""
     kind = np.array(table["kind"].to_pylist(), object)
     strange = set(kind) - _KINDS
     if strange:
@@ -286,7 +287,7 @@ def _effects(table: pa.Table, path: Path) -> NDArray[np.float64]:
 
 
 def _strongest(table: pa.Table, effects: NDArray[np.float64]) -> list[int]:
-    """Rows to keep, the strongest first; of every feature `TAGS_KEPT` at the most."""
+    """The rows to keep, the strongest first, with at most `TAGS_KEPT` for every feature."""
     order = np.argsort(-effects, kind="stable")  # NaN comes last
     seen: dict[tuple[Any, Any], int] = {}
     layers, numbers = table["layer"].to_pylist(), table["feature"].to_pylist()
@@ -300,7 +301,7 @@ def _strongest(table: pa.Table, effects: NDArray[np.float64]) -> list[int]:
 
 
 def _read_control(folder: Path) -> dict[tuple[str, str], float] | None:
-    """Of every layer and attribute the strongest association in the untrained network."""
+    """The strongest association of each layer and attribute in the untrained network."""
     from ..survey.record import checked_record
 
     path = folder / "attributes.parquet"

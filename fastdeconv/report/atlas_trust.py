@@ -1,4 +1,4 @@
-"""Verdicts on the excerpts of an atlas: how far to believe what is seen and heard of a feature."""
+"""Verdicts on the excerpts of an atlas: how far to believe what is seen and heard in them."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ Excerpts = Mapping[Key, Sequence[Excerpt]]
 
 
 class Verdicts(NamedTuple):
-    """What is known of the excerpts of an atlas."""
+    """How far to believe the excerpts of an atlas."""
 
     rows: dict[tuple[Key, Exemplar], dict[str, Any]]
-    """Of excerpts that were judged, see `fastdeconv.survey.schema.TRUST`."""
+    """A row for each excerpt that was judged; see `fastdeconv.survey.schema.TRUST`."""
     missing: dict[str, str]
     """Tracks whose windows could not be judged, and why."""
 
@@ -38,9 +38,9 @@ def counts_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
     Returns
     -------
     dict or None
-        ``counts`` in the order of `VERDICTS`; ``usual`` and ``control``, the shares of "yes" among
-        all features of the layer and among those of an untrained network, means over the windows
-        of the excerpts (``control`` is None without one). None without rows.
+        ``counts`` in the order of `VERDICTS`; ``usual``, the share of "yes" among all features of
+        the layer, and ``control``, that share for an untrained network, both means over the windows
+        of the excerpts (``control`` is None without an untrained network). None without rows.
     """
     if not rows:
         return None
@@ -65,9 +65,9 @@ def read_verdicts(
     workers: int,
     progress: Callable[[int, int], None] | None,
 ) -> Verdicts:
-    """Verdicts on excerpts: those that are there and, if they are `asked` for, the others too.
+    """Read the verdicts on excerpts that are there; if `asked`, compute the others, too.
 
-    Writes ``trust.parquet``, the verdicts that there are, in the order of the excerpts.
+    Writes all of them to ``trust.parquet``, in the order of the excerpts.
     """
     import pyarrow as pa
 
@@ -96,14 +96,14 @@ def read_verdicts(
     if ordered:
         write_table(out / _TABLE, pa.Table.from_pylist([*ordered.values()], schema=TRUST))
     else:
-        (out / _TABLE).unlink(missing_ok=True)  # of excerpts that are not shown any more
+        (out / _TABLE).unlink(missing_ok=True)  # verdicts on excerpts that are not shown any more
     return Verdicts(ordered, missing)
 
 
 def _places(
     survey: SurveyRecord, root: str, excerpts: Excerpts
 ) -> tuple[dict[Place, list[tuple[Key, Exemplar]]], dict[str, str]]:
-    """The windows of excerpts, track by track, and what is shown of each.
+    """The windows that excerpts are from, track by track, and the excerpts of each.
 
     Also the tracks that are not there any more, and why.
     """
@@ -117,7 +117,7 @@ def _places(
         for one in own:
             name = one.exemplar.track
             if name not in tracks and name not in gone:
-                # There when its excerpt was made or found, which may be minutes ago.
+                # The file was there when its excerpt was made, but that may be minutes ago.
                 try:
                     seen = os.stat(path_of(name, root))
                 except OSError as error:
@@ -133,6 +133,6 @@ def _places(
 
 
 def _layers(survey: SurveyRecord, own: Sequence[tuple[Key, Exemplar]]) -> dict[str, int]:
-    """The layers of these features, in the order of the tables, and how many features they have."""
+    """The layers of these excerpts, in the order of the tables, with their numbers of features."""
     used = {key[0] for key, _ in own}
     return {layer: count for layer, count in survey.layers.items() if layer in used}

@@ -23,7 +23,7 @@ _STEPS = (1, 2, 5)
 
 
 class FrequencyAxis:
-    """From bins of an STFT, evenly spaced in Hz, to rows evenly spaced in octaves.
+    """Turns bins of an STFT, evenly spaced in Hz, into rows evenly spaced in octaves.
 
     Parameters
     ----------
@@ -31,7 +31,7 @@ class FrequencyAxis:
         Sample rate, Hz.
     n_fft : int
     notes : bool
-        Whether ticks are notes instead of frequencies.
+        Whether ticks are named by notes instead of frequencies.
 
     Attributes
     ----------
@@ -39,7 +39,7 @@ class FrequencyAxis:
         Hz at the lower edge of row 0 and the upper edge of the last: 30 Hz, or bin 1 if
         that is higher, to half the sample rate.
     rows : int
-        `ROWS_PER_OCTAVE` an octave.
+        Number of rows, `ROWS_PER_OCTAVE` for each octave.
     notes : bool
     """
 
@@ -52,10 +52,11 @@ class FrequencyAxis:
         edges = self.low * (self.high / self.low) ** (np.arange(self.rows + 1) / self.rows) / width
         bins = n_fft // 2 + 1
         self._nearest = np.rint(np.sqrt(edges[:-1] * edges[1:])).astype(int).clip(0, bins - 1)
-        # Bins of a row: from the first not below its lower edge to that of the next row.
+        # The bins of a row begin with the first that is not below its lower edge, and end before
+        # the first of the next row.
         first = np.ceil(edges[:-1] - 1e-9).astype(int).clip(0, bins - 1)
         count = np.diff(np.append(first, bins))
-        # The i-th of them for all rows that have so many: a few gathers of whole rows, a
+        # The i-th bin of all rows that have so many: taking a few gathers of whole rows needs a
         # quarter of the time of np.maximum.reduceat.
         self._own = [
             (rows, first[rows] + i)
@@ -100,7 +101,7 @@ class FrequencyAxis:
 
 
 def time_step(seconds: float) -> float:
-    """Seconds between ticks of a time axis of this length: 3 to 8 of them, round numbers."""
+    """Seconds between the ticks of a time axis of this length: a round number, for 3 to 8 ticks."""
     rough = seconds / 4 if seconds > 0 else 1.0
     power = 10.0 ** math.floor(math.log10(rough))
     return power * max(s for s in _STEPS if s * power <= rough * (1 + 1e-9))

@@ -1,4 +1,4 @@
-"""Arrays that come in blocks and are wanted a row at a time, kept on disk meanwhile."""
+"""Arrays that come in blocks and are read row by row later; meanwhile they are kept on disk."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FloatArray = NDArray[np.float32]
 
 
 class Blocks:
-    """Blocks (K, ...) of float32 in a file, which is removed in the end.
+    """Blocks (K, ...) of float32 in a file, which is removed at the end of a ``with`` block.
 
     Parameters
     ----------
@@ -38,7 +38,7 @@ class Blocks:
         self._path.unlink(missing_ok=True)
 
     def append(self, block: FloatArray) -> None:
-        """The next block."""
+        """Add a block."""
         self._known.append((self._file.tell(), block.shape))
         self._file.write(np.ascontiguousarray(block, np.float32).data)
 

@@ -1,4 +1,4 @@
-"""What a result rests on: in words, as every manifest cites it, and as BibTeX."""
+"""The papers that a result rests on: as every manifest cites them, and as BibTeX."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _BIBTEX = r"""@article{choi2016explaining,
 
 
 def cite() -> str:
-    """BibTeX entries of what to cite: the two papers whose methods are computed, and this package.
+    """BibTeX entries of what to cite: the two papers with the methods, and this package.
 
     Returns
     -------

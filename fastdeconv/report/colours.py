@@ -2,8 +2,8 @@
 
 `MAGMA`, black (quiet) to cream (loud), for magnitudes: a perceptually uniform map by
 Nathaniel J. Smith and Stefan van der Walt for matplotlib
-(https://bids.github.io/colormap), released under CC0. It is kept here as a table because
-matplotlib would be a heavy thing to install for 768 bytes.
+(https://bids.github.io/colormap), released under CC0. The table is kept here so that matplotlib
+need not be installed for 768 bytes.
 `SIGNED`, blue (negative) over white to orange (positive), for maps: hues that colour-blind
 people can tell apart.
 """

@@ -12,10 +12,16 @@ from numpy.typing import NDArray
 
 from ..errors import printable
 from ..textfiles import write_text
-from ..version import __version__
 from .axis import FrequencyAxis
 from .citations import AURALISATION
-from .folder import DECISION, check_free, new_folder, result_place, write_manifest
+from .folder import (
+    DECISION,
+    check_free,
+    manifest_head,
+    new_folder,
+    result_place,
+    write_manifest,
+)
 from .listening import axis_of, covered
 from .names import safe_name, unique_names
 from .picture import levels, signed_levels, write_png
@@ -27,13 +33,13 @@ from .web import render, url
 if TYPE_CHECKING:
     from ..belief.decision import Decision
 
-__all__ = ["write_decision"]
+__all__ = ["check_place", "write_decision"]
 
 _PARTS = {
     "for": "what spoke for it", "against": "what spoke against it",
-    "left": "what is left without what spoke for it",
+    "left": "what remains without what spoke for it",
 }
-#: Columns of the page's table with what is best; the CSV has all.
+# Columns of the page's table: key, name, and which values are best. The CSV has all columns.
 _SHOWN = (
     ("srg", "srg", "high"), ("srg_min", "srg, silence", "above 0"), ("ad_top", "ad top", "low"),
     ("fid_in_top", "fid-in top", "high"), ("ff_top", "ff top", "high"),
@@ -41,22 +47,44 @@ _SHOWN = (
     ("sps", "sps", "high"),
 )
 _MEANINGS = (
-    ("srg", "Patches of the input are replaced by band means one after another, once those first "
-            "that the map calls most important, once those last. The area between the two curves "
-            "of the class's probability: 0 for a random order, at most 1."),
-    ("srg, silence", "The same with silence instead of band means. Loudness does well here: it "
-                     "only tells that a map is not upside down."),
-    ("ad, fid-in, ff, energy", "The network listens to the sound you hear: by how many percent "
-                               "the probability drops; whether the decision stays; how much is "
-                               "lost with what the map keeps; the share of the clip's energy."),
-    ("top", "The same through the fifth of the bins where the map is largest. Compare methods by "
-            "these: with a decibel front end even a smooth mask of noise keeps the decision."),
-    ("sps", "How much of the map is in few bins (Gini coefficient)."),
-    ("random, input, band_mean", "Noise, the spectrogram itself, its mean over time: what a "
+    ("srg", "Patches of the input are replaced by band means, one after another: once beginning "
+            "with those that the map calls most important, and once ending with them. srg is the "
+            "area between the two curves of the class's probability: 0 for a random order, at most "
+            "1."),
+    ("srg, silence", "The same with silence instead of band means. Loudness does well here, so "
+                     "this only shows that a map is not upside down."),
+    ("ad, fid-in, ff, energy", "The network is given the sound that you hear. ad: by how many "
+                               "percent the probability drops. fid-in: whether the decision stays "
+                               "the same. ff: how much of the probability is lost if what the map "
+                               "keeps is removed. energy: the share of the clip's energy in the "
+                               "sound."),
+    ("top", "The same numbers with only the fifth of the bins in which the map is largest. Compare "
+            "methods by these: with a decibel front end even a smooth mask of noise keeps the "
+            "decision."),
+    ("sps", "How far the map is concentrated in few bins (Gini coefficient)."),
+    ("random, input, band_mean", "Noise, the spectrogram itself, and its mean over time: what a "
                                  "method has to beat."),
-    ("runner_up", "The method's map for the likeliest other class. If it does as well, the map "
-                  "is of the clip and not of the class."),
+    ("runner_up", "The method's map for the most probable other class. If it does as well, the map "
+                  "is about the clip and not about the class."),
 )
+
+
+def check_place(out: str | os.PathLike[str], source: str | None, *, overwrite: bool) -> None:
+    """See that the decision about a file may be written in `out` under its default name.
+
+    Raises
+    ------
+    ParameterError
+        As `check_free`.
+    """
+    check_free(*_place(out, source, None), DECISION, overwrite=overwrite)
+
+
+def _place(
+    out: str | os.PathLike[str], source: str | None, name: str | None
+) -> tuple[Path, str]:
+    stem = "clip" if source is None else Path(source).stem
+    return result_place(out, f"{stem} why" if name is None else name, "why")
 
 
 def write_decision(
@@ -65,9 +93,7 @@ def write_decision(
 ) -> Path:
     """Write a decision; see `fastdeconv.Decision.save`."""
     check_format(audio_format)
-    stem = "clip" if why.source is None else Path(why.source).stem
-    place, folder_name = result_place(out, f"{stem} why" if name is None else name, "why")
-    check_free(place, folder_name, DECISION, overwrite=overwrite)
+    place, folder_name = _place(out, why.source, name)
     with new_folder(place, folder_name, DECISION, overwrite=overwrite) as folder:
         clip, axis = why.clip, FrequencyAxis.of(why.clip.frontend)
         write_sound(
@@ -94,7 +120,7 @@ def write_decision(
 def _write_classes(
     why: Decision, folder: Path, axis: FrequencyAxis, audio_format: str
 ) -> list[dict[str, Any]]:
-    """Pictures and sounds of every class and method, and what the page says of them."""
+    """Write the pictures and sounds of every class and method; returns what the page shows."""
     stems = unique_names([safe_name(name, "class") for name in why.classes], taken=("original",))
     shown = []
     for name, stem in zip(why.classes, stems):
@@ -154,9 +180,7 @@ def _notes(why: Decision) -> list[str]:
 
 def _manifest(why: Decision, audio_format: str) -> dict[str, Any]:
     return {
-        "format": DECISION,
-        "version": 1,
-        "fastdeconv": __version__,
+        **manifest_head(DECISION),
         "source": why.source,
         "network": why.network.name,
         "classes": why.classes,

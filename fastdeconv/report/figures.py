@@ -43,17 +43,17 @@ _UNITS = {
     "gain": "gain in dB", "shift": "shift in s", "pitch": "pitch in semitones",
     "tempo": "times as fast",
 }
-#: Clips of a correspondence that are drawn at the most.
+#: How many clips of a correspondence are drawn at most.
 _CLIPS = 8
 _VIEWS = {"map": "deconvolved maps", "activation": "activation maps"}
 
 
-# Any, because not every place that checks the types has matplotlib.
+# Typed as Any, because types are also checked where matplotlib is not installed.
 _Figure: Any = Figure
 
 
 class Plot(_Figure):  # type: ignore[misc]
-    """A figure that a notebook shows even if nobody imported pyplot, which would see to it."""
+    """A figure that a notebook shows even if pyplot, which would do that, was not imported."""
 
     def _repr_png_(self) -> bytes:
         buffer = io.BytesIO()
@@ -63,14 +63,14 @@ class Plot(_Figure):  # type: ignore[misc]
 
 def save_figure(figure: Figure, path: Path) -> None:
     """Write a figure as ``path.png`` and ``path.svg``."""
-    # No dates and no random ids.
+    # Without dates and random ids, so that the same figure gives the same bytes.
     with mpl.rc_context({"svg.hashsalt": "fastdeconv"}):
         figure.savefig(f"{path}.png", dpi=150, metadata={"Software": None})
         figure.savefig(f"{path}.svg", metadata={"Date": None})
 
 
 def draw_attribute(study: AttributeStudy, attribute: str) -> Figure:
-    """Mean correlation over layers of network, control and input, with intervals if there are."""
+    """Mean correlation in each layer for network, control and input, with intervals if known."""
     figure = Figure(figsize=(9, 4), layout="constrained")
     axes: Any = figure.subplots(1, 2, sharey=True)
     for ax, (view, title) in zip(axes, _VIEWS.items()):
@@ -88,10 +88,10 @@ def draw_attribute(study: AttributeStudy, attribute: str) -> Figure:
 
 
 def draw_evolution(evolution: Evolution) -> Figure:
-    """Grid of patches, features down, checkpoints to the right; each on its own scale.
+    """A grid of patches: a row for each feature, a column for each checkpoint.
 
-    Blue is negative, red positive, low frequencies are at the bottom, time runs to the right.
-    Of several input channels the sum is shown.
+    Each patch has its own scale. Blue is negative and red is positive; low frequencies are at the
+    bottom, and time runs to the right. Several input channels are shown as their sum.
     """
     rows, columns = evolution.value.shape
     figure = Figure(figsize=(1.1 * columns + 0.9, 1.1 * rows + 0.9), layout="constrained")
@@ -102,7 +102,7 @@ def draw_evolution(evolution: Evolution) -> Figure:
         ax.set_title(_plain(label), fontsize=9)
     for ax, k in zip(axes[:, 0], evolution.features):
         ax.set_ylabel(_plain(f"{evolution.layer}/{k}"), fontsize=9)
-    # A change of clip is why a picture jumps.
+    # The clip is named because pictures look different when the strongest clip changes.
     figure.supxlabel(
         "under each: the clip in which the feature is strongest\neach on its own scale, "
         "blue negative, red positive", fontsize=8,
@@ -111,9 +111,9 @@ def draw_evolution(evolution: Evolution) -> Figure:
 
 
 def draw_top_clips(excerpts: Sequence[Excerpt], title: str) -> Figure:
-    """Of a feature's top clips what its strongest unit sees, above its projection.
+    """For each top clip of a feature what the strongest unit sees, above its projection.
 
-    Each on its own scale; low frequencies are at the bottom, time runs to the right.
+    Each picture has its own scale; low frequencies are at the bottom, and time runs to the right.
     """
     columns = max(1, len(excerpts))
     figure = Plot(figsize=(1.5 * columns + 0.9, 3.6), layout="constrained")
@@ -126,21 +126,21 @@ def draw_top_clips(excerpts: Sequence[Excerpt], title: str) -> Figure:
         _draw_input(above, one.input)
         _draw_patch(below, one.projection, one.row["clip"])
         above.set_title(f"{one.row['value']:.3g}", fontsize=8)
-        said = [f"clip {one.row['clip']}", *one.place.texts()]
-        below.set_xlabel("\n".join(said), fontsize=7, labelpad=1)
+        lines = [f"clip {one.row['clip']}", *one.place.texts()]
+        below.set_xlabel("\n".join(lines), fontsize=7, labelpad=1)
     axes[0, 0].set_ylabel("input", fontsize=9)
     axes[1, 0].set_ylabel("projection", fontsize=9)
     figure.supxlabel(
-        "above each: the activation. Each on its own scale; of projections blue is negative, red "
-        "positive", fontsize=8,
+        "above each: the activation. Each picture has its own scale; in projections blue is "
+        "negative and red is positive", fontsize=8,
     )
     return figure
 
 
 def draw_invariance(found: Invariance) -> Figure:
-    """For every change how far each layer moves, the control dashed, above the class's probability.
+    """For every change how far each layer moves, above the class's probability.
 
-    Of each layer one colour, the lowest the darkest.
+    Each layer has one colour, the lowest layer the darkest. Dashed lines are the control's.
     """
     changes = list(dict.fromkeys(row["change"] for row in found))
     layers = list(dict.fromkeys(row["layer"] for row in found))
@@ -180,7 +180,7 @@ def draw_invariance(found: Invariance) -> Figure:
 
 
 def draw_correspondence(found: Correspondence) -> Figure:
-    """The clips with the part and the random boxes, and how many changes differ in sign."""
+    """The clips with the part and the random boxes, above how many changes differ in sign."""
     clips = list(zip(found.clips, found.boxes))[:_CLIPS]
     figure = Plot(figsize=(1.9 * max(len(clips), 3), 5), layout="constrained")
     above, below = figure.subfigures(2, 1, height_ratios=[1, 1.3])
@@ -218,9 +218,10 @@ def draw_spectrograms(
     *,
     columns: int = 4,
 ) -> Figure:
-    """Spectrograms (F, T) side by side as librosa draws them, in dB below `reference`.
+    """Spectrograms (F, T) side by side, as librosa draws them, in dB below `reference`.
 
-    One axes each, `columns` in a row, and one colour bar. With none the figure says so.
+    Each has an axes, `columns` of them in a row, and all share one colour bar. If there are no
+    spectrograms, the figure says that nothing is heard.
     """
     amplitude_to_db = librosa_module("librosa.core.spectrum", "plot").amplitude_to_db
     specshow = librosa_module("librosa.display", "plot").specshow
@@ -260,7 +261,7 @@ def _draw_input(ax: Any, plane: Any) -> None:
 
 
 def _outline(ax: Any, box: Any, **how: Any) -> None:
-    """A rectangle of bins and frames, each half-open."""
+    """Draw a rectangle around bins and frames; both ranges are half-open."""
     (low, high), (first, last) = box
     ax.add_patch(Rectangle(
         (first - 0.5, low - 0.5), last - first, high - low, fill=False, **how
@@ -287,5 +288,5 @@ def _line(ax: Any, points: list[Estimate], subject: str) -> None:
 
 
 def _plain(text: str) -> str:
-    """Text from outside as it is: a dollar sign would begin mathematics."""
+    """Text from outside, shown as it is: without the escape a dollar sign would begin a formula."""
     return printable(text).replace("$", r"\$")

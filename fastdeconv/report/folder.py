@@ -1,10 +1,10 @@
-"""The folder of one result: there whole, or not there at all.
+"""The folder of one result: it appears whole, or not at all.
 
-A result is written under a hidden name and gets its own name once it is complete. Its
-manifest, written last, lists its files, and only a folder that holds these files and no
-others is ever replaced: a stranger's `manifest.json` proves nothing. While it is written, the
-hidden folder is locked, and a lock ends with its process: what a killed run left is told from
-what another process is writing, and goes with the next result that is written beside it.
+A result is written under a hidden name and gets its own name once it is complete. Its manifest,
+which is written last, lists its files. Only a folder that holds these files and no others is ever
+replaced, because a `manifest.json` alone may be a stranger's. The hidden folder is locked while it
+is written, and a lock ends with its process. So what a killed run left can be told from what
+another process is writing; it is removed when the next result is written beside it.
 """
 
 from __future__ import annotations
@@ -23,17 +23,18 @@ from ..errors import ParameterError, printable, shown
 from ..files import read_regular
 from ..textfiles import write_json, write_text
 from ..untrusted_json import parse_json
+from ..version import __version__
 from .names import safe_name
 
 try:
     import fcntl
-except ImportError:  # Windows, where nothing is cleared
+except ImportError:  # Windows, where nothing that a killed run left is removed
     fcntl = None  # type: ignore[assignment]
 
 __all__ = [
     "ATTRIBUTES", "CORRESPONDENCE", "DECISION", "EVOLUTION", "EXPLANATION", "INVARIANCE",
-    "MANIFEST", "TOP_CLIPS", "as_folder", "check_free", "check_writable", "new_folder",
-    "read_manifest", "replace_file", "result_place", "write_manifest",
+    "MANIFEST", "TOP_CLIPS", "as_folder", "check_free", "check_writable", "manifest_head",
+    "new_folder", "read_manifest", "replace_file", "result_place", "write_manifest",
 ]
 
 #: The file that says what a result is and which files it has.
@@ -47,26 +48,34 @@ TOP_CLIPS = "fastdeconv-top-clips"
 INVARIANCE = "fastdeconv-invariance"
 CORRESPONDENCE = "fastdeconv-correspondence"
 
+_VERSION = 1
+"""Version of the format of manifests."""
 _MOST_MANIFEST_BYTES = 1 << 26
 _DEEPEST_MANIFEST = 16
 
-# What file managers leave in any folder that is looked at.
+# Files that file managers leave in any folder that is opened.
 _LITTER = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})
 
-# A hidden folder or file is "new" until its lock is held, then "partial"; "replaced" is an
-# earlier result for the moment until the new one has its name.
+# A hidden folder or file is "new" until its lock is held, and then "partial". "replaced" is an
+# earlier result for the short time until the new one has taken its name.
 _LEFTOVER = re.compile(
     r"\.(?P<name>.+)\.fastdeconv-(?P<what>new|partial|replaced)-[0-9a-f]{16}", re.DOTALL
 )
 _NEW_SECONDS = 60.0
-"""A "new" one older than this was left behind; it is made and locked in microseconds."""
+"""A "new" folder older than this was left behind: making and locking it takes microseconds."""
 
 _RENAME_EXCHANGE = 2  # of Linux's renameat2; macOS's renamex_np calls it RENAME_SWAP
 _AT_FDCWD = -100
 
 
 def as_folder(out: Any) -> Path:
-    """`out` as a path; ParameterError if it is none."""
+    """`out` as a path.
+
+    Raises
+    ------
+    ParameterError
+        If it is not a path.
+    """
     if not isinstance(out, (str, os.PathLike)):
         raise ParameterError(f"out must be a folder, found {shown(out)}")
     return Path(out)
@@ -78,7 +87,7 @@ def result_place(out: Any, name: Any, fallback: str) -> tuple[Path, str]:
     Raises
     ------
     ParameterError
-        If `out` is no path, or `name` no string.
+        If `out` is not a path, or `name` is not a string.
     """
     if not isinstance(name, str):
         raise ParameterError(f"name must be a str, found {shown(name)}")
@@ -86,7 +95,7 @@ def result_place(out: Any, name: Any, fallback: str) -> tuple[Path, str]:
 
 
 def check_writable(out: Path) -> None:
-    """See that one can write in the folder `out`, or make it; leaves nothing behind.
+    """Check that the folder `out` can be written, or made; leaves nothing behind.
 
     Raises
     ------
@@ -100,21 +109,21 @@ def check_writable(out: Path) -> None:
 
 
 def check_free(out: Path, name: str, kind: str, *, overwrite: bool) -> None:
-    """See that the result `name` may be written in `out`.
+    """Check that the result `name` may be written in `out`.
 
     Parameters
     ----------
     out : Path
     name : str
     kind : str
-        Of the result.
+        The kind of result, such as `EXPLANATION`.
     overwrite : bool
 
     Raises
     ------
     ParameterError
-        If something has that name: without `overwrite` whatever it is, with it anything
-        but an earlier result of this kind and nothing else.
+        If something has that name already. With `overwrite` that is an error only if it is
+        something other than a result of this kind, or holds other files as well.
     """
     final = out / name
     if not os.path.lexists(final):
@@ -132,17 +141,17 @@ def check_free(out: Path, name: str, kind: str, *, overwrite: bool) -> None:
 
 
 def read_manifest(folder: Path, kind: str) -> dict[str, Any] | None:
-    """The manifest of a result of this kind, which anybody may have written.
+    """The manifest of a result of this kind. It may come from anybody.
 
     Returns
     -------
     dict or None
-        None if the folder has no manifest, or that of something else.
+        None if the folder has no manifest, or one of another kind.
 
     Raises
     ------
     ValueError
-        If it is damaged, or of another version; the text says what was found.
+        If it is damaged, or of another version. The text says what was found.
     """
     try:
         data = read_regular(folder / MANIFEST, _MOST_MANIFEST_BYTES)
@@ -158,34 +167,39 @@ def read_manifest(folder: Path, kind: str) -> dict[str, Any] | None:
         raise ValueError(f"its {MANIFEST} is damaged: {error}") from None
     if not isinstance(manifest, dict) or manifest.get("format") != kind:
         return None
-    if manifest.get("version") != 1:
+    if manifest.get("version") != _VERSION:
         raise ValueError(f"its {MANIFEST} is of another version")
     return manifest
 
 
+def manifest_head(kind: str) -> dict[str, Any]:
+    """With what every manifest begins: the kind of result, and what wrote it."""
+    return {"format": kind, "version": _VERSION, "fastdeconv": __version__}
+
+
 def write_manifest(folder: Path, record: Mapping[str, Any]) -> None:
-    """Write the manifest of a complete result, with the list of its files, as the last of them."""
+    """Write the manifest, the last file of a result, with the list of all files."""
     write_json(folder / MANIFEST, {**record, "files": sorted(_files(folder))})
 
 
 @contextmanager
 def new_folder(out: Path, name: str, kind: str, *, overwrite: bool = False) -> Iterator[Path]:
-    """A folder to write in, which becomes ``out / name`` when the block ends well.
+    """A folder to write in, which becomes ``out / name`` when the block ends without an error.
 
-    Until then it has a hidden name of its own in `out`. If the block raises
-    anything at all it is removed, with the folders made for it, and an earlier result
-    stays as it was. The block ends with `write_manifest`.
+    Until then it has a hidden name in `out`. If the block raises anything at all, the folder is
+    removed, with the folders that were made for it, and an earlier result stays as it was. The
+    block ends with `write_manifest`.
 
     Parameters
     ----------
     out : Path
-        Made if need be, with its parents.
+        Made if it does not exist, with its parents.
     name : str
         A result of `safe_name`.
     kind : str
-        Of the result.
+        The kind of result, such as `EXPLANATION`.
     overwrite : bool
-        Replace an earlier result with this name and of this kind, whole.
+        Replace an earlier result of this name and kind as a whole.
 
     Yields
     ------
@@ -194,7 +208,7 @@ def new_folder(out: Path, name: str, kind: str, *, overwrite: bool = False) -> I
     Raises
     ------
     ParameterError
-        If `out` cannot be written, or see `check_free`.
+        If `out` cannot be written, or as `check_free`.
     """
     check_free(out, name, kind, overwrite=overwrite)
     fresh = _hidden(out, name, "new")
@@ -217,7 +231,7 @@ def new_folder(out: Path, name: str, kind: str, *, overwrite: bool = False) -> I
 
 
 def replace_file(path: Path, text: str) -> None:
-    """Write a file beside others: the new one whole, or the old one as it was."""
+    """Write one file of a folder: afterwards the new file is there whole, or the old one is."""
     fresh = _hidden(path.parent, path.name, "new")
     partial = _hidden(path.parent, path.name, "partial")
     try:
@@ -231,13 +245,13 @@ def replace_file(path: Path, text: str) -> None:
         raise
 
 
-# --- whose a folder is ---------------------------------------------------------------------
+# --- whether a folder is a result of ours --------------------------------------------------
 
 
 def _why_not_ours(final: Path, kind: str) -> str | None:
-    """What speaks against a folder being a result of this kind and nothing else."""
+    """Why a folder is not a result of this kind and nothing else; None if it is one."""
     if final.is_symlink() or not final.is_dir():
-        return "it is no folder"
+        return "it is not a folder"
     try:
         manifest = read_manifest(final, kind)
     except ValueError as error:
@@ -250,15 +264,15 @@ def _why_not_ours(final: Path, kind: str) -> str | None:
     known = {MANIFEST, *map(str, listed)}
     for found in _files(final):
         if found not in known and Path(found).name not in _LITTER:
-            return f"it holds {printable(found)}, which is not of the result"
+            return f"it holds {printable(found)}, which is not part of the result"
     return None
 
 
 def _files(folder: Path) -> Iterator[str]:
-    """Everything below a folder, by its path in it; folders end in a slash."""
+    """The paths of everything below a folder, relative to it; folders end in a slash."""
     for parent, folders, files in os.walk(folder):
         inside = Path(parent).relative_to(folder)
-        # A link to a folder is followed nowhere, and is no folder of ours.
+        # A link to a folder is not followed, and counts as a file.
         links = {name for name in folders if Path(parent, name).is_symlink()}
         yield from ((inside / name).as_posix() for name in (*files, *links))
         yield from (f"{(inside / name).as_posix()}/" for name in folders if name not in links)
@@ -272,7 +286,7 @@ def _hidden(out: Path, name: str, what: str) -> Path:
 
 
 def _make(folder: Path) -> list[Path]:
-    """The folders around it that had to be made, the innermost first."""
+    """Make a folder; returns the folders around it that were made too, the innermost first."""
     try:
         missing = [parent for parent in folder.parents if not parent.exists()]
         folder.mkdir(parents=True)
@@ -289,12 +303,12 @@ def _remove_empty(folders: list[Path]) -> None:
         try:
             folder.rmdir()
         except OSError:
-            return  # somebody else has something in it by now
+            return  # somebody else has put something in it by now
 
 
 @contextmanager
 def _claimed(fresh: Path, partial: Path) -> Iterator[None]:
-    """Rename to the name under which it is cleared if its lock is free, once that is held."""
+    """Lock `fresh`, and only then rename it to `partial`, which is removed if it is not locked."""
     lock = os.open(fresh, os.O_RDONLY) if fcntl else None
     try:
         if lock is not None:
@@ -307,7 +321,7 @@ def _claimed(fresh: Path, partial: Path) -> Iterator[None]:
 
 
 def _lock(descriptor: int) -> bool:
-    """Take the lock of an open file; False where somebody has it, or there are no locks."""
+    """Take the lock of an open file; False where another process has it, or there are no locks."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
@@ -316,7 +330,7 @@ def _lock(descriptor: int) -> bool:
 
 
 def _clear_leftovers(out: Path) -> None:
-    """Remove what killed runs left in `out`; an earlier result gets its name back."""
+    """Remove what killed runs left in `out`, and give an earlier result its name back."""
     if not fcntl:
         return
     with suppress(OSError), os.scandir(out) as entries:
@@ -330,7 +344,7 @@ def _clear_leftovers(out: Path) -> None:
 def _clear(left: Path, what: str, final: Path) -> None:
     if what == "new" and time.time() - left.stat().st_mtime < _NEW_SECONDS:
         return
-    if not (left.is_dir() or left.is_file()):  # what cannot be opened without waiting
+    if not (left.is_dir() or left.is_file()):  # opening a pipe, for example, would wait
         return
     descriptor = os.open(left, os.O_RDONLY)
     try:
@@ -347,11 +361,12 @@ def _clear(left: Path, what: str, final: Path) -> None:
 
 
 def _publish(partial: Path, final: Path) -> None:
-    """Give the finished folder its name; an earlier result then has the hidden one."""
+    """Give the finished folder its name; an earlier result gets the hidden name instead."""
     if not os.path.lexists(final):
         partial.rename(final)
     elif not _exchange(partial, final):
-        # A kill between the two leaves the earlier result where `_clear_leftovers` finds it.
+        # If the process is killed between the two renames, `_clear_leftovers` of the next run
+        # finds the earlier result.
         aside = _hidden(final.parent, final.name, "replaced")
         final.rename(aside)
         try:
@@ -363,7 +378,7 @@ def _publish(partial: Path, final: Path) -> None:
 
 
 def _exchange(one: Path, other: Path) -> bool:
-    """Let two folders change names at once; False where the system cannot."""
+    """Swap the names of two folders in one step; False where the system cannot."""
     with suppress(OSError, TypeError, AttributeError):
         system = ctypes.CDLL(None)
         names = os.fsencode(one), os.fsencode(other)

@@ -1,4 +1,4 @@
-"""``index.html`` of a song: a page to look at its features, hear and compare them."""
+"""``index.html`` of a song: a page to see, hear and compare its features."""
 
 from __future__ import annotations
 
@@ -25,43 +25,45 @@ __all__ = [
 
 _STARTS = {
     "map": "the whole map", "max": "the strongest unit", "one": "1 everywhere",
-    "array": "values given for the map",
+    "array": "values that were given for the map",
 }
 _MODES = {
     "mask": "the map masks the clip's STFT (mode mask)",
     "phase": "the map with the clip's phase (mode phase)",
-    "wiener": "the map's size, at most 1, masks the clip's STFT (mode wiener)",
+    "wiener": "the map's absolute value, at most 1, masks the clip's STFT (mode wiener)",
 }
 _OTHER_MODES = {
     ("mask", "cqt"): "the map masks the clip's CQT (mode mask)",
     ("mask", "waveform"): "the map times the clip's samples (mode mask)",
     ("phase", "waveform"): "the map itself (mode phase)",
-    ("wiener", "cqt"): "the map's size, at most 1, masks the clip's CQT (mode wiener)",
-    ("wiener", "waveform"): "the map's size, at most 1, times the clip's samples (mode wiener)",
+    ("wiener", "cqt"): "the map's absolute value, at most 1, masks the clip's CQT (mode wiener)",
+    ("wiener", "waveform"):
+        "the map's absolute value, at most 1, times the clip's samples (mode wiener)",
 }
 _SCRIPTS = (
-    "page.js", "data.js", "player.js", "panel.js", "versions.js", "cards.js", "detail.js",
-    "keys.js", "song.js",
+    "page.js", "data.js", "player.js", "panel.js", "form.js", "versions.js", "cards.js",
+    "detail.js", "keys.js", "song.js",
 )
 
-
-_RAW = "The higher the score, the more the network takes the clip for that class."
-_OPINION = "That is its opinion, not the truth."
+_HIGHER = "The higher the score, the more the network is for that class."
+_OPINION = "This is the network's opinion, not the truth."
 _SCORES = {
-    "softmax": f"{_RAW} Softmax makes the scores probabilities, which add up to 100 %. {_OPINION}",
-    "sigmoid": f"{_RAW} A sigmoid makes each score a probability by itself. {_OPINION}",
+    "softmax": f"{_HIGHER} Softmax turns the scores into probabilities, which add up to 100 %. "
+               f"{_OPINION}",
+    "sigmoid": f"{_HIGHER} A sigmoid turns each score into a probability of its own. {_OPINION}",
     "probabilities": f"The probability that the network gives each class. {_OPINION}",
-    "scores": f"{_RAW} Scores are no probabilities, and the network does not say how they "
-              "become some.",
+    "scores": f"{_HIGHER} Scores are not probabilities, and the network does not say how to turn "
+              "them into probabilities.",
 }
 
-
-_TAKEN = {
-    True: "What you hear and see is as in one pass of the network over the whole song. Numbers are "
-          "means over {count} pieces of it, each counted by what is heard of the feature there.",
-    False: "The network takes {seconds:.2f} s at a time: the song is explained in {count} windows, "
-           "whose sounds fade into each other. Each window is explained by itself; numbers and "
-           "scores are means over them.",
+# What the page says of the windows of a song, by whether the result is as in one pass over it.
+_WINDOWS = {
+    True: "What you see and hear is the same as in one pass of the network over the whole song. "
+          "Numbers are means over {count} pieces of the song, weighted by the energy that is heard "
+          "of the feature in each.",
+    False: "The network takes {seconds:.2f} s at a time, so the song is explained in {count} "
+           "windows, each by itself, and their sounds fade into each other. Numbers and scores are "
+           "means over the windows.",
 }
 
 #: How many features of a layer show their activation beside the layer's mean.
@@ -69,7 +71,8 @@ STAGE_FEATURES = 6
 
 _UNHEARD_DB = -60.0
 _MOST_CHANCE = 0.1
-"""Share of the "yes" of a layer that an untrained network may have, too."""
+"""How large the share of "yes" of an untrained network may be, relative to that of the layer,
+before the page says: be careful."""
 
 #: For each rule or mode the ``gains`` and the ``rms`` of the sounds as written, by feature.
 Heard = Mapping[str, Mapping[str, Mapping[str, float]]]
@@ -82,13 +85,13 @@ class Layer(NamedTuple):
     folder: str
     rows: Sequence[Mapping[str, Any]]
     spectra: Sequence[str]
-    """Of each row the spectrum heard, a character a row of the pictures."""
+    """For each row the spectrum of what is heard, one character for each row of the pictures."""
     stage: Sequence[int] | None
-    """The features whose activation has a picture; None if the layer has no such pictures."""
+    """Features with a picture of their activation; None if the layer has no such pictures."""
     in_all: int | None = None
-    """Of a layer with a time line, how many features that has."""
+    """If the layer has a time line: the number of features in it, with or without a sound."""
     versions: Heard | None = None
-    """Of a clip: how the features sound by other rules and modes."""
+    """The features by other rules and modes; of a clip only."""
 
 
 class Song(NamedTuple):
@@ -98,7 +101,7 @@ class Song(NamedTuple):
     clip: Mapping[str, Any]
     """The numbers of the clip itself."""
     spectrum: str
-    """The clip's spectrum, as those of features."""
+    """The clip's spectrum, in the form of the features' spectra."""
     layers: Sequence[Layer]
 
 
@@ -129,7 +132,8 @@ def write_page(folder: Path, song: Song) -> None:
         "axis": axis_of(axis, seconds),
         "original": url(f"original.{suffix}"),
         "numbers": numbers,
-        "trust": _trust_of(song.layers),
+        "trust": _trust_of(song.layers, layers),
+        "verdicts": VERDICTS,
         "has_places": any(feature["box"] for layer in layers for feature in layer["features"]),
         "versions": versions,
         "pictures": versions[0]["captions"],
@@ -158,33 +162,33 @@ def write_page(folder: Path, song: Song) -> None:
 
 
 def _notices(manifest: Mapping[str, Any]) -> list[str]:
-    """What part of the song, and of what there is to hear, is on the page."""
+    """Which part of the song and which features the page is about, and how windows are joined."""
     audio, taken = manifest["audio"], manifest.get("windows")
     seconds = audio["samples"] / audio["sr"]
-    said = [covered(audio["start"], seconds, is_cut=audio["is_cut"])]
+    notices = [covered(audio["start"], seconds, is_cut=audio["is_cut"])]
     if taken is not None:
         if manifest["left_out"] is not None:
-            said.append(
-                f"{manifest['left_out']}. The time lines show all; fastdeconv explain --features "
-                "all makes sounds of all."
+            notices.append(
+                f"{manifest['left_out']}. The time lines show all features; fastdeconv explain "
+                "--features all makes sounds of all."
             )
-        said.append(_TAKEN[taken["exact"]].format(**taken))
-    return [text for text in said if text]
+        notices.append(_WINDOWS[taken["exact"]].format(**taken))
+    return [text for text in notices if text]
 
 
 def _in_atlas(atlas: str, manifest: Mapping[str, Any]) -> str:
-    """The address of a search for this song."""
+    """The address of the atlas with a search for this song."""
     return f"{atlas}#search={url(printable(manifest['source'] or manifest['song']))}"
 
 
 def covered(start: float, seconds: float, *, is_cut: bool) -> str | None:
-    """Which part of a song was explained, in words; None if it was all of it."""
+    """Which part of a song was explained, in words; None if all of it was."""
     end = start + seconds
     if is_cut:
         part = f"{start:.2f} to {end:.2f}" if start else f"The first {seconds:.2f}"
         return (
-            f"{part} s of the song were explained. It goes on after that: another offset "
-            "explains another part."
+            f"{part} s of the song were explained. The song is longer: another offset explains "
+            "another part."
         )
     if start:
         return f"The song was explained from {start:.2f} s to its end at {end:.2f} s."
@@ -194,7 +198,7 @@ def covered(start: float, seconds: float, *, is_cut: bool) -> str | None:
 def class_table(
     outputs: Sequence[Sequence[Any]], probabilities: Sequence[Sequence[Any]], output: str | None
 ) -> dict[str, Any] | None:
-    """What a network says of its classes, the first the most probable, and what that means.
+    """The classes of a network with their scores, the highest first, and what the scores mean.
 
     Parameters
     ----------
@@ -206,8 +210,8 @@ def class_table(
     Returns
     -------
     dict
-        ``note``, a few sentences, and ``rows`` of texts (class, score, probability), which
-        are empty where there is none; None if the network names no classes.
+        ``note``, a few sentences, and ``rows`` of texts (class, score, probability). A text is
+        empty where there is no such number. None if the network names no classes.
     """
     if not outputs:
         return None
@@ -226,7 +230,7 @@ def class_table(
 
 
 def front_end_text(frontend: Mapping[str, Any]) -> str:
-    """The record of a front end in a line."""
+    """The record of a front end in one line."""
     kind, rate = frontend["kind"], f"{frontend['sr']:g} Hz"
     hop = f"n_fft {frontend['n_fft']}, hop {frontend['hop_length']}"
     if kind == "waveform":
@@ -242,15 +246,15 @@ def front_end_text(frontend: Mapping[str, Any]) -> str:
 
 
 def _round_trip(error: float | None) -> list[tuple[str, str]]:
-    """What a map of ones would lose, where that can be heard."""
+    """The fact about what a map of ones loses, if that can be heard."""
     if error is None or error < _UNHEARD_DB:
         return []
-    return [("a map of ones", f"gives the clip back with an error of {error:.1f} dB of its energy: "
-                              "what the front end does not hear is not in the sounds")]
+    return [("a map of ones", f"gives the clip back with an error of {error:.1f} dB of its energy, "
+                              "because the front end does not represent all of the clip")]
 
 
 def axis_of(axis: FrequencyAxis, seconds: float) -> dict[str, Any]:
-    """Places of the ticks on both axes of a picture, in percent."""
+    """The positions of the ticks on both axes of a picture, in percent, with their names."""
     step = time_step(seconds)
     times = [i * step for i in range(1, int(seconds / step) + 1) if i * step < 0.97 * seconds]
     return {
@@ -261,7 +265,7 @@ def axis_of(axis: FrequencyAxis, seconds: float) -> dict[str, Any]:
 
 
 def _numbers_of(layers: Sequence[Layer]) -> list[Number]:
-    """The numbers that features of these layers have."""
+    """The numbers that the features of these layers have."""
     row = next((row for layer in layers for row in layer.rows), {})
     return [
         *NUMBERS,
@@ -270,31 +274,33 @@ def _numbers_of(layers: Sequence[Layer]) -> list[Number]:
     ]
 
 
-def _trust_of(layers: Sequence[Layer]) -> list[dict[str, Any]]:
-    """For each layer how many features have which verdict, beside an untrained network's."""
+def _trust_of(
+    layers: Sequence[Layer], shown: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """For each layer with verdicts how many features have which, beside an untrained network's.
+
+    `shown` is what `_layer` says of `layers`.
+    """
     found = []
-    for layer in layers:
-        words = [row["verdict"] for row in layer.rows if "verdict" in row]
-        if words:
-            found.append({
-                "name": printable(layer.name),
-                "counts": [words.count(word) for word in VERDICTS],
-                **_shares(layer.rows[0]),
-            })
+    for layer, own in zip(layers, shown):
+        if own["said"] is not None:
+            words = [row["verdict"] for row in layer.rows]
+            counts = [words.count(word) for word in VERDICTS]
+            found.append({"name": own["shown"], "counts": counts, **own["said"]})
     return found
 
 
 def _shares(row: Mapping[str, Any]) -> dict[str, Any]:
-    """The shares of "yes" in the layer of a feature, in words, and what they mean."""
+    """The share of "yes" in a feature's layer and in the control's, in words; what they mean."""
     own, control = row["yes_rate"], rounded(row["control_yes_rate"])
     if control is None:
-        meaning = "no control: no verdict is more than unsure"
+        meaning = "there is no control, so no verdict is more than unsure"
     elif own <= control:
         meaning = "no more than by chance: do not believe this layer in this clip"
     elif control > _MOST_CHANCE * own:
-        meaning = "more than an untrained network, but not ten times as many: be careful"
+        meaning = "more than in an untrained network, but less than ten times as many: be careful"
     else:
-        meaning = "at least ten times as many as an untrained network"
+        meaning = "at least ten times as many as in an untrained network"
     return {
         "own": f"{100 * own:.0f} %",
         "control": "–" if control is None else f"{100 * control:.0f} %",
@@ -303,13 +309,13 @@ def _shares(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class _Canvas(NamedTuple):
-    """What a picture shows, to draw on it."""
+    """The frequencies and seconds that a picture shows."""
 
     axis: FrequencyAxis
     seconds: float
 
     def box(self, row: Mapping[str, Any]) -> list[float] | None:
-        """What the strongest unit of a feature sees: left, right, bottom, top, in percent."""
+        """What the strongest unit of a feature can see: left, right, bottom, top, in percent."""
         start, end, low, high = (row.get(column) for column in PLACE_COLUMNS)
         if start is None and low is None:
             return None
@@ -378,7 +384,7 @@ def _feature(
 
 
 def feature_rms(energy: float, gain: float, samples: int) -> float:
-    """Root mean square of a sound as written."""
+    """Root mean square of a sound in its file, from its energy before the gain."""
     return float(rounded(gain * (energy / max(1, samples)) ** 0.5))
 
 
@@ -389,7 +395,8 @@ def _values(row: Mapping[str, Any], numbers: Sequence[Number]) -> list[float | N
 def _versions(manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The rule and mode that were explained, then the others by which there are sounds.
 
-    ``key`` is the name of a folder, "" for the first; ``by`` says in what it differs from that.
+    ``key`` is the name of a folder, and "" for the first version; ``by`` says whether the rule or
+    the mode differs from the first.
     """
     own, others = manifest["parameters"], manifest.get("versions", ())
     differing = [
@@ -409,34 +416,37 @@ def _versions(manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _rule_text(rule: str, start: str) -> str:
-    """A rule and what it starts from, in words."""
+    """A rule and where it starts, in words."""
     start = "one" if rule == WITH_SIGN and start == "map" else start
     return f"{_shown(rule)}, from {_STARTS[start]} of each feature"
 
 
 def _shown(name: str) -> str:
-    """The name of a rule or mode as people read it."""
+    """The name of a rule or mode as the page shows it."""
     return name.replace("_x_", " × ")
 
 
 def _captions(mode: str) -> list[tuple[str, str]]:
-    """How a sound comes about: the pictures of the details and what to say under them."""
-    shades = "blue negative, white near zero, orange positive; every shade is half of the next"
+    """The pictures that show how a sound comes about: the id of each, and its caption."""
+    shades = (
+        "blue is negative, white is near zero, orange is positive; every shade stands for half the "
+        "values of the next"
+    )
     if mode == "phase":
         return [
-            ("clip-picture", "the clip, abs(STFT), of which only the phase is used"),
+            ("clip-picture", "the clip, abs(STFT); only its phase is used"),
             ("map-picture", f"the map: {shades}"),
             ("heard-picture", "what is heard: the positive part of the map, on the layer's scale"),
         ]
     return [
         ("clip-picture", "abs(STFT) of the clip"),
         ("map-picture", f"× the map: {shades}"),
-        ("heard-picture", "= what is heard, on the scale of the layer"),
+        ("heard-picture", "= what is heard, on the layer's scale"),
     ]
 
 
 def facts_of(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What was computed, as pairs of a name and a value."""
+    """How a result was computed, as pairs of a name and a value."""
     parameters, computation = manifest["parameters"], manifest["computation"]
     network, frontend, mode = manifest["network"], manifest["frontend"], parameters["mode"]
     facts = [

@@ -1,7 +1,7 @@
 """Names from outside made safe for the file system.
 
-Songs, layers and archives carry names nobody checked. `safe_name` is the only
-way one of them becomes a folder name.
+Songs, layers and archives have names that nobody has checked. Only `safe_name` turns one of them
+into the name of a file or folder.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from collections.abc import Collection, Sequence
 
 __all__ = ["safe_name", "unique_names"]
 
-# File systems stop at 255 bytes; the rest is for the affixes of temporary folders.
+# File systems allow 255 bytes; the rest is for what is added to the names of temporary folders.
 _MAX_BYTES = 200
-# Slashes and what Windows refuses; control, format and surrogate characters go by category.
+# Slashes, and characters that Windows refuses. Control, format and surrogate characters are
+# recognised by their category.
 _FORBIDDEN = frozenset('/\\<>:"|?*')
 _FORBIDDEN_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 _WINDOWS_DEVICE = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\.|$)", re.IGNORECASE)
@@ -23,17 +24,16 @@ _WINDOWS_DEVICE = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\.|$)", re.IG
 def safe_name(text: str, fallback: str) -> str:
     """A name for one file or folder: never a path, never hidden, never an option.
 
-    Unicode is kept (NFC). Slashes, control characters and what Windows refuses
-    become ``_``; leading dots, dashes and spaces and trailing dots and spaces
-    go; names of Windows devices get a leading ``_``; the result is cut to
-    200 bytes of UTF-8.
+    Unicode is kept (NFC). Slashes, control characters and characters that Windows refuses become
+    ``_``. Leading dots, dashes and spaces and trailing dots and spaces are removed. Names of
+    Windows devices get a leading ``_``. The result is cut to 200 bytes of UTF-8.
 
     Parameters
     ----------
     text : str
         Any string.
     fallback : str
-        The result when nothing of `text` is left.
+        The result if nothing of `text` is left.
 
     Returns
     -------
@@ -55,9 +55,9 @@ def _end(text: str) -> str:
 
 
 def unique_names(names: Sequence[str], taken: Collection[str] = ()) -> list[str]:
-    """The same names, later ones numbered (``song``, ``song-2``) where they would collide.
+    """The same names, numbered (``song``, ``song-2``) where a later one would collide.
 
-    Two names collide when a file system that ignores case takes them for one.
+    Two names collide if they are the same to a file system that ignores case.
 
     Parameters
     ----------
@@ -69,7 +69,7 @@ def unique_names(names: Sequence[str], taken: Collection[str] = ()) -> list[str]
     Returns
     -------
     list of str
-        As many as `names`, in their order; the same for the same arguments.
+        As many as `names`, in their order.
     """
     used = {_folded(name) for name in taken}
     result = []

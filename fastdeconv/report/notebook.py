@@ -1,7 +1,7 @@
-"""What a notebook shows of an explanation: fragments of HTML that need nothing but themselves.
+"""What a notebook shows of an explanation: self-contained fragments of HTML.
 
-A notebook keeps what it shows, so a fragment shows a few features of a layer, pictures have
-at most `COLUMNS` columns, and the overview's players stop after `SECONDS`.
+A notebook file keeps what it shows. To keep it small, a fragment shows only a few features of each
+layer, pictures have at most `COLUMNS` columns, and the overview's players stop after `SECONDS`.
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ __all__ = [
 
 #: Features of a layer in the overview.
 FEATURES = 3
-#: What the overview's players hold of a longer clip.
+#: How many seconds of a longer clip the overview's players hold.
 SECONDS = 30
 #: Pixels of the widest picture.
 COLUMNS = 600
 
-# What is said of a feature in the overview.
+# The numbers of a feature in the overview.
 _SAID = ("level", "centroid", "onset")
 
 FloatArray = NDArray[np.float32]
 
 
 class Explained(Protocol):
-    """What is shown; see `fastdeconv.Explanation`."""
+    """What a notebook can show: an explanation of a clip; see `fastdeconv.Explanation`."""
 
     clip: Clip
     network: Network
@@ -58,14 +58,14 @@ class Explained(Protocol):
 
     @property
     def clip_numbers(self) -> dict[str, Any]:
-        """What the original sounds like."""
+        """The numbers of the clip itself."""
 
     @property
     def covered(self) -> str | None:
-        """Which part of a song was explained."""
+        """Which part of the song was explained, in words; None if all of it was."""
 
     def ranked(self, layer: str) -> list[dict[str, Any]]:
-        """Rows of the table of a layer, the first to hear first."""
+        """The rows of the table for a layer, the feature to hear first at the beginning."""
 
     def sound(self, layer: str, feature: int) -> FloatArray:
         """The sound of a feature."""
@@ -83,7 +83,7 @@ class Heard:
     Attributes
     ----------
     reference : float
-        The largest magnitude of them all: the brightest colour, 0 dB.
+        The largest magnitude of all of them, which is the brightest colour, 0 dB.
     """
 
     def __init__(self, explanation: Explained, layer: str) -> None:
@@ -267,7 +267,7 @@ def _map_of(explanation: Explained, layer: str, feature: int) -> FloatArray:
 
 
 def _sound_for_pictures(explanation: Explained, layer: str, feature: int) -> FloatArray | None:
-    """The sound of a feature, where the pictures are made of it."""
+    """The sound of a feature, where its pictures are made from the sound; else None."""
     if explanation.clip.frontend.meaning.on_stft:
         return None
     return explanation.sound(layer, feature)
@@ -278,7 +278,7 @@ def _heard_picture(axis: FrequencyAxis, magnitude: FloatArray, reference: float)
 
 
 def _narrow(values: FloatArray) -> FloatArray:
-    """(rows, T) with at most `COLUMNS` columns, each the frame of largest size per row."""
+    """(rows, T) with at most `COLUMNS` columns, each of the values of the largest size."""
     frames = values.shape[1]
     if frames <= COLUMNS:
         return values
@@ -298,7 +298,7 @@ def _sound(samples: FloatArray, sr: float, gain: float, seconds: float | None = 
         samples = samples[: round(seconds * sr)]
     try:
         return _data("audio/ogg", encode(samples, sr, gain, "ogg"))
-    except AudioError:  # Vorbis does not take every rate
+    except AudioError:  # Vorbis does not allow every rate
         return _data("audio/wav", encode(samples, sr, gain, "wav"))
 
 

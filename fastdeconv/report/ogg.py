@@ -10,25 +10,25 @@ __all__ = ["set_serial"]
 
 _CAPTURE = b"OggS"
 _SERIAL, _CHECK, _COUNT = 14, 22, 26
-"""Where in the header of a page they are; what follows the last is as long as it says."""
-_TURNED = bytes(int(f"{i:08b}"[::-1], 2) for i in range(256))
+"""Offsets in the header of a page. `_COUNT` says how many bytes with sizes follow it."""
+_REVERSED = bytes(int(f"{i:08b}"[::-1], 2) for i in range(256))
 
 
 def set_serial(file: IO[bytes], serial: int) -> None:
-    """Give the one stream of an Ogg file another serial number, page by page, in place.
+    """Give the stream of an Ogg file another serial number, page by page, in place.
 
-    libsndfile draws that number by chance, so that no two files of a sound are the same.
+    libsndfile draws that number at random, so that no two files of the same sound are the same.
 
     Parameters
     ----------
     file : binary file
-        Open for reading and writing; read from its beginning.
+        Open for reading and writing. It is read from its beginning, and has one stream.
     serial : int
 
     Raises
     ------
     ValueError
-        If the file is not made of whole pages of Ogg.
+        If the file does not consist of whole Ogg pages.
     """
     at = 0
     while True:
@@ -51,7 +51,10 @@ def set_serial(file: IO[bytes], serial: int) -> None:
 
 
 def _checksum(page: bytes | bytearray) -> int:
-    """Ogg's CRC of 32 bits: that of zlib with the bits of every byte and of the sum turned round,
-    from 0 instead of all ones, and not inverted at the end."""
-    turned = zlib.crc32(page.translate(_TURNED), 0xFFFFFFFF) ^ 0xFFFFFFFF
-    return int(f"{turned:032b}"[::-1], 2)
+    """The 32-bit CRC of Ogg.
+
+    It is zlib's with the bits of every byte and of the result in reverse order, starting from 0
+    instead of all ones, and not inverted at the end.
+    """
+    reverse = zlib.crc32(page.translate(_REVERSED), 0xFFFFFFFF) ^ 0xFFFFFFFF
+    return int(f"{reverse:032b}"[::-1], 2)

@@ -1,8 +1,8 @@
-"""``index.html`` of a folder with several songs: find them, and hear one feature in all.
+"""``index.html`` of a folder with several songs: find them, and hear one feature in all of them.
 
-Made from what lies there (``manifest.json`` and ``features.csv`` of every song), so that
-songs explained at different times come together. Anybody may have put something there: a
-song whose files are damaged is left out by name, and never an error of this run.
+It is made of what is in the folder (``manifest.json`` and ``features.csv`` of every song), so songs
+that were explained at different times are on one page. The files may come from anybody: a song
+whose files are damaged is left out, the page and the result say which, and it is not an error.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from .web import is_ours, render, url
 __all__ = ["Overview", "overview", "write_overview"]
 
 _SCRIPTS = ("page.js", "player.js", "overview.js")
-# What a card of a feature shows; all its numbers are on the page of the song.
+# The numbers on a card of a feature; the page of the song has all numbers.
 _SHOWN = tuple(number for number in NUMBERS if number.key in ("level", "centroid", "onset"))
 _TABLE = "features.csv"
 
@@ -39,7 +39,7 @@ class Overview(NamedTuple):
 
     page: Path
     left_out: list[tuple[str, str]]
-    """Songs that are in the folder and not on the page, and why."""
+    """Songs that are in the folder but not on the page, and why."""
 
 
 class _Result(NamedTuple):
@@ -47,7 +47,7 @@ class _Result(NamedTuple):
 
     folder: str
     compared: dict[str, Any]
-    """What is the same for songs that can be compared."""
+    """What has to be the same in two songs so that they can be compared."""
     frontend: dict[str, Any]
     seconds: float
     facts: list[tuple[str, str]]
@@ -56,16 +56,17 @@ class _Result(NamedTuple):
 
 
 def overview(out: str | os.PathLike[str]) -> Path:
-    """Write ``out/index.html``: all songs explained in a folder, side by side.
+    """Write ``out/index.html``, a page about all songs that were explained in a folder.
 
-    A page with a search over songs and features, and one feature in every song at a time:
-    that is how one learns what it hears. It is made of the results of `Explanation.save`
-    (or ``fastdeconv explain``) in `out`; those of the network with the most results are
-    shown. An earlier overview is replaced.
+    The page has a search over songs and features, and shows one feature in every song at a time:
+    that is how one finds out what the feature responds to. It is made of the results of
+    `Explanation.save` (or ``fastdeconv explain``) in `out`. If they differ in network, front end or
+    parameters, the largest group of equal ones is shown. An earlier overview is replaced.
 
     Parameters
     ----------
     out : path
+        The folder with the folders of the songs.
 
     Returns
     -------
@@ -75,7 +76,7 @@ def overview(out: str | os.PathLike[str]) -> Path:
     Raises
     ------
     ParameterError
-        If there are no results in `out`, or its ``index.html`` is not an overview.
+        If there are no results in `out`, or its ``index.html`` is not a page of fastdeconv.
 
     Examples
     --------
@@ -93,7 +94,7 @@ def overview(out: str | os.PathLike[str]) -> Path:
 
 
 def write_overview(out: Path, *, least: int) -> Overview | None:
-    """Write the overview if there are at least so many songs; see `overview`."""
+    """Write the overview if it would have at least `least` songs; see `overview`."""
     results, left_out = _read_all(out)
     shown = _most_alike(results)
     if len(shown) < least:
@@ -131,7 +132,7 @@ def _read_all(out: Path) -> tuple[list[_Result], list[tuple[str, str]]]:
 
 
 def _read(folder: Path, manifest: Mapping[str, Any]) -> _Result:
-    # Made, so that every size in it is checked before anything is made of that size.
+    # Every size in the record is checked here, before anything of that size is made.
     frontend = plain_record(manifest["frontend"])
     audio = manifest["audio"]
     samples = as_int("samples", audio["samples"], minimum=1, maximum=MAX_SAMPLES)
@@ -144,7 +145,7 @@ def _read(folder: Path, manifest: Mapping[str, Any]) -> _Result:
         {"network": manifest["network"]["name"], "front end": frontend, **parameters},
         frontend,
         seconds,
-        # What differs from song to song is on its own page.
+        # The name differs from song to song, so it is only on the song's own page.
         [fact for fact in facts_of(manifest) if fact[0] != "song"],
         _song(folder.name, manifest, rows, seconds),
         _features(folder, manifest, rows),
@@ -152,7 +153,7 @@ def _read(folder: Path, manifest: Mapping[str, Any]) -> _Result:
 
 
 def _most_alike(results: list[_Result]) -> list[_Result]:
-    """The largest group of results that can be compared; of equal ones the first."""
+    """The largest group of results that can be compared; the first of equally large groups."""
     groups: dict[str, list[_Result]] = {}
     for result in results:
         groups.setdefault(json.dumps(result.compared, sort_keys=True), []).append(result)
@@ -172,7 +173,7 @@ def _content(results: list[_Result]) -> dict[str, Any]:
     lengths = [result.seconds for result in results]
     axis = axis_of(FrequencyAxis.of(results[0].frontend), max(lengths))
     if max(lengths) > 1.02 * min(lengths):
-        axis["seconds"] = []  # one set of ticks cannot be right for all
+        axis["seconds"] = []  # the same ticks would be wrong for some of them
     songs = [result.song for result in results]
     return {
         "title": f"{len(results)} songs",
@@ -209,7 +210,7 @@ def _song(
 def _features(
     place: Path, manifest: Mapping[str, Any], rows: list[dict[str, str]]
 ) -> dict[tuple[str, int], dict[str, Any]]:
-    """What every feature of a song is, by layer and number."""
+    """What the page shows of every feature of a song, by layer and number."""
     folders = {layer["name"]: layer["folder"] for layer in manifest["layers"]}
     audio, folder = manifest["audio"], place.name
     features = {}
@@ -237,7 +238,7 @@ def _features(
 
 
 def _side_by_side(results: list[_Result]) -> list[dict[str, Any]]:
-    """Every feature of any song, with what it is in each; None where it was not explained."""
+    """Every feature that any song has, with its entry in each song; None where there is none."""
     found = dict.fromkeys(key for result in results for key in result.features)
     return [
         {"layer": layer, "k": k, "songs": [result.features.get((layer, k)) for result in results]}

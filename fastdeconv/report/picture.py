@@ -1,8 +1,8 @@
 """Pictures of spectrograms, maps and activations: small palette PNGs.
 
-Time runs to the right, frequency upwards. Few colours and no filter: pictures are written
-by the hundred, and more shades than an eye tells apart would double their size. They are
-encoded here because zlib lets other threads go on meanwhile and Pillow does not.
+Time runs to the right, frequency upwards. They have few colours and no PNG filter: a result has
+hundreds of pictures, and more shades than an eye can tell apart would double their size. They are
+encoded here because zlib lets other threads run meanwhile and Pillow does not.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = [
 RANGE_DB = 80.0
 #: Shades of a picture of magnitudes, the darkest and the brightest included.
 SHADES = 64
-#: Shades of either sign in a picture of a map; each stands for half the values of the next.
+#: Shades for each sign in a picture of a map; each stands for half the values of the next.
 SIGNED_STEPS = 5
 
 _INDEXED = 3  # the colour type of a picture with a palette
@@ -39,8 +39,8 @@ def levels(magnitude: NDArray[np.float32], reference: float) -> NDArray[np.uint8
     magnitude : array of float32, shape (F, T)
         Not negative.
     reference : float
-        The magnitude that gets the brightest shade, ``SHADES - 1``; `RANGE_DB` below it and
-        less is shade 0. With 0 everything gets 0.
+        The magnitude that gets the brightest shade, ``SHADES - 1``. What lies `RANGE_DB` or more
+        below it gets shade 0. If it is 0, everything gets shade 0.
 
     Returns
     -------
@@ -52,13 +52,22 @@ def levels(magnitude: NDArray[np.float32], reference: float) -> NDArray[np.uint8
     np.clip(ratio, np.float32(10 ** (-RANGE_DB / 20)), 1, out=ratio)
     db: NDArray[np.float32] = np.log(ratio, out=ratio)
     db *= np.float32((SHADES - 1) * 20 / np.log(10) / RANGE_DB)
-    db += np.float32(SHADES - 0.5)  # the half rounds to nearest in the cast
+    db += np.float32(SHADES - 0.5)  # with the half, the cast rounds to the nearest shade
     indices: NDArray[np.uint8] = db.astype(np.uint8)
     return indices
 
 
 def shades(values: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Values as shades, evenly from the smallest of them and 0 to the largest of them and 0."""
+    """Values as evenly spaced shades, from the smallest value to the largest; 0 is always within.
+
+    Parameters
+    ----------
+    values : array of float32, shape (F, T)
+
+    Returns
+    -------
+    array of uint8, shape (F, T)
+    """
     low, high = float(values.min(initial=0.0)), float(values.max(initial=0.0))
     if not high > low:
         return np.zeros(values.shape, np.uint8)
@@ -67,24 +76,32 @@ def shades(values: NDArray[np.float32]) -> NDArray[np.uint8]:
 
 
 def signed_levels(values: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Signed values as shades about the middle one, `SIGNED_STEPS`.
+    """Signed values as shades; the middle one, `SIGNED_STEPS`, is zero.
 
-    The outermost shades are values down to half the largest magnitude, the next down to
-    a quarter, and so on; less than the last is shown as 0.
+    The outermost shades are for values down to half the largest magnitude, the next ones down to a
+    quarter, and so on. Values smaller than that of the innermost shades are shown as zero.
+
+    Parameters
+    ----------
+    values : array of float32, shape (F, T)
+
+    Returns
+    -------
+    array of uint8, shape (F, T)
     """
     largest = float(max(values.max(initial=0.0), -values.min(initial=0.0)))
     if not largest > 0:
         return np.full(values.shape, SIGNED_STEPS, np.uint8)
     size = np.abs(values / np.float32(largest))
-    # The exponent out of the bits of the numbers, a tenth of the time of np.frexp: -1 in
-    # [1/2, 1), 0 for the largest itself, far down for 0.
+    # The exponent is read from the bits, in a tenth of the time of np.frexp. It is -1 for sizes
+    # in [1/2, 1), 0 for the largest size itself, and very negative for 0.
     exponent = (size.view(np.int32) >> 23) - 127
     step = np.clip(exponent + SIGNED_STEPS + 1, 0, SIGNED_STEPS).astype(np.uint8)
     return np.where(values < 0, SIGNED_STEPS - step, SIGNED_STEPS + step)
 
 
 def write_png(path: Path, indices: NDArray[np.uint8], *, signed: bool = False) -> None:
-    """Write shades (rows, T), lowest frequency first, as a PNG of T x rows pixels."""
+    """Write shades (rows, T), the lowest frequency first, as a PNG of T x rows pixels."""
     path.write_bytes(png(indices, signed=signed))
 
 

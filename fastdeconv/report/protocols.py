@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,13 +17,12 @@ from ..errors import ParameterError, printable, shown
 from ..network.choosing import as_list
 from ..optional import optional_module
 from ..textfiles import write_text
-from ..version import __version__
 from .citations import DECONVNET
 from .folder import (
     CORRESPONDENCE,
     INVARIANCE,
     TOP_CLIPS,
-    check_free,
+    manifest_head,
     new_folder,
     result_place,
     write_manifest,
@@ -44,7 +44,7 @@ __all__ = ["plotted", "write_correspondence", "write_invariance", "write_top_cli
 
 
 def plotted(name: str, *args: Any) -> Figure:
-    """A figure by this function of `figures`.
+    """The figure that the function `name` of `figures` draws.
 
     Raises
     ------
@@ -65,11 +65,10 @@ def write_top_clips(
     top: TopClips, out: str | os.PathLike[str], name: str, layers: Any, features: Any, mode: str,
     *, overwrite: bool, audio_format: str,
 ) -> Path:
-    """Write the top clips of features, to see and to hear; see `fastdeconv.TopClips.save`."""
+    """Write a page with the top clips of features; see `fastdeconv.TopClips.save`."""
     check_format(audio_format)
     rows = _chosen(top, layers, features)
     place, folder_name = result_place(out, name, "top clips")
-    check_free(place, folder_name, TOP_CLIPS, overwrite=overwrite)
     names = list(dict.fromkeys(row["layer"] for row in rows))
     folders = dict(zip(names, unique_names([safe_name(layer, "layer") for layer in names])))
     with new_folder(place, folder_name, TOP_CLIPS, overwrite=overwrite) as folder:
@@ -109,7 +108,7 @@ def _chosen(top: TopClips, layers: Any, features: Any) -> list[dict[str, Any]]:
     for column, asked in (("layer", layers), ("feature", features)):
         if asked is None:
             continue
-        wanted = [asked] if isinstance(asked, (str, int)) else as_list(f"{column}s", asked)
+        wanted = [asked] if isinstance(asked, (str, Integral)) else as_list(f"{column}s", asked)
         known = {row[column] for row in top.table}
         for value in wanted:
             if value not in known:
@@ -177,7 +176,6 @@ def _write_table(
     if not rows:
         raise ParameterError("there are no rows to write")
     place, folder_name = result_place(out, name, stem)
-    check_free(place, folder_name, kind, overwrite=overwrite)
     with new_folder(place, folder_name, kind, overwrite=overwrite) as folder:
         write_rows(folder / f"{stem}.csv", rows)
         if arrays:
@@ -195,6 +193,5 @@ def _write_table(
 
 def _manifest(kind: str, network: str | None, facts: dict[str, Any]) -> dict[str, Any]:
     return {
-        "format": kind, "version": 1, "fastdeconv": __version__, "network": network, **facts,
-        "citation": [DECONVNET],
+        **manifest_head(kind), "network": network, **facts, "citation": [DECONVNET],
     }

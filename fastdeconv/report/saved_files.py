@@ -1,4 +1,4 @@
-"""The files of a saved result, read back. Anybody may have written them."""
+"""The files of a saved result, read back. They may come from anybody."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .tables import columns_of
 
 __all__ = ["DAMAGED", "layer_place", "page_data", "read_array", "read_table", "typed_row"]
 
-#: What reading records and numbers of unknown content raises; also our own errors.
+#: The errors that reading records and numbers of unknown content raises, our own included.
 DAMAGED = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, OSError)
 
 _MOST_TABLE_BYTES = 1 << 28
@@ -40,13 +40,13 @@ _MOST_HEADER_BYTES = 4096
 
 
 def read_table(path: Path) -> list[dict[str, str]]:
-    """The rows of a table of ours, as texts."""
+    """The rows of a table that `table_text` made, as strings."""
     data = read_regular(path, _MOST_TABLE_BYTES)
     return read_rows(io.StringIO(data.decode("utf-8"), newline=""))
 
 
 def typed_row(row: Mapping[str, str]) -> dict[str, Any]:
-    """A row of ``features.csv`` with the values that `Explanation.table` has.
+    """A row of ``features.csv`` with values of the types that `Explanation.table` has.
 
     Raises
     ------
@@ -77,14 +77,14 @@ def layer_place(folder: Path, inner: Any) -> Path:
     Raises
     ------
     ValueError
-        If it is no folder that a result of ours has.
+        If `inner` is not the name of a folder that a result of ours can have.
     TypeError
-        If it is no text.
+        If `inner` is not a string.
     """
     if not isinstance(inner, str):
-        raise TypeError(f"{inner!r} is no folder of a layer")
+        raise TypeError(f"{inner!r} is not the folder of a layer")
     if not inner or safe_name(inner, "") != inner:
-        raise ValueError(f"{inner!r} is no folder of a layer")
+        raise ValueError(f"{inner!r} is not the folder of a layer")
     place = folder / inner
     if place.is_symlink():
         raise ValueError(f"{inner!r} is a link")
@@ -92,32 +92,32 @@ def layer_place(folder: Path, inner: Any) -> Path:
 
 
 def page_data(folder: Path) -> dict[str, Any]:
-    """What the page of a result was given.
+    """The data in the page of a result.
 
     Raises
     ------
     ValueError, OSError
-        If there is no such page, or it is not one of ours.
+        If there is no such page, or it is not a page of a song.
     """
     text = read_regular(folder / "index.html", _MOST_PAGE_BYTES)
     found = _DATA.search(text)
     if found is None:
-        raise ValueError("index.html is no page of a song")
+        raise ValueError("index.html is not the page of a song")
     data = parse_json(
         found[1].decode("utf-8"), most_chars=len(found[1]), deepest=_DEEPEST_PAGE
     )
     if not isinstance(data, dict):
-        raise ValueError("index.html is no page of a song")
+        raise ValueError("index.html is not the page of a song")
     return data
 
 
 def read_array(path: Path) -> NDArray[np.float32]:
-    """A float32 array in NumPy's format; nothing is unpickled, and no size is believed.
+    """A float32 array in NumPy's format. Nothing is unpickled, and every size is checked.
 
     Raises
     ------
     ValueError, OSError
-        If it is anything else.
+        If the file is anything else.
     """
     data = read_regular(path, _MOST_ARRAY_BYTES)
     start = _NPY.match(data)

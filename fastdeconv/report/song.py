@@ -1,4 +1,4 @@
-"""The sounds and pictures of one song, from plain arrays to files."""
+"""The sounds and pictures of one clip: from arrays to files."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 
 __all__ = ["SongFiles", "heard", "original_gain", "spectrum", "weights"]
 
-# One character a shade, for pages.
+# The character for each shade in the spectra of a page.
 _DIGITS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 
 FloatArray = NDArray[np.float32]
 
 
 def original_gain(samples: FloatArray) -> float:
-    """The factor the original is written with: 1.0 unless it exceeds full scale."""
+    """The factor with which the original is written: 1.0 unless it exceeds full scale."""
     peak = float(np.abs(samples).max(initial=0.0))
     return PEAK / peak if peak > 1.0 else 1.0
 
@@ -36,13 +36,13 @@ def original_gain(samples: FloatArray) -> float:
 class SongFiles:
     """Writes the sounds and pictures of one clip.
 
-    All pictures have the clip's frames as columns and the rows of a `FrequencyAxis`.
+    The columns of all pictures are the clip's frames, and the rows those of a `FrequencyAxis`.
 
     Parameters
     ----------
     clip : Clip
     mode : {"mask", "phase", "wiener"}
-        The mode the sounds were made with.
+        The mode in which the sounds were made.
     audio_format : {"wav", "flac", "ogg"}
     num_threads : int, optional
     """
@@ -53,14 +53,15 @@ class SongFiles:
         self._clip, self._mode, self._format = clip, mode, audio_format
         self._threads = get_num_threads(num_threads)
         self._axis = FrequencyAxis.of(clip.frontend)
-        # In the memory order of the maps: half the time of multiplying across orders.
+        # In the same memory order as the maps: multiplying arrays of different orders takes twice
+        # as long.
         self._stft = np.ascontiguousarray(np.abs(clip.stft))
 
     def write_original(self, folder: Path) -> None:
-        """Write the sound and its spectrogram ``original``, and ``input.png``.
+        """Write the sound and the spectrogram ``original``, and the network's input ``input.png``.
 
-        The spectrogram's brightest colour is the clip's own largest magnitude; the
-        network's input is shown from its smallest value to its largest.
+        The brightest colour of the spectrogram is the clip's largest magnitude. The colours of the
+        input run from its smallest value to its largest.
         """
         clip = self._clip
         write_sound(
@@ -74,28 +75,28 @@ class SongFiles:
         self,
         folder: Path,
         features: Sequence[int],
-        maps: Sequence[FloatArray],
-        sounds: Sequence[FloatArray],
+        maps: FloatArray,
+        sounds: FloatArray,
         gains: Sequence[float],
     ) -> list[str]:
         """Write the sound and the pictures of the features of one layer.
 
         ``feature_<k>.png`` is the magnitude of the spectrogram that became the sound (see
-        `heard`). All of a call share one scale, whose brightest colour is the
-        largest magnitude among them: unlike the sounds, which each fill the scale of their
-        file, they show how strong the features are beside each other. ``map_<k>.png`` is
-        the map, each on its own scale.
+        `heard`). The pictures of one call share one scale, whose brightest colour is the largest
+        magnitude among them. So they show how strong the features are relative to each other, which
+        the sounds do not: each sound is normalised by itself. ``map_<k>.png`` is the map, on a
+        scale of its own.
 
         Parameters
         ----------
         folder : Path
             Must exist.
         features : sequence of int
-            The feature numbers, no two alike.
-        maps : sequence of arrays of float32, shape (C, H, W)
-        sounds : sequence of arrays of float32, shape (n,)
+            The K feature numbers, no two the same.
+        maps : array of float32, shape (K, C, H, W)
+        sounds : array of float32, shape (K, n)
         gains : sequence of float
-            Factor for each sound.
+            The factor for each sound.
 
         Returns
         -------
@@ -124,9 +125,10 @@ class SongFiles:
         return spectra
 
     def spectrum(self, magnitude: FloatArray | None = None) -> str:
-        """Spectrum of a magnitude (F, T), or of the clip, over all frames.
+        """The spectrum of a magnitude (F, T) over all frames; by default that of the clip.
 
-        One character for every row of the pictures: `SHADES` steps of dB below its maximum.
+        It has one character for every row of the pictures, which says how many dB the row lies
+        below the largest, in `SHADES` steps.
         """
         magnitude = self._stft if magnitude is None else magnitude
         largest = float(magnitude.max(initial=0.0))
@@ -136,17 +138,19 @@ class SongFiles:
     def write_stage(
         self, folder: Path, activation: FloatArray, features: Sequence[int]
     ) -> None:
-        """Write what the clip looks like after a layer.
+        """Write pictures of the output of a layer.
 
-        ``activation_mean.png`` is the mean over all features of the layer,
-        ``activation_<k>.png`` those asked for; each from its smallest value to its largest,
-        every unit as large as the part of the clip it stands for.
+        ``activation_mean.png`` is the mean over all features of the layer, ``activation_<k>.png``
+        the output of one feature. The colours of each run from its smallest value to its largest.
+        Every unit is drawn as large as the part of the clip that it stands for.
 
         Parameters
         ----------
         folder : Path
         activation : array of float32, shape (K, H, W)
+            The output of all features of the layer.
         features : sequence of int
+            Those of which a picture is written.
         """
         mean = activation.mean(axis=0, dtype=np.float64).astype(np.float32)
         for name, plane in [("mean", mean), *((str(k), activation[k]) for k in features)]:
@@ -158,7 +162,7 @@ class SongFiles:
 
 
 def spectrum(axis: FrequencyAxis, energy: NDArray[Any]) -> str:
-    """The energy of every bin, (F,), as `SongFiles.spectrum` shows it."""
+    """The energy of every bin, (F,), in the characters of `SongFiles.spectrum`."""
     mean = np.asarray(np.sqrt(energy), np.float32)[:, None]
     found = levels(axis.loudest(mean), float(mean.max(initial=0.0)))
     return "".join(_DIGITS[i] for i in found[:, 0].tolist())
@@ -168,13 +172,16 @@ def heard(
     clip: Clip, stft: FloatArray, feature_map: FloatArray, mode: str,
     sound: FloatArray | None = None,
 ) -> FloatArray:
-    """What is heard of a map (C, H, W), as (F, T); see `fastdeconv.audio.auralise`."""
+    """The magnitude (F, T) that is heard of a map (C, H, W); see `fastdeconv.audio.auralise`."""
     return heard_magnitude(weights(clip, feature_map, mode, sound), stft, mode)
 
 
 def weights(
     clip: Clip, feature_map: FloatArray, mode: str, sound: FloatArray | None = None
 ) -> FloatArray:
-    """A map (C, H, W) on the grid of the STFT, (F, T); `sound` is its own, where it is known."""
+    """A map (C, H, W) on the grid of the STFT, (F, T).
+
+    `sound` is the sound of the map, where it is known already: some front ends need it.
+    """
     sounds = None if sound is None else sound[np.newaxis]
     return clip.to_stft(feature_map[np.newaxis], mode, sounds)[0]

@@ -1,8 +1,8 @@
 """The sounds and pictures of a whole song, written window by window.
 
-What a window adds to the sound and the pictures of every feature goes to files in the folder that
-is being written, because the gain of a sound and the scale of the pictures are known only in the
-end. Then one feature after another is read back and written as it is to be.
+The gain of a sound and the scale of the pictures are known only after the last window. So what each
+window adds to the sounds and pictures first goes to temporary files in the folder that is being
+written. At the end one feature after another is read back and written in its final form.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ __all__ = ["LayerStream", "SongStream"]
 FloatArray = NDArray[np.float32]
 
 _BLOCK = 1 << 20
-"""Samples of the original that are encoded at a time."""
+"""How many samples of the original are encoded at a time."""
 
 
 class Frames:
-    """Which frames of a window's STFT go into which columns of the pictures of the song.
+    """Which frames of a window's STFT go into which columns of the song's pictures.
 
-    Every frame goes into the picture once, from the window in which it is heard most.
+    Every frame of the song is drawn from one window only: the one in which it is heard most.
     """
 
     def __init__(self, windows: Windows, number: int, clip: Clip, columns: int) -> None:
@@ -60,25 +60,25 @@ class Frames:
         size = windows.song.samples.size
         found = (at[own] * columns // max(1, size)).clip(0, columns - 1)
         self.columns, self._starts = np.unique(found, return_index=True)
-        # An exact explanation has margins that are no part of it.
+        # Where windows are pieces of one pass, their margins are not part of what is measured.
         crops = windows.exact and frontend.meaning.on_stft
         self.clip = clip
         self.measured = clip.part(self.first, self.end) if crops else clip
         self.crop = slice(self.first, self.end) if crops else slice(None)
 
     def pooled(self, values: FloatArray) -> FloatArray:
-        """Magnitudes (rows, frames that are its own) as (columns, rows): the largest of each."""
+        """Magnitudes (rows, own frames) as (columns, rows): the largest of each column."""
         return np.maximum.reduceat(values, self._starts, axis=1).T
 
     def pooled_signed(self, values: FloatArray) -> FloatArray:
-        """The same of signed values: those of the largest size."""
+        """As `pooled`, for signed values: the one with the largest absolute value."""
         most = np.maximum.reduceat(values, self._starts, axis=1)
         least = np.minimum.reduceat(values, self._starts, axis=1)
         return np.where(most >= -least, most, least).T
 
 
 class SongStream:
-    """What is written of the song itself.
+    """Collects and writes the sound and the picture of the song itself.
 
     Parameters
     ----------
@@ -101,11 +101,11 @@ class SongStream:
         self._errors = self._energy = 0.0
 
     def frames(self, number: int, clip: Clip) -> Frames:
-        """The frames of a window, of which this is the clip."""
+        """The frames of a window; `clip` is the window's sound."""
         return Frames(self.windows, number, clip, self.columns)
 
     def listener(self, frames: Frames) -> Listener:
-        """Takes in the clip of a window, and makes what describes its features."""
+        """Add the clip of a window to the song; returns what measures the window's features."""
         clip, listener = frames.clip, Listener(frames.measured, self.mode, self.threads)
         stft = np.abs(clip.stft[:, frames.first : frames.end])
         own = frames.pooled(self.axis.loudest(stft))
@@ -135,17 +135,17 @@ class SongStream:
 
     @property
     def numbers(self) -> dict[str, Any]:
-        """Those of the song itself."""
+        """The numbers of the song itself."""
         return self._numbers.numbers()
 
     @property
     def spectrum(self) -> str:
-        """That of the song, see `fastdeconv.report.song.spectrum`."""
+        """The spectrum of the song; see `fastdeconv.report.song.spectrum`."""
         return spectrum(self.axis, self._bins)
 
 
 class _Files(NamedTuple):
-    """Where the files of a layer go, and what is kept until they are written."""
+    """The folder of a layer, and the temporary files from which its files are written."""
 
     folder: Path
     sounds: Blocks
@@ -154,18 +154,18 @@ class _Files(NamedTuple):
 
 
 class LayerStream:
-    """What is written of the features of one layer.
+    """Collects and writes the sounds and pictures of the features of one layer.
 
     Parameters
     ----------
     song : SongStream
     layer : str
     features : sequence of int
-        No two alike.
+        No two the same.
     folder : Path or None
-        Is made; None where nothing is to be written.
+        Is made. None if the features are only measured and nothing is written.
     stack : ExitStack or None
-        Closes and removes what is only there meanwhile.
+        Closes and removes the temporary files.
     """
 
     def __init__(
@@ -190,7 +190,7 @@ class LayerStream:
     def add(
         self, frames: Frames, listener: Listener, maps: FloatArray, share: float
     ) -> None:
-        """The maps (K, C, H, W) of the next window, of which `share` of the song is heard."""
+        """Add the maps (K, C, H, W) of the next window, from which `share` of the song is heard."""
         song, clip = self._song, frames.clip
         sounds = auralise(clip, maps, mode=song.mode, num_threads=song.threads)
         finished = self._joiner.add(frames.window, sounds)
@@ -227,7 +227,7 @@ class LayerStream:
     def rows(self) -> list[dict[str, Any]]:
         """The rows of the table."""
         clip = self._song.numbers
-        told = self._numbers.measured().described(self._features, clip)
+        described = self._numbers.measured().described(self._features, clip)
         return [
             {
                 "layer": self._layer,
@@ -238,7 +238,7 @@ class LayerStream:
                 "gain": peak_gain(float(self._peaks[i])),
                 **row,
             }
-            for i, row in enumerate(told)
+            for i, row in enumerate(described)
         ]
 
     def write(self, rows: Sequence[dict[str, Any]]) -> Iterator[str]:
@@ -264,6 +264,6 @@ class LayerStream:
 
 
 def put(picture: FloatArray, columns: NDArray[np.intp], block: FloatArray) -> None:
-    """Put columns (n, rows) into a picture; where there is something, what is larger stays."""
+    """Put columns (n, rows) into a picture; of two values at one place the larger size stays."""
     there, new = picture[:, columns], block.T
     picture[:, columns] = np.where(np.abs(new) > np.abs(there), new, there)

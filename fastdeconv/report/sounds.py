@@ -1,7 +1,7 @@
-"""Sound files, mono: wav and flac of 16 bits, or ogg (Vorbis).
+"""Mono sound files: wav and flac with 16 bits, or ogg (Vorbis).
 
-wav is written with the standard library, so that saving hundreds of short files costs
-a tenth of a millisecond each and imports nothing.
+wav is written with the standard library, which needs no import of soundfile and takes a tenth of a
+millisecond for a short file. A result has hundreds of them.
 """
 
 from __future__ import annotations
@@ -25,22 +25,23 @@ FORMATS = ("wav", "flac", "ogg")
 #: The peak of a normalised file as a share of full scale: -1 dBFS, the usual headroom.
 PEAK = 10.0 ** (-1 / 20)
 
-# Vorbis at quality 0.3: 4 s at 11 kHz are 15 KB, half of them its tables.
+# Vorbis at quality 0.3: 4 s at 11 kHz take 15 KB, half of it Vorbis's own tables.
 _VORBIS_COMPRESSION = 0.7
-# libsndfile's encoder of Vorbis overflows its stack when given minutes at once.
+# libsndfile's Vorbis encoder overflows its stack if it is given minutes of sound at once.
 _BLOCK = 1 << 16
-# Asked for more it does not refuse, it crashes.
+# Above this rate the encoder crashes instead of refusing.
 _VORBIS_MOST_HZ = 200_000
 _SERIAL = 1
-"""Of the streams of all Ogg files: the same sound gives the same bytes."""
+"""Serial number of the stream in every Ogg file, so that the same sound gives the same bytes."""
 
 
 def check_format(audio_format: str) -> str:
-    """`audio_format` if it is one of `FORMATS`.
+    """`audio_format`, checked.
 
     Raises
     ------
     ParameterError
+        If it is not one of `FORMATS`.
     """
     if not isinstance(audio_format, str) or audio_format not in FORMATS:
         raise ParameterError(
@@ -62,16 +63,17 @@ def write_sound(path: Path, samples: NDArray[np.float32], sr: float, gain: float
     path : Path
         Ends in one of `FORMATS`.
     samples : array of float32, shape (n,)
-        Full scale is 1.0 (integer 32768, so that 16-bit files come back as they were).
+        Full scale is 1.0, which is 32768 as an integer: a 16-bit file that was read is written
+        as it was.
     sr : float
-        Sample rate in Hz; the formats hold whole numbers, the nearest is written.
+        Sample rate in Hz. The formats hold whole numbers, so the nearest one is written.
     gain : float
-        Factor applied first. What then lies outside full scale is clipped.
+        Factor applied first. Values outside full scale are then clipped.
 
     Raises
     ------
     AudioError
-        If `samples` has a value that is not finite, or the format does not take the rate.
+        If `samples` has a value that is not finite, or the format does not allow the rate.
     """
     try:
         data = encode(samples, sr, gain, path.suffix[1:])
@@ -83,7 +85,7 @@ def write_sound(path: Path, samples: NDArray[np.float32], sr: float, gain: float
 def write_stream(
     path: Path, blocks: Iterable[NDArray[np.float32]], sr: float, gain: float = 1.0
 ) -> None:
-    """As `write_sound`, of a sound that comes in blocks."""
+    """As `write_sound`, for a sound that comes in blocks; the file must not exist yet."""
     with path.open("x+b") as file:
         try:
             _encode_to(file, blocks, sr, gain, path.suffix[1:])
@@ -94,7 +96,7 @@ def write_stream(
 def encode(
     samples: NDArray[np.float32], sr: float, gain: float = 1.0, audio_format: str = "wav"
 ) -> bytes:
-    """The bytes of such a file; see `write_sound`."""
+    """The bytes of a sound file; see `write_sound`."""
     buffer = io.BytesIO()
     _encode_to(buffer, [samples], sr, gain, audio_format)
     return buffer.getvalue()
@@ -113,7 +115,7 @@ def _encode_to(
 
 
 def _as_pcm(samples: NDArray[np.float32], gain: float) -> NDArray[np.int16]:
-    # float64, because the gain of a very faint sound is beyond float32.
+    # In float64, because the gain of a very faint sound overflows float32.
     scaled = np.multiply(samples, gain * 32768.0, dtype=np.float64)
     if not np.isfinite(scaled).all():
         raise AudioError("the sound has samples that are not finite")
@@ -123,7 +125,7 @@ def _as_pcm(samples: NDArray[np.float32], gain: float) -> NDArray[np.int16]:
 def _of_size(
     blocks: Iterable[NDArray[np.int16]], size: int
 ) -> Iterator[NDArray[np.int16]]:
-    """The same samples in blocks of this size, which decides the bytes of lossy files."""
+    """The same samples in blocks of `size`. The size decides the bytes of lossy files."""
     kept = np.zeros(0, np.int16)
     for block in blocks:
         kept = np.concatenate([kept, block])
@@ -140,7 +142,7 @@ def _encode_wav(file: IO[bytes], blocks: Iterable[NDArray[np.int16]], rate: int)
         out.setnchannels(1)
         out.setsampwidth(2)
         out.setframerate(rate)
-        out.writeframes(b"")  # a file without samples has a header, too
+        out.writeframes(b"")  # so that a file without samples gets a header
         for block in blocks:
             out.writeframes(block.tobytes())
 

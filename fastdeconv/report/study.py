@@ -1,4 +1,4 @@
-"""The folders of an attribute study and of an evolution: tables, arrays, words, figures.
+"""The folders of an attribute study and of an evolution: tables, arrays, text and figures.
 
 Figures need matplotlib, an optional extra; without it everything else is written.
 """
@@ -13,9 +13,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..textfiles import write_text
-from ..version import __version__
 from .citations import AURALISATION, DECONVNET
-from .folder import ATTRIBUTES, EVOLUTION, new_folder, result_place, write_manifest
+from .folder import (
+    ATTRIBUTES,
+    EVOLUTION,
+    manifest_head,
+    new_folder,
+    result_place,
+    write_manifest,
+)
 from .names import safe_name, unique_names
 from .tables import own_and_theirs, write_rows
 
@@ -37,7 +43,7 @@ def write_study(
     study: AttributeStudy, findings: str, out: str | os.PathLike[str], name: str, *,
     overwrite: bool,
 ) -> Path:
-    """Write a study and what it says in words; see `fastdeconv.AttributeStudy.save`."""
+    """Write a study and its findings; see `fastdeconv.AttributeStudy.save`."""
     out, folder_name = result_place(out, name, "attributes")
     with new_folder(out, folder_name, ATTRIBUTES, overwrite=overwrite) as folder:
         write_rows(folder / "layers.csv", study.table)
@@ -54,7 +60,7 @@ def write_study(
 
 
 def _write_arrays(path: Path, study: AttributeStudy) -> None:
-    """All correlations, group by group, and which stimuli the groups are. No pickles."""
+    """Write all correlations, group by group, and the stimuli of each group, without pickles."""
     arrays: dict[str, Any] = {}
     for (subject, layer), views in study.found.items():
         for view, own in views.items():
@@ -82,9 +88,7 @@ def _draw(folder: Path, study: AttributeStudy) -> None:
 
 def _manifest(study: AttributeStudy) -> dict[str, Any]:
     return {
-        "format": ATTRIBUTES,
-        "version": 1,
-        "fastdeconv": __version__,
+        **manifest_head(ATTRIBUTES),
         "network": study.network,
         "control": study.control,
         "features": study.features,
@@ -112,9 +116,7 @@ def write_evolution(
 
             save_figure(draw_evolution(evolution), folder / "evolution")
         write_manifest(folder, {
-            "format": EVOLUTION,
-            "version": 1,
-            "fastdeconv": __version__,
+            **manifest_head(EVOLUTION),
             "layer": evolution.layer,
             "features": evolution.features,
             "checkpoints": evolution.labels,

@@ -21,27 +21,27 @@ COLUMNS = (
     "layer", "feature", "energy", "peak", "nonzero", "gain", "rank", "label", "twin_of",
     *DESCRIPTORS,
 )
-#: Where the strongest unit of a feature of a clip looks.
+#: What the strongest unit of a feature can see in a clip.
 PLACE_COLUMNS = ("unit_start", "unit_end", "unit_low", "unit_high")
 _GROUPS = (PLACE_COLUMNS, TRUST_COLUMNS)
-"""Of columns that a table has whole or not at all."""
+"""Groups of columns; a table has all columns of a group or none."""
 
 
 def columns_of(row: Mapping[str, Any]) -> list[str]:
-    """`COLUMNS`, and where it looks and how far to believe it, if the row says that."""
+    """`COLUMNS`, and the columns of places and of verdicts if the row has any of them."""
     groups = [group for group in _GROUPS if not row.keys().isdisjoint(group)]
     return [*COLUMNS, *(column for group in groups for column in group)]
 
 
 def place_columns(place: Place | None) -> dict[str, float | None]:
-    """`PLACE_COLUMNS` of a row; None for what is not known."""
+    """The `PLACE_COLUMNS` of a row; None for what is not known."""
     seconds = (None, None) if place is None or place.seconds is None else place.seconds
     hertz = (None, None) if place is None or place.hertz is None else place.hertz
     return dict(zip(PLACE_COLUMNS, (*seconds, *hertz), strict=True))
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write rows, with the columns of the first; numbers with every digit they have."""
+    """Write rows of ``features.csv``, with the columns that the first row has."""
     write_text(path, table_text(columns_of(rows[0] if rows else {}), rows))
 
 
@@ -51,10 +51,10 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def own_and_theirs(own: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, Any]:
-    """One row of columns of ours, then columns that the user named, none of them lost.
+    """One row: our own columns, then all columns that the user named.
 
-    A name that is ours already gets the prefix ``attribute_``, as often as it takes to have
-    every name once.
+    A user's column with the name of one of ours gets the prefix ``attribute_``, repeated until
+    every name is there only once.
     """
     row = dict(own)
     for name, value in theirs.items():

@@ -18,10 +18,15 @@ FloatArray = NDArray[np.float32]
 
 
 def write_timeline(folder: Path, values: FloatArray) -> None:
-    """Write the strengths (K, columns) of all features of a layer.
+    """Write how strongly all features of a layer fire over time, as an array and a picture.
 
-    In the picture feature 0 is at the top. Every feature has its own scale, from 0 to its
-    strongest column, so that one sees when weak ones fire, too.
+    In the picture feature 0 is at the top. Every feature has its own scale, from 0 to its strongest
+    column, so that one also sees when weak features fire.
+
+    Parameters
+    ----------
+    folder : Path
+    values : array of float32, shape (K, columns)
     """
     np.save(folder / NUMBERS_FILE, values)
     rows = [shades(row[np.newaxis])[0] for row in values[::-1]]

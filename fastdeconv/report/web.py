@@ -1,9 +1,10 @@
-"""Pages and pieces from the templates in ``web/``, that need nothing but themselves.
+"""Self-contained pages, and pieces of HTML, from the templates in ``web/``.
 
-A page opened from a disk may load neither script modules nor data from files beside it, so
-style, scripts and data go into the page. Scripts are parts of one module and share its
-scope; each says at its top what it takes from the others. Everything that comes from a file
-name, a tag or an archive is escaped by the templates (autoescape) or stays data (JSON).
+A browser lets a page that is opened from a disk load neither script modules nor data from other
+files, so style, scripts and data are written into the page. The scripts of a page are parts of one
+module and share its scope; each says at its top what it takes from the others. Everything that
+comes from a file name, a tag or an archive is escaped by the templates (autoescape) or stays data
+(JSON).
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from markupsafe import Markup
 
 __all__ = ["fragment", "is_ours", "render", "url"]
 
-# By this a page of ours is known, near its beginning.
+# A page of ours is recognised by this tag near its beginning.
 _GENERATOR = '<meta name="generator" content="fastdeconv">'
 
 _FOLDER = Path(__file__).parent / "web"
@@ -43,16 +44,16 @@ def _environment() -> Environment:
 
 @functools.cache
 def _source(name: str) -> Markup:
-    """A style sheet or script of ours, as it is."""
+    """A style sheet or script from ``web/``, unescaped."""
     return Markup((_FOLDER / name).read_text(encoding="utf-8"))
 
 
 def render(template: str, scripts: Sequence[str], content: Mapping[str, Any]) -> str:
-    """A page: a template of ``web/``, its scripts in order, and what it shows."""
+    """A page, made of a template in ``web/``, its scripts in order, and what it shows."""
     script = "\n" + "\n".join(_source(name) for name in scripts)
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     page: str = _environment().get_template(template).render(
-        # Should text from outside ever get through as markup, it still runs nothing.
+        # Even if text from outside got through as markup, no script in it would run.
         policy=f"default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline'; "
                "img-src 'self' file: data:; media-src 'self' file:",
         script=Markup(script),
@@ -62,13 +63,13 @@ def render(template: str, scripts: Sequence[str], content: Mapping[str, Any]) ->
 
 
 def fragment(template: str, content: Mapping[str, Any]) -> str:
-    """A piece of HTML to stand in a page that is not ours: no script, no policy."""
+    """A piece of HTML for a page that is not ours; it has no script."""
     piece: str = _environment().get_template(template).render(**content)
     return piece
 
 
 def is_ours(path: Path) -> bool:
-    """Whether a file is a page that `render` made."""
+    """Whether a file is a page that `render` wrote."""
     if path.is_symlink() or not path.is_file():
         return False
     with path.open("rb") as file:

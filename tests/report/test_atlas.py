@@ -356,7 +356,7 @@ def test_the_command_survey_writes_the_atlas_unless_it_is_told_not_to(copied):
     result = CliRunner().invoke(main, [*arguments, "--no-atlas"])
     assert result.exit_code == 0 and not page.exists()
     result = CliRunner().invoke(main, arguments)
-    assert f"To see and hear: {page} (35 excerpts)" in result.output
+    assert f"Open {page} (35 excerpts)" in result.output
     assert page.exists()
 
 

@@ -86,11 +86,11 @@ def test_the_command(tmp_path: Path) -> None:
     assert run.exit_code == 0, run.output
     assert "metal (" in run.output
     assert (tmp_path / "out" / "my song why" / "index.html").is_file()
-    for arguments, words in (
-        (["--class", "rock"], "there is no class 'rock'; classes: 'electronic', 'metal'"),
-        (["--methods", "lime"], "there is no method 'lime'"),
-        (["--class", "metal", "--versus", "metal"], "versus is the class 'metal' itself"),
+    for arguments, status, words in (
+        (["--class", "rock"], 1, "there is no class 'rock'; classes: 'electronic', 'metal'"),
+        (["--methods", "lime"], 2, "'lime' is not one of integrated_gradients, cam"),
+        (["--class", "metal", "--versus", "metal"], 1, "versus is the class 'metal' itself"),
     ):
         run = CliRunner().invoke(main, ["why", str(song), "-o", str(tmp_path / "no"), *arguments])
-        assert run.exit_code == 1 and words in run.output
+        assert run.exit_code == status and words in run.output
     assert not (tmp_path / "no").exists()

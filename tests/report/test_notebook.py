@@ -122,7 +122,7 @@ def test_label_and_three_numbers_stand_under_a_feature(explanation):
 
 def test_silent_features_are_counted_not_shown():
     shown = Fragment(make_explanation(silent=[0, 1, 2, 3])._repr_html_())
-    assert "2 of 6, what to hear first; 4 silent in this clip" in shown.text
+    assert "the 2 to hear first, of 6; 4 silent in this clip" in shown.text
     assert {a["aria-label"] for a in shown.all("audio")} >= {"relu2/4", "relu2/5"}
     assert len(shown.all("audio")) == 1 + 3 + 2
     assert "all 6 silent in this clip" in make_explanation(silent=range(6))._repr_html_()

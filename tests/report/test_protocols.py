@@ -108,7 +108,7 @@ def test_top_clips_are_saved_to_see_and_to_hear(top, tmp_path):
     assert manifest_of(folder)["format"] == "fastdeconv-top-clips"
     with pytest.raises(fd.ParameterError, match="already there"):
         top.save(tmp_path)
-    top.save(tmp_path, features=[0], overwrite=True)
+    top.save(tmp_path, features=np.int64(0), overwrite=True)
     assert {row["feature"] for row in table_of(folder / "top_clips.csv")} == {"0"}
 
 

@@ -1,6 +1,6 @@
 // The grid of an atlas: which features are shown, in which order, which one is chosen.
-// Only cards near the screen exist. Takes page, element; features, songs, percent, valueOf,
-// markOf, believed; player. Gives: cards.
+// Only cards near the screen exist. Takes page, element; layerButtons, offerLabels; features, songs,
+// percent, valueOf, clock, markOf, believed; player; detail. Gives: cards, controls.
 
 const cards = (() => {
   const get = (id) => document.getElementById(id);
@@ -20,7 +20,7 @@ const cards = (() => {
   const tagOf = (feature) => feature.tags.find((tag) => tag.attribute === state.tag && isSure(tag));
 
   const holds = (text) => state.words.every((word) => text.includes(word));
-  /** How many excerpts are of songs that are searched. */
+  /** How many excerpts are from songs that match the search. */
   const matching = (feature) => feature.searchedTracks.filter(holds).length;
 
   function passes(feature) {
@@ -118,7 +118,7 @@ const cards = (() => {
   };
   window.addEventListener("scroll", redraw, { passive: true });
   window.addEventListener("resize", () => { height = 0; redraw(); });
-  // What is above the grid may grow: the help, the songs that are found.
+  // The help and the list of songs above the grid change their height.
   new ResizeObserver(redraw).observe(get("main"));
 
   // ---- a card ----
@@ -146,7 +146,7 @@ const cards = (() => {
     return found.join(", ");
   }
 
-  /** Two lines: how often it fires, and what is searched of it or else its strongest tag. */
+  /** Two lines: how often it fires, and how many excerpts match the search or its strongest tag. */
   function facts(feature) {
     if (feature.silent) return ["above 0 nowhere in the collection"];
     const found = [`fires: ${percent(feature.often)} windows, ${percent(feature.active)} places`];
@@ -157,9 +157,9 @@ const cards = (() => {
     return found;
   }
 
-  /** One line: how many excerpts have which verdict, and an untrained network's share of yes. */
+  /** One line: how many excerpts have which verdict, and an untrained network's share of “yes”. */
   function trusted({ believed: found }) {
-    const control = found?.control === null || found?.control === undefined ? "" : `; untrained: yes ${percent(found.control)}`;
+    const control = found?.control === null || found?.control === undefined ? "" : `; untrained: “yes” ${percent(found.control)}`;
     const text = found ? `believe: ${believed(found)}${control}` : "";
     return element("p", { className: "key", textContent: text, title: text });
   }
@@ -181,7 +181,7 @@ const cards = (() => {
 
   // ---- what is chosen, and what plays ----
 
-  /** Choose a feature and an excerpt of it; its card gets the focus unless something else keeps it. */
+  /** Choose a feature and one of its excerpts. Its card gets the focus, unless `focus` is false. */
   function choose(feature, { focus = true, at = feature === current ? excerpt : 0 } = {}) {
     if (!visible.includes(feature)) {
       Object.assign(state, { words: [], label: "", tag: null, twins: state.twins || feature.twin !== null, silent: state.silent || feature.silent });
@@ -226,7 +226,7 @@ const cards = (() => {
     );
   }
 
-  /** While nothing sounds, the player holds what is chosen, so that its buttons can be used. */
+  /** While nothing plays, let the player hold what is chosen, so that its buttons can be used. */
   function ready() {
     if (!player.paused) return;
     const feature = current ?? visible.find((one) => one.excerpts.length);
@@ -266,7 +266,7 @@ const cards = (() => {
     detail.follow(feature);
   }
 
-  /** What comes when an excerpt has ended: the next one, and behind the last the next feature. */
+  /** After an excerpt has ended, play the next one, or after the last one the next feature. */
   function goOn() {
     const { feature } = player.playing;
     if (excerpt + 1 < feature.excerpts.length) return playOrPause(feature, excerpt + 1);
@@ -301,7 +301,6 @@ const cards = (() => {
       "/": () => get("search").focus(),
     },
     get current() { return current; },
-    get excerpt() { return excerpt; },
     get visible() { return visible; },
   };
 })();
@@ -310,15 +309,8 @@ const cards = (() => {
 const controls = (() => {
   const get = (id) => document.getElementById(id);
   const MOST_SONGS = 50;
-  const labels = new Map();
-  for (const { majority } of features) {
-    for (const [label] of majority) labels.set(label, (labels.get(label) ?? 0) + 1);
-  }
-  get("label").append(new Option("any", ""));
-  for (const [label, count] of [...labels].sort((a, b) => b[1] - a[1])) {
-    get("label").append(new Option(`${label} (${count})`, label));
-  }
-  get("label").append(new Option("without", "none"));
+  offerLabels(get("label"), features.flatMap(({ majority }) => majority.map(([label]) => label)));
+  const showLayer = layerButtons((layer) => cards.set({ layer }));
 
   function link(feature) {
     return element("a", { href: feature.hash, textContent: feature.name });
@@ -341,11 +333,6 @@ const controls = (() => {
     cards.set({ words });
   }
 
-  for (const button of document.querySelectorAll("[data-layer]")) {
-    button.addEventListener("click", () => {
-      cards.set({ layer: button.dataset.layer === "" ? null : Number(button.dataset.layer) });
-    });
-  }
   get("controls").addEventListener("submit", (event) => event.preventDefault());
   get("search").addEventListener("input", search);
   get("search").addEventListener("keydown", (event) => {
@@ -374,9 +361,7 @@ const controls = (() => {
     /** Show the state of the grid. */
     show() {
       const { layer, label, tag, sort } = cards.state;
-      for (const button of document.querySelectorAll("[data-layer]")) {
-        button.setAttribute("aria-pressed", String(button.dataset.layer === (layer === null ? "" : String(layer))));
-      }
+      showLayer(layer);
       get("label").value = label;
       if (get("tag")) get("tag").value = tag === null ? "" : String(tag);
       get("sort").value = sort;

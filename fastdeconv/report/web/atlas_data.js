@@ -1,5 +1,6 @@
-// The features of a network on a whole collection. Takes page, address, element. Gives: features, songs,
-// and how numbers and verdicts are written.
+// The features of a network on a whole collection. Takes page, address, element.
+// Gives: features, songs, isSure; how numbers and verdicts are written: valueOf, percent, compact,
+// clock, markOf, believed.
 
 const COPY = "copies the input";
 

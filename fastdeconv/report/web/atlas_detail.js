@@ -1,5 +1,5 @@
 // One feature of an atlas in detail: its excerpts, how often it fires, what they share.
-// Takes page, quantity, element; features, percent, compact, valueOf, clock, markOf, believed;
+// Takes page, quantity, element, frameAround; features, percent, compact, valueOf, clock, markOf, believed;
 // player; makePanel; cards. Gives: detail.
 
 const detail = (() => {
@@ -13,18 +13,13 @@ const detail = (() => {
   // ---- excerpts ----
 
   function picture(one, which, i) {
-    const [left, right, bottom, top] = one.field;
-    const frame = element("span", { className: "field" });
-    Object.assign(frame.style, {
-      left: `${left}%`, right: `${100 - right}%`, bottom: `${bottom}%`, top: `${100 - top}%`,
-    });
     const shown = element("button", { className: "play picture" },
       element("img", { src: `${one.file}_${which}.png`, alt: "", loading: "lazy" }),
       axes.content.cloneNode(true));
-    shown.querySelector(".axes").append(frame);
+    shown.querySelector(".axes").append(frameAround(one.field));
     shown.dataset.excerpt = i;
     shown.dataset.which = which;
-    shown.setAttribute("aria-label", which === "heard" ? `Play excerpt ${i + 1} as ${feature.name} hears it` : `Play the original of excerpt ${i + 1}`);
+    shown.setAttribute("aria-label", which === "heard" ? `Play what ${feature.name} hears in excerpt ${i + 1}` : `Play the original of excerpt ${i + 1}`);
     return shown;
   }
 
@@ -48,7 +43,7 @@ const detail = (() => {
     const same = player.playing?.feature === feature && player.playing.excerpt === i;
     const wanted = which === "original";
     if (!same || player.paused || player.hearsOriginal === wanted) cards.playOrPause(feature, i);
-    // What is heard goes on beside the original, so changing to it keeps the place.
+    // Both sounds run together, so switching to the other keeps the place.
     if (player.hearsOriginal !== wanted) player.swap();
   }
 
@@ -77,10 +72,10 @@ const detail = (() => {
     get("histogram-ends").replaceChildren(...ends.map((edge, i) => element("i", { textContent: compact(edge), className: i ? "last" : "first" })));
     const [half, , hundredth, largest] = levels;
     const said = [`It fires in ${percent(feature.often)} of all windows${songs === null || songs === undefined ? "" : `, in ${percent(songs)} of all songs`}.`];
-    if (feature.active !== null) said.push(`On average ${percent(feature.active)} of the places of its map, in time and frequency, are above 0.`);
+    if (feature.active !== null) said.push(`On average ${percent(feature.active)} of the values of its activation map are above 0.`);
     if (bars.length) {
       said.push(`Half of the windows stay below ${compact(half)}, one in a hundred exceeds ${compact(hundredth)}, the largest is ${compact(largest)}.`);
-      said.push("Bars: windows by their largest activation, on a logarithmic axis; those where it is silent are left out.");
+      said.push("Bars: how many windows have which largest activation, on a logarithmic axis; windows in which it is silent are left out.");
     }
     if (excerpts.length) said.push(`These excerpts: ${compact(excerpts.at(-1).score)} to ${compact(excerpts[0].score)}.`);
     get("detail-often-text").textContent = said.join(" ");
@@ -94,8 +89,8 @@ const detail = (() => {
       ([label, n, usual]) => `${label} ${n} of ${count} (features of this layer: ${usual} on average)`,
     );
     const classes = feature.classes.slice(0, 3).map(([name, n]) => `${name} ${n}`);
-    const lines = [said.length ? `${said.join("; ")}.` : count ? "No label that two of its excerpts have." : "There are no excerpts."];
-    if (classes.length) lines.push(`What the network says of the windows they are from: ${classes.join(", ")}.`);
+    const lines = [said.length ? `${said.join("; ")}.` : count ? "No two excerpts have the same label." : "There are no excerpts."];
+    if (classes.length) lines.push(`The network's classes for the windows they are from: ${classes.join(", ")}.`);
     get("detail-labels").textContent = lines.join(" ");
   }
 
@@ -134,11 +129,11 @@ const detail = (() => {
         element("small", { textContent: tag.control ? "untrained too" : tag.q === null || tag.q > page.least_q ? "may be chance" : "" })),
       element("td", { textContent: tag.excerpts ?? "–" }))));
     const control = page.control
-      ? "“Untrained too”: a feature of this layer goes with the tag as strongly before training, so this says nothing about learning."
-      : "No control was run: an untrained network may have features that go with these tags as strongly.";
+      ? "“Untrained too”: in an untrained network a feature of this layer is related to the tag as strongly, so this says nothing about learning."
+      : "No control was run: an untrained network may have features that are related to these tags as strongly.";
     get("detail-tags-text").textContent = feature.tags.length
-      ? `Over tracks, the strongest first; 95 % confidence intervals below. ${control}`
-      : "No tag has a value for it.";
+      ? `Over tracks, the strongest first, with 95 % confidence intervals. ${control}`
+      : "No tag could be compared with this feature.";
   }
 
   function together() {
@@ -152,7 +147,7 @@ const detail = (() => {
     const head = feature.twin === null ? null : features[feature.twin];
     get("detail-marks").replaceChildren(
       ...(feature.silent ? ["It never fires: it is above 0 nowhere in the collection."] : []),
-      ...(head ? ["Twin of ", link(head), ": they fire as one, so one of them tells nothing new. "] : []),
+      ...(head ? ["Twin of ", link(head), ": they fire together, so one of them tells nothing new. "] : []),
       ...(feature.twins.length ? ["Twins: ", ...listed(feature.twins), "."] : []),
     );
   }
@@ -160,8 +155,8 @@ const detail = (() => {
   function trusted() {
     const found = feature.believed;
     const count = found?.counts.reduce((sum, n) => sum + n, 0);
-    const usual = found && [`of all features of the layer ${percent(found.usual)} are yes in these windows`,
-      found.control === null ? "there is no untrained network to compare with" : `of an untrained network's ${percent(found.control)}`];
+    const usual = found && [`of all features of the layer ${percent(found.usual)} are a “yes” in these windows`,
+      found.control === null ? "there is no untrained network to compare with" : `of those of an untrained network ${percent(found.control)}`];
     get("detail-believed").textContent = !page.verdicts || !feature.excerpts.length ? ""
       : found ? `To be believed: ${believed(found)} of ${count} ${count === 1 ? "excerpt" : "excerpts"}; ${usual.join(", ")}.`
         : "Its excerpts were not judged.";

@@ -1,5 +1,6 @@
 // The grid: which features are shown, in which order, and which one is chosen.
-// Takes page, features, byPlace, frameOf, shown, element; player; versions. Gives: cards.
+// Takes page, shown, element; layerButtons, offerLabels; features, byPlace, frameOf; player;
+// versions; detail. Gives: cards, controls.
 
 const cards = (() => {
   const grid = document.getElementById("grid");
@@ -42,13 +43,13 @@ const cards = (() => {
       const [one, other] = [a, b].map(({ verdict }) => VERDICTS.indexOf(verdict));
       return sign * (one - other) || a.rank - b.rank || a.index - b.index;
     }
-    // Numbers: the largest first; what has none comes last either way.
+    // Numbers: the largest first. Features without the number come last in either order.
     const [x, y] = [a.numbers[state.sort], b.numbers[state.sort]];
     if (x === null || y === null) return (x === null) - (y === null);
     return sign * (y - x) || a.index - b.index || a.rank - b.rank;
   }
 
-  /** Features to show, twins behind the one they are folded under, if it is unfolded. */
+  /** The features to show. Twins follow the feature under which they are folded, if it is unfolded. */
   function chosen() {
     const passing = features.filter(passes);
     const there = new Set(passing.map((feature) => feature.at));
@@ -102,7 +103,7 @@ const cards = (() => {
     ready();
   }
 
-  /** Choose a feature; its card gets the focus unless something else is to keep it. */
+  /** Choose a feature. Its card gets the focus, unless `focus` is false. */
   function choose(feature, { focus = true } = {}) {
     const folds = feature.twin !== null && `${feature.index}/${feature.twin}`;
     if (!visible.includes(feature) && !feature.silent) {
@@ -140,7 +141,7 @@ const cards = (() => {
     player.hold({ ...page.original, name: "original", original: true, seconds: page.seconds, pictures: () => [picture] }, page.original);
   }
 
-  /** While nothing sounds, the player holds what is chosen, so that its buttons can be used. */
+  /** While nothing plays, let the player hold what is chosen, so that its buttons can be used. */
   function ready() {
     if (!player.paused) return;
     const feature = current ?? visible[0];
@@ -167,7 +168,7 @@ const cards = (() => {
     return visible[Math.min(visible.length - 1, Math.max(0, at + steps))];
   }
 
-  /** What comes when a sound has ended. */
+  /** Play the next feature after a sound has ended. */
   function goOn() {
     const next = neighbour(1);
     if (player.playing.original || next === player.playing.feature) return;
@@ -185,7 +186,7 @@ const cards = (() => {
     update();
   }
 
-  // Axes only where a picture comes into sight: thousands of ticks would slow the page.
+  // Axes are added when a picture comes into sight: thousands of ticks would slow the page down.
   const seen = new IntersectionObserver((entries) => {
     for (const { target, isIntersecting } of entries) {
       if (!isIntersecting) continue;
@@ -234,24 +235,11 @@ const cards = (() => {
 // The form above the grid.
 const controls = (() => {
   const get = (id) => document.getElementById(id);
-  const labels = new Map();
-  for (const { label } of features) {
-    for (const one of label ? label.split(", ") : []) labels.set(one, (labels.get(one) ?? 0) + 1);
-  }
-  labels.delete("silent");
-  get("label").append(new Option("any", ""));
-  for (const [label, count] of [...labels].sort((a, b) => b[1] - a[1])) {
-    get("label").append(new Option(`${label} (${count})`, label));
-  }
-  get("label").append(new Option("without", "none"));
+  offerLabels(get("label"), features.flatMap((feature) => (feature.silent || !feature.label ? [] : feature.label.split(", "))));
+  const showLayer = layerButtons((layer) => cards.set({ layer }));
 
   const number = (value) => (value.trim() === "" || Number.isNaN(Number(value)) ? null : Number(value));
 
-  for (const button of document.querySelectorAll("[data-layer]")) {
-    button.addEventListener("click", () => {
-      cards.set({ layer: button.dataset.layer === "" ? null : Number(button.dataset.layer) });
-    });
-  }
   get("controls").addEventListener("submit", (event) => event.preventDefault());
   get("label").addEventListener("change", (event) => cards.set({ label: event.target.value }));
   get("verdict")?.addEventListener("change", (event) => cards.set({ verdict: event.target.value }));
@@ -278,9 +266,7 @@ const controls = (() => {
     /** Show the state of the grid. */
     show() {
       const { layer, label, verdict, sort, reverse, bounded } = cards.state;
-      for (const button of document.querySelectorAll("[data-layer]")) {
-        button.setAttribute("aria-pressed", String(button.dataset.layer === (layer === null ? "" : String(layer))));
-      }
+      showLayer(layer);
       get("label").value = label;
       if (get("verdict")) get("verdict").value = verdict;
       get("sort").value = String(sort);

@@ -1,6 +1,6 @@
-// The features of the song. Takes page, address, element. Gives: features, byPlace, frameOf.
+// The features of the song. Takes page, address, frameAround. Gives: features, byPlace, frameOf.
 
-/** All features, in the order to listen in inside each layer, with where they belong. */
+/** All features, layer by layer, those to hear first at the beginning of each. */
 const features = page.layers.flatMap((layer, index) =>
   layer.features.map((feature) => ({
     ...feature,
@@ -14,14 +14,7 @@ const features = page.layers.flatMap((layer, index) =>
 
 const byPlace = new Map(features.map((feature) => [feature.at, feature]));
 
-/** What the strongest unit of a feature sees, to be put on the axes of a picture; a list of one,
- *  or of none where that is not known. */
+/** A list with a frame around what the strongest unit of a feature sees; empty if that is unknown. */
 function frameOf(feature) {
-  if (!feature.box) return [];
-  const [left, right, bottom, top] = feature.box;
-  const frame = element("span", { className: "field" });
-  Object.assign(frame.style, {
-    left: `${left}%`, width: `${right - left}%`, bottom: `${bottom}%`, height: `${top - bottom}%`,
-  });
-  return [frame];
+  return feature.box ? [frameAround(feature.box)] : [];
 }

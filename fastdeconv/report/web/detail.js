@@ -1,5 +1,5 @@
 // One feature in detail: its map, how it becomes the sound, its spectrum, its numbers.
-// Takes page, features, frameOf, shown, element; player; makePanel; versions; cards. Gives: detail.
+// Takes page, shown, element; byPlace, frameOf; player; makePanel; versions; cards. Gives: detail.
 
 const detail = (() => {
   const get = (id) => document.getElementById(id);
@@ -44,7 +44,7 @@ const detail = (() => {
     get("detail-ab").setAttribute("aria-pressed", String(held && player.hearsOriginal));
   }
 
-  /** In the version that is heard; those beside each other in all versions. */
+  /** Show the pictures of the version that is heard, and the small ones of every version. */
   function showPictures() {
     for (const [id, caption] of page.versions[versions.current].captions) {
       get(`${id}-caption`).textContent = get(id).alt = caption;
@@ -74,7 +74,7 @@ const detail = (() => {
     get("detail-verdict").replaceChildren("Believe it? ", element("b", { textContent: feature.verdict }), `: ${feature.reason}.`);
     const { own, control, meaning } = page.layers[feature.index].said;
     get("detail-shares").textContent =
-      `Of the features of ${feature.layer} ${own} are a “yes” in this clip, of those of an untrained network ${control}: ${meaning}.`;
+      `In this clip ${own} of the features of ${feature.layer} are a “yes”, and ${control} of those of an untrained network: ${meaning}.`;
     get("detail-trust").replaceChildren(
       ...page.numbers.flatMap(({ key, name, meaning: says, caveat }, i) => (caveat ? [element("tr", {},
         element("th", { scope: "row" }, `${name} (${key})`, element("small", { textContent: `${says}. Does not prove ${caveat}.` })),
@@ -93,7 +93,7 @@ const detail = (() => {
     get("spectrum").querySelector(".clip").setAttribute("points", points(page.original.spectrum));
     get("spectrum").querySelector(".heard").setAttribute("points", points(feature.spectrum));
     get("detail-numbers").replaceChildren(
-      element("tr", {}, element("th", { scope: "row", textContent: "to hear as number" }),
+      element("tr", {}, element("th", { scope: "row", textContent: "order to hear" }),
         element("td", { textContent: `${feature.rank} of ${count}` }), element("td")),
       ...page.numbers.flatMap(({ name, meaning, caveat }, i) => (caveat ? [] : [element("tr", { title: meaning },
         element("th", { scope: "row", textContent: name }),

@@ -1,5 +1,5 @@
-// The keyboard, and going on from feature to feature. Takes page; player,
-// listenToKeys; cards; detail.
+// The keyboard, and going on from feature to feature. Takes page; player, listenToKeys; cards;
+// detail.
 
 {
   const move = (steps) => {

@@ -15,7 +15,7 @@
   let current = null; // the card of the song that is chosen
   const sounds = new WeakMap(); // card -> its sound, and the original of its song
 
-  /** The label most songs agree on, and in how many. */
+  /** The labels of a feature, and in how many songs the most frequent one is given. */
   function consensus(feature) {
     const counts = new Map();
     for (const song of feature.songs) {
@@ -32,7 +32,7 @@
     return feature.labels.map(([label, count]) => `${label} ${count}/${heard}`).join(", ");
   }
 
-  /** Everything that holds all words of the search. */
+  /** Show the songs and features that contain all words of the search. */
   function search() {
     const words = get("search").value.toLowerCase().split(/\s+/).filter(Boolean);
     const matches = (text) => words.every((word) => text.toLowerCase().includes(word));
@@ -42,14 +42,14 @@
       songs += !card.hidden;
     }
     listed = features.filter((feature) => matches(`${feature.name} ${said(feature)}`));
-    // A label that is asked for by its name comes before others that hold it.
+    // A label that equals the search comes before others that contain it.
     const query = words.join(" ");
     const wanted = ({ labels, agreed }) => {
       const exact = labels.find(([label]) => label === query);
       return exact ? page.songs.length + exact[1] : words.length ? 0 : agreed;
     };
     listed.sort((a, b) => wanted(b) - wanted(a));
-    // A search that finds only songs, or only features, leaves the others as they are.
+    // A search that finds features but no songs leaves all songs in place.
     if (words.length && !songs && listed.length) for (const card of get("songs").children) card.hidden = false;
     get("features").replaceChildren(...listed.map((feature) => element("li", {},
       element("a", { href: feature.hash, textContent: feature.name }),
@@ -67,14 +67,14 @@
 
   function hold(card) {
     const [sound, original] = sounds.get(card);
-    // Cards of features come and go: its pictures are those of the cards that are there now.
+    // Cards of features come and go, so the pictures are looked up when they are needed.
     const pictures = () => [...get("songs").children, ...get("instances").children]
       .filter((other) => sounds.get(other)?.[0].sound === sound.sound)
       .map((other) => other.querySelector(".picture"));
     player.hold({ ...sound, pictures }, original);
   }
 
-  /** While nothing sounds, the player holds what is chosen, so that its buttons can be used. */
+  /** While nothing plays, let the player hold what is chosen, so that its buttons can be used. */
   function ready() {
     if (!player.paused) return;
     const seen = cardsInSight();

@@ -1,4 +1,4 @@
-// What the page was given, and how to show it. Gives: page, shown, quantity, element,
+// The data of the page, and how to show it. Gives: page, shown, quantity, element, frameAround,
 // address, named.
 
 const page = JSON.parse(document.getElementById("data").textContent);
@@ -23,12 +23,21 @@ function element(tag, properties = {}, ...children) {
   return made;
 }
 
+/** A frame to be put on the axes of a picture, from its edges in percent of the picture. */
+function frameAround([left, right, bottom, top]) {
+  const frame = element("span", { className: "field" });
+  Object.assign(frame.style, {
+    left: `${left}%`, right: `${100 - right}%`, bottom: `${bottom}%`, top: `${100 - top}%`,
+  });
+  return frame;
+}
+
 /** The address of a feature on a page, such as #pool3/17. */
 function address(layer, k) {
   return `#${encodeURIComponent(layer)}/${k}`;
 }
 
-/** Of the list the feature that an address names, if there is one. */
+/** The feature in `list` that an address names, if there is one. */
 function named(list, hash) {
   try {
     const name = decodeURIComponent(hash.slice(1));

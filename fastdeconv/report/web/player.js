@@ -1,7 +1,7 @@
 // One sound at a time, and the original beside it; the keys that pages share.
 // Gives: player, listenToKeys.
 //
-// A feature and the original run together, one of them muted: so switching between them
+// A feature and the original run together, with one of them muted, so that switching between them
 // neither waits nor loses the place. The louder of the two is turned down to the other.
 
 const player = (() => {
@@ -27,7 +27,7 @@ const player = (() => {
     });
   }
 
-  /** Its length; until the sound is fetched, the length that the page was told. */
+  /** The length of the sound; until it is fetched, the length that the page gives. */
   function length() {
     return master.duration || playing?.seconds || 1;
   }
@@ -38,7 +38,7 @@ const player = (() => {
       head.style.left = `${100 * share}%`;
       head.hidden = share === 0;
     }
-    // Both run on their own clocks; a loop or a long clip may part them.
+    // Each runs on its own clock; in a loop or a long clip they may drift apart.
     if (!other.paused && Math.abs(other.currentTime - master.currentTime) > 0.08) {
       other.currentTime = master.currentTime;
     }
@@ -82,13 +82,12 @@ const player = (() => {
   return {
     get playing() { return playing; },
     get paused() { return master.paused; },
-    get time() { return master.currentTime; },
     get loop() { return master.loop; },
     get hearsOriginal() { return Boolean(playing) && (playing.original || master.muted); },
     onChange: (listener) => listeners.push(listener),
     onTick: (listener) => ticks.push(listener),
     onEnd: (listener) => enders.push(listener),
-    /** Other pictures show what is held. */
+    /** To be called when the pictures of the sound that is held have changed. */
     refreshHeads() { showHeads(); step(); tell(); },
 
     /** Hold a sound, ready to play from its start, unless it is held already. Nothing is
@@ -107,7 +106,7 @@ const player = (() => {
       master.muted = false;
       other.muted = true;
       showHeads();
-      step(); // the time of the sound before this one is over
+      step(); // to show the time of this sound instead of that of the one before
       tell();
     },
     /** Another sound of the same feature, at the same place; it goes on if that played. */
@@ -167,16 +166,17 @@ const player = (() => {
   });
 }
 
-/** Act on keys, those of the player and `own`; on space and enter also where `ours` has the focus. */
+/** Act on the player's keys and on `own`. Buttons that match the selector `ours` leave space and
+ *  enter to them. */
 function listenToKeys(own, ours) {
   const keys = { a: player.swap, b: player.swap, l: () => player.setLoop(!player.loop), ...own };
   document.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     const { target } = event;
     const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
-    // Whoever types, chooses from a list or moves a slider keeps the keys.
+    // Fields, lists and sliders keep their keys.
     if (target.closest("input, select, textarea") && key !== "Escape") return;
-    // Other buttons and links are pressed as everywhere.
+    // Space and enter press other buttons and links, as on any page.
     const pressed = target.closest("button, a, summary");
     if ((key === " " || key === "Enter") && pressed && !(ours && pressed.matches(ours))) return;
     if (!keys[key]) return;

@@ -1,4 +1,4 @@
-// Begins. Takes named; features; cards; controls; detail.
+// The beginning: shows what the address names. Takes named; features; cards, controls; detail.
 
 {
   const follow = () => {

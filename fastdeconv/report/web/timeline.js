@@ -1,4 +1,4 @@
-// The time lines of a song: a click plays there. Takes page, byPlace; player; cards.
+// The time lines of a song: a click plays from there. Takes page; byPlace; player; cards.
 
 {
   const lines = [...document.querySelectorAll("[data-line]")];

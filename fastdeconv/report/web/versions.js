@@ -1,4 +1,4 @@
-// By which rule and mode features are seen and heard: the one that was explained, or another of
+// The rule and mode by which features are seen and heard: those that were explained, or others for
 // which there are sounds. Takes page. Gives: versions.
 
 const versions = (() => {
