@@ -258,10 +258,12 @@ static void step_columns(stepper *p, int Y, int X, int columns, float *out) {
         fused_columns(p, Y, X, columns, out);
     else if (s->depthwise)
         depthwise_columns(&p->depthwise, s, Y, X, columns, out);
+    else if (sums_pixels(s))
+        sparse_columns(&p->sparse, Y, X, columns, out);
     for (int i = 0; i < columns; i++, out += pixel) {
-        if (leaves_out_zeros(s))
+        if (leaves_out_zeros(s) && !sums_pixels(s))
             sparse_pixel(&p->sparse, Y, X + i, out);
-        else if (!s->above && !s->depthwise)
+        else if (!s->above && !s->depthwise && !sums_pixels(s))
             dense_pixel(&p->dense, Y, X + i, out);
         finish_pixel(&s->finish, Y, X + i, out, s->cout, s->kp, !s->nv);
     }
@@ -270,7 +272,8 @@ static void step_columns(stepper *p, int Y, int X, int columns, float *out) {
 /* How many pixels of a row that wide it is best to ask for, from column X on: one, unless they
  * have something in common. */
 static int columns_from(const fd_step *s, int X, int width) {
-    const int most = s->above || s->depthwise ? COLUMNS : 1;
+    const int several = sums_pixels(s) ? SPARSE_PIXELS : COLUMNS;
+    const int most = s->above || s->depthwise || sums_pixels(s) ? several : 1;
     return width - X < most ? width - X : most;
 }
 
@@ -442,7 +445,7 @@ static int scatterer_init(scatterer *p, const fd_last *f) {
     p->rows = malloc(sizeof(float *) * p->reach);
     p->list = malloc(sizeof(entry) * ((size_t)f->source.channels + FD_LIST_ROOM));
     p->targets = malloc(sizeof(float *) * f->conv.kh * f->conv.kw * f->cout);
-    p->sums = fd_scratch((size_t)f->conv.kh * f->conv.kw * f->cout * f->kp);
+    p->sums = fd_scratch((size_t)padded(f->conv.kh * f->conv.kw * f->cout) * f->kp);
     if (!p->ring || !p->rows || !p->list || !p->targets || !p->sums) {
         scatterer_free(p);
         return 0;
@@ -481,6 +484,47 @@ static void scatter_by_feature(scatterer *p, entry *list, int n, const float *pa
         for (int k = 0; k < f->kp; k++) p->targets[o][k] += p->sums[k * outs + o];
 }
 
+/* NV vectors of the outputs of one place, of one feature. */
+FD_INLINE void place_product(const int32_t *from, int n, const float *panel, const float *weight,
+                             int width, float *sums, const int NV) {
+    vf acc[4];
+    FD_UNROLL
+    for (int j = 0; j < NV; j++) acc[j] = vf_zero();
+    for (int e = 0; e < n; e++) {
+        const float *w = weight + (ptrdiff_t)from[e] * width;
+        const vf x = vf_set1(panel[from[e]]);
+        FD_UNROLL
+        for (int j = 0; j < NV; j++) acc[j] = vf_fma(vf_load(w + j * VW), x, acc[j]);
+    }
+    FD_UNROLL
+    for (int j = 0; j < NV; j++) vf_store(sums + j * VW, acc[j]);
+}
+
+/* Channels from[0..n-1] at place (i, j) of a cell in column X, of one feature. */
+static void scatter_one(const scatterer *p, int X, int i, int j, const int32_t *from, int n,
+                        const float *panel) {
+    const fd_last *f = p->f;
+    const fd_window *k = &f->conv, *pool = &f->source.pool;
+    const int outs = k->kw * f->cout, width = padded(k->kh * outs);
+    float *sums = p->sums;
+    for (int o = 0; o < width; o += 4 * VW) {
+        const float *weight = f->weight + o;
+        switch ((width - o) / VW) {
+            case 1: place_product(from, n, panel, weight, width, sums + o, 1); break;
+            case 2: place_product(from, n, panel, weight, width, sums + o, 2); break;
+            case 3: place_product(from, n, panel, weight, width, sums + o, 3); break;
+            default: place_product(from, n, panel, weight, width, sums + o, 4);
+        }
+    }
+    const ptrdiff_t x = (ptrdiff_t)(X * pool->sw - pool->left + j * pool->dw) * k->sw * f->cout;
+    const int step = k->dw * f->cout;
+    for (int a = 0; a < k->kh; a++) {
+        float *to = p->rows[i * pool->dh * k->sh + a * k->dh] + x;
+        for (int b = 0; b < k->kw; b++, to += step)
+            for (int c = 0; c < f->cout; c++) to[c] += *sums++;
+    }
+}
+
 static void scatter_lanes(scatterer *p, const entry *list, int n, const float *panel, int outs) {
     const fd_last *f = p->f;
     const int nc = tile_nc[f->nv];
@@ -506,6 +550,10 @@ static void scatter(scatterer *p, int Y, int X, const float *panel) {
         int n;
         const int32_t *from = at_place(s, Y, X, q, &n);
         if (!n) continue;
+        if (f->kp == 1) {
+            scatter_one(p, X, q / kw, q % kw, from, n, panel);
+            continue;
+        }
         append(p->list, from, n, 0);
         end_list(p->list, n);
         find_targets(p, X, q / kw, q % kw);
@@ -617,7 +665,8 @@ int FD_NAME(fd_last_bands)(const fd_last *f, int band0, int band1) {
     scatterer p;
     stepper above;
     if (!scatterer_init(&p, f)) return -1;
-    float *panel = fd_scratch((size_t)COLUMNS * f->source.channels * f->kp);
+    const int columns = f->step && sums_pixels(f->step) ? SPARSE_PIXELS : COLUMNS;
+    float *panel = fd_scratch((size_t)columns * f->source.channels * f->kp);
     const int ok = panel && (!f->step || stepper_init(&above, f->step));
     for (int band = band0; ok && band < band1; band++) produce_band(&p, &above, band, panel);
     if (ok && f->step) stepper_free(&above);

@@ -16,6 +16,7 @@
 #ifndef FD_SPARSE_H
 #define FD_SPARSE_H
 
+#include "by_feature.h"
 #include "post.h"
 #include "sparse_lists.h"
 #if FD_HAS_BF16
@@ -29,6 +30,19 @@ FD_INLINE void fetch_list(const sparse_part *p, int k, ptrdiff_t feature) {
     /* Beyond the last feature's there is the start of the next column. */
     const sparse_entry *list = (const sparse_entry *)(p->entries + k * feature) + p->from[k];
     for (int i = 0; i < 24; i += 64 / sizeof *list) __builtin_prefetch(list + i);
+}
+
+/* Adds a list to NV vectors of channels. */
+FD_INLINE void add_list(const sparse_entry *begin, const sparse_entry *end, const float *weight,
+                        vf *acc, const int NV) {
+    for (const sparse_entry *e = begin; e < end; e++) {
+        uint64_t both; /* in one load; every CPU we build for is little-endian */
+        memcpy(&both, e, sizeof both);
+        const float *w = weight + ((int64_t)both >> 32);
+        const vf x = vf_from_bits((uint32_t)both);
+        FD_UNROLL
+        for (int j = 0; j < NV; j++) acc[j] = vf_fma(vf_load(w + j * VW), x, acc[j]);
+    }
 }
 
 /* Adds a part to the sums of NV vectors of channels. Structs are passed as they are: what a
@@ -45,14 +59,7 @@ FD_INLINE void sparse_product(sparse_part p, ptrdiff_t feature, const float *wei
         vf acc[FD_SPARSE_NV];
         FD_UNROLL
         for (int j = 0; j < NV; j++) acc[j] = to.first ? vf_zero() : vf_load(sums + j * VW);
-        for (const sparse_entry *e = begin; e < end; e++) {
-            uint64_t both; /* in one load; every CPU we build for is little-endian */
-            memcpy(&both, e, sizeof both);
-            const float *w = weight + ((int64_t)both >> 32);
-            const vf x = vf_from_bits((uint32_t)both);
-            FD_UNROLL
-            for (int j = 0; j < NV; j++) acc[j] = vf_fma(vf_load(w + j * VW), x, acc[j]);
-        }
+        add_list(begin, end, weight, acc, NV);
         FD_UNROLL
         for (int j = 0; j < NV; j++) vf_store(sums + j * VW, acc[j]);
     }
@@ -157,6 +164,77 @@ static void sparse_pixel(sparse_lists *p, int Y, int X, float *out) {
     }
     if (!pixel.parts) memset(p->panel, 0, sizeof(float) * kp * p->all);
     sparse_to_lanes(s, p->panel, p->all, out);
+}
+
+/* ---- one feature: neighbouring pixels together, tap by tap ---- */
+
+/* What a tap takes to neighbouring pixels: pixel i gets entries start[-i] to start[1 - i] - 1. */
+typedef struct {
+    const sparse_entry *list;
+    const int32_t *start;
+    int pixels;
+    ptrdiff_t step; /* of W, from one pixel to the next one */
+} sparse_tap;
+
+FD_INLINE void tap_product(sparse_tap t, const float *weight, float *sums, ptrdiff_t stride,
+                           const int NV) {
+    for (int i = 0; i < t.pixels; i++, weight += t.step, sums += stride) {
+        vf acc[FD_SPARSE_NV];
+        FD_UNROLL
+        for (int j = 0; j < NV; j++) acc[j] = vf_load(sums + j * VW);
+        add_list(t.list + t.start[-i], t.list + t.start[1 - i], weight, acc, NV);
+        FD_UNROLL
+        for (int j = 0; j < NV; j++) vf_store(sums + j * VW, acc[j]);
+    }
+}
+
+#define TAP_CASE(NV) \
+    case NV: tap_product(*t, weight, sums, stride, NV); break;
+static void tap_block(const sparse_tap *t, const float *weight, float *sums, ptrdiff_t stride,
+                      int vectors) {
+    switch (vectors) {
+        TAP_CASE(1) TAP_CASE(2) TAP_CASE(3) TAP_CASE(4)
+#if FD_SPARSE_NV == 8
+        TAP_CASE(5) TAP_CASE(6) TAP_CASE(7) TAP_CASE(8)
+#endif
+    }
+}
+
+/* Adds what row i of those that output row p->Y needs sends to pixels X..X + columns - 1. */
+static void sum_row(const sparse_lists *p, int i, int X, int columns) {
+    const fd_step *s = p->s;
+    const fd_source *f = &s->source;
+    const int width = s->sparse_width, kw = s->conv.kw;
+    const ptrdiff_t pixel = (ptrdiff_t)f->channels * width;
+    const origin row = p->rows[i];
+    const sparse_entry *list = (const sparse_entry *)(p->entries + p->slot[i] * p->feature);
+    const int32_t *start = p->start + (size_t)p->slot[i] * (f->w + 1);
+    for (int c = 0; c < p->all; c += width)
+        for (int j = 0; j < kw; j++) {
+            /* The column that the first pixel gets; lists count columns from the right. */
+            const int x = X + s->conv.left - j * s->conv.dw, first = x < 0 ? -x : 0;
+            const int last = f->w - x < columns ? f->w - x : columns;
+            const sparse_tap tap = {list, start + f->w - 1 - x - first, last - first, pixel};
+            const float *weight = s->sparse + c * pixel / width * s->conv.kh * kw;
+            tap_block(&tap, weight + (row.tap * kw + j + x + first) * pixel,
+                      p->panel + (ptrdiff_t)first * p->all + c, p->all,
+                      (p->all - c < width ? p->all - c : width) / VW);
+        }
+}
+
+/* Up to SPARSE_PIXELS pixels of a row, of one feature. */
+static void sparse_columns(sparse_lists *p, int Y, int X, int columns, float *out) {
+    const fd_step *s = p->s;
+    const fd_post after = s->post;
+    if (p->Y != Y) hold_rows(p, Y);
+    memset(p->panel, 0, sizeof(float) * columns * p->all);
+    for (int i = 0; i < p->slots; i++)
+        if (p->rows[i].cell >= 0) sum_row(p, i, X, columns);
+    for (int i = 0; i < columns; i++, out += s->cout)
+        for (int c = 0; c < s->cout; c += VW) {
+            const vf sum = vf_load(p->panel + (ptrdiff_t)i * p->all + c);
+            store_part(out + c, post(sum, &after, c, 0), s->cout - c);
+        }
 }
 
 #endif

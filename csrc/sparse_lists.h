@@ -28,6 +28,10 @@
 /* Lists of the feature this many further on are fetched. */
 #define SPARSE_AHEAD 3
 
+/* One feature: pixels of a row that are summed together. Their sums, the weights of a tap and the
+ * lists stay in L1. */
+#define SPARSE_PIXELS 32
+
 typedef struct {
     float value;
     int32_t offset; /* of its row of W: elements from that of column 0, channel 0 */
@@ -91,11 +95,14 @@ typedef struct {
     int32_t *count;        /* (kp): entries so far of the lists that are being made */
     int used;              /* features from this one on have had no value yet: what pads them */
     int all;               /* output channels with what pads them: whole vectors or pairs */
-    float *panel;          /* a pixel's results: (kp, all) */
+    float *panel;          /* a pixel's results: (kp, all); of one feature those of several */
     uint32_t *joined;      /* bfloat16: some columns of output row Y's lists (sparse_bf16.h) */
     int joined_from, joined_to, joined_most; /* which, and how many at a time */
     int32_t *joints;       /* (columns + 1, kp): where each begins */
 } sparse_lists;
+
+/* Whether a step sums neighbouring pixels of one feature together (sparse.h). */
+static int sums_pixels(const fd_step *s) { return s->sparse && s->kp == 1; }
 
 static void sparse_free(sparse_lists *p) {
     free(p->rows);
@@ -128,7 +135,7 @@ static int sparse_init(sparse_lists *p, const fd_step *s) {
     p->columns = rows * pool->kh * pool->kw / f->channels;
     if (!s->sparse) p->columns /= p->slots; /* theirs come from all rows */
     if (p->columns < 1) p->columns = 1;
-    const int unit = s->sparse ? VW : 2 * VW;
+    const int unit = s->sparse ? VW : 2 * VW, pixels = sums_pixels(s) ? SPARSE_PIXELS : 1;
     p->all = (s->cout + unit - 1) / unit * unit;
     p->joined_most = s->conv.kw + JOINED_PIXELS;
     if (p->joined_most > f->w) p->joined_most = f->w;
@@ -139,7 +146,7 @@ static int sparse_init(sparse_lists *p, const fd_step *s) {
     p->entries = (char *)fd_scratch(p->feature / 4 * s->kp * p->slots + VW);
     p->start = malloc(sizeof(int32_t) * p->slots * (f->w + 1) * s->kp);
     p->count = malloc(sizeof(int32_t) * s->kp);
-    p->panel = fd_scratch((size_t)s->kp * p->all);
+    p->panel = fd_scratch((size_t)pixels * s->kp * p->all);
     p->joined = s->sparse ? NULL : malloc(sizeof(uint32_t) * joined);
     p->joints = s->sparse ? NULL : malloc(sizeof(int32_t) * (p->joined_most + 1) * s->kp);
     if (!p->rows || !p->slot || !p->held || !p->entries || !p->start || !p->count || !p->panel ||
@@ -201,15 +208,33 @@ FD_INLINE int append_some(sparse_entry *to, vf values, const int32_t *offsets, i
 }
 #endif
 
+/* Channels order[0..n-1] of a cell of feature k, of kp: v is its first one's. */
+FD_INLINE void append_values_of(const sparse_lists *p, char *to, const float *v,
+                                const int32_t *order, int n, int shift, int k, int kp) {
+    sparse_entry *list = (sparse_entry *)(to + k * p->feature);
+    const int unit = p->s->sparse_width;
+    int count = p->count[k];
+    for (int i = 0; i < n; i++) {
+        const float value = v[(ptrdiff_t)order[i] * kp + k];
+        list[count] = (sparse_entry){value, (order[i] - shift) * unit};
+        count += value != 0;
+    }
+    p->count[k] = count;
+}
+
 /* Channels order[0..n-1] of a cell, of all features: v is its first one's. */
 static void append_values(const sparse_lists *p, char *to, const float *v, const int32_t *order,
                           int n, int shift) {
     const int kp = p->s->kp;
+#if SPARSE_SQUARES
     const ptrdiff_t feature = p->feature;
     int32_t *counts = p->count;
     /* Entries of bfloat16 count rows. */
     const int unit = p->s->sparse ? p->s->sparse_width : 1;
-#if SPARSE_SQUARES
+    if (kp == 1) {
+        append_values_of(p, to, v, order, n, shift, 0, 1);
+        return;
+    }
 #if FD_HAS_BF16
     const int bf16 = p->s->sparse_bf16 != NULL;
 #endif
@@ -238,15 +263,7 @@ static void append_values(const sparse_lists *p, char *to, const float *v, const
         }
     }
 #else
-    for (int i = 0; i < n; i++) {
-        const float *from = v + (ptrdiff_t)order[i] * kp;
-        const int32_t offset = (order[i] - shift) * unit;
-        for (int k = 0; k < kp; k++) {
-            sparse_entry *list = (sparse_entry *)(to + k * feature);
-            list[counts[k]] = (sparse_entry){from[k], offset};
-            counts[k] += from[k] != 0;
-        }
-    }
+    for (int k = 0; k < kp; k++) append_values_of(p, to, v, order, n, shift, k, kp);
 #endif
 }
 
@@ -289,7 +306,8 @@ static void list_row(sparse_lists *p, int slot, int row, int place) {
     memset(p->count, 0, lanes);
     for (int x = f->w - 1; x >= 0; x--, start += s->kp) {
         memcpy(start, p->count, lanes);
-        if (x >= SPARSE_COLUMNS_AHEAD) fetch_column(p, v, x - SPARSE_COLUMNS_AHEAD, row, place);
+        if (s->kp > 1 && x >= SPARSE_COLUMNS_AHEAD)
+            fetch_column(p, v, x - SPARSE_COLUMNS_AHEAD, row, place);
         for (int before = p->wide.windows - 1; before >= 0; before--) {
             int n;
             const int32_t *order;

@@ -553,10 +553,10 @@ def _step(table: Any, job: Step, post: Post, num_threads: int, chain: Chain) -> 
         v, _, _ = _prepare(table, job.v, num_threads, chain)
     else:
         v = job.v.values
-    if lanes == 1 and not isinstance(job.v, Step) and source.open_places is None:
-        cells = without_zeros(source, cells, job.v.values, num_threads, chain)
     window = conv.window
     kernel = next(kernel for kernel in STEP_KERNELS if kernel.takes(table, job))
+    if lanes == 1 and conv.groups > 1 and kernel.in_lists and source.open_places is None:
+        cells = without_zeros(source, cells, job.v.values, num_threads, chain)
     if window.stride != (1, 1) and kernel.in_lists:
         source, window = _with_stride(source, window)
     step = native.Step(

@@ -24,8 +24,9 @@ def _takes_depthwise(table: Any, job: Step) -> bool:
 
 
 def _takes_sparse(table: Any, job: Step) -> bool:
-    """What csrc/sparse.h can take, and has zeros."""
-    return not job.bf16 and _fits_lists(job) and _has_zeros(table, job)
+    """What csrc/sparse.h can take, and has zeros, or is one feature, whatever it has."""
+    is_one = isinstance(job.v, Lanes) and job.v.lanes == 1
+    return not job.bf16 and _fits_lists(job) and (is_one or _has_zeros(table, job))
 
 
 def _takes_sparse_bf16(table: Any, job: Step) -> bool:
@@ -48,11 +49,14 @@ def _takes_tiles(table: Any, job: Step) -> bool:
 def _fits_lists(job: Step) -> bool:
     """Whether csrc/sparse.h can take a step."""
     conv = job.conv
-    plain = conv.groups == 1 and conv.window.dilation == (1, 1)
+    if conv.groups > 1 or not isinstance(job.v, Lanes):
+        return False
     # Offsets into the weights have 32 bits.
     width = job.source.size[1] * conv.window.stride[1]
     fits = width * conv.weight[:, :, 0, 0].size < 2**30
-    return plain and fits and isinstance(job.v, Lanes) and not job.v.by_feature
+    if job.v.by_feature:
+        return fits and job.v.lanes == 1
+    return fits and conv.window.dilation == (1, 1)
 
 
 def _has_zeros(table: Any, job: Step) -> bool:
