@@ -34,6 +34,7 @@ __all__ = [
     "Combine",
     "Convolution",
     "First",
+    "Given",
     "LaneBackend",
     "Last",
     "Overlap",
@@ -50,11 +51,11 @@ __all__ = [
     "cell_places",
     "first_lanes",
     "first_phases",
-    "first_room",
     "first_weight",
     "last_band",
     "last_bands",
     "pack_blocks",
+    "padded_size",
     "shared_windows",
 ]
 
@@ -240,6 +241,19 @@ class Single(NamedTuple):
     conv: Convolution
 
 
+class Given(NamedTuple):
+    """What a pass that is planned is told each time."""
+
+    values: FloatArray
+    """(K, H, W), at the output of the pool, if there is one"""
+    switches: NDArray[Any] | None
+    """(K, H, W) of the pool, whose windows do not overlap"""
+    features: NDArray[np.intp]
+    rows: NDArray[np.intp]
+    out: FloatArray
+    """(N, C, H, W); feature k is rows[k] of N"""
+
+
 Bf16 = Literal["none", "slow", "vectors", "tiles"]
 """How a back end multiplies in bfloat16: not at all, no faster than in float32 (so that nobody
 should ask for it), by AVX512_BF16, or by AMX."""
@@ -256,6 +270,13 @@ class LaneBackend(Backend, Protocol):
     num_threads)``, both of which give a lane tensor, ``add_maps(v, maps, features)``, which adds
     one map to each lane, and ``fuses(above, source, conv)``, whether it takes a step that has
     another one for its lane tensor.
+
+    One that has ``plan`` and ``run_plan`` prepares the jobs of a pass once, for as many features
+    of the same network and trace: ``plan(given: Given, conv, bf16, unpool, follow, num_threads)``.
+    `conv` is that of its `First` job, `unpool` the pool that comes before, if there is one, and the
+    size of what it is undone to. ``follow(values, rows, out)`` goes the way once, on what stands
+    for those, and returns what ``project_last`` returned. The plan is None where it is better to
+    prepare the jobs again. ``run_plan(plan, given: Given)`` is what is left to run.
     """
 
     def bf16(self) -> Bf16:
@@ -388,21 +409,12 @@ def padded_size(size: Pair, out_size: Pair, window: Window, pad: Pair) -> Pair:
     return rows, cols
 
 
-def first_room(job: First, phases: Phases, lanes: int) -> FloatArray:
-    """Zeros for the start of a `First` job (rows, columns, lanes), padded for every tap.
-
-    The values belong at (row, column) ``phases.pad``.
-    """
-    conv = job.conv
-    size = padded_size(job.values.shape[1:], conv.input_size, conv.window, phases.pad)
-    return aligned_zeros((*size, lanes))
-
-
 def first_lanes(job: First, phases: Phases, lanes: int) -> FloatArray:
     """The start of a `First` job (rows, columns, lanes), zero-padded for every tap."""
     count, h, w = job.values.shape
     top, left = phases.pad
-    u = first_room(job, phases, lanes)
+    size = padded_size((h, w), job.conv.input_size, job.conv.window, phases.pad)
+    u = aligned_zeros((*size, lanes))
     u[top : top + h, left : left + w, :count] = job.values.transpose(1, 2, 0)
     return u
 
