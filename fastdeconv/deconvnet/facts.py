@@ -73,6 +73,19 @@ class Facts:
         output = Region.of(self.size(index))
         return Part(output, Region.of(self.size(self.below(index))), cells or output)
 
+    # ---- values ----
+
+    def sounding(self, index: int) -> tuple[Array, bool]:
+        """Which channels of the output of a layer are not all zero, (C,), and whether any value
+        is negative."""
+
+        def found() -> tuple[Array, bool]:
+            activation = self.trace.activation(index)
+            lowest, highest = (f(axis=(1, 2), initial=0) for f in (activation.min, activation.max))
+            return (lowest < 0) | (highest > 0), bool((lowest < 0).any())
+
+        return cached(self.trace.derived("sounding"), index, found)
+
     # ---- for jobs ----
 
     def convolution(self, index: int, part: Part, scales: Sequence[int] = ()) -> Convolution:

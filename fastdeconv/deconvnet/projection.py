@@ -117,14 +117,16 @@ def deconvolve(
         raise ParameterError(f"trace must be a Trace, from net.forward(x), found {shown(trace)}")
     net = trace.network
     as_choice("rule", rule, RULES)
+    named = isinstance(start, str)
+    own = named
     if isinstance(layer, str) and layer.startswith(_CLASS):
         if features is not None:
             raise ParameterError(f"{shown(layer)} is one feature already: leave features out")
         count = trace.activation(len(net.layers) - 1).shape[0]
         number = class_number(net, count, layer[len(_CLASS) :])
         index, feature, values = class_start(trace, number, strongest=_is_max(start))
-        chosen = np.array([feature])
-        if not isinstance(start, str) or start not in _STARTS:
+        chosen, own = np.array([feature]), False
+        if not named or start not in _STARTS:
             values = _start_values(trace.activation(index), chosen, start)
     else:
         index = net.layer_index(layer)
@@ -136,9 +138,8 @@ def deconvolve(
 
     run = Run(trace, rule, chosen_backend, threads, bf16)
     out = np.empty((len(chosen), *trace.x.shape), np.float32)
-    named = isinstance(start, str)
     with without_warnings():
-        run.project(index, chosen, values, out, sparse=not named or _is_max(start))
+        run.project(index, chosen, values, out, sparse=not named or _is_max(start), own=own)
     # Values of one's own may be as large as they like; others are not larger than the map's.
     largest = trace.bound(index) if named else float(np.abs(values).max(initial=0))
     if not is_safe(bounds_back(net, index, largest, trace.bound)):
@@ -242,7 +243,7 @@ def checked_features(layer: str, count: int, features: Sequence[int] | None) -> 
     array = as_array(features, "features")
     if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
         raise ParameterError(f"features must be a sequence of ints, found {shown(features)}")
-    if any(isinstance(f, (bool, np.bool_)) for f in features):
+    if not isinstance(features, range) and any(isinstance(f, (bool, np.bool_)) for f in features):
         raise ParameterError(f"features must be ints, found a bool in {features!r}")
     if array.size and (array.min() < 0 or array.max() >= count):
         raise ParameterError(

@@ -8,6 +8,7 @@ can do is done layer by layer, on planes (K, C, H, W).
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -18,11 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..arrays import as_index
+from ..kernels.dispatch import get_isa
 from ..kernels.lanes import (
     NO_POOL,
     Combine,
     Convolution,
     First,
+    Given,
     LaneBackend,
     Last,
     Overlap,
@@ -40,7 +43,7 @@ from .folding import folded
 from .joins import backward_join
 from .layerwise import Arithmetic, backward_layer
 from .region import Region
-from .route import abilities_of
+from .route import Route, abilities_of
 from .starts import Start, Starts
 from .trace import Trace
 from .ways import Leg, Way, Ways
@@ -48,6 +51,12 @@ from .ways import Leg, Way, Ways
 __all__ = ["Run"]
 
 Array = NDArray[Any]
+
+_Plans = list[list[tuple[Any, Any]]]
+"""Plans of passes, and which of the features go along each; those of an inner list run together."""
+
+_MOST_PLANS = 16
+"""So many are kept with a trace: for as many layers and numbers of features in turn."""
 
 
 @dataclass
@@ -119,21 +128,28 @@ class Run:
         """What passes have left to run together."""
 
     def project(
-        self, index: int, features: NDArray[np.intp], values: Array, out: Array, sparse: bool
+        self, index: int, features: NDArray[np.intp], values: Array, out: Array, sparse: bool,
+        *, own: bool = False,
     ) -> None:
         """Project `values` of layer `index` into `out` (K, C, H, W).
 
         They are (K, H, W), one map a feature, or (K, C, h, w), in all channels of the layer.
-        `sparse`: it may pay to look where they are zero.
+        `sparse`: it may pay to look where they are zero. `own`: they are the feature's activation,
+        or what is silent and has no negatives where that does not.
         """
         if self.lanes is not None:
             trace, index = folded(self.trace, index, self.rule)
             if trace is not self.trace:
                 run = Run(trace, self.rule, self.backend, self.num_threads, self.bf16)
-                run.project(index, features, values, out, sparse)
+                run.project(index, features, values, out, sparse, own=own)
                 return
-        # Half the time of `values.any(axis=...)`.
-        sounding = (values != 0).reshape(len(values), math.prod(values.shape[1:])).any(axis=1)
+        may_be_negative = True
+        if own:
+            sounds, may_be_negative = self.facts.sounding(index)
+            sounding = sounds[features]
+        else:
+            # Half the time of `values.any(axis=...)`.
+            sounding = (values != 0).reshape(len(values), math.prod(values.shape[1:])).any(axis=1)
         rows = np.flatnonzero(sounding)
         if len(rows) < len(values):
             out[~sounding] = 0
@@ -145,13 +161,13 @@ class Run:
         if maps.ndim == 4:
             starts = [Start(index, maps, is_first=False, as_planes=True)]
         else:
-            starts = self.starts.of(index, maps, features)
+            starts = self.starts.of(index, maps, features, may_be_negative)
         if self._is_single(starts):
             self._project_single(starts[0], features, rows, out)
             return
-        starts = [self.starts.unpooled(start, features) for start in starts]
         route = self.ways.route(starts)
         if route is None:
+            starts = [self.starts.unpooled(start, features) for start in starts]
             size, way = self.ways.features_at_once(index), self.ways.of_planes(starts)
             for at in range(0, len(rows), size):
                 few = slice(at, at + size)
@@ -167,6 +183,11 @@ class Run:
             run = Run(self.trace, self.rule, self.backend, self.num_threads, bf16=False)
         # Back ends that run every pass at once gain nothing by smaller ones.
         threads = min(self.num_threads, cpus()) if hasattr(run.backend, "finish") else 1
+        plans = None if sparse else run._plans(route, starts[0], features, rows, out, threads)
+        if plans is not None:
+            run._run_planned(plans, starts[0], features, rows, out)
+            return
+        starts = [self.starts.unpooled(start, features) for start in starts]
         for passes in run.ways.passes(route, starts, sparse, threads):
             for way, some in passes:
                 run._run_piece(way, some, starts, features, rows, out)
@@ -208,6 +229,77 @@ class Run:
         conv = self.facts.convolution(start.layer, self.facts.whole(start.layer))
         job = Single(start.maps, features, rows, switches, window, conv)
         self.backend.project_single(job, out, self.num_threads)
+
+    # ---- passes that are planned ----
+
+    def _plans(
+        self, route: Route, start: Start, features: NDArray[np.intp], rows: NDArray[np.intp],
+        out: Array, threads: int,
+    ) -> _Plans | None:
+        """How so many features go down a chain, kept with the trace; None: not by plans."""
+        if not (route.is_chain and route.segments and hasattr(self.backend, "plan")):
+            return None
+        kept = self.trace.derived("plans")
+        key = (
+            start.layer, start.pool, self.rule, len(rows), self.bf16,
+            self.num_threads, threads, get_isa(),
+        )
+        plans: _Plans | None
+        if key in kept:
+            return kept[key]
+        together = [*self.ways.passes(route, [start], False, threads)]
+        made: dict[int, Any] = {}
+        """By number of features."""
+        for way, some in itertools.chain.from_iterable(together):
+            if len(some) not in made:
+                given = self._given(start, features, rows, out, as_index(some))
+                made[len(some)] = self._plan(way, start, given)
+        if None in made.values():
+            plans = None
+        else:
+            plans = [
+                [(made[len(some)], as_index(some)) for _, some in passes] for passes in together
+            ]
+        if len(kept) >= _MOST_PLANS:
+            kept.clear()
+        kept[key] = plans
+        return plans
+
+    def _plan(self, way: Way, start: Start, given: Given) -> Any:
+        """The plan of a pass; None where it goes by no plan."""
+        conv, output = way.firsts[start.layer]
+        whole = Region.of(self.facts.size(start.layer)), Region.of(self.facts.size(-1))
+        if (output, way.inputs) != whole or not _scatters(way.legs[-1]):
+            return None
+
+        def follow(values: Any, rows: Any, out: Any) -> Any:
+            self._run(way, [Start(start.layer, values, True)], given.features, rows, out)
+            return self._left.pop()
+
+        unpool = None
+        if start.pool is not None:
+            unpool = self.facts.window(start.pool), self.facts.size(start.layer)
+        return self.backend.plan(given, conv, self.bf16, unpool, follow, self.num_threads)
+
+    def _given(
+        self, start: Start, features: NDArray[np.intp], rows: NDArray[np.intp], out: Array, at: Any
+    ) -> Given:
+        """What of these features goes along a pass."""
+        some = features[at]
+        switches = None
+        if start.pool is not None:
+            switches = self.trace.switch_planes(start.pool)[as_index(some)]
+        return Given(start.maps[at], switches, some, rows[at], out)
+
+    def _run_planned(
+        self, plans: _Plans, start: Start, features: NDArray[np.intp], rows: NDArray[np.intp],
+        out: Array,
+    ) -> None:
+        for passes in plans:
+            for plan, at in passes:
+                given = self._given(start, features, rows, out, at)
+                self._left.append(self.backend.run_plan(plan, given))
+            self._finish()
 
     # ---- going ----
 

@@ -44,8 +44,13 @@ class Starts:
         self.facts, self.net, self.rule = facts, facts.net, rule
         self.arithmetic, self.lanes = arithmetic, lanes
 
-    def of(self, index: int, maps: Array, features: NDArray[np.intp]) -> list[Start]:
-        """Where single maps meet a layer that mixes channels, or something that is added."""
+    def of(
+        self, index: int, maps: Array, features: NDArray[np.intp], may_be_negative: bool = True
+    ) -> list[Start]:
+        """Where single maps meet a layer that mixes channels, or something that is added.
+
+        `may_be_negative`: not only in the maps that it begins with.
+        """
         starts: list[Start] = []
         single, others = {index: maps}, set[int]()
         while single:
@@ -57,7 +62,7 @@ class Starts:
                 if top >= 0:
                     others.update(self.net.sources[top])
                 continue
-            start = self._down(top, single.pop(top), features)
+            start = self._down(top, single.pop(top), features, may_be_negative or top != index)
             layer = start.layer
             if layer >= 0 and self._adds(layer):
                 for source in self.net.sources[layer]:
@@ -79,7 +84,9 @@ class Starts:
     def _mixes(self, index: int) -> bool:
         return mixes(self.net.layers[index], self.rule)
 
-    def _down(self, index: int, maps: Array, features: NDArray[np.intp]) -> Start:
+    def _down(
+        self, index: int, maps: Array, features: NDArray[np.intp], may_be_negative: bool
+    ) -> Start:
         """Maps (K, H, W), one a feature, down to the layer that first mixes channels, or whose
         output several take."""
         top, pool = index, None
@@ -94,14 +101,17 @@ class Starts:
                 # Every value goes to one place: what follows is done while there are few.
                 pool = index
             elif pool is not None and rectifies(layer):
-                R = self._pooled_rectifier(index, pool, R, features)
+                R = self._pooled_rectifier(index, pool, R, features, may_be_negative)
             elif pool is not None and has_slope(layer, self.net.arrays):
                 R = R * self.facts.pooled_slope(index, pool)[features]
+                may_be_negative = True
             elif pool is not None and not (isinstance(layer, nn.Dropout) or is_affine(layer)):
                 R, pool = self._layer(pool, R, features), None
+                may_be_negative = True
                 continue
             else:
                 R = self._layer(index, R, features)
+                may_be_negative = True
             index = self.facts.below(index)
         start = self._start(index, R[0], pool)
         return start if start.is_first else self.unpooled(start, features)
@@ -118,10 +128,12 @@ class Starts:
         return start._replace(maps=maps, pool=None)
 
     def _pooled_rectifier(
-        self, index: int, pool: int, R: Array, features: NDArray[np.intp]  # noqa: N803
+        self, index: int, pool: int, R: Array, features: NDArray[np.intp],  # noqa: N803
+        may_be_negative: bool,
     ) -> Array:
         """Rectifier `index` at the places of the map that `pool` made."""
-        if self.rule != "gradient" and R.min(initial=0) < 0:  # an activation has no negatives
+        # An activation has no negatives: to look for them is sooner than to copy it.
+        if self.rule != "gradient" and may_be_negative and R.min(initial=0) < 0:
             R = np.maximum(R, 0)
         if self.rule != "deconvnet":
             R = np.where(self.facts.active(index, pool)[features], R, 0)

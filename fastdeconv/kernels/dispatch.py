@@ -282,6 +282,7 @@ def _version(distribution: str) -> str:
         return "not installed"
 
 
+@functools.cache
 def _isas() -> tuple[str, ...]:
     native = _native_module()
     return () if native is None else tuple(native.tables())

@@ -35,6 +35,7 @@ __all__ = [
     "Combine",
     "Convolution",
     "First",
+    "Given",
     "LaneBackend",
     "Last",
     "Overlap",
@@ -51,11 +52,11 @@ __all__ = [
     "cell_places",
     "first_lanes",
     "first_phases",
-    "first_room",
     "first_weight",
     "last_band",
     "last_bands",
     "pack_blocks",
+    "padded_size",
     "shared_windows",
 ]
 
@@ -248,6 +249,19 @@ class Single(NamedTuple):
     conv: Convolution
 
 
+class Given(NamedTuple):
+    """What a pass that is planned is told each time."""
+
+    values: FloatArray
+    """(K, H, W), at the output of the pool, if there is one"""
+    switches: NDArray[Any] | None
+    """(K, H, W) of the pool, whose windows do not overlap"""
+    features: NDArray[np.intp]
+    rows: NDArray[np.intp]
+    out: FloatArray
+    """(N, C, H, W); feature k is rows[k] of N"""
+
+
 Bf16 = Literal["none", "slow", "vectors", "tiles"]
 """How a back end multiplies in bfloat16: "none", not at all; "slow", it could, but no faster than
 in float32, so it should not be asked to; "vectors", by AVX512_BF16; "tiles", by AMX."""
@@ -268,6 +282,14 @@ class LaneBackend(Backend, Protocol):
       return a lane tensor; ``add_maps(v, maps, features)``, which adds one map to each lane; and
       ``fuses(above, source, conv)``, which tells whether a step may have another step in the
       place of its lane tensor.
+    - plans, which are prepared once and run for any features of the same number, network and trace:
+      if it has ``plan`` and ``run_plan``.
+      ``plan(given: Given, conv, bf16, unpool, follow, num_threads)`` prepares the jobs of a pass.
+      `conv` is the convolution of its `First` job. `unpool` is the pool before it, if there is one,
+      and the size that this is unpooled to. ``follow(values, rows, out)`` goes the whole way once,
+      with what stands for these three, and returns the result of ``project_last``. The plan is None
+      where it is better to prepare the jobs in every call. ``run_plan(plan, given: Given)`` returns
+      what is still to be run.
     """
 
     def bf16(self) -> Bf16:
@@ -403,21 +425,12 @@ def padded_size(size: Pair, out_size: Pair, window: Window, pad: Pair) -> Pair:
     return rows, cols
 
 
-def first_room(job: First, phases: Phases, lanes: int) -> FloatArray:
-    """Zeros for the start values of a `First` job (rows, columns, lanes), padded for every tap.
-
-    The first value belongs at (row, column) ``phases.pad``.
-    """
-    conv = job.conv
-    size = padded_size(job.values.shape[1:], conv.input_size, conv.window, phases.pad)
-    return aligned_zeros((*size, lanes))
-
-
 def first_lanes(job: First, phases: Phases, lanes: int) -> FloatArray:
     """The start values of a `First` job (rows, columns, lanes), padded with zeros for every tap."""
     count, h, w = job.values.shape
     top, left = phases.pad
-    u = first_room(job, phases, lanes)
+    size = padded_size((h, w), job.conv.input_size, job.conv.window, phases.pad)
+    u = aligned_zeros((*size, lanes))
     u[top : top + h, left : left + w, :count] = job.values.transpose(1, 2, 0)
     return u
 

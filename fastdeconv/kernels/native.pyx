@@ -351,6 +351,11 @@ cdef struct late_pointer:
     int array
 
 
+cdef struct inner_struct:
+    size_t at               # byte of the struct, where the pointer is
+    size_t begin            # byte of the other job's struct that it leads to
+
+
 cdef class Job:
     """Work on a range of rows (or planes, ...), by any number of threads on disjoint ranges."""
 
@@ -362,12 +367,16 @@ cdef class Job:
     cdef late_pointer *late
     """Pointers in `data` to a `Place`: what they hold is an offset."""
     cdef int late_count
+    cdef inner_struct inner[2]
+    """Pointers in `data` to the structs of other jobs, which are ..."""
+    cdef list inner_jobs
     cdef list keep
 
     def __cinit__(self):
         self.data = NULL
         self.late = NULL
         self.late_count = 0
+        self.inner_jobs = []
         self.keep = []
 
     def __dealloc__(self):
@@ -402,9 +411,17 @@ cdef class Job:
         self.late_count += 1
         return 0
 
+    cdef void lead_into(self, void *field, Job inner, void *begin):
+        """Let a pointer of the struct lead into that of another job."""
+        cdef int i = len(self.inner_jobs)
+        (<void **>field)[0] = begin
+        self.inner[i].at = <char *>field - <char *>self.data
+        self.inner[i].begin = <char *>begin - <char *>inner.data
+        self.inner_jobs.append(inner)
+
     cdef Job bound_to(self, list arrays, char **addresses):
         """This job on the arrays that places are in, whose addresses these are."""
-        cdef Job job = Job.__new__(Job)
+        cdef Job job = Job.__new__(Job), inner
         cdef char **pointer
         cdef int i
         memcpy(job.hold(self.size, self.work.run), self.data, self.size)
@@ -412,6 +429,11 @@ cdef class Job:
             pointer = <char **>(<char *>job.data + self.late[i].at)
             pointer[0] = addresses[self.late[i].array] + <ptrdiff_t><uintptr_t>pointer[0]
         job.keep = [self, arrays]
+        for i, inner in enumerate(self.inner_jobs):
+            inner = inner.bound_to(arrays, addresses)
+            pointer = <char **>(<char *>job.data + self.inner[i].at)
+            pointer[0] = <char *>inner.data + self.inner[i].begin
+            job.keep.append(inner)
         return job
 
     def __call__(self, int begin, int end):
@@ -838,13 +860,11 @@ cdef int _framed(const void *job, int begin, int end) noexcept nogil:
 cdef class Framed(Job):
     """A job that fills an activation, and the zeros around that: they are in the caches then."""
 
-    cdef Job inside
-
     def __init__(self, Job inside, buffer, int top, int left, size, int unit, bint by_columns):
         """Of the result, `size`; `unit`: rows or columns that are done at a time."""
         cdef framed_job *d = <framed_job *>self.hold(sizeof(framed_job), _framed)
-        self.inside = inside
-        d.inside = inside.work
+        d.inside.run = inside.work.run
+        self.lead_into(&d.inside.job, inside, inside.data)
         d.unit = unit
         d.frame.h, d.frame.w = size
         d.frame.top, d.frame.left = top, left
@@ -852,13 +872,6 @@ cdef class Framed(Job):
         d.frame.right = buffer.shape[1] - left - d.frame.w
         d.frame.pixel, d.frame.by_columns = buffer.shape[2], by_columns
         self.point(&d.frame.buffer, buffer, 0, PyBUF_WRITABLE)
-
-    cdef Job bound_to(self, list arrays, char **addresses):
-        cdef Job job = Job.bound_to(self, arrays, addresses)
-        cdef Job inside = self.inside.bound_to(arrays, addresses)
-        (<framed_job *>job.data).inside = inside.work
-        job.keep.append(inside)
-        return job
 
 
 cdef struct cut_job:
@@ -879,47 +892,47 @@ cdef int _cut(const void *job, int begin, int end) noexcept nogil:
 cdef class Cut(Job):
     """A row in pieces, of which the last one may be shorter and is a job of its own."""
 
-    cdef Job pieces, rest
-
     def __init__(self, Job pieces, Job rest, int whole):
         """`whole`: how many pieces are not; `rest`, the other one, may be None."""
         cdef cut_job *d = <cut_job *>self.hold(sizeof(cut_job), _cut)
-        self.pieces, self.rest = pieces, rest
-        d.pieces = pieces.work
+        d.pieces.run = pieces.work.run
+        self.lead_into(&d.pieces.job, pieces, pieces.data)
         if rest is not None:
-            d.rest = rest.work
+            d.rest.run = rest.work.run
+            self.lead_into(&d.rest.job, rest, rest.data)
         d.whole = whole
 
-    cdef Job bound_to(self, list arrays, char **addresses):
-        cdef Job job = Job.bound_to(self, arrays, addresses), part
-        part = self.pieces.bound_to(arrays, addresses)
-        (<cut_job *>job.data).pieces = part.work
-        job.keep.append(part)
-        if self.rest is not None:
-            part = self.rest.bound_to(arrays, addresses)
-            (<cut_job *>job.data).rest = part.work
-            job.keep.append(part)
-        return job
 
-
-cdef fd_source _source(source, cells, list keep):
+cdef int _source(Job job, fd_source *s, source, cells) except -1:
     """`cells`: the lists, and in which row and column of them the source's first cell is."""
-    cdef fd_source s
-    cdef ptrdiff_t row, column
+    cdef ptrdiff_t row, column, cell
     order, first, (row, column) = cells
-    s.order = <const int32_t *>_bytes(order, keep)
-    s.first = <const int32_t *>_bytes(first, keep)
     s.order_cell, s.first_cell, s.list_row = 0, 0, 0
-    if first.ndim > 1:
+    if len(first.shape) > 1:
         s.first_cell, s.list_row = first.shape[2], first.shape[1]
-        s.order_cell = (len(order) - FD_LIST_ROOM) // (first.shape[0] * first.shape[1])
-        s.order += (row * s.list_row + column) * s.order_cell
-        s.first += (row * s.list_row + column) * s.first_cell
+        s.order_cell = (order.shape[0] - FD_LIST_ROOM) // (first.shape[0] * first.shape[1])
+    cell = row * s.list_row + column
+    job.point(&s.order, order, cell * s.order_cell)
+    job.point(&s.first, first, cell * s.first_cell)
     s.cells_h, s.cells_w = source.cells
     s.h, s.w = source.size
     s.channels = source.channels
     s.pool = _window(source.pool)
-    return s
+    return 0
+
+
+cdef int _planes(Job job, void *field, out, ptrdiff_t *feature, ptrdiff_t *plane,
+                 ptrdiff_t *row) except -1:
+    """Where planes (N, C, H, W) are that follow each other in W alone, and their strides."""
+    if isinstance(out, Place):
+        row[0] = out.shape[3]
+        plane[0] = row[0] * out.shape[2]
+        feature[0] = plane[0] * out.shape[1]
+        return job.point(field, out, 0, PyBUF_WRITABLE)
+    (<float **>field)[0] = <float *><uintptr_t>out.ctypes.data
+    feature[0], plane[0], row[0] = (step // 4 for step in out.strides[:3])
+    job.keep.append(out)
+    return 0
 
 
 cdef fd_post _post(post, list keep):
@@ -985,12 +998,11 @@ cdef class Step(Job):
                  int cout, post, more, out_size):
         cdef step_job *d = <step_job *>self.hold(sizeof(step_job), _step_rows)
         d.k = table.k
-        d.s.source = _source(source, cells, self.keep)
+        _source(self, &d.s.source, source, cells)
         if isinstance(v, Step):
-            d.s.above = &(<step_job *>(<Step>v).data).s
-            self.keep.append(v)
+            self.lead_into(&d.s.above, <Step>v, &(<step_job *>(<Step>v).data).s)
         else:
-            d.s.v = _floats(v, self.keep)
+            self.point(&d.s.v, v)
         d.s.kp, d.s.nv = kp, nv
         d.s.conv = _window(window)
         d.s.groups, d.s.cout = groups, cout
@@ -1026,7 +1038,7 @@ cdef class Step(Job):
 
     def into(self, out):
         """Write the result there; one that feeds another job has no `out`."""
-        (<step_job *>self.data).out = _writable(out, self.keep)
+        self.point(&(<step_job *>self.data).out, out, 0, PyBUF_WRITABLE)
         return self
 
 
@@ -1048,10 +1060,10 @@ cdef class First(Job):
                  phase_offset, phase_tap, window, post, more, out_size):
         cdef first_job *d = <first_job *>self.hold(sizeof(first_job), _first_rows)
         d.k = table.k
-        d.f.u = _floats(u, self.keep)
+        self.point(&d.f.u, u)
         d.f.kp = u.shape[2]
         d.f.u_row = u.shape[1] * u.shape[2]
-        d.f.weight = _floats(weight, self.keep)
+        self.point(&d.f.weight, weight)
         d.f.cout, d.f.by_feature = cout, by_feature
         d.f.ntaps_all = window.kernel[0] * window.kernel[1]
         d.f.phase_start = <const int32_t *>_bytes(phase_start, self.keep)
@@ -1069,7 +1081,7 @@ cdef class First(Job):
 
     def into(self, out):
         """Write the result there; one that feeds another job has no `out`."""
-        (<first_job *>self.data).out = _writable(out, self.keep)
+        self.point(&(<first_job *>self.data).out, out, 0, PyBUF_WRITABLE)
         return self
 
 
@@ -1091,16 +1103,16 @@ cdef class Overlap(Job):
                  post, out):
         cdef overlap_job *d = <overlap_job *>self.hold(sizeof(overlap_job), _overlap_rows)
         d.k = table.k
-        d.o.source = _source(source, cells, self.keep)
+        _source(self, &d.o.source, source, cells)
         d.o.next = <const int32_t *>_bytes(next, self.keep)
         d.o.row, d.o.column = source.origin
-        d.o.v = _floats(v, self.keep)
+        self.point(&d.o.v, v)
         d.o.v_row, d.o.v_column = v_origin
         d.o.v_h, d.o.v_w = v.shape[:2]
         d.o.kp, d.o.by_feature = kp, by_feature
         d.o.post = _post(post, self.keep)
         d.o.factor = _factor(post.factor, self.keep)
-        d.o.out = _writable(out, self.keep)
+        self.point(&d.o.out, out, 0, PyBUF_WRITABLE)
 
 
 cdef struct combine_job:
@@ -1171,8 +1183,12 @@ cdef int _last_bands(const void *job, int i, int end) noexcept nogil:
     return d.k.last_bands(&d.f, i, end)
 
 
+cdef struct seams_job:
+    const last_job *bands
+
+
 cdef int _last_seams(const void *job, int i, int end) noexcept nogil:
-    cdef const last_job *d = <const last_job *>job
+    cdef const last_job *d = (<const seams_job *>job).bands
     cdef int status = 0
     for i in range(i, end):
         status |= d.k.last_seam(&d.f, i + 1)
@@ -1187,24 +1203,21 @@ cdef class Last(Job):
                  weight, rows, out):
         cdef last_job *d = <last_job *>self.hold(sizeof(last_job), _last_bands)
         d.k = table.k
-        self.keep.append(above)
         if isinstance(above, Step):
-            d.f.step = &(<step_job *>(<Step>above).data).s
+            self.lead_into(&d.f.step, <Step>above, &(<step_job *>(<Step>above).data).s)
         elif isinstance(above, First):
-            d.f.first = &(<first_job *>(<First>above).data).f
+            self.lead_into(&d.f.first, <First>above, &(<first_job *>(<First>above).data).f)
         else:
-            d.f.v = _floats(above, self.keep)
+            self.point(&d.f.v, above)
         d.f.kp, d.f.nv = kp, nv
-        d.f.source = _source(source, cells, self.keep)
+        _source(self, &d.f.source, source, cells)
         d.f.conv = _window(window)
         d.f.cout = cout
         d.f.weight = _floats(weight, self.keep)
-        d.f.features = len(rows)
-        d.f.rows = <const int32_t *>_bytes(rows, self.keep)
+        d.f.features = rows.shape[0]
+        self.point(&d.f.rows, rows)
         d.f.out_h, d.f.out_w = out.shape[2], out.shape[3]
-        d.f.out = <float *><uintptr_t>out.ctypes.data
-        d.f.out_feature, d.f.out_plane, d.f.out_row = (step // 4 for step in out.strides[:3])
-        self.keep.append(out)
+        _planes(self, &d.f.out, out, &d.f.out_feature, &d.f.out_plane, &d.f.out_row)
 
     def reach(self):
         """(rows one cell row reaches, rows to the next one, elements of a row of sums)."""
@@ -1218,15 +1231,15 @@ cdef class Last(Job):
         cdef last_job *d = <last_job *>self.data
         d.f.band, d.f.skip = band, skip
         if side is not None:
-            d.f.side = _writable(side, self.keep)
+            self.point(&d.f.side, side, 0, PyBUF_WRITABLE)
 
 
 cdef class Seams(Job):
     """What is shared between band i and i + 1 of a `Last`, when both are done."""
 
     def __init__(self, Last bands):
-        self.keep.append(bands)
-        self.work.run, self.work.job = _last_seams, bands.data
+        cdef seams_job *d = <seams_job *>self.hold(sizeof(seams_job), _last_seams)
+        self.lead_into(&d.bands, bands, bands.data)
 
 
 cdef struct single_job:
@@ -1246,7 +1259,6 @@ cdef class Single(Job):
                  out):
         cdef single_job *d = <single_job *>self.hold(sizeof(single_job), _single_features)
         d.k = table.k
-        self.keep.append(out)
         d.s.values = _floats(values, self.keep)
         d.s.switches, d.s.switch_bytes = NULL, 1
         if switches is not None:
@@ -1258,8 +1270,7 @@ cdef class Single(Job):
         d.s.cells_h, d.s.cells_w = values.shape[1:]
         d.s.weight = _floats(weight, self.keep)
         d.s.cout, d.s.out_h, d.s.out_w = out.shape[1:]
-        d.s.out = <float *><uintptr_t>out.ctypes.data
-        d.s.out_feature, d.s.out_plane, d.s.out_row = (step // 4 for step in out.strides[:3])
+        _planes(self, &d.s.out, out, &d.s.out_feature, &d.s.out_plane, &d.s.out_row)
 
 
 cdef struct switches_of_cells:
@@ -1362,7 +1373,7 @@ cdef class FilterCells(Job):
 
     def __init__(self, source, cells, v, order, first):
         cdef filter_job *d = <filter_job *>self.hold(sizeof(filter_job), _filter_cells)
-        d.source = _source(source, cells, self.keep)
+        _source(self, &d.source, source, cells)
         self.point(&d.v, v)
         self.point(&d.order, order, 0, PyBUF_WRITABLE)
         self.point(&d.first, first, 0, PyBUF_WRITABLE)

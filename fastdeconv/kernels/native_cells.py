@@ -19,6 +19,8 @@ from .schedule import band_edges
 
 __all__ = ["Cells", "cells_of", "links_of", "without_zeros"]
 
+_INT = np.dtype(np.int32)
+
 Cells = tuple[NDArray[np.int32], NDArray[np.int32], Pair]
 """(order, first) of fd_source, and the row and column in them where a source begins."""
 
@@ -111,9 +113,10 @@ def without_zeros(
 
     They are there when the chain has run, which fills `v`.
     """
-    places = math.prod(source.pool.kernel)
-    order, first = _empty_cells(source.cells, source.channels, places)
-    rows, threads = source.cells[0], enough_threads(num_threads, v.size * COPY)
+    places, values = math.prod(source.pool.kernel), math.prod(v.shape)
+    order = chain.room((values + native.LIST_ROOM,), _INT)
+    first = chain.room((*source.cells, places + 1), _INT)
+    rows, threads = source.cells[0], enough_threads(num_threads, values * COPY)
     chain.add(
         native.FilterCells(source, cells, v, order, first), band_edges(rows, threads), threads
     )

@@ -10,8 +10,8 @@ from __future__ import annotations
 import functools
 import math
 from collections import deque
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,7 @@ from .lanes import (
     Combine,
     Convolution,
     First,
+    Given,
     Last,
     Overlap,
     Post,
@@ -35,11 +36,11 @@ from .lanes import (
     Term,
     View,
     aligned,
+    aligned_copy,
     aligned_empty,
     aligned_zeros,
     cached,
     first_phases,
-    first_room,
     first_weight,
     last_band,
     pack_scatter,
@@ -60,6 +61,8 @@ from .native_shared import (
     COPY,
     Chain,
     Lanes,
+    Places,
+    Plan,
     enough_threads,
     kernels,
     pad_last,
@@ -68,9 +71,11 @@ from .native_shared import (
 )
 from .native_steps import STEP_KERNELS
 from .recording import cpus
-from .schedule import copy_edges, shrinking_edges
+from .schedule import band_edges, copy_edges, shrinking_edges
 
 __all__ = ["BACKEND", "NativeBackend"]
+
+_FLOAT = np.dtype(np.float32)
 
 _BY_FEATURE = 8
 """How much longer a multiply-add takes with so few features that they are kept out of the lanes."""
@@ -81,6 +86,36 @@ _KEPT, _KEPT_MEANWHILE = 1 << 26, 1 << 28
 _MOST_IN_CHAIN = 1 << 27
 """Bytes of lane tensors beyond which what makes them is run at once, so that those that they are
 made from are free for the next ones."""
+
+_MOST_PLANNED = 1 << 24
+"""Bytes of the memory of a planned pass, in which nothing is used twice. What needs more takes so
+long that it does not matter how its jobs are prepared."""
+
+
+class _Later:
+    """Stands for the start of a pass that is planned, (K, H, W)."""
+
+    def __init__(self, place: Any, chain: Chain) -> None:
+        self.place, self.chain = place, chain
+        self.size = math.prod(place.shape)
+
+    def __len__(self) -> int:
+        count: int = self.place.shape[0]
+        return count
+
+
+class _PassPlan(NamedTuple):
+    """A plan, and what it wants the weights of the features for."""
+
+    plan: Plan
+    table: Any
+    conv: Convolution
+    lanes: int
+    by_feature: bool
+
+
+# The arrays of a planned pass; number 0 is its memory.
+_VALUES, _SWITCHES, _WEIGHT, _ROWS, _OUT = range(1, 6)
 
 
 class NativeBackend:
@@ -182,7 +217,8 @@ class NativeBackend:
         kernel, lanes, by_feature = _prepare(table, job, num_threads, chain)
         h, w = job.conv.input_size
         channels = job.conv.input_channels
-        out = _scratch.take((h, w, lanes, channels) if by_feature else (h, w, channels, lanes))
+        shape = (h, w, lanes, channels) if by_feature else (h, w, channels, lanes)
+        out = _tensor_of(chain, shape)
         sums = None
         if job.post.counts is not None:
             sums = aligned_zeros((h, 1, *out.shape[2:]))
@@ -190,26 +226,26 @@ class NativeBackend:
         threads = enough_threads(num_threads, _multiply_adds(job))
         chain.add(kernel.into(out), shrinking_edges(h, threads), threads)
         result = Lanes(out, lanes, by_feature, _rectifies(job.post), chain, sums)
-        chain.held += out.nbytes
         if adds or chain.held > _MOST_IN_CHAIN:
             _settle(result)
         return result
 
     def add_overlaps(self, job: Overlap, num_threads: int) -> Lanes:
-        table, v, source = kernels(), job.v, job.source
-        _settle(v)
+        table, v, source, chain = kernels(), job.v, job.source, job.v.chain
         whole_v = (job.origin, v.values.shape[:2]) == (source.origin, source.cells)
-        out = v.values if whole_v else _scratch.take((*source.cells, *v.values.shape[2:]))
+        shape = *source.cells, *v.values.shape[2:]
+        out = v.values if whole_v else _tensor_of(chain, shape)
         kernel = native.Overlap(
             table, v.values, v.lanes, v.by_feature, job.origin, source,
             cells_of(source, num_threads), links_of(source, num_threads)[0],
             _readable(table, job.post), out,
         )
-        run_rows(kernel, source.cells[0], enough_threads(num_threads, out.size * COPY))
+        rows, threads = source.cells[0], enough_threads(num_threads, math.prod(shape) * COPY)
+        chain.add(kernel, band_edges(rows, threads), threads)
         if not whole_v:
             self.release(v)
         rectified = v.rectified or _rectifies(job.post)
-        return Lanes(out, v.lanes, v.by_feature, rectified, Chain())
+        return Lanes(out, v.lanes, v.by_feature, rectified, chain)
 
     def fuses(self, above: First | Step, source: Source, conv: Convolution) -> bool:
         """Whether a step takes its values from the one above while they are in cache."""
@@ -266,6 +302,8 @@ class NativeBackend:
         self, job: Last, out: FloatArray, rows: NDArray[np.intp], num_threads: int
     ) -> Chain:
         table, conv = kernels(), job.conv
+        if isinstance(rows, np.ndarray):
+            rows = rows.astype(np.int32)
         adds = False
         if isinstance(job.above, Lanes):
             chain = job.above.chain
@@ -281,14 +319,14 @@ class NativeBackend:
         )
         kernel = native.Last(
             table, above, lanes, nv, job.source, cells_of(job.source, num_threads),
-            conv.window, conv.input_channels, weight, rows.astype(np.int32), out,
+            conv.window, conv.input_channels, weight, rows, out,
         )
         reach, advance, row = kernel.reach()
         band = last_band(reach, advance, job.rows)
         skip = job.source.origin[0] % band
         bands = -(-(job.source.cells[0] + skip) // band)
         shared = reach - advance
-        side = aligned_empty((bands, 2, shared, row)) if bands > 1 and shared else None
+        side = chain.room((bands, 2, shared, row)) if bands > 1 and shared else None
         kernel.set_bands(band, skip, side)
         values = math.prod(job.source.cells) * job.source.channels * lanes
         work = values * conv.weight[0].size
@@ -309,6 +347,39 @@ class NativeBackend:
 
     def finish(self, left: Sequence[Chain]) -> None:
         run_chains(left)
+
+    def plan(
+        self, given: Given, conv: Convolution, bf16: bool, unpool: tuple[Window, Pair] | None,
+        follow: Callable[[Any, Any, Any], Chain], num_threads: int,
+    ) -> _PassPlan | None:
+        """See `fastdeconv.kernels.lanes.LaneBackend`."""
+        places = Places()
+        chain = Chain(places)
+        values = _place(_VALUES, given.values.shape)
+        if unpool is not None:
+            window, size = unpool
+            assert given.switches is not None
+            switches = _place(_SWITCHES, given.switches.shape, given.switches.dtype)
+            planes = chain.room((values.shape[0], *size))
+            threads = enough_threads(num_threads, math.prod(planes.shape) * COPY)
+            job = native.UnpoolPlanes(values, switches, window, planes)
+            chain.add(job, band_edges(planes.shape[0], threads), threads)
+            values = planes
+        rows = _place(_ROWS, given.rows.shape, np.dtype(np.int32))
+        follow(_Later(values, chain), rows, _place(_OUT, given.out.shape))
+        if places.size > _MOST_PLANNED:
+            return None
+        table = kernels()
+        return _PassPlan(chain.plan(), table, conv, *_lanes(table, len(given.values), bf16))
+
+    def run_plan(self, plan: _PassPlan, given: Given) -> Chain:
+        """See `fastdeconv.kernels.lanes.LaneBackend`."""
+        values = np.ascontiguousarray(given.values, np.float32)
+        job = First(values, given.features, plan.conv, Post(), False)
+        weight = _first_weight(plan.table, job, plan.lanes, plan.by_feature)
+        switches = values if given.switches is None else np.ascontiguousarray(given.switches)
+        rows = given.rows.astype(np.int32)
+        return Chain.of(plan.plan, [values, switches, weight, rows, given.out])
 
     def from_planes(self, planes: FloatArray, bf16: bool) -> Lanes:
         count, channels, h, w = planes.shape
@@ -333,7 +404,8 @@ class NativeBackend:
         run_rows(kernel, len(job.rows), num_threads)
 
     def release(self, v: Lanes) -> None:
-        v.chain.then(functools.partial(_scratch.give, v.values))
+        if v.chain.places is None:
+            v.chain.then(functools.partial(_scratch.give, v.values))
 
     def end(self) -> None:
         _scratch.keep(_KEPT)
@@ -400,14 +472,28 @@ class _Scratch:
 _scratch = _Scratch()
 
 
+def _tensor_of(chain: Chain, shape: tuple[int, ...]) -> Any:
+    """A lane tensor that a job of the chain makes, or its place."""
+    if chain.places is not None:
+        return chain.room(shape)
+    tensor = _scratch.take(shape)
+    chain.held += tensor.nbytes
+    return tensor
+
+
+def _place(array: int, shape: tuple[int, ...], dtype: Any = _FLOAT) -> Any:
+    """All of an array that comes later."""
+    return native.Place(array, 0, shape, dtype)
+
+
 def _multiply_adds(job: First | Step) -> int:
     """What a job takes without a pool; one that has a pool takes less."""
     if isinstance(job, Step) and isinstance(job.v, Step):
         lanes, _ = _lanes_of(job)
         own = math.prod(job.conv.input_size) * lanes * job.conv.weight.size
         return own + _multiply_adds(job.v)
-    values = job.values if isinstance(job, First) else job.v.values
-    return int(values.size) * job.conv.weight[0].size
+    values = job.values.size if isinstance(job, First) else math.prod(job.v.values.shape)
+    return int(values) * job.conv.weight[0].size
 
 
 # ---- transposed convolution by phases ----
@@ -512,7 +598,7 @@ def _chain_of(job: First | Step) -> Chain:
         if isinstance(job.v, Lanes):
             return job.v.chain
         job = job.v
-    return Chain()
+    return job.values.chain if isinstance(job.values, _Later) else Chain()
 
 
 def _prepare(
@@ -618,20 +704,44 @@ def _first(
 ) -> Any:
     conv = job.conv
     phases = first_phases(conv.window)
-    u = first_room(job, phases, lanes)
-    values = np.ascontiguousarray(job.values, np.float32)
-    rows, threads = values.shape[1], enough_threads(num_threads, values.size * COPY)
+    values: Any
+    if isinstance(job.values, _Later):
+        values, weight = job.values.place, _place(_WEIGHT, ())
+    else:
+        values = np.ascontiguousarray(job.values, np.float32)
+        weight = _first_weight(table, job, lanes, by_feature)
+    size = values.shape[1:]
+    u = chain.room((*padded_size(size, conv.input_size, conv.window, phases.pad), lanes))
+    copy = native.ToChannels(table, values, u, *phases.pad)
+    threads = enough_threads(num_threads, math.prod(values.shape) * COPY)
     chain.add(
-        native.ToChannels(table, values, u, *phases.pad), copy_edges(rows, threads), threads
+        native.Framed(copy, u, *phases.pad, size, 1, False), copy_edges(size[0], threads), threads
     )
-    weight = first_weight(job, lanes)
-    if by_feature:
-        weight = np.ascontiguousarray(pad_last(weight.transpose(1, 2, 0), table.width))
     return native.First(
         table, u, weight, by_feature, conv.input_channels, phases.start,
         _places(conv.window, u.shape[1], lanes), phases.tap, conv.window, post,
         _viewed(post.more), conv.input_size,
     )
+
+
+def _first_weight(table: Any, job: First, lanes: int, by_feature: bool) -> FloatArray:
+    """The weights of a first convolution as csrc/project.c wants them."""
+    conv = job.conv
+    if not by_feature:
+        return first_weight(job, lanes)
+    if conv.groups > 1:
+        weight = first_weight(job, lanes)
+        return np.ascontiguousarray(pad_last(weight.transpose(1, 2, 0), table.width))
+    packed: FloatArray = cached(
+        conv.cache, ("first", table.width), lambda: _pack_first(conv.weight, table)
+    )
+    return aligned_copy(packed[:, job.features])
+
+
+def _pack_first(weight: FloatArray, table: Any) -> FloatArray:
+    """Weights of a `First` by feature: (taps, O, C in whole vectors)."""
+    out, inner = weight.shape[:2]
+    return pad_last(weight.reshape(out, inner, -1).transpose(2, 0, 1), table.width)
 
 
 @functools.lru_cache(maxsize=256)

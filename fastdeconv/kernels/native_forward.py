@@ -27,7 +27,8 @@ from .lanes import aligned_empty, cached
 from .native_shared import (
     ADD,
     COPY,
-    Stage,
+    Places,
+    Plan,
     enough_threads,
     kernels,
     pad_last,
@@ -106,22 +107,14 @@ def forward_blocks(
         for block in blocks for source in block.sources if source not in made
     }
     plan = _plan(inputs, blocks, algorithm, num_threads)
-    memory = new_memory(plan.size)
-    arrays = [memory, *(x.buffer if isinstance(x, Channels) else x for x in inputs.values())]
-    jobs = native.bound(plan.jobs, arrays)
-    run_stages(
-        [Stage(job, edges, needs) for job, (_, edges, needs) in zip(jobs, plan.stages)],
-        plan.threads,
+    arrays, stages = plan.plan.on(
+        [x.buffer if isinstance(x, Channels) else x for x in inputs.values()]
     )
+    run_stages(stages, plan.plan.threads)
     return [
         (Channels(buffer.of(arrays), top, left, shape), switches and switches.of(arrays))
         for (buffer, top, left, shape), switches in plan.results
     ]
-
-
-def new_memory(size: int) -> NDArray[np.uint8]:
-    """Memory for the results of a pass: `size` bytes."""
-    return np.frombuffer(native.Memory(size), np.uint8)
 
 
 def _as_input(value: FloatArray | Channels) -> FloatArray | Channels:
@@ -133,15 +126,10 @@ def _as_input(value: FloatArray | Channels) -> FloatArray | Channels:
 class _Plan(NamedTuple):
     """A pass through blocks, for inputs of one size."""
 
-    stages: list[Stage]
-    """Their `job` is None."""
-    jobs: list[Any]
-    """The jobs of the stages. Their array 0 is the memory, the others are the inputs in order."""
+    plan: Plan
+    """The arrays that it is given are the inputs, in their order."""
     results: list[tuple[Channels, Any]]
     """The activation and the switches of every block; both are places in the memory."""
-    size: int
-    """Bytes of the memory."""
-    threads: int
 
 
 def _plan(
@@ -167,7 +155,7 @@ def _make_plan(
     inputs: Mapping[int, Any], blocks: Sequence[ForwardBlock], algorithm: str, num_threads: int
 ) -> _Plan:
     threads = enough_threads(num_threads, sum(map(_operations, blocks)))
-    stages, memory = BlockStages(threads), _Memory()
+    stages, memory = BlockStages(threads), Places()
     results: list[tuple[Channels, Any]] = []
     values: dict[int, Channels] = {}
     for number, (source, x) in enumerate(inputs.items(), start=1):
@@ -187,27 +175,10 @@ def _make_plan(
         )
         values[block.key] = found.out
         results.append((found.out, found.switches))
-    jobs = [stage.job for stage in stages.all]
-    rest = [stage._replace(job=None) for stage in stages.all]
-    return _Plan(rest, jobs, results, memory.size, threads)
+    return _Plan(Plan.of(stages.all, memory, threads), results)
 
 
 _FLOAT = np.dtype(np.float32)
-_LINE = 64
-"""Bytes of a cache line."""
-
-
-class _Memory:
-    """Hands out places in the memory of a pass (array 0 of its jobs)."""
-
-    def __init__(self) -> None:
-        self.size = 0
-
-    def take(self, shape: tuple[int, ...], dtype: np.dtype[Any] = _FLOAT) -> Any:
-        """A ``native.Place``."""
-        place = native.Place(0, self.size, shape, dtype)
-        self.size += -(-math.prod(shape) * dtype.itemsize // _LINE) * _LINE
-        return place
 
 
 def to_channels(planes: FloatArray, padding: Padding, num_threads: int) -> Channels:
@@ -285,7 +256,7 @@ def _operations(block: ForwardBlock) -> int:
 
 
 def _forward_job(
-    block: ForwardBlock, given: Sequence[Channels], algorithm: str, memory: _Memory
+    block: ForwardBlock, given: Sequence[Channels], algorithm: str, memory: Places
 ) -> _ForwardJob:
     width = kernels().width
     stored = -(-block.shape[0] // width) * width
@@ -446,7 +417,7 @@ def _of_lines(cells: Any, lines: _Lines) -> Any:
 
 
 def _switches(
-    pool: Pool | None, shape: tuple[int, int, int], out: Channels, memory: _Memory
+    pool: Pool | None, shape: tuple[int, int, int], out: Channels, memory: Places
 ) -> Any:
     """A place for the switches of a max pool; None if there are none."""
     if pool is None or pool.counts is not None:

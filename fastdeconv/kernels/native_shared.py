@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from . import native  # type: ignore[attr-defined, unused-ignore]
 from .dispatch import get_isa
 from .interface import FloatArray
-from .lanes import aligned_zeros
+from .lanes import aligned_empty, aligned_zeros
 from .recording import Recording, cpus, recording
 from .schedule import band_edges, share
 
@@ -23,6 +24,8 @@ __all__ = [
     "SPLIT",
     "Chain",
     "Lanes",
+    "Places",
+    "Plan",
     "Stage",
     "enough_threads",
     "kernels",
@@ -62,20 +65,98 @@ class Stage(NamedTuple):
     none."""
 
 
+_FLOAT = np.dtype(np.float32)
+_LINE = 64
+"""Bytes of a cache line."""
+
+
+class Places:
+    """Hands out places in the memory of a planned pass, which is array 0 of its jobs."""
+
+    def __init__(self) -> None:
+        self.size = 0
+        """Bytes of the memory."""
+
+    def take(self, shape: tuple[int, ...], dtype: np.dtype[Any] = _FLOAT) -> Any:
+        """A ``native.Place``."""
+        place = native.Place(0, self.size, shape, dtype)
+        self.size += -(-math.prod(shape) * dtype.itemsize // _LINE) * _LINE
+        return place
+
+
+class Plan(NamedTuple):
+    """Stages that are prepared once. For every pass their jobs are only told their arrays."""
+
+    stages: list[Stage]
+    """Without jobs."""
+    jobs: list[Any]
+    """Their arrays: the memory, and those that are given, in their order."""
+    size: int
+    """Bytes of the memory."""
+    threads: int
+
+    @classmethod
+    def of(cls, stages: Sequence[Stage], places: Places, threads: int) -> Plan:
+        """The plan with these stages, whose jobs have places for arrays."""
+        jobs = [stage.job for stage in stages]
+        return cls([stage._replace(job=None) for stage in stages], jobs, places.size, threads)
+
+    def on(self, given: Sequence[Any]) -> tuple[list[Any], list[Stage]]:
+        """The arrays of a pass and its stages."""
+        arrays = [new_memory(self.size), *given]
+        jobs = native.bound(self.jobs, arrays)
+        return arrays, [
+            Stage(job, edges, needs) for job, (_, edges, needs) in zip(jobs, self.stages)
+        ]
+
+
+def new_memory(size: int) -> NDArray[np.uint8]:
+    """So many bytes, for what a planned pass computes."""
+    return np.frombuffer(native.Memory(size), np.uint8)
+
+
 class Chain:
     """Jobs that follow one another, prepared one by one and run together.
 
     Threads are then called once, and nobody waits for Python between two jobs: after a large
     one Python comes from cold caches and takes several times as long as otherwise.
+
+    `places`: the chain becomes a plan; what its jobs hand on has places there.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, places: Places | None = None) -> None:
+        self.places = places
         self._stages: list[Stage] = []
         self._bands = 0
         self._threads = 1
         self.held = 0
         """Bytes of the lane tensors that are made by what has not run yet."""
         self._then: list[Callable[[], None]] = []
+
+    @classmethod
+    def of(cls, plan: Plan, given: Sequence[Any]) -> Chain:
+        """The jobs of a plan, on these arrays."""
+        chain = cls()
+        _, chain._stages = plan.on(given)
+        chain._threads = plan.threads
+        return chain
+
+    def plan(self) -> Plan:
+        """The jobs that were added, as a plan."""
+        assert self.places is not None
+        stages, threads, _ = self.take()
+        if threads == 1:  # which gains nothing by bands, and every one has to be begun
+            stages = [
+                Stage(job, edges[[0, -1]], np.array([before], np.int32))
+                for before, (job, edges, _) in enumerate(stages)
+            ]
+        return Plan.of(stages, self.places, threads)
+
+    def room(self, shape: tuple[int, ...], dtype: np.dtype[Any] = _FLOAT) -> Any:
+        """An array, or its place, that nobody but jobs of the chain uses; of a type of 4 bytes."""
+        if self.places is not None:
+            return self.places.take(shape, dtype)
+        return aligned_empty(shape).view(dtype)
 
     def add(self, job: Any, edges: Sequence[int], num_threads: int) -> None:
         """A job in bands, each of which may want all of the jobs before."""
@@ -122,7 +203,8 @@ class Lanes(NamedTuple):
     """A lane tensor."""
 
     values: FloatArray
-    """(H, W, C, lanes), lanes in whole vectors; `by_feature`: (H, W, lanes, C), one a feature"""
+    """(H, W, C, lanes), lanes in whole vectors; `by_feature`: (H, W, lanes, C), one a feature.
+    While a pass is planned a ``native.Place``."""
     lanes: int
     by_feature: bool
     rectified: bool

@@ -400,5 +400,5 @@ def at_the_last_moment(monkeypatch):
         return array.view(np.uint8)
 
     monkeypatch.setattr(native_forward, "run_stages", run_stages)
-    monkeypatch.setattr(native_forward, "new_memory", new_memory)
+    monkeypatch.setattr(native_shared, "new_memory", new_memory)
     monkeypatch.setattr(native_shared, "SPLIT", 1)

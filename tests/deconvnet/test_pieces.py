@@ -15,6 +15,7 @@ import fastdeconv as fd
 from fastdeconv.deconvnet import cost
 from fastdeconv.deconvnet.region import Region, covering_cells, reached_by, within
 from fastdeconv.deconvnet.run import Run
+from fastdeconv.deconvnet.ways import Ways
 from fastdeconv.kernels.interface import Window
 
 PROPERTY = settings(derandomize=True, deadline=None)
@@ -37,14 +38,21 @@ def on(request: pytest.FixtureRequest) -> Iterator[dict[str, str]]:
 def ways_gone() -> Iterator[list[Any]]:
     """Yields the ways that are gone, each with the features that go it."""
     seen: list[Any] = []
-    project = Run._run_piece
+    passes, plans = Ways.passes, Run._plans
 
-    def noting(run: Any, way: Any, some: Any, *arguments: Any) -> None:
-        seen.append((way, some))
-        project(run, way, some, *arguments)
+    def noting(*arguments: Any) -> Iterator[Any]:
+        seen.clear()  # a pass that cannot be planned asks twice
+        for some in passes(*arguments):
+            seen.extend(some)
+            yield some
+
+    def planning_anew(run: Any, *arguments: Any) -> Any:
+        run.trace.derived("plans").clear()
+        return plans(run, *arguments)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Run, "_run_piece", noting)
+        patch.setattr(Ways, "passes", noting)
+        patch.setattr(Run, "_plans", planning_anew)
         yield seen
 
 
