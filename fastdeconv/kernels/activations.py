@@ -64,8 +64,8 @@ class Activation:
     formula : str
         What it computes, in a line.
     forward, derivative : callable
-        ``forward(x, **parameters)`` and its derivative at ``x``. With `at_output` the
-        derivative is taken at the output, ``derivative(forward(x))``.
+        ``forward(x, **parameters)`` and its derivative at ``x``. The derivative of one with a
+        `gate` is taken at its output, where the same is to be seen.
     steepest : callable
         ``steepest(**parameters)``: the largest absolute value of the derivative.
     parameters : mapping of str to Parameter

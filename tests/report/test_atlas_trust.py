@@ -14,7 +14,7 @@ from fastdeconv.cli import main
 from fastdeconv.report.atlas import Atlas, write_atlas
 from fastdeconv.report.atlas_excerpts import Studio
 
-from .conftest import atlas_of
+from .conftest import atlas_of as data_of
 
 pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")
@@ -85,7 +85,7 @@ def test_a_verdict_is_that_of_explain_in_the_same_window(judged):
 
 def test_the_page_shows_each_verdict_and_counts_them(judged):
     rows = fd.Survey.load(judged / "out").trust.to_pylist()
-    data = atlas_of(judged)
+    data = data_of(judged)
     for feature in data["features"]:
         own = [row for row in rows if row["feature"] == feature["k"]]
         assert [one["verdict"] for one in feature["excerpts"]] == [row["verdict"] for row in own]
@@ -140,7 +140,7 @@ def test_verdicts_that_are_there_are_shown_without_asking_and_others_are_not_mad
     # Verdicts on another sound than the one that is played are none.
     assert write(copied, mode="phase").judged == 0
     page = (copied / "out" / "index.html").read_text(encoding="utf-8")
-    assert "nobody asked (survey --trust)" in page and not atlas_of(copied)["verdicts"]
+    assert "nobody asked (survey --trust)" in page and not data_of(copied)["verdicts"]
     with pytest.raises(fd.ParameterError, match="no verdicts were asked for"):
         _ = fd.Survey.load(copied / "out").trust
 
