@@ -33,6 +33,16 @@ def on(request: pytest.FixtureRequest) -> Iterator[dict[str, str]]:
         yield request.param
 
 
+@pytest.fixture(
+    params=[i for i in IMPLEMENTATIONS if i["backend"] != "reference"],
+    ids=lambda i: "-".join(i.values()),
+)
+def on_lanes(request: pytest.FixtureRequest) -> Iterator[dict[str, str]]:
+    """Those of them that have lanes: only with lanes is a long clip projected in pieces."""
+    with fastdeconv.config(**request.param):
+        yield request.param
+
+
 @pytest.fixture(scope="session")
 def bf16_settings() -> dict[str, str]:
     """Settings with which precision="bf16" works, where there are any."""

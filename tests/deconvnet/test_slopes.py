@@ -59,7 +59,7 @@ def test_any_chain_of_activations_and_pools_is_the_reference_s(build, data):
 
 @pytest.mark.parametrize("activation", ACTIVATIONS, ids=lambda a: a["type"])
 @pytest.mark.parametrize("rule", RULES)
-def test_pieces_of_a_long_clip_fit_together(on, build, monkeypatch, activation, rule):
+def test_pieces_of_a_long_clip_fit_together(on_lanes, build, monkeypatch, activation, rule):
     records = [CONV, activation, POOL, CONV, activation, POOL, CONV, activation]
     net = build(records, (1, 20, 700))
     trace = net.forward(noise(1, 20, 700))

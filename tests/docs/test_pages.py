@@ -90,10 +90,13 @@ def test_the_commands_of_a_page_have_the_options_it_gives_them(page):
 
     for code in blocks(page, "sh"):
         for line in code.replace("\\\n", " ").splitlines():
+            line = re.sub(r"^(\w+=\S+ )+", "", line)  # variables
             words = shlex.split(line, comments=True)
             if words[:1] == ["fastdeconv"]:
                 command = main.commands[words[1]]
-                command.make_parser(click.Context(command)).parse_args(words[2:])
+                given, _, _ = command.make_parser(click.Context(command)).parse_args(words[2:])
+                needed = {param.name for param in command.params if param.required}
+                assert needed <= {name for name, value in given.items() if value}, line
 
 
 @pytest.mark.parametrize("name", ["explain", "decisions", "songs", "protocols"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import threading
 from typing import Any
 
@@ -108,6 +109,34 @@ def test_each_thread_has_a_config_of_its_own() -> None:
 
 def test_the_default_thread_count_is_the_cpus_this_process_may_use() -> None:
     assert dispatch.get_num_threads() == dispatch.usable_cpus() >= 1
+
+
+QUOTA = "/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "/sys/fs/cgroup/cpu/cpu.cfs_period_us"
+
+
+@pytest.mark.parametrize(
+    ("files", "cpus"),
+    [
+        ({}, 8),
+        ({"/sys/fs/cgroup/cpu.max": "max 100000"}, 8),
+        ({"/sys/fs/cgroup/cpu.max": "150000 100000"}, 2),
+        ({"/sys/fs/cgroup/cpu.max": "10000 100000"}, 1),
+        ({"/sys/fs/cgroup/cpu.max": "1600000 100000"}, 8),
+        (dict(zip(QUOTA, ("300000", "100000"))), 3),
+        (dict(zip(QUOTA, ("-1", "100000"))), 8),
+    ],
+)
+def test_affinity_and_the_quota_of_a_container_are_respected(
+    monkeypatch: pytest.MonkeyPatch, files: dict[str, str], cpus: int
+) -> None:
+    def opened(path: str, **how: str) -> io.StringIO:
+        if path not in files:
+            raise FileNotFoundError(path)
+        return io.StringIO(files[path] + "\n")
+
+    monkeypatch.setattr(dispatch, "open", opened, raising=False)
+    monkeypatch.setattr(dispatch.os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    assert dispatch.usable_cpus.__wrapped__() == cpus  # which is asked once a process
 
 
 # Instruction sets

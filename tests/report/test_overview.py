@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+import base64
+import hashlib
+import html
 import json
 import os
+import re
 
 import numpy as np
 import pytest
@@ -33,6 +37,19 @@ def make_network(seed=0, name="tiny"):
 def save(out, name, seed=0, **how):
     samples = 0.2 * np.random.default_rng(seed).standard_normal(1600).astype(np.float32)
     return fd.explain((samples, SR), how.pop("net", make_network()), **how).save(out, name)
+
+
+def test_pages_allow_no_script_but_their_own(tmp_path):
+    song = save(tmp_path, "a")
+    for page in (fd.overview(tmp_path), song / "index.html"):
+        text = page.read_text(encoding="utf-8")
+        (policy,) = re.findall(r'Content-Security-Policy" content="([^"]+)"', text)
+        rules = dict(rule.split(maxsplit=1) for rule in html.unescape(policy).split("; "))
+        (script,) = re.findall(r'<script type="module">(.*?)</script>', text, re.DOTALL)
+        digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+        assert rules["script-src"] == f"'sha256-{digest}'"
+        assert rules["default-src"] == "'none'"
+        assert not re.search("https?:", policy)
 
 
 def test_an_overview_holds_every_song_and_where_its_files_are(tmp_path):
