@@ -39,7 +39,7 @@ __all__ = ["Atlas", "write_atlas"]
 
 _SCRIPTS = (
     "page.js", "atlas_data.js", "player.js", "panel.js", "form.js", "atlas_cards.js",
-    "atlas_detail.js", "keys.js", "atlas.js",
+    "atlas_detail.js", "keys.js", "start.js",
 )
 _STARTS = {"map": "the whole map", "max": "the strongest unit", "one": "1 everywhere"}
 # How many tracks that are missing are named on the page; the result names all of them.

@@ -42,7 +42,7 @@ _OTHER_MODES = {
 }
 _SCRIPTS = (
     "page.js", "data.js", "player.js", "panel.js", "form.js", "versions.js", "cards.js",
-    "detail.js", "keys.js", "song.js",
+    "detail.js", "keys.js", "start.js",
 )
 
 _HIGHER = "The higher the score, the more the network is for that class."
