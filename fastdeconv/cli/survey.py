@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import printable, shown
+from ..report.numbers import length_text
 from .shared import (
     clean_exit,
     demo_clip,
@@ -214,19 +215,13 @@ def _tracks(count: int) -> str:
     return f"{count:,} track{'' if count == 1 else 's'}"
 
 
-def _length(seconds: float) -> str:
-    if seconds < 3600:
-        return f"{seconds / 60:.1f} minutes"
-    return f"{seconds / 3600:,.1f} hours"
-
-
 def _closing_lines(found: Survey, out: Path) -> list[str]:
     if not found.is_complete:
         return [f"{out}: this part is done, but not all others. The last one writes the tables."]
     counts = found.counts
     line = (
         f"{out}: {_tracks(counts['tracks'])}, {counts['windows']:,} windows, "
-        f"{_length(counts['seconds'])}; {sum(found.layers.values()):,} features of "
+        f"{length_text(counts['seconds'])}; {sum(found.layers.values()):,} features of "
         f"{', '.join(found.layers)}."
     )
     lines = [line]
