@@ -52,6 +52,7 @@ class Atlas(NamedTuple):
 
     page: Path
     excerpts: int
+    """How many excerpts the page has."""
     missing: dict[str, str]
     """Tracks from which an excerpt should have come but could not, and why. Spare excerpts of other
     tracks took their places."""
