@@ -98,12 +98,12 @@ def survey(
 ) -> None:
     """Record what every feature of a network responds to in a collection of tracks.
 
-    The collection is a FOLDER; a LIST, which is a file of paths; or a CSV with a column track. OUT
-    gets tables in Parquet: features.parquet (how strongly and how often each feature fires),
-    exemplars.parquet (the windows in which it fires most), together.parquet (the features that fire
-    with it), attributes.parquet (how it relates to --tags) and tracks.parquet. errors.csv names the
-    tracks that could not be used. index.html is made of the tables: a page to see and hear what
-    each feature responds to most.
+    The collection is a FOLDER; a LIST, which is a file with one path per line; or a CSV with a
+    column track. OUT gets tables in Parquet: features.parquet (how strongly and how often each
+    feature fires), exemplars.parquet (the windows in which it fires most), together.parquet (the
+    features that fire with it), attributes.parquet (how it relates to --tags) and tracks.parquet.
+    errors.csv names the tracks that could not be used. index.html is made of the tables: a page to
+    see and hear what each feature responds to most.
 
     The same command, run again, continues where it stopped and computes only what is new. The exit
     status is 1 if there are tracks that could not be used.
