@@ -109,7 +109,7 @@ def survey(
     status is 1 if there are tracks that could not be used.
     """
     if scheduler is not None and workers is not None:
-        raise click.UsageError("--workers is for this machine: leave it out with --scheduler.")
+        raise click.UsageError("--workers is for processes of this machine: leave it out with --scheduler.")
     if trust and no_atlas:
         raise click.UsageError("--trust is about the excerpts of the page: leave --no-atlas out.")
     with clean_exit(ctx):
@@ -217,7 +217,7 @@ def _tracks(count: int) -> str:
 
 def _closing_lines(found: Survey, out: Path) -> list[str]:
     if not found.is_complete:
-        return [f"{out}: this part is done, but not all others. The last one writes the tables."]
+        return [f"{out}: this part is done, others are not yet. The last one writes the tables."]
     counts = found.counts
     line = (
         f"{out}: {_tracks(counts['tracks'])}, {counts['windows']:,} windows, "
@@ -232,6 +232,9 @@ def _closing_lines(found: Survey, out: Path) -> list[str]:
             f"{printable(first['track'])}: {first['error']}"
         )
     if found.left_aside:
-        lines.append(f"{found.left_aside:,} files with other suffixes were not read.")
+        files = "file with another suffix was" if found.left_aside == 1 else (
+            "files with other suffixes were"
+        )
+        lines.append(f"{found.left_aside:,} {files} not read.")
     lines += [f"Nothing is said about the attribute {reason}" for reason in found.left_out]
     return lines
