@@ -109,7 +109,7 @@ def survey(
     status is 1 if there are tracks that could not be used.
     """
     if scheduler is not None and workers is not None:
-        raise click.UsageError("--workers is for processes of this machine: leave it out with --scheduler.")
+        raise click.UsageError("--workers is for processes of this machine, not for --scheduler.")
     if trust and no_atlas:
         raise click.UsageError("--trust is about the excerpts of the page: leave --no-atlas out.")
     with clean_exit(ctx):
