@@ -23,7 +23,10 @@ __all__ = ["main"]
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="fastdeconv")
 def main() -> None:
-    """Hear and see what the features of an audio CNN respond to."""
+    """Hear and see what the features of an audio CNN respond to.
+
+    To begin: fastdeconv explain --demo -o demo-out
+    """
 
 
 @main.command()

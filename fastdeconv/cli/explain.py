@@ -65,7 +65,7 @@ class _Song(NamedTuple):
                    "or from 1 everywhere.")
 @click.option("--mode", type=click.Choice(MODES), default="mask", show_default=True,
               help="How a map becomes sound. mask: it masks the clip's spectrogram; phase: it gets "
-                   "the clip's phase; wiener: its size masks the spectrogram, its sign does not.")
+                   "the clip's phase; wiener: its absolute value masks the spectrogram.")
 @click.option("--trust", is_flag=True,
               help="Also measure how far to believe each feature: numbers and a verdict, with the "
                    "share of such verdicts for an untrained network. Takes seconds for each song.")

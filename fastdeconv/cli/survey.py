@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import printable, shown
+from ..report.numbers import length_text
 from .shared import (
     clean_exit,
     demo_clip,
@@ -97,18 +98,18 @@ def survey(
 ) -> None:
     """Record what every feature of a network responds to in a collection of tracks.
 
-    The collection is a FOLDER; a LIST, which is a file of paths; or a CSV with a column track. OUT
-    gets tables in Parquet: features.parquet (how strongly and how often each feature fires),
-    exemplars.parquet (the windows in which it fires most), together.parquet (the features that fire
-    with it), attributes.parquet (how it relates to --tags) and tracks.parquet. errors.csv names the
-    tracks that could not be used. index.html is made of the tables: a page to see and hear what
-    each feature responds to most.
+    The collection is a FOLDER; a LIST, which is a file with one path per line; or a CSV with a
+    column track. OUT gets tables in Parquet: features.parquet (how strongly and how often each
+    feature fires), exemplars.parquet (the windows in which it fires most), together.parquet (the
+    features that fire with it), attributes.parquet (how it relates to --tags) and tracks.parquet.
+    errors.csv names the tracks that could not be used. index.html is made of the tables: a page to
+    see and hear what each feature responds to most.
 
     The same command, run again, continues where it stopped and computes only what is new. The exit
     status is 1 if there are tracks that could not be used.
     """
     if scheduler is not None and workers is not None:
-        raise click.UsageError("--workers is for this machine: leave it out with --scheduler.")
+        raise click.UsageError("--workers is for processes of this machine, not for --scheduler.")
     if trust and no_atlas:
         raise click.UsageError("--trust is about the excerpts of the page: leave --no-atlas out.")
     with clean_exit(ctx):
@@ -214,19 +215,13 @@ def _tracks(count: int) -> str:
     return f"{count:,} track{'' if count == 1 else 's'}"
 
 
-def _length(seconds: float) -> str:
-    if seconds < 3600:
-        return f"{seconds / 60:.1f} minutes"
-    return f"{seconds / 3600:,.1f} hours"
-
-
 def _closing_lines(found: Survey, out: Path) -> list[str]:
     if not found.is_complete:
-        return [f"{out}: this part is done, but not all others. The last one writes the tables."]
+        return [f"{out}: this part is done, others are not yet. The last one writes the tables."]
     counts = found.counts
     line = (
         f"{out}: {_tracks(counts['tracks'])}, {counts['windows']:,} windows, "
-        f"{_length(counts['seconds'])}; {sum(found.layers.values()):,} features of "
+        f"{length_text(counts['seconds'])}; {sum(found.layers.values()):,} features of "
         f"{', '.join(found.layers)}."
     )
     lines = [line]
@@ -237,6 +232,9 @@ def _closing_lines(found: Survey, out: Path) -> list[str]:
             f"{printable(first['track'])}: {first['error']}"
         )
     if found.left_aside:
-        lines.append(f"{found.left_aside:,} files with other suffixes were not read.")
+        files = "file with another suffix was" if found.left_aside == 1 else (
+            "files with other suffixes were"
+        )
+        lines.append(f"{found.left_aside:,} {files} not read.")
     lines += [f"Nothing is said about the attribute {reason}" for reason in found.left_out]
     return lines

@@ -31,6 +31,7 @@ from .atlas_trust import Verdicts, counts_of, read_verdicts
 from .axis import FrequencyAxis
 from .folder import as_folder, replace_file
 from .listening import front_end_text
+from .numbers import length_text
 from .picture import RANGE_DB
 from .sounds import check_format, encode
 from .web import is_ours, render
@@ -39,7 +40,7 @@ __all__ = ["Atlas", "write_atlas"]
 
 _SCRIPTS = (
     "page.js", "atlas_data.js", "player.js", "panel.js", "form.js", "atlas_cards.js",
-    "atlas_detail.js", "keys.js", "atlas.js",
+    "atlas_detail.js", "keys.js", "start.js",
 )
 _STARTS = {"map": "the whole map", "max": "the strongest unit", "one": "1 everywhere"}
 # How many tracks that are missing are named on the page; the result names all of them.
@@ -51,6 +52,7 @@ class Atlas(NamedTuple):
 
     page: Path
     excerpts: int
+    """How many excerpts the page has."""
     missing: dict[str, str]
     """Tracks from which an excerpt should have come but could not, and why. Spare excerpts of other
     tracks took their places."""
@@ -259,12 +261,12 @@ def _facts(
     survey = tables.survey
     used = [track for track in tables.tracks if not track.is_error]
     windows = sum(track.windows for track in used)
-    hours = sum(track.duration for track in used) / 3600
+    seconds = sum(track.duration for track in used)
     length = survey.settings["window"]
     facts = [
         ("network", printable(survey.name or "without a name")),
         ("collection", f"{len(used):,} tracks, {windows:,} windows of {length:.3g} s, "
-                       f"{hours:,.1f} hours"),
+                       f"{length_text(seconds)}"),
     ]
     errors = len(tables.tracks) - len(used)
     if errors:

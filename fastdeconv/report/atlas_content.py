@@ -18,7 +18,7 @@ from .atlas_songs import Songs
 from .atlas_tables import Association, Exemplar, FeatureRow, Key, Tables
 from .atlas_trust import counts_of
 from .numbers import NUMBERS as SHOWN_NUMBERS
-from .numbers import rounded
+from .numbers import rounded, with_minus
 from .web import url
 
 __all__ = ["LEAST_Q", "features_of", "histogram_of", "page_data", "twins_of"]
@@ -311,5 +311,5 @@ def _in_excerpts(values: Mapping[str, float | str], excerpts: Sequence[Excerpt])
     if not numbers:
         return None
     of_all = [value for value in values.values() if not isinstance(value, str)]
-    middles = [f"{np.median(part):.4g}".replace("-", "−") for part in (numbers, of_all)]
+    middles = [with_minus(f"{np.median(part):.4g}") for part in (numbers, of_all)]
     return f"median {middles[0]} (of all {middles[1]})"

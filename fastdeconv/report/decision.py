@@ -24,6 +24,7 @@ from .folder import (
 )
 from .listening import axis_of, covered
 from .names import safe_name, unique_names
+from .numbers import with_minus
 from .picture import levels, signed_levels, write_png
 from .song import original_gain, weights
 from .sounds import check_format, peak_gain, write_sound
@@ -157,7 +158,10 @@ def _gain(sound: NDArray[np.float32]) -> float:
 def _cells(row: dict[str, Any]) -> dict[str, Any]:
     name = row["method"] if row["of"] is None else f"{row['method']} of {row['of']}"
     # Adding 0 turns -0.0 into 0.0.
-    cells = ["" if row[key] is None else f"{round(row[key], 2) + 0:.2f}" for key, _, _ in _SHOWN]
+    cells = [
+        "" if row[key] is None else with_minus(f"{round(row[key], 2) + 0:.2f}")
+        for key, _, _ in _SHOWN
+    ]
     return {"name": name, "best": row["best"], "cells": cells}
 
 
@@ -165,8 +169,8 @@ def _scores(why: Decision) -> Sequence[tuple[str, str, str, str]]:
     ordered = sorted(why.scores.items(), key=lambda item: -item[1].probability)
     return [
         (
-            printable(name), f"{one.score:.3g}", f"{100 * one.probability:.1f} %",
-            f"{one.log_odds:.2f}",
+            printable(name), with_minus(f"{one.score:.3g}"), f"{100 * one.probability:.1f} %",
+            with_minus(f"{one.log_odds:.2f}"),
         )
         for name, one in ordered
     ]

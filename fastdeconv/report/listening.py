@@ -12,7 +12,7 @@ from ..errors import printable
 from ..textfiles import write_text
 from .atlas_songs import atlas_of
 from .axis import FrequencyAxis, time_step
-from .numbers import NUMBERS, PLACES, TRUST, Number, rounded
+from .numbers import NUMBERS, PLACES, TRUST, Number, rounded, with_minus
 from .picture import RANGE_DB
 from .tables import PLACE_COLUMNS
 from .timeline import PICTURE as TIMELINE_PICTURE
@@ -42,7 +42,7 @@ _OTHER_MODES = {
 }
 _SCRIPTS = (
     "page.js", "data.js", "player.js", "panel.js", "form.js", "versions.js", "cards.js",
-    "detail.js", "keys.js", "song.js",
+    "detail.js", "keys.js", "start.js",
 )
 
 _HIGHER = "The higher the score, the more the network is for that class."
@@ -220,7 +220,7 @@ def class_table(
     rows = [
         (
             printable(name),
-            "" if how == "probabilities" else f"{score:.2f}".replace("-", "−"),
+            "" if how == "probabilities" else with_minus(f"{score:.2f}"),
             "" if probability is None else f"{100 * probability:.1f} %",
         )
         for (name, score), probability in zip(outputs, known, strict=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-__all__ = ["NUMBERS", "PLACES", "TRUST", "Number", "rounded"]
+__all__ = ["NUMBERS", "PLACES", "TRUST", "Number", "length_text", "rounded", "with_minus"]
 
 
 class Number(NamedTuple):
@@ -25,7 +25,19 @@ class Number(NamedTuple):
         if value is None:
             return "–"
         shown = 100 * value if self.percent else value
-        return f"{shown:.{self.digits}f}{self.unit and ' ' + self.unit}".replace("-", "−")
+        return with_minus(f"{shown:.{self.digits}f}{self.unit and ' ' + self.unit}")
+
+
+def with_minus(text: str) -> str:
+    """The text of a number with a minus sign instead of a hyphen."""
+    return text.replace("-", "−")
+
+
+def length_text(seconds: float) -> str:
+    """How long a collection is, in minutes or hours."""
+    if seconds < 3600:
+        return f"{seconds / 60:.1f} minutes"
+    return f"{seconds / 3600:,.1f} hours"
 
 
 #: In the order in which they are shown.

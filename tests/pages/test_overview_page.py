@@ -47,6 +47,19 @@ def test_the_top_says_in_two_sentences_what_is_seen_and_what_to_do(songs):
     assert "features, small detectors" in intro and "press ▶" in intro
 
 
+def test_what_has_the_focus_is_never_behind_the_player(open_page, songs_page):
+    songs = open_page(songs_page, height=500)
+    links = songs.page.locator("#features a").count()
+    for _ in range(links):
+        songs.press("Tab")
+        songs.wait_for(
+            "document.activeElement.getBoundingClientRect().bottom"
+            " <= document.querySelector('.transport').getBoundingClientRect().top"
+        )
+    # Those that were below the player when the page was opened have had the focus, too.
+    assert songs.page.evaluate("scrollY") > 0
+
+
 def test_a_song_plays_at_once(songs):
     assert songs.page.locator("#toggle").is_enabled()
     songs.press("l", " ")

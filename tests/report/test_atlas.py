@@ -265,7 +265,7 @@ def test_songs_that_are_not_searched_are_counted(copied, monkeypatch):
     write(copied)
     assert len(atlas_of(copied)["songs"]) == 3
     page = (copied / "out" / "index.html").read_text(encoding="utf-8")
-    assert "4 tracks: the search knows the first 3" in page
+    assert "4 tracks: the search knows 3 tracks" in page
 
 
 def tagged(make_survey, folder, network=None):
@@ -364,7 +364,7 @@ def test_the_command_survey_writes_the_atlas_unless_it_is_told_not_to(copied):
 
 
 def test_another_network_is_refused(copied):
-    with pytest.raises(fd.ParameterError, match="another one than that of the survey"):
+    with pytest.raises(fd.ParameterError, match="not the one that the survey was made with"):
         write(copied, net=fd.pretrained("choi5-genre"))
 
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from fastdeconv.report.atlas_content import histogram_of, twins_of
 from fastdeconv.report.atlas_tables import Companion, FeatureRow, Tables
+from fastdeconv.report.numbers import length_text
 
 pytest.importorskip("pyarrow")
 from fastdeconv.survey.schema import EDGES
@@ -66,3 +67,11 @@ def test_whoever_stands_for_others_is_no_twin(pairs):
     found = twins_of(tables_of([(a, b, r) for a, b, r in pairs if a != b]))
     assert not set(found.values()) & set(found)
     assert all(head[1] < key[1] for key, head in found.items())
+
+
+@pytest.mark.parametrize(("seconds", "text"), [
+    (0, "0.0 minutes"), (48, "0.8 minutes"), (3599, "60.0 minutes"), (3600, "1.0 hours"),
+    (9_000_000, "2,500.0 hours"),
+])
+def test_the_length_of_a_collection_is_never_rounded_to_no_hours(seconds, text):
+    assert length_text(seconds) == text

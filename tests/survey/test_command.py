@@ -28,7 +28,7 @@ def test_it_says_what_there_is_and_fails_for_broken_files(invoke, sounds, tmp_pa
     (sounds / "=broken.wav").write_text("x")
     (sounds / "cover.jpg").write_text("x")
     result = invoke("--layers", "pool1,conv2", "--workers", "1")
-    assert "1 files with other suffixes were not read." in result.output
+    assert "1 file with another suffix was not read." in result.output
     assert result.exit_code == 1
     assert "13 tracks, " in result.output and "6 features of pool1, conv2." in result.output
     assert "1 track could not be used, see errors.csv; the first: =broken.wav: " in result.output

@@ -159,7 +159,7 @@ const cards = (() => {
 
   /** One line: how many excerpts have which verdict, and an untrained network's share of “yes”. */
   function trusted({ believed: found }) {
-    const control = found?.control === null || found?.control === undefined ? "" : `; untrained: “yes” ${percent(found.control)}`;
+    const control = found?.control === null || found?.control === undefined ? "" : `; untrained: yes ${percent(found.control)}`;
     const text = found ? `believe: ${believed(found)}${control}` : "";
     return element("p", { className: "key", textContent: text, title: text });
   }
