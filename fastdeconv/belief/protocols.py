@@ -21,6 +21,7 @@ from ..audio.librosa_quietly import librosa_module
 from ..deconvnet.scores import score_probabilities, scores_of
 from ..errors import ParameterError, enough_memory, shown
 from ..network.choosing import as_list, choose_layers, open_network
+from ..network.network import Network
 from .grid import Grid, as_fill
 from .targets import class_names, decision_kind
 from .top_clips import NetworkLike, clips_of_one_size
@@ -352,15 +353,7 @@ def correspondence(
     before = [{layer: trace[layer] for layer in names} for trace in traces]
 
     def differences(places: Sequence[Box]) -> dict[str, tuple[float, float]]:
-        signs: dict[str, list[Array]] = {layer: [] for layer in names}
-        for grid, place, fills, known in zip(grids, places, filled, before):
-            x = grid.x.copy()
-            bins, frames = (slice(*span) for span in place)
-            x[:, bins, frames] = fills[:, bins, frames]
-            after = network.forward(grid.as_input(x))
-            for layer in names:
-                signs[layer].append(_signs(known[layer], after[layer]))
-        return {layer: _differing(found) for layer, found in signs.items()}
+        return _differences(network, grids, places, filled, before)
 
     own = differences(places)
     drawn = [
@@ -385,7 +378,27 @@ def correspondence(
     return Correspondence(rows, given, places, drawn, moved_by_draw, network.name)
 
 
+def _differences(
+    network: Network, grids: Sequence[Grid], places: Sequence[Box], filled: Sequence[Array],
+    before: Sequence[Mapping[str, Array]],
+) -> dict[str, tuple[float, float]]:
+    """`all` and `moved` of each layer, when the box of each clip is replaced.
+
+    `before` has the outputs of the layers for each clip.
+    """
+    signs: dict[str, list[Array]] = {layer: [] for layer in before[0]}
+    for grid, place, fills, known in zip(grids, places, filled, before):
+        x = grid.x.copy()
+        bins, frames = (slice(*span) for span in place)
+        x[:, bins, frames] = fills[:, bins, frames]
+        after = network.forward(grid.as_input(x))
+        for layer, own in signs.items():
+            own.append(_signs(known[layer], after[layer]))
+    return {layer: _differing(found) for layer, found in signs.items()}
+
+
 def _signs(before: Array, after: Array) -> Array:
+    """The sign of each change, 0 where it is negligible."""
     change = np.subtract(before, after, dtype=np.float64)
     largest = float(np.abs(change).max(initial=0.0))
     return np.where(np.abs(change) <= _NO_CHANGE * largest, 0, np.sign(change)).astype(np.int8)
