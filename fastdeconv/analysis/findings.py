@@ -175,7 +175,7 @@ def _kinds(study: AttributeStudy, total: int) -> str:
         f"{a} rather than {b}: {counts[0][a, b]} ({counts[1][a, b]})" for a, b in kinds
     )
     return (
-        f"Beyond what the input spectrogram does anyway, so many of {total} features (in brackets, "
-        f"of the control) ignore one attribute rather than another by a margin of {_MARGIN} or "
-        f"more: {listed}."
+        f"How many of {total} features (in brackets, of the control) ignore one attribute rather "
+        f"than another by a margin of {_MARGIN} or more, beyond what the input spectrogram does "
+        f"anyway: {listed}."
     )

@@ -136,8 +136,8 @@ class _Pool:
         except BrokenExecutor as error:
             self.end()
             raise BackendError(
-                "no worker process could be started. A script that calls survey() must do so "
-                "behind `if __name__ == '__main__':`"
+                "no worker process could be started. A script must call survey() inside of "
+                "`if __name__ == '__main__':`"
             ) from error
         return self._pool
 

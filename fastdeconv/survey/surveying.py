@@ -110,7 +110,7 @@ def survey(
 
     Notes
     -----
-    Without an executor this function starts processes. A script must call it behind
+    Without an executor this function starts processes. A script must call it inside of
     ``if __name__ == "__main__":``.
 
     Windows lie side by side. The last window of a track is moved back, so that it ends where the
