@@ -1,4 +1,4 @@
-"""``python -m training STEP``: fetch, prepare, train, export, check, or all of them."""
+"""``python -m training STEP``: one step of the recipe, or all of them; see README.md."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ STEPS = ("fetch", "prepare", "train", "export", "learned", "card", "check")
 
 
 def main() -> None:
-    """Run the steps asked for."""
+    """Run the step that was asked for, or all."""
     parser = argparse.ArgumentParser(prog="python -m training", description=__doc__)
     parser.add_argument("step", choices=(*STEPS, "all"))
     parser.add_argument("--settings", type=Path, default=SETTINGS)
@@ -33,7 +33,7 @@ def main() -> None:
         elif step == "learned":
             learned(settings, options.cache, options.run)
         else:
-            # PyTorch is not needed to fetch and decode.
+            # Imported here, because the steps above do not need PyTorch.
             from . import export, train
 
             if step == "train":

@@ -1,4 +1,4 @@
-"""Reads music files the way the network hears them: mono, at its sample rate."""
+"""Reading music files as the network hears them: mono, at its sample rate."""
 
 from __future__ import annotations
 
@@ -10,20 +10,25 @@ import numpy.typing as npt
 
 
 def read_mono(paths: Sequence[Path], sr: float) -> npt.NDArray[np.float32]:
-    """Add up the stems of a track, mix it down to mono and resample it.
+    """Add up the stems of a track, mix them to mono and resample them.
 
-    Stems of unequal length are added as far as they go.
+    The result is as long as the longest stem.
 
     Parameters
     ----------
     paths : sequence of Path
         Files of one sample rate that sound together.
     sr : float
-        Sample rate wanted, in Hz.
+        Sample rate of the result, in Hz.
 
     Returns
     -------
-    ndarray of float32, shape (n_samples,)
+    array of float32, shape (n_samples,)
+
+    Raises
+    ------
+    ValueError
+        If the files have different sample rates.
     """
     import soundfile
     import soxr

@@ -1,4 +1,4 @@
-"""Writes the card of the bundled network: data, split, figures, licence, limits."""
+"""Writing the card of the bundled network: data, split, figures, licence, limits."""
 
 from __future__ import annotations
 
@@ -120,12 +120,13 @@ def write_card(
     ----------
     settings : Settings
     tracks : sequence of Prepared
-        Everything that was trained or tested on.
+        All tracks of training, validation and test.
     report : dict
-        What `training.train.train` wrote, and ``demo``: class probabilities.
+        What the steps `train`, `export` and `learned` wrote, in one dict.
     licence : str
         Licence of the weights.
     path : Path
+        The file to write.
     """
     parts = [
         _head(settings),

@@ -1,4 +1,4 @@
-"""Splits tracks by artist and cuts clips out of them. No PyTorch here."""
+"""Splitting tracks by artist, and cutting clips out of them. Does not need PyTorch."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ Samples = npt.NDArray[np.float32]
 def split_tracks(tracks: Sequence[Prepared], split: Split) -> dict[str, list[Prepared]]:
     """Divide tracks into ``train``, ``validation`` and ``test``.
 
-    Test tracks are all tracks of the test artists, so nobody in the test set is
-    heard in training. Validation tracks are whole tracks of the other artists,
-    chosen by a hash of their names: adding a package does not reshuffle them.
+    All tracks of the test artists are test tracks, so that no test artist is heard in training.
+    Validation tracks are whole tracks of the other artists, chosen by a hash of their names: adding
+    a package does not change them.
 
     Raises
     ------
     ValueError
-        If a test artist has no tracks, or a class lacks one of the three parts.
+        If a test artist has no tracks, or a part has no track of some class.
     """
     artists = {track.artist for track in tracks}
     unknown = set(split.test_artists) - artists
@@ -50,19 +50,19 @@ def split_tracks(tracks: Sequence[Prepared], split: Split) -> dict[str, list[Pre
 
 
 def is_silent(clip: Samples, peak: float, share: float) -> bool:
-    """Tell whether the RMS of `clip` is at most `share` of its track's peak."""
+    """Whether the RMS of `clip` is at most `share` of its track's peak."""
     return bool(np.sqrt(np.mean(np.square(clip), dtype=np.float64)) <= share * peak)
 
 
 def tilted(clip: Samples, amount: float) -> Samples:
-    """Filter with ``y[n] = x[n] + amount * x[n-1]``: duller above 0, brighter below."""
+    """Filter with ``y[n] = x[n] + amount * x[n-1]``: duller if `amount` > 0, brighter if < 0."""
     out = clip.copy()
     out[1:] += np.float32(amount) * clip[:-1]
     return out
 
 
 def grid_clips(samples: Samples, length: int, silence: float) -> Iterator[Samples]:
-    """Yield the clips of a track one after the other, without silent ones."""
+    """Yield the consecutive clips of a track, without silent ones."""
     peak = float(np.abs(samples).max(initial=0.0))
     for start in range(0, len(samples) - length + 1, length):
         clip = np.array(samples[start : start + length])
@@ -72,16 +72,17 @@ def grid_clips(samples: Samples, length: int, silence: float) -> Iterator[Sample
 
 @dataclass
 class RandomClips:
-    """Draws training clips: every class as often, in it every artist as often.
+    """Draws random training clips.
 
-    Within an artist a track is drawn in proportion to its length. Everything
-    follows from the generator, so a seed gives the same clips again.
+    Every class is equally likely, and in a class every artist. A track of an artist is drawn with a
+    probability in proportion to its length. All choices come from `rng`, so the same seed gives the
+    same clips.
 
     Parameters
     ----------
     tracks : sequence of Prepared
     open_samples : callable
-        Gives the samples of a track.
+        Returns the samples of a track.
     classes : sequence of str
     length : int
         Samples in a clip.
@@ -107,7 +108,7 @@ class RandomClips:
         self._peaks = {key: float(np.abs(value).max()) for key, value in self._opened.items()}
 
     def clips_per_epoch(self) -> float:
-        """Return how many clips the tracks hold: that many drawn are an epoch."""
+        """Return how many clips the tracks hold. Drawing that many is called an epoch."""
         return sum(track.n_samples for track in self.tracks) / self.length
 
     def draw(self) -> tuple[Samples, int]:

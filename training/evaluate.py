@@ -1,4 +1,4 @@
-"""Figures of a classifier: balanced accuracy, confusion, per artist. No PyTorch here."""
+"""Figures of a classifier: balanced accuracy, confusion, per artist. Does not need PyTorch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,11 @@ import numpy.typing as npt
 class Scores:
     """Collects predictions clip by clip.
 
-    Rows are (artist, track, true class, probabilities).
+    Parameters
+    ----------
+    classes : sequence of str
+    rows : list of (str, str, int, array), optional
+        Artist, track, index of the true class, and probabilities of each clip.
     """
 
     classes: Sequence[str]
@@ -27,9 +31,9 @@ class Scores:
         self.rows += [(artist, track, index, np.asarray(p, np.float64)) for p in probabilities]
 
     def confusion(self, per_track: bool = False) -> npt.NDArray[np.int64]:
-        """Return counts, rows true and columns predicted.
+        """Return counts: rows are true classes, columns predicted ones.
 
-        With `per_track` each track counts once, by the mean of its probabilities.
+        With `per_track` each track counts once, with the mean of its clips' probabilities.
         """
         counts = np.zeros((len(self.classes), len(self.classes)), np.int64)
         for truth, probabilities in self._units(per_track):
@@ -37,7 +41,7 @@ class Scores:
         return counts
 
     def recalls(self, per_track: bool = False) -> dict[str, float]:
-        """Return the share of each class that is recognised (NaN for an absent class)."""
+        """Return the share of each class that is recognised; NaN for a class without clips."""
         counts = self.confusion(per_track)
         totals = counts.sum(axis=1)
         return {
@@ -46,11 +50,11 @@ class Scores:
         }
 
     def balanced_accuracy(self, per_track: bool = False) -> float:
-        """Return the mean of the recalls of the classes there are."""
+        """Return the mean of the recalls, without classes that have no clips."""
         return float(np.nanmean(list(self.recalls(per_track).values())))
 
     def by_artist(self) -> dict[str, dict[str, Any]]:
-        """Return, per artist, the class, the number of clips and the share recognised."""
+        """Return the class, the number of clips and the share recognised of each artist."""
         hits: dict[str, list[bool]] = defaultdict(list)
         labels = {}
         for artist, _, truth, probabilities in self.rows:

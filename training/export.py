@@ -1,4 +1,4 @@
-"""From the checkpoint to the archive in the package and its card."""
+"""Making the archive in the package, and its card, from the checkpoints."""
 
 from __future__ import annotations
 
@@ -32,14 +32,16 @@ CHECKED_CLIPS = 24
 
 
 def export(settings: Settings, cache: Path, run: Path, target: Path = PRETRAINED) -> None:
-    """Write the archive to `target`, its start below, the other checkpoints to `CHECKPOINTS`.
+    """Write the archives, and measure the test artists.
 
-    Measures the test artists: ``test.json`` in `run`.
+    The trained network goes to `target`, the network before training to ``untrained`` in it, the
+    other checkpoints to `CHECKPOINTS`, and the figures of the test artists to ``test.json`` in
+    `run`.
 
     Raises
     ------
     ValueError
-        If folding the batch norms changed the logits, or the archive is too big.
+        If folding the batch norms changed the logits, or the archive is too large.
     """
     frontend = fastdeconv.Frontend.from_record(settings.frontend)
     x = _inputs(settings, cache, frontend)
@@ -64,7 +66,7 @@ def export(settings: Settings, cache: Path, run: Path, target: Path = PRETRAINED
     archive = target / f"{settings.name}.npz"
     trained.save(archive)
     if archive.stat().st_size > MAX_BYTES:
-        raise ValueError(f"{archive}: {archive.stat().st_size} bytes, more than {MAX_BYTES}")
+        raise ValueError(f"{archive}: {archive.stat().st_size} bytes, the limit is {MAX_BYTES}")
     start = network(run / "epoch-00.pt", f"{settings.name}, untrained", None)
     (target / "untrained").mkdir(exist_ok=True)
     start.save(target / "untrained" / f"{settings.name}.npz", dtype="float16")
@@ -86,7 +88,7 @@ def export(settings: Settings, cache: Path, run: Path, target: Path = PRETRAINED
 
 
 def card(settings: Settings, cache: Path, run: Path, target: Path = PRETRAINED) -> None:
-    """Write the card from what `train`, `export` and `learned` left in `run`."""
+    """Write the card from the files that `train`, `export` and `learned` wrote in `run`."""
     report: dict[str, Any] = {}
     for name in ("report", "test", "learned"):
         report |= json.loads((run / f"{name}.json").read_text(encoding="utf-8"))
@@ -102,7 +104,7 @@ def _loaded(settings: Settings, checkpoint: Path) -> Net:
 def _folded_and_checked(
     settings: Settings, checkpoint: Path, x: torch.Tensor
 ) -> dict[str, np.ndarray]:
-    """The arrays of a checkpoint, which give its logits for `x`."""
+    """The arrays of a checkpoint with folded batch norms, checked to give its logits for `x`."""
     net = _loaded(settings, checkpoint)
     arrays = folded(net)
     with torch.inference_mode():
@@ -118,7 +120,7 @@ def check(settings: Settings, cache: Path, target: Path = PRETRAINED) -> None:
     Raises
     ------
     ValueError
-        If a logit differs by more than rounding.
+        If the archive has no front end, or a logit differs by more than rounding.
     """
     network = fastdeconv.Network.load(target / f"{settings.name}.npz")
     if network.frontend is None:
@@ -142,7 +144,7 @@ def _demo(frontend: fastdeconv.Frontend) -> np.ndarray:
 
 
 def _inputs(settings: Settings, cache: Path, frontend: fastdeconv.Frontend) -> torch.Tensor:
-    """Stack the demo clip and one clip of each of some test tracks."""
+    """Network inputs of the demo clip and of the first clip of some test tracks, stacked."""
     test = split_tracks(load_prepared(cache), settings.split)["test"]
 
     def clips() -> Iterator[np.ndarray]:

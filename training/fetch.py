@@ -1,4 +1,4 @@
-"""Fetches the packages of the manifest and unpacks them in the cache folder."""
+"""Downloading the packages of the manifest, and unpacking them in the cache folder."""
 
 from __future__ import annotations
 
@@ -22,18 +22,17 @@ def sha256(path: Path) -> str:
 
 
 def fetch(package: Package, cache: Path) -> Path:
-    """Return the folder of the unpacked package, downloading it if it is not there.
+    """Return the folder of the unpacked package; download and unpack it if necessary.
 
-    The download is done by apt, from the sources the machine is set up with; apt
-    must know the pinned version (Debian 12). The file is unpacked only if its
-    checksum is the recorded one.
+    apt downloads the package from the sources that this machine is set up with, which must have the
+    pinned version (Debian 12). The file is unpacked only if its checksum is that of the manifest.
 
     Raises
     ------
     ValueError
         If the checksum is another one.
     RuntimeError
-        If apt or dpkg-deb are not there.
+        If apt-get or dpkg-deb is not installed.
     subprocess.CalledProcessError
         If one of them fails.
     """
@@ -60,7 +59,7 @@ def fetch_all(packages: Sequence[Package], cache: Path) -> dict[str, Path]:
 
 def _download(package: Package, debs: Path) -> Path:
     debs.mkdir(parents=True, exist_ok=True)
-    # apt writes the colon of an epoch as %3a.
+    # In file names apt writes the colon of a version's epoch as %3a.
     pattern = f"{package.name}_{package.version.replace(':', '%3a')}_*.deb"
     if not any(debs.glob(pattern)):
         print(f"fetching {package.name} {package.version}", file=sys.stderr)
@@ -70,5 +69,5 @@ def _download(package: Package, debs: Path) -> Path:
 
 def _run(command: list[str], folder: Path) -> None:
     if shutil.which(command[0]) is None:
-        raise RuntimeError(f"{command[0]} is needed (Debian or a relative of it)")
+        raise RuntimeError(f"{command[0]} is not installed; use Debian or a system based on it")
     subprocess.run(command, cwd=folder, check=True, stdout=sys.stderr)

@@ -1,15 +1,15 @@
-"""Did it learn? The exported network beside untrained ones. No PyTorch here.
+"""Did it learn? The exported network compared with untrained ones. Does not need PyTorch.
 
 Everything is measured on the archives, with the package that users have:
 
-- shares of the filters' energy that vary along time only, along frequency only, along both
-  or not at all (see `orientation_shares`);
+- the shares of the filters' energy that vary along time only, along frequency only, along both, or
+  not at all (see `orientation_shares`);
 - how narrow the deconvolved maps are in frequency (see `selectivity`);
-- how closely the maps follow onsets (see `onset_correlation`): of every network the best
-  feature of each layer is chosen on validation clips and measured on test clips;
-- dead features: silent on every validation and test clip.
+- how closely the maps follow onsets (see `onset_correlation`): in each network the best feature of
+  each layer is chosen on validation clips and measured on test clips;
+- dead features, which are silent on every validation and test clip.
 
-The untrained networks are the one training began with and ten of other seeds.
+The untrained networks are the one with which training began and ten with other seeds.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ Array = npt.NDArray[Any]
 ORIENTATIONS = ("constant", "time", "frequency", "both")
 CLIPS_PER_ARTIST = {"train": 6, "validation": 10, "test": 20}
 DEEP = 3
-"""The deepest so many layers are also taken together, for the onsets."""
+"""For onsets, this many of the deepest layers are also taken together."""
 OTHER_SEEDS = 10
 CALIBRATION_CLIPS = 16
 RESAMPLINGS = 2000
@@ -46,10 +46,9 @@ RESAMPLINGS = 2000
 def orientation_shares(weight: Array) -> Array:
     """Split the energy of filters by the direction in which they vary.
 
-    A filter is written in the basis of the two-dimensional discrete cosine transform:
-    the constant, what varies along time (columns) only, along frequency (rows) only, and
-    along both. Shares of random filters of k x k are as the numbers of those functions:
-    1, k - 1, k - 1 and (k - 1)^2 of k^2.
+    The basis functions of the two-dimensional discrete cosine transform are constant, vary along
+    time (columns) only, along frequency (rows) only, or along both. The shares of random filters of
+    k x k are in proportion to the numbers of these functions: 1, k - 1, k - 1 and (k - 1)^2.
 
     Parameters
     ----------
@@ -58,7 +57,7 @@ def orientation_shares(weight: Array) -> Array:
     Returns
     -------
     array, shape (4,)
-        In the order of `ORIENTATIONS`; the mean over output channels, whatever their scale.
+        In the order of `ORIENTATIONS`: means over output channels, which all count the same.
     """
     rows, columns = (_cosines(n) for n in weight.shape[2:])
     energy = np.square(np.einsum("oirc,ur,vc->oiuv", weight.astype(np.float64), rows, columns))
@@ -74,9 +73,9 @@ def orientation_shares(weight: Array) -> Array:
 
 
 def selectivity(maps: Array) -> Array:
-    """How much of the frequency axis a map leaves out: 0 for none of it, near 1 for all but a bin.
+    """How much of the frequency axis a map leaves out; NaN for a silent map.
 
-    One minus (sum e)^2 / (F sum e^2), e being the energy of each of F bins; NaN for a silent map.
+    See `fastdeconv.analysis.measures.selectivity`.
 
     Parameters
     ----------
@@ -91,7 +90,7 @@ def selectivity(maps: Array) -> Array:
 
 
 def onset_correlation(maps: Array, flux: Array) -> Array:
-    """Correlate, frame by frame, the size of maps (sum of |map|) with the flux of the clip.
+    """Correlate the size of maps (sum of |map|) in each frame with the spectral flux of the clip.
 
     Parameters
     ----------
@@ -101,13 +100,13 @@ def onset_correlation(maps: Array, flux: Array) -> Array:
     Returns
     -------
     array, shape (K,)
-        0 where a map is silent or as large in every frame.
+        0 if a map is silent, or has the same size in every frame.
     """
     return measures.correlation(np.abs(maps).sum(axis=1, dtype=np.float64), flux)
 
 
 class Measured(NamedTuple):
-    """Of one network, layer by layer: arrays (clips, features)."""
+    """What was measured of one network, layer by layer: arrays (clips, features)."""
 
     onsets: dict[str, Array]
     selectivity: dict[str, Array]
@@ -139,7 +138,7 @@ def dead_features(net: fd.Network, inputs: Iterable[Array]) -> dict[str, int]:
 
 
 def best_onset_feature(chosen_on: Array, measured_on: Array) -> tuple[int, Array]:
-    """Choose the feature of the highest mean on some clips; return it and what others say.
+    """Choose the feature with the highest mean on some clips, and take its values on others.
 
     Parameters
     ----------
@@ -149,7 +148,7 @@ def best_onset_feature(chosen_on: Array, measured_on: Array) -> tuple[int, Array
     -------
     feature : int
     values : array, shape (clips,)
-        Its values on the clips it was not chosen on.
+        Its values in `measured_on`.
     """
     feature = int(chosen_on.mean(axis=0).argmax())
     return feature, measured_on[:, feature]
@@ -164,7 +163,7 @@ def interval(values: Array, seed: int = 0) -> tuple[float, float]:
 
 
 def learned(settings: Settings, cache: Path, run: Path) -> None:
-    """Measure the exported network and its controls; write ``learned.json`` in `run`."""
+    """Measure the exported network and its controls, and write ``learned.json`` in `run`."""
     net = fd.pretrained(settings.name)
     start = fd.pretrained(settings.name, trained=False)
     parts = split_tracks(load_prepared(cache), settings.split)
@@ -216,7 +215,7 @@ def _selectivities(found: Sequence[Measured]) -> dict[str, Any]:
 
 
 def _beside(values: Sequence[Array]) -> dict[str, Any]:
-    """The network, the one it began as, and the range of those of other seeds."""
+    """The values of the network, of its start, and their range in networks with other seeds."""
     others = np.array(values[2:])
     return {
         "network": values[0].tolist(),
@@ -236,7 +235,7 @@ def _onsets(
 def _onset(
     layers: Sequence[str], validation: Sequence[Measured], test: Sequence[Measured]
 ) -> dict[str, Any]:
-    """The best feature of some layers, in the network and in the best of the controls."""
+    """The best feature of some layers, in the network and in the best control."""
     def joined(one: Measured) -> Array:
         return np.concatenate([one.onsets[layer] for layer in layers], axis=1)
 
@@ -289,7 +288,7 @@ def _input(clip: Samples, net: fd.Network) -> Array:
 
 
 def _cosines(n: int) -> Array:
-    """The orthonormal cosine basis of length n: row k is function k."""
+    """The orthonormal cosine basis of length n: row k is basis function k."""
     k, i = np.mgrid[:n, :n]
     basis = np.cos(np.pi * k * (i + 0.5) / n)
     return basis / np.sqrt(np.square(basis).sum(axis=1, keepdims=True))

@@ -1,9 +1,9 @@
-"""Makes the demo clip: ``python -m training.make_demo``.
+"""Making the demo clip: ``python -m training.make_demo``.
 
-Four seconds of "Feelings" by Carlos Viola Iborra (Sectoid), 60 to 64 s, both stems
-mixed, mono at 11,025 Hz. ``--check`` writes nothing and compares the clip in the
-package with a fresh one; decoders and resamplers may round a sample differently,
-so two steps of 16 bits are allowed.
+The clip is "Feelings" by Carlos Viola Iborra (Sectoid) from 60 to 64 s, with both stems mixed, in
+mono at 11,025 Hz. With ``--check`` nothing is written, and the clip in the package is compared with
+a fresh one. Decoders and resamplers may round a sample differently, so a difference of two steps of
+16 bits is allowed.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ TOLERANCE = 2
 
 
 def make(cache: Path) -> npt.NDArray[np.int16]:
-    """Return the 44,100 samples of the clip, as they are stored."""
+    """Return the 44,100 samples of the clip as they are stored."""
     (package,) = (package for package in load_sources() if package.name == PACKAGE)
     folder = fetch(package, cache) / SONG
     song = read_mono([folder / "song.ogg", folder / "guitar.ogg"], SR)
@@ -38,7 +38,7 @@ def make(cache: Path) -> npt.NDArray[np.int16]:
 
 
 def write(samples: npt.NDArray[np.int16], path: Path) -> None:
-    """Write the clip with its credit in the file's own tags."""
+    """Write the clip, with its credit in the tags of the file."""
     import soundfile
 
     partial = path.with_suffix(".partial")
@@ -60,7 +60,9 @@ def check(samples: npt.NDArray[np.int16], path: Path) -> None:
 
     stored, rate = soundfile.read(path, dtype="int16")
     if rate != SR or stored.shape != samples.shape:
-        raise ValueError(f"{path}: {stored.shape} at {rate} Hz, wanted {samples.shape} at {SR} Hz")
+        raise ValueError(
+            f"{path}: found {stored.shape} at {rate} Hz, wanted {samples.shape} at {SR} Hz"
+        )
     off = int(np.abs(stored.astype(np.int32) - samples).max())
     if off > TOLERANCE:
         raise ValueError(f"{path}: differs from a fresh clip by {off} steps of 16 bits")

@@ -1,4 +1,4 @@
-"""Reads ``sources.toml``: which packages hold the music, and what each track is."""
+"""Reading ``sources.toml``: which packages have the music, and what each track is."""
 
 from __future__ import annotations
 
@@ -22,18 +22,17 @@ class Group:
     Attributes
     ----------
     artist : str
-        Name used for the split; one person keeps one name over all packages.
+        Name for the split by artist. A person has the same name in all packages.
     label : str
         Class of the tracks.
     licence, credit : str
-        Licence of the tracks, and the credit it asks for.
+        Licence of the tracks, and the credit that it requires.
     files : tuple of str
-        Glob patterns below the unpacked package. With `stems`, patterns of folders.
+        Glob patterns in the unpacked package: of files or, with `stems`, of folders.
     exclude : tuple of str
-        Glob patterns of what `files` matches but must not be used.
+        Glob patterns of files or folders that `files` matches but that must not be used.
     stems : tuple of str
-        File names in each folder that add up to one track; empty when every
-        matched file is a track.
+        Names of the files in each folder that add up to one track. Empty if every file is a track.
     """
 
     artist: str
@@ -57,7 +56,7 @@ class Package:
 
 @dataclass(frozen=True)
 class Track:
-    """One piece of music: its files (stems to be added up) and where it belongs."""
+    """A piece of music: its files, which are added up, and its group."""
 
     id: str
     package: str
@@ -80,7 +79,7 @@ def _group(record: Mapping[str, Any], where: str) -> Group:
         raise ValueError(f"{where}: no files")
     for pattern in (*files, *exclude, *stems):
         if pattern.startswith("/") or ".." in Path(pattern).parts:
-            raise ValueError(f"{where}: {pattern!r} leaves the package")
+            raise ValueError(f"{where}: the pattern {pattern!r} leaves the package")
     return Group(
         artist=record["artist"],
         label=record["label"],
@@ -98,8 +97,8 @@ def parse_sources(text: str) -> tuple[Package, ...]:
     Raises
     ------
     ValueError
-        On a missing or unknown key, a checksum that is none, a pattern that
-        points outside the package, or a package named twice.
+        If a key is missing or unknown, a checksum is malformed, a pattern leaves the package, or a
+        package is listed twice.
     """
     packages = []
     for record in tomllib.loads(text).get("package", ()):

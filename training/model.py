@@ -1,4 +1,4 @@
-"""The network as it is trained, and the step from there to the archive's layers."""
+"""The network as it is trained, and its conversion to the layers of the archive."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from .settings import Shape
 
 
 class Net(nn.Module):
-    """Blocks of [conv 3x3, batch norm, max-pool 2x2, ReLU], mean over all, linear.
+    """Blocks of [conv 3x3, batch norm, max-pool 2x2, ReLU], mean over all places, linear.
 
-    ReLU comes after the pool because it is cheaper there; the maximum of the
-    rectified is the rectified maximum, so the archive may have it before.
+    ReLU comes after the pool, because it is cheaper there. Both orders give the same result, and
+    the archive has ReLU before the pool.
     """
 
     def __init__(self, shape: Shape, n_classes: int) -> None:
@@ -47,7 +47,7 @@ class Net(nn.Module):
 
 
 def folded(net: Net) -> dict[str, npt.NDArray[np.float32]]:
-    """Return the arrays of the archive: each batch norm folded into its convolution.
+    """Return the arrays of the archive, with each batch norm folded into its convolution.
 
     Computed in float64 and rounded once.
     """
@@ -94,9 +94,9 @@ def logits_from_arrays(arrays: dict[str, npt.NDArray[np.float32]], x: torch.Tens
 
 
 def cosines(net: Net, initial: dict[str, torch.Tensor]) -> list[float]:
-    """Median cosine, per layer, between the filters now and those at the start.
+    """For each layer the median cosine between its filters now and at the start.
 
-    Near 1 means that a layer still is what the random numbers made it.
+    Near 1, the filters of a layer are still those of their random initialisation.
     """
     medians = []
     for number, (conv, _) in enumerate(net.blocks()):

@@ -1,4 +1,4 @@
-"""Decodes every track once: mono, at the network's rate, one array a track."""
+"""Decoding every track once: to mono, at the network's sample rate, in one array file each."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .manifest import Package, Track, find_tracks
 
 @dataclass(frozen=True)
 class Prepared:
-    """A decoded track: what it is, and the array file that holds its samples."""
+    """A decoded track: what it is, and the name of the array file with its samples."""
 
     id: str
     package: str
@@ -33,7 +33,7 @@ class Prepared:
 def prepare(
     packages: Sequence[Package], folders: dict[str, Path], cache: Path, sr: float
 ) -> list[Prepared]:
-    """Decode what is not decoded yet, and write ``tracks.json`` in the cache folder."""
+    """Decode tracks that are not decoded yet, and write ``tracks.json`` in the cache folder."""
     arrays = cache / f"arrays-{sr:g}"
     arrays.mkdir(parents=True, exist_ok=True)
     tracks = [
@@ -57,7 +57,7 @@ def load_prepared(cache: Path) -> list[Prepared]:
 
 
 def open_samples(cache: Path, track: Prepared, sr: float) -> npt.NDArray[np.float32]:
-    """Return the samples of a track, mapped from its file."""
+    """Return the samples of a track, memory-mapped from its file."""
     samples: npt.NDArray[np.float32] = np.load(
         cache / f"arrays-{sr:g}" / track.array, mmap_mode="r", allow_pickle=False
     )

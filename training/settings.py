@@ -1,4 +1,4 @@
-"""Reads ``settings.toml``, which decides everything that can be decided."""
+"""Reading ``settings.toml``, which has all settings of the recipe."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SETTINGS = HERE / "settings.toml"
 
 @dataclass(frozen=True)
 class Split:
-    """Test artists, and the share of everybody else's tracks kept for validation."""
+    """The test artists, and the share of other artists' tracks that is kept for validation."""
 
     test_artists: tuple[str, ...]
     validation_share: float
@@ -23,7 +23,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Shape:
-    """Layers and channels of the network, dropout before its last layer."""
+    """The size of the network, its dropout before the last layer, its initial scale."""
 
     layers: int
     channels: int
@@ -34,7 +34,7 @@ class Shape:
 
 @dataclass(frozen=True)
 class Training:
-    """Length and rates of the training run; see settings.toml for what each is for."""
+    """The settings of a training run; settings.toml explains each."""
 
     seed: int
     threads: int
@@ -64,7 +64,13 @@ class Settings:
 
 
 def load_settings(path: Path = SETTINGS) -> Settings:
-    """Read the settings at `path`; unknown and missing keys are a TypeError."""
+    """Read the settings at `path`.
+
+    Raises
+    ------
+    KeyError, TypeError
+        If a key is missing or unknown.
+    """
     record = tomllib.loads(path.read_text(encoding="utf-8"))
     split = {**record.pop("split")}
     split["test_artists"] = tuple(split["test_artists"])

@@ -1,4 +1,4 @@
-"""Trains the network and measures it on tracks and artists it has not heard."""
+"""Training the network, and measuring it on tracks that it has not heard."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ _CALIBRATION_BATCHES = 8
 
 
 def spectrogram(samples: Samples, frontend: fastdeconv.Frontend) -> Samples:
-    """Return what the network is shown for a clip, made by the package itself."""
+    """Return the network's input for a clip, made by the package itself."""
     return fastdeconv.Clip(samples, frontend.sr, frontend).x
 
 
 def train(settings: Settings, cache: Path, run: Path) -> None:
     """Train as the settings say, or go on where an interrupted run stopped.
 
-    `run` gets ``last.pt`` (everything to go on from), ``epoch-<n>.pt`` (the network after n
-    epochs, 0 before the first) and, in the end, ``report.json``.
+    Writes in `run`: ``last.pt`` (the state from which a run goes on), ``epoch-<n>.pt`` (the network
+    after n epochs; n = 0 is before the first), ``epoch-end.pt``, and at the end ``report.json``.
 
     Raises
     ------
@@ -60,7 +60,7 @@ def train(settings: Settings, cache: Path, run: Path) -> None:
         "cosines": cosines(net, job.initial),
         "tracks": {part: [track.id for track in own] for part, own in parts.items()},
     }
-    # Not the test artists: whoever tries settings out must not see how they do.
+    # Not the test artists: settings must not be chosen by their results.
     scores = measure(net, settings, parts["validation"], cache, frontend)
     report["validation"] = scores.summary()
     print(f"validation: balanced accuracy {scores.balanced_accuracy():.3f}, {scores.recalls()}")
@@ -76,7 +76,7 @@ def measure(
     cache: Path,
     frontend: fastdeconv.Frontend,
 ) -> Scores:
-    """Classify every clip of `tracks`, one after the other, in float32."""
+    """Classify every clip of `tracks`, in float32."""
     scores = Scores(settings.classes)
     for track in tracks:
         samples = open_samples(cache, track, frontend.sr)
@@ -95,8 +95,8 @@ def _channels_last(net: Net) -> Net:
 
 
 def _keep_memory() -> None:
-    # glibc hands big blocks back to the system at every free, and the page faults of
-    # the next step double its time. -4 is M_MMAP_MAX, -1 is M_TRIM_THRESHOLD.
+    # glibc returns large blocks to the system whenever they are freed. The page faults of the next
+    # step would then double its time. -4 is M_MMAP_MAX, -1 is M_TRIM_THRESHOLD.
     if sys.platform == "linux":
         mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
         if mallopt is not None:
@@ -170,7 +170,7 @@ class _Job:
         self.step, self.seconds = 0, 0.0
 
     def finish(self) -> None:
-        """Take the steps that are left."""
+        """Take the remaining steps."""
         self.run.mkdir(parents=True, exist_ok=True)
         if (self.run / "last.pt").exists():
             self._resume()
@@ -190,7 +190,7 @@ class _Job:
 
     def _take_step(self, loss_of: nn.Module) -> tuple[float, float]:
         x, labels = self._batch(self.clips)
-        # bf16 halves the memory traffic, which is what these small layers wait for.
+        # bf16 halves the memory traffic, which limits the speed of these small layers.
         with torch.autocast("cpu", torch.bfloat16):
             logits = self.net(x)
         loss = loss_of(logits.float(), labels)
@@ -207,9 +207,9 @@ class _Job:
         return torch.from_numpy(x).contiguous(memory_format=torch.channels_last), labels
 
     def _keep_untrained(self) -> None:
-        """Write ``epoch-00.pt``: the first weights, with batch norms that know their input.
+        """Write ``epoch-00.pt``: the initial weights, with batch norms fitted to some clips.
 
-        Of clips of its own, so that the training clips are the same with and without it.
+        The clips come from another random generator, so that training clips stay the same.
         """
         net = copy.deepcopy(self.net).train()
         for _, norm in net.blocks():

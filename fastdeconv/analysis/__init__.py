@@ -1,1 +1,1 @@
-"""What the maps tell."""
+"""Analysing maps: descriptors, stimuli, attribute studies, controls, evolution. No drawing."""

@@ -1,11 +1,12 @@
-"""What features respond to when one attribute of the music varies, with controls.
+"""Which attributes of the music features respond to and which they ignore, with controls.
 
-Choi, Fazekas and Sandler (arXiv 1607.02444, section 4) fed chords that vary in key, chord type
-and instrument and compared the deconvolved maps of each layer by their correlation: the higher
-it is among stimuli that differ in one attribute alone, the less the layer minds that attribute.
-Here the same is asked of every feature, and beside it, always, of the input spectrogram and of
-an untrained network, without which the figures mean little: spectrograms of the same notes are
-alike before any network sees them, and deep maps are alike because deconvolution blurs them.
+Choi, Fazekas and Sandler (arXiv 1607.02444, section 4) used chords that vary in key, chord type and
+instrument, and compared the deconvolved maps of each layer by their correlation. The higher the
+correlation of the maps of stimuli that differ in one attribute only, the less does the layer depend
+on that attribute. Here the same is measured for every feature, and always for the input spectrogram
+and for an untrained network as well. Without these the figures mean little: spectrograms of the
+same notes are alike before any network sees them, and deep maps are alike because deconvolution
+blurs them.
 """
 
 from __future__ import annotations
@@ -44,30 +45,31 @@ Array = NDArray[Any]
 
 SUBJECTS = ("network", "control", "input")
 VIEWS = ("map", "activation")
-#: Of every interval, before it is widened for a choice among attributes.
+#: Confidence level of every interval, before it is widened for a choice among attributes.
 CONFIDENCE = 0.95
-#: Correlations are known to this; what differs by less does not differ.
+#: Error of correlations: two that differ by less are equal.
 RESOLUTION = 1e-5
 
 _LANES = 64
-"""Most features that are projected at a time; more take no longer apart than together."""
+"""Largest number of features that are projected together; larger blocks are not faster."""
 _SUMS_BYTES = 1 << 30
-"""What the running sums of one pass may take."""
+"""Largest size of the running sums of one pass."""
 _INPUT_BYTES = 1 << 28
-"""Inputs are kept for the next layer up to this; beyond it they are made again."""
+"""Inputs are kept for the next layer if all of them fit in this; otherwise they are made again."""
 _CALIBRATION_INPUTS = 16
+"""Stimuli on which the channels of a randomised control are centred."""
 _MOST_RESAMPLINGS = 1 << 20
 
 
 class Correlations(NamedTuple):
-    """Correlations of one network's features in one layer, group by group.
+    """Correlations between the maps of each feature of a layer, group by group.
 
     Attributes
     ----------
     sums : array of float64, shape (features, groups)
-        Sum of the correlations of all pairs of a group of stimuli.
+        Sum of the correlations of all pairs of stimuli in a group.
     pairs : array of int64, shape (features, groups)
-        How many pairs that are; pairs with a silent map do not count.
+        Number of these pairs, without pairs with a silent map.
     """
 
     sums: Array
@@ -80,10 +82,10 @@ class Estimate(NamedTuple):
     Attributes
     ----------
     value : float
-        NaN where all that was to be compared is silent.
+        NaN if everything that was to be compared is silent.
     low, high : float
-        NaN where there is no interval: with fewer groups of stimuli than `least_groups`, those
-        that are silent not counted, or fewer resamplings than `least_resamplings`.
+        NaN if there is no interval, because there are fewer groups of stimuli than `least_groups`
+        (without silent ones) or fewer resamplings than `least_resamplings`.
     """
 
     value: float
@@ -94,7 +96,7 @@ class Estimate(NamedTuple):
         return self.text("")
 
     def text(self, sign: Literal["", "+"]) -> str:
-        """For people, with "+" before what is not negative if that is the `sign`."""
+        """The figure for people. With `sign` "+", numbers that are not negative have a plus."""
         if math.isnan(self.value):
             return "silent"
         value, low, high = (f"{number:{sign}.2f}" for number in self)
@@ -107,16 +109,16 @@ class Estimate(NamedTuple):
 
 
 def least_groups(confidence: float = CONFIDENCE) -> int:
-    """Groups of stimuli that an interval takes: six at 95 %.
+    """The number of groups of stimuli that an interval needs: six at 95 %.
 
-    With n groups, all of them point the same way by chance once in 2 ** (n - 1) times. Where
-    that is more often than an interval may be wrong, no method can tell it from chance.
+    The differences in n groups all have the same sign by chance once in 2 ** (n - 1) times. If that
+    is more often than an interval may be wrong, no method can tell it from chance.
     """
     return 1 + math.ceil(-math.log2(1 - confidence))
 
 
 def least_resamplings(confidence: float = CONFIDENCE) -> int:
-    """Resamplings that an interval takes, so that one lies beyond each end: 40 at 95 %."""
+    """The number of resamplings that an interval needs to have one beyond each end: 40 at 95 %."""
     return math.ceil(round(2 / (1 - confidence), 6))
 
 
@@ -136,30 +138,32 @@ def attribute_study(
     backend: str | None = None,
     num_threads: int | None = None,
 ) -> AttributeStudy:
-    """Measure how much the features of each layer mind each attribute of the stimuli.
+    """Measure how much the features of each layer depend on each attribute of the stimuli.
 
-    For every feature of every layer: the mean Pearson correlation of its maps over all pairs
-    of stimuli that differ in one attribute alone. Near 1, the feature shows the same whatever
-    the attribute; near 0, it shows something else. Maps are streamed, never kept: a study of
-    500 stimuli is 160,000 maps of the paper's network and as many of the control.
+    For every feature of every layer this is the mean Pearson correlation of its maps over all pairs
+    of stimuli that differ in one attribute only. If it is near 1, the feature shows the same
+    whatever the attribute is; if it is near 0, it shows something else. Maps are never kept: 500
+    stimuli give 160,000 maps of the paper's network and as many of the control.
 
     Parameters
     ----------
     net : Network, str or path
-        A network with a front end, the name of a bundled one, or an archive.
+        A network with a front end, its name, or the path of an archive or model.
     stimuli : sequence of Stimulus, or path, optional
-        From `chord_stimuli` (the default) or `read_stimuli`, which also takes the path.
+        Those of `chord_stimuli` (the default) or `read_stimuli`, or the path for the latter.
     layers : str or sequence of str, optional
-        Default: every pooling layer.
+        Default: as in `explain`.
     features : sequence of int, optional
-        Of each layer; default all.
+        The features of each layer. Default: all.
     control : Network, str or path, optional
-        What to compare with, of the same layers. Default: the bundled network before its
-        training; for others `randomised` with seed 0, its channels centred on some stimuli.
-    rule, start, precision, backend, num_threads
+        A network with the same layers to compare with. Default: a bundled network before its
+        training; for others `randomised` with seed 0, with its channels centred on some stimuli.
+    rule, precision, backend, num_threads
+        See `deconvolve`.
+    start : {"map", "max"}
         See `deconvolve`.
     resamplings : int
-        Bootstrap resamplings behind every interval; with fewer than 40 there is none.
+        Bootstrap resamplings for every interval. With fewer than 40 there are no intervals.
     progress : callable, optional
         Called with (what is being done, steps done, steps in all).
 
@@ -170,8 +174,9 @@ def attribute_study(
     Raises
     ------
     ParameterError
-        If the network has no front end, stimuli give inputs of different shapes or do not
-        differ in single attributes, the control has other layers, or an option does not fit.
+        If the network has no front end, stimuli give inputs of different shapes, no two of them
+        differ in one attribute only, the control has other layers, an option is not as described,
+        or there is not enough memory.
 
     Examples
     --------
@@ -225,21 +230,23 @@ def attribute_study(
 
 @dataclass(frozen=True)
 class AttributeStudy:
-    """What `attribute_study` found.
+    """The results of `attribute_study`.
 
     Attributes
     ----------
     network, control : str
-        Their names.
+        Names of the networks.
     features : dict of str to list of int
-        Layers and the features studied.
+        The layers and their features that were studied.
     stimuli : tuple of Stimulus
     design : Design
-        Which stimuli were compared: ``design.groups``.
+        ``design.groups`` says which stimuli were compared.
     parameters : dict
+        ``rule``, ``start``, ``precision`` and ``resamplings``.
     found : dict
-        ``found["network", "pool3"]["map"]`` are `Correlations`; subjects are "network" and
-        "control" with the views "map" and "activation", and ("input", "input") with "map".
+        ``found["network", "pool3"]["map"]`` are the `Correlations` of the maps. The subjects
+        "network" and "control" have the views "map" and "activation" (the feature map itself);
+        ``found["input", "input"]`` has "map".
     """
 
     network: str
@@ -257,14 +264,14 @@ class AttributeStudy:
 
     @property
     def attributes(self) -> list[str]:
-        """The attributes in which alone some stimuli differ."""
+        """The attributes for which there are stimuli that differ in nothing else."""
         return [name for name in self.design.attributes if self.design.of(name)]
 
     @property
     def margin_confidence(self) -> float:
-        """Of the interval of a feature's margin, which is widened for the choice of attributes.
+        """Confidence level of the interval of a margin, widened for the choice of attributes.
 
-        A choice among four is one of six pairs, and each may be wrong a sixth as often
+        Two of four attributes are one of six pairs, so each pair may be wrong only a sixth as often
         (Bonferroni).
         """
         return 1 - (1 - CONFIDENCE) / max(1, math.comb(len(self.attributes), 2))
@@ -273,20 +280,25 @@ class AttributeStudy:
         self, attribute: str, layer: str = "input", subject: str = "network",
         view: str = "map",
     ) -> Array:
-        """Mean correlation of each feature over pairs that differ in `attribute` alone.
+        """The mean correlation of each feature over pairs that differ in `attribute` only.
 
         Parameters
         ----------
         attribute : str
         layer : str
-            "input" for the maps' own input.
+            "input" for the input spectrogram.
         subject : {"network", "control", "input"}
         view : {"map", "activation"}
 
         Returns
         -------
         array of float64, shape (features,)
-            NaN for a feature that is silent in all pairs. One value for the input.
+            NaN for a feature that is silent in all pairs. For the input, shape (1,).
+
+        Raises
+        ------
+        ParameterError
+            If there is no such attribute, layer, subject or view.
         """
         return self._point(attribute, self._of(layer, subject, view))
 
@@ -296,23 +308,27 @@ class AttributeStudy:
     ) -> Estimate:
         """The mean of `correlation` over features.
 
-        The interval is by bootstrap over stimuli: the groups of stimuli that share all other
-        attributes are drawn anew, with replacement. It says how far the figure would move with
-        other stimuli of the kind, not with another network. There is none where such groups
-        are too few, see `Estimate`.
+        The interval is a bootstrap over stimuli: the groups of stimuli that share all other
+        attributes are drawn with replacement. It says how much the figure would change with other
+        stimuli of the same kind, not with another network. There is no interval if there are too
+        few groups, see `Estimate`.
 
         Parameters
         ----------
         attribute : str
         layer : str
-            "input" for the maps' own input.
+            "input" for the input spectrogram.
         subject : {"network", "control", "input"}
         view : {"map", "activation"}
 
         Returns
         -------
         Estimate
-            The mean, and its interval where there is one.
+
+        Raises
+        ------
+        ParameterError
+            If there is no such attribute, layer, subject or view.
         """
         own = self._of(layer, subject, view)
         draws = _over_features(self._draws(attribute, own))
@@ -322,9 +338,9 @@ class AttributeStudy:
     def difference(
         self, attribute: str, layer: str, to: str = "control", view: str = "map"
     ) -> Estimate:
-        """How much higher the network's `mean` is than the control's or the input's.
+        """By how much the network's `mean` exceeds that of the control or of the input.
 
-        Both are drawn with the same groups of stimuli, so that what is common cancels out.
+        Both are resampled with the same groups of stimuli, so that common variation cancels out.
 
         Parameters
         ----------
@@ -335,7 +351,11 @@ class AttributeStudy:
         Returns
         -------
         Estimate
-            The difference, and its interval where there is one.
+
+        Raises
+        ------
+        ParameterError
+            If there is no such attribute, layer or view, or `to` is something else.
         """
         as_choice("to", to, ("control", "input"))
         own = self._of(layer, "network", view)
@@ -349,7 +369,7 @@ class AttributeStudy:
 
     @cached_property
     def table(self) -> list[dict[str, Any]]:
-        """One row per attribute, layer, subject and view: mean correlation and interval."""
+        """A row for each attribute, layer, subject and view: `mean` with its interval."""
         rows = []
         for attribute in self.attributes:
             for subject, layer in self.found:
@@ -363,13 +383,13 @@ class AttributeStudy:
 
     @cached_property
     def feature_table(self) -> list[dict[str, Any]]:
-        """One row per feature of network and control, from its maps.
+        """A row for each feature of the network and of the control, from its maps.
 
-        ``correlation_<attribute>`` as in `correlation`; ``ignores`` and ``follows`` the
-        attributes with the highest and the lowest correlation above the input's; ``margin``
-        between those two with its interval, which is widened for the choice among attributes
-        (Bonferroni). ``ignores`` and ``follows`` are empty where the interval includes 0 or
-        there is none.
+        ``correlation_<attribute>`` is as in `correlation`. From it the input's correlation is
+        subtracted: ``ignores`` and ``follows`` are the attributes with the highest and the lowest
+        difference, and ``margin`` is the distance between the two, with the interval ``low`` to
+        ``high``, which is widened for the choice among attributes (Bonferroni). ``ignores`` and
+        ``follows`` are empty if the interval includes 0 or does not exist.
         """
         rows: list[dict[str, Any]] = []
         for layer, numbers in self.features.items():
@@ -381,23 +401,29 @@ class AttributeStudy:
         self, *, ignores: str | None = None, follows: str | None = None,
         layer: str | None = None, subject: str = "network", margin: float = 0.0,
     ) -> list[dict[str, Any]]:
-        """Features that ignore one attribute and follow another, widest margin first.
+        """Find features that ignore one attribute and follow another, the largest margin first.
 
-        Ask the control as well: what it has as often was not learned.
+        Ask for those of the control as well: what it has as often was not learned.
 
         Parameters
         ----------
         ignores, follows : str, optional
-            Attributes.
+            Attributes. Default: any.
         layer : str, optional
+            Default: any.
         subject : {"network", "control"}
         margin : float
-            Least margin.
+            Smallest margin.
 
         Returns
         -------
         list of dict
             Rows of `feature_table`.
+
+        Raises
+        ------
+        ParameterError
+            If there is no such attribute, layer or subject, or `margin` is not a number.
         """
         for name in (ignores, follows):
             if name is not None:
@@ -422,7 +448,7 @@ class AttributeStudy:
         groups = self.design.of(attribute) if isinstance(attribute, str) else []
         if not groups:
             raise ParameterError(
-                f"no stimuli differ in {shown(attribute)} alone; attributes: "
+                f"no two stimuli differ in {shown(attribute)} only; attributes: "
                 f"{', '.join(self.attributes)}"
             )
         return groups
@@ -435,9 +461,9 @@ class AttributeStudy:
             if view in views:
                 return views[view]
         raise ParameterError(
-            f"there is no {shown(view)} of {shown(layer)} for {shown(subject)}; layers: "
-            f"{', '.join(self.features)}; subjects: {', '.join(SUBJECTS)}; views: "
-            f"{', '.join(VIEWS)} (of the input: map)"
+            f"the study has no view {shown(view)} of layer {shown(layer)} and subject "
+            f"{shown(subject)}; layers: {', '.join(self.features)}; subjects: "
+            f"{', '.join(SUBJECTS)}; views: {', '.join(VIEWS)} (of the input: map)"
         )
 
     def _point(self, attribute: str, own: Correlations) -> Array:
@@ -445,13 +471,13 @@ class AttributeStudy:
         return _ratio(own.sums[:, groups].sum(axis=1), own.pairs[:, groups].sum(axis=1))
 
     def _draws(self, attribute: str, own: Correlations) -> Array:
-        """(resamplings, features)"""
+        """The correlation of each feature in each resampling, (resamplings, features)."""
         groups = self._require(attribute)
         counts = self._counts(attribute, len(groups))
         return _ratio(counts @ own.sums[:, groups].T, counts @ own.pairs[:, groups].T)
 
     def _heard_groups(self, attribute: str, own: Correlations) -> int:
-        """Groups with a pair in which some feature is not silent."""
+        """The number of groups with a pair in which some feature is not silent."""
         pairs = own.pairs[:, self._require(attribute)]
         return int((pairs > 0).any(axis=0).sum())
 
@@ -481,10 +507,10 @@ class AttributeStudy:
             yield row
 
 
-# Tables, words and figures all ask for the same few.
+# Cached: tables, sentences and figures ask for the same few again and again.
 @lru_cache(maxsize=16)
 def _resampled(seed: int, n: int, resamplings: int) -> Array:
-    """(resamplings, n): how often each of n groups is drawn when n are drawn anew."""
+    """How often each of n groups is drawn when n are drawn with replacement: (resamplings, n)."""
     rng = np.random.default_rng([0, seed])
     counts = rng.multinomial(n, np.full(n, 1 / n), resamplings).astype(np.float64)
     counts.flags.writeable = False
@@ -513,7 +539,7 @@ def _ratio(sums: Array, pairs: Array) -> Array:
 
 
 def _over_features(values: Array) -> Array:
-    """The mean over the last axis of what is not NaN; NaN where all is."""
+    """The mean over the last axis without NaN values; NaN if all are NaN."""
     there = np.isfinite(values)
     return _ratio(np.where(there, values, 0).sum(axis=-1), there.sum(axis=-1))
 
@@ -521,7 +547,7 @@ def _over_features(values: Array) -> Array:
 def _estimate(
     value: Any, draws: Array, groups: int, confidence: float = CONFIDENCE
 ) -> Estimate:
-    # Draws of silent groups alone have no figure; with enough others they are very rare.
+    # A draw that consists of silent groups only is NaN; with enough other groups this is rare.
     known = draws[np.isfinite(draws)]
     if groups < least_groups(confidence) or known.size < least_resamplings(confidence):
         return Estimate(float(value), np.nan, np.nan)
@@ -549,17 +575,17 @@ def _chosen_stimuli(stimuli: Any) -> list[Stimulus]:
 
 def _check_control(net: Network, control: Network) -> None:
     if control.layers != net.layers or control.input_shape != net.input_shape:
-        raise ParameterError("the control must have the layers and the input of the network")
+        raise ParameterError("the control must have the same layers and input shape as the network")
 
 
 class _Inputs:
-    """Network inputs of the stimuli: made when asked for, kept if they are not too many."""
+    """Network inputs of the stimuli, made on request, and kept if all of them fit in memory."""
 
     def __init__(self, stimuli: Sequence[Stimulus], net: Network) -> None:
         self._stimuli, self._net = stimuli, net
-        self._kept: dict[int, Array] = {}
-        self.shape = self[0].shape
-        self.keep = self[0].nbytes * len(stimuli) <= _INPUT_BYTES
+        first = self._made(0)
+        self._shape, self._kept = first.shape, {0: first}
+        self._is_kept = first.nbytes * len(stimuli) <= _INPUT_BYTES
 
     def __len__(self) -> int:
         return len(self._stimuli)
@@ -567,23 +593,25 @@ class _Inputs:
     def __getitem__(self, index: int) -> Array:
         x = self._kept.get(index)
         if x is None:
-            assert self._net.frontend is not None
-            x = self._stimuli[index].clip(self._net.frontend).x
-            shape = getattr(self, "shape", x.shape)
-            if x.shape != shape:
+            x = self._made(index)
+            if x.shape != self._shape:
                 raise ParameterError(
                     f"stimulus {shown(self._stimuli[index].name)} gives an input of "
-                    f"{shape_text(x.shape)}, the first one of {shape_text(shape)}: stimuli must "
-                    "be equally long, or the front end fix the number of frames"
+                    f"{shape_text(x.shape)}, the first one an input of {shape_text(self._shape)}: "
+                    "stimuli must be equally long, or the front end must fix the number of frames"
                 )
-            if getattr(self, "keep", False):
+            if self._is_kept:
                 self._kept[index] = x
         return x
+
+    def _made(self, index: int) -> Array:
+        assert self._net.frontend is not None
+        return self._stimuli[index].clip(self._net.frontend).x
 
 
 @dataclass
 class _Work:
-    """Goes through all stimuli, once per network, layer and block of features."""
+    """Goes through all stimuli, once for each network, layer and block of features."""
 
     design: Design
     inputs: _Inputs

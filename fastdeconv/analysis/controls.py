@@ -1,8 +1,8 @@
-"""Untrained networks to compare with: the same layers, random weights.
+"""Untrained networks to compare with: the same layers with random weights.
 
-What an untrained network shows as well was not learned (Adebayo et al., arXiv 1810.03292).
-Deconvnet pictures need that control more than others, because the way back restores much of
-the input whatever the weights (Nie et al., arXiv 1805.07039).
+Whatever an untrained network shows too was not learned (Adebayo et al., arXiv 1810.03292).
+Deconvnet pictures need this control more than others, because going back restores much of the input
+whatever the weights are (Nie et al., arXiv 1805.07039).
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ __all__ = ["randomised", "start_of", "untrained"]
 Arrays = dict[str, NDArray[Any]]
 
 _PRELU_START = 0.25
-"""As in PyTorch."""
+"""Slope of an untrained PReLU, as in PyTorch."""
 _LEAST_SPREAD = 1e-6
-"""Of a channel that is constant over all inputs only the mean is taken away."""
+"""A channel with a smaller standard deviation is constant: it is shifted but not scaled."""
 
 
 def randomised(
@@ -44,24 +44,24 @@ def randomised(
     seed: int = 0,
     inputs: Iterable[ArrayLike] | None = None,
 ) -> Network:
-    """The same network with random weights.
+    """Make a copy of a network with random weights.
 
-    Weights of convolutions and linear layers are drawn as PyTorch draws them, uniformly
-    between -b and b with b = 1 / sqrt(fan-in); biases are 0; batch norms and affine layers
-    pass everything unchanged. So drawn, many channels fire everywhere or nowhere, since
-    spectrograms are not centred. With `inputs` every convolution gets what a batch norm
-    behind it would do at the start of training: mean 0 and variance 1 of each channel over
-    `inputs`, by scaling its filters and setting its bias (or the statistics of the batch norm
-    that follows; without either there is no bias, and channels are only scaled).
+    Weights of convolutions and linear layers are drawn as PyTorch draws them, uniformly between -b
+    and b with b = 1 / sqrt(fan-in). Biases are 0. Batch norms and affine layers pass everything
+    unchanged. With such weights many channels fire everywhere or nowhere, since spectrograms are
+    not centred. Therefore, with `inputs`, every channel of a convolution is brought to mean 0 and
+    variance 1 over `inputs`, as a batch norm after it would do at the start of training: by scaling
+    its filters and setting its bias. If a batch norm follows, its statistics are set instead. A
+    convolution with neither is only scaled.
 
     Parameters
     ----------
     net : Network, str or path
-        A network, the name of a bundled one, or an archive.
+        A network, its name, or the path of an archive or model.
     seed : int
-        The same seed gives the same weights.
+        From 0. The same seed gives the same weights.
     inputs : iterable of array, shape (C, H, W), optional
-        Some typical network inputs; a dozen will do.
+        Some typical inputs of the network; a dozen is enough.
 
     Returns
     -------
@@ -70,7 +70,8 @@ def randomised(
     Raises
     ------
     ParameterError
-        If `net` is no network, `seed` is not an int from 0, or an input does not fit.
+        If `net` is not a network, `seed` is not an int from 0, or `inputs` is empty or one of them
+        does not fit.
 
     Examples
     --------
@@ -95,17 +96,18 @@ def randomised(
 
 
 def untrained(net: Network, inputs: Iterable[ArrayLike]) -> Network:
-    """What a network was before training, as far as that is known.
+    """The network before its training, as far as that is known.
 
-    Of a bundled network it is the very network its training began with,
-    ``pretrained(name, trained=False)``; of any other `randomised` with seed 0.
+    For a bundled network this is the network with which its training began,
+    ``pretrained(name, trained=False)``. For any other it is `randomised` with seed 0, centred on
+    `inputs`.
     """
     start = start_of(net)
     return randomised(net, 0, inputs) if start is None else start
 
 
 def start_of(net: Network) -> Network | None:
-    """The network that the training of a bundled network began with; None for others."""
+    """The network with which the training of a bundled network began; None for other networks."""
     if net.name in list_pretrained():
         bundled = pretrained(net.name)
         if _same(net.arrays, bundled.arrays):
@@ -122,7 +124,7 @@ def _same(found: Mapping[str, NDArray[Any]], wanted: Mapping[str, NDArray[Any]])
 def _drawn(net: Network, seed: int) -> Arrays:
     arrays: Arrays = {}
     for number, layer in enumerate(net.layers):
-        # A stream of its own for each layer: those above do not change the others.
+        # A random stream for each layer: a network cut off at a layer has the same weights below.
         rng = np.random.default_rng([seed, number])
         for key in layer.array_names:
             shape = net.arrays[key].shape
@@ -139,11 +141,11 @@ def _drawn(net: Network, seed: int) -> Arrays:
 
 
 def _centre(net: Network, arrays: Arrays, samples: Sequence[NDArray[Any]]) -> None:
-    """Scale and shift every convolution, in place and in order."""
+    """Scale and shift every convolution, from the input up, in place."""
     for index, layer in enumerate(net.layers):
         if not isinstance(layer, Conv2d):
             continue
-        norm = _norm_behind(net, index)
+        norm = _norm_after(net, index)
         lower = up_to(_with_arrays(net, arrays), layer.name)
         mean, spread = _moments([lower.forward(x)[layer.name] for x in samples])
         spread = np.where(spread > _LEAST_SPREAD, spread, 1)
@@ -157,7 +159,8 @@ def _centre(net: Network, arrays: Arrays, samples: Sequence[NDArray[Any]]) -> No
             arrays[f"{layer.name}.bias"] = (-mean / spread).astype(np.float32)
 
 
-def _norm_behind(net: Network, index: int) -> BatchNorm2d | None:
+def _norm_after(net: Network, index: int) -> BatchNorm2d | None:
+    """The batch norm over channels that alone takes the output of a layer, if there is one."""
     takers = [layer for layer, taken in zip(net.layers, net.sources) if index in taken]
     norms = [layer for layer in takers if isinstance(layer, BatchNorm2d) and layer.axis == "C"]
     return norms[0] if len(takers) == 1 and norms else None

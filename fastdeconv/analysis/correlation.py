@@ -1,16 +1,16 @@
-"""Correlations between maps that come one after the other and are not kept.
+"""Correlations between maps that are computed one after the other and not kept.
 
-What is computed: for groups of maps, the sum of the correlations of all their pairs. With
-z the maps less their mean, at length 1, the correlation of two is their dot product, so for
-a group of n
+What is computed: for each group of maps, the sum of the correlations of all its pairs. Let z_i be
+the maps minus their mean, scaled to length 1. The correlation of two maps is the dot product of
+their z, so for a group of n maps
 
-    sum over pairs of <z_i, z_j>  =  (|sum z|^2 - n) / 2
+    sum over pairs of <z_i, z_j>  =  (|sum of z_i|^2 - n) / 2
 
-and one running sum a group is all that must be remembered, not its maps. A map that is the
-same everywhere (silence) has no correlation and is in no pair.
+and only one running sum is kept for each group instead of its maps. A map that is the same
+everywhere (silence) has no correlation and is in no pair.
 
-Numerical contract: sums of float32 numbers of magnitude 1 / sqrt(size) in the order of the
-stimuli, whatever the number of threads. Errors of a mean correlation are below 1e-5.
+Numerical contract: sums of float32 numbers of magnitude 1 / sqrt(size) in the order of the stimuli,
+whatever the number of threads. The error of a mean correlation is below 1e-5.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from .design import Group
 __all__ = ["PairSums", "open_at_most"]
 
 _FLAT = 1e-12
-"""A map of which less than this share of the energy is left without its mean is flat."""
+"""A map is flat if subtracting its mean leaves less than this share of its energy."""
 _LARGEST_EXPONENT = 126
-"""Of a power of two that is a normal number in float32, and its inverse too."""
+"""Largest exponent of 2 for which the power and its inverse are normal numbers of float32."""
 
 
 def open_at_most(groups: Sequence[Group], order: Sequence[int]) -> int:
-    """How many groups are begun and not ended at a time, when stimuli come in `order`."""
+    """The largest number of groups that are incomplete at a time when stimuli come in `order`."""
     place = {stimulus: i for i, stimulus in enumerate(order)}
     changes = [0] * (len(order) + 1)
     for group in groups:
@@ -44,20 +44,20 @@ def open_at_most(groups: Sequence[Group], order: Sequence[int]) -> int:
 
 
 class PairSums:
-    """Collects maps stimulus by stimulus; gives the correlations inside groups.
+    """Takes maps stimulus by stimulus, and adds up their correlations inside groups.
 
     Parameters
     ----------
     groups : sequence of Group
     features : int
-        Maps per stimulus; feature k is only compared with feature k.
+        Number of maps of a stimulus. The maps of a feature are compared with each other only.
 
     Attributes
     ----------
     sums : array of float64, shape (features, groups)
         Sum of the correlations of all pairs of a group.
     pairs : array of int64, shape (features, groups)
-        How many pairs that are: those of maps that are not flat.
+        Number of these pairs, without pairs with a flat map.
     """
 
     def __init__(self, groups: Sequence[Group], features: int) -> None:
@@ -70,11 +70,11 @@ class PairSums:
             for stimulus in group.members:
                 self._groups_of.setdefault(stimulus, []).append(g)
         self._open: dict[int, NDArray[np.float32]] = {}
-        # What a closed group leaves, to be written over: new memory costs page faults.
+        # Memory of completed groups, used again: new memory costs page faults.
         self._free: list[NDArray[np.float32]] = []
 
     def add(self, stimulus: int, maps: NDArray[np.float32], num_threads: int) -> None:
-        """Take the maps of a stimulus, (features, size); they are overwritten."""
+        """Add the maps of a stimulus, (features, size). They are overwritten."""
         mine = self._groups_of.get(stimulus, [])
         fresh = [g for g in mine if g not in self._open]
         for g in fresh:
@@ -104,8 +104,9 @@ class PairSums:
 
 
 def _standardise(row: NDArray[np.float32]) -> bool:
-    """Take away the mean and scale to length 1, in place; a flat row becomes 0 and is False."""
-    # Squares of very large or small maps would overflow or vanish. A power of two rounds nothing.
+    """Subtract the mean and scale to length 1, in place; False if the row is flat and becomes 0."""
+    # Squares of very large or small values would overflow or vanish, so scale by a power of two
+    # first, which does not round.
     exponent = int(np.frexp(max(row.max(), -row.min()))[1])
     row *= np.float32(2.0 ** -min(max(exponent, -_LARGEST_EXPONENT), _LARGEST_EXPONENT))
     before = _energy(row)
@@ -119,5 +120,5 @@ def _standardise(row: NDArray[np.float32]) -> bool:
 
 
 def _energy(row: NDArray[Any]) -> float:
-    # Not np.dot, for which BLAS starts threads of its own; these sums are pairwise.
+    # Not np.dot: BLAS would start threads of its own, and this sum is pairwise and more exact.
     return float(np.square(row).sum())

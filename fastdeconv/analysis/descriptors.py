@@ -1,4 +1,4 @@
-"""What every feature's map and sound are like, in numbers, words and an order to listen in.
+"""Descriptors of every feature's map and sound: numbers, a label, and an order to listen in.
 
 `describe` takes the maps of one layer. docs/listening.md has every definition.
 """
@@ -21,7 +21,7 @@ from ..kernels.schedule import run_bands
 from ..network.choosing import as_list
 from .hpss import harmonic_mask
 from .labels import label
-from .measures import correlation, selectivity, spectral_flux
+from .measures import PRODUCT, correlation, selectivity, spectral_flux
 
 __all__ = ["DESCRIPTORS", "TWINS", "Listener", "Measured", "describe"]
 
@@ -39,13 +39,12 @@ TWINS = 0.95
 
 _LOW_HZ, _HIGH_HZ = 200.0, 2000.0
 _SUSTAIN_SECONDS = 0.1
-_LEAST_FRAMES = 3  # two always correlate, or one does not change
-_ATTACK_LIMIT = 60.0  # dB; no number for silence
-_FLOOR = 1e-8  # of the strongest band: the 80 dB of the pictures
-_RANK_RANGE = 60.0  # dB below the strongest feature of the layer at which strength is nil
-_CHUNK = 1 << 13  # bins of all maps at a time
-_PRODUCT = 200_000  # multiply-adds at a time: from 262,144 on OpenBLAS wakes threads of its own
-_BLOCK_VALUES = 1 << 18  # of maps at a time: they stay in a core's cache
+_LEAST_FRAMES = 3  # the correlation of two frames is always 1 or -1
+_ATTACK_LIMIT = 60.0  # dB: instead of infinity where all other frames are silent
+_FLOOR = 1e-8  # energy relative to the strongest band: the 80 dB of the pictures
+_RANK_RANGE = 60.0  # dB below the strongest feature of the layer at which strength is 0
+_CHUNK = 1 << 13  # bins of all maps that a thread takes at a time
+_BLOCK_VALUES = 1 << 18  # values of maps that a thread takes at a time: they stay in its cache
 
 
 def describe(
@@ -56,10 +55,10 @@ def describe(
     features: Iterable[int] | None = None,
     num_threads: int | None = None,
 ) -> list[dict[str, Any]]:
-    """Describe the features of one layer: their maps and what they sound like.
+    """Describe the features of one layer: their maps and their sounds.
 
-    "Heard" is the spectrogram that becomes the sound: abs(STFT) * abs(map) with mode "mask",
-    the positive part of the map with "phase"; its energy is its square.
+    The "spectrogram heard" is the magnitude that becomes the sound: abs(STFT) * abs(map) with mode
+    "mask", the positive part of the map with "phase". The "energy heard" is its square.
 
     Parameters
     ----------
@@ -69,57 +68,58 @@ def describe(
     mode : {"mask", "phase", "wiener"}
         As in `auralise`.
     features : sequence of int, optional
-        Their numbers, no two alike; by default 0 to K - 1.
+        The numbers of the K features, all different. Default: 0 to K - 1.
     num_threads : int, optional
+        Default: that of `fastdeconv.config`.
 
     Returns
     -------
     list of dict
-        One a map, in their order, with
+        One for each map, in their order, with
 
         ``feature``
             Its number.
         ``rank``
-            Place in the order to listen in, from 1: strong features, unlike those before
-            them and unlike the input, come first; then twins; then silent ones.
+            Position in the order to listen in, from 1. First come features that are strong,
+            unlike those before them and unlike the input; then twins; then silent features.
         ``label``
-            In words, if the numbers warrant it: "onsets", "avoids onsets", "sustained
-            harmonics", "low end", "high noise", several joined by ", ", or one of "copies
-            the input" and "silent"; else empty.
+            Words that the numbers justify: "onsets", "avoids onsets", "sustained harmonics",
+            "low end", "high noise", several of them joined by ", ", or one of "copies the input"
+            and "silent". Empty if there are none.
         ``twin_of``
-            The feature this one is a twin of (their maps correlate more than 0.95), or None.
+            A stronger feature whose map has a correlation above 0.95 with this one, or None.
         ``level``
-            Energy heard, dB relative to the layer's strongest.
+            Energy heard, in dB relative to the strongest feature of the layer.
         ``share``
-            Share of the clip's energy that the map lets through, scaled to a maximum of 1.
+            Share of the clip's energy that the map, scaled to a maximum of 1, lets through.
         ``onset``
-            Correlation over frames of the map's size (sum of absolute values) with the
-            clip's spectral flux (sum of rises of abs(STFT)), -1 to 1.
-            This and all else that is about time is None of a clip of one or two frames.
+            Correlation over frames of the map's size (sum of absolute values) with the clip's
+            spectral flux (sum of the rises of abs(STFT)), -1 to 1. For a clip of one or two
+            frames this and all other descriptors of time are None.
         ``attack``
-            Mean size of the map in frames of strong flux (more than a standard deviation
-            above its mean) relative to all other frames, dB; negative where it suppresses
-            attacks; at most 60; None without such frames.
+            Mean size of the map in frames of strong flux (more than a standard deviation above
+            its mean) relative to all other frames, in dB, -60 to 60. Negative if the map
+            suppresses attacks; None if no frame has strong flux.
         ``harmonic``
-            Share of the energy heard that lies in the harmonic part of the clip
+            Share of the energy heard in the harmonic part of the clip
             (`librosa.decompose.hpss`); the rest is percussive.
         ``centroid``, ``bandwidth``
-            Mean frequency of the energy heard, and its standard deviation, Hz.
+            Mean frequency of the energy heard, and its standard deviation, in Hz.
         ``flatness``
-            Geometric over arithmetic mean of the energy heard in each band, 0 to 1.
+            Geometric mean divided by arithmetic mean of the energy heard in each band, 0 to 1.
         ``low``, ``mid``, ``high``
-            Shares of the energy heard below 200 Hz, below 2000 Hz, and above.
+            Shares of the energy heard below 200 Hz, from 200 to 2000 Hz, and above.
         ``sustain``
-            Autocorrelation of the spectrogram heard at 0.1 s, 0 to 1; None if the clip is
-            shorter.
+            Autocorrelation of the spectrogram heard at a lag of 0.1 s, 0 to 1; None if the clip
+            is shorter.
         ``frequency_selectivity``, ``time_selectivity``
-            0 if the map's energy is the same in all bands (frames), near 1 if it is in one.
+            0 if the map's energy is the same in all bands (frames), near 1 if it is all in one.
         ``sign``
-            Sum of the map over the sum of its absolute values, -1 to 1.
+            Sum of the map divided by the sum of its absolute values, -1 to 1.
         ``copy``
             Correlation of the map with the network's input, -1 to 1.
 
-        Of a silent feature all numbers but the first two are None.
+        For a silent feature ``level`` and all numbers after it are None.
 
     Raises
     ------
@@ -141,25 +141,33 @@ def describe(
 
 
 class Measured(NamedTuple):
-    """What was found out of some maps."""
+    """What was measured of the maps of a clip."""
 
     rows: list[dict[str, Any]]
-    """The numbers of each, all but its level; None for those of silent ones."""
+    """The descriptors of each map, except its level; all None for a silent map."""
     energies: NDArray[np.float64]
-    """Energy heard."""
+    """Energy heard of each map."""
     alike: NDArray[np.float64]
     """Correlations of the maps with each other."""
     copies: NDArray[np.float64]
-    """Correlations with the network's input."""
+    """Correlations of the maps with the network's input."""
     frames: int
-    """Of the clip."""
+    """Number of frames of the clip."""
     scale: float
-    """What the energies are multiplied with to be compared with those of another clip."""
+    """Factor that makes the energies comparable with those of another clip."""
 
     def described(
         self, numbers: Sequence[int], clip: Mapping[str, Any]
     ) -> list[dict[str, Any]]:
-        """What `describe` returns, for maps of these numbers, beside the clip's own values."""
+        """What `describe` returns.
+
+        Parameters
+        ----------
+        numbers : sequence of int
+            The numbers of the features.
+        clip : mapping
+            The descriptors of the clip itself, see `Listener.clip`.
+        """
         strongest = self.energies.max(initial=0.0)
         rows = []
         for row, energy in zip(self.rows, self.energies):
@@ -180,7 +188,7 @@ class Measured(NamedTuple):
 
 
 class Listener:
-    """Describes layers of one clip; what depends on the clip alone is made once.
+    """Describes layers of one clip; what depends only on the clip is computed once.
 
     Parameters
     ----------
@@ -192,13 +200,13 @@ class Listener:
     def __init__(self, clip: Clip, mode: str, num_threads: int | None = None) -> None:
         self._mode = mode
         self._threads = get_num_threads(num_threads)
-        # Everything here is (T, F), with values in the memory order of maps.
+        # All arrays here are (T, F), with their values in the memory order of maps.
         self._order = clip.map_order
         stft: FloatArray = np.asarray(np.abs(clip.stft.T), np.float32, order=self._order)
         largest = float(stft.max(initial=0.0))
         self._stft: FloatArray = stft / np.float32(largest) if largest > 0 else stft
         self._energy = float(np.square(self._stft, dtype=np.float64).sum())
-        # Energies are measured on a clip whose largest magnitude is 1.
+        # Energies are measured with the clip scaled to a largest magnitude of 1.
         self._scale = largest**2 if mode == "mask" and largest > 0 else 1.0
         self._input: FloatArray = np.asarray(clip.seen.T, order=self._order)
         self._harmonic = np.asarray(
@@ -209,21 +217,21 @@ class Listener:
         self._hz = clip.frontend.transform.frequencies(clip.sr)
         self._frames = len(stft)
         self._lag = max(1, round(_SUSTAIN_SECONDS * clip.sr / clip.frontend.transform.hop_length))
-        #: The clip's own values: heard as it is, with the network's input for a map. It
-        #: has no level, which is among features.
+        #: The descriptors of the clip itself, with the network's input in place of a map. Its
+        #: level is None, because a level is relative to other features.
         self.clip: dict[str, Any] = self._own()
 
     def describe(
         self, planes: NDArray[np.float32], features: Iterable[int] | None = None
     ) -> list[dict[str, Any]]:
-        """As the function `describe`, of maps as `Clip.weights` gives them, (K, T, F)."""
+        """Like the function `describe`, for maps (K, T, F) as `Clip.weights` gives them."""
         numbers = list(range(len(planes)))
         if features is not None:
             numbers = _checked_numbers(features, len(planes))
         return self.measure(planes).described(numbers, self.clip)
 
     def measure(self, planes: NDArray[np.float32]) -> Measured:
-        """What is found out of each map by itself, and of how they are alike."""
+        """Measure each map, and how much maps are alike."""
         rows: list[dict[str, Any]] = [dict.fromkeys(DESCRIPTORS) for _ in planes]
         energies = np.zeros(len(planes))
         size = max(1, _BLOCK_VALUES // self._stft.size)
@@ -235,7 +243,7 @@ class Listener:
                 row.update(own)
 
         run_bands(-(-len(planes) // size), work, self._threads)
-        # For correlations the order of the bins does not matter, if it is that of memory.
+        # Correlations do not depend on the order of bins, so take the order in memory.
         alike, copies = _correlations(
             [plane.ravel(self._order) for plane in planes], self._input.ravel(self._order),
             self._threads,
@@ -254,7 +262,7 @@ class Listener:
         return numbers
 
     def _measure(self, planes: FloatArray) -> tuple[list[dict[str, Any]], NDArray[np.float64]]:
-        """Numbers of some maps (none for silent ones), and their energies heard."""
+        """Descriptors of some maps (none for silent ones), and their energies heard."""
         largest: FloatArray = np.maximum(planes.max(axis=(1, 2)), -planes.min(axis=(1, 2)))
         largest[largest == 0] = 1
         unit = planes / largest[:, None, None]
@@ -331,13 +339,13 @@ def _checked_numbers(features: Iterable[int], count: int) -> list[int]:
     is_ints = array.ndim == 1 and (not array.size or array.dtype.kind in "iu")
     if not is_ints or not count == len(numbers) == len(set(numbers)):
         raise ParameterError(
-            f"features must be {count} different ints, one a map, found {shown(numbers)}"
+            f"features must be {count} different ints, one for each map, found {shown(numbers)}"
         )
     return numbers
 
 
 def _rows(found: Mapping[str, NDArray[np.float64]], count: int) -> list[dict[str, Any]]:
-    """Columns as rows of plain numbers, NaN as None."""
+    """Rows of plain numbers from columns; NaN becomes None."""
     columns = {key: values.tolist() for key, values in found.items()}
     return [
         {key: None if values[i] != values[i] else values[i] for key, values in columns.items()}
@@ -346,9 +354,9 @@ def _rows(found: Mapping[str, NDArray[np.float64]], count: int) -> list[dict[str
 
 
 def _energy(values: FloatArray, axis: str) -> NDArray[np.float64]:
-    """Sums of squares over all but one axis of (K, T, F), "t" or "f", for every map.
+    """Sums of squares of every map of (K, T, F) for each frame ("t") or each bin ("f").
 
-    Along one axis in float32, by einsum, which is half the time of squaring and summing.
+    Summed by einsum in float32, which takes half the time of squaring and summing.
     """
     return np.einsum(f"ktf,ktf->k{axis}", values, values).astype(np.float64)
 
@@ -367,8 +375,7 @@ def _correlations(
     means = np.array([float(s.mean(dtype=np.float64)) for s in subjects])
     centre, unit = (s.astype(np.float32)[:, None] for s in (means, scale))
     grams = np.zeros((-(-x.size // _CHUNK), count + 1, count + 1))
-    # Threads of BLAS go on spinning after every product, on the cores that ours need.
-    step = max(1, _PRODUCT // (count + 2) ** 2)
+    step = max(1, PRODUCT // (count + 2) ** 2)
 
     def work(i: int) -> None:
         part = np.stack([s[i * _CHUNK : (i + 1) * _CHUNK] for s in subjects])
@@ -380,7 +387,7 @@ def _correlations(
 
     run_bands(len(grams), work, num_threads)
     gram = grams.sum(axis=0)
-    # A map that is the same everywhere correlates with nothing.
+    # A map that is the same everywhere has correlation 0 with everything.
     norms = np.sqrt(np.diag(gram))
     flat = norms <= 1e-6 * np.sqrt(x.size)
     gram /= np.where(flat, np.inf, norms)[:, None] * np.where(flat, np.inf, norms)
@@ -388,9 +395,9 @@ def _correlations(
 
 
 def _find_twins(alike: NDArray[np.float64], energies: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Of each map the one it is a twin of, or -1.
+    """For each map the index of the map it is a twin of, or -1.
 
-    The strongest that is left represents all that are left and alike it, and so on.
+    The strongest remaining map represents all remaining maps that are like it; and so on.
     """
     twin_of = np.full(len(energies), -1)
     free = energies > 0
@@ -410,10 +417,10 @@ def _rank(
     energies: NDArray[np.float64],
     twin_of: NDArray[np.int64],
 ) -> Sequence[int]:
-    """Places in the order to listen in, from 1.
+    """The position of each map in the order to listen in, from 1.
 
-    One after the other, the map of the largest strength * (1 - |copy|) * (1 - its largest
-    correlation with those before it); then twins by strength; then silence.
+    The next map is always that with the largest product strength * (1 - |copy|) * (1 - its largest
+    correlation with the maps before it). Twins follow by strength, then silent maps.
     """
     count = len(energies)
     with np.errstate(divide="ignore", invalid="ignore"):

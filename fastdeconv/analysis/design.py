@@ -1,4 +1,4 @@
-"""Which stimuli may be compared: those that differ in one attribute alone."""
+"""Which stimuli are compared: those that differ in one attribute only."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ class Group(NamedTuple):
     """Stimuli that agree in every attribute but one; any two of them are a pair."""
 
     attribute: str
+    """The attribute in which they differ."""
     members: tuple[int, ...]
+    """Indices of the stimuli."""
 
 
 class Design:
@@ -23,22 +25,23 @@ class Design:
     Parameters
     ----------
     attributes : sequence of dict
-        One per stimulus, all with the same names; no two equal.
+        One for each stimulus, all with the same names; no two of them equal.
 
     Attributes
     ----------
     attributes : tuple of str
         In the order of the first stimulus.
     groups : list of Group
-        Of two stimuli or more.
+        All groups of at least two stimuli.
     order : list of int
-        All stimuli, so that few groups are begun and not ended at a time: the attribute
-        with most values changes last.
+        All stimuli in an order in which few groups are incomplete at a time: the attribute with
+        the most values changes most slowly.
 
     Raises
     ------
     ParameterError
-        If names of attributes differ, two stimuli agree in all, or no two differ in one alone.
+        If there are no stimuli, names of attributes differ, two stimuli agree in all attributes,
+        or no two differ in one only.
     """
 
     def __init__(self, attributes: Sequence[Mapping[str, str]]) -> None:
@@ -53,13 +56,13 @@ class Design:
         ]
         if not self.groups:
             raise ParameterError(
-                f"no two of the {len(rows)} stimuli differ in one of the attributes "
-                f"{', '.join(self.attributes) or '(none)'} alone: there is nothing to compare"
+                f"no two of the {len(rows)} stimuli differ in only one of the attributes "
+                f"{', '.join(self.attributes) or '(none)'}: there is nothing to compare"
             )
         self.order = _order(rows)
 
     def of(self, attribute: str) -> list[int]:
-        """Places in `groups` of those of an attribute; none if no pair differs in it alone."""
+        """Indices of the groups of an attribute; empty if no two stimuli differ in it only."""
         return [g for g, group in enumerate(self.groups) if group.attribute == attribute]
 
     def _row(self, number: int, own: Mapping[str, str]) -> tuple[str, ...]:
@@ -81,15 +84,15 @@ def _groups(rows: Sequence[tuple[str, ...]], place: int) -> list[tuple[int, ...]
         for i in members:
             if rows[i][place] in seen:
                 raise ParameterError(
-                    f"stimuli {seen[rows[i][place]]} and {i} agree in every attribute: tell "
-                    'them apart by one more, such as "take"'
+                    f"stimuli {seen[rows[i][place]]} and {i} agree in every attribute: add an "
+                    'attribute that tells them apart, such as "take"'
                 )
             seen[rows[i][place]] = i
     return [tuple(members) for members in alike.values() if len(members) > 1]
 
 
 def _order(rows: Sequence[tuple[str, ...]]) -> list[int]:
-    # Values count in the order in which they come up, so that lists stay as they were made.
+    # Values are ranked in the order in which they appear, so that lists keep their order.
     ranks = [{value: i for i, value in enumerate(dict.fromkeys(column))} for column in zip(*rows)]
     slowest_first = sorted(range(len(ranks)), key=lambda place: -len(ranks[place]))
     return sorted(

@@ -1,8 +1,8 @@
-"""How features come about during training.
+"""How features develop during training.
 
-Zeiler and Fergus (arXiv 1311.2901, section 4.1, figure 4) showed, for some features of each
-layer, the strongest activation over all training examples projected down to the input, at
-several epochs. Sudden jumps in appearance come from a change of the example that is strongest.
+Zeiler and Fergus (arXiv 1311.2901, section 4.1, figure 4) took some features of each layer at
+several epochs, and showed the projection to the input of the feature's strongest activation in all
+training examples. A picture changes suddenly when another example becomes the strongest one.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Array = NDArray[Any]
 
 _FOUND = ("activation", "clip", "row", "column", "top", "bottom", "left", "right")
 _SHOWN = 8
-"""Features, unless some are asked for."""
+"""Default number of features."""
 
 
 @enough_memory("this study: take fewer features or checkpoints")
@@ -47,22 +47,22 @@ def feature_evolution(
     backend: str | None = None,
     num_threads: int | None = None,
 ) -> Evolution:
-    """Project the strongest activation of features over a set of clips, checkpoint by checkpoint.
+    """Project each feature's strongest activation in a set of clips, at several checkpoints.
 
     Parameters
     ----------
     checkpoints : dict of str to Network
-        In the order of training, named as they shall be called: "1", "5", "end".
+        In the order of training. The keys are labels, such as "1", "5", "end".
     clips : sequence of Clip, or of arrays (C, H, W)
         All of one shape.
     layer : str
     features : sequence of int, optional
-        Default: the eight with the strongest activation at the last checkpoint, strongest
+        Default: the eight with the strongest activation at the last checkpoint, the strongest
         first.
     rule, backend, num_threads
         See `deconvolve`.
     progress : callable, optional
-        Called with (checkpoint, clips done, clips in all).
+        Called with (label of the checkpoint, clips done, clips in all), over all checkpoints.
 
     Returns
     -------
@@ -71,8 +71,9 @@ def feature_evolution(
     Raises
     ------
     ParameterError
-        If there are no checkpoints, clips or features, they do not fit, or a layer or feature is
-        not there.
+        If there are no checkpoints, clips or features; clips are of several shapes or do not fit
+        the networks; a layer or feature does not exist; the layer has another shape at another
+        checkpoint; or there is not enough memory.
 
     Examples
     --------
@@ -116,7 +117,7 @@ def feature_evolution(
         clip=np.stack([own.clip[wanted] for own in found.values()], axis=1),
         position=position,
         box=np.stack([
-            # Each by its own network: kernels may differ where maps are of one size.
+            # By each network itself: maps of one size may come from kernels of other sizes.
             boxes_seen(net, len(net.layers) - 1, inputs[0].shape, position[:, t])
             for t, net in enumerate(networks.values())
         ], axis=1),
@@ -126,7 +127,7 @@ def feature_evolution(
 
 @dataclass(frozen=True, eq=False)
 class Evolution:
-    """What `feature_evolution` found: K features at T checkpoints.
+    """The results of `feature_evolution`: K features at T checkpoints.
 
     Attributes
     ----------
@@ -137,14 +138,15 @@ class Evolution:
     maps : array of float32, shape (K, T, C, H, W)
         Projections of the strongest activation; zero for a feature that fires nowhere.
     value : array of float32, shape (K, T)
-        The activation; 0 for a feature that fires nowhere.
+        The strongest activation; 0 for a feature that fires nowhere.
     clip : array of int, shape (K, T)
-        The clip it is in, from 0 (of equals the first); -1 for a feature that fires nowhere.
+        Index of the clip with this activation, the first of equal ones; -1 for a feature that
+        fires nowhere.
     position : array of int, shape (K, T, 2)
-        Its row and column in the layer's map; -1 for a feature that fires nowhere.
+        Row and column of this activation in the feature map; -1 for a feature that fires nowhere.
     box : array of int, shape (K, T, 4)
-        What of the input it can see: rows and columns as begin, end, begin, end; 0 to 0 for a
-        feature that fires nowhere.
+        Its receptive field in the input: the first row and the one after the last, and columns
+        likewise; all 0 for a feature that fires nowhere.
     frontend : Frontend or None
     """
 
@@ -159,12 +161,12 @@ class Evolution:
     frontend: Frontend | None
 
     def patch(self, k: int, t: int) -> Array:
-        """The map of ``features[k]`` at ``labels[t]`` inside its box, (C, rows, columns).
+        """The map of ``features[k]`` at ``labels[t]``, cropped to its receptive field.
 
         Parameters
         ----------
         k, t : int
-            Places in `features` and `labels`.
+            Indices into `features` and `labels`.
 
         Returns
         -------
@@ -176,9 +178,11 @@ class Evolution:
 
     @property
     def table(self) -> list[dict[str, Any]]:
-        """One row per feature and checkpoint; ``box`` in rows and columns of the input.
+        """A row for each feature and checkpoint.
 
-        None for a feature that fires nowhere.
+        It has ``layer``, ``feature`` and ``checkpoint``; the strongest ``activation`` with its
+        ``clip``, ``row`` and ``column``; and its receptive field in the input: ``top``, ``bottom``,
+        ``left`` and ``right``. All but the first three are None for a feature that fires nowhere.
         """
         rows = []
         for i, k in enumerate(self.features):
@@ -194,7 +198,7 @@ class Evolution:
 
 @dataclass
 class _Strongest:
-    """Of every feature of a layer the strongest activation over all clips."""
+    """The strongest activation in all clips, for each feature of a layer."""
 
     value: Array
     clip: Array
@@ -252,7 +256,7 @@ def _inputs(clips: Any) -> list[Array]:
     shapes = {x.shape for x in inputs}
     if len(shapes) != 1:
         raise ParameterError(
-            "clips must be at least one, of one shape (C, H, W); found "
+            "clips must be at least one, all of one shape (C, H, W); found "
             f"{', '.join(sorted(map(str, shapes))) or 'none'}"
         )
     return inputs
@@ -266,7 +270,7 @@ def _common_shape(
     for label, own in found.items():
         if own != first:
             raise ParameterError(
-                f"checkpoint {shown(label)}: {layer} is {shape_text(own)}, at the first "
-                f"checkpoint {shape_text(first)}"
+                f"checkpoint {shown(label)}: layer {shown(layer)} has the shape "
+                f"{shape_text(own)}, at the first checkpoint {shape_text(first)}"
             )
     return first

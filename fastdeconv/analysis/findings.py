@@ -1,7 +1,7 @@
-"""Sentences from the numbers of an attribute study.
+"""Sentences about the results of an attribute study.
 
-Nothing is said beyond what was measured: silence is called silence and compared with nothing,
-and where there is no interval, nothing is said about other stimuli.
+They say only what was measured: silent features are called silent and are not compared, and without
+an interval nothing is said about other stimuli.
 """
 
 from __future__ import annotations
@@ -22,23 +22,27 @@ from .attributes import (
 __all__ = ["findings"]
 
 _MARGIN = 0.1
-"""From here on a feature counts as one that ignores this and follows that."""
+"""Smallest margin of a feature that is counted as ignoring one attribute rather than another."""
 
 _CAVEAT = (
-    "A high correlation says that maps look alike, not that the network is unaware of the "
-    "attribute; a difference to the control says what training changed for stimuli like these. "
-    f"Intervals are {100 * CONFIDENCE:g} %, by bootstrap over groups of stimuli, where there are "
-    f"at least {least_groups()} groups; another training run is not in them."
+    "A high correlation says that maps look alike, not that the network does not know the "
+    "attribute; a difference from the control says what training changed for stimuli like these. "
+    f"Intervals are {100 * CONFIDENCE:g} %, by bootstrap over groups of stimuli, if there are "
+    f"at least {least_groups()} groups. They do not cover another training run."
 )
 
 
 def findings(study: AttributeStudy) -> str:
-    """What an attribute study says, in words, controls first.
+    """The results of an attribute study in words, the controls first.
+
+    Parameters
+    ----------
+    study : AttributeStudy
 
     Returns
     -------
     str
-        Paragraphs divided by blank lines.
+        Paragraphs separated by blank lines.
     """
     parts = [
         _controls(study), *(_attribute(study, name) for name in study.attributes),
@@ -53,24 +57,24 @@ def _controls(study: AttributeStudy) -> str:
     count = int(pairs[0].sum())
     groups = ", ".join(f"{name} {len(study.design.of(name))}" for name in study.attributes)
     return (
-        f"{len(study.stimuli)} stimuli, {count:,} pairs that differ in one attribute alone, in "
-        f"groups that share all others: {groups}. "
+        f"{len(study.stimuli)} stimuli with {count:,} pairs that differ in one attribute only, in "
+        f"groups that share all other attributes: {groups}. "
         f"Before any network, their input spectrograms correlate: {own}. "
-        f"Every figure of {study.network} is to be read beside these and beside "
+        f"Read every figure of {study.network} beside these and beside those of "
         f"{study.control}, the control."
     )
 
 
 def _attribute(study: AttributeStudy, name: str) -> str:
     return (
-        f"{name}: maps of stimuli that differ in {name} alone correlate "
+        f"{name}: maps of stimuli that differ in {name} only correlate "
         f"{_along(study, name, 'network')}; those of the control "
         f"{_along(study, name, 'control')}. {_against_control(study, name)}"
     )
 
 
 def _along(study: AttributeStudy, name: str, subject: str) -> str:
-    """The means of the first and the last layer, and how many features are not in them."""
+    """The means of the first and the last layer, and how many features are silent there."""
     told = []
     for layer in dict.fromkeys((study.layers[0], study.layers[-1])):
         each = study.correlation(name, layer, subject)
@@ -98,12 +102,13 @@ def _against_control(study: AttributeStudy, name: str) -> str:
             same.append(layer)
     compared = "; ".join(
         f"{how} the control's in {layers}" for how, layers in (
-            ("more alike than", more), ("less alike than", less), ("not to be told from", same)
+            ("more alike than", more), ("less alike than", less),
+            ("not distinguishable from", same),
         ) if layers
     )
     return " ".join(sentence for sentence in (
         f"They are {compared}." if compared else "",
-        f"Beyond these stimuli nothing can be said of {untold}: {_why(study, name)}."
+        f"About other stimuli than these nothing can be said for {untold}: {_why(study, name)}."
         if untold else "",
         f"Silent, and not compared: {silent}." if silent else "",
         f"Not compared, because the control is silent there: {no_control}." if no_control else "",
@@ -111,30 +116,30 @@ def _against_control(study: AttributeStudy, name: str) -> str:
 
 
 class _Said(list[str]):
-    """Layers of which the same is said."""
+    """Layers about which the same is said."""
 
     def __str__(self) -> str:
         return ", ".join(self)
 
 
 def _why(study: AttributeStudy, name: str) -> str:
-    """Why there is no interval of a difference to the control."""
+    """Why the difference from the control has no interval."""
     groups, resamplings = len(study.design.of(name)), study.parameters["resamplings"]
-    needed = f"an interval takes {least_groups()}"
+    needed = f"an interval needs {least_groups()}"
     if groups == 1:
-        return f"there is one group of stimuli only, and {needed}"
+        return f"there is only one group of stimuli, and {needed}"
     if groups < least_groups():
         return f"there are only {groups} groups of stimuli, and {needed}"
     if resamplings < least_resamplings():
         return f"{resamplings} resamplings are too few for an interval"
-    return f"in too few groups of stimuli the maps are not silent, and {needed}"
+    return f"in too many groups of stimuli the maps are silent, and {needed}"
 
 
 def _features(study: AttributeStudy) -> str:
     if len(study.attributes) < 2:
         return (
-            "Of single features nothing can be said: there is one attribute only, and none to "
-            "ignore rather than another."
+            "About single features nothing can be said: there is only one attribute, so that no "
+            "other one can be ignored or followed instead."
         )
     total = sum(map(len, study.features.values()))
     untold = sum(
@@ -143,19 +148,19 @@ def _features(study: AttributeStudy) -> str:
     if untold == total:
         needed = study.margin_confidence
         return (
-            "Of single features nothing can be said: a margin between two attributes takes "
+            "About single features nothing can be said: a margin between two attributes needs "
             f"{least_groups(needed)} groups of stimuli of each in which the maps are not silent, "
             f"and {least_resamplings(needed)} resamplings."
         )
     missing = (
-        f" Of {untold} of them nothing can be said: they are silent, or in too few groups of "
-        "stimuli they are not." if untold else ""
+        f" About {untold} of them nothing can be said: they are silent in all or in too many "
+        "groups of stimuli." if untold else ""
     )
     return f"{_kinds(study, total)}{missing}"
 
 
 def _kinds(study: AttributeStudy, total: int) -> str:
-    """Which attributes features ignore rather than others, and how many of the control do."""
+    """How many features, and how many of the control's, ignore one attribute and not another."""
     counts = [
         Counter((row["ignores"], row["follows"]) for row in study.find(subject=s, margin=_MARGIN))
         for s in ("network", "control")
@@ -163,14 +168,14 @@ def _kinds(study: AttributeStudy, total: int) -> str:
     kinds = sorted(counts[0] | counts[1], key=lambda kind: -counts[0][kind])
     if not kinds:
         return (
-            f"No feature of {total} minds one attribute less than another by {_MARGIN} more than "
-            "the input spectrogram does."
+            f"None of {total} features ignores one attribute rather than another by a margin of "
+            f"{_MARGIN} or more, beyond what the input spectrogram does anyway."
         )
     listed = "; ".join(
         f"{a} rather than {b}: {counts[0][a, b]} ({counts[1][a, b]})" for a, b in kinds
     )
     return (
-        f"Beyond what the input spectrogram does anyway, features of {total} (in brackets, of the "
-        f"control) that ignore one attribute rather than another, by a margin of {_MARGIN} or "
-        f"more: {listed}."
+        f"How many of {total} features (in brackets, of the control) ignore one attribute rather "
+        f"than another by a margin of {_MARGIN} or more, beyond what the input spectrogram does "
+        f"anyway: {listed}."
     )

@@ -1,8 +1,8 @@
 """Harmonic and percussive parts of a spectrogram, without importing librosa.
 
 Fitzgerald's median filters (DAFx 2010) with soft masks, equal to those of
-``librosa.decompose.hpss(..., mask=True)`` with its default arguments. Importing that takes
-two seconds, the filters some ten milliseconds.
+``librosa.decompose.hpss(..., mask=True)`` with its default arguments. Importing librosa takes two
+seconds, the filters about ten milliseconds.
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ __all__ = ["harmonic_mask"]
 FloatArray = NDArray[np.float32]
 
 _KERNEL = 31
-# Values of work space a band: windows are copied to be sorted.
+"""Length of the median filters, in bins or frames."""
 _BAND_VALUES = 1 << 20
+"""Values that a thread copies at a time, to sort them."""
 
 
 def harmonic_mask(magnitude: FloatArray, num_threads: int) -> FloatArray:
-    """Share of the harmonic part in every bin, 0 to 1; the percussive part has the rest.
+    """The share of the harmonic part in every bin, 0 to 1. The percussive part is the rest.
 
     Parameters
     ----------
@@ -33,11 +34,11 @@ def harmonic_mask(magnitude: FloatArray, num_threads: int) -> FloatArray:
     Returns
     -------
     array of float32, shape (F, T)
-        One half where both parts are 0.
+        0.5 where both parts are 0.
     """
     harmonic = _median_along_rows(magnitude, num_threads)
     percussive = _median_along_rows(np.ascontiguousarray(magnitude.T), num_threads).T
-    # Divided by the larger first, so that squares neither overflow nor vanish.
+    # Divide by the larger part first, so that squares neither overflow nor vanish.
     larger = np.maximum(harmonic, percussive)
     nothing = larger < np.finfo(np.float32).tiny
     larger[nothing] = 1

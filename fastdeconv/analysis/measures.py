@@ -1,4 +1,4 @@
-"""Measures of spectrograms and maps that descriptors and training reports share."""
+"""Measures of spectrograms and maps, for descriptors, verdicts and the report on training."""
 
 from __future__ import annotations
 
@@ -7,26 +7,38 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["correlation", "cross_correlations", "selectivity", "spectral_flux"]
+__all__ = ["PRODUCT", "correlation", "cross_correlations", "selectivity", "spectral_flux"]
 
-_PRODUCT = 200_000
-"""Multiply-adds of a matrix product at a time: from 262,144 on OpenBLAS wakes threads of its own,
-and its sums depend on their number."""
+#: Largest matrix product that is computed in one go, in multiply-adds. From 262,144 on, OpenBLAS
+#: starts threads of its own: its sums depend on their number, and they spin on the cores that our
+#: threads need.
+PRODUCT = 200_000
 
 Array = NDArray[Any]
 
 
 def spectral_flux(magnitude: Array) -> NDArray[np.float64]:
-    """Sum of the rises from frame to frame: (F, T) to (T,), 0 in the first frame."""
+    """Spectral flux of a spectrogram (F, T): the sum of the rises since the last frame, (T,).
+
+    0 in the first frame.
+    """
     rises = np.maximum(np.diff(magnitude, axis=1, prepend=magnitude[:, :1]), 0)
     return rises.sum(axis=0, dtype=np.float64)
 
 
 def selectivity(energy: NDArray[np.float64]) -> NDArray[np.float64]:
-    """How much of an axis maps leave out: 0 for none of it, near 1 for all but a bin.
+    """How much of an axis maps leave out: 0 if nothing, near 1 if all but one bin.
 
-    One minus (sum e)^2 / (n sum e^2), e being the energy of each of n bins: (K, n) to (K,);
-    0 for a silent map.
+    This is 1 - (sum e)^2 / (n sum e^2), where e is the energy in each of n bins; 0 for a silent
+    map.
+
+    Parameters
+    ----------
+    energy : array, shape (K, n)
+
+    Returns
+    -------
+    array of float64, shape (K,)
     """
     squares = energy.shape[1] * np.square(energy).sum(axis=1)
     even = np.square(energy.sum(axis=1))
@@ -34,22 +46,22 @@ def selectivity(energy: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def correlation(sizes: NDArray[np.float64], flux: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Correlations of rows (K, T) with the flux (T,); 0 where either does not change."""
+    """Correlations of rows (K, T) with the flux (T,); 0 if either is constant."""
     sizes, flux = sizes - sizes.mean(axis=1, keepdims=True), flux - flux.mean()
     norm = np.sqrt(np.square(sizes).sum(axis=1) * np.square(flux).sum())
     return np.divide(sizes @ flux, norm, out=np.zeros(len(sizes)), where=norm > 0)
 
 
 def cross_correlations(ours: Array, others: Array) -> NDArray[np.float64]:
-    """Pearson's r of each row (K, n) with each of some others (J, n): (K, J).
+    """Pearson's r of each row of (K, n) with each row of (J, n): (K, J).
 
-    nan where either is the same everywhere.
+    nan if either row is constant.
     """
     size = ours.shape[1]
     means = [_row_means(rows) for rows in (ours, others)]
     found = np.zeros((len(ours), len(others)))
     squares = [np.zeros(len(rows)) for rows in (ours, others)]
-    step = max(1, _PRODUCT // max(1, found.size))
+    step = max(1, PRODUCT // max(1, found.size))
     for at in range(0, size, step):
         a, b = (
             rows[:, at : at + step] - mean[:, None] for rows, mean in zip((ours, others), means)

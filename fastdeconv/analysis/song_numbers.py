@@ -1,8 +1,8 @@
-"""The numbers of a whole song, from those of its windows.
+"""The descriptors of a whole song, from those of its windows.
 
-A number of a feature is the mean over the windows, each counted by the energy that is heard of the
-feature there. Energies are added up. Two features are as much alike as they are on the mean, each
-window counted by the root of the product of their energies.
+A descriptor of a feature is the mean over the windows, weighted by the energy heard of the feature
+in each window. Energies are added up. The correlation of two features is the mean of their
+correlations in the windows, weighted by the square root of the product of their energies.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ _OWN = tuple(key for key in DESCRIPTORS if key != "level")
 
 
 class SongNumbers:
-    """Takes in what was measured of one window after another.
+    """Adds up what was measured of a layer's maps, window after window.
 
     Parameters
     ----------
     count : int
-        Of features.
+        Number of features.
     """
 
     def __init__(self, count: int) -> None:
@@ -37,7 +37,7 @@ class SongNumbers:
         self._frames = 0
 
     def add(self, measured: Measured) -> None:
-        """The next window."""
+        """Add the next window."""
         energies = measured.energies * measured.scale
         values = np.array(
             [[np.nan if row[key] is None else row[key] for key in _OWN] for row in measured.rows],
@@ -54,7 +54,7 @@ class SongNumbers:
         self._frames = max(self._frames, measured.frames)
 
     def measured(self) -> Measured:
-        """All windows as one."""
+        """The measurements of the whole song."""
         rows = [
             {key: sums[i] / weights[i] if weights[i] > 0 else None for i, key in enumerate(_OWN)}
             for sums, weights in zip(self._sums.tolist(), self._weights.tolist())
@@ -69,21 +69,21 @@ class SongNumbers:
 
 
 class ClipNumbers:
-    """The same of the song itself, each window counted by its energy."""
+    """The same for the song itself, with windows weighted by their energy."""
 
     def __init__(self) -> None:
         self._sums = dict.fromkeys(DESCRIPTORS, 0.0)
         self._weights = dict.fromkeys(DESCRIPTORS, 0.0)
 
     def add(self, numbers: Mapping[str, Any], energy: float) -> None:
-        """The next window."""
+        """Add the next window."""
         for key in DESCRIPTORS:
             if numbers[key] is not None:
                 self._sums[key] += numbers[key] * energy
                 self._weights[key] += energy
 
     def numbers(self) -> dict[str, Any]:
-        """All windows as one."""
+        """The descriptors of the whole song."""
         return {
             key: self._sums[key] / weight if weight > 0 else None
             for key, weight in self._weights.items()

@@ -1,7 +1,7 @@
-"""Sounds with known attributes: rendered chords, or a folder of one's own.
+"""Sounds with known attributes: rendered chords, or the user's own.
 
-A chord is struck at 0.1 s and again half-way, so that every stimulus has onsets and sustained
-parts. By default the notes are computed here, in NumPy, without a random state:
+A chord is struck at 0.1 s and again at half the length, so that every stimulus has onsets and
+sustained parts. By default the notes are computed here in NumPy; they are always the same:
 
 =========  ==================================================================
 piano      decaying partials, slightly sharp as on stiff strings; quick attack
@@ -69,11 +69,11 @@ _RELEASE = 0.02
 _PEAK = 0.5
 _MIDDLE_C = 60
 _GUARD = 0.45
-"""Partials above this share of the rate are left out."""
+"""Partials above this share of the sample rate are left out."""
 _MIN_SECONDS = 0.5
 _MAX_SECONDS = 600
-# Longer notes are not kept: with as many as the cache holds, at most 100 MB.
 _MAX_KEPT = 1 << 17
+"""Longest note, in samples, that is cached: a full cache takes 100 MB."""
 _MAX_CSV_BYTES = 1 << 24
 _TABLE = "attributes.csv"
 _SOUND_FONTS = (
@@ -87,14 +87,14 @@ _FLUIDSYNTH_RATE = 44100
 _FLUIDSYNTH_SETTINGS = {
     "synth.reverb.active": 0,
     "synth.chorus.active": 0,
-    # Only the samples of the one program are read: a large sound font takes a second else.
+    # Read only the samples of the program that is played; a large sound font takes a second.
     "synth.dynamic-sample-loading": 1,
 }
 
 
 @dataclass(frozen=True)
 class Stimulus:
-    """A sound with attributes, made or read when it is asked for.
+    """A sound with attributes, which is made or read on request.
 
     Attributes
     ----------
@@ -102,12 +102,12 @@ class Stimulus:
     attributes : dict of str to str
         Such as ``{"root": "C#", "chord": "min", "octave": "4", "instrument": "guitar"}``.
     source : callable
-        Makes the clip for a front end.
+        Called with a `Frontend`; returns the `Clip`.
 
     Raises
     ------
     ParameterError
-        If one of them is of another type.
+        If one of them has another type.
     """
 
     name: str
@@ -115,7 +115,7 @@ class Stimulus:
     source: Callable[[Frontend], Clip] = field(repr=False)
 
     def __post_init__(self) -> None:
-        # Of somebody's own making: whatever it is, messages can quote it.
+        # A user may have made it, and messages quote the name.
         if not isinstance(self.name, str):
             raise ParameterError(f"name of a stimulus must be a str, found {shown(self.name)}")
         where = f"stimulus {shown(self.name)}"
@@ -127,11 +127,12 @@ class Stimulus:
             )
         if not callable(self.source):
             raise ParameterError(
-                f"{where}: source must make a Clip of a Frontend, found {shown(self.source)}"
+                f"{where}: source must be a function from Frontend to Clip, found "
+                f"{shown(self.source)}"
             )
 
     def clip(self, frontend: Frontend) -> Clip:
-        """The sound as a network with that front end sees it; made anew at every call.
+        """The sound as a network with that front end sees it. It is made anew by every call.
 
         Parameters
         ----------
@@ -144,15 +145,15 @@ class Stimulus:
         Raises
         ------
         ParameterError
-            If `frontend` is not a `Frontend`, its rate is too low for a note, or
-            `source` gives something else than a clip.
+            If `frontend` is not a `Frontend`, its sample rate is too low for a note, or `source`
+            does not return a `Clip`.
         AudioError
             If a file cannot be read, or a sound font has no sound for the instrument.
         """
         clip = self.source(_checked(frontend))
         if not isinstance(clip, Clip):
             raise ParameterError(
-                f"stimulus {shown(self.name)}: source must make a Clip, found {shown(clip)}"
+                f"stimulus {shown(self.name)}: source must return a Clip, found {shown(clip)}"
             )
         return clip
 
@@ -169,38 +170,39 @@ def chord_stimuli(
 ) -> list[Stimulus]:
     """Chords in every combination of root, type, octave and instrument.
 
-    The default is 12 x 5 x 2 x 4 = 480 stimuli of 4 s, each struck at 0.1 s and again half-way.
+    The default is 12 x 5 x 2 x 4 = 480 stimuli of 4 s, each struck at 0.1 s and again at 2 s.
 
     Parameters
     ----------
     roots : iterable of str
-        Of "C", "C#", ... "B".
+        Some of "C", "C#", ... "B".
     chords : iterable of str
-        Of `CHORDS`: maj, min, dim, aug, 7, sus4, maj7, min7, dim7, 5.
+        Some of `CHORDS`: maj, min, dim, aug, 7, sus4, maj7, min7, dim7, 5.
     octaves : iterable of int
-        1 to 6; the root of octave 4 is from middle C upwards.
+        1 to 6. The roots of octave 4 are middle C and the eleven notes above it.
     instruments : iterable of str
-        Of `INSTRUMENTS` of the renderer: piano, organ, strings, guitar; with fluidsynth also
+        Some of `INSTRUMENTS` of the renderer: piano, organ, strings, guitar; with fluidsynth also
         harpsichord, vibraphone, choir, trumpet, clarinet, flute.
     seconds : float
-        0.5 to 600.
+        Length of each stimulus, 0.5 to 600.
     renderer : {"numpy", "fluidsynth"}
         ``"fluidsynth"`` needs the extra ``fastdeconv[fluidsynth]``, the library and a General
-        MIDI sound font; reverb and chorus are off.
+        MIDI sound font. Reverb and chorus are off.
     soundfont : str or path, optional
-        Default: the first there is of the usual places of Debian and Fedora.
+        Default: the first sound font in the usual folders of Debian and Fedora.
 
     Returns
     -------
     list of Stimulus
-        Attributes "root", "chord", "octave", "instrument"; the instrument changes fastest.
+        With the attributes "root", "chord", "octave" and "instrument"; the instrument changes
+        fastest.
 
     Raises
     ------
     ParameterError
-        If a value is unknown, listed twice or none is given, or the renderer is not there.
+        If a value is unknown or listed twice, a list is empty, or the renderer is not installed.
     FileNotFoundError
-        If `soundfont` is not there.
+        If `soundfont` does not exist.
 
     Examples
     --------
@@ -240,26 +242,27 @@ def chord_stimuli(
 
 
 def read_stimuli(path: str | os.PathLike[str]) -> list[Stimulus]:
-    r"""Sounds of one's own, listed with their attributes in a CSV file.
+    r"""Read the user's sounds, which a CSV file lists with their attributes.
 
     Parameters
     ----------
     path : str or path
-        A CSV file (UTF-8, with a header), or a folder with an ``attributes.csv``. The column
-        ``file`` has paths relative to the CSV's folder; every other column is an attribute.
+        A CSV file (UTF-8, with a header), or a folder with a file ``attributes.csv``. The column
+        ``file`` has paths relative to the folder of the CSV file. Every other column is an
+        attribute.
 
     Returns
     -------
     list of Stimulus
-        In the order of the file, named by their file.
+        In the order of the CSV file. The name of a stimulus is that of its file.
 
     Raises
     ------
     ParameterError
         If the table is not as described, a path leaves the folder, or two rows agree in every
-        attribute; names the file, the line and the column.
+        attribute. The message names the file, the line and the column.
     FileNotFoundError
-        If the table, or a sound, is not there.
+        If the table or a sound does not exist.
 
     Examples
     --------
@@ -283,8 +286,8 @@ def read_stimuli(path: str | os.PathLike[str]) -> list[Stimulus]:
         earlier = seen.setdefault(tuple(attributes.values()), line)
         if earlier != line:
             raise ParameterError(
-                f"{where}: the attributes are those of line {earlier}; add a column that tells "
-                'the two apart, such as "take"'
+                f"{where}: the attributes are the same as in line {earlier}. Add a column that "
+                'tells the two apart, such as "take"'
             )
         sound = _inside(table.parent, file, where)
         stimuli.append(Stimulus(file, attributes, _reader(sound)))
@@ -292,9 +295,19 @@ def read_stimuli(path: str | os.PathLike[str]) -> list[Stimulus]:
 
 
 def cut_clips(path: str | os.PathLike[str], frontend: Frontend) -> list[Clip]:
-    """A sound as consecutive clips of the length the front end fixes; what is left over is not.
+    """Cut a sound into consecutive clips of the length that the front end fixes.
 
-    A sound shorter than one clip is one, padded; without fixed `frames` it is one as it is.
+    A rest that is shorter than a clip is left out, but a sound that is shorter than one clip is
+    padded to one. If the front end does not fix `frames`, the whole sound is one clip.
+
+    Parameters
+    ----------
+    path : path
+    frontend : Frontend
+
+    Returns
+    -------
+    list of Clip
 
     Raises
     ------
@@ -321,7 +334,7 @@ def _checked(frontend: Any) -> Frontend:
 def _chosen(key: str, values: Any, known: Iterable[Any]) -> list[Any]:
     """The items of `known` that `values` names, in the order of `values`."""
     there = list(known)
-    takes = f"it takes {', '.join(map(str, there))}"
+    takes = f"possible values: {', '.join(map(str, there))}"
     try:
         given = [values] if isinstance(values, str) else list(values)
     except TypeError:
@@ -335,8 +348,8 @@ def _chosen(key: str, values: Any, known: Iterable[Any]) -> list[Any]:
         ):
             raise ParameterError(f"{key}: unknown {shown(value)}; {takes}")
         if value in chosen:
-            raise ParameterError(f"{key}: {shown(value)} is there twice")
-        # The known one, so that an int of NumPy's names a stimulus as Python's does.
+            raise ParameterError(f"{key}: {shown(value)} is listed twice")
+        # The known value, so that NumPy's int gives a stimulus the same name as Python's.
         chosen.append(there[there.index(value)])
     return chosen
 
@@ -349,17 +362,17 @@ def _reader(path: Path) -> Callable[[Frontend], Clip]:
 
 
 def _rows(table: Path) -> Iterator[tuple[int, str, dict[str, str]]]:
-    """(line, file, attributes) of every row."""
+    """The line, the file and the attributes of every row."""
     reader = csv.reader(io.StringIO(_text(table), newline=""), strict=True)
     try:
         header = [name.strip() for name in next(reader, [])]
         if header.count("file") != 1 or len(set(header)) < len(header) or "" in header:
             raise ParameterError(
-                f"{table}: the header must be the column 'file' and different names of "
-                f"attributes, found {', '.join(map(shown, header)) or 'nothing'}"
+                f"{table}: the header must have a column 'file' and attributes, all with "
+                f"different names; found {', '.join(map(shown, header)) or 'nothing'}"
             )
         if len(header) < 2:
-            raise ParameterError(f"{table}: there is no column beside 'file'")
+            raise ParameterError(f"{table}: there is no attribute, only the column 'file'")
         count = 0
         for row in reader:
             if not row:
@@ -400,7 +413,7 @@ def _text(table: Path) -> str:
 
 def _inside(folder: Path, file: str, where: str) -> Path:
     where = f"{where}, column 'file'"
-    # As Windows reads it too, so that a table means the same everywhere.
+    # Also as Windows would read it, so that a table means the same everywhere.
     windows = PureWindowsPath(file)
     outside = Path(file).is_absolute() or windows.drive or windows.root
     if outside or ".." in (*Path(file).parts, *windows.parts):
@@ -408,7 +421,7 @@ def _inside(folder: Path, file: str, where: str) -> Path:
     sound = folder / file
     try:
         is_folder, there = sound.is_dir(), sound.exists()
-    except OSError as error:  # such as a name too long
+    except OSError as error:  # for instance a name that is too long
         raise ParameterError(f"{where}: {shown(file)}: {error.strerror}") from None
     if is_folder:
         raise ParameterError(f"{where}: {shown(file)} is a folder, not an audio file")
@@ -419,7 +432,7 @@ def _inside(folder: Path, file: str, where: str) -> Path:
 
 # --- rendering -----------------------------------------------------------------------------
 
-# (instrument, notes, seconds, wanted rate) to samples and their rate.
+# From (instrument, notes, seconds, wanted sample rate) to samples and their sample rate.
 _Render = Callable[[str, Sequence[int], float, float], tuple[Samples, float]]
 
 
@@ -450,7 +463,7 @@ def _check_rate(notes: Sequence[int], seconds: float, sr: float) -> None:
     highest = _frequency(max(notes))
     if highest >= _GUARD * sr:
         raise ParameterError(
-            f"a note of {highest:.0f} Hz needs a rate above {highest / _GUARD:.0f} Hz, "
+            f"a note of {highest:.0f} Hz needs a sample rate above {highest / _GUARD:.0f} Hz, "
             f"found sr = {sr:g}"
         )
     if seconds * sr > MAX_SAMPLES:
@@ -460,7 +473,7 @@ def _check_rate(notes: Sequence[int], seconds: float, sr: float) -> None:
 
 
 def _frequency(note: int) -> float:
-    """In Hz, of a MIDI note."""
+    """The frequency of a MIDI note in Hz."""
     return float(440 * 2 ** ((note - 69) / 12))
 
 
@@ -471,7 +484,7 @@ def _strokes(seconds: float) -> list[tuple[float, float]]:
 
 @lru_cache(maxsize=192)
 def _note(instrument: str, note: int, count: int, sr: float) -> Samples:
-    """One note that is not let go; all notes have the same energy."""
+    """One note, held to its end. All notes have the same energy."""
     sound = _SYNTHESISERS[instrument](_frequency(note), np.arange(count) / sr, sr, note)
     result: Samples = (sound / np.sqrt(np.mean(np.square(sound)))).astype(np.float32)
     result.flags.writeable = False
@@ -482,7 +495,10 @@ def _partials(
     frequencies: NDArray[Any], sizes: NDArray[Any], t: NDArray[Any], sr: float,
     decays: NDArray[Any] | None = None, phases: NDArray[Any] | None = None,
 ) -> NDArray[Any]:
-    """Sum of decaying sines, (partials,) each; those near half the rate are left out."""
+    """The sum of decaying sines at times `t`, without those near half the sample rate.
+
+    The other arrays have one value for each partial.
+    """
     out = np.zeros(len(t))
     for k in np.flatnonzero(frequencies < _GUARD * sr):
         start = 0.0 if phases is None else phases[k]
@@ -495,12 +511,13 @@ def _piano(frequency: float, t: NDArray[Any], sr: float, note: int) -> NDArray[A
     n = np.arange(1, 25)
     stretched = frequency * n * np.sqrt(1 + 4e-4 * n**2)
     decays = 0.7 + 0.5 * n * np.sqrt(frequency / 262)
-    sizes = np.exp(-0.25 * (n - 1)) * (n % 8 != 0)  # the hammer strikes at an eighth
+    # The hammer strikes at an eighth of the string, where every eighth partial has a node.
+    sizes = np.exp(-0.25 * (n - 1)) * (n % 8 != 0)
     return _partials(stretched, sizes, t, sr, decays) * np.minimum(1, t / 0.004)
 
 
 def _organ(frequency: float, t: NDArray[Any], sr: float, note: int) -> NDArray[Any]:
-    # Without those of 16' and 5 1/3': they sound another octave, and fifths the chord has not.
+    # Without the drawbars 16' and 5 1/3', which would add another octave and fifths to the chord.
     drawbars = np.array([1, 2, 3, 4, 5, 6, 8])
     sizes = np.array([1, 0.8, 0.5, 0.5, 0.2, 0.2, 0.3])
     sound = _partials(frequency * drawbars, sizes, t, sr)
@@ -510,12 +527,12 @@ def _organ(frequency: float, t: NDArray[Any], sr: float, note: int) -> NDArray[A
 def _strings(frequency: float, t: NDArray[Any], sr: float, note: int) -> NDArray[Any]:
     n = np.arange(1, 41)
     sizes = np.exp(-0.03 * n) / n
-    players = [(-0.0035, 5.1), (0.0, 5.6), (0.0031, 4.7)]  # detuned by this share; vibrato in Hz
+    players = [(-0.0035, 5.1), (0.0, 5.6), (0.0031, 4.7)]  # relative detuning, vibrato in Hz
     sound = sum(
         _partials(
             frequency * (1 + detune) * n, sizes,
             t + 0.002 / (2 * np.pi * rate) * np.sin(2 * np.pi * rate * t), sr,
-            # Spread above the fundamental: else all partials would beat together.
+            # Different phases above the fundamental: otherwise all partials would beat together.
             phases=2.4 * player * (n**2 - 1),
         )
         for player, (detune, rate) in enumerate(players)
@@ -524,16 +541,17 @@ def _strings(frequency: float, t: NDArray[Any], sr: float, note: int) -> NDArray
 
 
 def _guitar(frequency: float, t: NDArray[Any], sr: float, note: int) -> NDArray[Any]:
-    """Karplus and Strong's string: noise in a loop that averages neighbours.
+    """The plucked string of Karplus and Strong: noise in a loop that averages neighbours.
 
-    Harmonic by harmonic: a loop of one period keeps each by cos(pi f / sr) per period and
-    retards none, so that pitch is exact where a loop would have to be an integer long.
+    Computed harmonic by harmonic: in each period the loop multiplies the amplitude of a harmonic of
+    frequency f by cos(pi f / sr). So the pitch is exact, while a real loop must be a whole number
+    of samples long.
     """
     n = np.arange(1, int(_GUARD * sr / frequency) + 1)
     kept = np.cos(np.pi * frequency * n / sr) * 0.996
     decays = -np.log(kept) * frequency
     noise = np.random.Generator(np.random.PCG64(zlib.crc32(b"guitar") + note))
-    # Plucked at 0.13 of its length. Around 1, so that no note lacks its fundamental.
+    # Plucked at 0.13 of its length. Random sizes around 1, so that no note lacks its fundamental.
     sizes = noise.uniform(0.5, 1.5, len(n)) * np.sin(np.pi * n * 0.13) / np.sqrt(n)
     return _partials(frequency * n, sizes, t, sr, decays, noise.uniform(0, 2 * np.pi, len(n)))
 
@@ -569,7 +587,7 @@ def _fluidsynth(soundfont: str) -> _Render:
     def render(
         instrument: str, notes: Sequence[int], seconds: float, sr: float
     ) -> tuple[Samples, float]:
-        # A synthesiser of its own for each: nothing of the one before rings on.
+        # A new synthesiser for each sound, so that nothing of the sound before rings on.
         synth = fluidsynth.Synth(0.2, float(_FLUIDSYNTH_RATE), **_FLUIDSYNTH_SETTINGS)
         try:
             font = synth.sfload(soundfont)

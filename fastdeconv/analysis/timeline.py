@@ -1,4 +1,4 @@
-"""How strongly each feature of a layer fires, second by second."""
+"""How strongly each feature of a layer fires over time."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ __all__ = ["MOST_COLUMNS", "Timeline", "columns", "strength"]
 
 FloatArray = NDArray[np.float32]
 
-#: Of a time line, and of the pictures of a song.
+#: Largest number of columns of a time line, and of the pictures of a song.
 MOST_COLUMNS = 2000
 _SECONDS = 0.05
-"""Of a column, at least."""
+"""Shortest column, in seconds."""
 _POINTS = 8
-"""A column is the mean of so many points in it."""
+"""A column is the mean of this many points in it."""
 
 
 def strength(activation: FloatArray, time_is_row: bool) -> FloatArray:
-    """How strongly features fire at every place in time: (K, h, w) to (K, n).
+    """How strongly features fire at every place in time, from feature maps (K, h, w): (K, n).
 
-    The mean over frequency of what is positive.
+    This is the mean over frequency of the positive part.
     """
     upright = activation.transpose(0, 2, 1) if time_is_row else activation
     found: FloatArray = np.maximum(upright, 0).mean(axis=1, dtype=np.float64).astype(np.float32)
@@ -42,10 +42,11 @@ class Timeline:
     Parameters
     ----------
     count : int
-        Of features.
+        Number of features.
     size : int
-        Samples of the song.
+        Length of the song in samples.
     sr : float
+        Sample rate in Hz.
     """
 
     def __init__(self, count: int, size: int, sr: float) -> None:
@@ -55,16 +56,17 @@ class Timeline:
         self._sums = np.zeros((count, self.columns))
 
     def add(self, window: Window, length: int, strengths: FloatArray, unit: float | None) -> None:
-        """The strengths (K, n) of the next window.
+        """Add the next window.
 
         Parameters
         ----------
         window : Window
         length : int
-            Its samples.
-        strengths : array
+            Length of the window in samples.
+        strengths : array of float32, shape (K, n)
+            See `strength`.
         unit : float or None
-            Samples from one place to the next; None where they share the window evenly.
+            Samples from one place to the next; None if n places divide the window evenly.
         """
         first, end = np.searchsorted(self._places, [window.begin, window.end])
         if first == end:
@@ -79,5 +81,5 @@ class Timeline:
         self._sums[:, columns[starts]] += np.add.reduceat(values, starts, axis=1)
 
     def values(self) -> FloatArray:
-        """(K, columns)"""
+        """The time line so far, (K, columns)."""
         return np.asarray(self._sums / _POINTS, np.float32)

@@ -1,4 +1,4 @@
-"""Why a network decided as it did, to be seen and heard, and how far to believe that."""
+"""Explaining the decision of a network, and measuring how far to believe the explanation."""
 
 from __future__ import annotations
 
@@ -28,12 +28,14 @@ __all__ = ["BASELINES", "Decision", "Score", "decision"]
 Array = NDArray[Any]
 Numbers = NDArray[np.float64]
 
-#: What the rules are compared with: noise, the input itself, its mean over time.
+#: Maps that every method is compared with: noise, the input itself, the input's mean over time.
 BASELINES = ("random", "input", "band_mean")
 _MOST_CLASSES = 3
+"""Classes that are explained by default."""
 _INCOMPLETE = 0.1
+"""Largest error of the sum of integrated gradients, as a share of what it should be."""
 _LEAST = 0.01
-"""Share of a class's probability: what takes less away with it did not speak for the class."""
+"""A map speaks for a class only if removing its largest fifth costs more than this share of p."""
 _PARTS = ("for", "against", "left")
 
 
@@ -43,9 +45,10 @@ class Score(NamedTuple):
     Attributes
     ----------
     score : float
-        Before a closing softmax or sigmoid; the mean over places where there are several.
+        The output before a closing softmax or sigmoid. If the output has several places, the mean
+        over them.
     probability, log_odds : float
-        Means over places, too.
+        The probability p of the class and log(p / (1 - p)), means over places too.
     """
 
     score: float
@@ -66,29 +69,30 @@ def decision(
 ) -> Decision:
     """Explain what a network says of a clip, class by class.
 
-    Every map is positive where the input speaks for the class. None of them is to be believed
-    without the numbers in `Decision.table`, which stand beside those of noise, of the input
-    itself, and of the same rule for another class.
+    Every map is positive where the input speaks for the class. Do not believe any of them without
+    the numbers in `Decision.table`, which puts them beside those of noise, of the input itself, and
+    of the same method for another class.
 
     Parameters
     ----------
     source : path, file object, (samples, sr) or Clip
     net : Network, str or path
     classes : iterable of str, optional
-        By name, or by number ("0"). Default: up to three classes of those the network gives
-        more than chance, at least the likeliest.
+        Names, or numbers as text ("0"). Default: the likeliest classes, at most three, whose
+        probability is above chance; the likeliest class if there is none.
     methods : iterable of str, optional
-        Of ``"integrated_gradients"`` (the default), ``"cam"``, ``"occlusion"``,
+        Some of ``"integrated_gradients"`` (the default), ``"cam"``, ``"occlusion"``,
         ``"gradient_x_deviation"``, ``"gradient"``, ``"guided"`` and ``"deconvnet"``; or "all".
     versus : str, optional
-        Another class: explain how much more the network gives each class than this one.
+        Another class: explain by how much the score of each class exceeds the score of this one.
     offset : float
-        Seconds of the file to skip.
+        Seconds to skip at the beginning of the file.
     steps : int
-        Of integrated gradients.
+        Number of steps of integrated gradients, 1 to 10,000.
     blur : bool
-        Whether sounds and numbers are of smoothed maps (8 bins and frames); class activation
-        maps and occlusion are smooth anyway. Pictures are never smoothed.
+        Whether maps are smoothed (by a Gaussian of 8 bins and 8 frames) before they are heard and
+        measured. Class activation maps and occlusion are smooth anyway. `Decision.maps` are never
+        smoothed.
 
     Returns
     -------
@@ -97,7 +101,7 @@ def decision(
     Raises
     ------
     ParameterError
-        If a class or method does not exist, `versus` is the class itself, or the network cannot
+        If a class or method does not exist, `versus` is one of the classes, or the network cannot
         take the clip.
     AudioError
         If `source` cannot be used as sound.
@@ -116,7 +120,7 @@ def decision(
 
 
 class Decision:
-    """Why a network decided as it did. Made by `decision`, which says what it takes.
+    """The explanation of a decision. Made by `decision`, which describes the parameters.
 
     Attributes
     ----------
@@ -125,16 +129,16 @@ class Decision:
         The name of the file, if there is one.
     network : Network
     classes, methods : list of str
-        What was explained, and how.
+        The classes that were explained, and the methods used.
     versus : str or None
     scores : dict of str to Score
-        Of all classes.
+        The scores of all classes.
     maps : dict of (str, str) to array of float64, shape (F, T)
-        For each class and method: positive where the input speaks for the class. As computed,
-        not smoothed; in units of the log odds for "integrated_gradients" (a sum over bins) and
-        "occlusion" (by how much they fall without the patch).
+        For each class and method a map that is positive where the input speaks for the class. It is
+        not smoothed. The maps of "integrated_gradients" add up to a difference of log odds; a value
+        of "occlusion" is by how much the log odds fall without the patch.
     notes : list of str
-        What a reader has to know.
+        Warnings about this decision, for the reader.
     """
 
     def __init__(
@@ -173,7 +177,8 @@ class Decision:
             name: Target(name, number, self._kind, other)
             for name, number in chosen_classes(trace, self.classes).items()
         }
-        # The class a map is compared with: what explains this one should not explain that.
+        # For each class another one whose map it is compared with: a map of this class should not
+        # explain the other.
         self._rivals = {name: self._rival(name) for name in self.classes}
         self._rules = Rules(trace, Grid.of(clip), [*self._targets.values()], self.steps)
         self.maps = {
@@ -221,7 +226,7 @@ class Decision:
         return name, number
 
     def _rival(self, name: str) -> Target | None:
-        """The likeliest of the other classes."""
+        """The likeliest other class."""
         others = [n for n in self._names if n not in (name, self.versus)]
         if not others:
             return None
@@ -255,9 +260,9 @@ class Decision:
 
     @property
     def completeness(self) -> dict[str, tuple[float, float]]:
-        """For each class what the map of integrated gradients adds up to, and what it should.
+        """For each class the sum of the map of integrated gradients, and what it should be.
 
-        That is by how much the log odds differ from those of silence. Empty without that method.
+        It should be the log odds of the clip minus those of silence. Empty without that method.
         """
         return dict(zip(self._targets, self._rules.complete))
 
@@ -267,32 +272,35 @@ class Decision:
     def table(self) -> list[dict[str, Any]]:
         """How faithful the maps are, beside what they have to beat.
 
-        One row for each class and method, then for the baselines: "random" (noise), "input"
-        (the spectrogram: what is loud), "band_mean" (its mean over time) and, for each method,
-        "runner_up", its map of the likeliest other class (named in ``of``). A row has
+        For each class there is a row for each method, then one for each baseline: "random" (noise),
+        "input" (the spectrogram: what is loud), "band_mean" (the spectrogram's mean over time) and,
+        for each method (named in ``of``), "runner_up", its map of the likeliest other class. A row
+        has
 
         ``class``, ``method``, ``of``
-            What it is about.
+            What the row is about. ``of`` is None except in rows of "runner_up".
         ``srg``, ``morf``, ``lerf`` and the same with ``_min``
-            Areas under the class's probability while patches of the input are replaced by band
-            means (``_min``: by silence), the map's largest first (``morf``) or last (``lerf``);
-            ``srg`` is their difference. 0 for a random order.
+            Area under the curve of the class's probability p while patches of the input are
+            replaced by band means (``_min``: by silence), those with the map's largest values first
+            (``morf``) or last (``lerf``). ``srg`` is lerf - morf: 0 for a random order, high is
+            good.
         ``ad``, ``ai``, ``ag``, ``ff``, ``fid_in``, ``energy`` and the same with ``_top``
-            Of the sound of what the map keeps: by how many percent the probability drops, or
-            rises, or is gained; how much is lost with what it leaves; whether the decision
-            stays; the share of the clip's energy. ``_top``: of the loudest fifth of the map's
-            bins, the only ones to compare rules by.
+            Of the sound that the map keeps as a mask: the drop of p in percent; 100 if p rises,
+            else 0; the gain of p in percent of what is possible; by how much p falls in the sound
+            that the mask takes away; 1 if the network's choice stays the same, else 0; the sound's
+            share of the clip's energy. ``_top``: the mask is the fifth of the bins with the largest
+            values. Compare methods by these only.
         ``sps``, ``comp``
-            Gini coefficient and entropy (nats) of the map.
+            Gini coefficient and entropy (in nats) of the map's absolute values.
         ``best``
-            Whether it is the method to believe for this class: of those whose ``srg`` is above
-            0, that of the input and of the runner-up, whose ``srg_min`` is above 0 and whose
-            ``ff_top`` is above a hundredth of the probability (something must have spoken for
-            the class), the one with the smallest ``ad_top``. (A rule that fills patches with
-            band means itself, as occlusion does, is at home in ``srg``, so that alone does not
-            decide.)
+            True for the method to look at for this class, if there is one. Candidates have an
+            ``srg`` above 0, above that of "input" and above that of their own "runner_up"; an
+            ``srg_min`` above 0; and an ``ff_top`` above a hundredth of p, since something must have
+            spoken for the class. Of these the method with the smallest ``ad_top`` is best. ``srg``
+            alone does not decide, because it favours methods that fill patches with band means
+            themselves, as occlusion does.
 
-        A number that does not exist (of a map of zeros) is None.
+        A number that does not exist, such as ``sps`` of a map of zeros, is None.
         """
         rows: list[dict[str, Any]] = []
         with enough_memory("these numbers: take a shorter clip or fewer methods"):
@@ -344,8 +352,7 @@ class Decision:
         return rows
 
     def _beats(self, row: dict[str, Any], rows: list[dict[str, Any]]) -> bool:
-        """Whether a method knows more than what is loud, of this class, and something that spoke
-        for it."""
+        """Whether a method is a candidate for the best one; see `table`."""
         others = [
             r["srg"] for r in rows
             if r["method"] == "input" or (r["method"], r["of"]) == ("runner_up", row["method"])
@@ -355,7 +362,7 @@ class Decision:
         return row["srg"] > max(0.0, *others) and row["srg_min"] > 0 and speaks_for_it
 
     def verdict(self, name: str) -> str:
-        """In a sentence which method to look at for a class, if any.
+        """A sentence that says which method to look at for a class, if any.
 
         Parameters
         ----------
@@ -405,7 +412,7 @@ class Decision:
 
     @functools.cached_property
     def _rivals_rules(self) -> tuple[list[str], Rules]:
-        """The rules for the rivals that are not explained themselves; for the table alone."""
+        """Names and rules of the other classes that only the table compares with."""
         others = {
             rival.name: rival for rival in self._rivals.values()
             if rival is not None and rival.name not in self._targets
@@ -424,7 +431,7 @@ class Decision:
         return blurred(method, plane) if self.blur else plane
 
     def heard_map(self, name: str, method: str) -> Numbers:
-        """The map that `sound` and `table` use: smoothed, where `blur` says so.
+        """The map that `sound` and `table` use: smoothed, unless `blur` is False.
 
         Parameters
         ----------
@@ -444,7 +451,7 @@ class Decision:
         return self._heard_map(name, method)
 
     def input_map(self, name: str, method: str) -> NDArray[np.float32]:
-        """A map of `maps` at the network's input, (C, H, W), as `auralise` takes it.
+        """A map of `maps` in the shape of the network's input, as `auralise` takes it.
 
         Parameters
         ----------
@@ -454,6 +461,11 @@ class Decision:
         Returns
         -------
         array of float32, shape (C, H, W)
+
+        Raises
+        ------
+        ParameterError
+            If the class or method was not asked for.
         """
         self._require(name, method)
         plane = self.maps[name, method][None].astype(np.float32)
@@ -463,27 +475,28 @@ class Decision:
     def sound(
         self, name: str, method: str | None = None, part: str = "for"
     ) -> NDArray[np.float32]:
-        """What spoke for a class, to be heard.
+        """The sound of what spoke for or against a class.
 
         Parameters
         ----------
         name : str
             The class.
         method : str, optional
-            By default the first.
+            Default: the first of `methods`.
         part : {"for", "against", "left"}
-            The clip through the positive part of the map, scaled to a maximum of 1; through its
-            negative part; or what is left when what spoke for it is taken away.
+            The mask for the clip's spectrogram: the positive part of the map, scaled to a maximum
+            of 1; its negative part, likewise; or 1 minus the first, which leaves the rest of the
+            clip.
 
         Returns
         -------
         array of float32, shape (n,)
-            As long as the clip; zeros where a map has no such part.
+            As long as the clip. All zeros if the map has no such part.
 
         Raises
         ------
         ParameterError
-            If the class, method or part is not there.
+            If the class or method was not asked for, or there is no such part.
         """
         chosen = self.methods[0] if method is None else method
         self._require(name, chosen)

@@ -1,4 +1,4 @@
-"""The maps of features by any rule: those of `deconvolve`, and one that says for or against."""
+"""Maps of features by every rule: the rules of `deconvolve`, and gradient times deviation."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from .grid import Grid, as_fill
 
 __all__ = ["FEATURE_RULES", "WITH_SIGN", "deviation", "feature_maps"]
 
-#: The gradient times how far the input is from its mean over time.
+#: The rule "gradient times deviation": its sign says whether the input raises the activation.
 WITH_SIGN = "gradient_x_deviation"
-#: The rules there are for features.
+#: All rules for features.
 FEATURE_RULES = (*RULES, WITH_SIGN)
 
 
@@ -32,21 +32,28 @@ def feature_maps(
     ----------
     trace : Trace
     layout : str
-        Which axis of the input is which, as the front end says.
+        The order of the input's axes, as in the front end: "CFT", "CTF", ...
     layer : str
     features : sequence of int, optional
         Default: all.
     rule : {"deconvnet", "guided", "gradient", "gradient_x_deviation"}
-        The last is the gradient, times the input less its mean over time in every band. It is
-        positive where what is there raises the activation, and negative where it lowers it.
+        "gradient_x_deviation" is the gradient times the deviation of the input from its mean over
+        time in every band. It is positive where the input raises the activation, and negative where
+        it lowers it.
     start : {"map", "max", "one"} or array
-        As in `deconvolve`. The derivative of what a feature puts out in all starts from 1
-        everywhere; so does "gradient_x_deviation" where the whole map is asked for.
+        As in `deconvolve`. "gradient_x_deviation" takes "map" as "one": the derivative of the sum
+        of a feature's map starts from 1 everywhere.
     precision : {"float32", "bf16"}
+        As in `deconvolve`.
 
     Returns
     -------
     array of float32, shape (K, C, H, W)
+
+    Raises
+    ------
+    ParameterError
+        If there is no such rule, or `deconvolve` refuses the other parameters.
     """
     as_choice("rule", rule, FEATURE_RULES)
     how: Any = {"features": features, "precision": precision}
@@ -59,5 +66,5 @@ def feature_maps(
 
 
 def deviation(trace: Trace, grid: Grid) -> NDArray[np.float32]:
-    """The input less its mean over time in every band, (C, H, W)."""
+    """The input minus its mean over time in every band, (C, H, W)."""
     return trace.x - grid.as_input(as_fill(grid, "band_mean"))

@@ -1,6 +1,7 @@
-"""The plane of bins and frames that belief is measured on, and patches of it.
+"""The plane of bins and frames on which belief is measured, and its patches.
 
-Whatever the order in which a network takes its axes, maps here are (F, T), channels added up.
+Maps here are planes (F, T) whose channels were added up, in whatever order the network takes its
+axes.
 """
 
 from __future__ import annotations
@@ -25,26 +26,33 @@ _MOST = 1 << 31
 
 
 class Grid:
-    """A network's input seen as channels of (F, T), from its axes in the order of a layout."""
+    """A network's input, with its axes in the order (C, F, T).
+
+    Parameters
+    ----------
+    x : array of float32, shape (C, H, W)
+    layout : str
+        The order of its axes, as in the front end: "CFT", "CTF", ...
+    """
 
     def __init__(self, x: NDArray[np.float32], layout: str) -> None:
         self._order = [layout.index(letter) for letter in "CFT"]
-        #: (C, F, T), as the network takes it.
+        #: The input, (C, F, T).
         self.x: NDArray[np.float32] = x.transpose(self._order)
         self.shape: Pair = self.x.shape[1], self.x.shape[2]
 
     @classmethod
     def of(cls, clip: Clip) -> Grid:
-        """That of a clip."""
+        """The grid of a clip's input."""
         return cls(clip.x, clip.frontend.layout)
 
     def planes(self, maps: Array) -> Array:
-        """Maps at the network's input (K, C, H, W) as (K, F, T)."""
+        """Maps in the shape of the network's input, (K, C, H, W), as planes (K, F, T)."""
         ordered = maps.transpose(0, *(1 + axis for axis in self._order))
         return ordered[:, 0] if ordered.shape[1] == 1 else ordered.sum(axis=1)
 
     def inputs(self, planes: Array) -> Array:
-        """Planes (K, F, T) as maps at the network's input that add up to them."""
+        """Planes (K, F, T) as maps (K, C, H, W) whose channels add up to them."""
         channels = len(self.x)
         shared = planes if channels == 1 else planes / channels
         ordered = np.broadcast_to(
@@ -53,14 +61,14 @@ class Grid:
         return self.as_input(ordered)
 
     def as_input(self, values: Array) -> Array:
-        """Values (..., C, F, T) in the order of the network's input."""
+        """Values (..., C, F, T) with their axes in the order of the network's input."""
         lead = values.ndim - 3
         back = (lead + int(axis) for axis in np.argsort(self._order))
         return np.ascontiguousarray(values.transpose(*range(lead), *back))
 
     @property
     def is_local(self) -> bool:
-        """Whether a patch of bins and frames is a rectangle of every channel of the input."""
+        """Whether a patch of bins and frames is a rectangle in every channel of the input."""
         return self._order[0] == 0
 
     def region(self, bins: Pair, frames: Pair) -> Region:
@@ -70,21 +78,24 @@ class Grid:
 
 
 class Patches(NamedTuple):
-    """Rectangles of bins and frames, row by row: patch ``i * len(frames) + j`` has bins i and
-    frames j."""
+    """Rectangles of bins and frames, row by row.
+
+    Patch ``i * len(frames) + j`` has the bins ``bins[i]`` and the frames ``frames[j]``.
+    """
 
     bins: list[Pair]
-    """Each from one bin up to, and without, another."""
+    """The first bin of each, and the one after its last."""
     frames: list[Pair]
+    """The first frame of each, and the one after its last."""
 
     @classmethod
     def of(cls, shape: Pair, patch: Any = (16, 16), stride: Any = None) -> Patches:
-        """Patches of a plane (F, T); the last ones reach to its end.
+        """Patches of a plane (F, T); the last ones reach to the end of the plane.
 
         Raises
         ------
         ParameterError
-            If sizes are not positive ints, or patches would leave bins out.
+            If sizes are not positive ints, or bins between patches would be left out.
         """
         size = _pair("patch", patch)
         step = size if stride is None else _pair("stride", stride)
@@ -101,11 +112,11 @@ class Patches(NamedTuple):
 
     @property
     def shape(self) -> Pair:
-        """How many along bins and along frames."""
+        """The number of patches along bins and along frames."""
         return len(self.bins), len(self.frames)
 
     def means(self, planes: Array) -> NDArray[np.float64]:
-        """Means of planes (..., F, T) over every patch: (..., n)."""
+        """The mean of planes (..., F, T) in every patch: (..., n)."""
         values = np.asarray(planes, np.float64)
         for axis, spans in ((-2, self.bins), (-1, self.frames)):
             values = _sums(values, spans, axis)
@@ -116,7 +127,10 @@ class Patches(NamedTuple):
         return means.reshape(*means.shape[:-2], -1)
 
     def spread(self, values: Array) -> NDArray[np.float64]:
-        """Every bin the mean of the values (..., n) of the patches that cover it: (..., F, T)."""
+        """Planes (..., F, T) from a value for every patch, (..., n).
+
+        A bin has the mean of the values of the patches that cover it.
+        """
         lead = values.shape[:-1]
         shape = self.bins[-1][1], self.frames[-1][1]
         total, count = np.zeros((*lead, *shape)), np.zeros(shape)
@@ -128,10 +142,10 @@ class Patches(NamedTuple):
 
 
 def _sums(values: NDArray[np.float64], spans: list[Pair], axis: int) -> NDArray[np.float64]:
-    """Sums over spans of an axis; each adds up its own values alone."""
+    """Sums over spans of an axis. No sum depends on values outside its span."""
     last = values.shape[axis]
     bounds = [bound for span in spans for bound in span]
-    if any(bound == last for bound in bounds):  # reduceat takes no index behind the end
+    if any(bound == last for bound in bounds):  # reduceat refuses an index after the end
         pad = [(0, 0)] * values.ndim
         pad[axis] = (0, 1)
         values = np.pad(values, pad)
@@ -141,7 +155,7 @@ def _sums(values: NDArray[np.float64], spans: list[Pair], axis: int) -> NDArray[
 
 def _spans(n: int, patch: int, stride: int) -> list[Pair]:
     patch = min(patch, n)
-    # floor((n - patch) / stride + 1 / 2) in whole numbers.
+    # floor((n - patch) / stride + 1 / 2) + 1, in whole numbers.
     count = max(1, (2 * (n - patch) + stride) // (2 * stride) + 1)
     return [
         (i * stride, n if i == count - 1 else min(n, i * stride + patch)) for i in range(count)
@@ -158,7 +172,7 @@ def _pair(name: str, value: Any) -> Pair:
 
 
 def as_fill(grid: Grid, fill: Any) -> NDArray[np.float32]:
-    """What replaces the input (C, F, T): "band_mean", "min", or a number.
+    """The values that replace the input (C, F, T), from "band_mean", "min" or a number.
 
     Raises
     ------

@@ -1,13 +1,13 @@
-"""How faithful a map is to a decision: known metrics, under their known names.
+"""How faithful a map is to a decision: metrics of the literature, under their usual names.
 
-A map (F, T) is tried once: the forward passes say what the network makes of the clip with the
-map's patches taken away, and of the sounds of what the map keeps and of what it leaves. The
-numbers of any class are read off that.
+For each map (F, T) the network runs once on the clip with more and more of the map's patches
+replaced, and on the sounds that the map keeps and takes away. The numbers of every class follow
+from the scores of these runs.
 
-Area of pixel flipping: Samek et al. (2017); SRG, the symmetric relevance gain: Bluecher,
-Vielhaben and Strodthoff (TMLR 2024). AD and AI: Chattopadhay et al., Grad-CAM++ (2018). AG, FF
-and Fid-In as in Paissan et al., L-MAC (2024). SPS and COMP are Quantus' `Sparseness` and
-`Complexity`.
+The area of pixel flipping is of Samek et al. (2017); SRG, the symmetric relevance gain, of
+Bluecher, Vielhaben and Strodthoff (TMLR 2024); AD and AI of Chattopadhay et al., Grad-CAM++ (2018).
+AG, FF and Fid-In are as in Paissan et al., L-MAC (2024). SPS and COMP are `Sparseness` and
+`Complexity` of Quantus.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ __all__ = ["FILLS", "NUMBERS", "Trial", "Tried", "complexity", "own_mask", "spar
 Array = NDArray[Any]
 Numbers = NDArray[np.float64]
 
-#: What takes the place of patches, each with what the names of its numbers end in.
+#: What replaces patches -> the suffix of the numbers' names.
 FILLS = {"band_mean": "", "min": "_min"}
 _CUTS = 10
-"""Places of a flipping curve, besides its beginning."""
+"""Points of a flipping curve after its first."""
 _TOP = 5
-"""A `_top` mask keeps one of so many bins."""
+"""A `_top` mask keeps one bin in this many."""
 _SOUND = ("ad", "ai", "ag", "ff", "fid_in", "energy")
 
 #: The numbers of a map, in the order of tables.
@@ -47,27 +47,30 @@ NUMBERS = (
 
 
 class _Heard(NamedTuple):
-    """The clip through a mask."""
+    """What the network makes of the two sounds into which a mask divides the clip."""
 
     kept: Numbers
-    """Scores of the sound of what the mask keeps,"""
+    """Scores of the sound that the mask keeps."""
     left: Numbers
-    """and of what it leaves."""
+    """Scores of the sound that it takes away."""
     energy: float
+    """Share of the clip's energy in the first."""
 
 
 class Tried(NamedTuple):
-    """What the network makes of a map."""
+    """The scores of all runs for a map, from which the numbers of every class follow."""
 
     curves: dict[str, tuple[list[Numbers], list[Numbers]]]
-    """For each fill scores while patches disappear, the largest first, and the smallest first."""
+    """For each fill the scores while patches are replaced, the largest and the smallest first."""
     own: _Heard
+    """Of `own_mask`."""
     top: _Heard
+    """Of `top_mask`."""
     sps: float
     comp: float
 
     def numbers(self, target: Target, scores: Numbers) -> dict[str, float]:
-        """The numbers of this map for a class, of which the clip itself has these scores."""
+        """The numbers of this map for a class; `scores` are those of the clip itself."""
         found: dict[str, float] = {}
         for fill, curves in self.curves.items():
             morf, lerf = (_area([target.probability(s) for s in curve]) for curve in curves)
@@ -81,7 +84,15 @@ class Tried(NamedTuple):
 
 
 class Trial:
-    """Tries maps of one clip on a network; what they share is computed once."""
+    """Measures maps of one clip; what they have in common is computed once.
+
+    Parameters
+    ----------
+    clip : Clip
+    net : Network
+    scores : array of float64, shape (classes, H, W)
+        Scores of the clip.
+    """
 
     def __init__(self, clip: Clip, net: Network, scores: Numbers) -> None:
         self.clip, self.net, self.scores = clip, net, scores
@@ -93,13 +104,13 @@ class Trial:
         self._energies = np.square(np.abs(clip.stft), dtype=np.float64)
 
     def _run(self, x: Array) -> Numbers:
-        """Scores of an input (C, F, T)."""
+        """The scores of an input (C, F, T)."""
         return scores_of(self.net.forward(self.grid.as_input(x)))
 
     def tried(self, e: Numbers) -> Tried:
-        """What becomes of a map (F, T)."""
+        """Run the network for a map (F, T)."""
         means = self._patches.means(e)
-        # Ties in row-major order, both ways.
+        # Equal patches are in row-major order in both.
         orders = np.argsort(-means, kind="stable"), np.argsort(means, kind="stable")
         curves = {}
         for fill in FILLS:
@@ -138,7 +149,7 @@ class Trial:
 
 
 def _area(values: Sequence[float]) -> float:
-    """Of a curve over 0 to 1, by trapezoids."""
+    """The area under a curve over 0 to 1, by trapezoids."""
     return (sum(values) - (values[0] + values[-1]) / 2) / (len(values) - 1)
 
 
@@ -158,13 +169,13 @@ def _of_sound(target: Target, scores: Numbers, heard: _Heard) -> dict[str, float
 
 
 def own_mask(e: Numbers) -> Numbers:
-    """What is heard of a map: its positive part, scaled to a maximum of 1; 0 if there is none."""
+    """The mask of a map: its positive part, scaled to a maximum of 1; 0 if nothing is positive."""
     largest = float(e.max())
     return np.maximum(e, 0) / largest if largest > 0 else np.zeros(e.shape)
 
 
 def top_mask(e: Numbers) -> Numbers:
-    """1 at the fifth of the bins with the largest values (ties in row-major order), else 0."""
+    """1 in the fifth of the bins with the largest values, else 0; ties in row-major order."""
     count = (2 * e.size + _TOP) // (2 * _TOP)  # floor(size / 5 + 1 / 2)
     mask = np.zeros(e.size)
     mask[np.argsort(-e.ravel(), kind="stable")[:count]] = 1
@@ -172,7 +183,7 @@ def top_mask(e: Numbers) -> Numbers:
 
 
 def sparseness(e: Numbers) -> float:
-    """The Gini coefficient of the sizes of a map's values; nan of a map of zeros."""
+    """The Gini coefficient of a map's absolute values; nan for a map of zeros."""
     sizes = np.sort(np.abs(e).ravel())
     total, n = float(sizes.sum()), sizes.size
     if total == 0:
@@ -181,7 +192,7 @@ def sparseness(e: Numbers) -> float:
 
 
 def complexity(e: Numbers) -> float:
-    """The entropy in nats of the sizes of a map's values; nan of a map of zeros."""
+    """The entropy, in nats, of a map's absolute values as shares; nan for a map of zeros."""
     sizes = np.abs(e).ravel()
     total = float(sizes.sum())
     if total == 0:

@@ -1,4 +1,4 @@
-"""What happens to features and classes when a patch of the input is taken away."""
+"""By how much features and classes fall when a patch of the input is replaced."""
 
 from __future__ import annotations
 
@@ -28,22 +28,21 @@ Numbers = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Occlusion:
-    """Drops of features and classes, patch by patch. Made by `occlude`.
+    """The drops of features and classes, patch by patch. Made by `occlude`.
 
     Attributes
     ----------
     bins, frames : list of (int, int)
-        The patches: each has bins from the first number up to, and without, the second, and
-        frames likewise.
+        The patches: the first bin of each and the one after its last, and frames likewise.
     activations : dict of str to array of float64, shape (K,)
-        For each layer the activations of its features, the sum of each map.
+        For each layer the activations of its features: the sum of each feature map.
     drops : dict of str to array of float64, shape (K, len(bins), len(frames))
         For each layer by how much the activation of each feature falls when the patch is
         replaced. Positive: the patch spoke for the feature.
     log_odds : dict of str to float
-        For each class the log of p / (1 - p).
+        For each class log(p / (1 - p)), p being its probability.
     class_drops : dict of str to array of float64, shape (len(bins), len(frames))
-        By how much that falls.
+        For each class by how much its log odds fall when the patch is replaced.
     """
 
     bins: list[tuple[int, int]]
@@ -55,13 +54,13 @@ class Occlusion:
 
     @property
     def patches(self) -> Patches:
-        """The bins and frames of all patches."""
+        """All patches."""
         return Patches(self.bins, self.frames)
 
     def map(self, layer: str, feature: int) -> Numbers:
         """The drops of a feature as a map.
 
-        A bin has the mean over the patches that cover it.
+        A bin has the mean of the drops of the patches that cover it.
 
         Parameters
         ----------
@@ -75,7 +74,7 @@ class Occlusion:
         Raises
         ------
         ParameterError
-            If the layer or the feature is not here.
+            If the layer was not occluded, or has no such feature.
         """
         if layer not in self.drops:
             raise ParameterError(
@@ -91,7 +90,7 @@ class Occlusion:
         return self.patches.spread(drops[feature].ravel())
 
     def class_map(self, name: str) -> Numbers:
-        """The drops of a class as a map, as `map`.
+        """The drops of a class as a map; see `map`.
 
         Parameters
         ----------
@@ -105,7 +104,7 @@ class Occlusion:
         Raises
         ------
         ParameterError
-            If the class is not here.
+            If the class was not occluded.
         """
         if name not in self.class_drops:
             raise ParameterError(
@@ -125,28 +124,29 @@ def occlude(
     stride: int | tuple[int, int] | None = None,
     fill: str | float = "band_mean",
 ) -> Occlusion:
-    """Take patches of the input away, one at a time, and see what falls.
+    """Replace patches of the input, one at a time, and measure by how much activations fall.
 
-    One pass serves all features of all layers and all classes. A patch changes only what sees
-    it, and only that is computed again: with the default patches and the bundled network about
-    as much as three forward passes, instead of one for each of 176 patches.
+    The drops of all features of all layers and of all classes are computed together. A patch
+    changes only the units that see a part of it, and only those are computed again. With the
+    default patches and the bundled network this costs as much as three forward passes, instead of
+    one for each of 176 patches.
 
     Parameters
     ----------
     clip : Clip
     net : Network, str or path
     layers : iterable of str, optional
-        Default: as in `explain`, every max-pooling layer.
+        Default: as in `explain`.
     classes : iterable of str, optional
-        By name, or by number ("0"). Default: all.
+        Names, or numbers as text ("0"). Default: all.
     patch : int or (int, int)
         Bins and frames of a patch.
     stride : int or (int, int), optional
-        From patch to patch; by default as much as `patch`. The last patch along each axis
-        reaches to the end.
+        Bins and frames from one patch to the next; default: `patch`. The last patch along each
+        axis reaches to the end of the input.
     fill : {"band_mean", "min"} or float
-        What replaces the network's input: the mean of each band over time, its smallest value
-        (silence, for a decibel front end), or a number.
+        What replaces the network's input in a patch: the mean of each band over time, the smallest
+        value of the input (silence, for a decibel front end), or a number.
 
     Returns
     -------
@@ -155,8 +155,8 @@ def occlude(
     Raises
     ------
     ParameterError
-        If a layer or class does not exist, the network cannot take the clip, or patch, stride
-        or fill is not as described.
+        If a layer or class does not exist, the network cannot take the clip, patch, stride or
+        fill is not as described, or there is not enough memory.
 
     Examples
     --------
@@ -189,7 +189,20 @@ def occlude_trace(
     trace: Trace, grid: Grid, patches: Patches, filled: Array, layers: list[str],
     targets: Sequence[Target],
 ) -> Occlusion:
-    """`occlude` for a forward pass that has been made."""
+    """Like `occlude`, for a forward pass that was made before.
+
+    Parameters
+    ----------
+    trace : Trace
+    grid : Grid
+        Of the input of `trace`.
+    patches : Patches
+    filled : array of float32, shape (C, F, T)
+        What replaces the input, see `as_fill`.
+    layers : list of str
+    targets : sequence of Target
+        Their score takes the place of the log odds of a class.
+    """
     net, count = trace.network, len(patches.bins) * len(patches.frames)
     places = {name: net.layer_index(name) for name in layers}
     sums = {name: _sums(trace.activation(i)) for name, i in places.items()}
@@ -201,13 +214,13 @@ def occlude_trace(
     for part, boxes in _changed(trace, grid, patches, filled, wanted):
         for name, index in places.items():
             found = boxes[index]
-            # Differences first: places that are as before count exactly nothing.
+            # Subtract before adding up: units that did not change then add exactly 0.
             less = np.subtract(
                 found.of(trace.activation(index)), found.values, dtype=np.float64
             )
             drops[name][:, part] = less.sum(axis=(2, 3))
         if targets:
-            changed = _whole(trace, score_layer(net), boxes[score_layer(net)])
+            changed = _with_boxes(trace, score_layer(net), boxes[score_layer(net)])
             for p, values in enumerate(changed):
                 now = target_scores(targets, values.reshape(scores.shape))
                 lost[:, part.start + p] = before - now
@@ -222,14 +235,22 @@ def occlude_trace(
 def _changed(
     trace: Trace, grid: Grid, patches: Patches, filled: Array, wanted: set[int]
 ) -> Iterator[tuple[slice, dict[int, Boxes]]]:
-    """What each patch makes of some layers."""
+    """The units of the wanted layers that patches change.
+
+    Yields
+    ------
+    slice
+        Which patches.
+    dict of int to Boxes
+        For each layer the changed boxes, one for each of these patches.
+    """
     if not wanted:
         return
     if grid.is_local:
         regions = [grid.region(bins, frames) for bins, frames in patches]
         yield from forward_changed(trace, regions, grid.as_input(filled), wanted)
         return
-    # Bins are the channels of the input, or a part of them: every patch reaches everything.
+    # Bins lie along the channels of the input: a patch changes every unit.
     for i, (bins, frames) in enumerate(patches):
         x = grid.x.copy()
         x[:, slice(*bins), slice(*frames)] = filled[:, slice(*bins), slice(*frames)]
@@ -240,8 +261,8 @@ def _changed(
         }
 
 
-def _whole(trace: Trace, index: int, boxes: Boxes) -> Iterator[Array]:
-    """The whole output of a layer for one changed input after another, float64."""
+def _with_boxes(trace: Trace, index: int, boxes: Boxes) -> Iterator[Array]:
+    """The whole output of a layer, float64, for one box after the other."""
     h, w = boxes.size
     for p, (row, column) in enumerate(boxes.begin.tolist()):
         values = trace.activation(index).astype(np.float64)

@@ -1,8 +1,8 @@
-"""Zeiler and Fergus's protocols beside the deconvnet (arXiv 1311.2901, sections 4.2 and 4.4).
+"""Two experiments of Zeiler and Fergus (arXiv 1311.2901, sections 4.2 and 4.4).
 
-How far little changes of a sound move what layers put out (figure 5), and whether the same part of
-several clips means the same to a layer (table 1). The clips that excite a feature most are in
-`top_clips`.
+`invariance`: how much the outputs of layers change when the sound is changed a little (figure 5).
+`correspondence`: whether the same part of several clips means the same to a layer (table 1). Their
+figure 2, the clips that excite a feature most, is in `top_clips`.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from ..audio.librosa_quietly import librosa_module
 from ..deconvnet.scores import score_probabilities, scores_of
 from ..errors import ParameterError, enough_memory, shown
 from ..network.choosing import as_list, choose_layers, open_network
+from ..network.network import Network
 from .grid import Grid, as_fill
 from .targets import class_names, decision_kind
 from .top_clips import NetworkLike, clips_of_one_size
@@ -30,7 +31,7 @@ __all__ = ["CHANGES", "Correspondence", "Invariance", "correspondence", "invaria
 Array = NDArray[Any]
 Box = tuple[tuple[int, int], tuple[int, int]]
 
-#: How `invariance` changes a sound by default: decibels, seconds, semitones, times as fast.
+#: The changes that `invariance` makes by default: decibels, seconds, semitones, times as fast.
 CHANGES: dict[str, tuple[float, ...]] = {
     "gain": (-20.0, -10.0, 10.0), "shift": (0.01, 0.023, 0.1, 0.5),
     "pitch": (-2.0, -1.0, 1.0, 2.0), "tempo": (0.8, 0.9, 1.1, 1.25),
@@ -43,23 +44,23 @@ _BOUNDS: dict[str, tuple[float, float]] = {
 _PURPOSE = "a change of pitch or tempo"
 _BY_VOCODER = {"pitch", "tempo"}
 _SAME = 1e-4
-"""Of the range of an input: what rounding may do to soft sounds."""
+"""Inputs that differ by less, as a share of their range, are the same: soft sounds are rounded."""
 _LONGEST_FFT = 2048
-"""Of the phase vocoder, in samples; librosa's default."""
+"""Length of the phase vocoder's FFT in samples, as in librosa."""
 _NO_CHANGE = 1e-9
-"""Of the largest change: less is none."""
+"""A smaller change, as a share of a layer's largest change, counts as none."""
 
 
 # ---- what changes of the sound change ----
 
 
 class Invariance(list[dict[str, Any]]):
-    """What `invariance` found: a list of its rows.
+    """The rows that `invariance` returns: a list of dicts.
 
     Attributes
     ----------
     network, control : str or None
-        Their names; a control without a name is called "control".
+        Names of the networks. A control without a name is called "control".
     """
 
     def __init__(
@@ -80,7 +81,7 @@ def invariance(
     clip: Clip, net: NetworkLike, layers: str | Iterable[str] | None = None,
     changes: Mapping[str, Sequence[float]] | None = None, *, control: NetworkLike | None = None,
 ) -> Invariance:
-    """How far what layers put out moves when the sound is changed.
+    """Measure how much the outputs of layers change when the sound is changed.
 
     Parameters
     ----------
@@ -89,23 +90,32 @@ def invariance(
     layers : iterable of str, optional
         Default: as in `explain`.
     changes : mapping of str to sequence of float, optional
-        Of ``"gain"`` (dB), ``"shift"`` (seconds of silence before the sound), ``"pitch"``
+        Amounts of ``"gain"`` (dB), ``"shift"`` (seconds of silence before the sound), ``"pitch"``
         (semitones) and ``"tempo"`` (times as fast); default `CHANGES`. At most 200 dB, an hour
         and 60 semitones up or down, and 16 times as fast or slow.
     control : Network, str or path, optional
-        A network of the same layers to compare with, such as the untrained one: what that does as
-        well was not learned.
+        A network with the same layers to compare with, such as the untrained one. An invariance
+        that it has too was not learned.
 
     Returns
     -------
-    list of dict
-        For each change and layer ``change``, ``amount``, ``layer``, ``distance`` (Euclidean, of
-        all that the layer puts out, as a share of its length; 0 where both are 0),
-        ``control_distance`` (the same of the control; nan without one), and ``class`` and
-        ``probability``: the class that the network gives the unchanged clip most,
-        and what it gives it now. ``note`` says where the front end leaves nothing to see: a gain
-        is no change at all for one that measures decibels below the clip's maximum, and that
-        says nothing of the network.
+    Invariance
+        A list of dicts, one for each change, amount and layer:
+
+        ``change``, ``amount``, ``layer``
+            What the row is about.
+        ``distance``
+            Euclidean distance between the layer's outputs before and after, divided by the
+            Euclidean norm of the output before. 0 if both outputs are all 0, inf if only the first
+            is.
+        ``control_distance``
+            The same for the control; nan without one.
+        ``class``, ``probability``
+            The class that is likeliest for the unchanged clip, and its probability now.
+        ``note``
+            Says so if the front end gives the network the same input as before. For instance, a
+            front end that measures decibels below the clip's maximum removes any gain, which proves
+            no invariance of the network.
 
     Raises
     ------
@@ -129,7 +139,7 @@ def invariance(
         choose_layers(other, names)
     asked = CHANGES if changes is None else _checked_changes(changes)
     if {*asked} & _BY_VOCODER:
-        librosa_module("librosa.core.spectrum", _PURPOSE)  # missing: said before the work is done
+        librosa_module("librosa.core.spectrum", _PURPOSE)  # fails now if it is not installed
     before = network.forward(own.x)
     of_control = None if other is None else other.forward(own.x)
     kind, classes = decision_kind(network), class_names(before)
@@ -178,7 +188,7 @@ def _amount(change: str, amount: Any) -> float:
 
 
 def _changed(clip: Clip, change: str, amount: float) -> NDArray[np.float32]:
-    """The samples changed, as many as there were."""
+    """The changed samples, as many as before."""
     samples = clip.samples
     if change == "gain":
         return samples * np.float32(10 ** (amount / 20))
@@ -202,16 +212,16 @@ def _changed(clip: Clip, change: str, amount: float) -> NDArray[np.float32]:
 
 
 def _stretched(samples: NDArray[np.float32], rate: float) -> NDArray[np.float32]:
-    """`rate` times as fast at the same pitch, by a phase vocoder.
+    """Samples played `rate` times as fast at the same pitch, by a phase vocoder.
 
-    As ``librosa.effects.time_stretch``, which warns in librosa 1.0 of a parameter that it gives
-    the phase vocoder itself.
+    This is ``librosa.effects.time_stretch`` without the warning that librosa 1.0 gives about a
+    parameter of its own.
     """
     spectrum = librosa_module("librosa.core.spectrum", _PURPOSE)
-    # A power of two that is not longer than the sound.
+    # The largest power of two that is not longer than the sound.
     n_fft = min(_LONGEST_FFT, 1 << (samples.size.bit_length() - 1))
     before = spectrum.stft(samples, n_fft=n_fft)
-    # Its compiled part casts memory that nobody has written yet, which may look like no number.
+    # Its compiled part reads memory that was not written yet, which may hold invalid numbers.
     with np.errstate(invalid="ignore"):
         stretched = spectrum.phase_vocoder(before, rate=rate)
     return spectrum.istft(stretched, dtype=samples.dtype, length=round(samples.size / rate))
@@ -230,7 +240,7 @@ def _distance(before: Array, after: Array) -> float:
 
 
 class Correspondence(list[dict[str, Any]]):
-    """What `correspondence` found: a list of its rows.
+    """The rows that `correspondence` returns: a list of dicts.
 
     Attributes
     ----------
@@ -238,11 +248,11 @@ class Correspondence(list[dict[str, Any]]):
     boxes : list of ((int, int), (int, int))
         Bins and frames of the part in each clip.
     random_boxes : list of list of ((int, int), (int, int))
-        Of every draw a box for each clip.
-    draws : dict of str to array, shape (draws,)
-        Of every layer ``moved`` of each draw.
+        For each draw a box for each clip.
+    draws : dict of str to array of float64, shape (draws,)
+        For each layer ``moved`` of each draw.
     network : str or None
-        Its name.
+        Name of the network.
     """
 
     def __init__(
@@ -267,40 +277,54 @@ def correspondence(
     layers: str | Iterable[str] | None = None, *, fill: str | float = "band_mean",
     draws: int = 20, seed: int = 0,
 ) -> Correspondence:
-    """Whether the same part of several clips means the same to a layer.
+    """Measure whether the same part of several clips means the same to a layer.
 
-    In each clip a box with that part (a drum hit, a vowel) is replaced, and the signs of what
-    changes in a layer are compared between clips: the fewer differ, the more the layer takes
-    the parts for the same. Boxes of the same size at random places stand beside it.
+    In each clip a box with this part (a drum hit, a vowel) is replaced. The signs of the changes
+    in a layer's outputs are compared between clips: the fewer of them differ, the more the layer
+    treats the parts alike. For comparison, the same is done with boxes of the same size at random
+    places.
 
     Parameters
     ----------
     clips : iterable of Clip
-        At least two, of one size.
+        At least two, all of one size.
     boxes : iterable of ((int, int), (int, int))
-        One a clip: its bins and its frames, each from the first up to, and without, the second.
+        A box for each clip: its first bin and the one after its last, and its frames likewise.
     net : Network, str or path
     layers : iterable of str, optional
         Default: as in `explain`.
     fill : {"band_mean", "min"} or float
         As in `occlude`.
     draws : int
-        How often random boxes are drawn.
+        How often random boxes are drawn, 0 to 10,000.
     seed : int
+        Of the random boxes.
 
     Returns
     -------
-    list of dict
-        For each layer ``moved``, the mean over pairs of clips of the share of values whose
-        changes differ in sign (of those that change in one clip at least), and ``all`` (of all
-        values: most do not change at all, which makes it small for nothing), and the means of
-        both over random boxes, ``random_moved`` and ``random_all``, with ``random_lower``: the
-        share of the draws whose ``moved`` is below that of the boxes. nan where nothing changes.
+    Correspondence
+        A list of dicts, one for each layer:
+
+        ``layer``
+            Its name.
+        ``moved``
+            Of the values that change in at least one of two clips, the share of those whose changes
+            differ in sign; the mean over all pairs of clips.
+        ``all``
+            The same share of all values. Most values do not change in either clip, so it is small
+            whatever the layer does.
+        ``random_moved``, ``random_all``
+            Means of both over the random boxes.
+        ``random_lower``
+            The share of the draws whose ``moved`` is below that of the given boxes.
+
+        A number is nan where nothing changes, and the last three without draws.
 
     Raises
     ------
     ParameterError
-        If there are fewer than two clips, not as many boxes, or a box is outside the clip.
+        If there are fewer than two clips, another number of boxes, clips of several sizes, or a
+        box that is empty or reaches outside its clip.
 
     Examples
     --------
@@ -329,15 +353,7 @@ def correspondence(
     before = [{layer: trace[layer] for layer in names} for trace in traces]
 
     def differences(places: Sequence[Box]) -> dict[str, tuple[float, float]]:
-        signs: dict[str, list[Array]] = {layer: [] for layer in names}
-        for grid, place, fills, known in zip(grids, places, filled, before):
-            x = grid.x.copy()
-            bins, frames = (slice(*span) for span in place)
-            x[:, bins, frames] = fills[:, bins, frames]
-            after = network.forward(grid.as_input(x))
-            for layer in names:
-                signs[layer].append(_signs(known[layer], after[layer]))
-        return {layer: _differing(found) for layer, found in signs.items()}
+        return _differences(network, grids, places, filled, before)
 
     own = differences(places)
     drawn = [
@@ -362,14 +378,34 @@ def correspondence(
     return Correspondence(rows, given, places, drawn, moved_by_draw, network.name)
 
 
+def _differences(
+    network: Network, grids: Sequence[Grid], places: Sequence[Box], filled: Sequence[Array],
+    before: Sequence[Mapping[str, Array]],
+) -> dict[str, tuple[float, float]]:
+    """`all` and `moved` of each layer, when the box of each clip is replaced.
+
+    `before` has the outputs of the layers for each clip.
+    """
+    signs: dict[str, list[Array]] = {layer: [] for layer in before[0]}
+    for grid, place, fills, known in zip(grids, places, filled, before):
+        x = grid.x.copy()
+        bins, frames = (slice(*span) for span in place)
+        x[:, bins, frames] = fills[:, bins, frames]
+        after = network.forward(grid.as_input(x))
+        for layer, own in signs.items():
+            own.append(_signs(known[layer], after[layer]))
+    return {layer: _differing(found) for layer, found in signs.items()}
+
+
 def _signs(before: Array, after: Array) -> Array:
+    """The sign of each change, 0 where it is negligible."""
     change = np.subtract(before, after, dtype=np.float64)
     largest = float(np.abs(change).max(initial=0.0))
     return np.where(np.abs(change) <= _NO_CHANGE * largest, 0, np.sign(change)).astype(np.int8)
 
 
 def _differing(signs: Sequence[Array]) -> tuple[float, float]:
-    """Of all values, and of those that change in one of two clips."""
+    """`all` and `moved` of `correspondence`, from the signs in each clip."""
     everything, moved = [], []
     for a, b in combinations(signs, 2):
         differs, changes = a != b, (a != 0) | (b != 0)

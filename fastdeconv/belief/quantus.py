@@ -1,4 +1,4 @@
-"""Explanations of fastdeconv for Quantus (Hedström et al., JMLR 2023), which evaluates them."""
+"""Explanations for Quantus (Hedström et al., JMLR 2023), a package that evaluates explanations."""
 
 from __future__ import annotations
 
@@ -26,26 +26,25 @@ Array = NDArray[Any]
 def explain_func(
     net: Network | str | os.PathLike[str], method: str = METHODS[0]
 ) -> Callable[..., NDArray[np.float32]]:
-    """What a metric of Quantus calls to explain a batch.
+    """Make the function that a metric of Quantus calls to explain a batch.
 
     Parameters
     ----------
     net : Network, str or path
-        The network that Quantus evaluates, here; the one it is given itself (in PyTorch or Keras)
-        makes the predictions.
+        The same network as the one (in PyTorch or Keras) with which Quantus makes predictions.
     method : str
         As in `fastdeconv.decision`.
 
     Returns
     -------
     callable
-        ``explain(model, inputs, targets, **ignored)``, for `explain_func` of the metrics: inputs
-        (N, C, H, W) and N numbers of classes to maps (N, C, H, W), not smoothed.
+        ``explain(model, inputs, targets, **ignored)``, to be passed to metrics as `explain_func`:
+        from inputs (N, C, H, W) and N class numbers to maps (N, C, H, W) of float32, not smoothed.
 
     Raises
     ------
     ParameterError
-        If there is no such method; when called, if inputs or targets do not fit.
+        If there is no such method. When the function is called: if inputs or targets do not fit.
 
     Examples
     --------
@@ -62,7 +61,8 @@ def explain_func(
         numbers = np.asarray(targets).ravel()
         if len(numbers) != len(inputs):
             raise ParameterError(
-                f"targets must be a class for each input, found {len(numbers)} for {len(inputs)}"
+                f"targets must have one class for each input, found {len(numbers)} for "
+                f"{len(inputs)} inputs"
             )
         found = []
         for i, (x, number) in enumerate(zip(inputs, numbers.tolist())):
@@ -70,7 +70,7 @@ def explain_func(
             names = class_names(trace)
             if number not in range(len(names)):
                 raise ParameterError(
-                    f"targets must be numbers of classes from 0 to {len(names) - 1}, found {number}"
+                    f"targets must be class numbers from 0 to {len(names) - 1}, found {number}"
                 )
             grid = Grid(trace.x, layout)
             target = Target(names[int(number)], int(number), kind)

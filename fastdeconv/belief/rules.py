@@ -1,4 +1,4 @@
-"""What in the input speaks for a class: the rules, each a map (F, T) that is positive there."""
+"""The methods of a decision: their maps (F, T) are positive where the input speaks for a class."""
 
 from __future__ import annotations
 
@@ -25,21 +25,32 @@ __all__ = ["METHODS", "STEPS", "Rules", "blurred", "cam_layer"]
 Array = NDArray[Any]
 Numbers = NDArray[np.float64]
 
-#: The rules, the default first.
+#: Names of the methods, the default first.
 METHODS = (
     "integrated_gradients", "cam", "occlusion", "gradient_x_deviation", "gradient", "guided",
     "deconvnet",
 )
-#: Of integrated gradients.
+#: Default number of steps of integrated gradients.
 STEPS = 12
 _SIGMA = 8.0
-"""Bins and frames."""
+"""Standard deviation of the Gaussian that smooths maps, in bins and frames."""
 _RECTIFIED = ("guided", "deconvnet")
 _SMOOTH = ("cam", "occlusion")
 
 
 class Rules:
-    """The rules for some targets and one clip; what they share is computed once."""
+    """The methods for some targets and one clip; what they have in common is computed once.
+
+    Parameters
+    ----------
+    trace : Trace
+        Of the clip.
+    grid : Grid
+        Of the clip.
+    targets : sequence of Target
+    steps : int
+        Of integrated gradients.
+    """
 
     def __init__(
         self, trace: Trace, grid: Grid, targets: Sequence[Target], steps: int = STEPS
@@ -49,7 +60,7 @@ class Rules:
         self._top = score_layer(trace.network)
         self._known: dict[str, Numbers] = {}
         self.complete: list[tuple[float, float]] = []
-        """Of integrated gradients for each target: what the map adds up to, and what it should."""
+        """For each target the sum of the map of integrated gradients, and what it should be."""
 
     def maps(self, method: str) -> Numbers:
         """A map (F, T) for each target."""
@@ -70,7 +81,7 @@ class Rules:
         return np.asarray(self.grid.planes(maps), np.float64)
 
     def _back(self, trace: Trace, values: Sequence[Numbers], rule: str) -> Array:
-        """Values at the scores (classes, H, W), one for each target, back to the input."""
+        """Project values at the scores (classes, H, W), an array for each target, to the input."""
         planes = np.stack(values).astype(np.float32)
         shape = len(planes), *trace.activation(self._top).shape
         return deconvolve_from(trace, self._top, planes.reshape(shape), rule)
@@ -130,13 +141,15 @@ class Rules:
 
 
 def cam_layer(trace: Trace) -> int:
-    """The rectifier before the last pool but one; with fewer pools, the last layer that still
-    has several places.
+    """The layer of class activation maps, below the scores.
+
+    It is the rectifier before the second last pool. With fewer than two pools, it is the last layer
+    whose maps have more than one place.
 
     Raises
     ------
     ParameterError
-        If no layer has.
+        If the maps of no layer have more than one place.
     """
     net, top = trace.network, score_layer(trace.network)
     pools = [
@@ -155,14 +168,14 @@ def cam_layer(trace: Trace) -> int:
     several = [i for i in range(top) if shapes[i][1] * shapes[i][2] > 1]
     if not several:
         raise ParameterError(
-            "cam has nothing to show: no layer below the scores has several places; ask for other "
-            "methods"
+            "cam has nothing to show: no layer below the scores has maps with several places. Ask "
+            "for other methods"
         )
     return several[-1]
 
 
 def blurred(method: str, maps: Numbers) -> Numbers:
-    """What is heard of a rule's maps (..., F, T): smoothed, if they are not smooth already."""
+    """The maps (..., F, T) of a method, smoothed unless the method gives smooth maps."""
     if method in _SMOOTH:
         return maps
     from scipy.ndimage import gaussian_filter
@@ -174,7 +187,7 @@ def blurred(method: str, maps: Numbers) -> Numbers:
 
 
 def _bilinear(planes: Numbers, size: Sequence[int]) -> Numbers:
-    """Planes (K, h, w) at a larger size, places being the middles of what they stand for."""
+    """Planes (K, h, w) resized by bilinear interpolation; values are at the middle of places."""
     for axis, wanted in ((1, size[0]), (2, size[1])):
         n = planes.shape[axis]
         at = np.clip((np.arange(wanted) + 0.5) * n / wanted - 0.5, 0, n - 1)

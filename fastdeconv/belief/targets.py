@@ -26,28 +26,37 @@ Numbers = NDArray[np.float64]
 
 
 class Target(NamedTuple):
-    """What is explained: a class, or how much more it scores than another."""
+    """What is explained: the log odds of a class, or by how much it exceeds another class."""
 
     name: str
+    """The name of the class."""
     number: int
+    """Its index."""
     kind: str
     """How scores become probabilities: "softmax" or "sigmoid"."""
     versus: int | None = None
+    """Index of the other class."""
 
     def score(self, scores: Numbers) -> float:
-        """The log odds of scores (classes, H, W), or the difference; the mean over places."""
+        """The log odds, or the difference of two scores, from scores (classes, H, W).
+
+        The mean over places.
+        """
         if self.versus is not None:
             return float((scores[self.number] - scores[self.versus]).mean())
         return float(log_odds(self.kind, scores)[self.number].mean())
 
     def slopes(self, scores: Numbers) -> Numbers:
-        """The derivative of that: (classes, H, W)."""
+        """The derivative of `score` with respect to the scores: (classes, H, W)."""
         if self.versus is not None:
             return self.start(scores)
         return log_odds_slopes(self.kind, scores, [self.number])[0]
 
     def start(self, scores: Numbers) -> Numbers:
-        """1 at the class, over the number of its places, and -1 at the other."""
+        """What deconvnet and guided start from: (classes, H, W).
+
+        1 at the class and -1 at the other one, both divided by the number of places.
+        """
         start = np.zeros(scores.shape)
         start[self.number] = 1 / scores[0].size
         if self.versus is not None:
@@ -55,9 +64,10 @@ class Target(NamedTuple):
         return start
 
     def probabilities(self, scores: Numbers) -> tuple[Numbers, int]:
-        """Of what there is to choose from, and which of them is the class.
+        """The probabilities of all alternatives, and the index of the class among them.
 
-        Of a single output it and its opposite, of two scores those two.
+        With `versus` the alternatives are the two classes. A network with a single output has two
+        alternatives: the class and its opposite.
         """
         if self.versus is not None:
             scores = scores[[self.number, self.versus]]
@@ -68,12 +78,13 @@ class Target(NamedTuple):
         return (np.array([p[0], 1 - p[0]]), 0) if len(p) == 1 else (p, own)
 
     def probability(self, scores: Numbers) -> float:
+        """The probability of the class among the alternatives."""
         p, own = self.probabilities(scores)
         return float(p[own])
 
 
 def target_scores(targets: Sequence[Target], scores: Numbers) -> Numbers:
-    """``target.score(scores)`` of each; what classes share is computed once."""
+    """``target.score(scores)`` of each target; the log odds of all classes are computed once."""
     odds: Numbers | None = None
     found = np.empty(len(targets))
     for i, target in enumerate(targets):
@@ -87,23 +98,23 @@ def target_scores(targets: Sequence[Target], scores: Numbers) -> Numbers:
 
 
 def decision_kind(net: Network) -> str:
-    """How scores become probabilities; softmax where the network does not say."""
+    """How scores become probabilities; "softmax" if the network does not say."""
     return output_kind(net) or "softmax"
 
 
 def class_names(trace: Trace) -> list[str]:
-    """The names of all classes, or their numbers where they have no names."""
+    """The names of all classes; their numbers as text if they have no names."""
     count = trace.activation(len(trace.network.layers) - 1).shape[0]
     return list(trace.network.classes or map(str, range(count)))
 
 
 def chosen_classes(trace: Trace, classes: str | Iterable[str] | None) -> dict[str, int]:
-    """The classes asked for with their numbers, or all.
+    """The classes asked for, by default all, with their numbers.
 
     Raises
     ------
     ParameterError
-        If there is no such class; lists those there are.
+        If there is no such class; lists the classes.
     """
     known = class_names(trace)
     if classes is None:

@@ -30,24 +30,24 @@ NetworkLike = Network | str | os.PathLike[str]
 
 _FOUND = ("value", "clip", "row", "column", "top", "bottom", "left", "right")
 _AT_ONCE = 64
-"""Features that are projected together."""
+"""Number of features that are projected together."""
 
 
 @dataclass(frozen=True, eq=False)
 class Excerpt:
-    """A clip at the place that excites a feature most there. Made by `TopClips.excerpts`.
+    """The place of a clip that excites a feature most. Made by `TopClips.excerpts`.
 
     Attributes
     ----------
     row : dict
-        Of the `TopClips.table`.
+        The row of `TopClips.table`.
     place : Place
-        What the strongest unit sees, also in seconds and hertz.
-    input, projection : array, shape (F, T), float32
-        The network's input there, and the unit projected down to it; channels added up.
-    original, heard : array, shape (n,), float32
-        That time of the clip and a little around it, a second at least, and what is heard in it
-        of the unit; not normalised.
+        The receptive field of the strongest unit, also in seconds and hertz.
+    input, projection : array of float32, shape (F, T)
+        The network's input there, and the projection of the unit down to it; channels are added up.
+    original, heard : array of float32, shape (n,)
+        The sound of the clip at that time and a little before and after, at least a second, and
+        the sound of the projection in it. Not normalised.
     begin : float
         Where in the clip these sounds begin, in seconds.
     """
@@ -69,13 +69,14 @@ class TopClips:
     ----------
     table : list of dict
         A row for each feature and rank: ``layer``, ``feature``, ``rank`` from 1, ``value`` (the
-        activation of the strongest unit), ``clip`` (its place in `clips`), ``row`` and
-        ``column`` of the unit, and ``top``, ``bottom``, ``left``, ``right``: the rows and columns
-        of the input that it sees. A feature that fires nowhere has no row.
+        activation of the strongest unit), ``clip`` (its index in `clips`), ``row`` and
+        ``column`` of the unit in the feature map, and ``top``, ``bottom``, ``left``, ``right``: its
+        receptive field, rows top to bottom - 1 and columns left to right - 1 of the input. A
+        feature that fires nowhere has no row.
     clips : list of Clip
     network : Network
     layers : list of str
-        Those that were looked at.
+        The layers that were searched.
     """
 
     table: list[dict[str, Any]]
@@ -84,7 +85,7 @@ class TopClips:
     layers: list[str]
 
     def maps(self, layer: str, feature: int) -> NDArray[np.float32]:
-        """For each of a feature's clips, the strongest unit projected down.
+        """For each of a feature's clips, the projection of the strongest unit to the input.
 
         Parameters
         ----------
@@ -98,7 +99,7 @@ class TopClips:
         Raises
         ------
         ParameterError
-            If the layer was not looked at, or has no such feature.
+            If the layer was not searched, or has no such feature.
         """
         rows = self._rows(layer, feature)
         found = np.zeros((len(rows), *self.clips[0].x.shape), np.float32)
@@ -108,7 +109,7 @@ class TopClips:
         return found
 
     def excerpts(self, layer: str, feature: int, mode: str = "mask") -> list[Excerpt]:
-        """What there is to see and to hear of each of a feature's clips, the strongest first.
+        """Pictures and sounds of each of a feature's clips, the strongest first.
 
         Parameters
         ----------
@@ -120,12 +121,12 @@ class TopClips:
         Returns
         -------
         list of Excerpt
-            None of a feature that fires nowhere.
+            Empty for a feature that fires nowhere.
 
         Raises
         ------
         ParameterError
-            If the layer was not looked at, has no such feature, or there is no such mode.
+            If the layer was not searched, has no such feature, or there is no such mode.
         """
         rows = self._rows(layer, feature)
         found = {excerpt.row["rank"]: excerpt for excerpt in self.all_excerpts(rows, mode)}
@@ -134,9 +135,7 @@ class TopClips:
     def all_excerpts(
         self, rows: Iterable[Mapping[str, Any]] | None = None, mode: str = "mask"
     ) -> Iterator[Excerpt]:
-        """The excerpts of these rows of the table (default all), clip by clip.
-
-        A clip goes through the network once.
+        """The excerpts of rows of the table, clip by clip: each clip needs one forward pass.
 
         Parameters
         ----------
@@ -163,7 +162,7 @@ class TopClips:
         index = self.network.layer_index(layer)
         if layer not in self.layers:
             known = printable(", ".join(self.layers))
-            raise ParameterError(f"layer {shown(layer)} was not looked at; layers: {known}")
+            raise ParameterError(f"layer {shown(layer)} was not searched; there are {known}")
         checked_features(layer, self.network.shapes(self.clips[0].x.shape)[index][0], [feature])
         return [row for row in self.table if (row["layer"], row["feature"]) == (layer, feature)]
 
@@ -173,7 +172,7 @@ def _excerpt(
 ) -> Excerpt:
     place = trace.place(row["layer"], row["row"], row["column"])
     box = np.s_[:, slice(*place.rows), slice(*place.columns)]
-    # All of a clip whose network has time as its channel.
+    # A network whose channels are time sees the whole clip.
     begin, end = place.seconds or (0.0, clip.duration)
     cut = slice(*around(begin * clip.sr, end * clip.sr, clip.sr, clip.samples.size))
     layout = clip.frontend.layout
@@ -186,20 +185,20 @@ def top_clips(
     clips: Iterable[Clip], net: NetworkLike, layers: str | Iterable[str] | None = None,
     k: int = 9,
 ) -> TopClips:
-    """The clips that excite each feature most, each with the place of its strongest unit.
+    """Find the clips that excite each feature most, each with the place of its strongest unit.
 
-    Every clip counts once, with its strongest unit, so that no neighbours of one unit fill the
-    list. One forward pass a clip serves all features of all layers.
+    A clip is in the list once, with its strongest unit; otherwise neighbouring units of one clip
+    would fill the list. One forward pass of each clip serves all features of all layers.
 
     Parameters
     ----------
     clips : iterable of Clip
-        Of one size.
+        All of one size.
     net : Network, str or path
     layers : iterable of str, optional
         Default: as in `explain`.
     k : int
-        How many at most.
+        Largest number of clips for each feature.
 
     Returns
     -------
@@ -208,7 +207,7 @@ def top_clips(
     Raises
     ------
     ParameterError
-        If a layer does not exist, or clips are none, or of several sizes.
+        If a layer does not exist, there are no clips, or clips are of several sizes.
 
     Examples
     --------
@@ -229,7 +228,7 @@ def top_clips(
             own.append(strongest_units(trace[layer]))
     table = []
     for layer, own in units.items():
-        # Of all clips together, each (features, clips).
+        # Arrays of shape (features, clips).
         value, row, column = (np.stack(part, axis=1) for part in zip(*own))
         scores = firing_scores(value)
         for feature, order in enumerate(best_first(scores, count)):
@@ -246,7 +245,13 @@ def top_clips(
 
 
 def clips_of_one_size(clips: Iterable[Clip]) -> list[Clip]:
-    """Clips given by a user, checked."""
+    """The clips that a user gave, checked to be of one size.
+
+    Raises
+    ------
+    ParameterError
+        If one of them is not a clip, there are none, or they are of several sizes.
+    """
     found = [as_clip(clip) for clip in as_list("clips", clips)]
     shapes = {clip.x.shape for clip in found}
     if len(shapes) != 1:

@@ -1,7 +1,7 @@
 """How far to believe the map and the sound of a feature: numbers and a verdict.
 
-Four numbers decide, and none of them alone says anything: untrained networks reach three of
-them, too. See docs/believe.md for what each does not prove.
+The verdict depends on four numbers. None of them says anything alone: untrained networks reach
+three of them too. docs/believe.md says what each number does not prove.
 """
 
 from __future__ import annotations
@@ -47,36 +47,40 @@ VERDICTS = ("yes", "unsure", "no", "silent")
 #: What `trust_features` says of a feature, in the order of tables.
 COLUMNS = (*NUMBERS, "verdict", "reason", "yes_rate", "control_yes_rate")
 _YES = {"nearest": 0.5, "where": 0.5, "reactivation": 0.8, "among_sounds": 0.75}
+"""The verdict is "yes" if no number is below these."""
 _NO = {"nearest": 0.4, "where": 0.3, "reactivation": 0.5, "among_sounds": 0.5}
+"""It is "no" if it is not "yes" and some number is below these."""
 _SILENT = 1e-6
-"""Of the layer's largest activation."""
+"""A feature is silent if its activation is at most this share of the layer's largest one."""
 _ROUNDING = 1e-6, 1e-9
-"""Drops below these are none: of the feature's activation, and of its largest drop."""
+"""Smaller drops count as none, as shares of the feature's activation and of its largest drop."""
 _TIE = 1e-5
+"""Responses that differ by at most this share of the larger one are equal."""
 _FULL = 1e-6
-"""Rank correlations of 1 leave as much by rounding."""
+"""Denominators of partial correlations below this are rounding errors of 0."""
 _LEAST_PATCHES = 3
+"""Patches that a rank correlation needs."""
 _NOISE = 1e-3
-"""60 dB below the clip."""
+"""Level of the noise for `steadiness`, relative to the clip: 60 dB below it."""
 _PATCH = 16
-"""Bins and frames."""
+"""Size of patches, in bins and frames."""
 
 
 class Subject:
-    """A network and a clip, with what their layers share.
+    """A network and a clip, with everything that is computed once for several layers.
 
     Parameters
     ----------
     clip : Clip
     net : Network
     how : mapping, optional
-        What `feature_maps` is told besides the layer: rule, start, precision.
+        Parameters of `feature_maps`: rule, start, precision.
     """
 
     def __init__(self, clip: Clip, net: Network, how: Mapping[str, Any] | None = None) -> None:
         self.clip, self.net, self.how = clip, net, dict(how or {})
         self.grid = Grid.of(clip)
-        # A waveform has no bins, and a sample for a frame.
+        # A waveform has one bin, and each frame is one sample.
         waveform = clip.frontend.kind == "waveform"
         step = clip.frontend.transform.hop_length if waveform else 1
         self.patches = Patches.of(self.grid.shape, (_PATCH, _PATCH * step))
@@ -93,15 +97,18 @@ class Subject:
         return feature_maps(trace, self.clip.frontend.layout, layer, **self.how)
 
     def forget(self, layer: str) -> None:
-        """Keep the maps of a layer no longer."""
+        """Free the maps of a layer."""
         self._maps.pop(layer, None)
 
     def activations(self, layer: str) -> Numbers:
-        """The sum of each feature's map going forward."""
+        """The activation of each feature: the sum of its feature map, (K,)."""
         return np.asarray(self.trace[layer].sum(axis=(1, 2), dtype=np.float64))
 
     def drops(self, layer: str, layers: Sequence[str] = ()) -> Numbers:
-        """By how much activations fall, (K, patches); one pass for all of `layers`."""
+        """By how much activations fall when patches are replaced, (K, patches).
+
+        The drops of all of `layers` are computed together, and kept.
+        """
         def occluded() -> Occlusion:
             filled = as_fill(self.grid, "band_mean")
             wanted = list(dict.fromkeys([layer, *layers]))
@@ -114,7 +121,7 @@ class Subject:
         return drops.reshape(len(drops), -1)
 
     def noisy_maps(self, layer: str) -> Array:
-        """The maps of the clip with white noise 60 dB below it."""
+        """The maps of the clip with white noise added, 60 dB below it."""
         def traced() -> Trace:
             samples = self.clip.samples
             noise = np.random.default_rng(0).normal(size=samples.size)
@@ -144,39 +151,42 @@ def trust(
     clip : Clip
     net : Network
     control : Network or None
-        An untrained network of the same layers; without one no verdict is more than "unsure".
+        An untrained network with the same layers. Without one every verdict is "unsure" or
+        "silent".
     layer : str
     maps : array, shape (K, C, H, W)
-        Of all features of the layer, as `deconvolve` gives them.
+        The maps of all features of the layer, as `deconvolve` gives them.
     mode : {"mask", "phase", "wiener"}
-        That of the sound that is played.
+        How maps become sounds.
     subject, opponent : Subject, optional
-        Of the network and of the control, where several layers are asked about.
+        The network and the control with the clip. Pass them if several layers are asked about.
 
     Returns
     -------
     list of dict
-        One for each feature, with ``layer``, ``feature``, the numbers, each nan where it does
+        One for each feature, with ``layer``, ``feature``, and these numbers, each nan if it does
         not exist:
 
-        ``where``, ``support``
-            Rank correlation of the map's size, patch by patch, with the size of the drop of the
-            activation when the patch is replaced by band means; and with the drop itself.
+        ``where``
+            Rank correlation over patches: of the mean absolute value of the map with the absolute
+            drop of the activation when the patch is replaced by band means.
+        ``support``
+            The same with the drop and its sign.
         ``input_where``
             What the spectrogram scores for ``where``.
         ``beyond_input``
-            ``where`` with what the spectrogram explains taken out (a partial correlation).
+            ``where`` without what the spectrogram explains (a partial correlation).
         ``reactivation``
-            How strongly the feature answers to its own sound, as a share of the clip's.
+            The activation of the feature in its own sound, as a share of that in the clip.
         ``among_sounds``, ``among_features``
-            The share of the other features' sounds that excite it less, and of the other
-            features that its sound excites less, each as a share of what the clip does; chance
-            is 0.5.
+            The share of the other features' sounds that excite the feature less than its own
+            sound, and the share of the other features that its sound excites less. Activations are
+            divided by those in the clip before they are compared. Chance is 0.5.
         ``same``, ``nearest``
-            1 minus the correlation of its map with that of the control's feature of the same
-            number, and with the one that is most alike.
+            1 minus the correlation of the absolute values of its map with those of the control:
+            with the feature of the same number, and with the feature that is most alike.
         ``steadiness``
-            Correlation of its map with that of the clip with noise 60 dB below it.
+            The same correlation with its map of the clip with noise added, 60 dB below the clip.
 
         and ``verdict`` ("yes", "unsure", "no" or "silent") with its ``reason``.
 
@@ -192,7 +202,7 @@ def trust(
     is_silent = activations <= _SILENT * max(activations.max(initial=0.0), 0.0)
     found: dict[str, Numbers] = dict(
         agreement(
-            # One after another: they are made float64.
+            # One map after the other, since each becomes float64.
             np.stack([own.patches.means(np.abs(plane)) for plane in planes]),
             own.patches.means(own.grid.x.sum(axis=0)), own.drops(layer), activations,
         )
@@ -230,8 +240,8 @@ def _checked_control(net: Network, control: Network) -> Network:
         if key in control.arrays
     ) or control.arrays.keys() != net.arrays.keys():
         raise ParameterError(
-            f"the control ({control.name or 'without a name'}) has other layers than the network: "
-            "what it shows cannot be compared"
+            f"the control ({shown(control.name or 'without a name')}) must have the same layers "
+            "and arrays of the same shapes as the network"
         )
     return control
 
@@ -241,11 +251,12 @@ _controls: weakref.WeakKeyDictionary[Network, _Controls] = weakref.WeakKeyDictio
 
 
 def controls_of(net: Network, x: Array) -> _Controls:
-    """The control of a network, and another one of its kind to try the control itself against.
+    """The control of a network, and a second one, against which the control itself is judged.
 
-    The control of a bundled network is what its training began with, where batch norms know
-    music; so the other one is centred on the input `x`. For any other network they are
-    `randomised` with seeds 0 and 1, made once. None for a network without weights to draw.
+    The control of a bundled network is the network with which its training began. The batch norms
+    of that one had seen music, so the second control is centred on the input `x`. For any other
+    network both are `randomised`, with seeds 0 and 1, and kept. None for a network that has no
+    weights to draw.
     """
     start = start_of(net)
     if start is not None:
@@ -259,26 +270,26 @@ def controls_of(net: Network, x: Array) -> _Controls:
     return _controls[net]
 
 
-# ---- where it looks ----
+# ---- where the map is large, and where the feature is sensitive ----
 
 
 def agreement(
     sizes: Numbers, loudness: Numbers, drops: Numbers, activations: Numbers
 ) -> dict[str, Numbers]:
-    """Whether maps show where features are sensitive.
+    """``where``, ``support``, ``input_where`` and ``beyond_input``; see `trust`.
 
     Parameters
     ----------
     sizes : array, shape (K, n)
-        Mean size of each map in each patch.
+        The mean absolute value of each map in each patch.
     loudness : array, shape (n,)
-        Mean of the input there.
+        The mean of the input in each patch.
     drops : array, shape (K, n)
     activations : array, shape (K,)
 
     Returns
     -------
-    dict of str to array, shape (K,)
+    dict of str to array of float64, shape (K,)
     """
     names = "where", "support", "input_where", "beyond_input"
     found = {name: np.full(len(sizes), math.nan) for name in names}
@@ -296,13 +307,13 @@ def agreement(
         left = math.sqrt(max(0.0, (1 - between**2) * (1 - of_input**2)))
         found["where"][k], found["support"][k] = where, _rho(P, d)
         found["input_where"][k] = of_input
-        if left > _FULL:  # or loudness explains all there is
+        if left > _FULL:  # otherwise loudness explains everything
             found["beyond_input"][k] = (where - between * of_input) / left
     return found
 
 
 def _rho(a: Numbers, b: Numbers) -> float:
-    """Spearman's rank correlation, ties sharing their mean rank; nan where one is constant."""
+    """Spearman's rank correlation, ties sharing their mean rank; nan if one side is constant."""
     ranks = np.stack([_ranks(a), _ranks(b)])
     ranks -= ranks.mean(axis=1, keepdims=True)
     norms = math.sqrt(float(np.square(ranks[0]).sum() * np.square(ranks[1]).sum()))
@@ -315,13 +326,13 @@ def _ranks(values: Numbers) -> Numbers:
     return (np.cumsum(count) - (count - 1) / 2)[place.reshape(-1)]
 
 
-# ---- what its sound does ----
+# ---- what the sound of a feature excites ----
 
 
 def _responses(
     subject: Subject, layer: str, planes: Array, mode: str, activations: Numbers
 ) -> Numbers:
-    """Q[k, j]: how strongly the sound of feature k excites feature j, as a share of the clip."""
+    """Q[k, j]: activation of feature j in the sound of feature k, relative to that in the clip."""
     clip, net = subject.clip, up_to(subject.net, layer)
     sounds = auralise(clip, subject.grid.inputs(planes), mode)
     level = math.sqrt(float(np.square(clip.samples, dtype=np.float64).mean()))
@@ -340,8 +351,20 @@ def _responses(
 
 
 def selectivity(Q: Numbers, is_silent: NDArray[np.bool_]) -> dict[str, Numbers]:  # noqa: N803
-    """How well sounds excite their own feature, from responses (K, K); silent features count for
-    nothing."""
+    """``reactivation``, ``among_sounds`` and ``among_features``; see `trust`.
+
+    Parameters
+    ----------
+    Q : array, shape (K, K)
+        ``Q[k, j]`` is the activation of feature j in the sound of feature k, as a share of that in
+        the clip.
+    is_silent : array of bool, shape (K,)
+        Silent features are left out of all comparisons, and their own numbers are nan.
+
+    Returns
+    -------
+    dict of str to array of float64, shape (K,)
+    """
     names = "reactivation", "among_sounds", "among_features"
     found = {name: np.full(len(Q), math.nan) for name in names}
     for k in np.flatnonzero(~is_silent):
@@ -355,18 +378,18 @@ def selectivity(Q: Numbers, is_silent: NDArray[np.bool_]) -> dict[str, Numbers]:
 
 
 def _share_below(values: Numbers, own: float) -> float:
-    """The share of values below `own`; what is about as large counts half."""
+    """The share of values below `own`, where equal ones count half; nan if there are none."""
     if not len(values):
         return math.nan
     is_tie = np.abs(values - own) <= _TIE * np.maximum(np.abs(values), abs(own))
     return float(((values < own) & ~is_tie).mean() + is_tie.mean() / 2)
 
 
-# ---- what others draw ----
+# ---- the maps of a control ----
 
 
 def _alike(planes: Array, others: Array) -> Numbers:
-    """Correlations of the sizes of maps (K, F, T) with those of others."""
+    """Correlations of the absolute values of maps (K, F, T) with those of others (J, F, T)."""
     return cross_correlations(
         np.abs(planes).reshape(len(planes), -1), np.abs(others).reshape(len(others), -1)
     )
@@ -375,7 +398,7 @@ def _alike(planes: Array, others: Array) -> Numbers:
 def _distances(
     control: Subject, layer: str, planes: Array, is_silent: NDArray[np.bool_]
 ) -> tuple[Numbers, Numbers]:
-    """`same` and `nearest`."""
+    """``same`` and ``nearest``; see `trust`."""
     alike = _alike(planes, control.grid.planes(control.maps(layer)))
     activations = control.activations(layer)
     alike[:, activations <= _SILENT * max(activations.max(initial=0.0), 0.0)] = math.nan
@@ -385,16 +408,17 @@ def _distances(
     return 1 - np.diag(alike), nearest
 
 
-# ---- the word ----
+# ---- the verdict ----
 
 
 def verdict(
     row: Mapping[str, float], *, silent: bool = False, has_control: bool = True
 ) -> tuple[str, str]:
-    """The verdict on a feature, and why.
+    """The verdict on a feature, and the reason.
 
-    "yes" if all four numbers are high, "no" if not, and one of them is low; else "unsure", also
-    if one of them does not exist.
+    "silent" for a silent feature. Otherwise "unsure" without a control, or if one of the four
+    numbers is nan; "yes" if all four reach the thresholds of `_YES`; "no" if one of them is below
+    that of `_NO`; else "unsure".
     """
     if silent:
         return "silent", "the feature does not answer to this clip"
@@ -424,19 +448,20 @@ def trust_features(
     net : Network
     layers : sequence of str
     how : mapping
-        What `feature_maps` is told besides the layer.
-    mode : str
+        Parameters of `feature_maps`: rule, start, precision.
+    mode : {"mask", "phase", "wiener"}
+        How maps become sounds.
     known : mapping of str to array
-        The maps of all features of layers for which they are there already.
+        Layer -> the maps of all its features, for layers whose maps were computed before.
     progress : callable, optional
         Called with (layer, features done, features in all) after each layer.
 
     Returns
     -------
     list of dict
-        As `trust`, and ``yes_rate`` and ``control_yes_rate``, the shares of "yes" among the
-        features of the layer and of the control's: what an untrained network gets, too. The
-        second is nan where there is no control.
+        As `trust`, with two more numbers: ``yes_rate``, the share of "yes" among the features of
+        the layer, and ``control_yes_rate``, the same share when the control is judged against a
+        second control; nan if there is no control.
     """
     controls = controls_of(net, clip.x)
     own, *others = (Subject(clip, each, how) for each in (net, *(controls or ())))

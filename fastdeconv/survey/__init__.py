@@ -2,24 +2,25 @@
 
 =============  ===============================================================================
 schema         the tables, column by column
+lists          reading the lists and tables that a user wrote
 collection     the tracks of a folder or a list, and how they are cut into shards
-measuring      one track: its windows, and what every feature puts out in each
-rows           what was measured as the table of a shard, and back
-store          files that are there whole or not at all, and locks
-worker         what another process does: one shard
-engine         shards on any executor, workers that die, what goes on from there
+measuring      one track: its windows, and the values of every feature in each window
+rows           from these values to the table of a shard, and back
+store          writing files whole or not at all; locks
+worker         the work of another process: one shard
+engine         running shards on any executor, and going on when a worker dies
 cluster        the workers of a Dask cluster as an executor
-summaries      what a shard says of every feature, and how that is merged
-together       which features fire together
-tagging        a table of the user's, and what features have to do with it
+summaries      statistics of every feature over a shard, and how they are merged
+together       correlations between features
+tagging        the user's table of tags, and how features go with its attributes
 tables         the tables of all shards
 record         ``survey.json``, and reading the tables
-plan           one run: what is to be done, doing it, and the tables when all is done
+plan           one run: which shards are missing, computing them, and making the tables
 verdicts       how far to believe features in the windows of exemplars
 surveying      `fastdeconv.survey` and `Survey`
 =============  ===============================================================================
 
-Other processes import what `worker` needs: `measuring`, `rows`, `summaries` and `store`.
+A worker process imports only what `worker` needs: `measuring`, `rows`, `summaries` and `store`.
 """
 
 from __future__ import annotations
@@ -30,10 +31,10 @@ from typing import Any
 
 
 class _Room(ModuleType):
-    """This package has the name of the function `fastdeconv.survey`.
+    """A package that can be called, because it has the name of the function `fastdeconv.survey`.
 
-    Importing any module of it puts the package where the function would be looked up, so the
-    package can be called as well.
+    As soon as one of its modules is imported, ``fastdeconv.survey`` is the package and no longer
+    the function.
     """
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:

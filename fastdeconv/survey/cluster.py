@@ -14,10 +14,10 @@ __all__ = ["cluster"]
 
 
 class _Cluster(Executor):
-    """What `distributed.Client.get_executor` gives, for workers that die.
+    """An executor like that of `distributed.Client.get_executor`, but safe when workers die.
 
-    That one asks for the state of a task once more after it has the result. When the worker that
-    held the result died in between, it takes the result for an error.
+    Dask's own executor asks for the state of a task once more after it has received the result.
+    If the worker that held the result has died in between, it reports an error.
     """
 
     def __init__(self, client: Any) -> None:
@@ -28,31 +28,36 @@ class _Cluster(Executor):
         ours: Future[Any] = Future()
         ours.set_running_or_notify_cancel()
 
-        def hand_on(theirs: Any) -> None:
+        def copy_result(theirs: Any) -> None:
             try:
                 ours.set_result(theirs.result())
             except BaseException as error:
                 ours.set_exception(error)
 
-        # Not pure: the same job may be asked for again, when its worker died.
-        self._client.submit(function, *args, pure=False, **kwargs).add_done_callback(hand_on)
+        # Not pure: after the death of a worker the same job is submitted again and must run again.
+        self._client.submit(function, *args, pure=False, **kwargs).add_done_callback(copy_result)
         return ours
 
 
 @contextmanager
 def cluster(scheduler: str) -> Iterator[tuple[Executor, int]]:
-    """The executor of the cluster with this scheduler, and how many threads its workers have.
+    """An executor on the Dask cluster with this scheduler, and the number of its threads.
+
+    Parameters
+    ----------
+    scheduler : str
+        Its address, such as ``"tcp://10.0.0.1:8786"``.
 
     Raises
     ------
     BackendError
-        If it does not answer, or has no workers.
+        If the scheduler does not answer, or the cluster has no workers.
     ParameterError
-        Without the extra ``fastdeconv[dask]``.
+        If the extra ``fastdeconv[dask]`` is not installed.
     """
     distributed = optional_module("distributed", "--scheduler", "dask")
     try:
-        connect: Any = distributed.Client  # has no types
+        connect: Any = distributed.Client  # its package has no type annotations
         client = connect(scheduler, set_as_default=False)
     except (OSError, ValueError) as error:
         raise BackendError(f"the scheduler {shown(scheduler)} does not answer: {error}") from None

@@ -1,8 +1,8 @@
 """The tracks of a collection, and how they are cut into shards.
 
-A shard is a few tracks that are computed together. Where one ends is told by the names of its
-tracks, not by counting: a track that is added or taken away changes its own shard and no other,
-and everybody who sees the same files cuts them in the same way.
+A shard is a few tracks that are computed together. Where a shard ends depends on the names of its
+tracks and not on their number: adding or removing a track changes its own shard and no other, and
+every process that sees the same files cuts them in the same way.
 """
 
 from __future__ import annotations
@@ -19,18 +19,19 @@ from ..errors import ParameterError, printable, reason_of, shown
 from .lists import TRACK_COLUMNS, header_text, read_table_rows, read_text
 
 __all__ = [
-    "Collection", "Shard", "Track", "path_of", "read_collection", "reason_without_path", "shards_of",
-    "track_of",
+    "Collection", "Shard", "Track", "path_of", "read_collection", "reason_without_path",
+    "shards_of", "track_of",
 ]
 
-#: What is taken for sound in a folder. A list may name any file.
+#: Suffixes of the files in a folder that are taken for sound. A list may name any file.
 SUFFIXES = frozenset(
     ".aif .aifc .aiff .au .caf .flac .m4a .mka .mp2 .mp3 .mp4 .oga .ogg .opus .rf64 .snd .w64 .wav "
     ".webm .wma".split()
 )
 
-# Mean and largest number of tracks of a shard. With rows, a shard is what a killed run loses;
-# without, it is what one summary takes the place of.
+# Mean and largest number of tracks of a shard, with and without rows. A killed run loses the
+# shards that it was working on, so shards with rows are small. Without rows, one summary (some
+# 160 kB) replaces all rows of a shard, so shards are large.
 _SIZES = {True: (5, 16), False: (256, 1024)}
 _SHARD_DIGITS = 32
 
@@ -57,22 +58,22 @@ class Collection(NamedTuple):
     tracks: list[Track]
     """In the order of their names, each once."""
     left_aside: int
-    """Files of the folder that are no sound, by their suffix."""
+    """How many files of the folder were left out, because their suffix is not that of a sound."""
 
 
 class Shard(NamedTuple):
     """A few tracks that are computed together."""
 
     digest: str
-    """Of their names, sizes and times."""
+    """A hash of the names, sizes and times of its tracks."""
     tracks: tuple[Track, ...]
 
 
 def track_of(path: str) -> str:
-    """The name of a track, which is text, from a path.
+    """The name of a track, which is valid text, from a path.
 
-    Bytes of a file name that are not UTF-8 become ``\\udcXX``; a backslash that would be taken for
-    the begin of one becomes ``\\udc5c``.
+    A byte of a file name that is not UTF-8 is written ``\\udcXX``. A backslash that could be
+    mistaken for the beginning of such a code is written ``\\udc5c``.
     """
     text = os.fsencode(path).decode("utf-8", "surrogateescape").replace(os.sep, "/")
     if r"\udc" in text:
@@ -81,7 +82,7 @@ def track_of(path: str) -> str:
 
 
 def path_of(track: str, root: str | None = None) -> str:
-    """The path from the name of a track, inverse of `track_of`; below `root` if given."""
+    """The path of a track: the inverse of `track_of`, inside of `root` if that is given."""
 
     def undo(found: re.Match[str]) -> str:
         return "\\" if found[1] == _BACKSLASH else chr(0xDC00 + int(found[1], 16))
@@ -107,26 +108,26 @@ def reason_without_path(error: Exception, path: str) -> str:
 
 
 def read_collection(files: Any, out: Path) -> Collection:
-    """The tracks of a folder, of a list of paths in a file, or of paths.
+    """The tracks that a user means by a folder, a file with a list of paths, or paths.
 
     Parameters
     ----------
     files : path or iterable of paths
-        - A folder: all files in it and below whose suffix is that of a sound, but no hidden
-          ones and none of `out`. Links are followed, every folder is visited once. A folder in
-          it that cannot be listed is taken for a track, and becomes an error like one.
-        - A file that ends in ``.csv``: the column ``track``, ``file`` or ``path``.
-        - Any other file, such as ``.txt`` or ``.m3u``: a path a line. Paths of a list or table
-          are relative to the folder in which it lies. In an ``.m3u``, ``#`` begins a comment.
-        - A sound alone.
-        - Paths, relative to the present folder.
+        - A folder: all files in it and in its subfolders that have the suffix of a sound, except
+          hidden files and those in `out`. Links are followed; every folder is visited once. A
+          subfolder that cannot be listed counts as one track, which has an error.
+        - A file that ends in ``.csv``: its column ``track``, ``file`` or ``path``.
+        - A file with the suffix of a sound: one track.
+        - Any other file, such as ``.txt`` or ``.m3u``: one path in each line. Paths in a list or
+          table are relative to the folder of that file. In an ``.m3u``, ``#`` begins a comment.
+        - An iterable of paths, relative to the current folder.
     out : Path
-        Where the survey goes.
+        The folder of the survey.
 
     Raises
     ------
     ParameterError
-        If it is none of them, or has no tracks.
+        If `files` is none of these, or has no tracks.
     FileNotFoundError
         If there is no such folder or list.
     """
@@ -138,9 +139,9 @@ def read_collection(files: Any, out: Path) -> Collection:
         found, left = _walk(where, out)
         if not found:
             raise ParameterError(
-                f"{printable(where)}: no sound in this folder or below it"
+                f"{printable(where)}: no sound in this folder or in its subfolders"
                 + (f"; {left} files have other suffixes" if left else "")
-                + f". What is taken for one ends in {', '.join(sorted(SUFFIXES))}"
+                + f". The suffixes of sounds are {', '.join(sorted(SUFFIXES))}"
             )
         return _collection(os.path.abspath(where), found, where, left)
     folder, name = os.path.split(os.path.abspath(where))
@@ -150,7 +151,7 @@ def read_collection(files: Any, out: Path) -> Collection:
 
 
 def shards_of(tracks: Sequence[Track], *, rows: bool) -> list[Shard]:
-    """Tracks, in the order of their names, in shards."""
+    """Cut tracks, which are in the order of their names, into shards."""
     mean, most = _SIZES[rows]
     shards, begin = [], 0
     for end, track in enumerate(tracks, 1):
@@ -172,9 +173,9 @@ def _collection(root: str, paths: Iterable[str], where: str, left: int) -> Colle
         try:
             known[track_of(os.path.normpath(path))] = path
         except UnicodeEncodeError:
-            raise ParameterError(f"{printable(where)}: {shown(path)} is no path") from None
+            raise ParameterError(f"{printable(where)}: {shown(path)} is not a path") from None
     if not known:
-        raise ParameterError(f"{printable(where)}: there are no tracks in it")
+        raise ParameterError(f"{printable(where)}: it lists no tracks")
     tracks = [_seen(root, name) for name in sorted(known)]
     return Collection(root, tracks, left)
 
@@ -194,12 +195,14 @@ def _paths(files: Any) -> Iterator[str | os.PathLike[str]]:
         listed = [files]
     for path in listed:
         if not isinstance(path, (str, os.PathLike)) or not isinstance(os.fspath(path), str):
-            raise ParameterError(f"files must be a folder, a list or paths, found {shown(path)}")
+            raise ParameterError(
+                f"files must be a folder, a file with a list, or paths; found {shown(path)}"
+            )
         yield path
 
 
 def _walk(folder: str, out: Path) -> tuple[list[str], int]:
-    """Paths below `folder`, and how many files are no sound."""
+    """Paths of the sounds below `folder`, and how many files have another suffix."""
     found, left = [], 0
     seen = {_identity(out)} - {None}
     waiting = [""]
@@ -214,10 +217,10 @@ def _walk(folder: str, out: Path) -> tuple[list[str], int]:
             names = sorted(os.listdir(place))
         except OSError as error:
             if inside:
-                found.append(inside)  # a track that cannot be read, and becomes an error
+                found.append(inside)  # a track that cannot be read: one more error, but no end
                 continue
             raise ParameterError(
-                f"{printable(place)}: cannot be listed: {error.strerror}"
+                f"{printable(place)}: this folder cannot be listed: {error.strerror}"
             ) from None
         for name in names:
             path = os.path.join(inside, name)

@@ -1,10 +1,10 @@
-"""Shards on any executor; workers that die, and what goes on from there.
+"""Running shards on any executor, and going on when a worker dies.
 
-An executor of `concurrent.futures` is all that is asked for: processes of this machine, or Dask's
-on others. When a process of a pool dies, the pool is lost and everything under way with it, and
-nobody says which shard it was. So a new pool is made, and these shards run one at a time. One
-that ends its process when it is alone is halved until the tracks are found that do it; their rows
-say so, and the others are computed.
+Any executor of `concurrent.futures` will do: processes of this machine, or those of a Dask cluster.
+When a process of a pool dies, the pool is lost together with all shards that were running, and
+nothing tells which of them was the cause. So a new pool is made, and these shards run one at a
+time. A shard that ends its process when it runs alone is halved again and again until the tracks
+are found that do it. They become rows with an error, and the others are computed.
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ from concurrent.futures.process import ProcessPoolExecutor
 from contextlib import contextmanager
 from typing import Any, Protocol
 
-from ..errors import BackendError
+from ..errors import BackendError, shown
 from .collection import Track
 from .worker import begin, is_there, run_shard, try_tracks
 
 __all__ = ["Progress", "run_jobs"]
 
-#: Called with (tracks done, tracks in all) after each shard; tracks that were done before count.
+#: Called with (tracks done, tracks in all) after each shard. Tracks of earlier runs count as done.
 Progress = Callable[[int, int], None]
 
 
 class Job(Protocol):
-    """Some tracks to work on, in any process that sees the files; a named tuple."""
+    """Tracks to work on in any process that sees the files; a named tuple."""
 
     @property
     def tracks(self) -> tuple[Track, ...]:
-        """In order."""
+        """The tracks, in order."""
 
     @property
     def deadly(self) -> frozenset[str]:
-        """Names of tracks that are not to be opened, because that ends the process."""
+        """Names of tracks that must not be opened, because they end the process."""
 
     def _replace(self, *args: Any, **changes: Any) -> Any:
         """The same job with something changed."""
@@ -46,37 +46,41 @@ Work = Callable[[Any], Any]
 Tell = Callable[[Any], None]
 
 _IN_FLIGHT = 2
-"""Shards for each worker that are handed out: one at work and one to go on with."""
+"""Shards that are submitted at a time, for each worker: the one it computes and the next one."""
 _TRIES = 3
+"""How often work is tried again after the death of a process."""
 
 
 def run_jobs(
     jobs: Iterable[Job], executor: Executor | None, workers: int, tell: Tell, *,
     run: Work = run_shard, attempt: Work = try_tracks,
 ) -> None:
-    """Run all jobs; each is done, or an error.
+    """Run all jobs.
 
     Parameters
     ----------
     jobs : iterable of Job
-        Asked for one at a time. Those of surveys are `worker.Job`.
+        Taken one at a time, when a worker is free.
     executor : Executor or None
-        None makes processes of our own.
+        None starts processes on this machine.
     workers : int
-        How many of them.
+        How many workers it has, or how many processes to start.
     tell : callable
-        Called here with what `run` returns, in the order in which jobs are done.
+        Called in this process with the result of each job, in the order in which they end.
     run : callable
-        Does a job, and leaves out tracks that are deadly.
+        Does a job, without opening its deadly tracks.
     attempt : callable
-        Does the same with some tracks of a job, to see whether the process survives them.
+        Computes some tracks of a job, to see whether the process survives them. Returns
+        something other than None.
 
     Raises
     ------
     OSError
-        If a shard cannot be written: the disk is full. Shards under way are given up.
+        If a shard cannot be written, for instance on a full disk. Jobs that have not begun are
+        cancelled.
     BackendError
-        If there are no workers, or they die whatever they do.
+        If no process can be started, if the executor was shut down, or if processes die whatever
+        they do.
     """
     if executor is not None:
         _Runner(_Foreign(executor), workers, tell, run, attempt).run(jobs)
@@ -86,39 +90,42 @@ def run_jobs(
 
 
 class _Foreign:
-    """An executor of the user's, which is left as it is."""
+    """The user's executor, which is never shut down here."""
 
     def __init__(self, executor: Executor) -> None:
         self.executor = executor
 
     def renew(self) -> None:
-        """After a process died. Dask replaces it; a pool of processes never works again."""
+        """Wait until work goes on after a process died.
+
+        Dask replaces the process. A broken `ProcessPoolExecutor` never works again.
+        """
         for _ in range(_TRIES):
             try:
                 self.executor.submit(is_there).result()
                 return
             except BrokenExecutor as error:
                 raise BackendError(
-                    "a process of the executor died, and it does not make a new one: run the "
-                    "survey again to go on, without an executor to have processes replaced"
+                    "a process of the executor died, and the executor does not replace it: run the "
+                    "survey again to go on. Without an executor, processes that die are replaced"
                 ) from error
             except Exception as error:
                 if not _is_death(error):
                     raise
-        raise BackendError("the workers of the cluster die as soon as they are asked anything")
+        raise BackendError("the workers of the cluster die before they answer")
 
 
 class _Pool:
-    """Processes of our own, in a pool that can be made anew."""
+    """A pool of processes on this machine that can be replaced."""
 
     def __init__(self, workers: int) -> None:
         self._workers = workers
         self.executor: Executor = self._start()
 
     def _start(self) -> Executor:
-        # Threads of libraries do not survive a fork.
+        # Not "fork": the threads of libraries do not survive it.
         context = multiprocessing.get_context("spawn")
-        # The other end stays here, and is closed with this process, however that ends.
+        # Our end closes with this process, however it ends, and then the workers end too.
         theirs, self._alive = context.Pipe(duplex=False)
         self._pool = ProcessPoolExecutor(
             self._workers, context, initializer=begin, initargs=(theirs,)
@@ -129,18 +136,18 @@ class _Pool:
         except BrokenExecutor as error:
             self.end()
             raise BackendError(
-                "no process could be started to work in. A script that begins a survey does so "
-                "behind `if __name__ == '__main__':`"
+                "no worker process could be started. A script must call survey() inside of "
+                "`if __name__ == '__main__':`"
             ) from error
         return self._pool
 
     def renew(self) -> None:
-        """A new pool for one of which a process died."""
+        """Replace the pool, of which a process died."""
         self.end()
         self.executor = self._start()
 
     def end(self) -> None:
-        """End all processes, whatever they do."""
+        """End all processes, whatever they are doing."""
         self._alive.close()
         self._theirs.close()
         self._pool.shutdown(wait=True, cancel_futures=True)
@@ -156,7 +163,7 @@ def _own_pool(workers: int) -> Iterator[_Pool]:
 
 
 class _Runner:
-    """Hands out jobs, and goes on when a worker dies."""
+    """Submits jobs, and goes on when a worker dies."""
 
     def __init__(
         self, pool: _Pool | _Foreign, workers: int, tell: Tell, work: Work, attempt: Work
@@ -189,7 +196,7 @@ class _Runner:
                         if not self._took(future):
                             suspects.append(job)
                 elif suspects:
-                    # All that was under way has ended, well or not.
+                    # Everything that was running has ended, with a result or without.
                     self._pool.renew()
                     while suspects:
                         self._run_alone(suspects.pop(0))
@@ -200,7 +207,7 @@ class _Runner:
                 future.cancel()
 
     def _took(self, future: Future[Any]) -> bool:
-        """Take the result; False where its worker died."""
+        """Pass on the result of a job; False if its worker died."""
         try:
             done = future.result()
         except Exception as error:
@@ -216,21 +223,21 @@ class _Runner:
             if done is not None:
                 self._tell(done)
                 return
-            # Found one by one: without any that kill, the process died of something else.
+            # If no single track ends the process, it died for another reason: try again.
             job = job._replace(deadly=job.deadly | self._deadly_of(job, job.tracks))
         raise BackendError(
-            f"processes die whatever they do; last with {len(job.tracks)} tracks from "
-            f"{job.tracks[0].name!r} on. Is there too little memory for so many workers?"
+            f"worker processes die whatever they do; the last ones with {len(job.tracks)} tracks "
+            f"from {shown(job.tracks[0].name)} on. Is there too little memory for so many workers?"
         )
 
     def _deadly_of(self, job: Job, tracks: Sequence[Track]) -> frozenset[str]:
-        """Which of these tracks end the process that computes them alone."""
+        """Which of these tracks end a process that computes nothing else."""
         tracks = [track for track in tracks if track.name not in job.deadly]
         if not tracks:
             return frozenset()
         if len(tracks) == 1:
             own = job._replace(tracks=tuple(tracks))
-            # Once may be chance: somebody ended it, or the system ran out of memory.
+            # One death may be chance: a user ended the process, or the system ran out of memory.
             dies = self._attempt(self._try, own) is None and (
                 self._attempt(self._try, own) is None
             )
@@ -245,7 +252,7 @@ class _Runner:
         return found
 
     def _attempt(self, function: Work, job: Job) -> Any:
-        """What `function` returns, which is not None; None if its process dies."""
+        """The result of `function`, which is not None; None if its process dies."""
         try:
             return self._pool.executor.submit(function, job).result()
         except Exception as error:
@@ -256,5 +263,5 @@ class _Runner:
 
 
 def _is_death(error: Exception) -> bool:
-    # Dask's error is known by its name, because Dask need not be there.
+    # Dask's error is recognised by its name, because Dask need not be installed.
     return isinstance(error, BrokenExecutor) or type(error).__name__ == "KilledWorker"

@@ -1,4 +1,4 @@
-"""One track: its windows, and what every feature puts out in each of them."""
+"""One track: its windows, and the values of every feature in each window."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ __all__ = [
 Floats = NDArray[np.float32]
 
 _PATIENCE, _SLOWEST = 300.0, 1e5
-"""Seconds, and bytes a second: a file that is not read by then, at a hundredth of the usual speed,
-is stuck in its decoder, or lies on a disk that does not answer."""
+"""Seconds, and bytes per second (a hundredth of the usual speed). If reading takes longer than this
+allows, the decoder hangs or the disk does not answer."""
 
 
 class LayerValues(NamedTuple):
-    """What the features of a layer put out in each window, (windows, features)."""
+    """The values of a layer's features, arrays of shape (windows, features); see `schema`."""
 
     mean: Floats
     max: Floats
@@ -51,7 +51,7 @@ class Window(NamedTuple):
 
 
 class Measured(NamedTuple):
-    """A track."""
+    """What was measured of a track."""
 
     windows: list[Window]
     scores: Floats
@@ -60,10 +60,10 @@ class Measured(NamedTuple):
 
 
 def window_samples(frontend: Frontend, seconds: float) -> tuple[int, int]:
-    """Samples of a window, and from one window to the next.
+    """The length of a window and the distance from one window to the next, in samples.
 
-    Where the front end fixes the number of frames, windows have it, and lie side by side, so
-    that no column of the input is in two of them. Elsewhere they are `seconds` long.
+    If the front end fixes the number of frames, a window has that many, and the distance is such
+    that no frame is in two windows. Otherwise windows are `seconds` long and follow each other.
     """
     frames, framing = frontend.frames, frontend.framing
     if frames is None:
@@ -80,7 +80,7 @@ def measure(
     Raises
     ------
     AudioError
-        If it cannot be used, or is not the file any more that it was when the survey began.
+        If it cannot be used, or has changed since the survey began.
     OSError
         If it cannot be opened.
     """
@@ -105,13 +105,12 @@ def measure(
 
 
 def read_track(root: str, track: Track, frontend: Frontend) -> Song:
-    """Read a track, in a thread that is left behind if a decoder hangs.
+    """Read a track in a thread of its own, which is abandoned if the decoder hangs.
 
     Raises
     ------
     AudioError
-        If it cannot be used, takes too long, or is not the file any more that it was when the
-        survey began.
+        If it cannot be used, takes too long, or has changed since the survey began.
     OSError
         If it cannot be opened.
     """
@@ -140,7 +139,7 @@ def read_track(root: str, track: Track, frontend: Frontend) -> Song:
 
 
 def patience(track: Track) -> float:
-    """Seconds after which a track is no longer waited for."""
+    """Seconds to wait until a track has been read."""
     return _PATIENCE + (track.size or 0) / _SLOWEST
 
 
@@ -148,9 +147,14 @@ def seconds_at(
     at: NDArray[np.int32], size: NDArray[np.int32],
     start: NDArray[np.float64], length: NDArray[np.float64],
 ) -> NDArray[np.float64]:
-    """Where in a track the middle of place `at` lies, of a map with `size` places along time.
+    """Where in a track, in seconds, the middle of a place of a map lies.
 
-    `start` and `length` are of the window, padding included, in seconds.
+    Parameters
+    ----------
+    at, size : array of int32
+        The place along time, and how many places the map has along time.
+    start, length : array of float64
+        Of the window, padding included, in seconds.
     """
     found: NDArray[np.float64] = start + (at + 0.5) / np.maximum(size, 1) * length
     return found
@@ -159,14 +163,14 @@ def seconds_at(
 def windows(song: Song, seconds: float) -> Iterator[tuple[Window, Clip]]:
     """The windows of a song.
 
-    The last one ends where the song does, and overlaps the one before: no window but that of
-    a song that is shorter is padded with silence, and none has the edge of a silence in it.
+    The last window is moved back so that it ends where the song ends, and overlaps the one before.
+    So a window is padded with silence only if the whole song is shorter.
     """
     frontend, total = song.frontend, song.samples.size
     size, step = window_samples(frontend, seconds)
     most = native_samples(frontend, song.sr) or size
     starts = [*range(0, max(1, total - size + 1), step)]
-    # Behind the last whole window; up to a hop more belongs to its last frame.
+    # What follows the last whole window; up to a hop of it belongs to that window's last frame.
     longest = size if frontend.frames is None else frontend.framing.longest(frontend.frames)
     if starts[-1] + longest < total:
         starts.append(total - size)
@@ -177,9 +181,9 @@ def windows(song: Song, seconds: float) -> Iterator[tuple[Window, Clip]]:
 
 
 def reduced(planes: Floats, layout: str, share: float) -> tuple[Any, ...]:
-    """The values of `LayerValues` of one window, of planes (C, H, W).
+    """The values of `LayerValues` for one window, from feature maps (C, H, W).
 
-    Places that stand for padding alone do not count.
+    Places that stand for padding only do not count.
     """
     size = planes.shape[1 + _time_axis(layout)]
     planes = sounding(planes, layout, share)
@@ -197,9 +201,9 @@ def reduced(planes: Floats, layout: str, share: float) -> tuple[Any, ...]:
 
 
 def sounding(planes: Floats, layout: str, share: float) -> Floats:
-    """The part of planes (C, H, W) that stands for sound, which is this share of their time.
+    """The first `share` of feature maps (C, H, W) along time: the part that stands for sound.
 
-    The rest stands for the silence behind a track that is shorter than its window.
+    The rest stands for the silence after a track that is shorter than its window.
     """
     if share >= 1:
         return planes
@@ -210,12 +214,12 @@ def sounding(planes: Floats, layout: str, share: float) -> Floats:
 
 
 def _time_axis(layout: str) -> int:
-    """Whether time is the rows, 0, or the columns, 1, of a map."""
+    """The axis of a map that is time: 0 for rows, 1 for columns."""
     return 0 if layout[1] == "T" or layout[2] == "F" else 1
 
 
 def window_again(song: Song, start: float, end: float) -> Clip | None:
-    """The window of a survey that begins and ends here; None if the song does not reach it."""
+    """The window of a survey from `start` to `end`, in seconds; None if the song is shorter."""
     first, last = round(start * song.sr), round(end * song.sr)
     if last > song.samples.size + 1:
         return None

@@ -1,4 +1,4 @@
-"""One run of a survey: what is to be done, doing it, and the tables when all is done."""
+"""One run of a survey: which shards are missing, computing them, and making the tables."""
 
 from __future__ import annotations
 
@@ -44,8 +44,9 @@ from .worker import NETWORK, Done, Job, shard_name
 
 __all__ = ["Plan"]
 
+
 class Plan:
-    """A survey of a collection that goes to a folder."""
+    """One run of a survey of a collection into a folder."""
 
     def __init__(
         self, out: Path, network: Network, features: Mapping[str, int], collection: Collection,
@@ -58,12 +59,12 @@ class Plan:
         self._record: dict[str, Any] = {}
 
     def settle(self) -> None:
-        """See that the folder is for this survey, and note what it is.
+        """Check that the folder holds no other survey, and write or update its record.
 
         Raises
         ------
         ParameterError
-            If it holds another one; says what differs.
+            If it holds another survey; says what differs.
         """
         (self._out / "shards").mkdir(exist_ok=True)
         with holding_record(self._out):
@@ -80,7 +81,7 @@ class Plan:
                 known.update(added)
             root = track_of(self._collection.root)
             if added or self._tags is not None or root != record["root"]:
-                record["counts"] = None  # the tables that are there are of something else
+                record["counts"] = None  # the tables in the folder are of something else
             record["root"] = root
             record["left_aside"] = self._collection.left_aside
             if not (self._out / NETWORK).exists():
@@ -94,9 +95,9 @@ class Plan:
         self, share: tuple[int, int], executor: Executor | None, workers: int,
         progress: Progress | None, *, retry: bool,
     ) -> None:
-        """Compute the shards of a part of the survey, (i, n), that are not there.
+        """Compute the shards that are missing of a part (i, n) of the survey.
 
-        With `retry` also those that are, and have tracks that could not be used.
+        With `retry`, shards in which tracks could not be used are computed again.
         """
         there, files = self._there(), self._files()
         mine = [
@@ -135,9 +136,9 @@ class Plan:
             run_jobs(jobs(), executor, workers, tell)
 
     def is_done(self) -> bool:
-        """Whether all shards are there, whoever computed them.
+        """Whether all shards are there, whichever process computed them.
 
-        Also those of layers that another part has added to the survey in the meantime.
+        That includes the shards of layers that another part has added to the survey meanwhile.
         """
         self._record = checked_record(self._out)
         there = self._there()
@@ -154,8 +155,8 @@ class Plan:
         summary = shards.summary()
         if [one.track for one in summary.tracks] != [t.name for t in self._collection.tracks]:
             raise ParameterError(
-                f"{printable(str(out / 'shards'))}: a shard has other tracks than its name says; "
-                "remove the folder and run the survey again"
+                f"{printable(str(out / 'shards'))}: a shard has other tracks than its name says. "
+                "Remove the folder and run the survey again"
             )
         digests = [shard.digest for shard in self._shards for _ in shard.tracks]
         tables = {
@@ -178,10 +179,10 @@ class Plan:
         })
 
     def _note(self, **facts: Any) -> None:
-        """Note facts about the tables in the record.
+        """Write facts about the tables into the record.
 
-        Not if another part has added layers since the record was read: the tables lack them, and
-        that part makes them again.
+        Nothing is written if another part has added layers since the record was read: the tables
+        lack them, and that part will make the tables again.
         """
         with holding_record(self._out):
             record = checked_record(self._out)
@@ -211,7 +212,7 @@ class Plan:
         return {name.removesuffix(".parquet") for name in names if name.endswith(".parquet")}
 
     def _settings(self) -> dict[str, Any]:
-        """What two runs into one folder must agree in."""
+        """The settings that all runs into one folder must have in common."""
         frontend = self._network.frontend
         assert frontend is not None
         size, step = window_samples(frontend, self._seconds)
@@ -249,8 +250,8 @@ class Plan:
         for name in SCHEMAS:
             if (self._out / f"{name}.parquet").exists():
                 raise ParameterError(
-                    f"{printable(str(self._out))}: has {name}.parquet, but no {RECORD}: a survey "
-                    "is not written over what is none"
+                    f"{printable(str(self._out))}: has {name}.parquet, but no {RECORD}. It is not "
+                    "the folder of a survey, and nothing in it is overwritten: choose another one"
                 )
 
     def _check_same(self, record: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""``survey.json`` and the tables beside it, which anybody may have written."""
+"""Reading ``survey.json`` and the tables beside it, which anybody may have written."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .worker import shard_name
 
 __all__ = ["SCHEMAS", "checked_record", "read_named_table", "shards_of_record"]
 
-#: The tables, by the name of their file.
+#: Name of the file -> schema of the table.
 SCHEMAS = {
     "tracks": schema.TRACKS, "features": schema.FEATURES, "exemplars": schema.EXEMPLARS,
     "together": schema.TOGETHER, "attributes": schema.ATTRIBUTES, "tags": schema.TAGS,
@@ -34,34 +34,36 @@ _COUNTS = ("tracks", "errors", "windows", "seconds")
 
 
 def checked_record(folder: Path) -> dict[str, Any]:
-    """``survey.json`` of a folder, as `schema` describes it.
+    """Read and check ``survey.json`` of a folder; `schema` describes it.
 
     Raises
     ------
     ParameterError
-        If there is none, or it is damaged or of another version.
+        If it does not exist, is damaged, or is of another version.
     """
     where = printable(str(folder / RECORD))
     record = read_record(folder)
     if record is None:
-        raise ParameterError(f"{printable(str(folder))}: there is no survey ({RECORD}) in it")
+        raise ParameterError(f"{printable(str(folder))}: there is no survey in it (no {RECORD})")
     if record.get("format") != schema.FORMAT:
-        raise ParameterError(f"{where}: not of a survey")
+        raise ParameterError(
+            f"{where}: format: found {shown(record.get('format'))}, wanted {schema.FORMAT!r}"
+        )
     if record.get("version") != schema.VERSION:
         raise ParameterError(
-            f"{where}: found version {shown(record.get('version'))}, wanted {schema.VERSION}"
+            f"{where}: version: found {shown(record.get('version'))}, wanted {schema.VERSION}"
         )
     for key, (is_right, wanted) in _WANTED.items():
         if not is_right(record.get(key)):
             raise ParameterError(f"{where}: {key}: found {shown(record.get(key))}, wanted {wanted}")
     listed = [layer for layers in record["layer_sets"] for layer in layers]
     if sorted(listed) != sorted(record["features"]):
-        raise ParameterError(f"{where}: layer_sets and features are of different layers")
+        raise ParameterError(f"{where}: layer_sets and features name different layers")
     return record
 
 
 def shards_of_record(folder: Path, record: Mapping[str, Any], tracks: pa.Table) -> Shards:
-    """The shards that tables were made of."""
+    """The shards that the tables were made of."""
     features = record["features"]
     sets = [{layer: features[layer] for layer in layers} for layers in record["layer_sets"]]
     digests = dict.fromkeys(tracks["shard"].to_pylist())
@@ -71,18 +73,18 @@ def shards_of_record(folder: Path, record: Mapping[str, Any], tracks: pa.Table) 
 
 
 def padded_to(record: Mapping[str, Any]) -> float:
-    """Seconds to which windows are padded; 0 where the front end leaves their length open."""
+    """Seconds to which windows are padded; 0 if the front end does not fix their length."""
     is_open = record["frontend"].get("frames") is None
     return 0.0 if is_open else float(record["settings"]["window"])
 
 
 def read_named_table(folder: Path, record: Mapping[str, Any], name: str) -> pa.Table:
-    """A table of a survey, whose layers and features are those of the record.
+    """Read a table of a survey, and check that its layers and features are those of the record.
 
     Raises
     ------
     ParameterError
-        If it is not there, damaged, or of something else.
+        If it does not exist, is damaged, or has other layers or features.
     """
     path = folder / f"{name}.parquet"
     if name in _WHY_NOT and not path.exists():
@@ -96,7 +98,10 @@ def read_named_table(folder: Path, record: Mapping[str, Any], name: str) -> pa.T
     if name == "features":
         lengths = pc.list_value_length(table["histogram"]).unique().to_pylist()
         if lengths not in ([], [len(schema.EDGES) + 1]):
-            raise ParameterError(f"{printable(str(path))}: histograms have a wrong number of bins")
+            raise ParameterError(
+                f"{printable(str(path))}: histograms must have {len(schema.EDGES) + 1} bins, found "
+                f"{', '.join(map(str, lengths))}"
+            )
     return table
 
 
@@ -158,15 +163,15 @@ def _are_sizes(value: Any) -> bool:
 _WANTED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "settings": (_are_settings, "an object with rows and window"),
     "network": (_is_network, "an object with name and classes"),
-    "frontend": (lambda value: isinstance(value, dict), "a front end"),
+    "frontend": (lambda value: isinstance(value, dict), "an object, the front end"),
     "layer_sets": (
         lambda value: isinstance(value, list) and bool(value) and all(map(_are_texts, value)),
-        "lists of layers",
+        "a list of lists of layers",
     ),
-    "features": (_are_sizes, "numbers of features"),
+    "features": (_are_sizes, "an object with the number of features of each layer"),
     "edges": (lambda value: value == schema.EDGES.tolist(), "the edges of this version"),
-    "root": (_is_text, "a folder"),
+    "root": (_is_text, "the path of a folder"),
     "left_aside": (_is_number, "a number of files"),
-    "counts": (_are_counts, "null, or numbers of tracks, errors, windows and seconds"),
+    "counts": (_are_counts, "null, or an object with tracks, errors, windows and seconds"),
     "left_out": (_are_texts, "a list of texts"),
 }

@@ -1,4 +1,4 @@
-"""The rows of a shard, one a window, as tables and as arrays."""
+"""The rows of a shard, one for each window, as tables and as arrays."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["TrackRows", "Windows", "matrix", "rows_table", "tracks_of", "windows
 
 
 class TrackRows(NamedTuple):
-    """A track of a shard, and which of the shard's windows are its own."""
+    """A track of a shard, and which windows of the shard belong to it."""
 
     track: str
     windows: slice
@@ -28,18 +28,25 @@ class TrackRows(NamedTuple):
 
 
 class Windows(NamedTuple):
-    """All windows of a shard that are windows of sound."""
+    """All windows of a shard, without the rows of tracks that could not be used."""
 
     start: NDArray[np.float64]
     duration: NDArray[np.float64]
     label: NDArray[np.int32]
-    """The class with the highest score; -1 without classes."""
+    """Index of the class with the highest score; -1 without classes."""
 
 
 def rows_table(
     layers: Sequence[str], tracks: Sequence[tuple[Track, Measured | str]]
 ) -> pa.Table:
-    """The table of a shard from its tracks, or the reasons why they cannot be used."""
+    """The table of a shard.
+
+    Parameters
+    ----------
+    layers : sequence of str
+    tracks : sequence of (Track, Measured or str)
+        What was measured of each track, or why it cannot be used.
+    """
     names: list[str] = []
     used: list[Measured | None] = []
     errors: list[str | None] = []
@@ -73,7 +80,13 @@ def rows_table(
 
 
 def tracks_of(table: pa.Table) -> list[TrackRows]:
-    """The tracks of a shard, in order; slices count rows without an error."""
+    """The tracks of a shard, in order; their slices count only rows without an error.
+
+    Raises
+    ------
+    ParameterError
+        If a row has neither a window nor an error.
+    """
     found: list[TrackRows] = []
     names, errors = table["track"].to_pylist(), table["error"].to_pylist()
     ends = pc.add(table["start"], table["duration"]).to_pylist()
@@ -90,15 +103,13 @@ def tracks_of(table: pa.Table) -> list[TrackRows]:
 
 
 def windows_of(table: pa.Table) -> Windows:
-    """Of a shard's rows without an error."""
+    """The windows of a shard, from its rows without an error."""
     count = len(table)
     lengths = pc.list_value_length(table["scores"]).unique().to_pylist()
     label = np.full(count, -1, np.int32)
     if count and lengths != [0]:
         label = matrix(table, "scores", lengths[0] or 0).argmax(axis=1).astype(np.int32)
-    return Windows(
-        table["start"].to_numpy(), table["duration"].to_numpy(), label,
-    )
+    return Windows(table["start"].to_numpy(), table["duration"].to_numpy(), label)
 
 
 def matrix(table: pa.Table, column: str, width: int) -> NDArray[Any]:
@@ -117,14 +128,14 @@ def matrix(table: pa.Table, column: str, width: int) -> NDArray[Any]:
 
 
 def _spread(values: NDArray[Any], there: NDArray[np.bool_]) -> pa.Array:
-    """Numbers of the rows that have one."""
+    """A column of numbers, null in rows that have none."""
     whole = np.zeros(len(there), values.dtype)
     whole[there] = values
     return pa.array(whole, mask=~there)
 
 
 def _lists(parts: Sequence[NDArray[Any]], there: NDArray[np.bool_]) -> pa.Array:
-    """Arrays (windows, width) as lists of the rows that have one."""
+    """A column of lists from arrays (windows, width), null in rows that have none."""
     flat = np.concatenate(parts) if parts else np.zeros((0, 0), np.float32)
     offsets = np.concatenate([[0], np.cumsum(there)]) * flat.shape[1]
     return pa.ListArray.from_arrays(

@@ -4,21 +4,21 @@ A survey of the folder ``OUT`` has these files::
 
     survey.json            what was computed and how, see below
     network.npz            the network
-    shards/<hash>.parquet  a few tracks each, `rows_schema`; there = done
+    shards/<hash>.parquet  a few tracks each, `rows_schema`; a shard that is there is done
     tracks.parquet         TRACKS
     features.parquet       FEATURES
     exemplars.parquet      EXEMPLARS
     together.parquet       TOGETHER    (not with --no-rows)
-    attributes.parquet     ATTRIBUTES  (where a table of tags was given)
-    tags.parquet           TAGS        (the same)
-    trust.parquet          TRUST       (where an atlas with verdicts was asked for)
+    attributes.parquet     ATTRIBUTES  (if a table of tags was given)
+    tags.parquet           TAGS        (likewise)
+    trust.parquet          TRUST       (if an atlas with verdicts was asked for)
     trust/<hash>.parquet   TRUST       of all features of a layer in one window
     errors.csv             track, error
 
 ``survey.json`` holds
 
 - ``format`` ("fastdeconv-survey"), ``version`` (`VERSION`);
-- ``settings``: what a second run into the same folder must share: ``version of fastdeconv``,
+- ``settings``: what every run into the same folder must have in common: ``version of fastdeconv``,
   ``network`` (a hash), ``front end`` (a hash), ``window`` and ``hop`` (seconds), ``rows`` (bool),
   ``exemplars`` (how many are kept for each feature);
 - ``network``: ``name`` (str or null), ``classes`` (list of str);
@@ -26,18 +26,20 @@ A survey of the folder ``OUT`` has these files::
 - ``layer_sets``: lists of layers that were computed together, in the order of the tables;
 - ``features``: layer -> number of its features;
 - ``edges``: `EDGES`;
-- ``root``: the folder that tracks are relative to, an absolute path of the machine on which the
-  survey was made, written like a track;
-- ``left_aside``: how many files of the folder were no sound, by their suffix;
-- ``left_out``: attributes of the user's table that nothing is said about, and why (list of str);
-- ``counts``: of the tables as they are now, ``tracks``, ``errors``, ``windows``, ``seconds``.
-  null until the tables were made.
+- ``root``: the folder that tracks are relative to, an absolute path on the machine that made the
+  survey, written like a track;
+- ``left_aside``: how many files of the folder were left out because of their suffix;
+- ``left_out``: attributes of the user's table that are not in ATTRIBUTES, and why (list of str);
+- ``counts``: ``tracks``, ``errors``, ``windows`` and ``seconds`` of the tables as they are now;
+  null until the tables are made. ``windows`` are those of tracks that could be used with all
+  layers.
 
-**Tracks.** A track is a path relative to the root, with slashes. File names are bytes, and some
-are not UTF-8; Parquet takes UTF-8 alone. Bytes that are not are written ``\\udcXX``, see
-`fastdeconv.survey.files.track_of` and `path_of`, its inverse.
+**Tracks.** A track is a path relative to the root, with slashes. File names are bytes that need
+not be UTF-8, but Parquet stores only UTF-8. Other bytes are written ``\\udcXX``, see
+`fastdeconv.survey.collection.track_of` and its inverse, `path_of`.
 
-Tables may come from anybody: text in them is no HTML and no path until it was checked.
+Tables may come from anybody. A text in them must not be used as HTML or as a path unless it has
+been checked.
 """
 
 from __future__ import annotations
@@ -54,44 +56,44 @@ __all__ = [
 ]
 
 FORMAT = "fastdeconv-survey"
-#: Of the tables and of ``survey.json``.
+#: Version of the format of the tables and of ``survey.json``.
 VERSION = 1
 
-#: Exemplars that are shown of a feature, and those that are kept: the others are spares.
+#: How many exemplars of a feature are shown, and how many are kept; the others are spares.
 SHOWN, KEPT = 9, 12
-#: Features that are kept beside each in `TOGETHER`, the strongest correlations.
+#: How many other features `TOGETHER` has for each feature: those with the highest correlations.
 TOGETHER_KEPT = 10
-#: Two features that correlate above this are called twins.
+#: Two features with a correlation above this are called twins.
 TWINS = 0.99
 
-# Eight bins an octave, from 2^-16 to 2^16: an estimate from a bin is at most 9 % off.
+# Eight bins for each octave from 2^-16 to 2^16: an estimate from a bin is at most 9 % off.
 _OCTAVES, _PER_OCTAVE = 16, 8
 _POSITIVE = 2.0 ** (np.arange(-_OCTAVES * _PER_OCTAVE, _OCTAVES * _PER_OCTAVE + 1) / _PER_OCTAVE)
 
-#: Edges of the histograms of all features. Bin 0 counts values below EDGES[0], bin i those from
-#: EDGES[i - 1] to below EDGES[i], the last one those from EDGES[-1] on. The bin that begins
-#: with 0 is that of silence and of what is below 2^-16.
+#: Edges of the histograms of all features. Bin 0 counts values below EDGES[0], bin i counts values
+#: from EDGES[i - 1] to below EDGES[i], and the last bin counts values from EDGES[-1] on. The bin
+#: that begins at 0 counts silence and everything below 2^-16.
 EDGES: NDArray[np.float64] = np.concatenate([-_POSITIVE[::-1], [0.0], _POSITIVE])
 
 _TEXT, _FLOATS = pa.string(), pa.list_(pa.float32())
 
 
 def rows_schema(layers: Iterable[str]) -> pa.Schema:
-    """Of a shard: one row a window, one of nulls for a track that could not be used.
+    """The table of a shard: a row for each window, and a row of nulls for an unusable track.
 
     ======== ============= ==================================================================
     track    string        the path, see above
-    start    float64       seconds in the track; windows lie side by side, and the last one of a
-                           track ends where the track does
-    duration float64       seconds of sound in the window; less than the window's length only
-                           where the whole track is shorter
-    error    string        why the track could not be used; null where it could
-    scores   list<float32> what the network puts out for each class; empty without classes
-    L.mean   list<float32> of each feature of layer L the mean activation over all places
-    L.max    list<float32> its largest activation
-    L.active list<float32> the share of places where it is above 0, 0 to 1
-    L.at     list<int32>   along time, the place of the (first) maximum in the layer's map
-    L.size   int32         places along time in the layer's map, padding included
+    start    float64       where the window begins in the track, seconds; windows lie side by
+                           side, and the last window of a track ends where the track ends
+    duration float64       seconds of sound in the window; shorter than the window only where the
+                           whole track is shorter
+    error    string        why the track could not be used; null if it could
+    scores   list<float32> the network's score of each class; empty without classes
+    L.mean   list<float32> for each feature of layer L the mean activation over all places
+    L.max    list<float32> for each feature the largest activation
+    L.active list<float32> for each feature the share of places where it is above 0, 0 to 1
+    L.at     list<int32>   for each feature the place along time of the (first) maximum in its map
+    L.size   int32         number of places along time in a map of the layer, padding included
     ======== ============= ==================================================================
     """
     fields = [
@@ -114,18 +116,18 @@ _EXEMPLAR = pa.struct([
 
 
 def summary_schema(layers: Iterable[str]) -> pa.Schema:
-    """Of a shard of a survey without rows: one row, what its windows add to the tables.
+    """The table of a shard of a survey without rows: one row, the statistics of its windows.
 
     ============ ============ =================================================================
     tracks       list<struct> track, windows, duration, error, as in TRACKS
-    n            int64        windows
-    L.mean       list<double> of each feature of layer L the mean of the means of windows
-    L.m2         list<double> sum of the squares of their differences to it
+    n            int64        number of windows
+    L.mean       list<double> for each feature of layer L the mean of the windows' means
+    L.m2         list<double> sum of the squared differences of the windows' means from it
     L.active     list<double> sum of the shares of places above 0
-    L.max        list<float>  largest activation; -inf where n is 0
-    L.histogram  list<int64>  counts of all features, one after another
-    L.exemplars  list<struct> candidates: track is a place in `tracks`, label one in the classes
-                              (-1: none)
+    L.max        list<float>  largest activation; -inf if n is 0
+    L.histogram  list<int64>  counts of all features, one feature after another
+    L.exemplars  list<struct> candidates: `track` is an index into `tracks`, `label` an index into
+                              the classes (-1: none)
     ============ ============ =================================================================
     """
     doubles = pa.list_(pa.float64())
@@ -142,100 +144,104 @@ def summary_schema(layers: Iterable[str]) -> pa.Schema:
     return pa.schema(fields)
 
 
-#: One row a track, in the order of tracks.
+#: One row for each track, sorted by track.
 TRACKS = pa.schema([
     pa.field("track", _TEXT, nullable=False),
     pa.field("shard", _TEXT, nullable=False),  # digest of the shard, see worker.shard_name
     pa.field("windows", pa.int32(), nullable=False),  # 0 for a track with an error
-    pa.field("duration", pa.float64(), nullable=False),  # seconds from its begin to its end
-    pa.field("error", _TEXT),  # null where it could be used
+    pa.field("duration", pa.float64(), nullable=False),  # seconds; 0 for a track with an error
+    pa.field("error", _TEXT),  # null if it could be used
 ])
 
-#: One row a feature, in the order of layers and features.
+#: One row for each feature, in the order of layers and features. Statistics of a layer are over the
+#: windows of all tracks that could be used with that layer.
 FEATURES = pa.schema([
     pa.field("layer", _TEXT, nullable=False),
     pa.field("feature", pa.int32(), nullable=False),
-    pa.field("n", pa.int64(), nullable=False),  # windows
-    pa.field("mean", pa.float64()),  # of the mean activations of windows; null where n is 0
-    pa.field("std", pa.float64()),  # of the same, divided by n
-    pa.field("p50", pa.float64()),  # percentiles of the maxima of windows, read off the
-    pa.field("p90", pa.float64()),  # histogram: at most a bin's width (9 %) off
+    pa.field("n", pa.int64(), nullable=False),  # number of windows
+    pa.field("mean", pa.float64()),  # mean of the windows' mean activations; null if n is 0
+    pa.field("std", pa.float64()),  # their standard deviation (the variance is divided by n)
+    pa.field("p50", pa.float64()),  # percentiles of the windows' maxima, estimated from the
+    pa.field("p90", pa.float64()),  # histogram: off by the width of a bin (9 %) at most
     pa.field("p99", pa.float64()),
-    pa.field("max", pa.float32()),  # of the maxima of windows, exact
+    pa.field("max", pa.float32()),  # the largest of the windows' maxima, exact
     pa.field("active", pa.float64()),  # mean over windows of the share of places above 0
-    pa.field("silent", pa.bool_(), nullable=False),  # above 0 nowhere in the collection
-    pa.field("histogram", pa.list_(pa.int64()), nullable=False),  # of maxima, see EDGES
+    pa.field("silent", pa.bool_(), nullable=False),  # whether it is above 0 nowhere
+    pa.field("histogram", pa.list_(pa.int64()), nullable=False),  # of the maxima, see EDGES
 ])
 
-#: For every feature the windows with its largest activations, at most one a track, the largest
-#: first; of equal ones the first by (track, start). A feature that is above 0 nowhere has none.
+#: For each feature the windows with its largest activations, at most one of each track. The largest
+#: comes first; equal ones are sorted by (track, start). A feature that is above 0 nowhere has none.
 EXEMPLARS = pa.schema([
     pa.field("layer", _TEXT, nullable=False),
     pa.field("feature", pa.int32(), nullable=False),
     pa.field("rank", pa.int32(), nullable=False),  # from 0
     pa.field("track", _TEXT, nullable=False),
-    pa.field("start", pa.float64(), nullable=False),  # the window, seconds in the track
-    pa.field("end", pa.float64(), nullable=False),  # where its sound ends, seconds in the track
-    pa.field("at", pa.float64(), nullable=False),  # the maximum, seconds in the track: middle of
+    pa.field("start", pa.float64(), nullable=False),  # where the window begins, seconds
+    pa.field("end", pa.float64(), nullable=False),  # where the window's sound ends, seconds
+    pa.field("at", pa.float64(), nullable=False),  # where the maximum is, seconds: the middle of
     # the part of the window that its place in the map stands for
     pa.field("score", pa.float32(), nullable=False),  # the activation there
     pa.field("label", _TEXT),  # the class with the highest score in that window; null without
+    # classes
 ])
 
-#: For every feature those that fire with it: correlation over all windows of the maxima.
+#: For each feature those that fire together with it: correlation of the windows' maxima over all
+#: windows of tracks that could be used with all layers.
 TOGETHER = pa.schema([
     pa.field("layer", _TEXT, nullable=False),
     pa.field("feature", pa.int32(), nullable=False),
     pa.field("other_layer", _TEXT, nullable=False),
     pa.field("other_feature", pa.int32(), nullable=False),
-    pa.field("r", pa.float64(), nullable=False),  # Pearson's, the highest first
+    pa.field("r", pa.float64(), nullable=False),  # Pearson's correlation, the highest first
 ])
 
-#: For every feature and attribute how they go together, over tracks: of a track the mean of the
-#: mean activations of its windows.
+#: For each feature and attribute how they go together, over tracks. The value of a feature in a
+#: track is the mean of the mean activations of the track's windows.
 ATTRIBUTES = pa.schema([
     pa.field("layer", _TEXT, nullable=False),
     pa.field("feature", pa.int32(), nullable=False),
     pa.field("attribute", _TEXT, nullable=False),
-    pa.field("kind", _TEXT, nullable=False),  # r: numbers, Pearson's correlation. auc: two classes,
-    # the chance that a track of class `label` has the larger activation. eta2: more classes, the
-    # share of the variance that lies between them.
-    pa.field("value", pa.float64()),  # null where the feature or the attribute is constant
-    pa.field("low", pa.float64()),  # 95 % confidence interval of the value; null with it, and
-    pa.field("high", pa.float64()),  # where there are too few tracks
+    pa.field("kind", _TEXT, nullable=False),  # r: of numbers, Pearson's correlation. auc: of two
+    # classes, the probability that a track of class `label` has the larger activation than one of
+    # the other class. eta2: of more classes, the share of the variance that lies between them.
+    pa.field("value", pa.float64()),  # null if the feature is constant
+    pa.field("low", pa.float64()),  # 95 % confidence interval of the value; null where the value
+    pa.field("high", pa.float64()),  # is null, and where there are too few tracks
     pa.field("label", _TEXT),  # of auc the class that comes second in the alphabet, of eta2 the
-    # one with the highest mean; null for numbers
-    pa.field("n", pa.int64(), nullable=False),  # tracks that have a value
-    pa.field("q", pa.float64()),  # Benjamini and Hochberg's, over all rows of the table
+    # class with the highest mean; null for numbers
+    pa.field("n", pa.int64(), nullable=False),  # number of tracks with a value
+    pa.field("q", pa.float64()),  # q value of Benjamini and Hochberg over all rows of the table
 ])
 
-#: For every excerpt of the atlas how far to believe what is seen and heard of the feature in its
-#: window, by `fastdeconv.belief.trust`; in the order of EXEMPLARS. Only where it was asked for.
+#: For each excerpt of the atlas how far to believe what is seen and heard of the feature in that
+#: window, by `fastdeconv.belief.trust`; in the order of EXEMPLARS. Made only on request.
 TRUST = pa.schema([
     pa.field("layer", _TEXT, nullable=False),
     pa.field("feature", pa.int32(), nullable=False),
     pa.field("track", _TEXT, nullable=False),
     pa.field("start", pa.float64(), nullable=False),  # the window, as in EXEMPLARS
     pa.field("end", pa.float64(), nullable=False),
-    pa.field("rule", _TEXT, nullable=False),  # how the feature is made heard: the rule for going
-    pa.field("map_start", _TEXT, nullable=False),  # back, what it starts from,
-    pa.field("mode", _TEXT, nullable=False),  # and how the map becomes a sound
+    pa.field("rule", _TEXT, nullable=False),  # the rule of the map,
+    pa.field("map_start", _TEXT, nullable=False),  # what the way back started from,
+    pa.field("mode", _TEXT, nullable=False),  # and how the map became a sound
     pa.field("verdict", _TEXT, nullable=False),  # yes, unsure, no or silent
     pa.field("reason", _TEXT, nullable=False),
-    # The numbers, null where there is none; the first four decide.
+    # The numbers, null where one does not exist. The verdict depends on the first four.
     *(pa.field(name, pa.float64()) for name in (
         "nearest", "where", "reactivation", "among_sounds", "support", "input_where",
         "beyond_input", "among_features", "same", "steadiness",
     )),
     pa.field("yes_rate", pa.float64(), nullable=False),  # share of "yes" among all features of the
-    pa.field("control_yes_rate", pa.float64()),  # layer, and of an untrained network's, in the
-    # same window; null without a control
+    # layer in this window
+    pa.field("control_yes_rate", pa.float64()),  # the same share in an untrained network; null
+    # without such a control
 ])
 
-#: The user's table, as it was read: one row a track and attribute that has a value.
+#: The user's table as it was read: a row for each track and attribute with a value.
 TAGS = pa.schema([
     pa.field("track", _TEXT, nullable=False),
     pa.field("attribute", _TEXT, nullable=False),
-    pa.field("number", pa.float64()),  # one of the two is null
-    pa.field("label", _TEXT),
+    pa.field("number", pa.float64()),  # null if the attribute has classes
+    pa.field("label", _TEXT),  # the class; null if the attribute has numbers
 ])

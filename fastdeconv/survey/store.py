@@ -1,8 +1,8 @@
-"""Files of a survey: there whole or not at all, and who may write them.
+"""The files of a survey: each is written whole or not at all, under a lock on the folder.
 
-Many processes write into one folder, on several machines. A file gets its name when it is
-complete, so that a name that is there means work that is done, whoever did it. A survey holds a
-lock while it runs; parts of one survey share it.
+Many processes, on several machines, write into one folder. A file gets its name only when it is
+complete. So a name that exists means that this work is done, by whatever process. A survey holds a
+lock on its folder while it runs; the parts of one survey share the lock.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from ..untrusted_json import parse_json
 
 try:
     import fcntl
-except ImportError:  # Windows, where surveys are not kept apart
+except ImportError:  # Windows: there is no lock, and users must not run two surveys at once
     fcntl = None  # type: ignore[assignment]
 
 __all__ = [
@@ -39,16 +39,16 @@ _TEMPORARY = ".tmp"
 _MOST_RECORD_BYTES = 1 << 26
 _DEEPEST = 16
 _MOST_TABLE_BYTES = 1 << 34
-"""Of a table unpacked: what claims more is no table of ours."""
+"""Of an unpacked table. No survey writes a larger one."""
 _MOST_ROWS = 20_000_000
 LONGEST_TEXT = 4096
-"""In characters: the longest path that Linux opens."""
+"""Characters of a text in a table: the length of the longest path that Linux opens."""
 _MOST_CHARACTERS = 1 << 30
-"""Of a column."""
+"""Characters of a column."""
 
 
 def shard_path(out: Path, name: str) -> Path:
-    """Where a shard lies."""
+    """The path of a shard."""
     return out / "shards" / f"{name}.parquet"
 
 
@@ -58,7 +58,8 @@ def write_whole(path: Path, data: bytes | memoryview) -> None:
     Raises
     ------
     OSError
-        With the name of the file, for instance if the disk is full; nothing is left then.
+        If it cannot be written, for instance on a full disk; has the name of the file. Nothing
+        half-written is left.
     """
     temporary = path.with_name(f".{path.name}.{os.urandom(8).hex()}{_TEMPORARY}")
     try:
@@ -75,7 +76,7 @@ def write_whole(path: Path, data: bytes | memoryview) -> None:
 
 
 def clear_temporary(folder: Path) -> None:
-    """Remove what killed processes left; for somebody who is alone in the folder."""
+    """Remove the temporary files of killed processes. Only for who holds the folder alone."""
     for left in folder.glob(f".*{_TEMPORARY}"):
         with suppress(OSError):
             left.unlink()
@@ -91,26 +92,26 @@ def write_table(path: Path, table: pa.Table) -> None:
 def read_table(
     path: Path, schema: pa.Schema, columns: list[str] | None = None
 ) -> pa.Table:
-    """A Parquet file that anybody may have written, with exactly this schema.
+    """Read a Parquet file that must have exactly this schema, and that anybody may have written.
 
     Parameters
     ----------
     path : Path
     schema : pyarrow.Schema
     columns : list of str, optional
-        Only these.
+        Default: all.
 
     Raises
     ------
     ParameterError
-        If it is not there, damaged, or another table.
+        If it does not exist, is damaged, or is another table.
     """
     where = printable(str(path))
     try:
         with open_regular(path) as file:
             source = pq.ParquetFile(file)
             if not _agree(source.schema_arrow, schema):
-                raise ParameterError(f"{where}: not the table of a survey of this version")
+                raise ParameterError(f"{where}: not this table of a survey, or of another version")
             groups = range(source.metadata.num_row_groups)
             size = sum(source.metadata.row_group(i).total_byte_size for i in groups)
             if size > _MOST_TABLE_BYTES:
@@ -121,7 +122,7 @@ def read_table(
         raise ParameterError(f"{where}: there is no such table") from None
     except (OSError, pa.ArrowException) as error:
         reason = getattr(error, "strerror", None) or shown(str(error))
-        raise ParameterError(f"{where}: damaged, or no table of a survey: {reason}") from None
+        raise ParameterError(f"{where}: damaged, or not a table of a survey: {reason}") from None
     for name in table.column_names:
         if not schema.field(name).nullable and table[name].null_count:
             raise ParameterError(f"{where}: column {shown(name)} has empty cells")
@@ -129,9 +130,9 @@ def read_table(
 
 
 def _check_texts(file: IO[bytes], fields: Iterable[pa.Field], where: str) -> None:
-    """Refuse columns of text that would unpack to much more than a table of ours has.
+    """Refuse columns of text that would take much more memory than those of any survey.
 
-    A text that a file repeats a million times is there once, until it is unpacked.
+    A Parquet file may hold a text once and repeat it a million times when it is unpacked.
     """
     names = [field.name for field in fields if pa.types.is_string(field.type)]
     parquet = pq.ParquetFile(file, read_dictionary=names)
@@ -144,14 +145,20 @@ def _check_texts(file: IO[bytes], fields: Iterable[pa.Field], where: str) -> Non
             lengths = pc.utf8_length(chunk.dictionary)
             longest = pc.max(lengths).as_py() or 0
             if longest > LONGEST_TEXT:
-                raise ParameterError(f"{where}: {shown(name)} has a text of {longest} characters")
+                raise ParameterError(
+                    f"{where}: column {shown(name)} has a text of {longest} characters, over the "
+                    f"limit of {LONGEST_TEXT}"
+                )
             total += pc.sum(lengths.take(chunk.indices.drop_null())).as_py() or 0
         if total > _MOST_CHARACTERS:
-            raise ParameterError(f"{where}: {shown(name)} has {total} characters")
+            raise ParameterError(
+                f"{where}: column {shown(name)} has {total} characters, over the limit of "
+                f"{_MOST_CHARACTERS}"
+            )
 
 
 def _agree(found: pa.Schema, wanted: pa.Schema) -> bool:
-    """Whether names and types are the same; names inside of lists do not count."""
+    """Whether names and types of columns are the same; names of list items do not matter."""
 
     def facts(schema: pa.Schema) -> list[Any]:
         return [(field.name, _type(field.type)) for field in schema]
@@ -169,7 +176,7 @@ def write_record(out: Path, record: Mapping[str, Any]) -> None:
 
 
 def read_record(out: Path) -> dict[str, Any] | None:
-    """``survey.json``, which anybody may have written; None if there is none.
+    """Read ``survey.json``, which anybody may have written; None if there is none.
 
     Raises
     ------
@@ -187,20 +194,20 @@ def read_record(out: Path) -> dict[str, Any] | None:
     except ValueError as error:
         raise ParameterError(f"{where}: damaged: {error}") from None
     if not isinstance(record, dict):
-        raise ParameterError(f"{where}: damaged: not an object")
+        raise ParameterError(f"{where}: damaged: not a JSON object")
     return record
 
 
 @contextmanager
 def locked(out: Path, *, alone: bool) -> Iterator[None]:
-    """Hold the folder of a survey, alone or with other parts of the same survey.
+    """Lock the folder of a survey, alone or together with other parts of the same survey.
 
-    A lock ends with its process. Where the file system has no locks, there are none.
+    The lock ends with its process. On a file system without locks nothing is locked.
 
     Raises
     ------
     ParameterError
-        If somebody else is writing there.
+        If another process holds the lock.
     """
     if not fcntl:
         yield
@@ -211,10 +218,10 @@ def locked(out: Path, *, alone: bool) -> Iterator[None]:
             fcntl.flock(handle, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
         except BlockingIOError:
             raise ParameterError(
-                f"{printable(str(out))}: another survey is writing there. Wait for it, or let "
-                "every process do a part of one survey (--part 1/4, --part 2/4, ...)"
+                f"{printable(str(out))}: another survey is writing there. Wait until it has ended, "
+                "or let every process do a part of one survey (--part 1/4, --part 2/4, ...)"
             ) from None
-        except OSError:  # such as of a network file system without locks
+        except OSError:  # for instance on a network file system without locks
             pass
         yield
     finally:
@@ -223,7 +230,7 @@ def locked(out: Path, *, alone: bool) -> Iterator[None]:
 
 @contextmanager
 def holding_record(out: Path) -> Iterator[None]:
-    """Hold ``survey.json`` for the moment that it takes to change it; waits for others."""
+    """Lock ``survey.json`` while it is changed; waits until others have changed it."""
     if not fcntl:
         yield
         return

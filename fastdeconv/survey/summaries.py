@@ -1,8 +1,8 @@
-"""What a shard says of every feature, and how that is merged.
+"""Statistics of every feature over a shard, and how they are merged.
 
-Counts, means, sums of squares, histograms and the best windows. They are merged shard after shard
-in the order of the tracks, in float64, so that the result depends on the shards alone and not on
-who computed them when.
+They are counts, means, sums of squares, histograms and the best windows. They are merged shard
+after shard in the order of the tracks, in float64. So the result depends on the shards only, not on
+when and by which process they were computed.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ __all__ = [
 ]
 
 _BINS = len(EDGES) + 1
-#: A window that may be an exemplar; a place that nothing takes has the score `ABSENT`.
+#: A window that may become an exemplar. Unused places of an array have the score `ABSENT`.
 BEST = np.dtype([
     ("track", np.int32), ("start", np.float64), ("end", np.float64), ("at", np.float64),
     ("score", np.float32), ("label", np.int32),
@@ -36,7 +36,7 @@ BEST = np.dtype([
 
 
 class TrackFacts(NamedTuple):
-    """What is said of a track."""
+    """A row of `schema.TRACKS`, without the shard."""
 
     track: str
     windows: int
@@ -45,7 +45,7 @@ class TrackFacts(NamedTuple):
 
 
 class LayerSummary:
-    """Of the features of a layer; see `schema.summary_schema` for the numbers."""
+    """Statistics of the features of a layer; see `schema.summary_schema` for the numbers."""
 
     def __init__(self, features: int) -> None:
         self.mean = np.zeros(features)
@@ -57,13 +57,13 @@ class LayerSummary:
 
     @property
     def windows(self) -> int:
-        """How many windows were counted."""
+        """How many windows they are of."""
         return int(self.histogram[0].sum())
 
 
 @dataclass
 class Summary:
-    """Of a shard, or of many."""
+    """Statistics of one shard or of several."""
 
     tracks: list[TrackFacts]
     windows: int
@@ -71,12 +71,12 @@ class Summary:
 
 
 def empty_summary(features: Mapping[str, int]) -> Summary:
-    """Of no tracks; `features` has how many there are of each layer."""
+    """The statistics of no tracks; `features` has the number of features of each layer."""
     return Summary([], 0, {layer: LayerSummary(n) for layer, n in features.items()})
 
 
 def summarise(table: pa.Table, features: Mapping[str, int], padded_to: float) -> Summary:
-    """Of the rows of a shard.
+    """The statistics of a shard, from its rows.
 
     Parameters
     ----------
@@ -85,12 +85,12 @@ def summarise(table: pa.Table, features: Mapping[str, int], padded_to: float) ->
     features : mapping
         Layer -> number of features.
     padded_to : float
-        Seconds to which windows are padded; 0 where they are not.
+        Seconds to which windows are padded; 0 if they are not.
 
     Raises
     ------
     ParameterError
-        If a list of the table has another length.
+        If a list of the table does not have as many items as the layer has features.
     """
     tracks = tracks_of(table)
     used = table.filter(pc.is_null(table["error"]))
@@ -109,7 +109,7 @@ def summarise(table: pa.Table, features: Mapping[str, int], padded_to: float) ->
 
 
 def merge_into(total: Summary, part: Summary) -> None:
-    """Add a shard, whose tracks come behind those of `total`."""
+    """Add the statistics of a shard whose tracks come after those of `total`, in place."""
     before, more = total.windows, part.windows
     offset = len(total.tracks)
     total.tracks.extend(part.tracks)
@@ -130,7 +130,7 @@ def merge_into(total: Summary, part: Summary) -> None:
 
 
 def percentiles(summary: LayerSummary, shares: Sequence[float]) -> NDArray[np.float64]:
-    """(shares, features) of the maxima of windows, read off the histograms."""
+    """Percentiles of the windows' maxima, estimated from histograms: (shares, features)."""
     counts = summary.histogram
     below = np.cumsum(counts, axis=1)
     total = below[:, -1]
@@ -168,15 +168,15 @@ def summary_table(summary: Summary) -> pa.Table:
 
 
 def summary_of(table: pa.Table, features: Mapping[str, int]) -> Summary:
-    """From the file of a shard.
+    """The statistics of a shard, from the file that `summary_table` made.
 
     Raises
     ------
     ParameterError
-        If there is not one row, or a list has another length.
+        If it does not have exactly one row, or a list has another length.
     """
     if len(table) != 1:
-        raise ParameterError(f"wanted one row, found {len(table)}")
+        raise ParameterError(f"must have one row, found {len(table)}")
     facts = [TrackFacts(**track) for track in table["tracks"][0].as_py()]
     found = Summary(facts, table["n"][0].as_py(), {})
     for layer, count in features.items():
@@ -210,7 +210,7 @@ def _fill(
         mine = maxima[track.windows]
         if not len(mine):
             continue
-        window = track.windows.start + mine.argmax(axis=0)  # the first of equal ones
+        window = track.windows.start + mine.argmax(axis=0)  # the first if several are equal
         start, duration = windows.start[window], windows.duration[window]
         column = candidates[:, number]
         column["track"], column["label"] = number, windows.label[window]
@@ -231,7 +231,7 @@ def _no_best(features: int, count: int) -> NDArray[Any]:
 
 
 def _best(candidates: NDArray[Any]) -> NDArray[Any]:
-    """The `KEPT` best of each row; of equal ones the first."""
+    """The `KEPT` best windows of each row; of equal ones the first."""
     best = np.take_along_axis(candidates, best_first(candidates["score"], KEPT), axis=1)
     missing = KEPT - best.shape[1]
     return np.concatenate([best, _no_best(len(best), missing)], axis=1) if missing else best
@@ -242,8 +242,11 @@ def _read_best(best: NDArray[Any], rows: Sequence[Mapping[str, Any]], tracks: in
     for row in rows:
         feature = row["feature"]
         if not (0 <= feature < len(best) and 0 <= row["track"] < tracks):
-            raise ParameterError("an exemplar of no feature, or of no track")
+            raise ParameterError(
+                f"an exemplar of feature {feature} and track {row['track']}, where there are "
+                f"{len(best)} features and {tracks} tracks"
+            )
         if filled[feature] == KEPT:
-            raise ParameterError(f"more than {KEPT} exemplars of a feature")
+            raise ParameterError(f"feature {feature} has more than {KEPT} exemplars")
         best[feature, filled[feature]] = tuple(row[name] for name in BEST.names or ())
         filled[feature] += 1

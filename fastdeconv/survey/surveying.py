@@ -1,4 +1,4 @@
-"""A network on a collection: `survey`, and `Survey`, which reads what it wrote."""
+"""A network on a collection: `survey` makes the tables, `Survey` reads them."""
 
 from __future__ import annotations
 
@@ -44,45 +44,46 @@ def survey(
     retry: bool = False,
     progress: Progress | None = None,
 ) -> Survey:
-    """Run a network on a collection, and note what every feature of its layers responds to.
+    """Run a network on a collection, and record what every feature of its layers responds to.
 
-    The work is cut into shards of a few tracks, and goes on where it was: a shard that is in the
-    folder is not computed again, whoever did it. A track that cannot be read, or that ends the
-    process that reads it, costs itself alone. The tables are the same bit for bit
-    whatever the executor, the number of workers and the order, on processors with the same
+    The work is cut into shards of a few tracks. The same call goes on where an earlier one stopped:
+    a shard that is in the folder is not computed again. A track that cannot be read, or that ends
+    the process that reads it, becomes an error and affects no other track. The tables have the same
+    bits whatever the executor, the number of workers and the order, on processors with the same
     instruction set.
 
     Parameters
     ----------
     files : path or iterable of paths
-        A folder; a ``.csv`` with a column ``track``, ``file`` or ``path``; any other file with a
-        path a line; a sound; or paths. Paths in a file are relative to its folder. In a folder,
-        files are taken by their suffix, hidden ones are not, and links are followed.
+        A folder; a ``.csv`` with a column ``track``, ``file`` or ``path``; any other text file with
+        one path in each line; one sound; or paths. Paths in a file are relative to its folder. In a
+        folder, sounds are recognised by their suffix, hidden files are left out, and links are
+        followed.
     net : Network, str or path
         As in `explain`. Its front end says how tracks are read.
     out : path
-        Folder for the survey; made if need be.
+        Folder for the survey; created if it does not exist.
     layers : str or iterable of str, optional
-        Default: as in `explain`. Layers that the survey in `out` lacks are added to it;
-        those it has are not computed again.
+        Default: as in `explain`. Layers that the survey in `out` lacks are added to it; layers
+        that it has are not computed again.
     executor : concurrent.futures.Executor, optional
-        Default: processes of this machine. What works there has to see the files and `out`
-        under the same names.
+        Default: processes on this machine. Its workers must see the files and `out` under the
+        same paths.
     workers : int, optional
-        Processes, or, with an executor, workers it has. Default: the CPUs that may be used.
-        Memory is that of the longest track, for each.
+        How many processes to start, or how many workers the executor has. Default: the number of
+        CPUs that this process may use. Each needs memory for its longest track.
     part : (int, int), optional
-        (i, n), i from 1: only every n-th shard. Parts may run at the same time, anywhere; the
-        one that finds all shards done makes the tables.
+        (i, n), i from 1 to n: compute only every n-th shard, from the i-th on. Parts may run at the
+        same time, on any machines; the one that finds all shards done makes the tables.
     tags : path, optional
-        A CSV with a column ``track`` and a column for each attribute, of numbers or classes: see
-        `Survey.attributes`. Kept in the folder for the next time.
+        A CSV file with a column ``track`` and a column of numbers or classes for each attribute:
+        see `Survey.attributes`. It is kept in the folder for later runs.
     rows : bool
-        False keeps no row for every window, only what tables of features and exemplars are made
-        of: for a million tracks. Then there is nothing about features that fire together, nor
-        about tags.
+        If False, no row is kept for every window, only the statistics from which the tables of
+        features and exemplars are made: for a million tracks. Then there are no tables about
+        features that fire together and about tags.
     seconds : float
-        Length of the windows of a network that takes any number of frames.
+        Length of a window, if the network takes any number of frames. At most 3600.
     retry : bool
         Compute shards again in which tracks could not be used. A file that has changed is
         read again in any case.
@@ -92,27 +93,30 @@ def survey(
     Returns
     -------
     Survey
-        With a `part`, perhaps not complete.
+        With `part`, it may not be complete.
 
     Raises
     ------
     ParameterError
-        If there are no tracks, an argument is not as described, `out` holds a survey by
-        another network or with other settings (says which) or somebody is writing there, or
-        few of the tracks of `tags` are known; without the extra ``fastdeconv[survey]``.
+        If there are no tracks; an argument is not as described; `out` holds a survey with another
+        network or with other settings (says which); another survey is writing there; too few
+        tracks of `tags` are in the collection; or the extra ``fastdeconv[survey]`` is missing.
     BackendError
         If processes cannot be started, or die whatever they do.
     OSError
-        If `out` cannot be written, such as on a full disk. What is done stays.
+        If `out` cannot be written, for instance on a full disk. Shards that are done stay.
+    FileNotFoundError
+        If there is no such folder, list or table of tags.
 
     Notes
     -----
-    A script that calls this without an executor begins processes, and must do so behind
+    Without an executor this function starts processes. A script must call it inside of
     ``if __name__ == "__main__":``.
 
-    Windows lie side by side. The last one of a track is moved back to end where the
-    track does, so that it is whole; what it shares with the one before counts twice. A track that
-    is shorter than one window is padded with silence, whose part of a map does not count.
+    Windows lie side by side. The last window of a track is moved back, so that it ends where the
+    track ends and is whole; what it shares with the window before counts twice. A track that is
+    shorter than a window is padded with silence. Places of a map that stand for this silence do not
+    count.
 
     Examples
     --------
@@ -140,13 +144,13 @@ def survey(
             f"executor must be a concurrent.futures.Executor, found {shown(executor)}"
         )
     if tags is not None and not rows:
-        raise ParameterError("what features have to do with tags is computed of rows: keep them")
+        raise ParameterError("tags need the rows of all windows: leave out rows=False or the tags")
     features = _features(network, layers)
     share = _share(part)
     collection = read_collection(files, folder)
     table = None
     if tags is not None:
-        # Read first: what is wrong with it is said before hours of work.
+        # Read now, so that errors in it are reported before hours of work.
         table = read_tags(tags, collection.root, [track.name for track in collection.tracks])
     _make(folder)
     with locked(folder, alone=part is None), _without_leftovers(folder, alone=part is None):
@@ -161,7 +165,7 @@ def survey(
 
 
 def as_workers(workers: int | None) -> int:
-    """A number of processes; by default the CPUs that may be used."""
+    """A number of processes, checked; by default the CPUs that this process may use."""
     if workers is None:
         return usable_cpus()
     return as_int("workers", workers, minimum=1, maximum=_MOST_WORKERS)
@@ -169,7 +173,10 @@ def as_workers(workers: int | None) -> int:
 
 @contextmanager
 def _without_leftovers(folder: Path, *, alone: bool) -> Iterator[None]:
-    """Remove what killed processes left, before this run and of this run."""
+    """Remove the temporary files of killed processes, before and after a run that is alone.
+
+    Not after an error: workers of the user's executor may still be writing then.
+    """
     from .store import clear_temporary
 
     places = (folder, folder / "shards") if alone else ()
@@ -181,28 +188,28 @@ def _without_leftovers(folder: Path, *, alone: bool) -> Iterator[None]:
 
 
 class Survey:
-    """What a survey found. Made by `survey`, or read with `Survey.load`.
+    """The results of a survey. Made by `survey`, or read with `Survey.load`.
 
-    Tables are Arrow tables, read when they are asked for: ``to_pylist()`` gives a list of dicts,
-    ``to_pandas()`` a data frame. `fastdeconv.survey.schema` says what their columns hold.
+    The tables are Arrow tables, which are read on first use: ``to_pylist()`` gives a list of dicts,
+    ``to_pandas()`` a data frame. `fastdeconv.survey.schema` describes their columns.
 
     Attributes
     ----------
     folder : Path
     is_complete : bool
-        Whether the tables are there: they are made when all shards are done.
-    layers : dict of str -> int
+        Whether the tables have been made, which happens when all shards are done.
+    layers : dict of str to int
         The layers, and how many features each has.
     classes : list of str
-        Of the network.
+        The classes of the network.
     root : str
         The folder that tracks are relative to.
     left_aside : int
-        Files of the folder that were no sound, by their suffix.
-    counts : dict of str -> number
-        ``tracks``, ``errors``, ``windows``, ``seconds``; empty until the survey is complete.
+        How many files of the folder were left out because of their suffix.
+    counts : dict of str to number
+        ``tracks``, ``errors``, ``windows`` and ``seconds``; empty until the survey is complete.
     left_out : list of str
-        Attributes of the user's table that nothing is said about, and why.
+        Attributes of the user's table that are not in `attributes`, each with the reason.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -220,7 +227,7 @@ class Survey:
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> Survey:
-        """The survey in a folder, which anybody may have written.
+        """Read the survey in a folder, which anybody may have written.
 
         Parameters
         ----------
@@ -233,8 +240,8 @@ class Survey:
         Raises
         ------
         ParameterError
-            If there is none, or it is damaged or of another version; without the extra
-            ``fastdeconv[survey]``.
+            If there is none, it is damaged or of another version, or the extra
+            ``fastdeconv[survey]`` is missing.
         """
         _require_pyarrow()
         return cls(_folder(folder))
@@ -245,67 +252,67 @@ class Survey:
 
     @property
     def is_complete(self) -> bool:
-        """Whether its tables are made."""
+        """Whether the tables have been made."""
         return bool(self.counts)
 
     @property
     def tracks(self) -> pa.Table:
-        """One row a track."""
+        """A row for each track."""
         return self._table("tracks")
 
     @property
     def features(self) -> pa.Table:
-        """One row a feature: how strongly and how often it fires."""
+        """A row for each feature: how strongly and how often it fires."""
         return self._table("features")
 
     @property
     def exemplars(self) -> pa.Table:
-        """For every feature the windows in which it is strongest, at most one a track."""
+        """For each feature the windows in which it is strongest, at most one of each track."""
         return self._table("exemplars")
 
     @property
     def together(self) -> pa.Table:
-        """For every feature those that fire with it."""
+        """For each feature the features that fire together with it."""
         return self._table("together")
 
     @property
     def attributes(self) -> pa.Table:
-        """What features have to do with the attributes of the user's table.
+        """How features go with the attributes of the user's table.
 
-        Numbers: Pearson's correlation. Two classes: the area under the curve (AUC). More: the
-        share of the variance between classes (eta squared). Each with a 95 % interval, and the q
-        of Benjamini and Hochberg over the whole table. That a feature goes with an attribute
-        does not say that it detects it: make the same survey with untrained weights to see
-        what goes with it without any learning.
+        For numbers, Pearson's correlation. For two classes, the area under the ROC curve (AUC). For
+        more classes, the share of the variance between them (eta squared). Each has a 95 %
+        interval, and a q value of Benjamini and Hochberg over the whole table. That a feature goes
+        with an attribute does not prove that it detects the attribute. Make the same survey with
+        untrained weights to see what goes with it without any learning.
         """
         return self._table("attributes")
 
     @property
     def tags(self) -> pa.Table:
-        """The user's table, one row a track and attribute."""
+        """The user's table: a row for each track and attribute."""
         return self._table("tags")
 
     @property
     def trust(self) -> pa.Table:
-        """One row an excerpt of the atlas: how far to believe it, where that was asked for.
+        """How far to believe each excerpt of the atlas, if that was asked for.
 
-        A verdict is about a feature in one window, see docs/believe.md; the windows of excerpts
+        A verdict is about a feature in one window, see docs/believe.md. The windows of excerpts
         are those in which the feature is strongest.
         """
         return self._table("trust")
 
     @property
     def errors(self) -> list[dict[str, str]]:
-        """The tracks that could not be used, ``track`` and ``error``."""
+        """The tracks that could not be used: dicts with ``track`` and ``error``."""
         import pyarrow.compute as pc
 
         failed = self.tracks.filter(pc.is_valid(self.tracks["error"]))
         return failed.select(["track", "error"]).to_pylist()
 
     def rows(self, layers: str | Iterable[str] | None = None) -> Iterator[pa.Table]:
-        """The rows of all windows, a shard at a time; see `schema.rows_schema`.
+        """The rows of all windows, a table for each shard; see `schema.rows_schema`.
 
-        Layers that were added to a survey later are in other tables than the first ones.
+        Layers that were added to the survey later are in tables of their own, which follow.
 
         Parameters
         ----------
@@ -319,13 +326,15 @@ class Survey:
         Raises
         ------
         ParameterError
-            If a layer is unknown, or the survey keeps no rows.
+            If a layer is unknown, or the survey was made without rows.
         """
         from .record import shards_of_record
 
         shards = shards_of_record(self.folder, self._record, self.tracks)
         if not shards.rows:
-            raise ParameterError("this survey was made without rows")
+            raise ParameterError(
+                f"{printable(str(self.folder))}: this survey was made without rows"
+            )
         wanted = [layers] if isinstance(layers, str) else as_list(
             "layers", self.layers if layers is None else layers
         )
@@ -343,7 +352,7 @@ class Survey:
 
         if not self.is_complete:
             raise ParameterError(
-                f"{printable(str(self.folder))}: the survey is not complete; run its command again "
+                f"{printable(str(self.folder))}: the survey is not complete. Run its command again "
                 "to go on"
             )
         if name not in self._tables:

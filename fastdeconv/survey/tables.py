@@ -30,29 +30,31 @@ _SHARES = (0.5, 0.9, 0.99)
 class Shards(NamedTuple):
     """All shards of a survey, in the order of their tracks.
 
-    A shard is a file for every set of layers that were computed together.
+    A shard has one file for each set of layers that were computed together.
     """
 
     out: Path
     names: list[list[str]]
-    """One list a shard, with a name for every set of layers."""
+    """For each shard the names of its files, one for each set of layers."""
     layer_sets: list[dict[str, int]]
-    """Layer -> number of its features."""
+    """Layer -> number of its features, for each set."""
     rows: bool
+    """Whether files have a row for each window, or only statistics."""
     padded_to: float
+    """Seconds to which windows are padded; 0 if they are not."""
 
     @property
     def features(self) -> dict[str, int]:
-        """Of all layers, in the order of the tables."""
+        """Layer -> number of its features, in the order of the tables."""
         return {layer: n for layers in self.layer_sets for layer, n in layers.items()}
 
     def read(self, name: str, layers: Mapping[str, int], columns: list[str] | None) -> pa.Table:
-        """The file of a shard.
+        """Read a file of a shard.
 
         Raises
         ------
         ParameterError
-            If it is not there, or is damaged.
+            If it does not exist, or is damaged.
         """
         schema = rows_schema(layers) if self.rows else summary_schema(layers)
         try:
@@ -63,7 +65,7 @@ class Shards(NamedTuple):
             ) from None
 
     def has_errors(self, name: str, layers: Mapping[str, int]) -> bool:
-        """Whether a track of a shard could not be used."""
+        """Whether some track of a shard could not be used."""
         if self.rows:
             table = self.read(name, layers, ["error"])
             return bool(table["error"].null_count < len(table))
@@ -71,7 +73,7 @@ class Shards(NamedTuple):
         return any(track["error"] is not None for track in table["tracks"][0].as_py())
 
     def summary(self) -> Summary:
-        """Of the whole collection."""
+        """The statistics of the whole collection."""
         totals = []
         for place, layers in enumerate(self.layer_sets):
             totals.append(empty_summary(layers))
@@ -83,16 +85,17 @@ class Shards(NamedTuple):
                         else summary_of(table, layers)
                     )
                 merge_into(totals[-1], part)
-        # A track may have failed with one set of layers alone: whoever computed it died.
+        # A track may have failed with one set of layers only: its process died.
         tracks = [max(same, key=lambda one: one.error is not None)
                   for same in zip(*(total.tracks for total in totals))]
         found = {layer: own for total in totals for layer, own in total.layers.items()}
         return Summary(tracks, sum(one.windows for one in tracks), found)
 
     def values(self, what: str) -> Iterator[tuple[list[str], NDArray[Any]]]:
-        """Shard by shard, the track of each window and the values (windows, all features).
+        """Shard by shard, the track of each window and its values, (windows, all features).
 
-        Only windows of tracks that could be used with all layers.
+        Only of tracks that could be used with all layers. `what` is a column of
+        `schema.rows_schema`, such as "max".
         """
         for names in self.names:
             parts: list[tuple[list[str], NDArray[Any]]] = []
@@ -110,20 +113,20 @@ class Shards(NamedTuple):
             if len({len(array) for array in kept}) > 1:
                 raise ParameterError(
                     f"{printable(str(shard_path(self.out, names[0])))}: its windows are not those "
-                    f"of {names[-1]}"
+                    f"of {names[-1]}.parquet"
                 )
             tracks = [track for track in parts[0][0] if track in common]
             yield tracks, np.concatenate(kept, axis=1)
 
 
 def track_table(summary: Summary, digests: Sequence[str]) -> pa.Table:
-    """`schema.TRACKS`; `digests` has the shard of each track."""
+    """The table `schema.TRACKS`; `digests` has the shard of each track."""
     rows = [{**facts._asdict(), "shard": own} for facts, own in zip(summary.tracks, digests)]
     return pa.Table.from_pylist(rows, schema=TRACKS)
 
 
 def feature_table(summary: Summary) -> pa.Table:
-    """`schema.FEATURES`."""
+    """The table `schema.FEATURES`."""
     parts = [FEATURES.empty_table()]
     for layer, own in summary.layers.items():
         features, count = len(own.max), own.windows
@@ -149,7 +152,7 @@ def feature_table(summary: Summary) -> pa.Table:
 
 
 def exemplar_table(summary: Summary, classes: Sequence[str]) -> pa.Table:
-    """`schema.EXEMPLARS`."""
+    """The table `schema.EXEMPLARS`."""
     columns: dict[str, list[Any]] = {name: [] for name in EXEMPLARS.names}
     for layer, own in summary.layers.items():
         for feature, best in enumerate(own.best):
@@ -167,7 +170,7 @@ def exemplar_table(summary: Summary, classes: Sequence[str]) -> pa.Table:
 
 
 def together_table(shards: Shards) -> pa.Table:
-    """`schema.TOGETHER`."""
+    """The table `schema.TOGETHER`."""
     named = [(layer, k) for layer, n in shards.features.items() for k in range(n)]
     pairs = strongest_pairs(lambda: (own for _, own in shards.values("max")), len(named))
     one, other = ([named[i] for i in places] for places in (pairs.one, pairs.other))
@@ -179,7 +182,7 @@ def together_table(shards: Shards) -> pa.Table:
 
 
 def means_of_tracks(shards: Shards) -> tuple[list[str], NDArray[np.float32]]:
-    """Tracks that could be used, and the means of their windows' means, (tracks, features)."""
+    """The tracks that could be used, and the mean of their windows' means, (tracks, features)."""
     names: list[str] = []
     means: list[NDArray[np.float32]] = []
     for tracks, values in shards.values("mean"):
@@ -193,7 +196,7 @@ def means_of_tracks(shards: Shards) -> tuple[list[str], NDArray[np.float32]]:
 
 @contextmanager
 def _naming(path: Path) -> Iterator[None]:
-    """Errors inside begin with the name of a file."""
+    """Put the path of a file before the message of an error inside."""
     try:
         yield
     except ParameterError as error:

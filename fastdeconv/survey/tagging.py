@@ -1,8 +1,9 @@
-"""A table of the user's, and what features have to do with it.
+"""The user's table of tags, and how features go with its attributes.
 
-The user's table has a column of tracks, and a column an attribute: numbers or classes. For every
-feature and attribute there is one number, over tracks and not over windows, which are not
-independent of each other: of a track, the mean of the feature's mean activations.
+The user's table has a column of tracks, and a column for each attribute: numbers or classes. For
+every feature and attribute one statistic is computed. It is computed over tracks, since the windows
+of a track are not independent of each other. The value of a feature in a track is the mean of its
+mean activations in the track's windows.
 """
 
 from __future__ import annotations
@@ -24,8 +25,9 @@ from .schema import ATTRIBUTES, TAGS
 __all__ = ["attribute_table", "read_tags"]
 
 _Z = 1.959963984540054
-"""Of a 95 % interval of a normal distribution."""
+"""Half the width of the 95 % interval of a normal distribution, in standard deviations."""
 _TAIL = 0.025
+"""Probability on either side of a 95 % interval."""
 _HALVINGS = 60
 _EXAMPLES = 3
 _MOST_CLASSES = 50
@@ -35,7 +37,7 @@ Values = NDArray[np.float64]
 
 
 class _Found(NamedTuple):
-    """An attribute's numbers for the features of a layer."""
+    """An attribute's statistics for the features of a layer; see `schema.ATTRIBUTES`."""
 
     kind: str
     value: Values
@@ -46,7 +48,7 @@ class _Found(NamedTuple):
 
 
 def read_tags(path: str | os.PathLike[str], root: str, tracks: Sequence[str]) -> pa.Table:
-    """The user's table, as `schema.TAGS`: cells of tracks of the survey that are not empty.
+    """Read the user's table as `schema.TAGS`: the cells of the survey's tracks that are not empty.
 
     A column has numbers if all its cells are numbers and more than two of them differ; every
     other column has classes. A cell "nan" counts as empty.
@@ -63,8 +65,8 @@ def read_tags(path: str | os.PathLike[str], root: str, tracks: Sequence[str]) ->
     Raises
     ------
     ParameterError
-        If it is no such table, a track is in it twice, or few of its tracks are tracks of the
-        survey.
+        If it is not such a table, a track is in it twice, or fewer than half of its tracks (or of
+        the survey's, if those are fewer) are in both.
     FileNotFoundError
         If there is no such file.
     """
@@ -96,16 +98,23 @@ def read_tags(path: str | os.PathLike[str], root: str, tracks: Sequence[str]) ->
 def attribute_table(
     tags: pa.Table, tracks: Sequence[str], layers: Mapping[str, NDArray[Any]]
 ) -> tuple[pa.Table, list[str]]:
-    """What features have to do with attributes, and which attributes were left out, in words.
+    """How features go with attributes.
 
     Parameters
     ----------
     tags : pyarrow.Table
         See `read_tags`.
     tracks : sequence of str
-        Tracks that could be used, in the order of the rows of the values.
+        The tracks that could be used, in the order of the rows of the values.
     layers : mapping
         Layer -> values (tracks, features).
+
+    Returns
+    -------
+    table : pyarrow.Table
+        See `schema.ATTRIBUTES`.
+    left_out : list of str
+        The attributes that are not in it, each with the reason.
     """
     places = {track: i for i, track in enumerate(tracks)}
     attributes, left_out = _attributes(tags, places)
@@ -216,7 +225,7 @@ def _mismatch(
 def _attributes(
     tags: pa.Table, places: Mapping[str, int]
 ) -> tuple[dict[str, tuple[NDArray[np.int64], list[Any]]], list[str]]:
-    """Attribute -> places of its tracks, and their cells; and what was left out, in words."""
+    """Attribute -> indices of its tracks and their cells; and the attributes that are left out."""
     cells: dict[str, list[tuple[int, Any]]] = {}
     for row in tags.to_pylist():
         own = cells.setdefault(row["attribute"], [])
@@ -232,11 +241,11 @@ def _attributes(
         if len(values) < _LEAST_TRACKS:
             reason = f"tracks with a value: {len(values)}, of {_LEAST_TRACKS} needed"
         elif classes < 2:
-            reason = "it is the same everywhere"
+            reason = "all tracks have the same value"
         elif isinstance(values[0], str) and (
             classes > _MOST_CLASSES or (classes > 2 and 2 * classes > len(values))
         ):
-            reason = f"{classes} classes of {len(values)} tracks are too many"
+            reason = f"{classes} classes are too many for {len(values)} tracks"
         if reason is None:
             found[attribute] = where, values
         else:
@@ -281,9 +290,9 @@ def _auc(values: Values, groups: NDArray[Any], names: Sequence[str]) -> _Found:
 
 
 def _auc_interval(auc: Values, ours: int, others: int) -> tuple[Values, Values]:
-    """Newcombe's method 5 (Statistics in Medicine 25, 559, 2006).
+    """The 95 % interval by Newcombe's method 5 (Statistics in Medicine 25, 559, 2006).
 
-    The ends are the values that are just not refused, each with its own standard error, so that
+    Its ends are the values that a test just does not reject, each with its own standard error. So
     an AUC of 1 has an interval too.
     """
     extra = (ours + others) / 2 - 1
@@ -315,8 +324,8 @@ def _eta_squared(values: Values, groups: NDArray[Any], names: Sequence[str]) -> 
     p = special.fdtrc(above, below, f)
 
     def end(tail: float) -> Values:
-        # By the noncentral F distribution: the noncentrality under which what was found, or
-        # more, or less, has this probability. Of the share e it is count e / (1 - e).
+        # An end is the share e under which an F as large as the one found, or smaller, has the
+        # probability `tail`. F is then noncentral, with noncentrality count * e / (1 - e).
         def is_below(share: Values) -> NDArray[np.bool_]:
             found: NDArray[np.bool_] = special.ncfdtr(
                 above, below, count * share / (1 - share), f
@@ -332,7 +341,7 @@ def _eta_squared(values: Values, groups: NDArray[Any], names: Sequence[str]) -> 
 def _bisect(
     holds: Callable[[Values], NDArray[np.bool_]], begin: Values, end: Values
 ) -> Values:
-    """Where `holds`, true from `begin` on, stops being true on the way to `end`."""
+    """Where `holds`, which is true at `begin`, stops being true on the way to `end`."""
     inside, outside = begin.astype(float), end.astype(float)
     with np.errstate(divide="ignore", invalid="ignore"):
         for _ in range(_HALVINGS):

@@ -1,8 +1,9 @@
-"""How far to believe the excerpts of an atlas: verdicts on features in the windows they are from.
+"""How far to believe the excerpts of an atlas: verdicts on features in the excerpts' windows.
 
 A verdict is a word about a feature and a clip, see `fastdeconv.belief.trust`. It takes the sounds
-of all features of the layer, and those of an untrained network, so it is computed for a whole layer
-in a window at a time, and kept in a file that is called by all that decides it: there = done.
+of all features of the layer, and those of an untrained network. So verdicts are computed for all
+features of a layer in one window together. They are kept in a file whose name is a hash of
+everything that they depend on: a file that exists is done.
 """
 
 from __future__ import annotations
@@ -36,19 +37,20 @@ __all__ = ["FOLDER", "Place", "Way", "judge_places", "judge_window", "known_verd
 #: The folder of the files in that of a survey.
 FOLDER = "trust"
 
-# Changes with everything that decides a verdict and is not in the name of its file.
+# To be increased when the computation of verdicts changes within one version of the package.
 _VERSION = 1
 _DIGITS = 32
 _NUMBERS = tuple(field.name for field in TRUST if field.nullable)
 
 
 class Way(NamedTuple):
-    """How features are made heard: what a verdict is about, besides feature and clip."""
+    """How maps and sounds are made: what a verdict depends on besides the feature and the clip."""
 
     rule: str
     start: str
-    """What the way back starts from."""
+    """What the way back starts from, as in `explain`."""
     mode: str
+    """How a map becomes a sound."""
 
 
 class Place(NamedTuple):
@@ -63,38 +65,42 @@ class WindowJob(NamedTuple):
     """A window to judge, in any process that sees the files."""
 
     out: str
+    """The folder of the survey."""
     root: str
+    """The folder that tracks are relative to."""
     tracks: tuple[Track]
     start: float
     end: float
     layers: dict[str, str]
     """Layer -> name of its file."""
     network: str
-    """Its hash."""
+    """Hash of the network."""
     way: Way
     backend: str
     isa: str | None
     deadly: frozenset[str] = frozenset()
-    """Names of tracks that are not to be opened, because that ends the process."""
+    """Names of tracks that must not be opened, because they end the process."""
 
 
 class Judged(NamedTuple):
-    """A window that is done, or that could not be."""
+    """A window whose features were judged, or could not be."""
 
     track: str
     layers: int
+    """How many layers."""
     error: str | None
 
 
 def known_verdicts(
     out: Path, settings: Mapping[str, Any], way: Way, place: Place, layer: str, features: int
 ) -> list[dict[str, Any]] | None:
-    """The rows of `schema.TRUST` of all features of a layer in a window.
+    """The verdicts on all features of a layer in a window that were found before.
 
     Returns
     -------
     list of dict or None
-        None if the window was not judged, or what is there is damaged: it is computed again then.
+        Rows of `schema.TRUST`. None if there are none, or if their file is damaged: then they
+        are computed again.
     """
     try:
         table = read_table(_path(out, _name(settings, way, place, layer)), TRUST)
@@ -121,35 +127,35 @@ def judge_places(
     workers: int,
     progress: Progress | None = None,
 ) -> dict[str, str]:
-    """Judge the features of layers in windows, those that were not judged yet.
+    """Judge features of layers in windows, except those that were judged before.
 
-    The same files bit for bit whatever the executor, the number of workers and the order.
+    The files have the same bits whatever the executor, the number of workers and the order.
 
     Parameters
     ----------
     out : Path
         The folder of a survey, with its network.
     settings : mapping
-        Those of the survey.
+        The settings of the survey.
     root : str
-        Of the tracks.
+        The folder that tracks are relative to.
     way : Way
     places : mapping of Place to (mapping of layer to number of its features)
     executor : Executor or None
-        None begins processes of this machine.
+        None starts processes on this machine.
     workers : int
     progress : callable, optional
-        Called with (layers of windows done, layers of windows in all).
+        Called with (done, in all), which count each layer of each window.
 
     Returns
     -------
     dict of str to str
-        Tracks that could not be judged, and why.
+        Tracks of which a window could not be judged, and why.
 
     Raises
     ------
     OSError
-        If a file cannot be written; what is done stays.
+        If a file cannot be written. Files that were written before stay.
     BackendError
         If processes cannot be started, or die whatever they do.
     """
@@ -192,7 +198,7 @@ def judge_places(
 
 
 def judge_window(job: WindowJob) -> Judged:
-    """Judge the features of some layers in a window, and write what was found.
+    """Judge the features of some layers in a window, and write the verdicts.
 
     Raises
     ------
@@ -222,7 +228,7 @@ def _rows(job: WindowJob, track: Track, network: Network) -> list[dict[str, Any]
     song = read_track(job.root, track, network.frontend)
     clip = window_again(song, job.start, job.end)
     if clip is None:
-        raise AudioError("is shorter than it was for the survey")
+        raise AudioError("the track is shorter than it was when the survey was made")
     how = {"rule": job.way.rule, "start": job.way.start}
     rows = trust_features(clip, network, list(job.layers), how, job.way.mode, {})
     return [
@@ -231,7 +237,7 @@ def _rows(job: WindowJob, track: Track, network: Network) -> list[dict[str, Any]
             "start": job.start, "end": job.end, "rule": job.way.rule,
             "map_start": job.way.start, "mode": job.way.mode,
             "verdict": row["verdict"], "reason": row["reason"],
-            # nan is no number: an empty cell.
+            # nan becomes null in the table.
             **{name: None if math.isnan(row[name]) else row[name] for name in _NUMBERS},
             "yes_rate": row["yes_rate"],
         }
@@ -240,7 +246,7 @@ def _rows(job: WindowJob, track: Track, network: Network) -> list[dict[str, Any]
 
 
 def _name(settings: Mapping[str, Any], way: Way, place: Place, layer: str) -> str:
-    """What the file of a layer in a window is called, without its suffix."""
+    """The name, without its suffix, of the file of a layer in a window."""
     decides = [
         _VERSION, __version__, dict(settings), *way, *place.track, place.start, place.end, layer,
     ]

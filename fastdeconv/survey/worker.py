@@ -1,7 +1,7 @@
-"""What another process does: it computes one shard and writes it.
+"""The work of another process: it computes one shard and writes it.
 
-A job holds names and numbers alone, and what comes back are counts: no array goes from process to
-process. The network is read once a process.
+A job consists of names and numbers only, and its result is a path and counts: no array is sent from
+process to process. Every process reads the network once.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ __all__ = [
     "try_tracks",
 ]
 
-#: The error of a track that kills whoever reads it.
+#: The error of a track that ends every process that reads it.
 DIED = "the process that computed it died, again and again, and with this track alone"
-#: In the folder of a survey.
+#: Name of the network's file in the folder of a survey.
 NETWORK = "network.npz"
 
 
@@ -37,23 +37,25 @@ class Job(NamedTuple):
     """A shard to compute, in any process that sees the files."""
 
     out: str
+    """The folder of the survey."""
     name: str
-    """Of the shard."""
+    """Name of the shard's file, see `shard_name`."""
     root: str
+    """The folder that tracks are relative to."""
     tracks: tuple[Track, ...]
     features: dict[str, int]
     """Layer -> number of its features."""
     network: str
-    """Its hash: whoever computes reads it from the survey's folder, and checks it."""
+    """Hash of the network, which is read from the survey's folder and checked against it."""
     seconds: float
-    """Length of a window where the front end leaves it open."""
+    """Length of a window if the front end does not fix it."""
     padded_to: float
-    """Length of a window in seconds where the front end fixes it, else 0."""
+    """Length of a window in seconds if the front end fixes it, else 0."""
     rows: bool
     backend: str
     isa: str | None
     deadly: frozenset[str] = frozenset()
-    """Names of tracks that are not to be opened, because that ends the process."""
+    """Names of tracks that must not be opened, because they end the process."""
 
 
 class Done(NamedTuple):
@@ -65,37 +67,37 @@ class Done(NamedTuple):
 
 
 def shard_name(digest: str, layers: Iterable[str]) -> str:
-    """What the file of a shard is called that holds these layers, without its suffix."""
+    """The name, without its suffix, of the file with these layers of a shard."""
     text = json.dumps([digest, *layers])
     return hashlib.sha256(text.encode()).hexdigest()[: len(digest)]
 
 
 def begin(alive: Any) -> None:
-    """Prepare a process of our own. Called first in it.
+    """Prepare a worker process. Called in it before anything else.
 
     Parameters
     ----------
     alive : connection
-        Its other end is open as long as there is work. The process ends with it, also when
-        whoever began it was killed.
+        The other end stays open as long as there is work. When it closes, also because the main
+        process was killed, this process ends.
     """
-    # Before NumPy and its libraries are loaded: processes are in parallel, not their threads.
+    # Before NumPy and its libraries are loaded: one thread each, since processes run in parallel.
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[name] = "1"
-    # Ctrl-C goes to all processes of a terminal; the one that was begun there tells the others.
+    # Ctrl-C reaches all processes of a terminal. The main process ends the workers in order.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with, args=[alive], daemon=True).start()
+    threading.Thread(target=_exit_when_closed, args=[alive], daemon=True).start()
 
 
 def is_there() -> bool:
-    """Whether a process answers."""
+    """Answer, which shows that this process runs."""
     return True
 
 
 def run_shard(job: Job) -> Done:
     """Compute a shard and write it.
 
-    A track that cannot be used is a row with its error.
+    A track that cannot be used becomes a row with its error.
 
     Raises
     ------
@@ -118,14 +120,14 @@ def run_shard(job: Job) -> Done:
 
 
 def try_tracks(job: Job) -> bool:
-    """Compute a shard, to see whether the process survives it."""
+    """Compute a shard without writing it, to see whether the process survives."""
     for _ in _measured(job):
         pass
     return True
 
 
 def _measured(job: Job) -> Iterator[tuple[Track, Measured | str]]:
-    """Tracks, one at a time, or why they cannot be used."""
+    """Measure tracks one after the other; the second value is the error of an unusable one."""
     from ..errors import FastdeconvError
     from ..kernels.dispatch import config
     from .collection import path_of, reason_without_path
@@ -145,7 +147,7 @@ def _measured(job: Job) -> Iterator[tuple[Track, Measured | str]]:
 
 @functools.lru_cache(maxsize=1)
 def network_of(out: str, wanted: str) -> Network:
-    """The network in the folder of a survey, which has this hash; read once a process.
+    """The network in the folder of a survey, checked against its hash; read once by a process.
 
     Raises
     ------
@@ -163,7 +165,7 @@ def network_of(out: str, wanted: str) -> Network:
     return network
 
 
-def _end_with(alive: Any) -> None:
+def _exit_when_closed(alive: Any) -> None:
     with suppress(OSError, EOFError):
         alive.recv_bytes()
     os._exit(1)

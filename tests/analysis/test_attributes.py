@@ -179,9 +179,9 @@ def test_with_one_group_nothing_is_said_beyond_the_stimuli(net, many_tones, cont
     stimuli = only(many_tones, gain=["0.5"], start=["0.01"])
     study = fd.attribute_study(net, stimuli, control=control, resamplings=200)
     text = study.findings()
-    assert "alike than" not in text and "not to be told" not in text and "nan" not in text
-    assert "Beyond these stimuli nothing can be said of pool1, pool2: there is one group" in text
-    assert "there is one attribute only" in text
+    assert "alike than" not in text and "not distinguishable" not in text and "nan" not in text
+    assert "nothing can be said for pool1, pool2: there is only one group" in text
+    assert "there is only one attribute" in text
     for subject in ("network", "control"):
         assert study.find(subject=subject) == []
     with warnings.catch_warnings():
@@ -199,7 +199,7 @@ def test_two_groups_of_each_attribute_label_no_feature(net, many_tones, control)
     assert [len(study.design.of(a)) for a in study.attributes] == [2, 2]
     assert {row["ignores"] + row["follows"] for row in study.feature_table} == {""}
     assert all(np.isnan(row["low"]) and np.isnan(row["high"]) for row in study.feature_table)
-    assert "Of single features nothing can be said" in study.findings()
+    assert "About single features nothing can be said" in study.findings()
 
 
 @pytest.mark.parametrize("resamplings", [1, 39, 40, 119, 120])
@@ -233,7 +233,7 @@ def test_silent_groups_do_not_count(wide_study):
         cut = dataclasses.replace(wide_study, found=found)
         assert has_interval(cut.mean("start", "pool1")) == wanted
         assert has_interval(cut.difference("start", "pool1")) == wanted
-        assert ("in too few groups" in cut.findings()) == (not wanted)
+        assert ("groups of stimuli the maps are silent" in cut.findings()) == (not wanted)
 
 
 def test_what_differs_by_less_than_is_known_does_not_differ(wide_study):
@@ -247,7 +247,7 @@ def test_what_differs_by_less_than_is_known_does_not_differ(wide_study):
     study = dataclasses.replace(wide_study, found=found)
     assert study.difference("pitch", "pool1").low > 0
     assert "alike than" not in study.findings()
-    assert "not to be told from the control's in pool1, pool2" in study.findings()
+    assert "not distinguishable from the control's in pool1, pool2" in study.findings()
 
 
 @pytest.mark.parametrize("subject", ["network", "control"])
@@ -272,7 +272,7 @@ def test_a_silent_layer_is_called_silent_and_compared_with_nothing(
 
 def test_silent_features_are_counted(wide_study):
     assert "in pool2 (1 of 6 features silent)" in wide_study.findings()
-    assert "Of 2 of them nothing can be said" in wide_study.findings()
+    assert "About 2 of them nothing can be said" in wide_study.findings()
 
 
 def test_names_cannot_break_a_paragraph_or_reach_a_terminal_as_codes(net, tones, control):
@@ -301,7 +301,8 @@ def test_a_layer_called_input_is_not_the_input(net, tones):
 def test_findings_put_the_input_first_and_name_every_attribute(study):
     text = study.findings()
     paragraphs = text.strip().split("\n\n")
-    assert paragraphs[0].startswith("6 stimuli, 9 pairs") and "input spectrograms" in paragraphs[0]
+    assert paragraphs[0].startswith("6 stimuli with 9 pairs")
+    assert "input spectrograms" in paragraphs[0]
     assert paragraphs[1].startswith("pitch:") and paragraphs[2].startswith("gain:")
     assert f"{study.mean('pitch', 'pool2', 'control')} in pool2" in paragraphs[1]
 
@@ -425,7 +426,7 @@ def test_a_control_of_other_layers_is_refused(net, tones):
         [{"type": "conv2d", "name": "conv1"}],
         {"conv1.weight": np.ones((1, 1, 3, 3)), "conv1.bias": [0]}, (1, 33, 20),
     )
-    with pytest.raises(ParameterError, match="the control must have the layers"):
+    with pytest.raises(ParameterError, match="the control must have the same layers"):
         fd.attribute_study(net, tones, control=other)
 
 

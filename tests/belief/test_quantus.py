@@ -29,9 +29,9 @@ def test_what_does_not_fit_is_refused(clip: fd.Clip, net: fd.Network) -> None:
     with pytest.raises(ParameterError, match="method must be one of integrated_gradients"):
         explain_func(net, "lime")
     explain = explain_func(net)
-    with pytest.raises(ParameterError, match="a class for each input, found 2 for 1"):
+    with pytest.raises(ParameterError, match="one class for each input, found 2 for 1"):
         explain(None, clip.x[None], [0, 1])
-    with pytest.raises(ParameterError, match="numbers of classes from 0 to 2, found 3"):
+    with pytest.raises(ParameterError, match="class numbers from 0 to 2, found 3"):
         explain(None, clip.x[None], [3])
 
 

@@ -243,7 +243,7 @@ def test_controls_and_maps_that_do_not_fit_are_refused(
 ) -> None:
     maps = fd.deconvolve(net.forward(clip.x), "pool1")
     other = make_net(clip.frontend, clip.x.shape, classes=5)
-    with pytest.raises(ParameterError, match="has other layers than the network"):
+    with pytest.raises(ParameterError, match="must have the same layers"):
         trust(clip, net, other, "pool1", maps)
     with pytest.raises(ParameterError, match="maps must be of all features of layer 'pool1'"):
         trust(clip, net, None, "pool1", maps[:2])

@@ -213,7 +213,7 @@ def test_without_matplotlib_a_plot_says_what_to_install(top, monkeypatch):
 
 def test_only_layers_that_were_looked_at_have_top_clips(top, tmp_path):
     for of in (top.maps, top.excerpts, top.plot):
-        with pytest.raises(fd.ParameterError, match="'conv1' was not looked at; layers: pool1"):
+        with pytest.raises(fd.ParameterError, match="'conv1' was not searched; there are pool1"):
             of("conv1", 0)
         with pytest.raises(fd.ParameterError, match="features"):
             of("pool1", 4)

@@ -33,7 +33,7 @@ def test_workers_that_die_cost_the_track_that_kills_them(deadly, tmp_path, run):
     }
     with dask.config.set(settings), distributed.LocalCluster(
         n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None,
-        silence_logs=100,
+        silence_logs=100, scheduler_kwargs={"dashboard_address": ":0"},  # a free port
     ) as cluster:
         result = CliRunner().invoke(main, [
             "survey", str(deadly), "-o", str(tmp_path / "out"), "--network",

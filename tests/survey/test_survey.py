@@ -354,8 +354,8 @@ def test_load_reads_what_was_written(sounds, run):
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"format": "other"}, "not of a survey"),
-        ({"version": 99}, "found version 99"),
+        ({"format": "other"}, "format: found 'other', wanted 'fastdeconv-survey'"),
+        ({"version": 99}, "version: found 99"),
         ({"features": {"pool1": -1}}, "features: found"),
         ({"features": {"pool9": 4}}, "different layers"),
         ({"counts": 3}, "counts: found 3"),
@@ -384,7 +384,7 @@ def test_tables_that_are_wrong_are_refused(sounds, run):
     path.write_bytes(good[: len(good) // 2])
     refused(r"features\.parquet: damaged")
     shutil.copy(found.folder / "together.parquet", path)
-    refused(r"not the table of a survey")
+    refused("not this table of a survey")
     wrong = table.set_column(1, schema.FEATURES.field("feature"), pa.array([0, 1, 2, 7], "int32"))
     pq.write_table(wrong, path)
     refused("has 4 features, found number 7")
@@ -406,7 +406,7 @@ def test_a_shard_that_is_damaged_is_named(sounds, run):
         ({"part": (5, 4)}, "part must be"),
         ({"part": 3}, r"part must be \(i, n\)"),
         ({"seconds": 0}, "seconds must be"),
-        ({"tags": "tags.csv", "rows": False}, "is computed of rows"),
+        ({"tags": "tags.csv", "rows": False}, "tags need the rows"),
         ({"workers": 0}, "workers must be"),
         ({"layers": "pool9"}, "no layer 'pool9'"),
         ({"layers": []}, "layers must not be empty"),

@@ -42,7 +42,7 @@ def test_numbers_get_a_correlation(tmp_path):
     assert (rows[0]["low"], rows[0]["high"]) == pytest.approx((interval.low, interval.high))
     p = [wanted.pvalue, stats.pearsonr(VALUES[:, 1], tempo).pvalue]
     assert [row["q"] for row in rows[:2]] == pytest.approx(stats.false_discovery_control(p))
-    # A feature that is the same everywhere has nothing to do with anything, and no numbers.
+    # A constant feature does not go with anything, and has no numbers.
     assert rows[2]["value"] is rows[2]["low"] is rows[2]["q"] is None
     assert left_out == []
 
@@ -95,7 +95,7 @@ def test_what_cannot_be_said_is_left_out_and_said(tmp_path):
     )
     assert rows == []
     assert left_out == [
-        "title (40 classes of 40 tracks are too many)", "same (it is the same everywhere)",
+        "title (40 classes are too many for 40 tracks)", "same (all tracks have the same value)",
         "rare (tracks with a value: 2, of 3 needed)",
     ]
 
