@@ -16,6 +16,7 @@ import fastdeconv as fd
 
 RATE = 8000
 DEADLY_RATE = 12345
+ONCE = "SOUNDFILE_SHIM_ONCE"
 DEADLY = ["sound03a.wav", "sound08a.wav"]
 FRAMES = 20
 
@@ -73,14 +74,19 @@ def run(tmp_path: Path) -> Callable[..., fd.Survey]:
     return run
 
 
+def use_shims(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let processes that are started find the soundfile that ends them, see there."""
+    shims = str(Path(__file__).parent / "shims")
+    monkeypatch.syspath_prepend(shims)
+    monkeypatch.setenv("PYTHONPATH", shims, prepend=os.pathsep)
+
+
 @pytest.fixture
 def deadly(sounds: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A collection with two tracks that kill; processes that are started find them deadly."""
     for name in DEADLY:
         soundfile.write(sounds / name, np.zeros(2000), DEADLY_RATE)
-    shims = str(Path(__file__).parent / "shims")
-    monkeypatch.syspath_prepend(shims)
-    monkeypatch.setenv("PYTHONPATH", shims, prepend=os.pathsep)
+    use_shims(monkeypatch)
     return sounds
 
 
