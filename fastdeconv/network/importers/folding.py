@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import ArchiveError, shown
-from .graph import Graph, Node
+from ...errors import ArchiveError, FastdeconvError, shown
+from .graph import MALFORMED, Graph, Node
 from .ordering import said
 from .reading import onnx_module
 from .subgraphs import branch_nodes, copied, inner_graphs, taken_by
@@ -150,6 +150,18 @@ class _Folding:
             self.types[name] = int(self.onnx.helper.np_dtype_to_tensor_dtype(array.dtype))
 
     def visit(self, proto: Any) -> None:
+        """Fold a node, or keep it; one that is not what its operator says is refused."""
+        try:
+            self.visited(proto)
+        except FastdeconvError:
+            raise
+        except MALFORMED as error:
+            why = shown(str(error) or type(error).__name__)
+            raise ArchiveError(
+                f"{said(proto)}: its inputs or attributes are not those of {proto.op_type} ({why})"
+            ) from None
+
+    def visited(self, proto: Any) -> None:
         graph = self.graph
         inputs = [self.renamed.get(name, name) for name in taken_by(proto)]
         op, outputs = proto.op_type, list(proto.output)
@@ -361,7 +373,7 @@ def _scopes(proto: Any) -> tuple[str, ...]:
         if entry.key == _SCOPES and text:
             try:
                 found = ast.literal_eval(entry.value)
-            except (ValueError, SyntaxError, MemoryError, RecursionError):
+            except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
                 return ()
             if isinstance(found, list) and all(
                 isinstance(name, str) and name.isprintable() for name in found

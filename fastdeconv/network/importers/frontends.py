@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ...audio._checks import as_number
 from ...audio.clip import Clip
 from ...audio.frontend import Frontend
 from ...audio.scaling import check_scale, scaled
@@ -39,6 +40,8 @@ _HOPELESS = 0.02
 """How far values may fall where they should rise, for scales to be tried at all."""
 _DFT = 1e-4
 _LEAST_TAPS = 64
+_MOST_FRAMING = 50
+"""Convolutions among which pairs are tried: an STFT is at the beginning of a model."""
 _WINDOWS = ("hann", "hamming", "boxcar", "blackman", "bartlett", "blackmanharris")
 _FLOORS = (1e-10, 1e-12, 1e-9, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3)
 _TOP_DB = (80.0, 100.0, 60.0, 120.0)
@@ -225,7 +228,7 @@ def _find_stft(graph: Graph) -> _Stft | None:
             found = _of_operator(graph, node)
             if found is not None:
                 return found
-    convolutions = [node for node in graph.nodes if _is_framing(graph, node)]
+    convolutions = [node for node in graph.nodes if _is_framing(graph, node)][:_MOST_FRAMING]
     for count in (1, 2):
         for nodes in itertools.combinations(convolutions, count):
             found = _of_convolutions(graph, nodes)
@@ -237,11 +240,16 @@ def _find_stft(graph: Graph) -> _Stft | None:
 def _of_operator(graph: Graph, node: Node) -> _Stft | None:
     hop, window = graph.scalar(node.input(1)), graph.constants.get(node.input(2))
     length = graph.scalar(node.input(3))
-    if hop is None or (window is None and length is None):
+    if length is None and window is not None:
+        length = float(window.size)
+    if hop is None or length is None or not (hop.is_integer() and length.is_integer()):
         return None
-    n_fft = int(length) if length is not None else np.asarray(window).size
-    values = np.ones(n_fft) if window is None else np.asarray(window, np.float64).ravel()
-    if values.size != n_fft:
+    n_fft = int(length)
+    if window is None:
+        values = np.ones(n_fft)
+    elif window.size == n_fft and window.dtype.kind in "fiu":
+        values = window.astype(np.float64).ravel()
+    else:
         return None
     return _Stft(n_fft, int(hop), values, tuple(node.outputs[:1]))
 
@@ -283,10 +291,9 @@ def _named_window(graph: Graph, stft: _Stft) -> tuple[str, int]:
     window = stft.window
     inside = np.flatnonzero(np.abs(window) > 1e-9 * np.abs(window).max())
     longest = len(window)
+    span = int(inside[-1] - inside[0]) + 1 if inside.size else longest
     # A periodic window may begin with a zero that belongs to it.
-    spans = dict.fromkeys(
-        n for extra in range(4) if (n := int(inside[-1] - inside[0] + 1 + extra)) <= longest
-    )
+    spans = dict.fromkeys(n for n in range(span, span + 4) if n <= longest)
     for length, name in itertools.product([longest, *spans], _WINDOWS):
         values = np.zeros(longest)
         left = (longest - length) // 2
@@ -536,7 +543,13 @@ def _affine(y: Array, x: Array, largest: float) -> tuple[float, dict[str, Any] |
 
 
 def sample_rate(frontend: Any) -> float | None:
-    """The rate, where a record says nothing else: the front end is then in the model."""
+    """The rate in Hz, if a record says nothing else: the front end is then in the model.
+
+    Raises
+    ------
+    ParameterError
+        If the rate is not a number above 0.
+    """
     if isinstance(frontend, Mapping) and set(frontend) == {"sr"}:
-        return float(frontend["sr"])
+        return as_number("frontend: sr", frontend["sr"], above=0)
     return None

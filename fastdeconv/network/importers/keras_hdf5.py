@@ -144,7 +144,9 @@ def read_array(dataset: Any) -> NDArray[Any]:
     if dtype.kind not in "fiu" or dtype.itemsize > 8:
         raise ArchiveError(f"{label}: found dtype {shown(str(dtype))}, wanted float or int")
     if shape is None or len(shape) > _MOST_RANK:
-        raise ArchiveError(f"{label}: found shape {shown(shape)}, wanted a short tuple of sizes")
+        raise ArchiveError(
+            f"{label}: found shape {shown(shape)}, wanted a tuple of at most {_MOST_RANK} sizes"
+        )
     if dataset.is_virtual or dataset.external:
         raise ArchiveError(f"{label}: its data is in another file, wanted it in this one")
     size = math.prod(shape) * dtype.itemsize

@@ -223,7 +223,9 @@ def _transposed(rank: int) -> Callable[[Node, Builder, Value], Value]:
 def _dense(node: Node, build: Builder, value: Value) -> Value:
     kernel, *bias = build.arrays(node, "kernel", *_bias(node))
     if kernel.ndim != 2:
-        raise ArchiveError(f"found a kernel of shape {kernel.shape}, wanted (in, out)")
+        raise ArchiveError(
+            f"layer {shown(node.name)}: found a kernel of shape {kernel.shape}, wanted (in, out)"
+        )
     flat = len(value.axes) == 1 and value.shape[1:] == (1, 1)
     if flat:
         weight = reordered(kernel.T, value)

@@ -65,7 +65,10 @@ def _layer_norm(node: Node, build: Builder, value: Value) -> Value:
         for key, array, start in (("weight", gamma, 1.0), ("bias", beta, 0.0)):
             filled = np.full_like(whole, start) if array is None else array
             if filled.ndim != len(letters):
-                raise ArchiveError(f"found an array of shape {filled.shape}")
+                raise ArchiveError(
+                    f"layer {shown(node.name)}: found an array of shape {filled.shape}, wanted "
+                    f"{len(letters)} axes"
+                )
             order = sorted(range(len(letters)), key=lambda i: "CHW".index(letters[i]))
             arrays[key] = reordered(filled.transpose(order), value)
     return build.add("layer_norm", node.name, value, parameters, arrays=arrays, order=value.order)

@@ -29,6 +29,8 @@ __all__ = ["layer_names", "module_aliases", "module_of"]
 _WITH_WEIGHT = ("Conv", "ConvTranspose", "Gemm", "MatMul", "Linear", "BatchNormalization",
                 "PRelu", "InstanceNormalization", "LayerNormalization", "GroupNormalization")
 _LONGEST = 120
+# Modules inside each other that are looked at; a name of a file may have thousands of dots.
+_DEEPEST = 64
 
 
 def module_of(node: Node, graph: Graph, modules: Collection[str] = ()) -> str:
@@ -72,7 +74,8 @@ def layer_names(
     for path, draft in zip(paths, drafts):
         if not draft.suffix:
             kinds.setdefault(path, set()).add(draft.kind)
-    holders = {path for path in kinds if any(other.startswith(f"{path}.") for other in inner)}
+    around = {module for path in inner for module in _upward(path) if module != path}
+    holders = around.intersection(kinds)
     several = Counter(
         (path, draft.kind) for path, draft in zip(paths, drafts) if not draft.suffix
     )
@@ -161,6 +164,6 @@ def module_aliases(
 
 
 def _upward(path: str) -> list[str]:
-    """The path and those of the modules around it."""
-    parts = path.split(".") if path else []
+    """The path and those of the modules around it, from the outermost on."""
+    parts = path.split(".", _DEEPEST)[:_DEEPEST] if path else []
     return [".".join(parts[:count]) for count in range(1, len(parts) + 1)]

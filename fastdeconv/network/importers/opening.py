@@ -6,10 +6,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-from ...errors import ArchiveError, shown
-from ...files import open_regular
+from ...errors import ArchiveError, ParameterError, shown
 from ..network import Network
-from ..zipped import list_zip
+from ..zipped import list_zip, opened
 from .keras_hdf5 import SIGNATURE
 
 __all__ = ["open_model"]
@@ -44,7 +43,9 @@ def open_model(path: str | os.PathLike[str], **options: Any) -> Network:
 
         inputs = options.pop("inputs", None)
         if inputs is not None:
-            raise ArchiveError(f"{shown(os.fspath(path))}: a Keras model takes no inputs=")
+            raise ParameterError(
+                f"{shown(os.fspath(path))}: inputs= is for ONNX models, and this is a Keras model"
+            )
         return from_keras(path, **options)
     from .onnx import from_onnx
 
@@ -54,7 +55,7 @@ def open_model(path: str | os.PathLike[str], **options: Any) -> Network:
 def _plain(path: str | os.PathLike[str], options: dict[str, Any]) -> Network:
     given = [key for key, value in options.items() if value is not None]
     if given:
-        raise ArchiveError(
+        raise ParameterError(
             f"{shown(os.fspath(path))} is a network already: {', '.join(given)} "
             f"{'is' if len(given) == 1 else 'are'} for models of other frameworks"
         )
@@ -62,8 +63,8 @@ def _plain(path: str | os.PathLike[str], options: dict[str, Any]) -> Network:
 
 
 def _kind_of(path: Path) -> str:
-    """ "archive", "keras" or "onnx"."""
-    with open_regular(path) as file:
+    """The kind of a file: "archive", "keras" or "onnx"."""
+    with opened(path) as (file, _):
         begin = file.read(8)
     if begin == SIGNATURE:
         return "keras"
@@ -85,7 +86,7 @@ _CHECKPOINT = (
 
 def _kind_of_zip(path: Path) -> str:
     try:
-        with open_regular(path) as file:
+        with opened(path) as (file, _):
             names = [info.filename for info in list_zip(file)[0]]
     except ArchiveError:
         return "archive"  # which says what is wrong with it

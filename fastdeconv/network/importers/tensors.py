@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -85,7 +86,8 @@ def _fetch(tensor: Any, wanted: int, folder: str | None) -> None:
     inside = os.path.realpath(folder)
     place = os.path.realpath(os.path.join(inside, location)) if "\0" not in location else ""
     unsafe = os.path.isabs(location) or ".." in location.replace("\\", "/").split("/")
-    if not location or unsafe or os.path.commonpath([inside, place or "/"]) != inside:
+    # Compared as paths: os.path.commonpath raises an error for two drives of Windows.
+    if not location or unsafe or not place or not Path(place).is_relative_to(inside):
         raise ArchiveError(
             f"{label}: its values are in {shown(location)}, wanted a file in the folder of the "
             "model"

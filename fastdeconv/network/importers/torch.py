@@ -202,10 +202,10 @@ def _example(torch: Any, module: Any, given: Any) -> Any:
         shapes.append((1, shape[0], shape[2]))
     first: Exception | None = None
     for shape in shapes:
-        example = torch.zeros(shape, dtype=likely.dtype, device=likely.device)
         try:
+            example = torch.zeros(shape, dtype=likely.dtype, device=likely.device)
             module(example)
-        except Exception as error:  # of the module's own code
+        except Exception as error:  # of the module's own code, or out of memory
             first = first or error
             continue
         if len(shape) == 3 and shape[:2] == (1, 1):

@@ -108,7 +108,7 @@ FILLS: dict[str, tuple[Callable[[Any], Any], str]] = {
     ),
     "fields": (put(np.zeros(2, [("a", "f4"), ("b", "f4")])), "wanted float or int"),
     "complex": (put(np.zeros((1, 1, 2, 2), complex)), "wanted float or int"),
-    "rank": (put(np.zeros((1,) * 9)), "wanted a short tuple"),
+    "rank": (put(np.zeros((1,) * 9)), "wanted a tuple of at most 8"),
     "shape": (put(np.zeros((2, 2))), "found a kernel of shape"),
     "channels": (put(np.zeros((1, 1, 3, 2))), "is for 3 input channels, but the layer gets 2"),
     "empty": (put(np.zeros((1, 1, 0, 2))), "found shape"),

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from ....errors import shown
+from ... import layers as nn
 from ..building import Builder, CannotImportError, Operator
 from ..graph import Node
 from ..views import View, completed, default_letters, group_sizes, joined_axes
@@ -15,7 +16,7 @@ from .scaling import scaled_by, times
 from .selecting import taken
 
 __all__ = [
-    "add", "concat", "divide", "extreme", "joined", "joined_along", "mean", "multiply", "subtract",
+    "add", "concat", "divide", "extreme", "joined", "mean", "multiply", "repeated", "subtract",
 ]
 
 
@@ -159,10 +160,19 @@ def _constant_part(builder: Builder, node: Node, place: int, view: View, axis: i
     array = builder.needed(node, place)
     count, n = array.shape[axis], view.shape[axis]
     if count > n:
-        view = joined_along(builder, [view] * -(-count // n), axis)
+        view = repeated(builder, view, -(-count // n), axis)
         builder.drafts[view.draft].suffix = "repeat"
     view = taken(builder, view, axis, slice(0, count), "part")
     return scaled_by(builder, view, np.zeros((), np.float32), array, "constant")
+
+
+def repeated(builder: Builder, view: View, count: int, axis: int) -> View:
+    """A value several times, one after another along an axis."""
+    most = nn.Concat.arity[1]
+    if count > most:
+        raise CannotImportError(f"it repeats a value {count} times along an axis, at most {most} "
+                                "times are a layer")
+    return joined_along(builder, [view] * count, axis)
 
 
 def joined_along(builder: Builder, views: list[View], axis: int) -> View:

@@ -9,7 +9,7 @@ from typing import Any
 from ..building import Builder, CannotImportError
 from ..graph import Node
 from ..views import View, completed
-from .combining import joined_along
+from .combining import repeated
 from .selecting import taken
 
 __all__ = [
@@ -202,6 +202,6 @@ def tile(builder: Builder, node: Node) -> View:
     view = expanded(builder, view, ones)
     for axis, count in enumerate(times):
         if view.shape[axis] != shape[axis]:
-            view = joined_along(builder, [view] * count, axis)
+            view = repeated(builder, view, count, axis)
             builder.drafts[view.draft].sized = True
     return view

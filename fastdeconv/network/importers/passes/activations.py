@@ -11,23 +11,37 @@ __all__ = ["as_activation", "product"]
 _DEEPEST = 12
 
 
-def product(graph: Graph, value: str, depth: int = 0) -> tuple[float, list[str]]:
-    """A value as a number times other values: factors through Mul, Div and Pow.
+def product(graph: Graph, value: str) -> tuple[float, list[str]]:
+    """Write a value as a number times other values: the factors of Mul, Div, Pow and Neg.
 
-    Multiplications by arrays are not looked through.
+    Products with constant arrays are single factors.
     """
+    return _product(graph, value, 0, {})
+
+
+_Known = dict[tuple[str, int], tuple[float, list[str]]]
+
+
+def _product(graph: Graph, value: str, depth: int, known: _Known) -> tuple[float, list[str]]:
+    # Kept, because a value that is multiplied by itself again and again has 2 ** depth factors.
+    if (value, depth) not in known:
+        known[value, depth] = _factors(graph, value, depth, known)
+    return known[value, depth]
+
+
+def _factors(graph: Graph, value: str, depth: int, known: _Known) -> tuple[float, list[str]]:
     node = graph.made_by(value, "Mul", "Div", "Pow", "Neg")
     if node is None or depth > _DEEPEST:
         return 1.0, [value]
     if node.op == "Neg":
-        number, factors = product(graph, node.inputs[0], depth + 1)
+        number, factors = _product(graph, node.inputs[0], depth + 1, known)
         return -number, factors
     left, right = node.inputs[:2]
     by = graph.scalar(right)
     if node.op == "Pow":
         return (1.0, [left] * int(by)) if by in (2.0, 3.0) else (1.0, [value])
     if by is not None:
-        number, factors = product(graph, left, depth + 1)
+        number, factors = _product(graph, left, depth + 1, known)
         if node.op == "Div" and by == 0:
             return 1.0, [value]
         return (number * by if node.op == "Mul" else number / by), factors
@@ -35,11 +49,11 @@ def product(graph: Graph, value: str, depth: int = 0) -> tuple[float, list[str]]
         return 1.0, [value]
     by = graph.scalar(left)
     if by is not None:
-        number, factors = product(graph, right, depth + 1)
+        number, factors = _product(graph, right, depth + 1, known)
         return number * by, factors
     if left in graph.constants or right in graph.constants:
         return 1.0, [value]
-    first, second = product(graph, left, depth + 1), product(graph, right, depth + 1)
+    first, second = (_product(graph, name, depth + 1, known) for name in (left, right))
     return first[0] * second[0], first[1] + second[1]
 
 
