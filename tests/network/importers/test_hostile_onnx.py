@@ -91,19 +91,19 @@ def test_damaged_files_give_an_error_of_ours_or_a_network() -> None:
 def test_cycles() -> None:
     made = model([node("Add", ["x", "b"], "a", name="one"), node("Relu", ["a"], "b"),
                   node("Relu", ["b"], "y")], {}, SHAPE)
-    refused(made, r"node 'one' \(Add\): it takes, by way of others, what it makes itself")
+    refused(made, r"node 'one' \(Add\): its input depends on its own output")
 
 
 def test_inputs_that_nothing_makes() -> None:
     made = model([node("Conv", ["x", "nothing"], "y", name="conv")], W, SHAPE)
-    refused(made, r"node 'conv' \(Conv\): nothing makes its input 'nothing'")
+    refused(made, r"node 'conv' \(Conv\): no node computes its input 'nothing'")
     made = model([node("Relu", ["x"], "z")], {}, SHAPE)
-    refused(made, "nothing makes the output 'y'")
+    refused(made, "no node computes the output 'y'")
 
 
 def test_values_made_twice() -> None:
     made = model([node("Relu", ["x"], "y"), node("Abs", ["x"], "y")], {}, SHAPE)
-    refused(made, r"\(Abs\): its output 'y' is there already")
+    refused(made, r"\(Abs\): its output 'y' exists already")
 
 
 def test_nodes_out_of_order_are_put_in_order() -> None:
@@ -167,7 +167,7 @@ def test_graphs_inside_are_checked_like_the_outer_one() -> None:
 
     refused(holding(branch([node("ConstantOfShape", ["h"], "z")], {"h": HUGE})), "over the limit")
     refused(holding(branch([node("Relu", ["x"], "z\n")], {})), "printable")
-    refused(holding(branch([node("Relu", ["gone"], "z")], {})), "nothing makes its input 'gone'")
+    refused(holding(branch([node("Relu", ["gone"], "z")], {})), "no node computes its input 'gone'")
     refused(holding(branch([node("Relu", ["x"], "z"), node("Exp", ["x"], "z")], {})), "twice")
     made = holding(branch([node("Add", ["x", "a"], "z")], {"a": np.ones(3, np.float32)}))
     made.graph.node[0].attribute[0].g.initializer[0].dims[0] = 1 << 20

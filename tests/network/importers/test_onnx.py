@@ -523,7 +523,7 @@ def test_the_width_is_kept_where_a_layer_wants_it() -> None:
 def test_sizes_that_a_file_leaves_open() -> None:
     made = model([node("Conv", ["x", "w"], "y")], W, ("batch", 3, "bins", "frames"))
     with pytest.raises(fd.ParameterError, match=r"'x' is batch x 3 x bins x frames, where bins and "
-                       r"frames may vary; say input_shape=\(1, 3, bins, frames\) with numbers"):
+                       r"frames may vary; give input_shape=\(1, 3, bins, frames\) with numbers"):
         fd.from_onnx(made)
     assert fd.from_onnx(made, (3, 6, 8)).input_shape == (3, None, None)
     assert fd.from_onnx(made, (1, 3, 6, 8)).input_shape == (3, None, None)

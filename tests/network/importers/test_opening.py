@@ -68,7 +68,7 @@ def test_the_sample_rate_and_a_file_of_the_front_end(model, tmp_path):
     record.write_text(json.dumps({key: FRONTEND[key] for key in FRONTEND if key != "sr"}))
     result = run("import", model, "-o", tmp_path / "net.npz", "--input-shape", "1,12,?",
                  "--frontend", record, "--sr", 16000)
-    assert result.exit_code == 1 and "may vary; say input_shape=" in result.output
+    assert result.exit_code == 1 and "may vary; give input_shape=" in result.output
     result = run("import", model, "-o", tmp_path / "net.npz", "--input-shape", "1,12,30",
                  "--frontend", record, "--sr", 16000)
     assert result.exit_code == 0, result.output
