@@ -179,17 +179,22 @@ def joined_axes(
     return groups
 
 
-# All orders of so many groups are gone through: 720.
+# Most groups, because all orders of them are searched: 720 of six.
 _MOST_GROUPS = 6
-# Of two or three neighbouring blocks, from where to before where each is, and their new order.
+# The (begin, end) of two or three neighbouring blocks, and their new order.
 _Step = tuple[tuple[tuple[int, int], ...], tuple[int, ...]]
 
 
 def steps_of_three(wanted: Sequence[int]) -> list[_Step] | None:
-    """How to bring places 0, 1, 2, ... into an order by moving at most three blocks at a time.
+    """Split a permutation into steps that each exchange at most three neighbouring blocks.
 
-    The blocks of a step are all that there is, so that each is a transposition of three axes.
-    The fewest steps that do; None for too many places.
+    The blocks of a step together are the whole, so each step is a transposition of three axes.
+
+    Returns
+    -------
+    list or None
+        The fewest steps that bring 0, 1, 2, ... into the order `wanted`; None if there are more
+        than `_MOST_GROUPS` numbers.
     """
     count = len(wanted)
     if count > _MOST_GROUPS:

@@ -228,7 +228,7 @@ def test_sums_written_with_a_plus_are_imported(tmp_path: Any) -> None:
 def test_a_sum_with_a_number_is_refused() -> None:
     x = keras.Input((8, 9, 2))
     model = keras.Model(x, L.Conv2D(2, 3, name="c")(x) * 2.0)
-    with pytest.raises(ParameterError, match=r"is given 2\.0 besides.*outputs='c'\)"):
+    with pytest.raises(ParameterError, match=r"besides the outputs of other layers: 2\.0.*outputs='c'\)"):
         fd.from_keras(model)
 
 
@@ -295,8 +295,8 @@ def test_what_a_step_alone_does_otherwise_is_refused(layer: Any) -> None:
 
 def test_sequences_of_pictures_are_refused_with_what_to_do() -> None:
     model = sequential((6, 8, 9, 1), L.TimeDistributed(L.Conv2D(4, 3)))
-    with pytest.raises(ParameterError, match=r"has 4 axes behind the batch, \[6, 8, 9, 1\].*"
-                                             "import the model of one picture"):
+    with pytest.raises(ParameterError, match=r"has 4 axes after the batch, \[6, 8, 9, 1\].*"
+                                             "import the model of a single picture"):
         fd.from_keras(model)
 
 

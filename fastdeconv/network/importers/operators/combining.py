@@ -21,7 +21,7 @@ __all__ = [
 
 
 def _together(builder: Builder, views: Sequence[View]) -> list[View]:
-    """Views of one rank whose axes have the same letters in all of them."""
+    """Give the axes of views of equal rank the same letters in all of them."""
     base = max(views, key=lambda view: sum(n > 1 for n in view.shape))
     base_letters = base.letters or default_letters(base.shape)
     if base_letters is None:
@@ -48,10 +48,10 @@ def _together(builder: Builder, views: Sequence[View]) -> list[View]:
 def joined(
     builder: Builder, kind: str, views: Sequence[View], shape: Sequence[int], suffix: str = ""
 ) -> View:
-    """A layer of several inputs that broadcasts them to a shape.
+    """Add a layer with several inputs, which are broadcast to a shape.
 
-    Of more than three axes, those are joined along which the same inputs vary; they are brought
-    beside each other if need be.
+    If there are more than three axes, axes along which the same inputs vary are joined; if
+    necessary they are first moved next to each other.
     """
     rank = len(shape)
     views = [replace(view, shape=(1,) * (rank - len(view.shape)) + view.shape) for view in views]
@@ -93,7 +93,7 @@ def multiply(builder: Builder, node: Node) -> View:
 
 
 def _constant(builder: Builder, node: Node, place: int) -> View:
-    """A constant array as a layer: what is computed beside it, times 0 plus the array."""
+    """A constant array as a layer: another input of the node times 0, plus the array."""
     shape, array = builder.shape(node), builder.needed(node, place)
     for other in node.inputs:
         view = builder.views.get(other)
@@ -103,7 +103,7 @@ def _constant(builder: Builder, node: Node, place: int) -> View:
 
 
 def extreme(kind: str) -> Operator:
-    """Max or Min of several."""
+    """The function of Max or Min."""
 
     def function(builder: Builder, node: Node) -> View:
         views = [
@@ -156,7 +156,7 @@ def concat(builder: Builder, node: Node) -> View:
 
 
 def _constant_part(builder: Builder, node: Node, place: int, view: View, axis: int) -> View:
-    """A constant array, made of as much of a computed one."""
+    """A constant array as a layer: an equally large part of a computed value times 0, plus it."""
     array = builder.needed(node, place)
     count, n = array.shape[axis], view.shape[axis]
     if count > n:
@@ -167,16 +167,17 @@ def _constant_part(builder: Builder, node: Node, place: int, view: View, axis: i
 
 
 def repeated(builder: Builder, view: View, count: int, axis: int) -> View:
-    """A value several times, one after another along an axis."""
+    """Repeat a value several times along an axis."""
     most = nn.Concat.arity[1]
     if count > most:
-        raise CannotImportError(f"it repeats a value {count} times along an axis, at most {most} "
-                                "times are a layer")
+        raise CannotImportError(
+            f"it repeats a value {count} times along an axis, and a layer has at most {most} inputs"
+        )
     return joined_along(builder, [view] * count, axis)
 
 
 def joined_along(builder: Builder, views: list[View], axis: int) -> View:
-    """Values one after another along an axis."""
+    """Join values along an axis."""
     shape = list(views[0].shape)
     shape[axis] = sum(view.shape[axis] for view in views)
     letters = _letters_along(views, axis)
@@ -192,7 +193,7 @@ def joined_along(builder: Builder, views: list[View], axis: int) -> View:
 
 
 def _letters_along(views: Sequence[View], axis: int) -> list[str | None] | None:
-    """Letters of the axes of values that are joined along one; None if they are too many."""
+    """Letters for the axes of values that are joined along one; None if there are too many."""
     base = max(views, key=lambda view: sum(n > 1 for n in view.shape))
     found = base.letters or default_letters(base.shape)
     if found is None:

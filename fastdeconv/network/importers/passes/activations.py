@@ -1,4 +1,4 @@
-"""Activations that are written as products, sums and bounds."""
+"""Recognise activations that are written as products, sums and bounds."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _Known = dict[tuple[str, int], tuple[float, list[str]]]
 
 
 def _product(graph: Graph, value: str, depth: int, known: _Known) -> tuple[float, list[str]]:
-    # Kept, because a value that is multiplied by itself again and again has 2 ** depth factors.
+    # Results are kept, because a value that is squared again and again has 2 ** depth factors.
     if (value, depth) not in known:
         known[value, depth] = _factors(graph, value, depth, known)
     return known[value, depth]
@@ -58,7 +58,7 @@ def _factors(graph: Graph, value: str, depth: int, known: _Known) -> tuple[float
 
 
 def as_activation(graph: Graph, node: Node) -> bool:
-    """An activation in place of what it was taken apart into.
+    """Recognise an activation that was split into simpler operators.
 
     1. ``x * sigmoid(x)`` is Silu, ``x * hardsigmoid(x)`` HardSwish,
        ``x * tanh(softplus(x))`` Mish;
@@ -135,7 +135,7 @@ def _gelu(graph: Graph, x: str, gate: str) -> tuple[str, dict[str, object]] | No
 
 
 def _as_clip(graph: Graph, node: Node) -> bool:
-    """``max(x, a)`` and ``min(x, a)`` as Clip, whose bounds are inputs."""
+    """``max(x, a)`` and ``min(x, a)`` become Clip, whose bounds are inputs."""
     for x, bound in (node.inputs, node.inputs[::-1]):
         number = graph.scalar(bound)
         same = graph.shapes.get(x) == graph.shapes.get(node.outputs[0])
@@ -147,7 +147,7 @@ def _as_clip(graph: Graph, node: Node) -> bool:
 
 
 def _as_piecewise(graph: Graph, node: Node) -> bool:
-    """Softplus with its threshold, or a ReLU, of a choice between two values."""
+    """Softplus with its threshold, or a ReLU, from a Where."""
     asked = graph.made_by(node.inputs[0], "Greater", "LessOrEqual")
     limit = None if asked is None else graph.scalar(asked.inputs[1])
     if asked is None or limit is None:
