@@ -474,7 +474,7 @@ def _choi2016(arrays: dict[str, NDArray[np.float32]]) -> Network:
     if left or not numbers:
         found = f"{shown(left[0])} of shape {arrays[left[0]].shape}" if left else "no array"
         raise ArchiveError(
-            f"found {found}, wanted for 'choi2016' rank-4 arrays only, called W0, W1, ... "
+            f"found {found}, wanted for 'choi2016' only arrays of rank 4, called W0, W1, ... "
             "or conv1.weight, conv2.weight, ..."
         )
     _check_no_gap(numbers)
@@ -538,7 +538,9 @@ def write_archive(
         # The error of the system names the temporary file.
         raise FileNotFoundError(exc.errno, exc.strerror, path) from None
     except (OSError, ValueError) as exc:
-        raise ArchiveError(f"{shown(path)}: cannot be written ({exc})") from exc
+        # The error of the system names the temporary file, so only its reason is shown.
+        why = exc.strerror if isinstance(exc, OSError) and exc.strerror else str(exc)
+        raise ArchiveError(f"{shown(path)}: cannot be written ({why})") from exc
 
 
 def _stored(arrays: Mapping[str, NDArray[np.float32]], dtype: str) -> dict[str, NDArray[Any]]:

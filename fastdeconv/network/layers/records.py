@@ -175,7 +175,7 @@ def resolve_inputs(layers: Sequence[Layer]) -> tuple[Layer, ...]:
         if not fewest <= len(inputs) <= most:
             wanted = f"{fewest}" if fewest == most else f"{fewest} to {most}"
             raise ParameterError(
-                f"{layer.label}: wanted {wanted} inputs, found {len(inputs)} ({shown(inputs)})"
+                f"{layer.label}: found {len(inputs)} inputs {shown(inputs)}, wanted {wanted}"
             )
         known.add(layer.name)
         resolved.append(dataclasses.replace(layer, inputs=inputs, implied=implied))

@@ -315,7 +315,7 @@ CONFIGS: dict[str, tuple[Any, str]] = {
     "itself": (functional([conv("c", [["c", 0, 0]])]), "(a cycle)"),
     "two inputs": (functional([conv("c", [["x", 0, 0], ["x", 0, 0]])]), "has 2 inputs"),
     "constant": (
-        functional([conv("c", {"args": [[3]], "kwargs": {}})]), "besides the outputs of other layers: 3",
+        functional([conv("c", {"args": [[3]], "kwargs": {}})]), "outputs of other layers: 3",
     ),
     "history": (functional([conv("c", {"args": [
         {"class_name": "__keras_tensor__", "config": {"keras_history": 3}}]})]), "keras_history"),
