@@ -33,7 +33,13 @@ class Heard(NamedTuple):
 
 @dataclass(frozen=True)
 class Wishes:
-    """The arguments of the caller, and the beginning of the call for messages."""
+    """The arguments of the caller, and the beginning of the call for messages.
+
+    Raises
+    ------
+    ParameterError
+        If `inputs` or `outputs` is not a string.
+    """
 
     call: str
     input_shape: Given | None = None
@@ -45,6 +51,12 @@ class Wishes:
     modules: Collection[str] = ()
     witness: Witness | None = None
     heard: Heard | None = None
+
+    def __post_init__(self) -> None:
+        for key in ("inputs", "outputs"):
+            value = getattr(self, key)
+            if value is not None and not isinstance(value, str):
+                raise ParameterError(f"{key} must be a string or None, found {shown(value)}")
 
 
 def last_layer(

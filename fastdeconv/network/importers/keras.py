@@ -306,7 +306,8 @@ def _refusal(graph: Graph, place: int, why: str, call: str) -> str:
     if not below:
         return text
     names = ", ".join(graph.nodes[i].name for i in below)
+    # The call comes last, because messages that are too long lose their middle.
     return (
-        f"{text}. The layers before it can be imported: {call}"
-        f"outputs={graph.nodes[below[-1]].name!r}); they are {names}"
+        f"{text}. The layers before it are {names}; they can be imported: "
+        f"{call}outputs={graph.nodes[below[-1]].name!r})"
     )

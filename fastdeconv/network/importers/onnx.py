@@ -97,14 +97,11 @@ def from_onnx(
     >>> fd.from_onnx("crnn.onnx", outputs="features.12")  # doctest: +SKIP
     <Network 'crnn': 13 layers, input 1 x 96 x ?, output 128 x 6 x ?>
     """
-    for key, value in (("inputs", inputs), ("outputs", outputs)):
-        if value is not None and not isinstance(value, str):
-            raise ParameterError(f"{key} must be a string or None, found {shown(value)}")
     shape = None if input_shape is None else sizes(input_shape, may_be_open=True)
-    model, label = read_model(path)
     if name is None and isinstance(path, (str, os.PathLike)):
         name = wanted_name(Path(path).stem)
     wishes = Wishes("from_onnx(..., ", shape, inputs, outputs, frontend, classes, name)
+    model, label = read_model(path)
     with named_in_errors(label), np.errstate(all="ignore"):
         return import_model(model, label, wishes)
 

@@ -102,9 +102,6 @@ def from_torch(
             f"module must be a torch.nn.Module, found {shown(module)}; load a checkpoint into "
             "its module first"
         )
-    for key, value in (("inputs", inputs), ("outputs", outputs)):
-        if value is not None and not isinstance(value, str):
-            raise ParameterError(f"{key} must be a string or None, found {shown(value)}")
     module = _unwrapped(torch, module)
     title = type(module).__name__
     module = _in_float32(torch, module)

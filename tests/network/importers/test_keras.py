@@ -441,7 +441,7 @@ def test_functions_and_classes_of_somebody_s_own_are_never_run(tmp_path: Any) ->
     class Conv2D(L.Conv2D):
         pass
 
-    for layer, why in ((L.Lambda(lambda x: x), "never run"), (Conv2D(3, 3), "mine>Conv2D")):
+    for layer, why in ((L.Lambda(lambda x: x), "never executed"), (Conv2D(3, 3), "mine>Conv2D")):
         model = sequential(MAP, L.Conv2D(4, 3, name="c"), layer)
         model.save(tmp_path / "m.keras")
         for source in (model, tmp_path / "m.keras"):
@@ -482,7 +482,7 @@ def test_a_model_that_computes_something_else_is_found_out() -> None:
     config = model.get_config()
     config["layers"][2]["registered_name"] = None
     model.get_config = lambda: config
-    with pytest.raises(ParameterError, match=r"layer 'second' .*differs from what Keras"):
+    with pytest.raises(ParameterError, match=r"layer 'second' .*differs from that of Keras"):
         fd.from_keras(model)
 
 
@@ -593,7 +593,7 @@ def test_average_pools_leave_the_padding_out_whatever_keras_on_torch_does(tmp_pa
     # There, uneven padding repeats the last row; with TensorFlow and JAX it never counts.
     model = sequential((8,), L.Reshape((8, 1)), L.AveragePooling1D(3, strides=2, padding="same"))
     if keras.backend.backend() == "torch":
-        with pytest.raises(ParameterError, match=r"AveragePooling1D.*differs from what Keras"):
+        with pytest.raises(ParameterError, match=r"AveragePooling1D.*differs from that of Keras"):
             fd.from_keras(model)
     model.save(tmp_path / "m.keras")
     net = fd.from_keras(tmp_path / "m.keras")
