@@ -1,4 +1,4 @@
-"""What a network is: layer records, the chain of them, and the archive on disk.
+"""What a network is: layers, the graph that they form, and the archive on disk.
 
-Nothing here computes activations; that is the room `fastdeconv.deconvnet`.
+Nothing here computes activations; `fastdeconv.deconvnet` does that.
 """

@@ -1,16 +1,16 @@
-"""Networks on disk: reading that trusts nothing, writing that is whole or not at all.
+"""Networks on disk: the reader trusts nothing, the writer leaves no half-written file.
 
 An archive is an ``.npz``: a zip of ``.npy`` members. ``network.npy`` is a 0-d
-unicode array with the JSON record of the layers, the others are the weights.
+unicode array with the JSON record of the layers; the other members are the weights.
 
-What a reader may believe
--------------------------
+Why a reader may open files from anybody
+----------------------------------------
 Nothing that a file says about itself is used before it is checked. `zipfile`
-only lists the members, through a reader that refuses large reads; the limits
+only lists the members, through a reader that refuses large reads, and the limits
 below are checked on that list. Each member is then inflated here, not by
-`zipfile`, which would cut off silently what exceeds the declared size. Output
-grows with the real bytes, never with a declared number, and must match the
-directory's size and checksum and the ``.npy`` header's shape exactly. Headers
+`zipfile`, which would silently cut off what exceeds the declared size. Memory
+grows with the real bytes, never with a declared number, and the bytes must match the
+directory's size and checksum and the shape in the ``.npy`` header exactly. Headers
 are read as plain literals of bounded length, so nothing is ever unpickled. No
 name from a file is used as a path.
 """
@@ -54,7 +54,7 @@ __all__ = [
 ]
 
 FORMAT = "fastdeconv-network"
-#: The newest version of the format. A network is written as the oldest that can say it.
+#: The newest version of the format. A network is written in the oldest version that can hold it.
 VERSION = 2
 
 #: Most characters of the JSON record.
@@ -64,7 +64,7 @@ MAX_JSON_DEPTH = 16
 #: Most layers.
 MAX_LAYERS = 2048
 
-# What version 1 has, a chain of these layers.
+# Version 1 is a chain of layers of these types.
 _TYPES_OF_VERSION_1 = frozenset({
     "conv2d", "relu", "leaky_relu", "elu", "tanh", "sigmoid", "softmax", "batch_norm2d",
     "local_response_norm", "max_pool2d", "avg_pool2d", "global_avg_pool2d", "global_max_pool2d",
@@ -75,7 +75,7 @@ _KEYS_SINCE_2 = frozenset({"inputs", "axis"})
 _RECORD = "network"
 _FILTERS = "frontend.filters"
 _SUFFIX = ".npy"
-# Longer than any header of a plain array; structured ones are refused anyway.
+# Longer than the header of any plain array. Structured arrays are refused anyway.
 _MAX_NPY_HEADER = 4096
 _MAX_RANK = 8
 _MAX_COMMENT = 1 << 16
@@ -108,7 +108,8 @@ def read_archive(
     ArchiveError
         If the archive is damaged, unsafe, over a limit, or does not make a network.
     ParameterError
-        If an argument is of a wrong type, or `architecture` is not called for.
+        If an argument has a wrong type, or `architecture` is given for an archive with its own
+        record.
     FileNotFoundError
         If there is no such file.
     """
@@ -133,13 +134,13 @@ def read_archive(
             return _read_own(archive, bool(true_convolution))
     raise ParameterError(
         f"{label}: the archive describes its own network (key {_RECORD!r}); "
-        "architecture is only for archives that do not"
+        "architecture is only for archives without that key"
     )
 
 
 @contextlib.contextmanager
 def _named_in_errors(label: str) -> Iterator[None]:
-    """Put the file's name before every refusal, and make it an ArchiveError."""
+    """Put the file's name in front of every error, and make it an ArchiveError."""
     try:
         yield
     except (ArchiveError, ParameterError) as exc:
@@ -151,11 +152,11 @@ def _named_in_errors(label: str) -> Iterator[None]:
 
 
 class _Archive(NamedTuple):
-    """An open archive and its members by key, after the checks on the directory."""
+    """An open archive and its members by key. The zip directory has been checked."""
 
     file: IO[bytes]
     members: dict[str, zipfile.ZipInfo]
-    #: Where the next thing in the file begins, by offset of the member before it.
+    #: For the offset of each member, the offset of what follows it in the file.
     ends: dict[int, int]
 
     @classmethod
@@ -173,7 +174,7 @@ class _Archive(NamedTuple):
         return cls(file, members, dict(zip(starts, [*starts[1:], directory])))
 
     def array(self, key: str) -> NDArray[Any]:
-        """The array of a member, of any plain dtype, as it was stored."""
+        """The array of a member as it was stored, with any plain dtype."""
         try:
             info = self.members[key]
             data = inflate(self.file, info, self.ends[info.header_offset])
@@ -182,14 +183,14 @@ class _Archive(NamedTuple):
             raise ArchiveError(f"array {shown(key)}: {exc}") from exc.__cause__
 
     def weight(self, key: str, flip: bool) -> NDArray[np.float32]:
-        """The array of a member as float32; rank-4 ones flipped if `flip`."""
+        """The array of a member as float32; with `flip`, arrays of rank 4 are flipped."""
         array = as_float32(key, self.array(key))
         return array[:, :, ::-1, ::-1] if flip and array.ndim == 4 else array
 
 
 def _member_key(info: zipfile.ZipInfo) -> str:
-    """The array's name of a member with an acceptable name and method."""
-    # Not `filename`, which is cut at a NUL and has its separators changed.
+    """The name of a member's array, after checks of the member's name and compression."""
+    # Not `filename`, which zipfile cuts at a NUL and whose separators it changes.
     name = info.orig_filename
     key = name[: -len(_SUFFIX)]
     if (
@@ -231,7 +232,7 @@ def _parse_npy(data: bytearray) -> NDArray[Any]:
 
 
 def _npy_header(data: bytearray) -> tuple[Any, bool, tuple[int, ...], int]:
-    """(descr, fortran_order, shape, where the data begins)."""
+    """The header's descr, fortran_order and shape, and the position of the data."""
     version = data[6] if len(data) >= 12 and data[:6] == b"\x93NUMPY" and data[7] == 0 else 0
     if version not in (1, 2, 3):
         raise ArchiveError("not an .npy array of format 1.0, 2.0 or 3.0")
@@ -243,11 +244,13 @@ def _npy_header(data: bytearray) -> tuple[Any, bool, tuple[int, ...], int]:
         text = data[start : start + size].decode("utf-8" if version == 3 else "latin-1")
         # Python 2 wrote long integers: (4L, 1L).
         header = ast.literal_eval(re.sub(r"(?<=[0-9])L(?=[,)])", "", text.strip()))
-    # The last three come from deep nesting, whatever its kind.
+    # Deep nesting raises one of the last three.
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError) as exc:
         raise ArchiveError("the header is not a plain literal") from exc
     if not isinstance(header, dict) or set(header) != {"descr", "fortran_order", "shape"}:
-        raise ArchiveError("the header must have descr, fortran_order and shape, and no more")
+        raise ArchiveError(
+            f"found the header {shown(header)}, wanted descr, fortran_order and shape only"
+        )
     fortran, shape = header["fortran_order"], header["shape"]
     if not isinstance(fortran, bool):
         raise ArchiveError(f"found fortran_order {shown(fortran)}, wanted True or False")
@@ -256,12 +259,14 @@ def _npy_header(data: bytearray) -> tuple[Any, bool, tuple[int, ...], int]:
         or len(shape) > _MAX_RANK
         or not all(type(n) is int and 0 <= n <= MAX_MEMBER_BYTES for n in shape)
     ):
-        raise ArchiveError(f"found shape {shown(shape)}, wanted a short tuple of sizes")
+        raise ArchiveError(
+            f"found shape {shown(shape)}, wanted a tuple of at most {_MAX_RANK} sizes"
+        )
     return header["descr"], fortran, shape, start + size
 
 
 def _plain_dtype(descr: Any) -> np.dtype[Any]:
-    """The dtype of a header; numbers and text only, nothing with fields or objects."""
+    """The dtype of a header: only numbers and text, no objects and no fields."""
     if not isinstance(descr, str) or not re.fullmatch(r"[<>=|]?[fiuU][0-9]{1,8}", descr):
         raise ArchiveError(f"found dtype {shown(descr)}, wanted float or int")
     try:
@@ -340,7 +345,7 @@ _OPTIONAL = ("name", "frontend", "classes", "output", "license", "citation", "al
 
 
 def _checked_record(record: Any, required: tuple[str, ...] = _REQUIRED) -> Mapping[str, Any]:
-    """The record, after the checks on its keys, format and version."""
+    """The record, after checks of its keys, format and version."""
     if not isinstance(record, Mapping):
         raise ArchiveError(f"found {shown(record)}, wanted a JSON object")
     for key, wanted in (("format", (FORMAT,)), ("version", tuple(range(1, VERSION + 1)))):
@@ -423,7 +428,7 @@ def _numbered(key: str, pattern: str = r"W(0|[1-9][0-9]{0,8})") -> int | None:
 def _match_numbered(
     layers: tuple[Layer, ...], arrays: dict[str, NDArray[np.float32]]
 ) -> dict[str, NDArray[np.float32]]:
-    """``W0``, ``W1``, ... ``W10`` as the weights of the layers that have some."""
+    """Assign ``W0``, ``W1``, ... ``W10`` in numeric order to the layers with weights."""
     keys = sorted(arrays, key=lambda key: _numbered(key) or 0)
     owners = [layer for layer in layers if layer.array_names]
     if len(keys) != len(owners):
@@ -436,23 +441,23 @@ def _match_numbered(
         if len(layer.array_names) > 1:
             raise ArchiveError(
                 f"array {layer.array_names[1]!r} of {layer.label} is missing: arrays called "
-                f"W0, W1, ... hold one weight a layer (here {key!r}); where the network has no "
-                'bias, say "bias": false'
+                f"W0, W1, ... hold one weight for each layer (here {key!r}); if the layer has no "
+                'bias, give it "bias": false'
             )
     return {layer.array_names[0]: arrays[key] for key, layer in zip(keys, owners)}
 
 
 def _check_no_gap(numbers: Mapping[str, int]) -> None:
-    """Refuse numbered arrays with one missing between them: the rest would move up a layer."""
+    """Refuse numbered arrays if one is missing: those after it would go to wrong layers."""
     found = sorted(numbers.values())
     for number, following in itertools.pairwise(found):
         if following != number + 1:
             raise ArchiveError(
-                f"the array of number {number + 1} is missing: found {shown(sorted(numbers))}"
+                f"the array with number {number + 1} is missing: found {shown(sorted(numbers))}"
             )
 
 
-#: The front end of the 2015 script. STFTs were padded by reflection then.
+#: The front end of the 2015 script. librosa padded STFTs by reflection at that time.
 _CHOI2016_FRONTEND = {
     "kind": "stft", "sr": 11025, "n_fft": 512, "hop_length": 256, "scale": "linear",
     "frames": 173, "pad_mode": "reflect",
@@ -469,7 +474,7 @@ def _choi2016(arrays: dict[str, NDArray[np.float32]]) -> Network:
     if left or not numbers:
         found = f"{shown(left[0])} of shape {arrays[left[0]].shape}" if left else "no array"
         raise ArchiveError(
-            f"found {found}, wanted for 'choi2016' rank-4 arrays only, called W0, W1, ... "
+            f"found {found}, wanted for 'choi2016' only arrays of rank 4, called W0, W1, ... "
             "or conv1.weight, conv2.weight, ..."
         )
     _check_no_gap(numbers)
@@ -503,15 +508,17 @@ def write_archive(
     ----------
     network : Network
     path : str or path
-        Written exactly there: no suffix is added, unlike `numpy.savez`.
+        The file to write. No suffix is added, unlike `numpy.savez`.
     dtype : {"float32", "float16"}
 
     Raises
     ------
     ArchiveError
-        If the file cannot be written, or would be over the limits of reading.
+        If the file cannot be written, or would exceed the limits of the reader.
+    ParameterError
+        If `path` or `dtype` is not as described.
     FileNotFoundError
-        If the folder is not there.
+        If the folder does not exist.
     """
     if isinstance(path, os.PathLike):
         path = os.fspath(path)
@@ -522,23 +529,25 @@ def write_archive(
     with _named_in_errors(shown(path)):
         arrays = {_RECORD: _record_array(network), **_stored(network.arrays, dtype)}
         if network.frontend is not None and network.frontend.filters is not None:
-            # As they are, whatever the weights are rounded to: the record has their checksum.
+            # Never rounded to float16, because the record has their checksum.
             arrays[_FILTERS] = network.frontend.filters.astype("<f4", copy=False)
         check_limits([array.nbytes for array in arrays.values()])
     try:
         _replace(path, lambda file: _write_zip(file, arrays))
     except FileNotFoundError as exc:
-        # The system names the temporary file.
+        # The error of the system names the temporary file.
         raise FileNotFoundError(exc.errno, exc.strerror, path) from None
     except (OSError, ValueError) as exc:
-        raise ArchiveError(f"{shown(path)}: cannot be written ({exc})") from exc
+        # The error of the system names the temporary file, so only its reason is shown.
+        why = exc.strerror if isinstance(exc, OSError) and exc.strerror else str(exc)
+        raise ArchiveError(f"{shown(path)}: cannot be written ({why})") from exc
 
 
 def _stored(arrays: Mapping[str, NDArray[np.float32]], dtype: str) -> dict[str, NDArray[Any]]:
-    """The weights as they are written, little-endian."""
+    """The weights in `dtype`, little-endian."""
     stored = {}
     for key, array in arrays.items():
-        with np.errstate(over="ignore"):  # said below, with its name
+        with np.errstate(over="ignore"):  # reported below, with the array's name
             stored[key] = array.astype("<f4" if dtype == "float32" else "<f2", copy=False)
         if not np.isfinite(stored[key]).all():
             largest = float(np.abs(array).max())
@@ -547,9 +556,9 @@ def _stored(arrays: Mapping[str, NDArray[np.float32]], dtype: str) -> dict[str, 
 
 
 def _replace(path: str, write: Callable[[IO[bytes]], None]) -> None:
-    """Let `write` fill a temporary file beside `path`, then put it in the place of `path`."""
+    """Let `write` fill a temporary file beside `path`, then rename it to `path`."""
     temporary = os.path.join(os.path.dirname(path), f".fastdeconv-{secrets.token_hex(8)}.tmp")
-    # Not `tempfile`, whose files only their owner can read.
+    # Not with `tempfile`, because only the owner could read the result.
     file = open(temporary, "xb")
     try:
         with file:
@@ -588,7 +597,7 @@ def _record_array(network: Network) -> NDArray[np.str_]:
 
 
 def _version(layers: list[dict[str, Any]], network: Network) -> int:
-    """The oldest version that can say all of it."""
+    """The oldest version of the format that can hold the network."""
     frontend = network.frontend
     new = network.output is not None or bool(network.aliases)
     new = new or (frontend is not None and frontend.is_new) or any(
@@ -599,7 +608,7 @@ def _version(layers: list[dict[str, Any]], network: Network) -> int:
 
 
 def _write_zip(file: IO[bytes], arrays: Mapping[str, NDArray[Any]]) -> None:
-    """Write arrays as an .npz with nothing in it that depends on time or place."""
+    """Write arrays as an .npz whose bytes depend neither on the time nor on the machine."""
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         for key, array in arrays.items():
             data = io.BytesIO()

@@ -1,4 +1,4 @@
-"""From what a user names to a network and its layers."""
+"""Find the network and the layers that a user names."""
 
 from __future__ import annotations
 
@@ -18,18 +18,31 @@ from .public.recipes import all_recipes
 __all__ = ["as_list", "choose_layers", "open_network", "up_to"]
 
 _MOST_BY_DEFAULT = 6
-# Layers that belong to the convolution before them: they change values, not features.
+# Layers that keep the features of the convolution before them, and change only their values.
 _POINTWISE = (nn.Elementwise, nn.Scaling, nn.Normalisation, nn.LocalResponseNorm, nn.Dropout)
 
 
 def open_network(net: Network | str | os.PathLike[str]) -> Network:
-    """A network from itself, from the name of a bundled or public one, or from the path of an
-    archive or of an ONNX or Keras model.
+    """Open a network, whichever way the user names it.
+
+    Parameters
+    ----------
+    net : Network, str or path
+        A network is returned unchanged. Otherwise the name of a bundled or public network, or
+        the path of an archive, an ONNX file or a Keras file.
+
+    Returns
+    -------
+    Network
 
     Raises
     ------
     ParameterError
-        If a name is neither a bundled network nor looks like a path.
+        If `net` is none of these, or a name that is neither known nor a file.
+    ArchiveError
+        If the file is damaged, unsafe, or not a network.
+    FileNotFoundError
+        If there is no such file.
     """
     if isinstance(net, Network):
         return net
@@ -43,17 +56,28 @@ def open_network(net: Network | str | os.PathLike[str]) -> Network:
     looks_like_path = not isinstance(net, str) or path.suffix or path.name != net
     if not looks_like_path and not path.exists():
         raise ParameterError(
-            f"there is no network {shown(net)}: no file has that name, and the networks that are "
-            f"known by name are {', '.join([*list_pretrained(), *all_recipes()])}"
+            f"there is no network {shown(net)}: no file has that name, and the known names are "
+            f"{', '.join([*list_pretrained(), *all_recipes()])}"
         )
     return open_model(path)
 
 
 def choose_layers(network: Network, layers: str | Iterable[str] | None) -> list[str]:
-    """The layers to work on: those asked for, checked, or every pooling layer.
+    """The layers to work on: those asked for, or every max-pooling layer.
 
-    Without pooling layers, the last layer that still shows the features of each convolution, or
-    of `_MOST_BY_DEFAULT` of them from the first to the last.
+    If the network has no max pooling, it is the end of each convolution's block: the last layer
+    that still has the features of this convolution alone. If there are more than
+    `_MOST_BY_DEFAULT` convolutions, they are chosen evenly from the first to the last.
+
+    Parameters
+    ----------
+    network : Network
+    layers : str, iterable of str, or None
+
+    Returns
+    -------
+    list of str
+        Each layer once.
 
     Raises
     ------
@@ -69,20 +93,20 @@ def choose_layers(network: Network, layers: str | Iterable[str] | None) -> list[
     if not default:
         names = ", ".join(layer.name for layer in network.layers)
         raise ParameterError(
-            f"the network has no pooling and no convolution layer: choose layers of {names}"
+            f"the network has no max-pooling and no convolution layer; choose layers from {names}"
         )
     return default
 
 
 def _block_ends(network: Network) -> list[str]:
-    """For convolutions the last layer that still shows their features alone."""
+    """For each convolution, the last layer that still has its features alone."""
     takers: dict[int, list[int]] = {}
     for place, sources in enumerate(network.sources):
         for source in sources:
             takers.setdefault(source, []).append(place)
     ends = []
     for place, layer in enumerate(network.layers):
-        # One that takes every channel by itself makes no new features.
+        # A depthwise convolution makes no new features.
         if not isinstance(layer, nn.Conv2d) or _is_depthwise(network, layer):
             continue
         end = place
@@ -100,7 +124,7 @@ def _is_depthwise(network: Network, layer: nn.Conv2d) -> bool:
 
 
 def up_to(network: Network, layer: str) -> Network:
-    """The network as far as `layer`, for work that needs nothing above it."""
+    """The network up to and including `layer`."""
     layers = network.layers[: network.layer_index(layer) + 1]
     arrays = {key: network.arrays[key] for own in layers for key in own.array_names}
     names = {own.name for own in layers}
@@ -112,12 +136,12 @@ def up_to(network: Network, layer: str) -> Network:
 
 
 def as_list(key: str, values: Iterable[Any]) -> list[Any]:
-    """A list of `values`.
+    """`values` as a list.
 
     Raises
     ------
     ParameterError
-        If they cannot be gone through; names `key`.
+        If `values` is not iterable. The message names `key`.
     """
     try:
         return list(values)

@@ -1,4 +1,4 @@
-"""What of the input one output of each layer can see."""
+"""Receptive fields: the part of the input that one output of a layer depends on."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ _Sizes = tuple[float, float]
 
 
 class Field(NamedTuple):
-    """Rows and columns that one output sees, edges aside, and the way to its neighbour."""
+    """The receptive field of an output that is not at an edge."""
 
     size: _Sizes
-    """Infinite along an axis all of which is seen."""
+    """Rows and columns of the input that it depends on; infinite if it is all of them."""
     jump: _Sizes
+    """Distance in the input, in rows and columns, between neighbouring outputs."""
 
     @property
     def texts(self) -> tuple[str, str]:
-        """Both for people: ``10 x 10``, ``4 x 4``; "all" where everything is seen."""
+        """Size and jump as text, ``10 x 10`` and ``4 x 4``; "all" and "-" if infinite."""
         if min(self.size) == math.inf:
             return "all", "-"
         size = " x ".join("all" if n == math.inf else f"{n:g}" for n in self.size)
@@ -38,7 +39,7 @@ _ALL = Field((math.inf, math.inf), (1.0, 1.0))
 def receptive_fields(
     layers: Sequence[nn.Layer], sources: Sequence[tuple[int, ...]], arrays: nn.Arrays
 ) -> list[Field]:
-    """The field of every layer's outputs; of several inputs the larger one counts."""
+    """The receptive field of every layer; of several inputs the largest counts."""
     fields = {-1: Field((1.0, 1.0), (1.0, 1.0))}
     for i, (layer, taken) in enumerate(zip(layers, sources)):
         fields[i] = _onward(layer, _joined([fields[k] for k in taken]), arrays)
@@ -53,7 +54,7 @@ def _joined(fields: Sequence[Field]) -> Field:
 
 
 def _onward(layer: nn.Layer, field: Field, arrays: nn.Arrays) -> Field:
-    """The field behind a layer."""
+    """The receptive field after a layer, from that of its input."""
     if isinstance(layer, nn.SlidingLayer):
         # Kernel, stride and dilation do not depend on the size.
         window = layer.window((1, 1), arrays)
@@ -71,7 +72,7 @@ def _onward(layer: nn.Layer, field: Field, arrays: nn.Arrays) -> Field:
         jump = tuple(j / s for j, s in zip(field.jump, window.stride))
         return Field((size[0], size[1]), (jump[0], jump[1]))
     if isinstance(layer, nn.Upsample) and layer.scales is not None:
-        # On a line between two neighbours lie what both see.
+        # An interpolated value depends on two neighbours.
         more = 0 if layer.mode == "nearest" else 1
         size = tuple(
             n + more * j if s > 1 else n for n, s, j in zip(field.size, layer.scales, field.jump)
@@ -89,11 +90,11 @@ def _onward(layer: nn.Layer, field: Field, arrays: nn.Arrays) -> Field:
 
 
 def _seen_whole(layer: nn.Layer) -> Iterator[str]:
-    """The axes along which an output depends on everything."""
+    """The axes along which an output depends on the whole input of the layer."""
     if isinstance(layer, (nn.Reduction, nn.LayerNorm)):
         yield from layer.axes
     elif isinstance(layer, (nn.Upsample, nn.AdaptivePool)):
-        # To a number of rows and columns that is given; how far that reaches depends on the input.
+        # The output size is fixed, so how much of the input each output sees depends on its size.
         yield from "HW"
     elif isinstance(layer, nn.Pad) and layer.mode == "circular":
         yield from (axis for axis, side in zip("HW", layer.padding) if any(side))

@@ -1,4 +1,4 @@
-"""Short hashes by which two networks, front ends or settings are told apart."""
+"""Short hashes that tell networks, front ends and settings apart."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["hash_of", "network_hash"]
 
 
 def hash_of(*parts: Any) -> str:
-    """Of arrays and of what JSON can hold, 16 hexadecimal digits."""
+    """The hash of arrays and JSON values: 16 hexadecimal digits of their SHA-256."""
     found = hashlib.sha256()
     for part in parts:
         if isinstance(part, np.ndarray):
@@ -27,7 +27,7 @@ def hash_of(*parts: Any) -> str:
 
 
 def network_hash(network: Network) -> str:
-    """Of everything that decides what a network puts out for an input."""
+    """The hash of everything that the output of a network depends on."""
     return hash_of(
         *network.arrays.values(), layer_records(network.layers), network.classes, network.output
     )

@@ -1,8 +1,8 @@
-"""Whether layers can be computed a piece of the input at a time, and what that takes.
+"""Which layers can be computed one piece of the input at a time, and how large its margins are.
 
-A layer that sees a few columns of the input gives the same whether the columns far from them are
-there or not. So a long input is computed in pieces: each with a margin on both sides, which is
-computed and thrown away.
+If a layer sees only a few columns of the input, its output does not depend on columns that are
+far away. So a long input can be computed in pieces. Each piece has a margin on both sides that is
+computed and then discarded.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from .network import Network
 
 __all__ = ["Reach", "head_after", "local_layers", "of_any_length"]
 
-# A length at which sizes are compared: longer than kernels are.
+# An input length for comparing sizes, longer than any usual kernel.
 _LONG = 1 << 14
 
 _ALWAYS_LOCAL = (
@@ -29,16 +29,16 @@ _ALWAYS_LOCAL = (
 
 
 class Reach(NamedTuple):
-    """What pieces of an input need, in places of the input along one axis."""
+    """The requirements of pieces, in rows or columns of the input."""
 
     margin: int
-    """What a place depends on lies no further away, going forward and back again."""
+    """A place depends on nothing further away, in a pass forward and back."""
     step: int
-    """A piece begins at a multiple of this, so that strides fall on the same places."""
+    """A piece must begin at a multiple of this, so that strides fall on the same places."""
 
 
 def local_layers(network: Network, axis: str) -> int:
-    """How many layers, from the first on, see a bounded part of the input along an axis."""
+    """How many layers, from the first on, see only a bounded part of the input along an axis."""
     for place, layer in enumerate(network.layers):
         if not _is_local(layer, axis):
             return place
@@ -46,19 +46,19 @@ def local_layers(network: Network, axis: str) -> int:
 
 
 def of_any_length(network: Network, layer: str, axis: str) -> tuple[Network, Reach] | None:
-    """The network as far as a layer, made to take an input of any length.
+    """The network up to a layer, changed to take an input of any length.
 
     Parameters
     ----------
     network : Network
     layer : str
     axis : {"H", "W"}
-        Along which the input is to be as long as it likes.
+        The axis along which the input may have any length.
 
     Returns
     -------
     (Network, Reach) or None
-        None where the layer, or one below it, sees the input as a whole.
+        None if the layer, or one below it, depends on the whole length of the input.
     """
     index, along = network.layer_index(layer), "CHW".index(axis)
     if local_layers(network, axis) <= index:
@@ -76,7 +76,7 @@ def of_any_length(network: Network, layer: str, axis: str) -> tuple[Network, Rea
         return None
     for taken in part.sources:
         if len({sizes[source] for source in taken}) > 1:
-            return None  # something of a fixed size is repeated
+            return None  # a value of a fixed size is broadcast
     fields = receptive_fields(part.layers, part.sources, part.arrays)
     jumps = [round(field.jump[along - 1]) for field in fields if field.jump[along - 1] >= 1]
     step = math.lcm(1, *jumps)
@@ -90,7 +90,7 @@ def of_any_length(network: Network, layer: str, axis: str) -> tuple[Network, Rea
 
 
 def _sizes(network: Network, along: int) -> dict[int, int]:
-    """The size of every layer along an axis, for a long input."""
+    """The output size of every layer along an axis, for a long input; -1 is the input."""
     shape = [n or _LONG for n in network.input_shape]
     found = {-1: shape[along]}
     found |= {i: own[along] for i, own in enumerate(network.shapes(shape))}
@@ -98,13 +98,13 @@ def _sizes(network: Network, along: int) -> dict[int, int]:
 
 
 def _is_local(layer: nn.Layer, axis: str) -> bool:
-    """Whether an output depends on nothing that is far away along an axis."""
+    """Whether an output of the layer depends only on near places along an axis."""
     if isinstance(layer, (nn.Scaling, nn.Concat, nn.Slice)):
         return axis not in layer.axis
     if isinstance(layer, (nn.Reduction, nn.LayerNorm)):
         return axis not in layer.axes
     if isinstance(layer, nn.Upsample):
-        # Other values lie at places that depend on how many there are.
+        # With a fixed size or aligned corners, positions depend on the size of the input.
         return layer.scales is not None and not layer.align_corners
     if isinstance(layer, nn.Pad):
         return layer.mode != "circular"
@@ -112,13 +112,13 @@ def _is_local(layer: nn.Layer, axis: str) -> bool:
 
 
 def head_after(network: Network, axis: str) -> tuple[str, Network] | None:
-    """Where the local layers end, and what goes on from there as a network of its own.
+    """Split the network where its local layers end.
 
     Returns
     -------
     (str, Network) or None
-        The name of the last layer whose output is all that the others take, and the network of
-        those others; None where there is no such layer.
+        The name of the last local layer whose output is all that the layers after it take, and
+        the network of those layers. None if there is no such layer.
     """
     count = len(network.layers)
     for place in range(min(local_layers(network, axis), count - 1) - 1, -1, -1):
@@ -129,7 +129,7 @@ def head_after(network: Network, axis: str) -> tuple[str, Network] | None:
 
 
 def _from(network: Network, place: int) -> Network:
-    """The layers behind one, which take its output for their input."""
+    """The network of the layers after one, whose output becomes the input."""
     name = network.layers[place].name
     layers = [
         dataclasses.replace(

@@ -1,4 +1,4 @@
-"""`Network`: a graph of layers with its weights, checked when it is made."""
+"""`Network`: a graph of layers and their weights, checked when it is made."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 __all__ = ["Network"]
 
 _KEYWORDS = ("frontend", "classes", "output", "name", "license", "citation", "aliases")
-# Layers that neither know their channels nor change them.
+# Layers that take any number of channels and do not change it.
 _KEEP_CHANNELS = (
     Elementwise, Softmax, LogSoftmax, Normalisation, LocalResponseNorm, MaxPool2d, AvgPool2d,
     AdaptivePool, GlobalAvgPool2d, GlobalMaxPool2d, Dropout, Pad, Upsample, Add, Multiply,
@@ -62,67 +62,68 @@ _SHOWN_OF_FRONTEND = (
 
 
 class Network:
-    """A trained network: layers, weights, and what goes in and comes out.
+    """A trained network: layers, weights, and the meaning of its input and output.
 
-    Everything is checked here: parameters, names, that every layer can take what its
-    inputs put out, and that every array is there, has its shape, is finite and
-    belongs to a layer. A network that exists can run.
+    Everything is checked when it is made: parameters and names; that every layer can take the
+    outputs of its inputs; that every array exists, has the right shape, is finite and
+    belongs to a layer. So every network that exists can run.
 
     Treat a network as immutable; its arrays are read-only.
 
     Parameters
     ----------
     layers : sequence of dict or Layer
-        In an order in which they can be computed; the last one's output is the
-        network's. Dicts are layer records of the archive format,
-        ``{"type": "conv2d", "name": "conv1", "padding": "same"}``; one without a
-        name gets one from its type and its place among the layers of that type
-        (``conv1``, ``relu1``, ``pool1``). ``"inputs": ["conv1", "relu3"]`` names what a
-        layer takes ("input" is the input of the network); without it, it takes the
+        In an order in which they can be computed. The output of the last one is the
+        output of the network. Dicts are layer records of the archive format,
+        ``{"type": "conv2d", "name": "conv1", "padding": "same"}``. A record without a
+        name gets one from its type and its number among the layers of that type
+        (``conv1``, ``relu1``, ``pool1``). ``"inputs": ["conv1", "relu3"]`` names the inputs of a
+        layer ("input" is the input of the network); without it, the input is the
         layer before it.
     arrays : mapping of str to array
         Named as in a PyTorch state dict: ``conv1.weight`` (out, in / groups, kh,
         kw), ``conv1.bias`` (out,), ``bn1.weight``, ``.bias``, ``.running_mean``,
-        ``.running_var`` (C,), ``fc1.weight`` (out, in), ``fc1.bias`` (out,). Of
+        ``.running_var`` (C,), ``fc1.weight`` (out, in), ``fc1.bias`` (out,). They may have
         any float or int dtype, byte order and memory order; they are copied to
         float32.
     input_shape : (C, H, W)
-        None for a height or width that may vary; C may be None where the arrays
-        tell it.
+        None for a height or width that may vary. C may be None if the arrays
+        determine it.
     frontend : Frontend or dict, optional
-        How a clip becomes an input; a dict is a front end record.
+        How a clip becomes an input; a dict is a front end's record.
     classes : sequence of str, optional
-        Names of the outputs, as many as the last layer has channels.
+        Names of the outputs, one for each output channel of the last layer.
     output : {"softmax", "sigmoid"}, optional
-        How scores become probabilities, where the network ends before that. It changes
-        nothing that is computed; scores are shown with the probability beside them.
+        How scores become probabilities, if the network itself does not compute them. It does not
+        change the computation; it only adds probabilities where scores are shown.
     name, license, citation : str, optional
     aliases : mapping of str to str, optional
-        Other names of layers, each with the name of the layer. They are understood wherever a
-        layer is named.
+        From other names of layers to their names. An alias may be used wherever a layer is
+        named.
 
     Attributes
     ----------
     layers : tuple of Layer
-        ``layers[i].inputs`` are the names of what it takes.
+        ``layers[i].inputs`` are the names of its inputs.
     sources : tuple of tuple of int
-        The same by place in `layers`; -1 is the network's input.
+        The same as positions in `layers`; -1 is the network's input.
     arrays : dict of str to array
         float32, C-contiguous, read-only.
     input_shape : tuple
-        (C, H, W) with None where unknown; C filled in from the arrays.
+        (C, H, W) with None for sizes that may vary; C is filled in from the arrays.
     frontend : Frontend or None
     classes : tuple of str or None
     output : str or None
     name, license, citation : str or None
     aliases : dict of str to str
     receipt : str or None
-        With what an imported network was compared, and how well it agreed; not kept in archives.
+        What an imported network was compared with, and how well it agreed. Archives do not keep
+        it.
 
     Raises
     ------
     ParameterError
-        If anything does not fit; names the layer or array, what was found and
+        If anything does not fit. The message names the layer or array, what was found and
         what was wanted.
 
     Examples
@@ -203,29 +204,29 @@ class Network:
     ) -> Network:
         """Read a network from an ``.npz`` archive.
 
-        Nothing is unpickled, and sizes are checked against limits and against
-        the real bytes before memory is set aside.
+        Nothing is unpickled, and sizes are compared with limits and with
+        the real bytes before memory is allocated.
 
         Parameters
         ----------
         path : str, path or binary file object
-            A file object must be seekable, and is left open.
+            A file object must be seekable; it is left open.
         architecture : dict, path or "choi2016", optional
-            For a plain archive, one without the key ``network``: the same JSON
-            as a dict or the path of a JSON file (``format``, ``version`` and the
+            For a plain archive, which has no key ``network``: the JSON record of the network
+            as a dict, or the path of a JSON file (``format``, ``version`` and the
             names of layers may be left out). The arrays have the names of a
-            PyTorch state dict (``conv1.weight``), or are called ``W0``, ``W1``,
-            ... ``W10`` and go to the layers with weights in numeric order.
+            PyTorch state dict (``conv1.weight``), or the names ``W0``, ``W1``,
+            ... ``W10`` and belong to the layers with weights in numeric order.
 
-            ``"choi2016"`` is the network of arXiv 1607.02444: for every rank-4
-            array, called ``W0``, ``W1``... or ``conv1.weight``..., a convolution
+            ``"choi2016"`` is the network of arXiv 1607.02444: for every array of rank 4,
+            called ``W0``, ``W1``... or ``conv1.weight``..., a convolution
             ("same", no bias), ReLU and 2 x 2 max pooling, named ``conv1``,
             ``relu1``, ``pool1``. With one input channel it gets the front end of
             the 2015 script: 11,025 Hz, STFT of 512 with hop 256, linear
-            magnitude, 173 frames, and ``pad_mode="reflect"`` as STFTs were
-            padded then. Its Theano-era weights want ``true_convolution=True``.
+            magnitude, 173 frames, and ``pad_mode="reflect"``, the padding of that
+            time. Its weights, trained with Theano, need ``true_convolution=True``.
         true_convolution : bool
-            The filters are those of a true convolution: flip each once along
+            Whether the filters are those of a true convolution. They are then flipped along
             height and width.
 
         Returns
@@ -235,11 +236,11 @@ class Network:
         Raises
         ------
         ArchiveError
-            If the archive is damaged, unsafe, over a limit, or does not make a
-            network; names the file, the key, what was found and what was wanted.
+            If the archive is damaged, unsafe, over a limit, or is not a
+            network. The message names the file, the key, what was found and what was wanted.
         ParameterError
-            If an argument is of a wrong type, or `architecture` is given for an
-            archive that has its own.
+            If an argument has a wrong type, or `architecture` is given for an
+            archive with its own record.
         FileNotFoundError
             If there is no such file.
         """
@@ -255,24 +256,24 @@ class Network:
     ) -> None:
         """Write the network to an ``.npz`` archive.
 
-        The same network gives the same bytes, and `load` gives it back exactly (as
-        float32). The file appears whole or not at all.
+        The same network always gives the same bytes, and `load` restores it exactly (in
+        float32). A half-written file is never left behind.
 
         Parameters
         ----------
         path : str or path
-            Written exactly there: no suffix is added.
+            The file to write; no suffix is added.
         dtype : {"float32", "float16"}
-            Half precision halves the file and rounds the weights to 11 bits: enough for
-            checkpoints that are looked at.
+            Half precision halves the size of the file and rounds the weights to 11 bits, which is
+            enough for checkpoints that are only looked at.
 
         Raises
         ------
         ArchiveError
-            If the file cannot be written, is over the limits of reading, or a weight
+            If the file cannot be written, would exceed the limits of `load`, or a weight
             overflows `dtype`.
         FileNotFoundError
-            If the folder is not there.
+            If the folder does not exist.
         """
         from .archive import write_archive
 
@@ -281,40 +282,39 @@ class Network:
     def forward(
         self, x: ArrayLike, *, algorithm: Literal["auto", "direct", "winograd"] = "auto"
     ) -> Trace:
-        """Run the network on one input and keep what the way back needs.
+        """Run the network on one input, and keep what a pass back needs.
 
         Parameters
         ----------
         x : array, shape (C, H, W)
-            float32, or anything real that converts; finite. The shape must be
-            one that `shapes` accepts.
+            Finite real numbers, which are converted to float32. `shapes` must accept the shape.
         algorithm : {"auto", "direct", "winograd"}
-            For 3 x 3 convolutions that a 2 x 2 max pool follows, at most a batch norm
-            and a ReLU between them; everything else, and every back end but the native
-            one, is direct.
+            How to compute 3 x 3 convolutions that are followed by a 2 x 2 max pool, with
+            at most a batch norm and a ReLU between them. All other layers, and all back ends
+            except the native one, use "direct".
 
-            ``"direct"`` sums products in one fixed order.
+            ``"direct"`` adds the products in one fixed order.
 
-            ``"auto"`` saves half of them (Winograd's F(2 x 2, 3 x 3)) wherever that
-            cannot change a switch: every maximum is where the direct sums of the same
-            layer input have it, and flat input (silence, padding) keeps its exact ties,
-            of which the first wins.
+            ``"auto"`` needs about half of the multiplications (Winograd's F(2 x 2, 3 x 3)). It is
+            used wherever it cannot change a switch: every maximum is at the same place as with
+            direct sums of the same layer input, and flat input (silence, padding) keeps its exact
+            ties, of which the first wins.
 
-            ``"winograd"`` saves most (F(4 x 4, 3 x 3)) and takes no such care: where
-            values are equal or nearly so, rounding picks the maximum, and maps of flat
-            input can change by much more than rounding.
+            ``"winograd"`` needs the fewest multiplications (F(4 x 4, 3 x 3)) without that
+            guarantee. Where values are equal or almost equal, rounding decides which is the
+            maximum, and maps of flat input can change by much more than rounding.
 
         Returns
         -------
         Trace
             ``trace["pool3"]`` is the activation of a layer, (C, H, W) float32;
-            ``trace.switches("pool3")`` the place of each maximum in its window.
+            ``trace.switches("pool3")`` is the position of each maximum in its window.
 
         Raises
         ------
         ParameterError
-            If the network cannot take `x`, `x` holds NaN or Inf, or there is no such
-            algorithm.
+            If the network cannot take `x`, `x` contains NaN or Inf, or `algorithm` is
+            unknown.
 
         Examples
         --------
@@ -324,13 +324,13 @@ class Network:
         >>> trace["pool3"].shape, trace.switches("pool3").dtype
         ((64, 32, 21), dtype('uint8'))
         """
-        # Here, because the arithmetic imports this module.
+        # Imported inside the function: deconvnet imports this module.
         from ..deconvnet.trace import forward
 
         return forward(self, x, algorithm)
 
     def shapes(self, input_shape: Sequence[int]) -> list[tuple[int, int, int]]:
-        """Output shape of every layer for an input of a given shape.
+        """Output shapes of all layers for an input of a given shape.
 
         Parameters
         ----------
@@ -339,13 +339,12 @@ class Network:
         Returns
         -------
         list of (C, H, W)
-            One per layer; (C, 1, 1) for flat ones.
+            One for each layer; (C, 1, 1) for flat layers.
 
         Raises
         ------
         ParameterError
-            If the network cannot take that input; says which layer, and which
-            sizes.
+            If the network cannot take that input. The message names the layer and the sizes.
         """
         shape = _declared_shape(input_shape)
         if None in shape:
@@ -358,16 +357,17 @@ class Network:
         known, shapes = self._latest_shapes
         if known != shape:
             shapes = [(c or 0, h or 0, w or 0) for c, h, w in self._all_shapes(shape)]
-            # Clips mostly have one size, and every pass over them asks.
+            # Kept, because every pass asks for the shapes, and most inputs have the same size.
             self._latest_shapes = shape, shapes
         return list(shapes)
 
     def layer_index(self, name: str) -> int:
-        """Place of the layer called `name`, from 0; an alias is a name, too.
+        """Position of a layer in `layers`.
 
         Parameters
         ----------
         name : str
+            Its name, or an alias.
 
         Returns
         -------
@@ -376,7 +376,7 @@ class Network:
         Raises
         ------
         ParameterError
-            If there is none; lists the layers there are.
+            If there is no such layer. The message lists all layers.
         """
         names = [layer.name for layer in self.layers]
         own = name if not isinstance(name, str) or name in names else self.aliases.get(name)
@@ -386,12 +386,12 @@ class Network:
 
     @property
     def known_shapes(self) -> list[Shape]:
-        """Output shape of every layer, None for sizes that depend on the input."""
+        """Output shapes of all layers, with None for sizes that depend on the input."""
         return list(self._shapes)
 
     @property
     def is_chain(self) -> bool:
-        """Whether every layer takes the one before it, and that alone."""
+        """Whether the only input of every layer is the layer before it."""
         return all(taken == (i - 1,) for i, taken in enumerate(self.sources))
 
     @property
@@ -406,19 +406,19 @@ class Network:
     def describe(self) -> str:
         """A table of the network: layers, output shapes, parameters, receptive fields.
 
-        Parameters are weights and biases (running statistics do not count). The
-        receptive field is rows x columns of the input that one output can see,
-        edges aside; the jump is the distance in the input between neighbouring
-        outputs. "way back" says whether a layer goes back in the lanes of the vector unit, which
-        is fast, or by itself, which is as exact and slower; on the present back end, and only
-        the rules that are named where it depends on them. Of a network with branches the table
-        also says what each layer takes.
+        - parameters: number of weights and biases, without running statistics.
+        - field: rows x columns of the input that one output depends on, if it is not at an edge.
+        - jump: distance in the input between neighbouring outputs.
+        - way back: how the layer is computed in a pass back on the present back end, either in
+          the lanes of the vector unit, which is fast, or on its own, which is as exact but
+          slower. If this depends on the rule, it names the rules.
+        - takes: the inputs of the layer, if the network is not a chain.
 
         Returns
         -------
         str
         """
-        # Here, because what computes imports this module.
+        # Imported inside the function: deconvnet imports this module.
         from ..deconvnet.speed import speeds
 
         head: list[str] = ["layer", "type", "output", "parameters", "field", "jump", "way back"]
@@ -432,7 +432,7 @@ class Network:
             row += [*reach.texts, speed]
             rows.append(row if self.is_chain else [*row, ", ".join(layer.inputs)])
         widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
-        # Numbers to the right, everything else to the left.
+        # Numbers are aligned to the right, everything else to the left.
         marks = "<<<><<<<"
         lines = [
             "  ".join(f"{cell:{m}{w}}" for cell, m, w in zip(row, marks, widths)).rstrip()
@@ -469,10 +469,10 @@ class Network:
         )
 
     def _resolve_input(self, shape: Shape) -> Shape:
-        """`shape` with C from the first layer that tells it."""
+        """`shape`, with C filled in from the first layer whose arrays determine it."""
         if shape[0] is not None:
             return shape
-        # Layers whose input has the channels of the network's.
+        # Layers whose output has as many channels as the network's input.
         same = {-1}
         for i, (layer, taken) in enumerate(zip(self.layers, self.sources)):
             if not same.issuperset(taken):
@@ -485,7 +485,7 @@ class Network:
         return shape
 
     def _all_shapes(self, shape: Shape) -> list[Shape]:
-        """Output shape of every layer, None where unknown."""
+        """Output shapes of all layers, with None for unknown sizes."""
         shapes = {-1: shape}
         for i, (layer, taken) in enumerate(zip(self.layers, self.sources)):
             shapes[i] = layer.joined_shape([shapes[k] for k in taken], self.arrays)
@@ -500,18 +500,18 @@ class Network:
         )
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Through __init__, because a pickled array comes back writable.
+        # By __init__, because arrays are writable after unpickling.
         keywords = {key: getattr(self, key) for key in _KEYWORDS}
         return partial(Network, **keywords), (self.layers, self.arrays, self.input_shape)
 
 
 def check_array_names(layers: Sequence[Layer], found: Iterable[Any]) -> None:
-    """Refuse missing and left-over arrays.
+    """Refuse missing arrays and arrays that belong to no layer.
 
     Raises
     ------
     ParameterError
-        Names the first few of them.
+        If there are any. The message names the first few.
     """
     wanted = {key: layer for layer in layers for key in layer.array_names}
     names = set(found)
@@ -522,7 +522,7 @@ def check_array_names(layers: Sequence[Layer], found: Iterable[Any]) -> None:
     if left:
         more = f" and {len(left) - 5} more" if len(left) > 5 else ""
         raise ParameterError(
-            f"no layer has a use for the array {', '.join(sorted(left)[:5])}{more}"
+            f"no layer uses the array {', '.join(sorted(left)[:5])}{more}"
         )
 
 
@@ -532,7 +532,7 @@ def as_float32(key: str, value: ArrayLike) -> NDArray[np.float32]:
     Raises
     ------
     ParameterError
-        If it is not real numbers, or a number is not finite as float32.
+        If the array does not hold real numbers, or a number is not finite in float32.
     """
     array = as_array(value, f"array {key!r}")
     if array.dtype.kind not in "fiu":
@@ -563,7 +563,7 @@ def _declared_shape(value: Any) -> Shape:
 
 
 def _size(value: Any) -> int | None:
-    """A positive int or None as it is; 0 for anything else."""
+    """`value` if it is a positive int or None; 0 for anything else."""
     if value is None:
         return None
     if isinstance(value, (int, np.integer)) and not isinstance(value, bool):
@@ -574,7 +574,7 @@ def _size(value: Any) -> int | None:
 def _as_frontend(value: Any) -> Frontend | None:
     if value is None:
         return None
-    # Here, so that a network without a front end does not load the audio room.
+    # Imported inside the function: a network without a front end need not load `audio`.
     from ..audio.frontend import Frontend
 
     if isinstance(value, Frontend):
@@ -590,7 +590,7 @@ def _as_frontend(value: Any) -> Frontend | None:
 
 
 def _text(key: str, value: Any) -> str | None:
-    """A string that can be written as UTF-8, or None."""
+    """Check an optional string, which must be valid in UTF-8."""
     if value is None:
         return None
     if isinstance(value, str) and _encodable(value):
@@ -634,7 +634,7 @@ def _alias_names(value: Any, names: Sequence[str]) -> dict[str, str]:
             raise ParameterError(f"aliases: {shown(alias)} is a layer; an alias must be new")
         if name not in names:
             raise ParameterError(
-                f"aliases: {shown(alias)} is to be {shown(name)}, which is no layer"
+                f"aliases: {shown(alias)} stands for {shown(name)}, which is not a layer"
             )
     return {str(alias): str(name) for alias, name in value.items()}
 
@@ -648,13 +648,13 @@ def _output(value: Any, last: Layer) -> Any:
         )
     if last.type in OUTPUTS:
         raise ParameterError(
-            f"output: found {value!r}, but {last.label} makes probabilities already; leave it out"
+            f"output: found {value!r}, but {last.label} already gives probabilities; leave it out"
         )
     return value
 
 
 def _title(text: str | None) -> str:
-    """A string of the network for a terminal: escaped where it would not print."""
+    """A string of the network for a terminal, escaped if it has unprintable characters."""
     if text is None:
         return "(without a name)"
     return text if text.isprintable() else repr(text)

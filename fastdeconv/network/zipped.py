@@ -1,4 +1,4 @@
-"""Zip files that nobody vouches for: listed and inflated within limits, and checked."""
+"""Zip files from unknown sources: listed and inflated within limits, and checked."""
 
 from __future__ import annotations
 
@@ -31,7 +31,17 @@ _CHUNK = 1 << 20
 
 @contextlib.contextmanager
 def opened(source: Any) -> Iterator[tuple[IO[bytes], str]]:
-    """The binary file of a path or file object, and its name for messages."""
+    """Open a path, or take a binary file object; also gives its name for messages.
+
+    Raises
+    ------
+    ParameterError
+        If `source` is neither.
+    ArchiveError
+        If the file cannot be opened.
+    FileNotFoundError
+        If there is no such file.
+    """
     if hasattr(source, "read") and hasattr(source, "seek"):
         name = getattr(source, "name", None)
         yield source, shown(name) if isinstance(name, str) else "<file object>"
@@ -53,7 +63,7 @@ def opened(source: Any) -> Iterator[tuple[IO[bytes], str]]:
 
 
 class _DirectoryReader:
-    """The file as `zipfile` sees it while it lists members: no read is large."""
+    """The file for `zipfile` while it lists the members; large reads are refused."""
 
     def __init__(self, file: IO[bytes], size: int) -> None:
         self._file, self._size = file, size
@@ -73,7 +83,7 @@ class _DirectoryReader:
 
 
 def list_zip(file: IO[bytes]) -> tuple[list[zipfile.ZipInfo], int]:
-    """The members, and where the directory behind them begins."""
+    """The members, and the offset of the directory that follows them."""
     try:
         file.seek(0, os.SEEK_END)
         size = file.tell()
@@ -88,7 +98,7 @@ def list_zip(file: IO[bytes]) -> tuple[list[zipfile.ZipInfo], int]:
             raise ArchiveError("found bytes after the end of the zip archive")
     except ArchiveError:
         raise
-    # What `zipfile` is known to raise for damaged directories.
+    # `zipfile` raises all of these for damaged directories.
     except (
         zipfile.BadZipFile, zipfile.LargeZipFile, struct.error, EOFError, NotImplementedError,
         RuntimeError, OverflowError, ValueError, TypeError, IndexError,
@@ -98,7 +108,7 @@ def list_zip(file: IO[bytes]) -> tuple[list[zipfile.ZipInfo], int]:
 
 
 def check_limits(sizes: list[int]) -> None:
-    """Refuse members that are too many, or larger than there is any use for."""
+    """Refuse too many members, and members that are too large."""
     for what, found, limit in (
         ("members", len(sizes), MAX_MEMBERS),
         ("bytes in one member", max(sizes, default=0), MAX_MEMBER_BYTES),
@@ -109,7 +119,13 @@ def check_limits(sizes: list[int]) -> None:
 
 
 def inflate(file: IO[bytes], info: zipfile.ZipInfo, end: int) -> bytearray:
-    """The bytes of a member, which must be as many as declared and lie before `end`."""
+    """The bytes of a member.
+
+    Raises
+    ------
+    ArchiveError
+        If it is damaged, reaches beyond the offset `end`, or has not the declared size.
+    """
     if info.header_offset < 0:
         raise ArchiveError("the member begins before the file")
     file.seek(info.header_offset)
@@ -117,7 +133,7 @@ def inflate(file: IO[bytes], info: zipfile.ZipInfo, end: int) -> bytearray:
     if len(header) != 30 or header[:4] != b"PK\x03\x04":
         raise ArchiveError("the member's zip header is damaged or missing")
     name_size, extra_size = struct.unpack("<HH", header[26:30])
-    # Bit 11: UTF-8, else the code page of DOS.
+    # Bit 11: the name is in UTF-8; otherwise in the code page of DOS.
     codec = "utf-8" if info.flag_bits & 0x800 else "cp437"
     if file.read(name_size) != info.orig_filename.encode(codec):
         raise ArchiveError("the zip directory and the member's header name different members")
@@ -158,7 +174,7 @@ def _deflated(pieces: Iterator[bytes]) -> Iterator[bytes]:
             while piece:
                 yield stream.decompress(piece, _CHUNK)
                 piece = stream.unconsumed_tail
-        # What `max_length` held back after the last byte went in.
+        # What `max_length` held back after the last byte was read.
         while not stream.eof:
             held = stream.decompress(b"", _CHUNK)
             if not held:

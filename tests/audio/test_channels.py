@@ -200,7 +200,7 @@ def test_they_go_to_other_processes(samples):
 @pytest.mark.parametrize(("own", "message"), [
     ({"channels": []}, "from 1 to 64, found a list of 0"),
     ({"channels": [{}] * 65}, "from 1 to 64, found a list of 65"),
-    ({"channels": [{}, 3]}, r"channels\[1\] must be a dict of the fields that differ there, found 3"),
+    ({"channels": [{}, 3]}, r"channels\[1\] must be a dict of .* differ there, found 3"),
     ({"channels": [{"hop_length": 80}]}, r"channels\[0\]: unknown key 'hop_length'; it takes"),
     ({"channels": [{"bins": (1, 2)}]}, r"channels\[0\]: unknown key 'bins'"),
     ({"channels": [{}, {"n_mels": 64}]}, r"channels\[1\] has 64 rows, wanted 40"),

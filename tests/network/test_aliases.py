@@ -52,7 +52,7 @@ def test_archives_and_copies_keep_aliases(tmp_path: Path) -> None:
     ("aliases", "match"),
     [
         ({"features.0": "features.2"}, "'features.0' is a layer; an alias must be new"),
-        ({"a": "b"}, "'a' is to be 'b', which is no layer"),
+        ({"a": "b"}, "'a' stands for 'b', which is not a layer"),
         ({3: "features.0"}, "found the name 3, wanted a string"),
         ({"": "features.0"}, "found the name '', wanted a string"),
         (["a"], r"aliases must be a dict or None \(null\)"),

@@ -358,7 +358,7 @@ def test_arrays_that_python_2_saved_are_read(npz, arrays, record):
 @pytest.mark.parametrize("keys", [("W0", "W2"), ("conv1.weight", "conv3.weight")])
 def test_numbered_arrays_with_one_missing_are_refused(npz, keys):
     arrays = dict.fromkeys(keys, np.ones((2, 2, 3, 3)))
-    with pytest.raises(ArchiveError, match=r"the array of number \d is missing"):
+    with pytest.raises(ArchiveError, match=r"the array with number \d is missing"):
         Network.load(npz(arrays), "choi2016")
     layers = {"input_shape": [2, None, None], "layers": [conv("a"), conv("b")]}
     with pytest.raises(ArchiveError, match="missing"):

@@ -277,7 +277,7 @@ def test_damaged_members_are_refused_by_key(refused, members, member):
 
 def test_left_over_members_are_refused_without_reading_them(refused, members):
     message = refused(zipped({**members, "other.npy": b"not an array"}.items()))
-    assert "no layer has a use for the array 'other'" in message
+    assert "no layer uses the array 'other'" in message
 
 
 def test_pickles_are_never_loaded(refused, members):

@@ -116,7 +116,7 @@ def test_a_missing_array_is_named(record, arrays, key):
 @pytest.mark.parametrize("key", ["conv2.bias", "bn1.num_batches_tracked", "relu1.weight", 3])
 def test_a_left_over_array_is_named(record, arrays, key):
     arrays[key] = np.ones(6)
-    with pytest.raises(ParameterError, match=f"no layer has a use for the array.*{key!r}"):
+    with pytest.raises(ParameterError, match=f"no layer uses the array.*{key!r}"):
         Network(record["layers"], arrays, record["input_shape"])
 
 

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...arrays import as_array
-from ...errors import ParameterError
-from .._checks import as_bool, as_choice, as_int, as_number
+from ...errors import ParameterError, shown
+from .._checks import as_bool, as_int, as_number
 from ..mel import mel_filters
 from ..scaling import magnitude
 from .bands import from_bands, on_bins_of, spread_bands
@@ -96,8 +96,10 @@ class Mel(Filters):
                 f"fmin must be from 0 to below fmax, found {fmin:g} and {fmax:g}"
             )
         named = fields.norm is None or isinstance(fields.norm, str)
-        if isinstance(fields.norm, str):
-            as_choice("norm", fields.norm, ("slaney",))
+        if isinstance(fields.norm, str) and fields.norm != "slaney":
+            raise ParameterError(
+                f"norm must be 'slaney', None or a number above 0, found {shown(fields.norm)}"
+            )
         return {
             "n_mels": as_int("n_mels", fields.n_mels, minimum=1, maximum=_MOST_BANDS),
             "fmin": fmin,

@@ -36,7 +36,9 @@ class StftKind(Kind):
             for i, n in enumerate(fields.bins)
         )
         if first > last:
-            raise ParameterError(f"bins must be (first, last), found {shown(fields.bins)}")
+            raise ParameterError(
+                f"bins must be (first, last) with first <= last, found {shown(fields.bins)}"
+            )
         return {"bins": (first, last)}
 
     def rows(self, frontend: Fields) -> int:

@@ -1,5 +1,5 @@
-"""Networks of other people: read, rewritten as layers, and compared with the original.
+"""Networks from other frameworks: read, rewritten as layers, and compared with the original.
 
-`keras`, `onnx` and `torch` hold a function each. Nothing is loaded here, so that opening an
-archive, which asks `opening` what kind of file it is, costs no more than that.
+`keras`, `onnx` and `torch` each have one public function. This module imports nothing, so that
+opening an archive, which only needs `opening`, stays fast.
 """

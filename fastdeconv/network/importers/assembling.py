@@ -1,4 +1,4 @@
-"""The way from a model that may be believed to a network that was compared with it."""
+"""Make a network of a checked ONNX model, and compare it with that model."""
 
 from __future__ import annotations
 
@@ -27,12 +27,21 @@ from .witness import as_wide_as_shown, witnessed
 
 __all__ = ["import_model"]
 
-#: Logarithms enlarge what float32 rounds in an STFT.
+#: Tolerance of the comparison from samples on: logarithms enlarge the rounding errors of an STFT.
 _HEARD_TOLERANCE = 5e-3
 
 
 def import_model(model: Any, label: str, wishes: Wishes) -> Network:
-    """The network of a model; see `from_onnx`."""
+    """Make a network of a model; see `from_onnx`.
+
+    Parameters
+    ----------
+    model : ModelProto
+        As `read_model` returns it.
+    label : str
+        The name of the file or module in messages.
+    wishes : Wishes
+    """
     sr = sample_rate(wishes.frontend)
     if sr is not None:
         return _with_its_front_end(model, label, wishes, sr)
@@ -43,7 +52,7 @@ def import_model(model: Any, label: str, wishes: Wishes) -> Network:
     if start is None:
         raise ParameterError(
             f"the input {shown(graph.input)} has the shape {graph.shapes[graph.input]}, wanted a "
-            "batch of 1 and at most three axes of more than one place"
+            "batch of 1 and at most three axes that are longer than 1"
         )
     builder = Builder(graph)
     builder.run(start, OPERATORS)
@@ -56,7 +65,7 @@ def import_model(model: Any, label: str, wishes: Wishes) -> Network:
     frontend, open_sizes = wishes.frontend, declared
     if wishes.heard is not None:
         frontend = wishes.heard.found.in_layout(start)
-        # Time may vary, whichever axis it is.
+        # The time axis of a front end may have any length.
         open_sizes = tuple(
             "time" if letter == "T" else n
             for letter, n in zip(wishes.heard.found.letters, start.shape)
@@ -92,7 +101,7 @@ def import_model(model: Any, label: str, wishes: Wishes) -> Network:
 
 
 def _with_its_front_end(model: Any, label: str, wishes: Wishes, sr: float) -> Network:
-    """A model that takes samples as a front end and the network behind it."""
+    """The network of a model that takes samples; its spectrogram becomes the front end."""
     graph, _ = _folded(model, label, wishes)
     original = Original(model, graph.input, graph.shapes)
     found = recognise(graph, sr, lambda x, names: values_of(original, names, x))
@@ -110,7 +119,7 @@ def _with_its_front_end(model: Any, label: str, wishes: Wishes, sr: float) -> Ne
 
 
 def _heard_alike(network: Network, last: Draft, name: str, heard: Heard) -> str:
-    """What a comparison from samples to the last layer gave, in words."""
+    """Compare from samples to the last layer, and say in words how well they agree."""
     assert last.view is not None
     assert network.frontend is not None
     clip = Clip(heard.found.samples.ravel(), network.frontend.sr, network.frontend)
@@ -128,7 +137,7 @@ def _heard_alike(network: Network, last: Draft, name: str, heard: Heard) -> str:
 
 
 def _folded(model: Any, label: str, wishes: Wishes) -> tuple[Graph, Declared | None]:
-    """The graph behind the chosen input, and that input's shape as the file has it."""
+    """The graph after the chosen input, and the shape of that input in the file."""
     inputs = declared_inputs(model)
     if not inputs:
         raise ArchiveError("the model has no input")
@@ -149,7 +158,7 @@ def _folded(model: Any, label: str, wishes: Wishes) -> tuple[Graph, Declared | N
     before = _whole(model, inputs, label)
     if start not in before.shapes:
         raise ParameterError(
-            f"the shape of {shown(start)} cannot be told; say it with input_shape"
+            f"the shape of {shown(start)} cannot be computed; give it as input_shape"
         )
     return fold(model, {start: before.shapes[start]}, start, label), None
 
@@ -162,7 +171,7 @@ def _whole(model: Any, inputs: Mapping[str, Declared | None], label: str) -> Gra
 def _inner_value(
     model: Any, wishes: Wishes, inputs: Mapping[str, Declared | None], label: str
 ) -> str:
-    """The value of that name, or what the node or the module of that name puts out."""
+    """The value called `wishes.inputs`, or the output of the node or module of that name."""
     name = wishes.inputs
     assert name is not None
     for node in model.graph.node:
@@ -176,7 +185,7 @@ def _inner_value(
         if len(ends) == 1:
             return ends[0]
         raise ParameterError(
-            f"inputs: the module {shown(name)} puts out {len(ends)} values"
+            f"inputs: the module {shown(name)} has {len(ends)} outputs"
             f"{': ' if ends else ''}{', '.join(ends)}; wanted one"
         )
     some = [node.output[0] for node in model.graph.node[:20] if node.output]
@@ -187,7 +196,7 @@ def _inner_value(
 
 
 def _put_out(graph: Graph, module: str, modules: Collection[str]) -> list[str]:
-    """The values of a module that others take."""
+    """The values of a module that are used outside it."""
     def inside(node: Any) -> bool:
         return f"{module_of(node, graph, modules)}.".startswith(f"{module}.")
 

@@ -1,8 +1,9 @@
 """From a graph to layers that have no names yet.
 
-Every operator has a function in `operators` that puts layers here and says how its output is
-read from the last of them. An operator that cannot be a layer does not end the import: what
-depends on it is noted, and the layers below it can still be asked for.
+For every operator, a function in `operators` adds layers to the `Builder` and says how the output
+of the operator is read from the last of them. An operator that cannot become a layer does not
+stop the import: all values that depend on it are marked as lost, and the layers below it can
+still be imported.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ __all__ = ["Builder", "CannotImportError", "Draft", "Lost", "Operator"]
 
 
 class CannotImportError(Exception):
-    """A node cannot be a layer; the text says why."""
+    """A node cannot become a layer; the text says why."""
 
 
 @dataclass
@@ -46,18 +47,18 @@ class Draft:
     sizes: tuple[int, int, int]
     node: Node
     suffix: str = ""
-    """Of the name of one that only moves values for the layer of the node."""
+    """End of its name, if it is only a helper for the main layer of the node."""
     view: View | None = None
-    """How `value` is read from its output; None where the file has no such value."""
+    """How `value` is read from its output; None if the file has no such value."""
     value: str = ""
-    """The value of the file that it stands for."""
+    """The value of the file that its output stands for."""
     sized: bool = False
-    """Whether a number of it depends on the size of the network's input."""
+    """Whether one of its numbers depends on the size of the network's input."""
 
 
 @dataclass(frozen=True)
 class Lost:
-    """A value that cannot be reached, and the node that is to blame."""
+    """Why a value cannot be computed: the node that cannot become a layer, and the reason."""
 
     node: Node
     reason: str
@@ -65,7 +66,7 @@ class Lost:
 
 @dataclass
 class Builder:
-    """Layers so far, and how the values of the graph are read from them."""
+    """The layers made so far, and how the values of the graph are read from them."""
 
     graph: Graph
     drafts: list[Draft] = field(default_factory=list)
@@ -73,10 +74,10 @@ class Builder:
     lost: dict[str, Lost] = field(default_factory=dict)
     _node: Node = field(default_factory=lambda: Node("", [], []))
 
-    # --- going through the graph ---------------------------------------------------------
+    # --- building the nodes ---------------------------------------------------------------
 
     def run(self, start: View, operators: Mapping[str, Operator]) -> None:
-        """Build every node that can be built, each by the function of its operator."""
+        """Build every node that can be built, with the function of its operator."""
         self.views[self.graph.input] = start
         for node in self.graph.nodes:
             self._node = node
@@ -119,14 +120,18 @@ class Builder:
     def _check(self, name: str, view: View) -> None:
         wanted = self.graph.shapes.get(name)
         if wanted is not None and wanted != view.shape:
-            raise CannotImportError(f"here its output is {view.shape}, in the file {wanted}")
+            raise CannotImportError(
+                f"its layers give the shape {view.shape}, and the file says {wanted}"
+            )
         if int(np.prod(view.shape)) != int(np.prod(view.sizes)):
-            raise CannotImportError(f"its output is {view.sizes} here, in the file {view.shape}")
+            raise CannotImportError(
+                f"its layers give {view.sizes}, which is not the shape {view.shape} of the file"
+            )
 
-    # --- what functions of operators read ------------------------------------------------
+    # --- for the functions of operators: reading inputs -------------------------------------
 
     def view(self, node: Node, place: int) -> View:
-        """How an input is read from a layer."""
+        """How an input of a node is read from a layer."""
         name = node.input(place)
         if name in self.views:
             return self.views[name]
@@ -135,7 +140,7 @@ class Builder:
         raise CannotImportError(f"its input {shown(name)} does not come from the network's input")
 
     def constant(self, node: Node, place: int) -> NDArray[Any] | None:
-        """A constant input; None if it is left out."""
+        """A constant input of a node; None if it is left out."""
         name = node.input(place)
         if not name:
             return None
@@ -144,6 +149,7 @@ class Builder:
         return self.graph.constants[name]
 
     def floats(self, node: Node, place: int) -> NDArray[np.float32] | None:
+        """A constant input as float32; None if it is left out."""
         array = self.constant(node, place)
         return None if array is None else as_floats(array)
 
@@ -155,7 +161,7 @@ class Builder:
         return array
 
     def ints(self, node: Node, key: str, place: int | None = None) -> list[int] | None:
-        """Integers from an attribute or, in newer files, an input."""
+        """Integers from an attribute or, in newer files, from a constant input."""
         if key in node.attributes:
             value = node.attributes[key]
             return [int(n) for n in value] if isinstance(value, list) else [int(value)]
@@ -163,19 +169,22 @@ class Builder:
         return None if array is None else [int(n) for n in array.reshape(-1)]
 
     def shape(self, node: Node, place: int = 0) -> tuple[int, ...]:
-        """The shape of an output in the file."""
+        """The shape of an output, according to the file."""
         found = self.graph.shapes.get(node.outputs[place])
         if found is None:
             raise CannotImportError("the shape of its output depends on values")
         return found
 
-    # --- what they put -------------------------------------------------------------------
+    # --- for the functions of operators: adding layers --------------------------------------
 
     def put(
         self, kind: str, views: View | Sequence[View], arrays: Mapping[str, Any] | None = None,
         suffix: str = "", **parameters: Any,
     ) -> int:
-        """Put a layer on others, which must be read in the way that it wants; its place."""
+        """Add a layer on top of others, and return its position.
+
+        The axes of `views` must have the order that the layer needs.
+        """
         taken = (views,) if isinstance(views, View) else tuple(views)
         stored = {key: as_floats(array) for key, array in (arrays or {}).items()}
         layer = nn.LAYER_TYPES[kind](name="it", **parameters)
@@ -191,17 +200,18 @@ class Builder:
 
     def on(self, view: View, kind: str, arrays: Mapping[str, Any] | None = None,
            **parameters: Any) -> View:
-        """Put a layer that keeps the meaning of axes, and read it as what it was put on."""
+        """Add a layer that keeps the order and sizes of axes; its output is read like `view`."""
         draft = self.put(kind, view, arrays, **parameters)
         return self.read(draft, view.order, view.shape)
 
     def read(self, draft: int, order: str, shape: Sequence[int]) -> View:
+        """A view of a layer's output."""
         return View(draft, self.drafts[draft].sizes, order, tuple(shape))
 
-    # --- bringing axes to their places ---------------------------------------------------
+    # --- for the functions of operators: moving axes ----------------------------------------
 
     def letters(self, view: View) -> tuple[View, Letters]:
-        """The view, and the letters of its axes; joined axes are put apart."""
+        """The view, and the letters of its axes; joined axes are separated by a reshape."""
         found = view.letters
         if found is not None:
             return view, found
@@ -212,7 +222,7 @@ class Builder:
         return view, view.letters or wanted
 
     def settle(self, view: View, letters: Letters) -> View:
-        """The same array, read from a layer whose axes are called `letters`."""
+        """The same array, read from a layer in which its axes are `letters`."""
         if any(n > 1 and letter is None for n, letter in zip(view.shape, letters)):
             raise CannotImportError(f"its input has the shape {view.shape}, wanted a batch of 1")
         order = "".join(letter for letter in letters if letter)
@@ -233,7 +243,7 @@ class Builder:
     def _reshaped(
         self, view: View, letters: Letters, order: str, sizes: Mapping[str, int]
     ) -> View:
-        """`settle` for an array whose axes are not those of the layer."""
+        """`settle` for an array whose axes are joined or split axes of the layer."""
         axes, target = view.joined(letters), "CHW"
         if axes is None:
             axes = "CHW" if view.in_order else view.order
@@ -254,7 +264,7 @@ class Builder:
         return self.read(draft, order, view.shape)
 
     def transposed(self, view: View, axes: Sequence[int]) -> View:
-        """The view with its axes in another order; joined axes stay joined if they can."""
+        """The view with its axes in another order; joined axes stay joined if possible."""
         if list(axes) == sorted(axes):
             return view
         shape = tuple(view.shape[axis] for axis in axes)
@@ -274,11 +284,10 @@ class Builder:
         order += "".join(letter for letter in "CHW" if letter not in order)
         return replace(view, order=order, shape=shape)
 
-
     def _transposed_in_steps(
         self, view: View, groups: list[list[int]], shape: tuple[int, ...]
     ) -> View:
-        """`transposed` for more than three groups of axes, three at a time."""
+        """`transposed` for more than three groups of axes: several permutes of three axes."""
         sizes = group_sizes(view.shape, sorted(groups))
         steps = steps_of_three([sorted(groups).index(group) for group in groups])
         if steps is None:
@@ -292,15 +301,15 @@ class Builder:
     def grouped(
         self, view: View, marks: Sequence[Any], alone: Sequence[int] = ()
     ) -> tuple[View, list[list[int]]]:
-        """The view with at most three axes, where those of the same mark can be joined.
+        """Join neighbouring axes with the same mark, if the view has more than three long axes.
 
         Returns
         -------
         view : View
-            As it is if it has no more than three axes of more than one place.
+            Unchanged if at most three of its axes are longer than 1.
         groups : list of list of int
-            For each of its axes those that it was joined of. Axes of size 1 are in none, but
-            those `alone` always are.
+            For each of its axes, the original axes that were joined. Axes of size 1 are left
+            out, except those in `alone`, which are never joined.
         """
         if view.letters is not None or default_letters(view.shape) is not None:
             return view, [[axis] for axis in range(len(view.shape))]
@@ -308,7 +317,7 @@ class Builder:
         return replace(view, shape=tuple(group_sizes(view.shape, groups))), groups
 
 
-#: What puts the layers of a node and says how its outputs are read from them.
+#: A function that adds the layers of a node, and returns how its outputs are read from them.
 Operator = Callable[[Builder, Node], View | list[View]]
 
 _QUANTISED = ("QLinear", "Quantize", "Dequantize", "DynamicQuantize", "ConvInteger",
@@ -320,7 +329,7 @@ def _why_not(kind: str, node: Node) -> str:
     if any(word in kind for word in _QUANTISED):
         return "it computes with 8-bit integers; export the network in float32"
     if node.op == "If":
-        return "which of its branches runs depends on values"
+        return "which of its branches runs depends on computed values"
     if node.op in ("Loop", "Scan"):
         return "it repeats a part of the graph"
     if node.op in _RECURRENT:

@@ -1,4 +1,4 @@
-"""With which layer an imported network ends, and what to say if it cannot be reached."""
+"""Find the last layer of an imported network, and explain why if it cannot be imported."""
 
 from __future__ import annotations
 
@@ -20,20 +20,26 @@ __all__ = ["Heard", "NotReachedError", "Wishes", "ancestors", "last_layer"]
 
 
 class NotReachedError(ParameterError):
-    """An operator that cannot be a layer is in the way."""
+    """The last layer depends on an operator that cannot become a layer."""
 
 
 class Heard(NamedTuple):
-    """A front end that was found in a model, and a sound through the model."""
+    """A front end that was found in a model, and the model's values for a test sound."""
 
     found: Recognised
     value: Callable[[str], NDArray[Any]]
-    """The value of that name in the model."""
+    """Takes the name of a value of the model, and computes it for the test sound."""
 
 
 @dataclass(frozen=True)
 class Wishes:
-    """What the caller said, and how messages write the call."""
+    """The arguments of the caller, and the beginning of the call for messages.
+
+    Raises
+    ------
+    ParameterError
+        If `inputs` or `outputs` is not a string.
+    """
 
     call: str
     input_shape: Given | None = None
@@ -46,12 +52,28 @@ class Wishes:
     witness: Witness | None = None
     heard: Heard | None = None
 
+    def __post_init__(self) -> None:
+        for key in ("inputs", "outputs"):
+            value = getattr(self, key)
+            if value is not None and not isinstance(value, str):
+                raise ParameterError(f"{key} must be a string or None, found {shown(value)}")
+
 
 def last_layer(
     builder: Builder, names: list[str], aliases: Mapping[str, tuple[int, View]],
     wishes: Wishes,
 ) -> int:
-    """The place of the layer with which the network ends."""
+    """The position of the last layer of the network.
+
+    Raises
+    ------
+    ParameterError
+        If there is no such layer or output, or several outputs and none is chosen.
+    NotReachedError
+        If it depends on an operator that cannot become a layer.
+    ArchiveError
+        If the output does not depend on the input.
+    """
     graph, wanted = builder.graph, wishes.outputs
     if wanted is not None:
         if wanted in names:
@@ -77,7 +99,7 @@ def last_layer(
     if len(graph.outputs) > 1:
         raise ParameterError(
             f"the model has the outputs {', '.join(map(shown, graph.outputs))}, and a network "
-            f"has one; say which with {wishes.call}outputs={graph.outputs[0]!r})"
+            f"has one; choose it with {wishes.call}outputs={graph.outputs[0]!r})"
         )
     (output,) = graph.outputs
     if output in builder.lost:
@@ -90,7 +112,7 @@ def last_layer(
 def _not_reached(
     builder: Builder, names: list[str], lost: Lost, wishes: Wishes
 ) -> NotReachedError:
-    """What is in the way, and the layers below it, with the call that gives them."""
+    """The error that names the operator, the layers below it, and the call to import these."""
     node = lost.node
     module = module_of(node, builder.graph, wishes.modules)
     where = f" in the module {shown(module)}" if module and module != node.name else ""
@@ -107,7 +129,7 @@ def _not_reached(
         return NotReachedError(f"{text}. No layer comes before it")
     reach = ancestors(builder.drafts, *ends)
     some = [names[i] for i in reach if not builder.drafts[i].suffix] or [names[i] for i in reach]
-    # Better the layer before the module than one in the midst of it.
+    # A layer before the module is a better end than one inside it.
     before = [name for name in some if not module or not f"{name}.".startswith(f"{module}.")]
     last = (before or some)[-1]
     return NotReachedError(
@@ -117,7 +139,7 @@ def _not_reached(
 
 
 def ancestors(drafts: Sequence[Draft], *lasts: int) -> list[int]:
-    """Places of the layers on which some depend, and of these, in order."""
+    """Positions of the layers `lasts` and of all layers that they depend on, in order."""
     needed: set[int] = set()
     waiting = [place for place in lasts if place >= 0]
     while waiting:

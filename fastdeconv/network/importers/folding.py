@@ -1,9 +1,9 @@
-"""From an ONNX model to a `Graph` in which every shape is known and constants are computed.
+"""From an ONNX model to a `Graph` in which shapes are known and constants are computed.
 
-With the shape of the input fixed, what a file computes about shapes is constant. Nodes are
-gone through once, in order: one whose inputs are all constant is computed, `Shape` of a known
-shape is a constant, and of every other the shapes of its outputs are inferred. Nothing is
-computed before its size is known and found acceptable.
+Once the shape of the input is fixed, everything that a file computes about shapes is constant.
+Nodes are visited once, in order. A node whose inputs are all constant is computed; `Shape` of a
+known shape is a constant; for all other nodes the shapes of the outputs are inferred. Nothing is
+computed before its size is known and within the limits.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import ArchiveError, shown
-from .graph import Graph, Node
+from ...errors import ArchiveError, FastdeconvError, shown
+from .graph import MALFORMED, Graph, Node
 from .ordering import said
 from .reading import onnx_module
 from .subgraphs import branch_nodes, copied, inner_graphs, taken_by
@@ -26,13 +26,13 @@ __all__ = ["MAX_ELEMENTS", "fold", "opset_of"]
 
 #: Most elements of one value; 1 GB of float32.
 MAX_ELEMENTS = 1 << 28
-#: Most elements of all constants that are computed.
+#: Most elements of all computed constants together.
 MAX_COMPUTED = 1 << 28
-# Constants up to this size are told to the inference of shapes.
+# Constants up to this size are passed to shape inference, because shapes may depend on them.
 _TOLD = 4096
-# Of no more elements than their inputs, though ONNX does not infer how many.
+# Operators whose output is not larger than their inputs, although ONNX does not infer its size.
 _NO_LARGER = ("NonZero", "Compress", "Unique")
-# Functions of ONNX whose output has the shape of the input, which is not inferred.
+# Operators whose output has the shape of the input, although ONNX does not infer it.
 _SAME_SHAPE = ("GroupNormalization", "MeanVarianceNormalization")
 _RANDOM = ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike",
            "Multinomial", "Bernoulli")
@@ -50,18 +50,27 @@ def opset_of(model: Any) -> int:
 def fold(
     model: Any, inputs: Mapping[str, tuple[int, ...]], start: str, label: str
 ) -> Graph:
-    """The graph behind given inputs.
+    """The graph that follows the given inputs.
 
     Parameters
     ----------
     model : ModelProto
-        As `read_model` gives it.
+        As `read_model` returns it.
     inputs : mapping of str to tuple of int
-        Shapes of what is given from outside. Nodes that make one of these are left out.
+        Names and shapes of the values that are given. Nodes that compute them are left out.
     start : str
-        The one that becomes the input of the network.
+        The one of them that becomes the input of the network.
     label : str
-        What messages call the file.
+        The name of the file in messages.
+
+    Returns
+    -------
+    Graph
+
+    Raises
+    ------
+    ArchiveError
+        If a node does not fit its operator, or a size is over a limit.
     """
     return _Folding(model, inputs, start, label).run()
 
@@ -79,7 +88,7 @@ class _Folding:
         self.computed = 0
         self.renamed: dict[str, str] = {}
         self.sized: set[str] = set()
-        """Constants that depend on sizes."""
+        """Constants that depend on the sizes of values."""
         self.made = {value.name for value in [*model.graph.input, *model.graph.initializer]}
         self.made.update(name for node in model.graph.node for name in node.output)
         self.sequences: dict[str, tuple[str, int, list[int]]] = {}
@@ -102,7 +111,7 @@ class _Folding:
         return graph
 
     def visit_all(self) -> None:
-        """Visit every node; the branch of an If that is sure to run takes its place."""
+        """Visit every node; an If with a constant condition is replaced by its branch."""
         nodes = self.model.graph.node
         waiting, kept, changed = list(nodes)[::-1], [], False
         while waiting:
@@ -126,7 +135,7 @@ class _Folding:
             nodes.extend(kept)
 
     def branch(self, node: Any, condition: bool) -> list[Any]:
-        """The nodes of a branch; its initial values are kept."""
+        """The nodes of a branch of an If; its initializers are added to the graph's."""
         nodes, tensors = branch_nodes(self.onnx, node, condition, self.made)
         self.made.update(tensor.name for tensor in tensors)
         self.made.update(name for inner in nodes for name in inner.output)
@@ -150,6 +159,18 @@ class _Folding:
             self.types[name] = int(self.onnx.helper.np_dtype_to_tensor_dtype(array.dtype))
 
     def visit(self, proto: Any) -> None:
+        """Fold a node, or keep it; one that is not what its operator says is refused."""
+        try:
+            self.visited(proto)
+        except FastdeconvError:
+            raise
+        except MALFORMED as error:
+            why = shown(str(error) or type(error).__name__)
+            raise ArchiveError(
+                f"{said(proto)}: its inputs or attributes are not those of {proto.op_type} ({why})"
+            ) from None
+
+    def visited(self, proto: Any) -> None:
         graph = self.graph
         inputs = [self.renamed.get(name, name) for name in taken_by(proto)]
         op, outputs = proto.op_type, list(proto.output)
@@ -184,7 +205,7 @@ class _Folding:
         )
 
     def part(self, proto: Any, inputs: list[str]) -> bool:
-        """Parts of a split that are picked from a list, as PyTorch's chunk, as slices."""
+        """Write SplitToSequence and SequenceAt, as PyTorch exports `chunk`, as slices."""
         graph, out = self.graph, proto.output[0]
         if proto.op_type == "SplitToSequence":
             shape, given = graph.shapes.get(inputs[0]), self.attributes(proto)
@@ -217,7 +238,7 @@ class _Folding:
         return True
 
     def is_copy(self, proto: Any, first: str) -> bool:
-        """Whether a node gives its first input back as it is."""
+        """Whether a node returns its first input unchanged."""
         if proto.op_type == "Cast":
             to = [a.i for a in proto.attribute if a.name == "to"]
             return to == [_FLOAT] and self.types.get(first) == _FLOAT
@@ -245,7 +266,7 @@ class _Folding:
     def attributes(self, proto: Any) -> dict[str, Any]:
         values = {}
         for attribute in proto.attribute:
-            if attribute.type in (5, 10):  # graphs: of operators that are refused anyway
+            if attribute.type in (5, 10):  # graphs, of operators that cannot become layers
                 continue
             value = self.onnx.helper.get_attribute_value(attribute)
             if attribute.type == 4:
@@ -255,7 +276,7 @@ class _Folding:
         return values
 
     def infer(self, proto: Any, inputs: list[str]) -> dict[str, tuple[int, ...]]:
-        """Shapes of the outputs, of those for which they can be said."""
+        """Shapes of those outputs for which they can be inferred."""
         onnx, graph = self.onnx, self.graph
         try:
             schema = onnx.defs.get_schema(proto.op_type, self.opset, proto.domain)
@@ -279,7 +300,7 @@ class _Folding:
                 schema, proto, types, data, opset_imports=list(self.model.opset_import),
                 ir_version=self.model.ir_version,
             )
-        except Exception as error:  # InferenceError and others that C++ raises
+        except Exception as error:  # InferenceError, and others from C++
             text = str(error).replace("[ShapeInferenceError]", "").strip()
             raise ArchiveError(f"{said(proto)}: {shown(text)}") from None
         shapes = {}
@@ -299,7 +320,7 @@ class _Folding:
     def compute(
         self, proto: Any, inputs: list[str], shapes: Mapping[str, tuple[int, ...]]
     ) -> bool:
-        """Keep what a node makes of constants; whether that could be done."""
+        """Compute a node with constant inputs; returns whether that was possible."""
         if proto.op_type in _RANDOM or any(a.type in (5, 10) for a in proto.attribute):
             return False
         bounded = proto.op_type in _NO_LARGER or all(
@@ -328,7 +349,7 @@ class _Folding:
                 found = self.reference.ReferenceEvaluator(model).run(
                     None, {name: constants[known] for name, known in used.items()}
                 )
-        except Exception:  # an operator the reference lacks: not a constant, then
+        except Exception:  # an operator that the reference lacks: the node is kept
             return False
         origin = next((self.graph.origins.get(known, known) for known in used.values()), "")
         if self.sized.intersection(used.values()):
@@ -355,13 +376,13 @@ def _check_size(what: str, shape: tuple[int, ...]) -> None:
 
 
 def _scopes(proto: Any) -> tuple[str, ...]:
-    """The modules in which PyTorch's exporter found a node."""
+    """The modules of a node, which PyTorch's newer exporter writes down."""
     for entry in proto.metadata_props:
         text = isinstance(entry.value, str) and len(entry.value) < _LONGEST_SCOPES
         if entry.key == _SCOPES and text:
             try:
                 found = ast.literal_eval(entry.value)
-            except (ValueError, SyntaxError, MemoryError, RecursionError):
+            except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
                 return ()
             if isinstance(found, list) and all(
                 isinstance(name, str) and name.isprintable() for name in found

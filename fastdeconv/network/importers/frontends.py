@@ -1,10 +1,9 @@
-"""A front end that lies inside a model: found by its structure, decided by numbers.
+"""Recognise a front end inside a model, by the structure of the graph and by numbers.
 
-A model that takes samples makes its spectrogram by an STFT: the operator of that name, or
+A model that takes samples computes its spectrogram with an STFT: the operator of that name, or
 convolutions whose filters are a window times cosines and sines. A constant matrix (bins x
-bands) behind it is the filter matrix, which is taken as it is. Power, scale and an affine
-after it are those with which our front end gives what the model computes for noise and a
-chirp.
+bands) after it becomes the filter matrix. Power, scale and affine are found by trial: those with
+which our front end gives the values that the model computes for noise and a chirp.
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ...audio._checks import as_number
 from ...audio.clip import Clip
 from ...audio.frontend import Frontend
 from ...audio.scaling import check_scale, scaled
@@ -29,33 +29,36 @@ __all__ = ["Recognised", "begins_with_stft", "recognise", "sample_rate"]
 
 Array = NDArray[Any]
 Evaluate = Callable[[Array, Sequence[str]], list[Array]]
-"""The values of some names for an input of the model."""
+"""Takes an input and names of values of the model; returns these values."""
 
 _AGREES = 1e-3
-"""Of the largest value."""
+"""Largest accepted difference, as a share of the largest value."""
 _EXACT = 1e-4
-"""The same, where nothing but rounding is left."""
+"""The same, for a difference by rounding alone."""
 _HOPELESS = 0.02
-"""How far values may fall where they should rise, for scales to be tried at all."""
+"""Share of the largest value. If the model's values fall by more than this where the spectrogram
+rises, no scale fits, and none is tried."""
 _DFT = 1e-4
 _LEAST_TAPS = 64
+_MOST_FRAMING = 50
+"""Convolutions among which pairs are tried: an STFT is at the beginning of a model."""
 _WINDOWS = ("hann", "hamming", "boxcar", "blackman", "bartlett", "blackmanharris")
 _FLOORS = (1e-10, 1e-12, 1e-9, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3)
 _TOP_DB = (80.0, 100.0, 60.0, 120.0)
 
 
 class _Stft(NamedTuple):
-    """An STFT that was found."""
+    """An STFT that was found in a model."""
 
     n_fft: int
     hop: int
     window: Array
     values: tuple[str, ...]
-    """What it puts out."""
+    """Names of its outputs."""
 
 
 def begins_with_stft(graph: Graph) -> bool:
-    """Whether the model makes its input from samples."""
+    """Whether the model computes a spectrogram of samples."""
     return _find_stft(graph) is not None
 
 
@@ -63,15 +66,15 @@ class Recognised(NamedTuple):
     """A front end that was found in a model."""
 
     value: str
-    """What it makes."""
+    """The name of its output in the model."""
     letters: Letters
-    """Which axis of that is channel, frequency and time; None for one of a single place."""
+    """For each axis of the output its letter, C, F or T; None for an axis of size 1."""
     frontend: Frontend
     samples: Array
-    """A sound, as the model takes it."""
+    """A sound in the shape of the model's input."""
 
     def in_layout(self, view: View) -> Frontend:
-        """The front end for a network that reads what it makes as `view` says."""
+        """The front end with the layout for a network that reads the output by `view`."""
         sizes = dict(zip("CFT", (self.frontend.num_channels, *self._plane)))
         order = [
             letter for letter, n in zip(self.letters, view.shape) if letter is not None and n > 1
@@ -93,10 +96,10 @@ class Recognised(NamedTuple):
 
 
 class _Fit(NamedTuple):
-    """How a model's values are made of a spectrogram."""
+    """How well, and by which scale and affine, a spectrogram gives a value of the model."""
 
     off: float
-    """The largest difference, of the largest value."""
+    """The largest difference divided by the largest value."""
     scale: Any
     normalize: dict[str, Any] | None
     letters: Letters
@@ -104,18 +107,26 @@ class _Fit(NamedTuple):
 
     @property
     def agrees(self) -> bool:
-        """Whether it is the same; an affine that fits by chance is not."""
+        """Whether they agree; stricter with an affine, which may fit by chance."""
         return self.off <= (_AGREES if self.normalize is None else 3 * _EXACT)
 
 
 def recognise(graph: Graph, sr: float, evaluate: Evaluate) -> Recognised:
     """The front end of a model that takes samples.
 
+    Parameters
+    ----------
+    graph : Graph
+    sr : float
+        Sample rate in Hz.
+    evaluate : callable
+        Computes values of the model.
+
     Raises
     ------
     ParameterError
-        If none is found, or it is none that a `Frontend` can say; tells what was found, and what
-        to give.
+        If none is found, or no `Frontend` computes the same. The message says what was found and
+        what to do.
     """
     stft = _find_stft(graph)
     if stft is None:
@@ -155,7 +166,7 @@ def recognise(graph: Graph, sr: float, evaluate: Evaluate) -> Recognised:
 
 
 def _preferred(one: _Fit, other: _Fit) -> bool:
-    """Whether a fit is better: it agrees, without an affine, or else it is closer."""
+    """Whether a fit is better than another: first that agrees, then without affine, then closer."""
     keys = [
         (not fit.agrees, fit.agrees and fit.normalize is not None, fit.off)
         for fit in (one, other)
@@ -167,14 +178,14 @@ def _not_said(
     graph: Graph, stft: _Stft, window: tuple[str, int], matrix: tuple[str, Array] | None,
     closest: tuple[_Fit, dict[str, Any]] | None, sr: float,
 ) -> str:
-    """What was found of a front end that none of ours is, and what to give."""
+    """The message about a front end that no `Frontend` can express."""
     text = (
         f"frontend: the model has an STFT (n_fft {stft.n_fft}, hop_length {stft.hop}, win_length "
         f"{window[1]}, window {window[0]!r})"
     )
     if matrix is not None:
         text += f" and a matrix of {matrix[1].shape[0]} bands ({shown(matrix[0])})"
-    text += ", but no power, scale, affine, padding and pre-emphasis of ours give what it computes"
+    text += ", but no power, scale, affine, padding and pre-emphasis give the values it computes"
     if closest is None:
         return f"{text}; {_what_to_give(graph, stft.values)}"
     fit, fields = closest
@@ -184,21 +195,21 @@ def _not_said(
         known["filters"] = _Written("MATRIX")
     said = ", ".join(f"{key}={value!r}" for key, value in known.items())
     return (
-        f"{text}: the closest is off by {fit.off:.1e} of the largest value of {shown(fit.value)}, "
-        f"wanted {_AGREES:.0e}. Give the front end that is nearest to your own code and begin "
-        f"behind it: inputs={fit.value!r}, frontend=Frontend({said})"
+        f"{text}: the closest differs by {fit.off:.1e} of the largest value of "
+        f"{shown(fit.value)}, wanted at most {_AGREES:.0e}. Give the front end that is nearest to "
+        f"your own code and begin after it: inputs={fit.value!r}, frontend=Frontend({said})"
     )
 
 
 class _Written(str):
-    """A name in a call that is written out."""
+    """A text that appears in a call without quotes."""
 
     def __repr__(self) -> str:
         return str(self)
 
 
 def _what_to_give(graph: Graph, spectra: Sequence[str] | None = None) -> str:
-    """Where to begin behind what makes a spectrogram."""
+    """The advice to give a front end, and the value after the spectrogram at which to begin."""
     if spectra is None:
         spectra = [
             name for node in graph.nodes if _is_framing(graph, node) for name in node.outputs
@@ -211,7 +222,7 @@ def _what_to_give(graph: Graph, spectra: Sequence[str] | None = None) -> str:
         return "give the whole front end, frontend=Frontend(...)"
     shape = " x ".join(map(str, graph.shapes[behind[-1]]))
     return (
-        "give the front end that your own code has, frontend=Frontend(...), and begin behind it "
+        "give the front end of your own code, frontend=Frontend(...), and begin after it "
         f"with inputs={behind[-1]!r}, which is {shape}"
     )
 
@@ -225,7 +236,7 @@ def _find_stft(graph: Graph) -> _Stft | None:
             found = _of_operator(graph, node)
             if found is not None:
                 return found
-    convolutions = [node for node in graph.nodes if _is_framing(graph, node)]
+    convolutions = [node for node in graph.nodes if _is_framing(graph, node)][:_MOST_FRAMING]
     for count in (1, 2):
         for nodes in itertools.combinations(convolutions, count):
             found = _of_convolutions(graph, nodes)
@@ -237,11 +248,16 @@ def _find_stft(graph: Graph) -> _Stft | None:
 def _of_operator(graph: Graph, node: Node) -> _Stft | None:
     hop, window = graph.scalar(node.input(1)), graph.constants.get(node.input(2))
     length = graph.scalar(node.input(3))
-    if hop is None or (window is None and length is None):
+    if length is None and window is not None:
+        length = float(window.size)
+    if hop is None or length is None or not (hop.is_integer() and length.is_integer()):
         return None
-    n_fft = int(length) if length is not None else np.asarray(window).size
-    values = np.ones(n_fft) if window is None else np.asarray(window, np.float64).ravel()
-    if values.size != n_fft:
+    n_fft = int(length)
+    if window is None:
+        values = np.ones(n_fft)
+    elif window.size == n_fft and window.dtype.kind in "fiu":
+        values = window.astype(np.float64).ravel()
+    else:
         return None
     return _Stft(n_fft, int(hop), values, tuple(node.outputs[:1]))
 
@@ -255,7 +271,7 @@ def _is_framing(graph: Graph, node: Node) -> bool:
 
 
 def _of_convolutions(graph: Graph, nodes: Sequence[Node]) -> _Stft | None:
-    """An STFT by one convolution, real parts then imaginary ones, or by one for each."""
+    """An STFT by one convolution (real parts, then imaginary parts), or by one for each."""
     rows = np.concatenate([graph.constants[node.input(1)][:, 0] for node in nodes])
     strides = {tuple(node.attributes.get("strides", [1])) for node in nodes}
     taps = rows.shape[1]
@@ -279,14 +295,13 @@ def _of_convolutions(graph: Graph, nodes: Sequence[Node]) -> _Stft | None:
 
 
 def _named_window(graph: Graph, stft: _Stft) -> tuple[str, int]:
-    """The name and the length of a window, which is centred."""
+    """The name and the length of a window, which is centred in n_fft values."""
     window = stft.window
     inside = np.flatnonzero(np.abs(window) > 1e-9 * np.abs(window).max())
     longest = len(window)
-    # A periodic window may begin with a zero that belongs to it.
-    spans = dict.fromkeys(
-        n for extra in range(4) if (n := int(inside[-1] - inside[0] + 1 + extra)) <= longest
-    )
+    span = int(inside[-1] - inside[0]) + 1 if inside.size else longest
+    # Zeros at the ends may belong to the window: a periodic window begins with one.
+    spans = dict.fromkeys(n for n in range(span, span + 4) if n <= longest)
     for length, name in itertools.product([longest, *spans], _WINDOWS):
         values = np.zeros(longest)
         left = (longest - length) // 2
@@ -294,16 +309,16 @@ def _named_window(graph: Graph, stft: _Stft) -> tuple[str, int]:
         if np.abs(values - window).max() <= 1e-4 * np.abs(window).max():
             return name, length
     raise ParameterError(
-        f"frontend: the window of the model's STFT is none of {', '.join(_WINDOWS)}; "
+        f"frontend: the window of the model's STFT is not one of {', '.join(_WINDOWS)}; "
         f"{_what_to_give(graph)}"
     )
 
 
-# ---- what lies behind it ----
+# ---- what follows the STFT ----
 
 
 def _reached(graph: Graph, values: Sequence[str]) -> list[Node]:
-    """The nodes that work on an STFT, up to the first with a learned kernel."""
+    """The nodes that depend on an STFT, up to the first with learned weights."""
     known, nodes = set(values), list[Node]()
     for node in graph.nodes:
         if not known.intersection(node.inputs) or known.issuperset(node.outputs):
@@ -325,7 +340,7 @@ def _values_up_to_learning(graph: Graph, reached: Sequence[Node]) -> list[str]:
 def _filters(
     graph: Graph, reached: Sequence[Node], stft: _Stft
 ) -> tuple[str, Array] | None:
-    """The constant matrix that a MatMul multiplies the spectrum by, (bands, bins)."""
+    """The name and the matrix (bands, bins) that a MatMul multiplies the spectrum by."""
     bins = stft.n_fft // 2 + 1
     for node in reached:
         for name in node.inputs if node.op == "MatMul" else ():
@@ -341,9 +356,9 @@ def _filters(
 def _scales(
     graph: Graph, reached: Sequence[Node], gains: Sequence[float]
 ) -> Iterator[Any]:
-    """Scales to be tried, those with constants of the graph first.
+    """The scales to try; those with constants of the graph come first.
 
-    `gains` are those by which the spectrogram is multiplied before.
+    `gains` are factors by which the spectrogram may be multiplied before its logarithm.
     """
     numbers = [
         _written(value) for node in reached for name in node.inputs
@@ -368,14 +383,14 @@ def _scales(
         for floor, top in itertools.product(small, (None, *dict.fromkeys(tops)))
     ]
     yield "linear"
-    # Up to an affine they are the same; the model's own constants say which it means.
+    # Decibels and logarithms differ only by an affine; the constants 10 and 20 mean decibels.
     yield from decibels + logs if {10.0, 20.0}.intersection(numbers) else logs + decibels
     for gain in dict.fromkeys(within):
         yield {"type": "log", "gain": gain, "offset": 1.0}
 
 
 def _written(value: float) -> float:
-    """A number of float32 as somebody wrote it, 1e-10 and not 1.000000013351432e-10."""
+    """A number of float32 as a person writes it: 1e-10, not 1.000000013351432e-10."""
     with np.errstate(over="ignore"):
         return float(str(np.float32(value))) if np.isfinite(np.float32(value)) else value
 
@@ -387,7 +402,7 @@ def _gains(
     values: Sequence[str], found: Sequence[Sequence[Array]],
     settings: Sequence[tuple[dict[str, Any], list[Array]]],
 ) -> list[float]:
-    """By what spectrograms are multiplied before their logarithm is taken."""
+    """The factors by which spectrograms are multiplied before their logarithm is taken."""
     gains = []
     for place, value in enumerate(values):
         wanted = [arrays[place] for arrays in found]
@@ -399,20 +414,21 @@ def _gains(
 
 
 def _sounds(shape: Sequence[int]) -> list[Array]:
-    """Noise, a chirp, noise so soft that floors show, and one that fades until cuts show.
+    """Test sounds in the shape of the input.
 
-    In the shape of the input. They begin with silence, so that it does not matter what comes
-    before the first sample.
+    They are noise, a chirp, noise so soft that it shows floors, and fading noise that shows
+    `top_db`. All begin with silence, so that what comes before the first sample does not matter.
     """
     count = int(np.prod(shape))
     if count != max(shape):
         raise ParameterError(
-            f"frontend: the model's input {shown(tuple(shape))} is no row of samples"
+            f"frontend: the model's input has the shape {shown(tuple(shape))}, wanted one row of "
+            "samples"
         )
     time = np.arange(count) / count
     noise = np.random.default_rng(0).normal(0, 0.1, count)
     noise[:2] = 0
-    # Not alone: where nothing is, only the rounding of float32 would be compared.
+    # With some noise: where there is nothing, only the rounding of float32 would be compared.
     chirp = 0.3 * np.sin(np.pi * 0.45 * count * time**2) * (noise != 0) + noise / 5
     sounds = (noise, chirp, 1e-4 * noise, noise * 10 ** (-7 * time))
     return [x.astype(np.float32).reshape(shape) for x in sounds]
@@ -422,7 +438,7 @@ def _settings(
     graph: Graph, stft: _Stft, sr: float, window: str, win_length: int,
     filters: Array | None, samples: Sequence[Array],
 ) -> Iterator[tuple[dict[str, Any], list[Array]]]:
-    """Fields of front ends without scale, and the spectrograms (rows, T) they give."""
+    """The fields of front ends to try, without scale, and the spectrograms (rows, T) they give."""
     kinds: list[dict[str, Any]] = [{"kind": "stft"}]
     if filters is not None:
         kinds.insert(0, {"kind": "filters", "filters": filters})
@@ -439,13 +455,13 @@ def _settings(
         }
         try:
             clips = [Clip(x.ravel(), sr, Frontend(**fields)) for x in samples]
-        except (AudioError, ValueError):  # too short to be padded so
+        except (AudioError, ValueError):  # for instance too short for this padding
             continue
         yield fields, [clip.x[0].astype(np.float64) for clip in clips]
 
 
 def _preemphases(graph: Graph, stft: _Stft) -> list[float]:
-    """0, and numbers by which samples before the STFT may be multiplied."""
+    """Possible pre-emphases: 0, and factors of samples before the STFT."""
     needed, found = set(stft.values), [0.0]
     for node in reversed(graph.nodes):
         if not needed.intersection(node.outputs):
@@ -461,7 +477,7 @@ def _preemphases(graph: Graph, stft: _Stft) -> list[float]:
 
 
 def _letters(shape: Sequence[int], plane: Sequence[int]) -> Letters | None:
-    """What the axes of a value are, for a plane (F, T); the likely ones where both are as long."""
+    """The letters of the axes of a value for a plane (F, T); (F, T) if both are equally long."""
     long = [n for n in shape if n > 1]
     orders = [order for order in ("FT", "TF") if long == [
         n for letter in order if (n := plane["FT".index(letter)]) > 1
@@ -476,7 +492,7 @@ def _fitted(
     value: str, wanted: Sequence[Array], spectrograms: Sequence[Array], scales: Sequence[Any],
     power: float,
 ) -> _Fit | None:
-    """The best scale and affine with which spectrograms (F, T) give a value; None if none can."""
+    """The best scale and affine to get a value from spectrograms (F, T); None if none fits."""
     letters = _letters(wanted[0].shape, spectrograms[0].shape)
     if letters is None:
         return None
@@ -488,7 +504,7 @@ def _fitted(
     y = np.concatenate([plane.ravel() for plane in planes]).astype(np.float64)
     if not np.isfinite(y).all() or np.ptp(y) == 0:
         return None
-    # Whatever the scale, a larger value of the spectrogram gives no smaller one.
+    # With every scale, a larger value of the spectrogram gives a larger or equal value.
     largest = float(np.abs(y).max())
     if any(_falls(p, s) > _HOPELESS * largest for p, s in zip(planes, spectrograms)):
         return None
@@ -504,7 +520,7 @@ def _fitted(
 
 
 def _falls(plane: Array, spectrogram: Array) -> float:
-    """How far values fall where those of the spectrogram rise."""
+    """By how much values fall where those of the spectrogram rise."""
     rising = plane.ravel()[np.argsort(spectrogram, axis=None, kind="stable")].astype(np.float64)
     return float((np.maximum.accumulate(rising) - rising).max())
 
@@ -518,13 +534,13 @@ def _scaled_planes(spectrograms: Sequence[Array], scale: Any, power: float) -> A
 
 
 def _affine(y: Array, x: Array, largest: float) -> tuple[float, dict[str, Any] | None]:
-    """How far off x is with the best scale and shift, and these; None where it needs none."""
+    """The difference of x and y with the best scale and shift, and these; None if not needed."""
     if not np.isfinite(x).all() or np.ptp(x) == 0:
         return np.inf, None
     slope, shift = np.polyfit(x, y, 1)
     if slope <= 0:
         return np.inf, None
-    # The simplest that is as good as the best, but for rounding.
+    # The simplest affine that is as good as the best one, except for rounding.
     affines = [
         (1.0, 0.0), (float(x @ y / (x @ x)), 0.0), (1.0, float(np.mean(y - x))),
         (float(slope), float(shift)),
@@ -536,7 +552,13 @@ def _affine(y: Array, x: Array, largest: float) -> tuple[float, dict[str, Any] |
 
 
 def sample_rate(frontend: Any) -> float | None:
-    """The rate, where a record says nothing else: the front end is then in the model."""
+    """The rate in Hz, if a record says nothing else: the front end is then in the model.
+
+    Raises
+    ------
+    ParameterError
+        If the rate is not a number above 0.
+    """
     if isinstance(frontend, Mapping) and set(frontend) == {"sr"}:
-        return float(frontend["sr"])
+        return as_number("frontend: sr", frontend["sr"], above=0)
     return None

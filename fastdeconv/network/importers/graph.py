@@ -1,6 +1,6 @@
-"""A network as its file describes it: operators, constants and shapes, all plain Python.
+"""A network as its file describes it: operators, constants and shapes in plain Python.
 
-Nothing here knows of ONNX's protobuf classes. Shapes are those of the file, with the batch.
+This module does not use ONNX's protobuf classes. Shapes are those of the file, with the batch.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 __all__ = ["MALFORMED", "Graph", "Node", "as_floats"]
 
-#: What reading a node raises whose inputs or attributes are not those of its operator.
+#: Errors that come up when the inputs or attributes of a node do not fit its operator.
 MALFORMED = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 
 
@@ -25,16 +25,16 @@ class Node:
     Attributes
     ----------
     op : str
-        ONNX's name of the operator, or one of those that `passes` make.
+        ONNX's name of the operator, or the name of an operator that `passes` introduce.
     inputs, outputs : list of str
-        Names of values; "" where an optional one is left out.
+        Names of values; "" for an optional value that is left out.
     attributes : dict
         Numbers, strings, lists of them, and arrays.
     name : str
-        As the file has it; may be empty.
+        The node's name in the file; may be empty.
     scopes : tuple of str
-        The modules that it was exported from, outermost first, then a name of its own; empty
-        where the file does not say.
+        The modules that it was exported from, outermost first, then its own name; empty
+        if the file does not say.
     domain : str
         "" for the operators of ONNX itself.
     """
@@ -54,7 +54,7 @@ class Node:
 
 @dataclass
 class Graph:
-    """Nodes in an order in which they can be computed, and what is known of their values.
+    """Nodes in an order in which they can be computed, and what is known about their values.
 
     Attributes
     ----------
@@ -62,18 +62,18 @@ class Graph:
     constants : dict of str to array
         Values that do not depend on the input.
     shapes : dict of str to tuple of int
-        Of all values whose shape is known.
+        Shapes of all values for which they are known.
     origins : dict of str to str
-        For constants that were computed from others: the name that the file gave the first.
+        For each constant, the name in the file of the constant from which it was computed.
     input : str
-        The value that the network is given.
+        The value that is the network's input.
     outputs : tuple of str
     opset : int
         The version of ONNX's operators.
     label : str
-        What messages call the file.
+        The name of the file in messages.
     sized : bool
-        Whether its nodes are those for one size of the input, and others for another.
+        Whether the file has other nodes for another size of the input.
     """
 
     nodes: list[Node]
@@ -88,25 +88,25 @@ class Graph:
     _producers: dict[str, Node] | None = field(default=None, repr=False)
 
     def producer(self, value: str) -> Node | None:
-        """The node that makes a value; None for constants and the input."""
+        """The node whose output a value is; None for constants and the input."""
         if self._producers is None:
             self._producers = {name: node for node in self.nodes for name in node.outputs if name}
         return self._producers.get(value)
 
     def made_by(self, value: str, *ops: str) -> Node | None:
-        """The node that makes a value if it is one of `ops`."""
+        """The node whose output a value is, if its operator is one of `ops`; else None."""
         node = self.producer(value)
         return node if node is not None and node.op in ops else None
 
     def scalar(self, value: str) -> float | None:
-        """The number that a constant of one element holds, else None."""
+        """The value of a constant with a single number; None for anything else."""
         array = self.constants.get(value)
         if array is None or array.size != 1 or array.dtype.kind not in "fiub":
             return None
         return float(array.reshape(-1)[0])
 
     def add_constant(self, near: str, array: NDArray[Any]) -> str:
-        """Keep an array under a new name that begins with `near`."""
+        """Add an array under a new name that begins with `near`, and return the name."""
         number = 0
         while f"{near}#{number}" in self.constants:
             number += 1
@@ -116,7 +116,7 @@ class Graph:
         return name
 
     def drop_dead(self, kept: Iterable[str] | None = None) -> None:
-        """Drop nodes on which none of the outputs (or of `kept`) depends."""
+        """Drop the nodes that no output (or no value in `kept`) depends on."""
         needed = set(self.outputs if kept is None else kept)
         alive = []
         for node in reversed(self.nodes):

@@ -1,4 +1,4 @@
-"""The inputs that a model says it has, and the shape that the chosen one gets."""
+"""The inputs that a model declares, and the shape of the chosen one."""
 
 from __future__ import annotations
 
@@ -9,17 +9,14 @@ from ...errors import ParameterError, shown
 
 __all__ = ["Declared", "Given", "declared_inputs", "fixed_shape"]
 
-#: A shape as a file has it; a name or None for a size that may vary.
+#: A shape in a file, with a name or None for a size that may vary.
 Declared = tuple[int | str | None, ...]
-#: A shape as a caller says it; None for a size that is to be the file's.
+#: A shape from the caller, with None for a size that is taken from the file.
 Given = Sequence[int | None]
 
 
 def declared_inputs(model: Any) -> dict[str, Declared | None]:
-    """Shapes of the inputs as the file has them; a name or None for a size that may vary.
-
-    An input whose rank is not said has None.
-    """
+    """Names and shapes of the inputs; the shape is None if the file does not give the rank."""
     constants = {tensor.name for tensor in model.graph.initializer}
     shapes: dict[str, Declared | None] = {}
     for value in model.graph.input:
@@ -38,17 +35,17 @@ def declared_inputs(model: Any) -> dict[str, Declared | None]:
 
 
 def fixed_shape(name: str, declared: Declared | None, given: Given | None) -> tuple[int, ...]:
-    """The shape of an input: as given, or as the file has it, with a batch of 1.
+    """The shape of an input with a batch of 1: as given, completed from the file.
 
     Raises
     ------
     ParameterError
-        If a size is missing, or the two do not fit.
+        If a size is missing, or the two shapes do not fit.
     """
     if declared is None:
         if given is None or None in given:
             raise ParameterError(
-                f"the input {shown(name)} is of a rank that the file does not say; say "
+                f"the file does not give the rank of the input {shown(name)}; give "
                 "input_shape=(1, C, H, W)"
             )
         return tuple(n for n in given if n is not None)
@@ -69,6 +66,6 @@ def fixed_shape(name: str, declared: Declared | None, given: Given | None) -> tu
         example = ", ".join(str(n or "?") for n in sizes)
         raise ParameterError(
             f"the input {shown(name)} is {text}, where {' and '.join(missing)} may vary; "
-            f"say input_shape=({example}) with numbers"
+            f"give input_shape=({example}) with numbers"
         )
     return tuple(n for n in sizes if isinstance(n, int))

@@ -45,43 +45,42 @@ def from_keras(
     name: str | None = None,
     true_convolution: bool | None = None,
 ) -> Network:
-    """Make a network of a Keras model.
+    """Import a Keras model.
 
     Neither Keras nor TensorFlow is needed to read a file: its config is JSON and its weights
-    are HDF5 arrays, for which ``pip install 'fastdeconv[keras]'`` gets h5py. Nothing in a file
-    is ever executed, so that files of strangers can be read; for the same reason Lambda layers
-    and layers of somebody's own cannot be imported.
+    are HDF5 arrays, which h5py reads (``pip install 'fastdeconv[keras]'``). Nothing in a file
+    is ever executed, so files from unknown sources can be read. For the same reason Lambda layers
+    and custom layers cannot be imported.
 
-    Layers keep their names. The activation of a layer is a layer of its own behind it, called
-    ``<name>.activation``. Layers of a nested model are called ``outer.inner``, and a layer that
-    is used for the second time ``name:1``. Slashes become dots. The names with slashes, and those
-    of nested models, find their layers too, as the network's `aliases`.
+    Layers keep their names. The activation of a layer becomes a separate layer after it, called
+    ``<name>.activation``. Layers of a nested model are called ``outer.inner``; the second use of
+    a layer is called ``name:1``. Slashes become dots. The original names with slashes and the
+    names of nested models are `aliases` of the network.
 
     Parameters
     ----------
     model : path, (path, path) or keras.Model
-        A file of Keras 1, 2 or 3, told by its content: ``.keras`` or ``.h5``. Weights without
-        a config go together with it: ``("config.json", "model.weights.h5")``. A model in memory
-        is asked for its `get_config` and its weights. Sequential and functional models can be
-        imported, nested in any way.
+        A ``.keras`` or ``.h5`` file of Keras 1, 2 or 3, which is recognised by its content.
+        If config and weights are in two files, give both: ``("config.json", "model.weights.h5")``.
+        A model in memory is read by its `get_config` and its weights. Sequential and functional
+        models can be imported, nested in any way.
     input_shape : (C, H, W), optional
-        In our order, whatever the order of the model: channels, rows, columns; a 1-D network
-        has one row. It fills in sizes that the model leaves open. Those that are open still,
+        Channels, rows and columns, whatever the order in the model; a 1-D network
+        has one row. It fills in sizes that the model leaves open. Sizes that remain open
         may vary from clip to clip.
     outputs : str, optional
-        The layer behind which the network ends. What is above it need not be something that
-        can be imported.
+        The last layer of the network. Layers after it need not be importable.
     frontend : Frontend or dict, optional
         How a clip becomes an input.
     classes : sequence of str, optional
         Names of the outputs.
     name : str, optional
-        By default the model's own.
+        By default the name of the model.
     true_convolution : bool, optional
-        Whether Keras computed with Theano, whose filters are upside down: they are flipped, once.
-        By default the file decides: its attribute ``backend``, written since Keras 2, or
-        ":0" in the names of Keras 1's arrays, which TensorFlow added. Where neither is there,
-        the argument must be given.
+        Whether the filters are those of a true convolution, because Keras used Theano. They are
+        then flipped along height and width. By default the file decides, by its attribute
+        ``backend``, which exists since Keras 2, or by ":0" in the names of Keras 1's arrays,
+        which TensorFlow added. If it has neither, the argument must be given.
 
     Returns
     -------
@@ -90,22 +89,22 @@ def from_keras(
     Raises
     ------
     ArchiveError
-        If the file is damaged, unsafe or over a limit, or has a layer that cannot be imported:
-        names the layer, and the call that imports what is below it.
+        If the file is damaged, unsafe or over a limit, or has a layer that cannot be imported.
+        The message names the layer, and the call that imports the layers below it.
     ParameterError
         If an argument is wrong, h5py is missing, or a model in memory cannot be imported or
-        puts out something else than the network made of it.
+        computes other values than the network.
     FileNotFoundError
         If there is no such file.
 
     Notes
     -----
-    A model in memory is compared with the network, layer by layer, on random input: each must
-    agree to 1e-4 of its maximum, and the network's `receipt` says how well they did. A file is
-    not compared with anything, because that would mean running it.
+    A model in memory is compared with the network, layer by layer, on random input. Each layer
+    must agree to 1e-4 of its maximum; the network's `receipt` says how well they agree. A file is
+    not compared, because that would mean running it.
 
     Average pools with ``padding="same"`` leave the padding out of the average, as Keras does
-    with TensorFlow and JAX. Keras with PyTorch repeats the last row where the padding is uneven;
+    with TensorFlow and JAX. Keras with PyTorch repeats the last row if the padding is uneven;
     such a model in memory is refused.
 
     Examples
@@ -152,7 +151,7 @@ def from_keras(
 def _aliases(
     graph: Graph, build: Builder, values: Mapping[int, Value | None]
 ) -> dict[str, str]:
-    """Names with slashes, and those of nested models, for the layers that go by another name."""
+    """Original names with slashes, and names of nested models, for layers with other names."""
     names = {layer.name for layer in build.layers}
     aliases = {}
     for name, place in graph.ends.items():
@@ -165,7 +164,7 @@ def _aliases(
 
 
 def _call(model: Any) -> str:
-    """How a call for this model begins."""
+    """The beginning of the call that imports this model, for messages."""
     if is_live(model):
         return "from_keras(model, "
     if isinstance(model, (tuple, list)):
@@ -174,7 +173,7 @@ def _call(model: Any) -> str:
 
 
 def _quoted(path: Any) -> str:
-    """A path to be copied from a message, if it is not too long for one."""
+    """A path in a form that can be copied from a message, unless it is too long."""
     text = os.fspath(path) if isinstance(path, os.PathLike) else path
     whole = isinstance(text, str) and text.isprintable() and len(text) < _LONGEST_PATH
     return repr(text) if whole else shown(text)
@@ -186,15 +185,15 @@ def _only_input(graph: Graph, places: Sequence[int]) -> int:
     for place in places:
         node = graph.nodes[place]
         if not node.inputs and place not in inputs:
-            why = node.custom or "it takes nothing that another layer puts out"
+            why = node.custom or "it has no input"
             raise ArchiveError(_refusal(graph, place, why, ""))
     if places[-1] in inputs:
         raise ArgumentError("outputs: the network would end at its input")
     if len(inputs) != 1:
         names = ", ".join(graph.nodes[place].name for place in inputs) or "none"
         raise ArgumentError(
-            f"found {len(inputs)} inputs ({names}), wanted one; with outputs= the network can "
-            "end below the layer that joins them"
+            f"found {len(inputs)} inputs ({names}), wanted one; choose an earlier last layer with "
+            "outputs=, before the layer that joins them"
         )
     return inputs[0]
 
@@ -216,13 +215,13 @@ def _flips(
     if any(name.endswith(":0") for name in names):
         return False
     raise ArgumentError(
-        "the file does not say whether Keras computed with Theano, whose filters are upside "
-        "down, or with TensorFlow; give true_convolution=True for Theano, False for TensorFlow"
+        "the file does not say whether Keras used Theano, whose filters are flipped, or "
+        "TensorFlow; give true_convolution=True for Theano, False for TensorFlow"
     )
 
 
 def _slides(node: Node) -> bool:
-    """Whether a flip would change the layer."""
+    """Whether flipping the filters would change the layer."""
     size = node.config.get("kernel_size")
     return "Conv" in node.kind and size not in (1, [1], [1, 1])
 
@@ -241,9 +240,9 @@ def _input(node: Node, build: Builder, given: Sequence[int | None] | None) -> Va
         whole = node.config.get("batch_shape", node.config.get("batch_input_shape"))
         if isinstance(whole, (list, tuple)) and len(whole) > 4:
             raise ArgumentError(
-                f"its input has {len(whole) - 1} axes behind the batch, {shown(list(whole[1:]))}, "
-                "and a network here has three: channels, rows and columns. Of a sequence of "
-                "pictures, import the model of one picture by itself"
+                f"its input has {len(whole) - 1} axes after the batch, {shown(list(whole[1:]))}, "
+                "and a network has at most three: channels, rows and columns. If it is a sequence "
+                "of pictures, import the model of a single picture"
             )
         raise ArgumentError(
             "the model does not say how large its input is; give input_shape=(C, H, W)"
@@ -267,7 +266,7 @@ def _input(node: Node, build: Builder, given: Sequence[int | None] | None) -> Va
 def _convert(
     graph: Graph, places: Sequence[int], build: Builder, values: dict[int, Value], call: str
 ) -> None:
-    """Make the layers of all places, in order, and enter what they put out in `values`."""
+    """Make the layers of all `places`, in order, and add their outputs to `values`."""
     for place in places:
         if place in values:
             continue
@@ -289,22 +288,26 @@ def _convert(
 
 def _why_not(node: Node) -> str:
     if node.kind in _LAYERS or node.kind in JOINING_LAYERS:
-        return f"it takes {len(node.inputs)} inputs"
+        return f"it has {len(node.inputs)} inputs"
     if node.kind in _RECURRENT:
         return "there is no layer for recurrent networks"
     if node.kind in ("Lambda", "TFOpLambda", "SlicingOpLambda"):
         function = node.config.get("function")
         what = f" ({shown(function)})" if isinstance(function, str) else ""
-        return f"it computes what a function in Python says{what}, which is never run"
-    return "there is no such layer here"
+        return f"it runs a Python function{what}, which is never executed"
+    return "there is no layer for it"
 
 
 def _refusal(graph: Graph, place: int, why: str, call: str) -> str:
-    """What is said of a layer that cannot be imported."""
+    """The message about a layer that cannot be imported."""
     node = graph.nodes[place]
     below = [i for i in graph.needed(place)[:-1] if graph.nodes[i].kind != "InputLayer"]
     text = f"layer {shown(node.name)} ({node.kind}) cannot be imported: {why}"
     if not below:
         return text
     names = ", ".join(graph.nodes[i].name for i in below)
-    return f"{text}. Below it there are {names}: {call}outputs={graph.nodes[below[-1]].name!r})"
+    # The call comes last, because messages that are too long lose their middle.
+    return (
+        f"{text}. The layers before it are {names}; they can be imported: "
+        f"{call}outputs={graph.nodes[below[-1]].name!r})"
+    )

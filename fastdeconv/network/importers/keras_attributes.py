@@ -1,9 +1,9 @@
-"""Texts of variable length in attributes of HDF5 files, without HDF5's library.
+"""Read texts of variable length from attributes of HDF5 files, without HDF5's library.
 
-The library takes memory for the length that such an attribute declares, up to 4 GB, before it
-finds that the file has less, and a damaged heap can keep it busy for ever. So these texts are
-read here: the reference in the messages of the object's header (section IV.A of the HDF5 file
-format specification, version 3), and what it refers to in a global heap (section III.E).
+The library allocates the length that such an attribute declares, up to 4 GB, before it notices
+that the file is shorter, and a damaged heap can make it run for ever. So these texts are read
+here: first the reference in the messages of the object's header (section IV.A of the HDF5 file
+format specification, version 3), then the text in a global heap (section III.E).
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ __all__ = ["text_of"]
 _ATTRIBUTE, _CONTINUATION = 0x0C, 0x10
 _MOST_BLOCKS = 256
 _MOST_BLOCK_BYTES = 1 << 20
-# As their numbers have 16 bits.
+# The numbers of objects have 16 bits.
 _MOST_OBJECTS = 1 << 16
 
 
 def text_of(raw: IO[bytes], node: Any, name: str) -> bytes:
-    """A text of variable length.
+    """Read an attribute that is a text of variable length.
 
     Parameters
     ----------
@@ -33,12 +33,12 @@ def text_of(raw: IO[bytes], node: Any, name: str) -> bytes:
         The HDF5 file.
     node : h5py.Group or h5py.Dataset
     name : str
-        An attribute that is there and has one value.
+        An existing attribute with one value.
 
     Raises
     ------
     ArchiveError
-        If it cannot be found, or is more than the file has.
+        If it cannot be found, or is longer than the file.
     """
     import h5py
 
@@ -66,7 +66,7 @@ def text_of(raw: IO[bytes], node: Any, name: str) -> bytes:
 
 
 def _of_heap(raw: IO[bytes], address: int, wanted: int, length: int) -> bytes:
-    """An object of a global heap, which must have as many bytes as the reference says."""
+    """An object of a global heap, which must have the length that the reference declares."""
     head = _read(raw, address, 16)
     (size,) = struct.unpack_from("<Q", head, 8)
     place, end = address + 16, address + size
@@ -84,7 +84,7 @@ def _of_heap(raw: IO[bytes], address: int, wanted: int, length: int) -> bytes:
 
 
 def _messages(raw: IO[bytes], address: int) -> Iterator[bytes]:
-    """The attributes in the header of an object."""
+    """The attribute messages in the header of an object."""
     start = _read(raw, address, 64)
     if start[:4] == b"OHDR":
         flags, begin = start[5], 6
@@ -102,8 +102,8 @@ def _messages(raw: IO[bytes], address: int) -> Iterator[bytes]:
         if number == len(blocks):
             return
         block = _read(raw, *blocks[number])
-        place = 4 if second and number else 0  # behind "OCHK"
-        end = len(block) - (4 if second and number else 0)  # before its checksum
+        place = 4 if second and number else 0  # after "OCHK"
+        end = len(block) - (4 if second and number else 0)  # before the checksum
         while place + head <= end:
             kind = block[place] if second else struct.unpack_from("<H", block, place)[0]
             (length,) = struct.unpack_from("<H", block, place + (1 if second else 2))

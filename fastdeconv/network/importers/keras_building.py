@@ -1,18 +1,17 @@
-"""Layers of a network as they are made from those of Keras: what axis is which, and names.
+"""Build the layers of a network from those of Keras.
 
-A tensor of Keras has its axes in one of several orders, and ours are (C, H, W). `Value.axes`
-says which of C, H and W each axis of the tensor behind the batch is:
+The axes of a Keras tensor have one of several orders; those of a network are (C, H, W).
+`Value.axes` has a letter for each axis of the tensor after the batch:
 
-=========  ======================================================================
+=========  ==============================================================================
 ``HWC``    (batch, rows, columns, channels), ``channels_last``
-``CHW``    ``channels_first``
-``WC``     (batch, steps, channels) of a 1-D network, which is C x 1 x W here
+``CHW``    (batch, channels, rows, columns), ``channels_first``
+``WC``     (batch, steps, channels) of a 1-D network; its layers here are C x 1 x W
 ``C``      flat
-=========  ======================================================================
+=========  ==============================================================================
 
-So a Permute of Keras moves nothing: it writes the letters in another order. Only where a layer
-needs its channels at a certain axis and finds other letters there, values are moved by a layer
-called ``<name>.layout``.
+So a Permute of Keras moves no values: it only changes the order of the letters. If a layer needs
+its channels at an axis that has another letter, a layer called ``<name>.layout`` moves the values.
 """
 
 from __future__ import annotations
@@ -36,28 +35,29 @@ __all__ = ["Builder", "UnsupportedError", "Value", "reordered", "standard_axes"]
 
 Array = NDArray[Any]
 
-# Values of a map that are counted one by one: far above any use, and 256 MB of places.
+# Most values of a map whose positions are listed: far above any use, and 256 MB of positions.
 _MOST_PLACES = 1 << 25
 
 
 class UnsupportedError(Exception):
-    """A layer of Keras that no layers here can say; the text says why."""
+    """A layer of Keras that cannot be imported; the text says why."""
 
 
 @dataclass(frozen=True)
 class Value:
-    """What a layer puts out.
+    """The output of a layer.
 
     Attributes
     ----------
     name : str
-        The layer.
+        The name of the layer.
     axes : str
         See above.
     shape : (C, H, W)
-        None where unknown.
+        None for unknown sizes.
     order : array, optional
-        Of a flat value: Keras's i-th number is ours at ``order[i]``. None: the same.
+        For a flat value: the i-th number in Keras is number ``order[i]`` here. None if the order
+        is the same.
     """
 
     name: str
@@ -65,15 +65,15 @@ class Value:
     shape: Shape
     order: NDArray[np.intp] | None = None
     origin: tuple[tuple[int, int, int], str] | None = None
-    """Of a flat value with an `order`: the shape of the map it was, and Keras's axes there."""
+    """For a flat value with an `order`: shape and Keras's axes of the map before flattening."""
 
     @property
     def sizes(self) -> list[int | None]:
-        """The sizes of Keras's axes."""
+        """The sizes in the order of Keras's axes."""
         return [self.shape["CHW".index(axis)] for axis in self.axes]
 
     def letter(self, axis: Any) -> str:
-        """The letter of one of Keras's axes, which count from 1 behind the batch, or from -1."""
+        """The letter of one of Keras's axes; they count from 1 after the batch, or from -1."""
         rank = len(self.axes)
         if isinstance(axis, (list, tuple)) and len(axis) == 1:
             axis = axis[0]
@@ -83,7 +83,7 @@ class Value:
 
 
 def standard_axes(rank: int, channels: int = -1) -> str:
-    """The letters of a tensor whose channels are at an axis, counted from -1 or from 1."""
+    """The usual letters of a tensor whose channels are at an axis (from 1, or from -1)."""
     axes = list("HW"[3 - rank:]) if rank < 3 else list("HW")
     axes.insert(channels - 1 if channels > 0 else len(axes) + 1 + channels, "C")
     return "".join(axes)
@@ -91,7 +91,7 @@ def standard_axes(rank: int, channels: int = -1) -> str:
 
 @dataclass
 class Builder:
-    """Layers and arrays made so far.
+    """The layers and arrays made so far.
 
     Attributes
     ----------
@@ -99,9 +99,9 @@ class Builder:
     major : int or None
         The version of Keras.
     wanted : mapping of str to str
-        The axes that what follows a layer would like best, by the name of the layer.
+        For the name of a layer, the axes of its output that suit the next layers best.
     flipped : bool
-        Whether convolutions were true ones, with Theano's padding.
+        Whether convolutions are true convolutions with Theano's padding.
     """
 
     weights: Weights
@@ -114,7 +114,7 @@ class Builder:
     _bytes: int = 0
 
     def arrays(self, node: Node, *roles: str) -> list[NDArray[np.float32]]:
-        """The arrays of a layer of Keras, as float32, in its own layout."""
+        """The arrays of a layer of Keras as float32, in Keras's layout."""
         if not roles:
             return []
         found = self.weights.arrays(node.path, roles)
@@ -125,9 +125,9 @@ class Builder:
         parameters: Mapping[str, Any] | None = None, *, arrays: Mapping[str, Array] | None = None,
         axes: str | None = None, order: NDArray[np.intp] | None = None,
     ) -> Value:
-        """Add a layer; the axes of what it puts out are those of its first input if not given."""
+        """Add a layer. By default the axes of its output are those of its first input."""
         taken = [values] if isinstance(values, Value) else list(values)
-        # A layer of this name would hide the input of the network.
+        # A layer of that name would hide the input of the network.
         name = f"{INPUT}:0" if name == INPUT else name
         if name in self._shapes:
             raise ArchiveError(f"two layers have the name {shown(name)}")
@@ -149,13 +149,13 @@ class Builder:
         return Value(name, taken[0].axes if axes is None else axes, shape, order, origin)
 
     def same(self, name: str, value: Value, axes: str | None = None) -> Value:
-        """A layer that changes nothing, so that its name is there, maybe with other axes."""
+        """Add a layer that changes nothing, so that its name exists; axes may get new letters."""
         return self.add("dropout", name, value, axes=axes or value.axes, order=value.order)
 
     def scaled(
         self, name: str, value: Value, scale: float, shift: float = 0.0
     ) -> Value:
-        """Every value times a number plus a number."""
+        """Multiply every value by a number and add a number."""
         known = [(n, axis) for axis, n in zip("CHW", value.shape) if n is not None]
         size, axis = min(known, default=(_MOST_PLACES, ""))
         if size >= _MOST_PLACES:
@@ -166,12 +166,12 @@ class Builder:
         )
 
     def with_axes(self, node: Node, value: Value, axes: str) -> Value:
-        """The same tensor of Keras with other letters: values are moved where they must be."""
+        """The same tensor of Keras with other letters; values are moved if necessary."""
         value = self.in_order(node, value)
         if value.axes == axes:
             return value
         source = dict(zip(axes, value.axes))
-        # Axes of size 1 that Keras does not have take what is left.
+        # Axes that Keras does not have are of size 1 and get the letters that are left.
         left = [axis for axis in "CHW" if axis not in value.axes]
         left.sort(key=lambda axis: axis in axes)
         for axis in "CHW":
@@ -183,19 +183,19 @@ class Builder:
         return self.add("permute", name, value, {"axes": moved}, axes=axes)
 
     def channels_at(self, node: Node, value: Value, axis: int) -> Value:
-        """The same tensor of Keras, with C at an axis (from 1 behind the batch, or from -1)."""
+        """The same tensor of Keras, with C at an axis (from 1 after the batch, or from -1)."""
         if value.letter(axis) == "C":
             return value
         return self.with_axes(node, value, standard_axes(len(value.axes), axis))
 
     def in_order(self, node: Node, value: Value) -> Value:
-        """The same, with its numbers in the order of Keras."""
+        """The same value with its numbers in the order of Keras."""
         if value.order is None:
             return value
         if value.origin is None:
             raise UnsupportedError(
-                "it follows several maps that were flattened and joined, and only Dense, "
-                "BatchNormalization, Concatenate and functions of single values can follow these"
+                "its input is several maps that were flattened and joined, and only Dense, "
+                "BatchNormalization, Concatenate and activations can follow these"
             )
         shape, axes = value.origin
         whole = axes + "".join(axis for axis in "CHW" if axis not in axes)
@@ -205,7 +205,7 @@ class Builder:
         return self.add("flatten", self._free(f"{name}.flat"), value, axes="C")
 
     def flattened(self, name: str, value: Value, axes: str | None = None) -> Value:
-        """A flat value; `axes` is the order in which Keras reads the axes, the last one fastest."""
+        """Flatten a value; `axes` is the order in which Keras reads the axes, the last fastest."""
         axes = value.axes if axes is None else axes
         shape = value.shape
         order: NDArray[np.intp] | None = None
@@ -214,11 +214,13 @@ class Builder:
             c, h, w = shape
             if c is None or h is None or w is None:
                 raise UnsupportedError(
-                    "it flattens a map whose size is not known; give input_shape=(C, H, W)"
+                    "it flattens a map of unknown size; give input_shape=(C, H, W)"
                 )
             count = c * h * w
             if count > _MOST_PLACES:
-                raise ArchiveError(f"layer {shown(name)} flattens {count} values")
+                raise ArchiveError(
+                    f"layer {shown(name)} flattens {count} values, over the limit of {_MOST_PLACES}"
+                )
             places = np.arange(count, dtype=np.intp).reshape(c, h, w)
             whole = axes + "".join(axis for axis in "CHW" if axis not in axes)
             order = places.transpose(["CHW".index(axis) for axis in whole]).reshape(-1)
@@ -227,7 +229,7 @@ class Builder:
         return made if order is None else replace(made, origin=((c, h, w), axes))
 
     def aligned(self, node: Node, values: Sequence[Value]) -> list[Value]:
-        """Several values with the axes of the first one."""
+        """Several values, all with the axes of the first one."""
         first = values[0]
         for value in values:
             if len(value.axes) != len(first.axes):
@@ -240,7 +242,7 @@ class Builder:
         ]
 
     def _free(self, name: str) -> str:
-        """`name`, or with a number that makes it new."""
+        """`name`, with a number if the name exists already."""
         number, new = 1, name
         while new in self._shapes:
             number += 1
@@ -249,7 +251,7 @@ class Builder:
 
 
 def reordered(array: Array, value: Value) -> Array:
-    """Numbers for each feature in our order; `array` has them in Keras's along its last axis."""
+    """Put the last axis of `array`, which has Keras's order of a flat value, into our order."""
     if value.order is None:
         return array
     if not array.ndim or array.shape[-1] != len(value.order):

@@ -1,7 +1,7 @@
-"""The entries of a config: layers, and what each of their applications takes.
+"""The entries of a config: layers, and the inputs of each of their calls.
 
-Keras 1 and 2 write ``[["name", 0, 0, {}]]`` for an application, Keras 3 an object with ``args``
-and ``kwargs`` in which tensors are objects that tell the same three things.
+Keras 1 and 2 write ``[["name", 0, 0, {}]]`` for a call; Keras 3 writes an object with ``args``
+and ``kwargs``, in which tensors are objects with the same three values.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from ..archive import MAX_LAYERS
 
 __all__ = ["MODELS", "Calls", "Ref", "layer_entries", "layer_name", "refs_in"]
 
-#: Classes that hold other layers and are no more than these.
+#: Classes that only contain other layers.
 MODELS = frozenset({"Sequential", "Functional", "Model"})
-# What a call may be given besides tensors without being another function.
+# Arguments of a call, besides tensors, that do not change what a layer computes.
 _HARMLESS = frozenset({"mask", "training"})
 
 
 class Ref(NamedTuple):
-    """An output of a layer: the layer, which application of it, which of its outputs."""
+    """An output of a layer: its name, the number of its call, and the number of the output."""
 
     layer: str
     node: int
@@ -30,7 +30,7 @@ class Ref(NamedTuple):
 
 
 def layer_entries(model: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The entries of the layers of a model; the config of Keras 1 may be just their list."""
+    """The entries of a model's layers; in Keras 1 the config may be just their list."""
     config = model.get("config")
     entries = config.get("layers") if isinstance(config, Mapping) else config
     if not isinstance(entries, (list, tuple)) or not entries:
@@ -63,7 +63,7 @@ def layer_name(entry: Mapping[str, Any]) -> str:
 
 
 class Calls:
-    """The applications of the layers of a functional model, and what each takes."""
+    """The calls of the layers of a functional model, and the inputs of each call."""
 
     def __init__(
         self, entries: Mapping[str, Mapping[str, Any]], outputs: Sequence[Ref]
@@ -83,8 +83,8 @@ class Calls:
                 raw[name, number] = _call(node, entries)
             if len(raw) > MAX_LAYERS:
                 raise ArchiveError(f"found more than {MAX_LAYERS} layers")
-        # Before Keras 3, the first application of a nested model counts as its second: it was
-        # applied to its own input when it was made.
+        # Before Keras 3, the first call of a nested model has number 1: call 0 was on its own
+        # input when it was made.
         self._first: dict[str, int] = {}
         used = [ref for refs, _ in raw.values() for ref in refs] + list(outputs)
         for ref in used:
@@ -98,8 +98,8 @@ class Calls:
                 layer, place = self.key(ref)
                 if not 0 <= place < counts[layer]:
                     raise ArchiveError(
-                        f"layer {shown(name)} takes application {ref.node} of the layer "
-                        f"{shown(layer)}, which has {counts[layer]}"
+                        f"layer {shown(name)}: its input is call {ref.node} of the layer "
+                        f"{shown(layer)}, which has {counts[layer]} calls"
                     )
                 moved.append(Ref(layer, place, ref.tensor))
             self.refs[name, number] = moved, odd
@@ -108,11 +108,11 @@ class Calls:
                 raise ArchiveError(f"output_layers: there is no output {shown(tuple(ref))}")
 
     def key(self, ref: Ref) -> tuple[str, int]:
-        """The layer and the number of its application, from 0."""
+        """The layer and the number of its call, from 0."""
         return ref.layer, ref.node - self._first.get(ref.layer, 0)
 
     def in_order(self) -> Iterator[tuple[str, int]]:
-        """The applications, each after those that it takes, else in the order of the file."""
+        """The calls, each after its inputs, otherwise in the order of the file."""
         keys = list(self.refs)
         places = {key: i for i, key in enumerate(keys)}
         takers: dict[int, list[int]] = {}
@@ -134,11 +134,13 @@ class Calls:
                     heapq.heappush(ready, taker)
         if done < len(keys):
             name = next(key[0] for key, count in zip(keys, missing) if count)
-            raise ArchiveError(f"layer {shown(name)} takes its own output: the layers form a cycle")
+            raise ArchiveError(
+                f"layer {shown(name)}: its input depends on its own output (a cycle)"
+            )
 
 
 def _call(node: Any, entries: Mapping[str, Any]) -> tuple[list[Ref], str | None]:
-    """What an application takes, and what it is given that a network here cannot have."""
+    """The inputs of a call, and a message about arguments that cannot be imported, or None."""
     if isinstance(node, Mapping):
         args, kwargs = node.get("args", ()), node.get("kwargs") or {}
         if not isinstance(kwargs, Mapping):
@@ -155,7 +157,7 @@ def _call(node: Any, entries: Mapping[str, Any]) -> tuple[list[Ref], str | None]
     named = [key for key, value in kwargs.items() if value is not None and key not in _HARMLESS]
     if plain or named:
         given = ", ".join([shown(value) for value in plain[:3]] + [f"{key}=" for key in named[:3]])
-        return refs, f"its call is given {given} besides what other layers put out"
+        return refs, f"its call has arguments besides the outputs of other layers: {given}"
     return refs, None
 
 
@@ -178,7 +180,7 @@ def _specs(value: Any) -> Iterator[Any]:
 
 
 def refs_in(value: Any, entries: Mapping[str, Any]) -> Iterator[Ref]:
-    """The outputs of layers that are named anywhere in a value."""
+    """The outputs of layers that a value contains at any depth."""
     if isinstance(value, Mapping):
         if value.get("class_name") == "__keras_tensor__":
             config = value.get("config")
@@ -194,7 +196,9 @@ def refs_in(value: Any, entries: Mapping[str, Any]) -> Iterator[Ref]:
         if value[0] == "_CONSTANT_VALUE":
             return
         if value[0] not in entries:
-            raise ArchiveError(f"there is no layer {shown(value[0])} to be an input or output")
+            raise ArchiveError(
+                f"there is no layer {shown(value[0])}, which is named as an input or output"
+            )
         yield Ref(*value[:3])
     elif isinstance(value, (list, tuple)):
         for item in value:
@@ -202,7 +206,7 @@ def refs_in(value: Any, entries: Mapping[str, Any]) -> Iterator[Ref]:
 
 
 def _constants(value: Any) -> Iterator[Any]:
-    """What is neither a tensor nor None among the arguments of a call."""
+    """The arguments of a call that are neither tensors nor None."""
     if isinstance(value, (list, tuple)):
         for item in value:
             yield from _constants(item)

@@ -14,7 +14,7 @@ from .keras_graph import Node
 
 __all__ = ["FUNCTION_LAYERS", "activated", "applied"]
 
-# Name in Keras: the layer's type and parameters.
+# Name in Keras -> type and parameters of the layer.
 _FUNCTIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "relu": ("relu", {}),
     "relu6": ("clip", {"min": 0.0, "max": 6.0}),
@@ -36,7 +36,7 @@ _FUNCTIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "exponential": ("exp", {}),
 }
 _SOFTMAXES = ("softmax", "log_softmax")
-# Classes of `keras.ops` whose names are not those of layers, and the functions or our layers.
+# Classes of `keras.ops` -> name of the function in Keras, or type of the layer.
 _OPERATIONS = {
     "Relu": "relu", "Relu6": "relu6", "Sigmoid": "sigmoid", "Tanh": "tanh", "Silu": "silu",
     "Softplus": "softplus", "Softsign": "softsign", "Elu": "elu", "Selu": "selu", "Gelu": "gelu",
@@ -47,20 +47,20 @@ _OPERATIONS = {
 
 
 def activated(node: Node, build: Builder, value: Value) -> Value:
-    """What the `activation` of a layer makes of its output, as a layer `<name>.activation`."""
+    """Add the `activation` of a layer to its output, as a layer `<name>.activation`."""
     return applied(node, build, f"{node.name}.activation", value, node.config.get("activation"))
 
 
 def applied(node: Node, build: Builder, name: str, value: Value, function: Any) -> Value:
-    """A function of Keras, by its name or its config, as a layer called `name`.
+    """Add an activation function of Keras, given by name or config, as a layer called `name`.
 
-    The linear function is no layer.
+    The linear function adds no layer.
     """
     if isinstance(function, Mapping):
         kind, config = function.get("class_name"), function.get("config")
         if isinstance(config, Mapping) and kind in FUNCTION_LAYERS:
             inner = Node(name, str(kind), config, node.path, node.inputs)
-            # Its arrays would be those of the layer around it.
+            # Its arrays would be looked for among those of the layer around it.
             if kind == "PReLU":
                 raise UnsupportedError("its activation is a layer with weights of its own")
             return FUNCTION_LAYERS[str(kind)](inner, build, value)
@@ -75,13 +75,13 @@ def applied(node: Node, build: Builder, name: str, value: Value, function: Any) 
     if function == "hard_sigmoid":
         return _hard_sigmoid(build, name, value)
     if not isinstance(function, str) or function not in _FUNCTIONS:
-        raise UnsupportedError(f"its activation is {shown(function)}")
+        raise UnsupportedError(f"its activation is {shown(function)}, for which there is no layer")
     kind, parameters = _FUNCTIONS[function]
     return build.add(kind, name, value, parameters, order=value.order)
 
 
 def _hard_sigmoid(build: Builder, name: str, value: Value) -> Value:
-    """x / 6 + 0.5 since Keras 3 and 0.2 x + 0.5 before, from 0 to 1."""
+    """x / 6 + 0.5 since Keras 3, 0.2 x + 0.5 before; clipped to 0 and 1."""
     if build.major is None:
         raise UnsupportedError(
             "hard_sigmoid changed with Keras 3, and the file does not say which Keras wrote it"
@@ -93,7 +93,7 @@ def _hard_sigmoid(build: Builder, name: str, value: Value) -> Value:
 
 
 def _number(config: Mapping[str, Any], *keys: str, default: float = 0.0) -> float:
-    """A parameter under any of its names; TensorFlow's Keras writes some as arrays."""
+    """A parameter, by any of its names; TensorFlow's Keras writes some as arrays."""
     for key in keys:
         value = config.get(key)
         if isinstance(value, Mapping):
@@ -149,7 +149,7 @@ def _softmax(node: Node, build: Builder, value: Value) -> Value:
 
 
 def _operation(function: str) -> Callable[[Node, Builder, Value], Value]:
-    """A function of `keras.ops`."""
+    """The converter of a function of `keras.ops`."""
 
     def convert(node: Node, build: Builder, value: Value) -> Value:
         if function == "elu":
@@ -185,7 +185,7 @@ def _prelu(node: Node, build: Builder, value: Value) -> Value:
 def _prelu_at_places(
     node: Node, build: Builder, value: Value, alpha: NDArray[Any]
 ) -> Value:
-    """Slopes that differ from place to place: x + (slope - 1) min(x, 0)."""
+    """A PReLU whose slopes differ from place to place: x + (slope - 1) min(x, 0)."""
     named = [(axis, n) for axis, n in zip(value.axes, alpha.shape) if n > 1]
     order = sorted(range(len(named)), key=lambda i: named[i][0])
     scale = (alpha.reshape([n for _, n in named]) - 1).transpose(order)
@@ -198,7 +198,7 @@ def _prelu_at_places(
     return build.add("add", node.name, [value, scaled])
 
 
-#: Layers that are a function of each value.
+#: Layers that apply a function to each value.
 FUNCTION_LAYERS: dict[str, Callable[[Node, Builder, Value], Value]] = {
     "Activation": _activation,
     "ReLU": _relu,

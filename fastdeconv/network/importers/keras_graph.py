@@ -1,7 +1,7 @@
-"""The config of a Keras model as one flat list of layers, each applied once.
+"""The config of a Keras model as one flat list of layers, each called once.
 
-Nested models are taken apart, a layer that is used twice is there twice, and what Keras 1, 2 and
-3 write differently is read here alone. Nothing of a config is executed.
+Nested models are expanded, and a layer that is used twice appears twice. After this module, the
+differences between Keras 1, 2 and 3 no longer matter. Nothing in a config is executed.
 """
 
 from __future__ import annotations
@@ -18,29 +18,28 @@ from .keras_legacy import modern
 
 __all__ = ["Graph", "Node", "choose_output", "flat_graph"]
 
-# Layers and inputs of layers that are looked at.
+# Most layers and inputs of layers that are visited.
 _MOST_STEPS = 16 * MAX_LAYERS
 
 
 @dataclass(frozen=True)
 class Node:
-    """A layer, as it is applied once.
+    """One call of a layer.
 
     Attributes
     ----------
     name : str
-        ``c``, ``c:1`` where the layer ``c`` is applied for the second time, ``outer.c`` in a
-        nested model.
+        ``c``; ``c:1`` for the second call of the layer ``c``; ``outer.c`` in a nested model.
     kind : str
-        The class, by its name since Keras 2.
+        The class, by its name in Keras 2 and 3.
     config : mapping
-        With the keys since Keras 2.
+        The config, with the keys of Keras 2 and 3.
     path : tuple of str
-        The names of the models around the layer, and its own.
+        The names of the models around the layer, and its own name.
     inputs : tuple of int
-        Places in the list of nodes.
+        Positions in the list of nodes.
     custom : str or None
-        Why the class or the call is not Keras's own, for a message.
+        For a class or call that is not Keras's own, a message that says so.
     """
 
     name: str
@@ -59,9 +58,9 @@ class Graph:
     ----------
     nodes : list of Node
     outputs : list of int
-        The nodes that the model puts out.
+        The nodes that are outputs of the model.
     ends : dict of str to int
-        The node behind which a layer or a nested model ends, by name.
+        For the name of a layer or a nested model, the node that is its output.
     """
 
     nodes: list[Node] = field(default_factory=list)
@@ -69,7 +68,7 @@ class Graph:
     ends: dict[str, int] = field(default_factory=dict)
 
     def needed(self, last: int) -> list[int]:
-        """The nodes that `last` depends on and itself, in order."""
+        """The node `last` and all nodes that it depends on, in order."""
         found = {last}
         for place in range(last, -1, -1):
             if place in found:
@@ -84,13 +83,13 @@ def flat_graph(model: Mapping[str, Any]) -> Graph:
     ------
     ArchiveError
         If the config is not that of a Sequential or functional model, or its layers form a
-        cycle, take what is not there, or are too many.
+        cycle, have inputs that do not exist, or are too many.
     """
     kind = model.get("class_name")
     if kind not in MODELS:
         raise ArchiveError(
-            f"the model is of the class {shown(kind)}, wanted Sequential or Functional: what a "
-            "class of one's own computes stands in its Python code and not in the file"
+            f"the model has the class {shown(kind)}, wanted Sequential or Functional: what a "
+            "custom class computes is in its Python code and not in the file"
         )
     graph = Graph()
     graph.outputs = _Expansion(graph).model(model, "", (), None)
@@ -99,23 +98,25 @@ def flat_graph(model: Mapping[str, Any]) -> Graph:
 
 @dataclass
 class _Expansion:
-    """The walk through the models that fills a graph."""
+    """Fills a graph with the layers of nested models."""
 
     graph: Graph
     owners: dict[str, tuple[str, ...]] = field(default_factory=dict)
     steps: int = 0
 
     def _spend(self, steps: int) -> None:
-        # A model that is applied twice by one that is applied twice by one ...
+        # Models that call each other twice, nested n deep, have 2 ** n layers.
         self.steps += steps
         if self.steps > _MOST_STEPS:
-            raise ArchiveError("the models are nested so often that there is no end to them")
+            raise ArchiveError(
+                f"nested models give more than {_MOST_STEPS} layers and inputs, over the limit"
+            )
 
     def model(
         self, entry: Mapping[str, Any], prefix: str, path: tuple[str, ...],
         given: Sequence[int] | None,
     ) -> list[int]:
-        """Add the layers of a model; `given` is what it is applied to, None at the top."""
+        """Add the layers of a model; `given` are its inputs, None for the outermost model."""
         if entry["class_name"] == "Sequential":
             return self._sequential(entry, prefix, path, given)
         return self._functional(entry, prefix, path, given)
@@ -176,14 +177,14 @@ class _Expansion:
             taken = [_output_of(made[ref.layer, ref.node], ref.tensor) for ref in refs]
             made[name, number] = self._apply(entries[name], prefix, path, number, taken, odd)
         if not wanted:
-            raise ArchiveError("output_layers: found none, wanted the layers that are put out")
+            raise ArchiveError("output_layers: found none, wanted the outputs of the model")
         return [_output_of(made[calls.key(ref)], ref.tensor) for ref in wanted]
 
     def _apply(
         self, entry: Mapping[str, Any], prefix: str, path: tuple[str, ...], number: int,
         taken: list[int] | None, odd: str | None,
     ) -> list[int]:
-        """Add one application of a layer or of a nested model."""
+        """Add one call of a layer or of a nested model."""
         own, kind = layer_name(entry), entry["class_name"]
         name = prefix + own + (f":{number}" if number else "")
         custom = _foreign(entry) or odd
@@ -220,27 +221,27 @@ class _Expansion:
 
 
 def _output_of(places: list[int], number: int) -> int:
-    # A single layer with several outputs is none that can be imported.
+    # No importable layer has several outputs, so the number does not matter for a single layer.
     return places[number] if number < len(places) else places[0]
 
 
 def _foreign(entry: Mapping[str, Any]) -> str | None:
-    """Why a class is not one of Keras's own, as far as the config tells."""
+    """A message if the config says that a class is not one of Keras's own, else None."""
     module, registered = entry.get("module"), entry.get("registered_name")
     if isinstance(registered, str) and ">" in registered:
-        return f"it is registered as {shown(registered)}, a class of somebody's own"
+        return f"it is a custom class, registered as {shown(registered)}"
     if isinstance(module, str) and module.partition(".")[0] not in ("keras", "tf_keras"):
-        return f"it comes from the module {shown(module)}, a class of somebody's own"
+        return f"it is a custom class from the module {shown(module)}"
     return None
 
 
 def choose_output(graph: Graph, outputs: str | None) -> int:
-    """The node behind which the network ends.
+    """The last node of the network.
 
     Raises
     ------
     ParameterError
-        If there is no such layer, or none was named and the model has several outputs.
+        If there is no such layer, or the model has several outputs and `outputs` is None.
     """
     if outputs is None:
         places = list(dict.fromkeys(graph.outputs))

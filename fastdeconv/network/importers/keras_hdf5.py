@@ -1,8 +1,8 @@
-"""HDF5 files that anybody may have written: bounded reading of groups, attributes and arrays.
+"""HDF5 files from unknown sources: bounded reading of groups, attributes and arrays.
 
 h5py is imported when a file is opened. Only hard links inside the file are followed. An array
-is read after its type, rank, declared size, filters and stored bytes were checked, so that a
-small file cannot ask for much memory, and nothing outside the file is opened.
+is read only after checks of its type, rank, declared size, filters and stored bytes, so a
+small file cannot use much memory, and no other file is opened.
 """
 
 from __future__ import annotations
@@ -28,21 +28,22 @@ __all__ = [
 #: The first bytes of an HDF5 file.
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
-#: Groups inside groups.
+# Deepest nesting of groups.
 _MOST_LEVELS = 32
 _MOST_RANK = 8
-# Deflate cannot shrink by more than 1032.
+# Deflate cannot compress by more than a factor of 1032.
 _MOST_RATIO = 1100
-# deflate, shuffle, checksum. Others are plug-ins that HDF5 would load from outside.
+# Deflate, shuffle and checksum. Other filters are plug-ins that HDF5 would load from outside.
 _FILTERS = frozenset({1, 2, 3})
 
 
 def require_h5py() -> None:
-    """Say what to install where h5py is missing.
+    """Check that h5py is installed.
 
     Raises
     ------
     ParameterError
+        If it is not. The message says what to install.
     """
     optional_module("h5py", "a file of Keras weights, which is HDF5,", "keras")
 
@@ -54,7 +55,7 @@ def opened_hdf5(file: IO[bytes]) -> Iterator[Any]:
     Raises
     ------
     ArchiveError
-        If the file is damaged: in place of anything that h5py raises meanwhile.
+        If the file is damaged. It replaces every error that h5py raises in the context.
     """
     import h5py
 
@@ -63,7 +64,7 @@ def opened_hdf5(file: IO[bytes]) -> Iterator[Any]:
             yield root
     except FastdeconvError:
         raise
-    # What h5py is known to raise for damaged files.
+    # h5py raises all of these for damaged files.
     except (
         OSError, RuntimeError, KeyError, TypeError, AttributeError, OverflowError, ValueError,
     ) as exc:
@@ -71,22 +72,21 @@ def opened_hdf5(file: IO[bytes]) -> Iterator[Any]:
 
 
 def child(group: Any, name: str) -> Any | None:
-    """The group or dataset called `name` in a group, or None."""
+    """The group or dataset called `name` in a group; None if it does not exist."""
     import h5py
 
-    # `in` and `get` would take a slash for a path, and follow links.
+    # Not `in` and `get`, which treat a slash as a path and follow links.
     if "/" in name or name in ("", ".") or not group.id.links.exists(name.encode()):
         return None
     if not isinstance(group.get(name, getlink=True), h5py.HardLink):
         raise ArchiveError(
-            f"{shown(f'{group.name}/{name}')} is a link to another place or file, wanted the "
-            "data itself"
+            f"{shown(f'{group.name}/{name}')} is a soft or external link, wanted the data itself"
         )
     return group[name]
 
 
 def attribute(raw: IO[bytes], node: Any, name: str) -> str | None:
-    """The text of an attribute, or None if there is none of that name; `raw` is the file."""
+    """The text of an attribute, or None if it does not exist; `raw` is the file."""
     import h5py
 
     if name not in node.attrs:
@@ -123,7 +123,7 @@ def arrays_below(group: Any) -> dict[tuple[str, ...], Any]:
             found[path] = node
             continue
         links += len(node)
-        # Groups may contain themselves.
+        # Limited, because groups may contain themselves.
         if links > MAX_MEMBERS or len(path) > _MOST_LEVELS:
             raise ArchiveError(
                 f"group {shown(group.name)}: found more than {MAX_MEMBERS} members or "
@@ -134,7 +134,7 @@ def arrays_below(group: Any) -> dict[tuple[str, ...], Any]:
 
 
 def read_array(dataset: Any) -> NDArray[Any]:
-    """The numbers of a dataset, after the checks that this module promises."""
+    """The numbers of a dataset, after the checks that are described above."""
     import h5py
 
     if not isinstance(dataset, h5py.Dataset):
@@ -144,9 +144,11 @@ def read_array(dataset: Any) -> NDArray[Any]:
     if dtype.kind not in "fiu" or dtype.itemsize > 8:
         raise ArchiveError(f"{label}: found dtype {shown(str(dtype))}, wanted float or int")
     if shape is None or len(shape) > _MOST_RANK:
-        raise ArchiveError(f"{label}: found shape {shown(shape)}, wanted a short tuple of sizes")
+        raise ArchiveError(
+            f"{label}: found shape {shown(shape)}, wanted a tuple of at most {_MOST_RANK} sizes"
+        )
     if dataset.is_virtual or dataset.external:
-        raise ArchiveError(f"{label}: its data is in another file, wanted it in this one")
+        raise ArchiveError(f"{label}: its data is in another file, wanted data in this file")
     size = math.prod(shape) * dtype.itemsize
     if size > MAX_MEMBER_BYTES:
         raise ArchiveError(f"{label}: found {size} bytes, over the limit of {MAX_MEMBER_BYTES}")

@@ -1,4 +1,4 @@
-"""Convolutions and Dense of Keras."""
+"""Convolutions and Dense layers of Keras."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Array = NDArray[Any]
 
 
 def channel_axis(node: Node) -> int:
-    """The axis of the channels, from its `data_format`."""
+    """The axis of the channels (1 or -1), from the layer's `data_format`."""
     found = node.config.get("data_format")
     if found not in (None, "channels_last", "channels_first"):
         raise ArchiveError(
@@ -31,7 +31,7 @@ def channel_axis(node: Node) -> int:
 
 
 def slid(node: Node, build: Builder, value: Value, rank: int) -> tuple[Value, str]:
-    """The input of a layer that slides along `rank` axes, and the letters of these."""
+    """The input of a layer whose window slides along `rank` axes, and the letters of these."""
     if len(value.axes) != rank + 1:
         raise UnsupportedError(f"its input has {len(value.axes) + 1} axes, wanted {rank + 2}")
     value = build.channels_at(node, value, channel_axis(node))
@@ -44,7 +44,7 @@ def spatial(value: Value) -> str:
 
 
 def numbers(node: Node, key: str, count: int, default: Any = 1) -> list[int]:
-    """A parameter with a number for each axis; one number is for all."""
+    """A parameter as `count` numbers; a single number is repeated."""
     value = node.config.get(key)
     value = default if value is None else value
     found = list(value) if isinstance(value, (list, tuple)) else [value] * count
@@ -56,13 +56,13 @@ def numbers(node: Node, key: str, count: int, default: Any = 1) -> list[int]:
 
 
 def pair(letters: str, values: Sequence[Any], default: Any = 1) -> tuple[Any, Any]:
-    """Values along the axes `letters`, for rows and columns."""
+    """Values for the axes `letters` as a pair, for rows and columns."""
     given = dict(zip(letters, values))
     return given.get("H", default), given.get("W", default)
 
 
 def _planar(weight: Array, letters: str) -> Array:
-    """A kernel whose last axes are `letters`, with rows and columns last."""
+    """A kernel whose last axes are `letters`, changed to end with rows and columns."""
     if letters == "WH":
         return weight.swapaxes(-1, -2)
     if letters == "HW":
@@ -71,10 +71,10 @@ def _planar(weight: Array, letters: str) -> Array:
 
 
 def _kernel(node: Node, build: Builder, array: Array, rank: int) -> Array:
-    """The kernel of a convolution as Keras 2 has it, (..., in, out), and not flipped."""
+    """The kernel of a convolution in the order of Keras 2, (..., in, out); flipped if needed."""
     if KERAS_1 in node.config and rank == 1 and array.ndim == 4:
         (size,) = numbers(node, "kernel_size", 1)
-        # Before Keras 1.1 it was (out, in, steps, 1).
+        # Before Keras 1.1 the order was (out, in, steps, 1).
         if array.shape[:2] != (size, 1) or array.shape[3] != node.config["filters"]:
             array = array.transpose(2, 3, 1, 0)
         array = array[:, 0]
@@ -101,10 +101,10 @@ def _window(
     if word == "causal" and rank == 1:
         padding = pair(letters, [(extents[0] - 1, 0)], (0, 0))
     elif word == "same" and build.flipped:
-        # Theano: the same for any stride, and the odd row of an even kernel comes first.
+        # Theano pads equally for every stride; with an even kernel the extra row is at the top.
         padding = pair(letters, [(n // 2, (n - 1) // 2) for n in extents], (0, 0))
     elif word not in ("same", "valid"):
-        raise UnsupportedError(f"its padding is {shown(word)}")
+        raise UnsupportedError(f"its padding is {shown(word)}, wanted 'same' or 'valid'")
     return {
         "stride": pair(letters, strides), "dilation": pair(letters, dilation), "padding": padding,
     }
@@ -137,11 +137,11 @@ def _convolution(rank: int) -> Callable[[Node, Builder, Value], Value]:
 
 
 def _depthwise(node: Node, build: Builder, array: Array, letters: str) -> tuple[Array, Any]:
-    """The weight and parameters of a convolution of each channel by itself."""
+    """The weight and the parameters of a depthwise convolution."""
     rank = len(letters)
     kernel = _kernel(node, build, array, rank)
     if build.flipped and max(kernel.shape[:rank]) > 1:
-        raise UnsupportedError("depthwise convolutions made with Theano are not read")
+        raise UnsupportedError("depthwise convolutions of Theano cannot be imported")
     inner, times = kernel.shape[rank:]
     weight = np.moveaxis(kernel, (-2, -1), (0, 1)).reshape(inner * times, 1, *kernel.shape[:rank])
     return _planar(weight, letters), {**_window(node, build, kernel, letters), "groups": inner}
@@ -185,7 +185,9 @@ def _separable(rank: int) -> Callable[[Node, Builder, Value], Value]:
 def _transposed(rank: int) -> Callable[[Node, Builder, Value], Value]:
     def convert(node: Node, build: Builder, value: Value) -> Value:
         if KERAS_1 in node.config or build.flipped:
-            raise UnsupportedError("transposed convolutions of Keras 1 or Theano are not read")
+            raise UnsupportedError(
+                "transposed convolutions of Keras 1 or Theano cannot be imported"
+            )
         value, letters = slid(node, build, value, rank)
         array, *bias = build.arrays(node, "kernel", *_bias(node))
         kernel = _kernel(node, build, array, rank)
@@ -210,7 +212,7 @@ def _transposed(rank: int) -> Callable[[Node, Builder, Value], Value]:
             "padding": pair(letters, sides, (0, 0)), "output_padding": pair(letters, more, 0),
             "bias": bool(bias),
         }
-        # Keras: (..., out, in).
+        # The order in Keras is (..., out, in).
         weight = _planar(np.moveaxis(kernel, (-1, -2), (0, 1)), letters)
         out = build.add(
             "conv_transpose2d", node.name, value, parameters, arrays=_with_bias(weight, bias)
@@ -223,7 +225,9 @@ def _transposed(rank: int) -> Callable[[Node, Builder, Value], Value]:
 def _dense(node: Node, build: Builder, value: Value) -> Value:
     kernel, *bias = build.arrays(node, "kernel", *_bias(node))
     if kernel.ndim != 2:
-        raise ArchiveError(f"found a kernel of shape {kernel.shape}, wanted (in, out)")
+        raise ArchiveError(
+            f"layer {shown(node.name)}: found a kernel of shape {kernel.shape}, wanted (in, out)"
+        )
     flat = len(value.axes) == 1 and value.shape[1:] == (1, 1)
     if flat:
         weight = reordered(kernel.T, value)
@@ -237,7 +241,7 @@ def _dense(node: Node, build: Builder, value: Value) -> Value:
     return activated(node, build, out)
 
 
-#: Layers that multiply by learned filters.
+#: Layers that multiply by learned weights.
 WEIGHTED_LAYERS: dict[str, Callable[[Node, Builder, Value], Value]] = {
     "Conv1D": _convolution(1),
     "Conv2D": _convolution(2),

@@ -1,7 +1,7 @@
-"""Which axes the input of a Keras model has: what its layers want, read from the end.
+"""Find out which axes the input of a Keras model has, from the layers that follow it.
 
-The first layer behind an input that says where its channels are decides; what lies between
-them hands its wish on. Without any, channels are last.
+The first layer after the input with a known position of its channels decides; layers between
+pass its requirement on. Without such a layer, channels are last.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .keras_shaping import JOINING_LAYERS, NOTHING
 
 __all__ = ["input_sizes", "wanted_axes"]
 
-# What has as many axes behind it as before it.
+# Layers that do not change the axes.
 _PASSING = frozenset({
     *FUNCTION_LAYERS, *JOINING_LAYERS, *NORMALISING_LAYERS, *NOTHING, "Rescaling",
 })
@@ -31,14 +31,19 @@ _SLIDING = re.compile(
 
 
 def wanted_axes(nodes: Sequence[Node], places: Sequence[int]) -> dict[str, str]:
-    """The axes that what follows each layer would like best, by name, where it has a wish.
+    """For each layer, the axes of its output that suit the next layers best.
 
     Parameters
     ----------
     nodes : sequence of Node
-        All of the graph.
+        All nodes of the graph.
     places : sequence of int
-        Those that are imported.
+        The nodes that are imported.
+
+    Returns
+    -------
+    dict of str to str
+        From the name of a layer to letters of axes; layers without a requirement are left out.
     """
     wishes: dict[int, str] = {}
     for place in reversed(places):
@@ -51,7 +56,7 @@ def wanted_axes(nodes: Sequence[Node], places: Sequence[int]) -> dict[str, str]:
 
 
 def _wish(node: Node, behind: str | None, nodes: Sequence[Node]) -> str | None:
-    """The axes that a node would like, if those behind it are to be `behind`."""
+    """The axes that a node needs for its input, if its output should have the axes `behind`."""
     sliding = _SLIDING.fullmatch(node.kind)
     if sliding:
         return standard_axes(int(sliding.group(2)) + 1, channel_axis(node))
@@ -71,13 +76,13 @@ def _before_permute(dims: Any, behind: str) -> str | None:
         str(i + 1) for i in range(len(behind))
     ]:
         return None
-    # Rows and columns stay what they are; only the channels are looked for.
+    # Rows and columns keep their order; only the position of the channels matters.
     channels = dims[behind.index("C")]
     return standard_axes(len(behind), channels)
 
 
 def _before_reshape(node: Node, behind: str, nodes: Sequence[Node]) -> str | None:
-    """The axes that are not of size 1 are the same behind, where the input's sizes are known."""
+    """The axes before a Reshape that only adds or removes axes of size 1; else None."""
     target = node.config.get("target_shape")
     place = node.inputs[0] if node.inputs else None
     while place is not None and nodes[place].kind in _PASSING and nodes[place].inputs:
@@ -105,7 +110,7 @@ def _before_reshape(node: Node, behind: str, nodes: Sequence[Node]) -> str | Non
 
 
 def input_sizes(config: Mapping[str, Any]) -> list[int | None] | None:
-    """The sizes behind the batch that an InputLayer declares, None if it declares none."""
+    """The sizes after the batch that an InputLayer declares; None if it declares none."""
     shape = config.get("batch_shape", config.get("batch_input_shape"))
     if shape is None and config.get("shape") is not None:
         shape = [None, *config["shape"]]

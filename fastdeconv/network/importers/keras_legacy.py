@@ -1,4 +1,4 @@
-"""Names of classes and parameters of Keras 1, as Keras 2 and later call them."""
+"""Translate names of classes and parameters of Keras 1 to those of Keras 2."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ...errors import ArchiveError, shown
 
 __all__ = ["KERAS_1", "modern"]
 
-#: Set in configs that Keras 1 wrote, whose convolutions lie in another order in the file.
+#: A key that is added to configs of Keras 1, which stored kernels in another order.
 KERAS_1 = "written by Keras 1"
 
 _CLASSES = {
@@ -54,7 +54,7 @@ _MERGES = {
 
 
 def modern(kind: str, config: Mapping[str, Any], name: str) -> tuple[str, Mapping[str, Any]]:
-    """The class and config of a layer in the words of Keras 2.
+    """The class and config of a layer with the names of Keras 2.
 
     Raises
     ------
@@ -65,7 +65,7 @@ def modern(kind: str, config: Mapping[str, Any], name: str) -> tuple[str, Mappin
     if "nb_row" in config and "nb_col" in config:
         new["kernel_size"] = [config["nb_row"], config["nb_col"]]
     for old, key in _KEYS.items():
-        # Not the `padding` of a zero padding, nor the `bias` of something else.
+        # A key that exists already, such as the `padding` of ZeroPadding, is kept.
         if old in config and key not in config:
             new[key] = config[old]
     if "dim_ordering" in config:

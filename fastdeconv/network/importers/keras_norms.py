@@ -1,4 +1,4 @@
-"""Layers of Keras that normalise, with stored statistics or with those of the input."""
+"""Normalisation layers of Keras, with stored statistics or with those of the input."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ __all__ = ["NORMALISING_LAYERS"]
 
 Array = NDArray[Any]
 
-# Keras's own, below which it divides by this.
+# Keras divides by no smaller standard deviation than this.
 _LEAST_DEVIATION = 1e-7
 
 
 def _scale_and_shift(node: Node, build: Builder, *more: str) -> tuple[Any, Any, list[Array]]:
-    """gamma and beta, None where the layer has none, and other arrays."""
+    """gamma and beta (None if the layer has none), and other arrays."""
     roles = [role for role, key in (("gamma", "scale"), ("beta", "center"))
              if node.config.get(key, True)]
     arrays = dict(zip([*roles, *more], build.arrays(node, *roles, *more)))
@@ -50,7 +50,7 @@ def _batch_norm(node: Node, build: Builder, value: Value) -> Value:
 
 def _layer_norm(node: Node, build: Builder, value: Value) -> Value:
     if node.config.get("rms_scaling"):
-        raise UnsupportedError("its rms_scaling is another function")
+        raise UnsupportedError("it has rms_scaling, for which there is no layer")
     axis = node.config.get("axis", -1)
     letters = [value.letter(n) for n in (axis if isinstance(axis, (list, tuple)) else [axis])]
     letters.sort(key=value.axes.index)
@@ -65,7 +65,10 @@ def _layer_norm(node: Node, build: Builder, value: Value) -> Value:
         for key, array, start in (("weight", gamma, 1.0), ("bias", beta, 0.0)):
             filled = np.full_like(whole, start) if array is None else array
             if filled.ndim != len(letters):
-                raise ArchiveError(f"found an array of shape {filled.shape}")
+                raise ArchiveError(
+                    f"layer {shown(node.name)}: found an array of shape {filled.shape}, wanted "
+                    f"{len(letters)} axes"
+                )
             order = sorted(range(len(letters)), key=lambda i: "CHW".index(letters[i]))
             arrays[key] = reordered(filled.transpose(order), value)
     return build.add("layer_norm", node.name, value, parameters, arrays=arrays, order=value.order)
@@ -94,7 +97,7 @@ def _group_norm(node: Node, build: Builder, value: Value) -> Value:
 def _normalization(node: Node, build: Builder, value: Value) -> Value:
     """Normalization: a mean and a variance that were adapted to data, or are in the config."""
     if node.config.get("invert"):
-        raise UnsupportedError("it is inverted")
+        raise UnsupportedError("it has invert=True, for which there is no layer")
     axis = node.config.get("axis", -1)
     numbers = [node.config.get(key) for key in ("mean", "variance")]
     if numbers == [None, None]:
@@ -102,11 +105,12 @@ def _normalization(node: Node, build: Builder, value: Value) -> Value:
     elif all(type(n) in (int, float) for n in numbers):
         mean, variance = (np.array(n, np.float32) for n in numbers)
     else:
-        raise UnsupportedError("its mean and variance are in the config, and not two numbers")
+        raise UnsupportedError("the mean and variance in its config are not two numbers")
     if mean.shape != variance.shape or variance.min(initial=0) < 0:
         raise ArchiveError(
             f"layer {shown(node.name)}: found a mean of shape {mean.shape} and a variance of "
-            f"{variance.shape}, wanted the same and no negative variance"
+            f"shape {variance.shape} and minimum {variance.min(initial=0):g}, wanted the same "
+            "shape and no negative variance"
         )
     scale = 1 / np.maximum(np.sqrt(variance), _LEAST_DEVIATION)
     if mean.size == 1:
@@ -119,7 +123,7 @@ def _normalization(node: Node, build: Builder, value: Value) -> Value:
     )
 
 
-#: Layers that normalise.
+#: Normalisation layers.
 NORMALISING_LAYERS: dict[str, Callable[[Node, Builder, Value], Value]] = {
     "BatchNormalization": _batch_norm,
     "LayerNormalization": _layer_norm,

@@ -1,4 +1,4 @@
-"""A Keras model as its config and where its weights are, from a file, two files or memory."""
+"""Read the config of a Keras model and find its weights, in a file, two files or memory."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from .keras_weights import GroupsByName, GroupsByNumber, LiveModel, Weights
 __all__ = ["ArgumentError", "Description", "is_live", "named_in_errors", "opened_model"]
 
 _MOST_CHARS = 1 << 24
-# Every level of nested models takes four.
+# Every level of nested models takes four levels of JSON.
 _DEEPEST = 64
 _CONFIG, _METADATA, _WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
 
 
 class ArgumentError(ParameterError):
-    """An argument is wrong, and not the file."""
+    """An argument of the call is wrong, not the file."""
 
 
 @dataclass(frozen=True)
 class Description:
-    """All that an import needs of a model.
+    """What an import needs from a model.
 
     Attributes
     ----------
@@ -42,7 +42,7 @@ class Description:
     major : int or None
         The version of Keras: 1, 2 or 3.
     backend : str or None
-        What Keras computed with.
+        The back end of Keras, such as "tensorflow" or "theano"; "live" for a model in memory.
     """
 
     model: Mapping[str, Any]
@@ -58,7 +58,7 @@ def is_live(source: Any) -> bool:
 
 @contextmanager
 def named_in_errors(label: str, *, file: bool) -> Iterator[None]:
-    """Put the name of the model before every refusal; those of a file become ArchiveErrors."""
+    """Put the name of the model in front of every error; for a file, make it an ArchiveError."""
     try:
         yield
     except (ArchiveError, ParameterError) as exc:
@@ -73,7 +73,7 @@ def named_in_errors(label: str, *, file: bool) -> Iterator[None]:
 
 @contextmanager
 def opened_model(source: Any) -> Iterator[Description]:
-    """The description of a model whose file is open meanwhile and named in every refusal."""
+    """The description of a model. In the context its file is open and named in every error."""
     if is_live(source):
         label = f"Keras model {shown(str(source.name))}"
         with named_in_errors(label, file=False):
@@ -157,7 +157,7 @@ def _from_zip(file: IO[bytes], stack: ExitStack) -> Description:
 
 
 def _described(record: Mapping[str, Any], raw: IO[bytes], root: Any) -> Description:
-    """A config and the root group of the weights together."""
+    """The description made of a config and the root group of the weights."""
     groups = child(root, "model_weights")
     weights = root if groups is None else groups
     by_number = any(child(weights, key) is not None for key in ("vars", "layers")) and (
@@ -210,21 +210,21 @@ def _record_of_model(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def _live(model: Any) -> Description:
-    """The description of a model in memory, from what it tells of itself."""
+    """The description of a model in memory, from its own methods."""
     if not model.built:
         raise ParameterError("the model has no weights yet; build it, or call it once")
     try:
         config = model.get_config()
-    except Exception as exc:  # whatever a class of somebody's own raises
+    except Exception as exc:  # a custom class may raise anything
         raise ParameterError(f"its get_config fails ({shown(str(exc))})") from exc
     kind = "Sequential" if _has_base(model, "Sequential") else "Functional"
     entries = config.get("layers") if isinstance(config, dict) else config
     if not entries:
         raise ParameterError(
-            f"its class {type(model).__name__} tells no layers in get_config, wanted a "
+            f"get_config of its class {type(model).__name__} lists no layers, wanted a "
             "Sequential or functional model"
         )
-    # Through JSON, so that tuples and numbers are what a file would have.
+    # Converted to JSON and back, so that it has the types that a file has.
     plain = json.loads(json.dumps({"class_name": kind, "config": config}, default=str))
     module = type(model).__module__.partition(".")[0]
     version = 2 if module in ("tf_keras", "tensorflow") else _live_major(model)

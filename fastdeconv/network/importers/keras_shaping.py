@@ -1,4 +1,4 @@
-"""Layers of Keras without weights: pools, padding, shapes, and those of several inputs."""
+"""Layers of Keras without weights: pools, padding, reshaping, and layers with several inputs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .keras_layers import channel_axis, numbers, pair, slid
 
 __all__ = ["JOINING_LAYERS", "NOTHING", "SHAPING_LAYERS"]
 
-#: Layers that do nothing once the training is over.
+#: Layers that do something only during training.
 NOTHING = (
     "Dropout", "SpatialDropout1D", "SpatialDropout2D", "GaussianNoise", "GaussianDropout",
     "AlphaDropout", "ActivityRegularization", "Identity",
@@ -32,9 +32,9 @@ def _pool(kind: str, rank: int) -> Callable[[Node, Builder, Value], Value]:
         size = numbers(node, "pool_size", rank, 2)
         padding = node.config.get("padding", "valid")
         if padding not in ("same", "valid"):
-            raise UnsupportedError(f"its padding is {shown(padding)}")
+            raise UnsupportedError(f"its padding is {shown(padding)}, wanted 'same' or 'valid'")
         if padding == "same" and build.flipped:
-            raise UnsupportedError("pools with padding 'same' made with Theano are not read")
+            raise UnsupportedError("pools of Theano with padding 'same' cannot be imported")
         return build.add(kind, node.name, value, {
             "kernel_size": pair(letters, size),
             "stride": pair(letters, numbers(node, "strides", rank, size)), "padding": padding,
@@ -53,7 +53,7 @@ def _global_pool(kind: str, rank: int) -> Callable[[Node, Builder, Value], Value
 
 
 def _sides(node: Node, key: str, rank: int) -> list[tuple[int, int]]:
-    """How much at both ends of each axis, of an int, ints or pairs."""
+    """The sizes at both ends of each axis, from an int, ints or pairs."""
     value = node.config.get(key, 1)
     if rank == 1 and isinstance(value, (list, tuple)) and len(value) == 2:
         value = [value]
@@ -116,7 +116,7 @@ def _resizing(node: Node, build: Builder, value: Value) -> Value:
     odd = [key for key in ("crop_to_aspect_ratio", "pad_to_aspect_ratio", "antialias")
            if node.config.get(key)]
     if odd:
-        raise UnsupportedError(f"it is told {odd[0]}")
+        raise UnsupportedError(f"it has {odd[0]}=True, for which there is no layer")
     value, letters = slid(node, build, value, 2)
     sizes = [numbers(node, key, 1)[0] for key in ("height", "width")]
     parameters = _interpolation(node, "bilinear")
@@ -145,7 +145,7 @@ def _flatten(node: Node, build: Builder, value: Value) -> Value:
         return build.same(node.name, value)
     axes = value.axes
     if channel_axis(node) == 1:
-        # Keras puts the channels last, whatever they are called.
+        # Keras moves the channels to the end before it flattens.
         axes = axes[1:] + axes[0]
     return build.flattened(node.name, value, axes)
 
@@ -182,7 +182,7 @@ def _reshape(node: Node, build: Builder, value: Value) -> Value:
     found = value.sizes
     if None in found and sizes.count(-1) != 1:
         raise UnsupportedError("the sizes of its input are not known; give input_shape=(C, H, W)")
-    # In the order in which Keras reads the values, and then in the new shape.
+    # First in the order in which Keras reads the values, then in the new shape.
     ordered = build.with_axes(node, value, "CHW"[: len(found)])
     shape = [*sizes, 1, 1][:3]
     return build.add(
@@ -191,7 +191,7 @@ def _reshape(node: Node, build: Builder, value: Value) -> Value:
 
 
 def _relabelled(value: Value, sizes: Sequence[int], wanted: str | None) -> str | None:
-    """The letters of the new axes if only axes of size 1 come or go, else None."""
+    """The letters of the new axes if only axes of size 1 are added or removed, else None."""
     long = [(axis, n) for axis, n in zip(value.axes, value.sizes) if n != 1]
     new = [i for i, n in enumerate(sizes) if n != 1]
     fits = len(long) == len(new) and all(
@@ -203,7 +203,7 @@ def _relabelled(value: Value, sizes: Sequence[int], wanted: str | None) -> str |
     for i, (axis, _) in zip(new, long):
         letters[i] = axis
     standard = wanted or {1: "C", 2: "WC", 3: "HWC"}[len(sizes)]
-    # Axes of size 1 take what the next layer would like them to be, where that is free.
+    # Axes of size 1 get the letters that suit the next layer, if these are free.
     for i, letter in enumerate(letters):
         if not letter and i < len(standard) and standard[i] not in letters:
             letters[i] = standard[i]
@@ -214,7 +214,7 @@ def _relabelled(value: Value, sizes: Sequence[int], wanted: str | None) -> str |
 
 
 def _same_order(values: Sequence[Value]) -> Any:
-    """The order of values that are joined number by number."""
+    """The common order of flat values that are combined number by number."""
     first = values[0].order
     for value in values[1:]:
         other = value.order
@@ -259,7 +259,7 @@ def _concatenate(node: Node, build: Builder, values: Sequence[Value]) -> Value:
 
 
 def _reduction(kind: str) -> Callable[[Node, Builder, Value], Value]:
-    """A mean or maximum over some axes, as `keras.ops` has it."""
+    """The converter of a mean or maximum of `keras.ops` over some axes."""
 
     def convert(node: Node, build: Builder, value: Value) -> Value:
         value = build.in_order(node, value)
@@ -277,7 +277,7 @@ def _reduction(kind: str) -> Callable[[Node, Builder, Value], Value]:
     return convert
 
 
-#: Layers of one input without weights.
+#: Layers with one input and without weights.
 SHAPING_LAYERS: dict[str, Callable[[Node, Builder, Value], Value]] = {
     **dict.fromkeys(NOTHING, _nothing),
     **{
@@ -307,7 +307,7 @@ SHAPING_LAYERS: dict[str, Callable[[Node, Builder, Value], Value]] = {
     "Resizing": _resizing,
 }
 
-#: Layers of several inputs.
+#: Layers with several inputs.
 JOINING_LAYERS: dict[str, Callable[[Node, Builder, Sequence[Value]], Value]] = {
     "Add": _joined("add"),
     "Multiply": _joined("multiply"),

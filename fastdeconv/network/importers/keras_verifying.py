@@ -1,8 +1,8 @@
-"""A model of Keras in memory and the network made of it, side by side on random input.
+"""Compare a Keras model in memory with the network made from it, on random input.
 
-Each layer of the model is called on what its layers below put out, as the graph has it, and
-what it puts out is compared with the network's layer. The end is compared with the model itself
-as well, so that the graph is checked, too.
+Each layer of the model is called on the outputs of its inputs according to the graph, and its
+output is compared with that of the network's layer. The last output is also compared with the
+output of the model itself, so that the graph is checked too.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ __all__ = ["compare"]
 
 Array = NDArray[Any]
 
-#: The largest difference, of the largest absolute value of a layer.
+# Largest accepted difference, as a share of the largest absolute value of a layer.
 _TOLERANCE = 1e-4
-# Heights and widths that are tried where any will do.
+# Heights and widths that are tried for sizes that may vary.
 _SIZES = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536)
 
 
@@ -37,12 +37,12 @@ def compare(
     Returns
     -------
     str
-        What was found, in a line.
+        The result in one line.
 
     Raises
     ------
     ParameterError
-        If one differs; names the first.
+        If a layer differs. The message names the first one.
     """
     assert isinstance(weights, LiveModel)
     x = np.random.default_rng(0).normal(size=_shape(net)).astype(np.float32)
@@ -57,7 +57,7 @@ def compare(
         node = graph.nodes[place]
         taken = [found[i] for i in node.inputs]
         layer = weights.layer(node.path)
-        # Operations such as x + y are no layers, and take several arguments.
+        # Operations such as x + y are not layers, and take several arguments.
         operation = not hasattr(layer, "get_weights")
         made = layer(*taken) if operation or len(taken) == 1 else layer(taken)
         found[place] = _numpy(made)
@@ -74,7 +74,7 @@ def compare(
 
 
 def _shape(net: Network) -> tuple[int, int, int]:
-    """The smallest input in the list that the network takes."""
+    """The smallest of the tried inputs that the network accepts."""
     for size in _SIZES:
         c, h, w = (size if n is None else n for n in net.input_shape)
         try:
@@ -82,11 +82,11 @@ def _shape(net: Network) -> tuple[int, int, int]:
         except ParameterError:
             continue
         return c, h, w
-    raise ParameterError(f"the network takes no input of up to {_SIZES[-1]} rows and columns")
+    raise ParameterError(f"the network accepts no input of up to {_SIZES[-1]} rows and columns")
 
 
 def _as_keras(x: Array, value: Value) -> Array:
-    """(C, H, W) with the axes of Keras."""
+    """An array (C, H, W) with the axes of Keras."""
     if value.order is not None:
         return x.reshape(-1)[value.order]
     whole = value.axes + "".join(axis for axis in "CHW" if axis not in value.axes)
@@ -102,26 +102,26 @@ def _numpy(value: Any) -> Array:
 
 
 def _difference(node: Node, keras: Array, ours: Array, value: Value) -> float:
-    """The largest difference, of the largest value of Keras's layer; too large ones are errors."""
+    """The largest difference divided by the largest value of Keras; an error if too large."""
     ours = _as_keras(ours, value)
     label = f"layer {shown(node.name)} ({node.kind})"
     if keras.shape[1:] != ours.shape:
         raise ParameterError(
-            f"{label}: Keras puts out the shape {keras.shape[1:]}, and the network made of it "
-            f"{ours.shape}"
+            f"{label}: its output has the shape {keras.shape[1:]} in Keras and {ours.shape} in "
+            "the network"
         )
     largest = float(np.abs(keras).max(initial=0.0)) or 1.0
     worst = float(np.abs(keras[0] - ours).max(initial=0.0)) / largest
     if not worst <= _TOLERANCE:
         raise ParameterError(
-            f"{label}: what it puts out differs from what Keras does by {worst:.1e} of its "
-            f"maximum, wanted {_TOLERANCE:.0e}"
+            f"{label}: its output differs from that of Keras by {worst:.1e} of its maximum, "
+            f"wanted at most {_TOLERANCE:.0e}"
         )
     return worst
 
 
 def _whole(model: Any, graph: Graph, last: int, x: Array) -> Array | None:
-    """What the model itself puts out at the end, where its layers can be asked for it."""
+    """The output of the model itself at the last layer; None if it cannot be computed."""
     if len(model.inputs) != 1:
         return None
     if graph.outputs == [last]:
@@ -132,7 +132,7 @@ def _whole(model: Any, graph: Graph, last: int, x: Array) -> Array | None:
         return None
     try:
         part: Any = base(model.inputs, model.get_layer(name).output)
-    # A layer that is used twice has no output of its own.
+    # A layer that is used twice has no single output.
     except (AttributeError, ValueError):
         return None
     return _numpy(part(x))

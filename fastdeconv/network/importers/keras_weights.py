@@ -1,8 +1,8 @@
-"""Where the arrays of a Keras layer lie: in groups by name, in groups by number, in a live model.
+"""Find the arrays of a Keras layer: in groups by name, in groups by number, in a live model.
 
 =================================  ==========================================================
-``.h5`` of Keras 1, 2 and 3        ``<layer>/.../kernel:0``, by name; ``<layer>_W`` by Keras 1
-``.keras`` and ``.weights.h5``     ``layers/conv2d_1/vars/0``, by class, count and order
+``.h5`` of Keras 1, 2 and 3        ``<layer>/.../kernel:0``, by name; ``<layer>_W`` in Keras 1
+``.keras`` and ``.weights.h5``     ``layers/conv2d_1/vars/0``, by class, number and order
 a live model                       ``layer.get_weights()``, by order
 =================================  ==========================================================
 """
@@ -24,13 +24,13 @@ __all__ = ["GroupsByName", "GroupsByNumber", "LiveModel", "Weights"]
 
 Array = NDArray[Any]
 
-# What Keras 1, 2 and 3 call the arrays of a layer.
+# Names of the arrays of a layer in Keras 1, 2 and 3.
 _ALIASES = {
     "kernel": ("kernel", "W"),
     "depthwise_kernel": ("depthwise_kernel", "kernel"),
     "bias": ("bias", "b"),
     "moving_mean": ("moving_mean", "running_mean"),
-    # Keras 1 called the variance so.
+    # In Keras 1, "running_std" is the variance.
     "moving_variance": ("moving_variance", "running_std", "running_var"),
     "alpha": ("alpha", "alphas"),
 }
@@ -41,17 +41,18 @@ class Weights(Protocol):
     """The arrays of the layers of a model."""
 
     def arrays(self, path: tuple[str, ...], roles: Sequence[str]) -> list[Array]:
-        """The arrays of a layer by what they are, such as ``["kernel", "bias"]``.
+        """The arrays of a layer with the given roles, such as ``["kernel", "bias"]``.
 
         Raises
         ------
         ArchiveError
-            If the layer has none or others; names the layer, found and wanted.
+            If the layer does not have exactly these. The message names the layer, what was found
+            and wanted.
         """
         ...
 
     def names(self, path: tuple[str, ...]) -> list[str]:
-        """What the file calls the arrays of a layer."""
+        """Names of the arrays of a layer in the file; empty if it stores no names."""
         ...
 
 
@@ -65,14 +66,14 @@ def _by_order(path: tuple[str, ...], found: Sequence[Any], roles: Sequence[str])
 
 
 class GroupsByName:
-    """A group for each layer of the outermost model, in it arrays by name."""
+    """Weights in one group for each layer of the outermost model, with arrays by name."""
 
     def __init__(self, root: Any) -> None:
         self._root = root
         self._known: dict[str, dict[tuple[str, ...], Any]] = {}
 
     def _datasets(self, path: tuple[str, ...]) -> dict[str, Any]:
-        """The arrays of a layer by name, without ":0" and numbers that TensorFlow adds."""
+        """The arrays of a layer by name, without the ":0" and numbers that TensorFlow adds."""
         top = path[0]
         if top not in self._known:
             node = self._root
@@ -127,16 +128,16 @@ class GroupsByName:
 
 
 def _is_of(key: tuple[str, ...], layer: str) -> bool:
-    """Whether the array at `key` is one of the layer called so."""
+    """Whether the array at the path `key` belongs to a layer."""
     parent = "/".join(key[:-1])
-    # Theano's names have no scopes: "convolution2d_1_W".
+    # Names of Theano have no scopes: "convolution2d_1_W".
     return parent == layer or parent.endswith(f"/{layer}") or (
         re.fullmatch(re.escape(layer) + r"_[A-Za-z_]+(:[0-9]+)?", key[-1]) is not None
     )
 
 
 class GroupsByNumber:
-    """Groups called by the class of a layer and how many of that class came before."""
+    """Weights in groups that are named after the class of a layer and its number."""
 
     def __init__(self, raw: IO[bytes], root: Any, model: Mapping[str, Any]) -> None:
         self._raw, self._root, self._model = raw, root, model
@@ -164,7 +165,7 @@ class GroupsByNumber:
 
     def arrays(self, path: tuple[str, ...], roles: Sequence[str]) -> list[Array]:
         group = self._group(path)
-        # That of a TimeDistributed holds the layer's.
+        # The group of a TimeDistributed contains that of the inner layer.
         group = child(child(group, "layer") or group, "vars")
         found = [] if group is None else sorted(group, key=lambda key: (len(key), key))
         return [read_array(child(group, key)) for key in _by_order(path, found, roles)]
@@ -176,10 +177,10 @@ class GroupsByNumber:
 def _numbered(
     entries: Sequence[Mapping[str, Any]], wanted: str
 ) -> tuple[str, Mapping[str, Any]]:
-    """The group of the layer called `wanted`, and its entry."""
+    """The name of the group of the layer `wanted`, and the layer's entry."""
     counts: dict[str, int] = {}
     for entry in entries:
-        # Operations such as x + y are no layers to Keras, and have no group.
+        # Operations such as x + y are not layers in Keras and have no group.
         if str(entry.get("module", "")).startswith("keras.src.ops"):
             continue
         group = _snake(entry["class_name"])
@@ -190,14 +191,14 @@ def _numbered(
 
 
 def _snake(name: str) -> str:
-    """Keras's own: "ReLU" is "re_lu"."""
+    """The snake case of Keras: "ReLU" is "re_lu"."""
     name = re.sub(r"\W+", "", name)
     name = re.sub("(.)([A-Z][a-z]+)", r"\1_\2", name)
     return re.sub("([a-z])([A-Z])", r"\1_\2", name).lower()
 
 
 class LiveModel:
-    """A model in memory."""
+    """The weights of a model in memory."""
 
     def __init__(self, model: Any) -> None:
         self._model = model

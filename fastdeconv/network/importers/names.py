@@ -1,16 +1,17 @@
-"""Names of layers: those that modules have in the original work.
+"""Names of layers: the names of modules in the original model.
 
-A layer is called like the module that it was exported from, ``features.3``. The module is
+A layer is named after the module that it was exported from, such as ``features.3``. The module is
+found, in this order, from
 
-1. the owner of the layer's weight ``features.3.weight``;
+1. the name of the layer's weight, ``features.3.weight``;
 2. the last scope that PyTorch's newer exporter wrote down;
 3. the path in a node's name, ``/features/features.3/conv/Conv``.
 
-A module that is used again is ``features.3:1`` the second time. Operators that a module
-applies by itself, among modules of its own, are called after it and their type: ``block.add``,
-``block.relu1``, ``block.relu2``; those outside all modules ``relu1``, ``relu2``.
+If a module is used a second time, its layer is called ``features.3:1``. Operators that a module
+applies itself, beside the modules inside it, are named after it and their type: ``block.add``,
+``block.relu1``, ``block.relu2``. Operators outside all modules are called ``relu1``, ``relu2``.
 
-Every module whose output is a layer's output is another name of that layer.
+If the output of a module is the output of a layer, the module's name is an alias of that layer.
 """
 
 from __future__ import annotations
@@ -29,10 +30,12 @@ __all__ = ["layer_names", "module_aliases", "module_of"]
 _WITH_WEIGHT = ("Conv", "ConvTranspose", "Gemm", "MatMul", "Linear", "BatchNormalization",
                 "PRelu", "InstanceNormalization", "LayerNormalization", "GroupNormalization")
 _LONGEST = 120
+# Modules inside each other that are looked at; a name of a file may have thousands of dots.
+_DEEPEST = 64
 
 
 def module_of(node: Node, graph: Graph, modules: Collection[str] = ()) -> str:
-    """The path of the module that a node belongs to; "" where none is known."""
+    """The path of the module that a node belongs to; "" if unknown."""
     return _owner(node, graph) or _scope(node, modules)
 
 
@@ -54,7 +57,7 @@ def _scope(node: Node, modules: Collection[str]) -> str:
         return node.name
     path = ""
     for part in parts[:-1]:
-        # /features/features.3/conv: a part that repeats the path goes on from it.
+        # In /features/features.3/conv, the second part repeats the path of the first.
         path = part if not path or part.startswith(f"{path}.") else f"{path}.{part}"
         again = re.fullmatch(r"(.*)_[0-9]+", path)
         if again and path not in modules and again[1] in modules:
@@ -65,14 +68,15 @@ def _scope(node: Node, modules: Collection[str]) -> str:
 def layer_names(
     drafts: Sequence[Draft], graph: Graph, modules: Collection[str] = ()
 ) -> list[str]:
-    """A name for each draft, all different and fit for an archive."""
+    """A name for each draft. All names are different and allowed in an archive."""
     paths = [module_of(draft.node, graph, modules) for draft in drafts]
     inner = {module_of(node, graph, modules) for node in graph.nodes}
     kinds: dict[str, set[str]] = {}
     for path, draft in zip(paths, drafts):
         if not draft.suffix:
             kinds.setdefault(path, set()).add(draft.kind)
-    holders = {path for path in kinds if any(other.startswith(f"{path}.") for other in inner)}
+    around = {module for path in inner for module in _upward(path) if module != path}
+    holders = around.intersection(kinds)
     several = Counter(
         (path, draft.kind) for path, draft in zip(paths, drafts) if not draft.suffix
     )
@@ -90,7 +94,7 @@ def layer_names(
         alone = path and several[path, draft.kind] == 1
         name = prefix if alone else f"{prefix}{counts[path, draft.kind]}"
         own.append(f"{path}.{name}" if path else name)
-    # Helpers are named after the layer that they are for, which comes after them.
+    # Helpers are named after their main layer, which comes after them.
     for place in range(len(drafts) - 2, -1, -1):
         if drafts[place].suffix and drafts[place + 1].node is drafts[place].node:
             own[place] = own[place + 1]
@@ -100,7 +104,7 @@ def layer_names(
 
 
 def _distinct(names: Sequence[str]) -> list[str]:
-    """Legal names; one that comes again gets a number behind a colon."""
+    """Legal names; a repeated name gets a colon and a number."""
     taken: set[str] = {nn.INPUT}
     found = []
     for name in names:
@@ -115,7 +119,7 @@ def _distinct(names: Sequence[str]) -> list[str]:
 
 
 def legal(name: str) -> str:
-    """A name that an archive may hold: no slashes, no control characters, not too long."""
+    """Change a name so that an archive allows it: no slashes, no control characters, not long."""
     name = "".join(c if c.isprintable() else "_" for c in name)
     name = re.sub(r"[/\\]+", ".", name.replace(";", "_"))
     name = re.sub(r"\.{2,}", ".", name).strip(". ")
@@ -128,9 +132,13 @@ def module_aliases(
     graph: Graph, views: dict[str, View], names: Sequence[str], drafts: Sequence[Draft],
     modules: Collection[str] = (),
 ) -> dict[str, tuple[int, View]]:
-    """Other names of layers: the place of the layer, and how the module's output is read.
+    """Names of modules that stand for layers.
 
-    Of a module that puts out one value; of several, none is meant.
+    Returns
+    -------
+    dict of str to (int, View)
+        For each module with exactly one output: the position of the layer, and how the output
+        of the module is read from it.
     """
     values: dict[str, set[str]] = {}
     users: dict[str, set[str]] = {}
@@ -139,7 +147,7 @@ def module_aliases(
         for name in node.inputs:
             users.setdefault(name, set()).add(path)
         for name in node.outputs:
-            # A folded batch norm: the weight is the convolution's, the scope the norm's.
+            # After folding, a batch norm may have the weight of the convolution and its own scope.
             for own in {path, _scope(node, modules)}:
                 for module in _upward(own):
                     values.setdefault(module, set()).add(name)
@@ -161,6 +169,6 @@ def module_aliases(
 
 
 def _upward(path: str) -> list[str]:
-    """The path and those of the modules around it."""
-    parts = path.split(".") if path else []
+    """The path and those of the modules around it, from the outermost on."""
+    parts = path.split(".", _DEEPEST)[:_DEEPEST] if path else []
     return [".".join(parts[:count]) for count in range(1, len(parts) + 1)]

@@ -33,48 +33,52 @@ def from_onnx(
 ) -> Network:
     """Import a network from an ONNX model.
 
-    Every layer is compared with what ONNX Runtime, or else the reference of the package onnx,
-    computes for a random input; ``network.receipt`` says with what result.
+    Every layer is compared with the values that ONNX Runtime (or else the reference of the
+    package onnx) computes for a random input. ``network.receipt`` says how well they agree.
 
     Parameters
     ----------
     path : str, path, bytes or onnx.ModelProto
-        Nothing in it is run or believed unchecked; weights outside it are read from its own
-        folder only.
+        The file is not trusted: everything is checked before it is used. Weights in other
+        files are read only from the folder of the model.
     input_shape : sequence of int, optional
-        Of the model's input, with or without the batch, where the file leaves sizes open; None
-        for a size that is to be the file's.
+        Shape of the model's input, with or without the batch, if the file leaves sizes open.
+        None for a size that is taken from the file.
     inputs : str, optional
-        Which input to take, if the model has several; or the name of a value or node inside,
-        at whose output the network then begins.
+        The input to take, if the model has several. Or the name of a value or node inside the
+        model: the network then begins after it.
     outputs : str, optional
-        The layer to end with: its name as the network has it, the path of its module, or the
-        name of a value or node. Only what lies between has to be importable.
+        The last layer of the network: its name in the network, the path of its module, or the
+        name of a value or node. Only the part between has to be importable.
     frontend : Frontend or dict, optional
-        How a clip becomes an input. ``{"sr": 16000}`` and nothing else: the model takes samples,
-        and what makes a spectrogram of them inside becomes the front end; the input of the
-        network is then that spectrogram.
+        How a clip becomes an input. If the model takes samples and computes a spectrogram itself,
+        give only their rate, ``{"sr": 16000}``: the spectrogram becomes the front end, and the
+        network begins after it.
     classes : sequence of str, optional
         Names of the outputs.
     name : str, optional
-        By default that of the file.
+        By default the name of the file.
 
     Returns
     -------
     Network
-        Layers are called like the modules they come from, ``features.3``.
+        Layers are named after the modules that they come from, ``features.3``.
 
-        Its input is (C, H, W) as the first convolution takes it: (1, C, H, W) without the
-        batch; (1, H, W, C) with its axes moved, where the model moves them; (1, bins, frames)
-        as (1, bins, frames) before a 2-D convolution, as (bins, 1, frames) before a 1-D one;
-        (1, samples) as (1, 1, samples), or as (samples, 1, 1) before a linear layer. The
-        width may vary if every layer allows it.
+        Its input is (C, H, W) in the order of the first convolution:
+
+        - (1, C, H, W) becomes (C, H, W).
+        - (1, H, W, C) becomes (C, H, W) if the model itself moves the channels.
+        - (1, bins, frames) stays (1, bins, frames) before a 2-D convolution, and becomes
+          (bins, 1, frames) before a 1-D convolution.
+        - (1, samples) becomes (1, 1, samples), or (samples, 1, 1) before a linear layer.
+
+        The width may vary if every layer allows it.
 
     Raises
     ------
     ParameterError
-        If an argument does not fit, or an operator has no layer: names the node and its
-        module, and says what can be imported below it.
+        If an argument does not fit, or there is no layer for an operator. The message names the
+        node and its module, and says what can be imported below it.
     ArchiveError
         If the file is damaged, unsafe or over a limit, or the comparison fails.
     FileNotFoundError
@@ -93,25 +97,22 @@ def from_onnx(
     >>> fd.from_onnx("crnn.onnx", outputs="features.12")  # doctest: +SKIP
     <Network 'crnn': 13 layers, input 1 x 96 x ?, output 128 x 6 x ?>
     """
-    for key, value in (("inputs", inputs), ("outputs", outputs)):
-        if value is not None and not isinstance(value, str):
-            raise ParameterError(f"{key} must be a string or None, found {shown(value)}")
     shape = None if input_shape is None else sizes(input_shape, may_be_open=True)
-    model, label = read_model(path)
     if name is None and isinstance(path, (str, os.PathLike)):
         name = wanted_name(Path(path).stem)
     wishes = Wishes("from_onnx(..., ", shape, inputs, outputs, frontend, classes, name)
+    model, label = read_model(path)
     with named_in_errors(label), np.errstate(all="ignore"):
         return import_model(model, label, wishes)
 
 
 def sizes(value: Any, *, may_be_open: bool = False) -> tuple[int | None, ...]:
-    """`value` as a shape.
+    """Check a shape.
 
     Raises
     ------
     ParameterError
-        If it is none, or has a size that is not a positive int.
+        If it is not a sequence of positive ints.
     """
     given = value if isinstance(value, (list, tuple)) else ()
     found = [
@@ -127,5 +128,5 @@ def sizes(value: Any, *, may_be_open: bool = False) -> tuple[int | None, ...]:
 
 
 def wanted_name(text: str) -> str | None:
-    """A name that a network may have."""
+    """`text` if a network may have that name, else None."""
     return text if text and text.isprintable() else None

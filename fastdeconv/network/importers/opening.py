@@ -1,4 +1,4 @@
-"""A model from a file, told by its content, not by its name."""
+"""Open a model file of any kind, which is recognised by its content, not by its name."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-from ...errors import ArchiveError, shown
-from ...files import open_regular
+from ...errors import ArchiveError, ParameterError, shown
 from ..network import Network
-from ..zipped import list_zip
+from ..zipped import list_zip, opened
 from .keras_hdf5 import SIGNATURE
 
 __all__ = ["open_model"]
@@ -19,13 +18,17 @@ _PICKLE = b"\x80"
 
 
 def open_model(path: str | os.PathLike[str], **options: Any) -> Network:
-    """A network from an archive of ours, an ONNX file or a Keras file.
+    """Open an archive of fastdeconv, an ONNX file or a Keras file.
 
     Parameters
     ----------
     path : str or path
     **options
-        Of `from_onnx` or `from_keras`; None of them for an archive.
+        Arguments of `from_onnx` or `from_keras`; an archive takes none of them.
+
+    Returns
+    -------
+    Network
 
     Raises
     ------
@@ -44,7 +47,9 @@ def open_model(path: str | os.PathLike[str], **options: Any) -> Network:
 
         inputs = options.pop("inputs", None)
         if inputs is not None:
-            raise ArchiveError(f"{shown(os.fspath(path))}: a Keras model takes no inputs=")
+            raise ParameterError(
+                f"{shown(os.fspath(path))}: inputs= is for ONNX models, and this is a Keras model"
+            )
         return from_keras(path, **options)
     from .onnx import from_onnx
 
@@ -54,7 +59,7 @@ def open_model(path: str | os.PathLike[str], **options: Any) -> Network:
 def _plain(path: str | os.PathLike[str], options: dict[str, Any]) -> Network:
     given = [key for key, value in options.items() if value is not None]
     if given:
-        raise ArchiveError(
+        raise ParameterError(
             f"{shown(os.fspath(path))} is a network already: {', '.join(given)} "
             f"{'is' if len(given) == 1 else 'are'} for models of other frameworks"
         )
@@ -62,8 +67,8 @@ def _plain(path: str | os.PathLike[str], options: dict[str, Any]) -> Network:
 
 
 def _kind_of(path: Path) -> str:
-    """ "archive", "keras" or "onnx"."""
-    with open_regular(path) as file:
+    """The kind of a file: "archive", "keras" or "onnx"."""
+    with opened(path) as (file, _):
         begin = file.read(8)
     if begin == SIGNATURE:
         return "keras"
@@ -71,24 +76,24 @@ def _kind_of(path: Path) -> str:
         return _kind_of_zip(path)
     if begin[:1] == _PICKLE:
         raise ArchiveError(f"{shown(str(path))}: {_CHECKPOINT}")
-    # Nothing marks the beginning of an ONNX file but the number of a field.
+    # An ONNX file has no signature: it begins with the number of a field.
     if begin[:1] == b"\x08" or path.suffix.lower() == ".onnx":
         return "onnx"
     return "archive"
 
 
 _CHECKPOINT = (
-    "a pickle, as PyTorch saves checkpoints, could run anything and is not opened: build the "
-    "module, load its state_dict with weights_only=True and call fastdeconv.from_torch"
+    "the file is a pickle (a PyTorch checkpoint), which could run any code and is not opened: "
+    "build the module, load its state_dict with weights_only=True and call fastdeconv.from_torch"
 )
 
 
 def _kind_of_zip(path: Path) -> str:
     try:
-        with open_regular(path) as file:
+        with opened(path) as (file, _):
             names = [info.filename for info in list_zip(file)[0]]
     except ArchiveError:
-        return "archive"  # which says what is wrong with it
+        return "archive"  # reading it raises an error that says what is wrong
     if "config.json" in names and any(name.endswith(".weights.h5") for name in names):
         return "keras"
     if any(name == "data.pkl" or name.endswith("/data.pkl") for name in names):

@@ -1,4 +1,4 @@
-"""The nodes of an ONNX file: fused ones taken apart, and all in an order to compute them in."""
+"""Prepare the nodes of an ONNX file: split fused ones, and sort all by their dependencies."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["said", "sort", "take_apart"]
 
 
 def take_apart(onnx: Any, model: Any) -> None:
-    """ONNX Runtime's fused convolutions as what they were made of."""
+    """Split the fused convolutions of ONNX Runtime into the operators they were made of."""
     nodes = []
     for node in model.graph.node:
         if node.domain == "ai.onnx":
@@ -28,7 +28,7 @@ def take_apart(onnx: Any, model: Any) -> None:
 
 
 def _unfused(onnx: Any, node: Any) -> list[Any]:
-    """A convolution, the sum with a fourth input where there is one, and the activation."""
+    """A convolution, the sum with the fourth input if there is one, and the activation."""
     values = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
     kind = values.pop("activation", b"").decode("utf-8", "replace")
     numbers = values.pop("activation_params", [])
@@ -63,14 +63,22 @@ def _unfused(onnx: Any, node: Any) -> list[Any]:
 
 
 def sort(graph: Any) -> None:
-    """Put nodes in an order in which they can be computed."""
+    """Sort nodes so that each comes after those that compute its inputs.
+
+    Raises
+    ------
+    ArchiveError
+        If a value is computed twice or not at all, or nodes form a cycle.
+    """
     known = {""} | {value.name for value in [*graph.input, *graph.initializer]}
     known.update(value.values.name for value in graph.sparse_initializer)
     made: dict[str, int] = {}
     for place, node in enumerate(graph.node):
         for name in node.output:
             if name and (name in made or name in known):
-                raise ArchiveError(f"{said(node)}: its output {shown(name)} is there already")
+                raise ArchiveError(
+                    f"{said(node)}: its output {shown(name)} exists already, wanted a new name"
+                )
             made[name] = place
     waiting: list[int] = []
     users: dict[int, list[int]] = {}
@@ -80,7 +88,7 @@ def sort(graph: Any) -> None:
             if name in made and name:
                 before.add(made[name])
             elif name not in known:
-                raise ArchiveError(f"{said(node)}: nothing makes its input {shown(name)}")
+                raise ArchiveError(f"{said(node)}: no node computes its input {shown(name)}")
         waiting.append(len(before))
         for k in before:
             users.setdefault(k, []).append(place)
@@ -96,15 +104,15 @@ def sort(graph: Any) -> None:
                 heapq.heappush(ready, user)
     if len(order) < len(graph.node):
         stuck = next(graph.node[i] for i, count in enumerate(waiting) if count)
-        raise ArchiveError(f"{said(stuck)}: it takes, by way of others, what it makes itself")
+        raise ArchiveError(f"{said(stuck)}: its input depends on its own output (a cycle)")
     for value in graph.output:
         if value.name not in made and value.name not in known:
-            raise ArchiveError(f"nothing makes the output {shown(value.name)}")
+            raise ArchiveError(f"no node computes the output {shown(value.name)}")
     order = [copied(node) for node in order]
     del graph.node[:]
     graph.node.extend(order)
 
 
 def said(node: Any) -> str:
-    """A node for messages."""
+    """The name of a node in messages."""
     return f"node {shown(node.name or node.output[0] if node.output else '')} ({node.op_type})"

@@ -1,7 +1,7 @@
-"""ONNX files: from a path, bytes or a model in memory to one that may be believed.
+"""Read and check an ONNX model, from a path, from bytes or from memory.
 
-Nothing is run or unpickled. Weights outside the file are read only from its own folder, and
-sizes are compared with the bytes that are there before memory is taken. What passes has one
+Nothing is run or unpickled. Weights in other files are read only from the folder of the model,
+and sizes are compared with the real bytes before memory is allocated. A checked model has one
 float type, printable names, and nodes in an order in which they can be computed.
 """
 
@@ -21,26 +21,26 @@ from .tensors import MAX_BYTES, check_tensors, to_float32
 
 __all__ = ["MAX_NODES", "named_in_errors", "onnx_module", "read_model"]
 
-#: Most nodes, with all functions written out.
+#: Most nodes, after functions are inlined.
 MAX_NODES = 50_000
 
 _OWN_DOMAINS = ("", "ai.onnx")
 
 
 def onnx_module(name: str = "onnx") -> Any:
-    """A module of the package onnx.
+    """Import a module of the package onnx.
 
     Raises
     ------
     ParameterError
-        If it is not installed; says how to.
+        If it is not installed. The message says how to install it.
     """
     return optional_module(name, "an ONNX model", "onnx")
 
 
 @contextmanager
 def named_in_errors(label: str) -> Iterator[None]:
-    """Put the file's name before every refusal, and turn running out of memory into one."""
+    """Put the file's name in front of every error; a MemoryError becomes an ArchiveError."""
     try:
         yield
     except ArchiveError as error:
@@ -52,7 +52,18 @@ def named_in_errors(label: str) -> Iterator[None]:
 
 
 def read_model(source: Any) -> tuple[Any, str]:
-    """The ModelProto of a path, of bytes or of a ModelProto, and what messages call it.
+    """Read and check a model.
+
+    Parameters
+    ----------
+    source : str, path, bytes or onnx.ModelProto
+        A ModelProto is copied.
+
+    Returns
+    -------
+    ModelProto
+    str
+        The name of the model in messages.
 
     Raises
     ------
@@ -107,7 +118,7 @@ def _parse(onnx: Any, data: bytes) -> Any:
         return onnx.load_model_from_string(data)
     except MemoryError:
         raise
-    except Exception as error:  # of google.protobuf, whose classes differ between versions
+    except Exception as error:  # from google.protobuf, whose classes differ between versions
         raise ArchiveError(f"not an ONNX model ({shown(str(error))})") from None
 
 
@@ -124,7 +135,7 @@ def _check_model(model: Any) -> None:
 
 
 def _without_functions(onnx: Any, model: Any) -> Any:
-    """The model with its own functions written out, if they are not too many."""
+    """The model with its own functions inlined, if that does not give too many nodes."""
     if not model.functions:
         return model
     bodies = {(f.domain, f.name): [(n.domain, n.op_type) for n in f.node] for f in model.functions}
@@ -147,7 +158,7 @@ def _without_functions(onnx: Any, model: Any) -> Any:
     try:
         return onnx_module("onnx.inliner").inline_local_functions(model)
     except Exception as error:  # raised by C++ under several names
-        raise ArchiveError(f"its functions cannot be written out ({shown(str(error))})") from None
+        raise ArchiveError(f"its functions cannot be inlined ({shown(str(error))})") from None
 
 
 def _check_names(whole: Any) -> None:

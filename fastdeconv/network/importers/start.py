@@ -1,4 +1,4 @@
-"""Which axis of a model's input is channel, row and column of the network's."""
+"""Decide which axes of a model's input become channels, rows and columns of the network's."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ _MATRICES = ("Gemm", "MatMul", "Linear")
 _SHAPING = ("Reshape", "Flatten", "Squeeze", "Unsqueeze")
 _PLANES: dict[int, Letters] = {3: (None, "C", "W"), 4: (None, "C", "H", "W")}
 
-# For every axis of a value the axis of the input that it is.
+# For every axis of a value, the axis of the model's input that it comes from.
 _Axes = tuple[int | None, ...]
 
 
 def input_view(graph: Graph) -> View | None:
     """The input of the network, and how the model's input is read from it.
 
-    The axes get the letters that the first convolution or pool wants, so that nothing has to
-    be moved before it; without one, the last axis is C where a matrix comes first, and
-    otherwise the usual places decide. None if the input cannot be (C, H, W).
+    The axes get the letters that the first convolution or pool needs, so that nothing has to
+    be moved before it. If a matrix product comes first, the last axis is C. Without either, the
+    axes get the usual letters for their number. None if the input cannot be (C, H, W).
     """
     shape = graph.shapes[graph.input]
     letters = _wanted_letters(graph, shape) or default_letters(shape)
@@ -59,7 +59,7 @@ def _wanted_letters(graph: Graph, shape: Sequence[int]) -> Letters | None:
 
 
 def _onward(graph: Graph, node: Node, known: _Axes) -> _Axes | None:
-    """Which axes of the input those of a node's output are."""
+    """The axes of the model's input that the axes of a node's output come from."""
     before, after = graph.shapes.get(node.inputs[0]), graph.shapes.get(node.outputs[0])
     if before is None or after is None:
         return None
@@ -75,7 +75,7 @@ def _onward(graph: Graph, node: Node, known: _Axes) -> _Axes | None:
 
 
 def _lettered(shape: Sequence[int], known: _Axes, letters: Letters) -> Letters | None:
-    """Letters of the input's axes, if every one that needs a letter gets one."""
+    """Letters of the input's axes; None if an axis that needs a letter gets none."""
     found: list[str | None] = [None] * len(shape)
     for axis, letter in zip(known, letters):
         if axis is not None:

@@ -1,8 +1,7 @@
 """Graphs inside nodes of an ONNX file: branches of If, bodies of Loop and Scan.
 
-Which branch runs is often decided by sizes alone, which are fixed here, so that the branch can
-take the place of its node. Loops, and what depends on values, stay as they are; such nodes
-cannot be layers.
+Often only sizes decide which branch runs. They are fixed here, so the branch can replace its
+node. Loops, and branches that depend on computed values, stay; such nodes cannot become layers.
 """
 
 from __future__ import annotations
@@ -27,19 +26,19 @@ def inner_graphs(node: Any) -> Iterator[Any]:
 
 
 def all_graphs(graph: Any) -> Iterator[Any]:
-    """A graph, and all that nodes hold in it and in these."""
+    """A graph, and all graphs inside its nodes, at any depth."""
     waiting = [(graph, 0)]
     while waiting:
         one, depth = waiting.pop()
         if depth > _DEEPEST:
-            raise ArchiveError(f"graphs lie in each other more than {_DEEPEST} deep")
+            raise ArchiveError(f"graphs are nested more than {_DEEPEST} deep")
         yield one
         for node in one.node:
             waiting.extend((inner, depth + 1) for inner in inner_graphs(node))
 
 
 def taken_by(node: Any) -> list[str]:
-    """The values that a node takes, also by way of the graphs in it; "" for one left out."""
+    """The values that a node and the graphs in it take; "" for an input that is left out."""
     found: dict[str, None] = {}
     for graph in inner_graphs(node):
         own = {value.name for value in [*graph.input, *graph.initializer]}
@@ -53,9 +52,10 @@ def taken_by(node: Any) -> list[str]:
 def branch_nodes(
     onnx: Any, node: Any, condition: bool, known: Collection[str]
 ) -> tuple[list[Any], list[Any]]:
-    """The nodes and initial values of the branch of an If that runs.
+    """The nodes and initializers of the branch of an If that runs.
 
-    Values of it whose names are in `known`, which other branches may use as well, get new ones.
+    Values of the branch whose names are in `known` get new names, because other branches may use
+    the same names.
     """
     key = "then_branch" if condition else "else_branch"
     graph = next((a.g for a in node.attribute if a.name == key and a.HasField("g")), None)
@@ -64,7 +64,7 @@ def branch_nodes(
     made = [tensor.name for tensor in graph.initializer]
     made += [name for inner in graph.node for name in inner.output if name]
     if len(set(made)) < len(made):
-        raise ArchiveError(f"node {shown(node.name)} (If): a value of its {key} is made twice")
+        raise ArchiveError(f"node {shown(node.name)} (If): a value of its {key} is computed twice")
     names: dict[str, str] = {}
     used: set[str] = set()
     for name in made:

@@ -1,10 +1,11 @@
-"""Arrays in ONNX files: as many bytes as their shapes want, wherever they lie, and float32."""
+"""Check the arrays of ONNX files, load those in other files, and convert all to float32."""
 
 from __future__ import annotations
 
 import math
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,29 +16,29 @@ from .subgraphs import all_graphs
 
 __all__ = ["MAX_BYTES", "check_tensors", "to_float32"]
 
-#: Most bytes of a file, and of an array; protobuf takes no more.
+#: Most bytes of a file and of an array; protobuf allows no more.
 MAX_BYTES = 1 << 31
 
 _FLOAT, _FLOAT16, _DOUBLE, _BFLOAT16 = 1, 10, 11, 16
 _OTHER_FLOATS = (_FLOAT16, _DOUBLE, _BFLOAT16)
-# Two of these share a byte.
+# Types of which two values share a byte.
 _HALF_BYTES = (21, 22, 23)
 
 
 def check_tensors(onnx: Any, graph: Any, folder: str | None) -> None:
-    """Check every array, and fetch those that lie in other files of `folder`.
+    """Check every array, and load those that are in other files of `folder`.
 
     Raises
     ------
     ArchiveError
-        If one has not the bytes that its shape wants, or lies outside the folder.
+        If the bytes of an array do not fit its shape, or it lies outside the folder.
     """
     for tensor in _tensors(graph):
         _check_tensor(onnx, tensor, folder)
 
 
 def _tensors(graph: Any) -> Iterator[Any]:
-    """Initial values, and those that nodes hold."""
+    """All arrays: initializers, and those in attributes of nodes."""
     for one in all_graphs(graph):
         yield from one.initializer
         for node in one.node:
@@ -48,7 +49,7 @@ def _tensors(graph: Any) -> Iterator[Any]:
 
 
 def _check_tensor(onnx: Any, tensor: Any, folder: str | None) -> None:
-    """Refuse a tensor whose bytes are not as many as its shape wants; fetch outside ones."""
+    """Check that the bytes of a tensor fit its shape; load them if they are in another file."""
     if any(n < 0 for n in tensor.dims) or len(tensor.dims) > 16:
         raise ArchiveError(f"array {shown(tensor.name)}: found shape {shown(list(tensor.dims))}")
     count = math.prod(tensor.dims)
@@ -74,7 +75,7 @@ def _check_tensor(onnx: Any, tensor: Any, folder: str | None) -> None:
 
 
 def _fetch(tensor: Any, wanted: int, folder: str | None) -> None:
-    """Read the bytes of a tensor that lie in a file beside the model."""
+    """Read the bytes of a tensor from a file in the folder of the model."""
     label = f"array {shown(tensor.name)}"
     given = {entry.key: entry.value for entry in tensor.external_data}
     location = given.get("location", "")
@@ -85,7 +86,8 @@ def _fetch(tensor: Any, wanted: int, folder: str | None) -> None:
     inside = os.path.realpath(folder)
     place = os.path.realpath(os.path.join(inside, location)) if "\0" not in location else ""
     unsafe = os.path.isabs(location) or ".." in location.replace("\\", "/").split("/")
-    if not location or unsafe or os.path.commonpath([inside, place or "/"]) != inside:
+    # Compared as paths: os.path.commonpath raises an error for two drives of Windows.
+    if not location or unsafe or not place or not Path(place).is_relative_to(inside):
         raise ArchiveError(
             f"{label}: its values are in {shown(location)}, wanted a file in the folder of the "
             "model"
@@ -116,7 +118,7 @@ def _fetch(tensor: Any, wanted: int, folder: str | None) -> None:
 
 
 def to_float32(onnx: Any, model: Any) -> None:
-    """Half and double precision become float32 everywhere: values, constants and casts."""
+    """Change half and double precision to float32 everywhere: values, constants and casts."""
     graph = model.graph
     for tensor in _tensors(graph):
         if tensor.data_type in _OTHER_FLOATS:

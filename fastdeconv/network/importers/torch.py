@@ -1,4 +1,4 @@
-"""Networks from PyTorch modules, by way of PyTorch's own exporters to ONNX."""
+"""Networks from PyTorch modules, which PyTorch's own exporters convert to ONNX."""
 
 from __future__ import annotations
 
@@ -40,52 +40,52 @@ def from_torch(
     outputs: str | None = None,
     name: str | None = None,
 ) -> Network:
-    """Import a PyTorch module, as it computes after ``module.eval()``.
+    """Import a PyTorch module as it computes after ``module.eval()``.
 
-    The module is exported to ONNX in memory and left as it was. Reused and in-place
-    activations, functional calls and weight norm are no problem. Every layer is compared with
-    the exported model, and where a module has its name with that module's output;
-    ``network.receipt`` says with what result.
+    The module is exported to ONNX in memory; it is not changed. Reused and in-place
+    activations, functional calls and weight norm are allowed. Every layer is compared with
+    the exported model, and also with the output of the module of the same name if there is one.
+    ``network.receipt`` says how well they agree.
 
     Parameters
     ----------
     module : torch.nn.Module
     input_shape : sequence of int, or torch.Tensor
-        The shape of an input, with or without the batch, or an input with its batch of 1. A
-        module that takes both (1, N) and (1, 1, N) and does not do the same with them needs an
-        input.
+        The shape of an input, with or without the batch, or an example of an input with a batch
+        of 1. An example is needed if the module accepts both (1, N) and (1, 1, N) and treats them
+        differently.
     frontend : Frontend or dict, optional
-        How a clip becomes an input. ``{"sr": 16000}`` and nothing else: the model takes samples,
-        and what makes a spectrogram of them inside becomes the front end; the input of the
-        network is then that spectrogram.
+        How a clip becomes an input. If the model takes samples and computes a spectrogram itself,
+        give only their rate, ``{"sr": 16000}``: the spectrogram becomes the front end, and the
+        network begins after it.
     classes : sequence of str, optional
         Names of the outputs.
     inputs : str, optional
-        The module behind which to begin, ``"melspectrogram"``: its output is then the network's
-        input. Or a value of the exported graph, as errors name it.
+        A module such as ``"melspectrogram"``: the network begins after it. Or a
+        value of the exported graph, as error messages name it.
     outputs : str, optional
-        The module to end with, ``"features.5"``. What follows it need not be importable.
+        The last module, such as ``"features.5"``. What follows it need not be importable.
     name : str, optional
-        By default that of the module's class.
+        By default the name of the module's class.
 
     Returns
     -------
     Network
-        Layers are called like modules, ``features.3``; the second call of a module ``relu:1``;
-        operators between them after the module and their type, ``block.add``. For the axes of
-        its input see `from_onnx`.
+        Layers are named after modules, ``features.3``; the second call of a module is ``relu:1``;
+        operators between modules are named after the module around them and their type,
+        ``block.add``. `from_onnx` describes the axes of the input.
 
     Raises
     ------
     ParameterError
-        If the module cannot take the input or cannot be exported, or an operator has no layer:
-        names it and its module, and says what can be imported below it.
+        If the module cannot take the input or cannot be exported, or there is no layer for an
+        operator. The message names it and its module, and says what can be imported below it.
     ArchiveError
         If the comparison fails.
 
     See Also
     --------
-    from_onnx : the same from a file, with more choice
+    from_onnx : import from an ONNX file, with more options
 
     Examples
     --------
@@ -102,9 +102,6 @@ def from_torch(
             f"module must be a torch.nn.Module, found {shown(module)}; load a checkpoint into "
             "its module first"
         )
-    for key, value in (("inputs", inputs), ("outputs", outputs)):
-        if value is not None and not isinstance(value, str):
-            raise ParameterError(f"{key} must be a string or None, found {shown(value)}")
     module = _unwrapped(torch, module)
     title = type(module).__name__
     module = _in_float32(torch, module)
@@ -114,17 +111,16 @@ def from_torch(
         wishes = Wishes(
             "from_torch(..., ", None, inputs, outputs, frontend, classes,
             wanted_name(title) if name is None else name, modules,
-            # What modules put out belongs to an input of the whole.
+            # The outputs of modules are known only for an input of the whole module.
             None if inputs else lambda x: _outputs_of(torch, module, example, x),
         )
         return _imported(torch, module, example, title, wishes)
 
 
 def _imported(torch: Any, module: Any, example: Any, title: str, wishes: Wishes) -> Network:
-    """The network by way of the newer exporter or, if that fails, of the older one.
+    """Export with the newer exporter or, if that fails, with the older one, and import.
 
-    They take operators apart in different ways, so that one may give layers where the other
-    does not.
+    They split operators in different ways, so one may give layers where the other does not.
     """
     failed: list[str] = []
     refused: NotReachedError | None = None
@@ -155,7 +151,7 @@ def _torch() -> Any:
 
 
 def _unwrapped(torch: Any, module: Any) -> Any:
-    """The module inside those that compile it or spread it over devices."""
+    """The module inside wrappers that compile it or distribute it over devices."""
     around = (torch.nn.DataParallel, torch.nn.parallel.DistributedDataParallel)
     while True:
         if isinstance(module, around):
@@ -167,7 +163,7 @@ def _unwrapped(torch: Any, module: Any) -> Any:
 
 
 def _in_float32(torch: Any, module: Any) -> Any:
-    """The module, or a copy in float32 of one in half precision, which rounds too coarsely."""
+    """The module; of one in half precision, a copy in float32, because halves are too coarse."""
     coarse = (torch.float16, torch.bfloat16)
     halves = any(tensor.dtype in coarse for tensor in module.state_dict().values())
     return copy.deepcopy(module).float() if halves else module
@@ -175,7 +171,7 @@ def _in_float32(torch: Any, module: Any) -> Any:
 
 @contextlib.contextmanager
 def _evaluating(module: Any) -> Iterator[None]:
-    """The module with dropout off and stored statistics; afterwards as it was."""
+    """Put the module into evaluation mode, and restore its mode afterwards."""
     flags = [(part, part.training) for part in module.modules()]
     module.eval()
     try:
@@ -186,7 +182,7 @@ def _evaluating(module: Any) -> Iterator[None]:
 
 
 def _example(torch: Any, module: Any, given: Any) -> Any:
-    """An input of the module: the one given, or the first of a shape that it takes."""
+    """An input of the module: the given tensor, or zeros of the first shape that it accepts."""
     likely = next((p for p in module.parameters() if p.is_floating_point()), torch.zeros(0))
     if isinstance(given, torch.Tensor):
         given = given.detach().to(likely.device, likely.dtype)
@@ -202,10 +198,10 @@ def _example(torch: Any, module: Any, given: Any) -> Any:
         shapes.append((1, shape[0], shape[2]))
     first: Exception | None = None
     for shape in shapes:
-        example = torch.zeros(shape, dtype=likely.dtype, device=likely.device)
         try:
+            example = torch.zeros(shape, dtype=likely.dtype, device=likely.device)
             module(example)
-        except Exception as error:  # of the module's own code
+        except Exception as error:  # of the module's own code, or out of memory
             first = first or error
             continue
         if len(shape) == 3 and shape[:2] == (1, 1):
@@ -216,7 +212,7 @@ def _example(torch: Any, module: Any, given: Any) -> Any:
 
 
 def _refuse_two_meanings(torch: Any, module: Any, example: Any) -> None:
-    """Refuse (1, N) where a module does one thing with it and another with (1, 1, N)."""
+    """Refuse (1, N) if the module accepts (1, 1, N) too and treats it differently."""
     noise = torch.tensor(
         np.random.default_rng(0).normal(0, 0.1, example.shape), dtype=example.dtype
     ).to(example.device)
@@ -231,7 +227,7 @@ def _refuse_two_meanings(torch: Any, module: Any, example: Any) -> None:
     ):
         size = example.shape[-1]
         raise ParameterError(
-            f"the module takes (1, {size}) and (1, 1, {size}), and does not do the same with them; "
+            f"the module accepts (1, {size}) and (1, 1, {size}), and treats them differently; "
             f"give an input instead of its shape: torch.zeros(1, {size}), if the first axis is the "
             f"batch, or torch.zeros(1, 1, {size})"
         )
@@ -257,19 +253,19 @@ def _quiet() -> Iterator[None]:
 
 
 def _exported(torch: Any, module: Any, example: Any) -> bytes:
-    """The module as ONNX, nothing in it folded or joined, so that every module is seen."""
+    """The module as ONNX, without optimisation, so that every module stays visible."""
     program = torch.onnx.export(module, (example,), dynamo=True, optimize=False, verbose=False)
     return bytes(program.model_proto.SerializeToString())
 
 
 def _exported_before(torch: Any, module: Any, example: Any) -> bytes:
-    """The same by the exporter that came before."""
+    """The module as ONNX by the older exporter."""
     file = io.BytesIO()
     torch.onnx.export(
         module, (example,), file, dynamo=False, verbose=False,
         # Otherwise batch norms are folded, and convolutions lose their names.
         training=torch.onnx.TrainingMode.PRESERVE,
-        # An operator that ONNX lacks is written as PyTorch's own, and cannot be a layer then.
+        # An operator that ONNX lacks is kept as PyTorch's own; the import then names it.
         operator_export_type=torch.onnx.OperatorExportTypes.ONNX_FALLTHROUGH,
     )
     return file.getvalue()
@@ -278,7 +274,7 @@ def _exported_before(torch: Any, module: Any, example: Any) -> bytes:
 def _outputs_of(
     torch: Any, module: Any, example: Any, x: Array
 ) -> Mapping[str, list[Array]]:
-    """What every module puts out for an input, call by call."""
+    """The outputs of every module for an input, one for each call; "" is the whole module."""
     told: dict[str, list[Array]] = {}
 
     def keep(path: str) -> Any:

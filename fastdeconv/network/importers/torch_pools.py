@@ -1,9 +1,9 @@
-"""Adaptive pools of PyTorch as its exporters to ONNX can write them.
+"""Write PyTorch's adaptive pools so that its exporters to ONNX can handle them.
 
-ONNX has no adaptive pools. Where the output does not divide the input, one exporter refuses them
-and the other writes out hundreds of sums. So while a module is exported, such a mean is a
-product with a matrix along either axis, and a maximum is one over slices;
-`passes.pooling` recognises both.
+ONNX has no adaptive pools. If the size of the output does not divide that of the input, one
+exporter refuses them and the other writes hundreds of sums. So while a module is exported, an
+adaptive mean is written as a matrix product along each axis, and an adaptive maximum as maxima
+over slices. `passes.pooling` recognises both.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["as_products", "mean_matrix"]
 
 
 def mean_matrix(size: int, count: int) -> NDArray[np.float32]:
-    """What a row of `size` values is multiplied by for the means over `count` even windows."""
+    """The matrix (size, count) that turns a row of values into the means of `count` windows."""
     matrix = np.zeros((size, count), np.float32)
     for column, (begin, end) in enumerate(nn.adaptive_windows(size, count)):
         matrix[begin:end, column] = 1 / (end - begin)
@@ -27,7 +27,7 @@ def mean_matrix(size: int, count: int) -> NDArray[np.float32]:
 
 
 def as_products(torch: Any) -> Any:
-    """A context in which adaptive pools are written so."""
+    """A context in which adaptive pools are written in this way."""
     functional = torch.nn.functional
     pools = {
         functional.adaptive_avg_pool1d: (1, _means),
@@ -53,13 +53,13 @@ def as_products(torch: Any) -> Any:
 def _written(
     torch: Any, rank: int, write: Any, x: Any, output_size: Any, return_indices: bool = False
 ) -> Any:
-    """The pool, or None where it can be exported as it is."""
+    """The pool as products or slices; None if it can be exported unchanged."""
     wanted = list(output_size) if isinstance(output_size, (tuple, list)) else [output_size] * rank
     sizes = list(x.shape[-rank:])
     pairs = [(n, n if m is None else m) for n, m in zip(sizes, wanted)]
     if return_indices or all(n % m == 0 for n, m in pairs):
         return None
-    # Columns first: among equal maxima the row then decides before the column does.
+    # Columns first, so that of equal maxima the first in row-major order wins.
     for axis, (n, m) in reversed(list(enumerate(pairs, start=-rank))):
         if n != m:
             x = write(torch, x, axis, n, m)

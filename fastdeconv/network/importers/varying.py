@@ -1,4 +1,4 @@
-"""Which sizes of an imported network's input may vary."""
+"""Decide which sizes of an imported network's input may vary."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ def varying_shape(
 ) -> tuple[int | None, int | None, int | None]:
     """The shape of the input, with None for sizes that may vary.
 
-    A file may say which of its sizes vary; otherwise it is the width, which is time in most
-    networks, or the height where that is the model's last axis. Either may only if every layer
-    takes any size.
+    The file may say which sizes vary. Otherwise it is the width, which is time in most
+    networks, or the height if that is the model's last axis. A size may vary only if every layer
+    allows any size.
 
     Parameters
     ----------
     layers, arrays
-        Of the network.
+        As for `Network`.
     start : View
         How the model's input is read from the network's.
     declared : tuple of int, str or None, optional
         The shape of the model's input in the file.
     fixed : bool
-        Whether a number in the network depends on the size.
+        Whether a number in the network depends on the size; then no size may vary.
     """
     c, h, w = start.sizes
     if fixed:
         return c, h, w
     letters = start.letters
-    # Time is the last axis, whose places are rows where bands are channels and columns one.
+    # Time is the last axis of the model's input. It is H if bands are channels and W has size 1.
     wanted = {"H"} if letters and letters[-1] == "H" else {"W"}
     if declared is not None and letters is not None and len(declared) == len(letters):
         said = {
@@ -58,7 +58,7 @@ def _takes_any(
     layers: Sequence[Mapping[str, Any]], arrays: Mapping[str, Any],
     shape: tuple[int | None, int | None, int | None],
 ) -> bool:
-    """Whether no layer depends on a size that is None."""
+    """Whether all layers allow any value for the sizes that are None."""
     try:
         network = Network(layers, arrays, shape)
     except ParameterError:
@@ -73,7 +73,7 @@ def _takes_any(
 
 
 def _fixes(layer: nn.Layer, shapes: Sequence[nn.Shape]) -> bool:
-    """Whether a layer works only for the size that it was made for."""
+    """Whether a layer works only for one value of a size that is None."""
     free = {axis for shape in shapes for axis, n in zip("CHW", shape) if n is None}
     if not free:
         return False

@@ -1,4 +1,4 @@
-"""An imported network is compared with the original before anyone gets it."""
+"""Compare an imported network with the original model."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ __all__ = [
     "TOLERANCE", "Original", "Witness", "difference", "value_of", "values_of", "verify",
 ]
 
-#: Largest difference accepted, of the largest value of a layer.
+#: Largest accepted difference, as a share of the largest value of a layer.
 TOLERANCE = 1e-4
 _REFERENCE = "the reference of ONNX"
 
 Array = NDArray[Any]
-#: Given an input, the outputs of modules by name, in the order of their calls; "" is the whole.
+#: Takes an input; returns the outputs of modules by name, one for each call. "" is the whole model.
 Witness = Callable[[Array], Mapping[str, list[Array]]]
 
 
 @dataclass(frozen=True)
 class Original:
-    """What a network was made of.
+    """The model that a network was made from.
 
     Attributes
     ----------
     model : ModelProto
     name : str
-        The value that is the input.
+        The value that is the network's input.
     shapes : mapping of str to tuple of int
-        Of its values.
+        Shapes of the model's values.
     """
 
     model: Any
@@ -54,21 +54,21 @@ class Original:
 def verify(
     network: Network, drafts: Sequence[Draft], names: Sequence[str], original: Original
 ) -> tuple[str, Array, Mapping[str, Array]]:
-    """Compare every layer with the value that it stands for, on a random input.
+    """Compare every layer with the value of the model that it stands for, on a random input.
 
     Returns
     -------
     str
-        What was found, in a line.
+        The result in one line.
     array
-        The input, as the model takes it.
+        The input, in the shape of the model's input.
     dict of str to array
         The activations of the layers by name.
 
     Raises
     ------
     ArchiveError
-        If one differs; names the first, and by how much.
+        If a layer differs. The message names the first one and the difference.
     """
     pairs = [(name, draft) for name, draft in zip(names, drafts) if draft.view is not None]
     values = [draft.value for _, draft in pairs]
@@ -103,7 +103,7 @@ def verify(
 
 
 def _advice(teller: str) -> str:
-    """What to try where the comparison itself may be wrong."""
+    """Advice for the case that the comparison itself may be wrong."""
     if teller != _REFERENCE or importlib.util.find_spec("onnxruntime") is not None:
         return ""
     return (
@@ -113,7 +113,7 @@ def _advice(teller: str) -> str:
 
 
 def difference(found: Array, wanted: Array) -> float:
-    """The largest difference, of the largest value; infinite if the shapes differ."""
+    """The largest difference divided by the largest value; infinite if the shapes differ."""
     if found.shape != wanted.shape:
         return float("inf")
     scale = max(float(np.abs(wanted).max()), 1e-30)
@@ -124,7 +124,7 @@ def difference(found: Array, wanted: Array) -> float:
 def _reference(
     original: Original, values: Iterable[str]
 ) -> tuple[Array, dict[str, Array], str]:
-    """An input, the values for it, and who computed them."""
+    """An input, the model's values for it, and the name of the library that computed them."""
     names = list(dict.fromkeys(values))
     model = _only(original, names)
     x = np.random.default_rng(0).normal(size=original.shapes[original.name]).astype(np.float32)
@@ -137,12 +137,12 @@ def _reference(
 
 
 def value_of(original: Original, name: str, x: Array) -> Array:
-    """A value of the model for an input of any size that it takes."""
+    """A value of the model for an input, which may have any size that the model accepts."""
     return values_of(original, [name], x)[0]
 
 
 def values_of(original: Original, names: Sequence[str], x: Array) -> list[Array]:
-    """The same of several."""
+    """Several values of the model for an input."""
     found, _ = _run(_only(original, names, x.shape), original.name, x, list(names))
     return found
 
@@ -150,7 +150,7 @@ def values_of(original: Original, names: Sequence[str], x: Array) -> list[Array]
 def _only(
     original: Original, names: Sequence[str], shape: tuple[int, ...] | None = None
 ) -> Any:
-    """The model with some values as its outputs, and nothing that they do not need."""
+    """The model with other values as its outputs, and only the nodes that these need."""
     shapes = original.shapes if shape is None else {original.name: shape}
     onnx = onnx_module()
     graph = original.model.graph
@@ -190,7 +190,7 @@ def _run(model: Any, name: str, x: Array, names: list[str]) -> tuple[list[Array]
                 model.SerializeToString(), options, providers=["CPUExecutionProvider"]
             )
             return session.run(names, {name: x}), "ONNX Runtime"
-        except Exception:  # a version or an operator that this release does not have
+        except Exception:  # a version or an operator that this ONNX Runtime does not know
             pass
     try:
         with np.errstate(all="ignore"):

@@ -1,9 +1,9 @@
-"""Which axis of a file's array is which axis of a layer's.
+"""How the axes of an array in a file correspond to the axes of a layer.
 
-Files have arrays of any rank, with a batch; layers have (C, H, W). A `View` says how the one
-is read from the other. Squeezing, transposing, reshaping and flattening change the view only,
-so that they cost nothing and cancel by themselves; where an operator wants its axes at
-certain places, `building` puts a permute or a reshape there, and only if the view differs.
+Arrays in files have any rank, with a batch; outputs of layers are (C, H, W). A `View` says how
+the array is read from the output of a layer. Squeeze, transpose, reshape and flatten change only
+the view, so they cost nothing, and opposite ones cancel each other. If an operator needs its axes
+at certain positions, `building` adds a permute or a reshape, but only if the view differs.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = [
     "steps_of_three", "transposed_groups",
 ]
 
-#: For every axis of an array its letter of C, H, W; None for one of size 1 that has none.
+#: For every axis of an array its letter, C, H or W; None for an axis of size 1 without a letter.
 Letters = tuple[str | None, ...]
 
 _BY_RANK: dict[int, Letters] = {
@@ -32,20 +32,21 @@ _BY_RANK: dict[int, Letters] = {
 
 @dataclass(frozen=True)
 class View:
-    """An array of the file as it is read from the output of a layer.
+    """How an array of the file is read from the output of a layer.
 
-    It is the output, with its axes in the order `order`, reshaped in row-major order.
+    The axes of the output are put in the order `order`, and the result is reshaped to `shape`
+    in row-major order.
 
     Attributes
     ----------
     draft : int
-        The layer, by place; -1 is the input of the network.
+        The position of the layer; -1 is the input of the network.
     sizes : (C, H, W)
-        Of the layer's output.
+        Shape of the layer's output.
     order : str
-        C, H and W in some order.
+        The letters C, H and W in some order.
     shape : tuple of int
-        Of the array.
+        Shape of the array.
     """
 
     draft: int
@@ -59,7 +60,7 @@ class View:
 
     @property
     def letters(self) -> Letters | None:
-        """The letter of every axis that is not of size 1; None where axes were joined or cut."""
+        """The letters of the axes, None for those of size 1; None if axes were joined or split."""
         left = [letter for letter in self.order if self.size(letter) > 1]
         found: list[str | None] = []
         for n in self.shape:
@@ -73,14 +74,14 @@ class View:
 
     @property
     def in_order(self) -> bool:
-        """Whether reading the layer's output in row-major order reads the array."""
+        """Whether the array has the values of the layer's output in row-major order."""
         letters = [letter for letter in self.order if self.size(letter) > 1]
         return letters == sorted(letters)
 
     def joined(self, letters: Letters) -> str | None:
-        """The order of the layer's axes that, reshaped, gives an output called `letters`.
+        """The order of the layer's axes which, after a reshape, gives axes called `letters`.
 
-        For an array whose axes are each one or several of the layer's; None for others.
+        None unless each axis of the array is one axis of the layer or several joined.
         """
         left = [letter for letter in self.order if self.size(letter) > 1]
         parts = {letter: "" for letter in "CHW"}
@@ -92,7 +93,7 @@ class View:
             if product != n:
                 return None
         found = "".join(parts.values())
-        # Axes of size 1 stay where they are, if they can.
+        # Axes of size 1 are not moved if that is possible.
         kept = [found.find(letter) for letter in "CHW" if letter in found]
         if kept == sorted(kept):
             return "CHW"
@@ -105,7 +106,7 @@ class View:
 
 
 def default_letters(shape: Sequence[int]) -> Letters | None:
-    """Letters for an array of which nothing else is known; None if no letters would do."""
+    """The usual letters for an array of this shape; None if it has more than three long axes."""
     rank = len(shape)
     usual = _BY_RANK.get(rank)
     if usual is not None and all(n == 1 for n, letter in zip(shape, usual) if letter is None):
@@ -113,7 +114,7 @@ def default_letters(shape: Sequence[int]) -> Letters | None:
     places = [i for i, n in enumerate(shape) if n > 1]
     if len(places) > 3:
         return None
-    # The last one are columns, before it rows: (T, F) is no batch here.
+    # The last long axis is columns, the one before it rows: the T of (T, F) is not a batch.
     names = {1: "C", 2: "CW", 3: "CHW"}.get(len(places), "")
     found: list[str | None] = [None] * rank
     for place, letter in zip(places, names):
@@ -122,7 +123,7 @@ def default_letters(shape: Sequence[int]) -> Letters | None:
 
 
 def completed(view: View, letters: Letters) -> Letters:
-    """Letters for axes of size 1 as well, as far as they go, where one would look for them."""
+    """Give the unused letters to axes of size 1, at their usual positions."""
     found = list(letters)
     free = [letter for letter in "CHW" if letter not in found]
     rank = len(found)
@@ -138,9 +139,9 @@ def completed(view: View, letters: Letters) -> Letters:
 
 
 def transposed_groups(shape: Sequence[int], order: Sequence[int]) -> list[list[int]]:
-    """Axes that stay beside each other when `shape` is transposed, joined.
+    """Groups of axes that stay neighbours when `shape` is transposed, in the new order.
 
-    In the new order; axes of size 1 are left out.
+    Axes of size 1 are left out.
     """
     places = [i for i in range(len(shape)) if shape[i] > 1]
     after = {place: places[k + 1] for k, place in enumerate(places[:-1])}
@@ -154,16 +155,16 @@ def transposed_groups(shape: Sequence[int], order: Sequence[int]) -> list[list[i
 
 
 def group_sizes(shape: Sequence[int], groups: Sequence[Sequence[int]]) -> list[int]:
-    """How many values each group of axes has."""
+    """The product of the sizes of each group of axes."""
     return [math.prod(shape[i] for i in group) for group in groups]
 
 
 def joined_axes(
     shape: Sequence[int], marks: Sequence[Any], alone: Sequence[int] = ()
 ) -> list[list[int]]:
-    """Neighbouring axes of the same mark, joined; axes of size 1 are left out.
+    """Groups of neighbouring axes with the same mark; axes of size 1 are left out.
 
-    Those that are `alone` are neither left out nor joined.
+    Axes in `alone` are neither left out nor joined with others.
     """
     groups: list[list[int]] = []
     for axis, n in enumerate(shape):
@@ -178,17 +179,22 @@ def joined_axes(
     return groups
 
 
-# All orders of so many groups are gone through: 720.
+# Most groups, because all orders of them are searched: 720 of six.
 _MOST_GROUPS = 6
-# Of two or three neighbouring blocks, from where to before where each is, and their new order.
+# The (begin, end) of two or three neighbouring blocks, and their new order.
 _Step = tuple[tuple[tuple[int, int], ...], tuple[int, ...]]
 
 
 def steps_of_three(wanted: Sequence[int]) -> list[_Step] | None:
-    """How to bring places 0, 1, 2, ... into an order by moving at most three blocks at a time.
+    """Split a permutation into steps that each exchange at most three neighbouring blocks.
 
-    The blocks of a step are all that there is, so that each is a transposition of three axes.
-    The fewest steps that do; None for too many places.
+    The blocks of a step together are the whole, so each step is a transposition of three axes.
+
+    Returns
+    -------
+    list or None
+        The fewest steps that bring 0, 1, 2, ... into the order `wanted`; None if there are more
+        than `_MOST_GROUPS` numbers.
     """
     count = len(wanted)
     if count > _MOST_GROUPS:

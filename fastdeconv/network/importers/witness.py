@@ -1,4 +1,4 @@
-"""Comparing an imported network with the modules that it was exported from."""
+"""Compare an imported network with the modules that it was exported from."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ __all__ = ["as_wide_as_shown", "witnessed"]
 def as_wide_as_shown(
     network: Network, witness: Witness, start: View, last: str
 ) -> Network:
-    """The network, with fixed sizes if it differs from the modules for another size.
+    """The network; its sizes are fixed if it differs from the modules for another input size.
 
-    A size may hide in a number, such as the n / (n - 1) of a variance.
+    A size may be hidden in a number, such as n / (n - 1) in a variance.
     """
     letters = start.letters or ()
-    # An axis of size 1 may be one that the model does not have.
+    # An axis of size 1 may not exist in the model.
     sizes = [
         m if n is not None or letter not in letters else m + max(2, m // 3)
         for letter, n, m in zip("CHW", network.input_shape, start.sizes)
@@ -38,7 +38,7 @@ def as_wide_as_shown(
     planes = planes.transpose([start.order.index(letter) for letter in "CHW"])
     try:
         told = witness(x)
-    except Exception:  # of the module's own code, which may want its size
+    except Exception:  # from the module's own code, which may need the old size
         same = False
     else:
         trace = network.forward(planes)
@@ -50,7 +50,7 @@ def as_wide_as_shown(
         pairs += [(trace[last].reshape(-1), arrays[0].reshape(-1))
                   for name, arrays in told.items()
                   if not name and arrays[0].size == trace[last].size]
-        # Axes may lie in another order: sums over all values tell enough here.
+        # The order of the axes may differ, so only sums over all values are compared.
         same = all(
             found.size == wanted.size
             and abs(_size_of(found) - _size_of(wanted)) <= TOLERANCE * _size_of(wanted)
@@ -76,12 +76,18 @@ def witnessed(
     network: Network, told: Mapping[str, list[Any]], found: Mapping[str, Any], builder: Builder,
     names: Sequence[str], aliases: Mapping[str, tuple[int, View]], last: int,
 ) -> tuple[Network, int]:
-    """The network after a comparison with what modules put out, without aliases that differ.
+    """Compare layers with the outputs of modules; aliases whose module differs are removed.
+
+    Returns
+    -------
+    Network
+    int
+        How many outputs of modules were compared.
 
     Raises
     ------
     ArchiveError
-        If a layer differs from the module whose name it has.
+        If a layer differs from the module of the same name.
     """
     count, wrong = 0, set()
     outputs = builder.graph.outputs

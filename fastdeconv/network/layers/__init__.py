@@ -1,13 +1,11 @@
-"""The layers a network can have, as plain records: parameters and shapes, no arithmetic.
+"""The layers that a network can have, as plain records: parameters and shapes, no arithmetic.
 
-Every layer is a frozen dataclass, in one file a family. Its fields are the parameters of the
-archive format, with PyTorch's defaults, and hold the values as they were written
-(``padding`` may be ``"same"``, a stride an int or a pair); lists become tuples
-so that a record can be hashed and never changes. Parameters are checked when
-the record is made.
+There is one file for each family of layers. Every layer is a frozen dataclass, whose fields are
+the parameters of the archive format, with PyTorch's defaults. They keep the form in which they
+were written (``padding`` may be ``"same"``, a stride an int or a pair), but lists become tuples,
+so that a record can be hashed and never changes. Parameters are checked when the record is made.
 
-Shapes are (C, H, W), with None for a size that is not known. The output of a
-flat layer is (C, 1, 1).
+Shapes are (C, H, W), with None for an unknown size. The output of a flat layer is (C, 1, 1).
 """
 
 from . import activations as _activations
@@ -26,6 +24,6 @@ OUTPUTS = ("softmax", "sigmoid")
 
 
 def __getattr__(name: str) -> type[Elementwise]:
-    """The classes of activations, which are made from their table."""
+    """The classes of activations, which are generated from their table."""
     found: type[Elementwise] = getattr(_activations, name)
     return found

@@ -1,6 +1,6 @@
-"""Activations: a class for each row of `fastdeconv.kernels.activations`, and softmax.
+"""Activations: one class for each row of `fastdeconv.kernels.activations`, and softmax.
 
-Softmax is not in that table, because it mixes channels.
+Softmax is not in that table, because each of its values depends on all channels.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ __all__ = ["ACTIVATION_TYPES", "Elementwise", "LogSoftmax", "ReLU", "Softmax"]
 
 @dataclass(frozen=True)
 class Elementwise(Layer):
-    """An activation: a function of every value by itself."""
+    """An activation: a function that is applied to each value separately."""
 
     row: ClassVar[Activation]
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """What the functions of its row are given besides values and a weight."""
+        """The parameters of its row's functions, without values and weight."""
         return {key: getattr(self, key) for key in self.row.parameters}
 
     def steepest(self, arrays: Arrays) -> float:
-        """The largest absolute value of the derivative."""
+        """The largest absolute value of its derivative."""
         given = self.parameters
         if self.row.has_weight:
             given["weight"] = arrays[f"{self.name}.weight"]
@@ -57,7 +57,7 @@ def _check_of(parameter: Parameter) -> Check:
 
 
 def _class_of(row: Activation) -> type[Elementwise]:
-    """The layer class of a row."""
+    """Make the layer class of a row."""
     parameters = ["name : str", *(f"{key} : see above" for key in row.parameters)]
     cls: Any = dataclasses.make_dataclass(
         row.title,
@@ -77,7 +77,7 @@ def _class_of(row: Activation) -> type[Elementwise]:
     return made
 
 
-#: The classes by type. They are names of this module, too: `ReLU`, `LeakyReLU`, `GELU`, ...
+#: The classes by type. They are also names of this module: `ReLU`, `LeakyReLU`, `GELU`, ...
 ACTIVATION_TYPES: dict[str, type[Elementwise]] = {
     name: _class_of(row) for name, row in ACTIVATIONS.items()
 }
@@ -95,7 +95,7 @@ class Softmax(Layer):
 
 @dataclass(frozen=True)
 class LogSoftmax(Layer):
-    """The logarithm of a softmax over the channels."""
+    """Logarithm of the softmax over the channels."""
 
     type: ClassVar[str] = "log_softmax"
     prefix: ClassVar[str] = "log_softmax"

@@ -1,4 +1,4 @@
-"""What all layers have: a name, a type, inputs, the arrays they need, a shape rule."""
+"""The base classes of layers, and checks of their arrays."""
 
 from __future__ import annotations
 
@@ -24,14 +24,15 @@ Arrays = Mapping[str, NDArray[np.float32]]
 IntOrPair = int | Pair
 Shape = tuple[int | None, int | None, int | None]
 
-#: What layers call the input of the network.
+#: The name of the network's input in the `inputs` of layers.
 INPUT = "input"
-#: Marks parameters that version 1 of the archive does not have; left out where they are default.
+#: Marks parameters that version 1 of the archive lacks. Records leave them out if they have their
+#: default value.
 SINCE_2 = {"since": 2}
 
 
 def shape_text(shape: Sequence[int | None]) -> str:
-    """A shape for people: ``64 x 128 x ?``."""
+    """A shape as text: ``64 x 128 x ?``."""
     return " x ".join("?" if n is None else str(n) for n in shape)
 
 
@@ -46,20 +47,20 @@ def _inputs(value: Any) -> tuple[str, ...] | None:
 
 @dataclass(frozen=True)
 class Layer:
-    """What all layers have: a name, a type, the arrays they need, a shape rule.
+    """The base of all layers: a name, a type, inputs, the arrays it needs, a shape rule.
 
     Parameters
     ----------
     name : str
         Not empty, printable, without slashes.
     inputs : sequence of str, optional
-        Names of the layers whose outputs it takes; "input" is the input of the network. Left
-        out, it takes the layer before it, and a network fills that in.
+        Names of the layers whose outputs it takes; "input" is the input of the network. Without
+        it the input is the layer before it, which the network fills in.
 
     Raises
     ------
     ParameterError
-        If a parameter has a wrong type or value; names the layer and the key.
+        If a parameter has a wrong type or value. The message names the layer and the key.
     """
 
     type: ClassVar[str] = ""
@@ -71,7 +72,8 @@ class Layer:
 
     name: str
     inputs: tuple[str, ...] = field(default=cast(Any, None), kw_only=True)
-    # Whether a network filled them in: the layer then takes the one before it in any other list.
+    # Whether a network filled in the inputs. In another list, the layer then takes the layer that
+    # is before it there.
     implied: bool = field(default=False, kw_only=True, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -87,25 +89,26 @@ class Layer:
 
     @property
     def label(self) -> str:
-        """How messages call this layer."""
+        """The name of this layer in messages."""
         return label_of(self.name, self.type)
 
     @property
     def array_names(self) -> tuple[str, ...]:
-        """Names of the arrays this layer needs, as in a PyTorch state dict."""
+        """Names of the arrays that this layer needs, as in a PyTorch state dict."""
         return ()
 
     def check_arrays(self, arrays: Arrays) -> None:
-        """Check this layer's arrays among themselves.
+        """Check this layer's arrays, without knowing its input.
 
         Raises
         ------
         ParameterError
-            If one has a wrong shape or value; names the array, found and wanted.
+            If one has a wrong shape or value. The message names the array, what was found and
+            wanted.
         """
 
     def input_channels(self, arrays: Arrays) -> int | None:
-        """The number of input channels the arrays demand; None if any will do."""
+        """The number of input channels that the arrays are for; None if they fit any number."""
         return None
 
     def output_shape(self, shape: Shape, arrays: Arrays) -> Shape:
@@ -114,7 +117,7 @@ class Layer:
         Parameters
         ----------
         shape : (C, H, W)
-            None for a size that is not known.
+            None for an unknown size.
         arrays : mapping of str to array
             The arrays of the network.
 
@@ -131,14 +134,14 @@ class Layer:
         return shape
 
     def joined_shape(self, shapes: Sequence[Shape], arrays: Arrays) -> Shape:
-        """`output_shape` for as many inputs as the layer has."""
+        """`output_shape` for a layer with any number of inputs."""
         (shape,) = shapes
         return self.output_shape(shape, arrays)
 
     def to_record(self) -> dict[str, Any]:
-        """The layer as the archive's JSON object, without its inputs.
+        """The layer as a JSON object of the archive, without its inputs.
 
-        Parameters that are None are left out, and new ones where they are default.
+        Parameters that are None are left out; so are newer ones with their default value.
         """
         record: dict[str, Any] = {"type": self.type}
         for parameter in dataclasses.fields(self):
@@ -161,6 +164,7 @@ class Layer:
 
 
 def label_of(name: Any, type_name: str) -> str:
+    """The name of a layer in messages."""
     return f"layer {shown(name)} ({type_name})"
 
 
@@ -176,7 +180,7 @@ def check_shape(key: str, arrays: Arrays, wanted: tuple[int | str, ...]) -> None
 
 
 class SlidingLayer(Layer):
-    """A layer with a window that slides over height and width."""
+    """A layer whose window slides over height and width."""
 
     def window(self, in_hw: Pair, arrays: Arrays) -> Window:
         """The window, resolved for an input of (height, width) `in_hw`.
@@ -185,7 +189,7 @@ class SlidingLayer(Layer):
         ----------
         in_hw : pair of int
         arrays : mapping of str to array
-            The arrays of the network; a convolution's kernel size is its weight's.
+            The arrays of the network; the weight of a convolution has its kernel size.
 
         Returns
         -------
@@ -199,7 +203,7 @@ class SlidingLayer(Layer):
     def _slide(
         self, size: tuple[int | None, int | None], arrays: Arrays
     ) -> tuple[int | None, int | None]:
-        """(height, width) of the output, one axis at a time where only one is known."""
+        """(height, width) of the output; if only one of `size` is known, only that one."""
         if size == (None, None):
             return size
         rows, cols = size
@@ -215,7 +219,7 @@ class SlidingLayer(Layer):
 
 
 def _free_axes(window: Window, rows: bool, cols: bool) -> Window:
-    """`window` with a single element, which fits any size, along rows or columns."""
+    """`window`, reduced along rows or columns to a single element, which fits any size."""
     (kh, kw), (sh, sw), (dh, dw), (ph, pw) = window
     if rows:
         kh, sh, dh, ph = 1, 1, 1, (0, 0)
@@ -225,10 +229,12 @@ def _free_axes(window: Window, rows: bool, cols: bool) -> Window:
 
 
 def weight_names(name: str, bias: bool) -> tuple[str, ...]:
+    """Names of a layer's weight and, with `bias`, of its bias."""
     return (f"{name}.weight", f"{name}.bias") if bias else (f"{name}.weight",)
 
 
 def check_per_channel(keys: tuple[str, ...], arrays: Arrays) -> None:
+    """Check that arrays have one axis, and all the same size."""
     check_shape(keys[0], arrays, ("channels",))
     for key in keys[1:]:
         check_shape(key, arrays, arrays[keys[0]].shape)

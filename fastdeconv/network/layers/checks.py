@@ -1,4 +1,7 @@
-"""Checks of layers' parameters: each gives the value in its plain form, or raises `WantedError`."""
+"""Checks of layers' parameters.
+
+Each returns the value with plain Python types, or raises `WantedError`.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +18,10 @@ __all__ = [
 
 Check = Callable[[Any], Any]
 
-# Sizes end up as 32-bit ints in the kernels.
+#: The kernels store sizes as 32-bit ints.
 LARGEST_SIZE = 2**31 - 1
-# Of kernels, strides, dilations and paddings: far above any use, and small enough
-# that checks which walk along the windows of a hostile archive stay quick.
+#: Limit of kernels, strides, dilations and paddings: far above any use, and small enough
+#: that checks which visit every window stay quick for a hostile archive.
 LARGEST_STEP = 2**16
 
 
@@ -27,11 +30,12 @@ class WantedError(Exception):
 
 
 def is_int(value: Any) -> bool:
+    """Whether `value` is an int of Python or NumPy; a bool is not."""
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 
 def plain(value: Any, levels: int = 2) -> Any:
-    """Lists as tuples and numpy ints as ints, down to the pairs of a padding."""
+    """Convert lists to tuples and NumPy ints to ints, down to the pairs of a padding."""
     if isinstance(value, np.ndarray):
         value = value.tolist()
     if isinstance(value, (list, tuple)) and levels:
@@ -51,6 +55,7 @@ def whole(minimum: int, maximum: int = LARGEST_SIZE) -> Check:
 
 
 def is_pair(value: Any, minimum: int) -> bool:
+    """Whether `value` is a tuple of two ints from `minimum` to `LARGEST_STEP`."""
     return (
         isinstance(value, tuple)
         and len(value) == 2
@@ -59,6 +64,7 @@ def is_pair(value: Any, minimum: int) -> bool:
 
 
 def pair(minimum: int) -> Check:
+    """An int or a pair of ints from `minimum` to `LARGEST_STEP`."""
     def check(value: Any) -> Any:
         value = plain(value)
         if not is_pair(value if isinstance(value, tuple) else (value, value), minimum):
@@ -69,11 +75,12 @@ def pair(minimum: int) -> Check:
 
 
 def optional(check: Check) -> Check:
-    """The same check, which takes None as well."""
+    """The same check, but None is allowed too."""
     return lambda value: None if value is None else check(value)
 
 
 def padding(value: Any) -> Any:
+    """An int, a pair, "same", "valid" or ((top, bottom), (left, right))."""
     value = plain(value)
     sides = value if isinstance(value, tuple) else (value, value)
     if value in ("same", "valid") or is_pair(sides, 0):
@@ -87,6 +94,7 @@ def padding(value: Any) -> Any:
 
 
 def flag(value: Any) -> bool:
+    """True or False."""
     if not isinstance(value, (bool, np.bool_)):
         raise WantedError("true or false")
     return bool(value)
@@ -111,8 +119,9 @@ def number(minimum: float = -math.inf, *, above: float = -math.inf) -> Check:
 
 
 def name(value: Any) -> str:
-    # A slash or a control character could not be kept in an archive, and would
-    # be a trap for whoever names a folder after the layer.
+    """A name of a layer."""
+    # Archives allow no slashes and control characters, and they would be dangerous
+    # in a folder that is named after the layer.
     if (
         not isinstance(value, str)
         or not value
@@ -126,7 +135,7 @@ def name(value: Any) -> str:
 
 
 def choice(*words: str) -> Check:
-    """One of some words."""
+    """One of `words`."""
 
     def check(value: Any) -> str:
         if not isinstance(value, str) or value not in words:
@@ -153,7 +162,7 @@ def axes(*, every: bool = False) -> Check:
 
 
 def sides(value: Any) -> Any:
-    """((top, bottom), (left, right)), each from 0."""
+    """((top, bottom), (left, right)), each 0 or more."""
     value = plain(value)
     if isinstance(value, tuple) and len(value) == 2 and all(is_pair(side, 0) for side in value):
         return value

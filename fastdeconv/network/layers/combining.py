@@ -1,4 +1,4 @@
-"""Layers that take several inputs."""
+"""Layers with several inputs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _MOST_INPUTS = 256
 
 @dataclass(frozen=True)
 class Joining(Layer):
-    """A layer of two or more inputs."""
+    """A layer with two or more inputs."""
 
     arity: ClassVar[tuple[int, int]] = (2, _MOST_INPUTS)
 
@@ -47,7 +47,7 @@ class _Broadcasting(Joining):
 
 @dataclass(frozen=True)
 class Add(_Broadcasting):
-    """The sum of its inputs; an axis of size 1 is repeated as often as the others want."""
+    """The sum of its inputs; axes of size 1 are broadcast."""
 
     type: ClassVar[str] = "add"
     prefix: ClassVar[str] = "add"
@@ -55,7 +55,7 @@ class Add(_Broadcasting):
 
 @dataclass(frozen=True)
 class Multiply(_Broadcasting):
-    """The product of its inputs; an axis of size 1 is repeated as often as the others want."""
+    """The product of its inputs; axes of size 1 are broadcast."""
 
     type: ClassVar[str] = "multiply"
     prefix: ClassVar[str] = "multiply"
@@ -63,9 +63,9 @@ class Multiply(_Broadcasting):
 
 @dataclass(frozen=True)
 class Maximum(_Broadcasting):
-    """The largest of its inputs at every place; of equal ones the first, and the first NaN.
+    """The largest of its inputs at every place; axes of size 1 are broadcast.
 
-    An axis of size 1 is repeated as often as the others want.
+    Of equal values the first input wins, and the first NaN.
     """
 
     type: ClassVar[str] = "maximum"
@@ -74,9 +74,9 @@ class Maximum(_Broadcasting):
 
 @dataclass(frozen=True)
 class Minimum(_Broadcasting):
-    """The smallest of its inputs at every place; of equal ones the first, and the first NaN.
+    """The smallest of its inputs at every place; axes of size 1 are broadcast.
 
-    An axis of size 1 is repeated as often as the others want.
+    Of equal values the first input wins, and the first NaN.
     """
 
     type: ClassVar[str] = "minimum"
@@ -85,7 +85,7 @@ class Minimum(_Broadcasting):
 
 @dataclass(frozen=True)
 class Concat(Joining):
-    """Its inputs one after another along an axis.
+    """Its inputs joined along an axis, in their order.
 
     Parameters
     ----------

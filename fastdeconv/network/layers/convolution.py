@@ -1,4 +1,4 @@
-"""Layers that multiply by learned filters."""
+"""Layers that multiply by learned weights: convolutions and fully connected layers."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ class Conv2d(SlidingLayer):
     name : str
     stride, dilation : int or pair of int
     padding : int, pair, "same", "valid" or ((top, bottom), (left, right))
-        ``"same"`` is TensorFlow's: output = ceil(input / stride), the odd extra
-        row or column at the bottom or right.
+        ``"same"`` is TensorFlow's: output = ceil(input / stride); if the number of padded
+        rows or columns is odd, the extra one is at the bottom or right.
     groups : int
     bias : bool
     """
@@ -95,7 +95,7 @@ class Conv2d(SlidingLayer):
 
 @dataclass(frozen=True)
 class ConvTranspose2d(Layer):
-    """The adjoint of a convolution: every input value spreads its filter over the output.
+    """The adjoint of a convolution: every input value adds its filter to the output.
 
     Arrays: ``<name>.weight`` (in, out / groups, kh, kw) and, with `bias`,
     ``<name>.bias`` (out,).
@@ -105,9 +105,9 @@ class ConvTranspose2d(Layer):
     name : str
     stride, dilation : int or pair of int
     padding : int, pair, "valid" or ((top, bottom), (left, right))
-        Of the convolution whose adjoint it is: so much is cut from the output.
+        The padding of the convolution whose adjoint it is, which is cut from the output.
     output_padding : int or pair of int
-        Rows and columns added at the bottom and the right, fewer than the stride.
+        Rows and columns added at the bottom and the right; fewer than the stride.
     groups : int
     bias : bool
     """
@@ -158,7 +158,7 @@ class ConvTranspose2d(Layer):
         return int(arrays[f"{self.name}.weight"].shape[0])
 
     def window(self, out_hw: Pair, arrays: Arrays) -> Window:
-        """The window of the convolution that takes the output back to the input."""
+        """The window of the convolution that maps the output back to the input."""
         return conv_window(
             arrays[f"{self.name}.weight"].shape[2:], out_hw, stride=self.stride,
             padding=self.padding, dilation=self.dilation,

@@ -1,4 +1,4 @@
-"""Layers that scale and shift: by stored statistics, or by those of the input."""
+"""Layers that scale and shift, with stored statistics or with those of the input."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ _WORDS = {"C": "channels", "H": "rows", "W": "columns"}
 
 @dataclass(frozen=True)
 class Scaling(Layer):
-    """A scale and a shift for each channel, or each row or column.
+    """A scale and a shift for each channel, each row or each column.
 
     Parameters
     ----------
     name : str
     axis : {"C", "H", "W"}
-        What each number is for.
+        The axis that the arrays have: channels, rows or columns.
     """
 
     _checks: ClassVar[dict[str, Check]] = {"axis": choice("C", "H", "W")}
@@ -71,9 +71,9 @@ class Scaling(Layer):
 class BatchNorm2d(Scaling):
     """Batch normalisation with stored statistics.
 
-    Arrays, each (C,), or as many as `axis` has: ``<name>.weight``, ``.bias``, ``.running_mean``,
-    ``.running_var``. The variance is not negative, and the scale
-    weight / sqrt(running_var + eps) is finite.
+    Arrays, each with one number for each place along `axis`: ``<name>.weight``, ``.bias``,
+    ``.running_mean``, ``.running_var``. The variance must not be negative, and the scale
+    weight / sqrt(running_var + eps) must be finite.
 
     Parameters
     ----------
@@ -120,7 +120,7 @@ class LocalResponseNorm(Layer):
     ----------
     name : str
     size : int
-        Number of neighbouring channels.
+        Number of neighbouring channels, at most 65,536.
     alpha, beta, k : float
     """
 
@@ -139,10 +139,10 @@ class LocalResponseNorm(Layer):
 
 @dataclass(frozen=True)
 class Affine(Scaling):
-    """A scale and a shift per channel, row or column, or per place along several axes.
+    """A scale and a shift for each place along one or several axes.
 
-    Arrays, each (C,), or as many as `axis` has: ``<name>.weight`` and ``<name>.bias``. With
-    several axes they have these in the order C, H, W: (C, H) for "CH".
+    Arrays: ``<name>.weight`` and ``<name>.bias``, with the sizes of the axes in `axis` in the
+    order C, H, W: (C,) for "C", (C, H) for "CH".
 
     Parameters
     ----------
@@ -163,9 +163,9 @@ class Affine(Scaling):
 
 @dataclass(frozen=True)
 class Normalisation(Layer):
-    """(x - mean) / sqrt(variance + eps), of the input itself, then a scale and a shift.
+    """(x - mean) / sqrt(variance + eps) with the input's own statistics, then scale and shift.
 
-    With `affine` it has the arrays ``<name>.weight`` and ``<name>.bias``.
+    The scale ``<name>.weight`` and the shift ``<name>.bias`` exist only with `affine`.
     """
 
     @property
@@ -182,9 +182,9 @@ class Normalisation(Layer):
 
 @dataclass(frozen=True)
 class LayerNorm(Normalisation):
-    """Normalised over some axes, for every place along the others.
+    """Normalisation over some axes, separately for every place along the others.
 
-    Its arrays, with `affine`, have the sizes of the axes, in the order C, H, W.
+    With `affine`, its arrays have the sizes of these axes, in the order C, H, W.
 
     Parameters
     ----------
@@ -224,7 +224,7 @@ class LayerNorm(Normalisation):
 
 @dataclass(frozen=True)
 class GroupNorm(Normalisation):
-    """Normalised over groups of channels and all places.
+    """Normalisation over groups of channels and all rows and columns.
 
     Parameters
     ----------
@@ -246,7 +246,7 @@ class GroupNorm(Normalisation):
         self._check_channels(shape, arrays)
         if shape[0] is not None and shape[0] % self.groups:
             raise ParameterError(
-                f"{self.label}: the {shape[0]} channels that it gets are no multiple of "
+                f"{self.label}: found {shape[0]} input channels, wanted a multiple of "
                 f"groups={self.groups}"
             )
         return shape
@@ -254,7 +254,7 @@ class GroupNorm(Normalisation):
 
 @dataclass(frozen=True)
 class InstanceNorm(Normalisation):
-    """Normalised over all places, for each channel.
+    """Normalisation over all rows and columns, separately for each channel.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Layers that keep one value of many: pools, and means and maxima over whole axes."""
+"""Layers that make one value of many: pools, and means and maxima over whole axes."""
 
 from __future__ import annotations
 
@@ -84,8 +84,7 @@ class AvgPool2d(SlidingLayer):
         Round output sizes up (PyTorch's rule) instead of down.
     count_include_pad : bool, optional
         Whether the zeros of the padding count in the average. By default they do, as in
-        PyTorch, but not with ``padding="same"``: that is TensorFlow's word, where they never
-        count.
+        PyTorch, except with ``padding="same"``, because TensorFlow never counts them.
     """
 
     type: ClassVar[str] = "avg_pool2d"
@@ -99,7 +98,7 @@ class AvgPool2d(SlidingLayer):
     stride: IntOrPair | None = None
     padding: PaddingLike = 0
     ceil_mode: bool = False
-    # Never None once made; the annotation says what a reader gets.
+    # Not None after __post_init__, so the annotation says bool.
     count_include_pad: bool = cast(bool, None)
 
     def __post_init__(self) -> None:
@@ -122,7 +121,7 @@ class AvgPool2d(SlidingLayer):
 
 
 def adaptive_windows(size: int, count: int) -> list[tuple[int, int]]:
-    """From where to before where each of `count` windows is that lie evenly over `size` places."""
+    """(begin, end) of `count` windows spread evenly over `size` places; `end` is excluded."""
     return [(i * size // count, -(-(i + 1) * size // count)) for i in range(count)]
 
 
@@ -138,10 +137,11 @@ def _output_size(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class AdaptivePool(Layer):
-    """One value for each of a fixed number of windows, which lie evenly over the input.
+    """One value for each of a fixed number of windows, which are spread evenly over the input.
 
-    Window i of m on an axis of n places is from floor(i n / m) to before ceil((i + 1) n / m), as in
-    PyTorch: where m does not divide n, windows overlap and differ in size by one.
+    Window i of m on an axis of n places begins at floor(i n / m) and ends before
+    ceil((i + 1) n / m), as in PyTorch. If m does not divide n, windows overlap, and their sizes
+    differ by one.
 
     Parameters
     ----------
@@ -167,9 +167,7 @@ class AdaptivePool(Layer):
 
 @dataclass(frozen=True)
 class AdaptiveAvgPool2d(AdaptivePool):
-    """The mean over each of a fixed number of windows, which lie evenly over the input.
-
-    Window i of m on an axis of n places is from floor(i n / m) to before ceil((i + 1) n / m).
+    """The mean over each of a fixed number of windows; see `AdaptivePool` for the windows.
 
     Parameters
     ----------
@@ -184,10 +182,9 @@ class AdaptiveAvgPool2d(AdaptivePool):
 
 @dataclass(frozen=True)
 class AdaptiveMaxPool2d(AdaptivePool):
-    """The maximum over each of a fixed number of windows, which lie evenly over the input.
+    """The maximum over each of a fixed number of windows; see `AdaptivePool` for the windows.
 
-    The first maximum in row-major order wins, and the first NaN. Window i of m on an axis of n
-    places is from floor(i n / m) to before ceil((i + 1) n / m).
+    The first maximum in row-major order wins, and the first NaN.
 
     Parameters
     ----------
@@ -202,7 +199,7 @@ class AdaptiveMaxPool2d(AdaptivePool):
 
 @dataclass(frozen=True)
 class GlobalPool(Layer):
-    """One value for all those of a channel."""
+    """One value for each channel."""
 
     def output_shape(self, shape: Shape, arrays: Arrays) -> Shape:
         return shape[0], 1, 1
@@ -226,7 +223,7 @@ class GlobalMaxPool2d(GlobalPool):
 
 @dataclass(frozen=True)
 class Reduction(Layer):
-    """One value for all those along some axes, which are kept with size 1.
+    """One value for all values along some axes; these axes remain with size 1.
 
     Parameters
     ----------
@@ -246,7 +243,7 @@ class Reduction(Layer):
 
 @dataclass(frozen=True)
 class ReduceMean(Reduction):
-    """The mean over some axes, which are kept with size 1.
+    """The mean over some axes; these axes remain with size 1.
 
     Parameters
     ----------
@@ -261,7 +258,9 @@ class ReduceMean(Reduction):
 
 @dataclass(frozen=True)
 class ReduceMax(Reduction):
-    """The maximum over some axes, which are kept with size 1; the first in row-major order.
+    """The maximum over some axes; these axes remain with size 1.
+
+    The first maximum in row-major order wins.
 
     Parameters
     ----------

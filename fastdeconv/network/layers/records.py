@@ -1,4 +1,4 @@
-"""From records of the archive to layers, and what each takes for its input."""
+"""Make layers from records of the archive, and resolve their inputs."""
 
 from __future__ import annotations
 
@@ -50,14 +50,14 @@ LAYER_TYPES: dict[str, type[Layer]] = {cls.type: cls for cls in _CLASSES}
 
 
 def layer_from_record(record: Any, default_name: str | None = None) -> Layer:
-    """The layer that a record of the archive describes.
+    """Make the layer that a record of the archive describes.
 
     Parameters
     ----------
     record : mapping
         ``{"type": ..., "name": ..., parameters...}``.
     default_name : str, optional
-        For a record without a name; None: the name is required.
+        The name for a record without one. None: the record must have a name.
 
     Returns
     -------
@@ -67,7 +67,7 @@ def layer_from_record(record: Any, default_name: str | None = None) -> Layer:
     ------
     ParameterError
         If the type or a key is unknown, a required key is missing, or a value
-        is wrong; names the layer and the key.
+        is wrong. The message names the layer and the key.
     """
     cls = LAYER_TYPES[_record_type(record)]
     values = {key: value for key, value in record.items() if key != "type"}
@@ -112,8 +112,8 @@ def layers_from_records(records: Any, *, named: bool = False) -> tuple[Layer, ..
     records : sequence of mapping or Layer
         At least one.
     named : bool
-        Whether a record must have a name. If not, it gets one from its type and
-        its place among the layers of that type: ``conv1``, ``relu1``, ``pool1``.
+        Whether every record must have a name. If False, a record without one is named after its
+        type and its number among the layers of that type: ``conv1``, ``relu1``, ``pool1``.
 
     Returns
     -------
@@ -122,7 +122,7 @@ def layers_from_records(records: Any, *, named: bool = False) -> tuple[Layer, ..
     Raises
     ------
     ParameterError
-        If a record is wrong, or two layers have one name.
+        If a record is wrong, or two layers have the same name.
     """
     if not isinstance(records, (list, tuple)) or not records:
         raise ParameterError(
@@ -132,7 +132,7 @@ def layers_from_records(records: Any, *, named: bool = False) -> tuple[Layer, ..
     seen: dict[str, int] = {}
     count: dict[str, int] = {}
     for place, record in enumerate(records):
-        # A class of somebody's own has no arithmetic here, whatever it inherits.
+        # Subclasses by the user are refused: there is no arithmetic for them.
         if isinstance(record, Layer) and type(record) in LAYER_TYPES.values():
             layer = record
         else:
@@ -155,12 +155,12 @@ def layers_from_records(records: Any, *, named: bool = False) -> tuple[Layer, ..
 
 
 def resolve_inputs(layers: Sequence[Layer]) -> tuple[Layer, ...]:
-    """The same layers, each with the names of what it takes.
+    """The same layers, with the names of their inputs filled in.
 
     Raises
     ------
     ParameterError
-        If a layer takes one that does not come before it, or not as many as it can.
+        If an input does not come before its layer, or a layer has a wrong number of inputs.
     """
     known = {INPUT}
     resolved: list[Layer] = []
@@ -175,7 +175,7 @@ def resolve_inputs(layers: Sequence[Layer]) -> tuple[Layer, ...]:
         if not fewest <= len(inputs) <= most:
             wanted = f"{fewest}" if fewest == most else f"{fewest} to {most}"
             raise ParameterError(
-                f"{layer.label}: wanted {wanted} inputs, found {len(inputs)} ({shown(inputs)})"
+                f"{layer.label}: found {len(inputs)} inputs {shown(inputs)}, wanted {wanted}"
             )
         known.add(layer.name)
         resolved.append(dataclasses.replace(layer, inputs=inputs, implied=implied))
@@ -184,9 +184,9 @@ def resolve_inputs(layers: Sequence[Layer]) -> tuple[Layer, ...]:
 
 
 def sources_of(layers: Sequence[Layer]) -> tuple[tuple[int, ...], ...]:
-    """For each layer the places of those it takes, -1 for the input of the network.
+    """For each layer the positions of its inputs; -1 is the input of the network.
 
-    A layer that is itself called "input" hides that of the network from those after it.
+    If a layer is itself called "input", later layers mean that layer.
     """
     places = {INPUT: -1}
     sources = []
@@ -198,12 +198,12 @@ def sources_of(layers: Sequence[Layer]) -> tuple[tuple[int, ...], ...]:
 
 def _unknown_input(name: str, layers: Sequence[Layer]) -> str:
     if any(layer.name == name for layer in layers):
-        return f"its input {shown(name)} comes after it or is itself; inputs come first"
-    return f"there is no layer {shown(name)} to be its input"
+        return f"its input {shown(name)} does not come before it in the list of layers"
+    return f"its input {shown(name)} is not the name of a layer"
 
 
 def layer_records(layers: Sequence[Layer]) -> list[dict[str, Any]]:
-    """Records of layers whose inputs are resolved; those of a chain need no inputs."""
+    """Records of layers with resolved inputs; the records of a chain need no inputs."""
     records = []
     before = INPUT
     for layer in layers:

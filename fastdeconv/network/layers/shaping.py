@@ -1,4 +1,4 @@
-"""Layers that move values and change none."""
+"""Layers that move, repeat or interpolate values."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ __all__ = ["Dropout", "Flatten", "Pad", "Permute", "Reshape", "Slice", "Upsample
 
 @dataclass(frozen=True)
 class Dropout(Layer):
-    """The identity: a network here is always past its training."""
+    """The identity, because dropout does something only during training."""
 
     type: ClassVar[str] = "dropout"
     prefix: ClassVar[str] = "dropout"
@@ -57,7 +57,9 @@ def _place(value: Any) -> int:
 
 @dataclass(frozen=True)
 class Slice(Layer):
-    """Every `step`-th place along an axis from `start` to before `stop`, as Python counts.
+    """Every `step`-th place along an axis, from `start` up to but not including `stop`.
+
+    Negative numbers count from the end, as in Python.
 
     Parameters
     ----------
@@ -65,7 +67,7 @@ class Slice(Layer):
     axis : {"C", "H", "W"}
     start : int
     stop : int, optional
-        None for the end.
+        None for all up to the end.
     step : int
     """
 
@@ -93,24 +95,24 @@ class Slice(Layer):
         )
         if 0 in (c, h, w):
             raise ParameterError(
-                f"{self.label}: nothing of an input of {shape_text(shape)} is left"
+                f"{self.label}: the slice of an input of {shape_text(shape)} is empty"
             )
         return c, h, w
 
 
 @dataclass(frozen=True)
 class Pad(Layer):
-    """Rows and columns around the input: of one value, or of the input's own.
+    """Adds rows and columns around the input.
 
     Parameters
     ----------
     name : str
     padding : ((top, bottom), (left, right))
     value : float
-        With the mode "constant".
+        The value of what is added with mode "constant".
     mode : {"constant", "reflect", "replicate", "circular"}
-        As in PyTorch: "reflect" mirrors the input without its edge, "replicate" repeats the edge,
-        "circular" goes on from the other side.
+        As in PyTorch: "reflect" mirrors the input without repeating its edge, "replicate" repeats
+        the edge, "circular" continues with the opposite side.
     """
 
     type: ClassVar[str] = "pad"
@@ -157,7 +159,7 @@ class Permute(Layer):
 
     @property
     def order(self) -> tuple[int, int, int]:
-        """Which axis of the input each axis of the output is."""
+        """For each axis of the output, the number of that axis in the input."""
         c, h, w = ("CHW".index(axis) for axis in self.axes)
         return c, h, w
 
@@ -185,7 +187,7 @@ class Reshape(Layer):
     ----------
     name : str
     shape : (C, H, W)
-        One size may be -1: what is left for it.
+        One size may be -1: it is computed from the others.
     """
 
     type: ClassVar[str] = "reshape"
@@ -210,7 +212,7 @@ class Reshape(Layer):
         return c, h, w
 
 
-# Of rows or columns that a layer asks for, whatever its input: six minutes of samples.
+# Most rows or columns that a layer can ask for regardless of its input: six minutes of samples.
 _LARGEST_MAP = 2**24
 
 
@@ -224,20 +226,21 @@ def _new_size(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class Upsample(Layer):
-    """Another number of rows and columns, by repeating values or by a line between neighbours.
+    """Changes the number of rows and columns, by repeating values or by interpolation.
 
     Parameters
     ----------
     name : str
     scale : int or pair of int, optional
-        How many times as many rows and columns as the input has.
+        Factors for rows and columns. Either this or `size` must be given.
     size : int or pair of int, optional
-        How many rows and columns; either this or `scale`.
+        Rows and columns of the output.
     mode : {"nearest", "bilinear"}
-        As in PyTorch; on one axis "bilinear" is linear.
+        As in PyTorch; along a single axis "bilinear" is linear.
     align_corners : bool
-        With "bilinear": whether the first and last values stay what they are, as in PyTorch.
-        Otherwise values are those of the middle of a place, and edges go on beyond it.
+        For mode "bilinear", as in PyTorch. If True, the first and last values of input and output
+        coincide. If False, values belong to the middle of their place, and values beyond the
+        outermost middles are those of the edge.
     """
 
     type: ClassVar[str] = "upsample"
@@ -257,12 +260,12 @@ class Upsample(Layer):
         if (self.scale is None) == (self.size is None):
             raise ParameterError(
                 f"{self.label}: found scale {shown(self.scale)} and size {shown(self.size)}, "
-                "wanted one of them"
+                "wanted exactly one of them"
             )
 
     @property
     def scales(self) -> Pair | None:
-        """How many times as many rows and columns; None where their number is given."""
+        """Factors for rows and columns; None if `size` is given."""
         return None if self.scale is None else as_pair(self.scale, "scale", minimum=1)
 
     def output_shape(self, shape: Shape, arrays: Arrays) -> Shape:
@@ -272,5 +275,8 @@ class Upsample(Layer):
         scales = as_pair(self.scale, "scale", minimum=1)
         rows, columns = (n if n is None else n * scale for n, scale in zip(shape[1:], scales))
         if max(rows or 0, columns or 0) > LARGEST_SIZE:
-            raise ParameterError(f"{self.label}: the output would be {rows} x {columns}")
+            raise ParameterError(
+                f"{self.label}: the output would have {rows} x {columns} places, over the limit of "
+                f"{LARGEST_SIZE} along an axis"
+            )
         return shape[0], rows, columns

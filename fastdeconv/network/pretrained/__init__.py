@@ -1,4 +1,4 @@
-"""The bundled networks: one archive ``<name>.npz`` each, with its card ``<name>.md``.
+"""The bundled networks: for each an archive ``<name>.npz`` and a card ``<name>.md``.
 
 ``untrained/<name>.npz`` is the same network before training, in half precision.
 """
@@ -22,7 +22,7 @@ def list_pretrained() -> list[str]:
     Returns
     -------
     list of str
-        Sorted; each is one that `pretrained` takes.
+        Names for `pretrained`, sorted.
 
     Examples
     --------
@@ -35,16 +35,16 @@ def list_pretrained() -> list[str]:
 
 
 def pretrained(name: str, *, trained: bool = True) -> Network:
-    """A bundled network.
+    """Open a bundled network.
 
     Parameters
     ----------
     name : str
-        One of `list_pretrained`.
+        A name from `list_pretrained`.
     trained : bool
-        False for the network its training began with: the same seed's random weights, and
-        batch norms that know music (their mean and variance were measured before the first
-        step). Whatever it shows as well was not learned.
+        False for the network before its training, as a control: random weights of the same seed,
+        and batch norms whose mean and variance were measured on music before the first step.
+        What this network shows too was not learned.
 
     Returns
     -------
@@ -53,7 +53,7 @@ def pretrained(name: str, *, trained: bool = True) -> Network:
     Raises
     ------
     ParameterError
-        If there is no such network; lists those there are.
+        If there is no such network. The message lists all names.
 
     Examples
     --------

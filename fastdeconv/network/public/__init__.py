@@ -1,7 +1,7 @@
 """Networks that others have published, by name.
 
-Their weights are in packages on PyPI, under free licences; fastdeconv has none of them. It has
-recipes: which file of which package, how to read it, and how sound becomes the network's input.
+Their weights are in packages on PyPI, under free licences. fastdeconv contains only recipes: which
+file of which package to read, how to read it, and how sound becomes the network's input.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ def list_public() -> list[Recipe]:
     Returns
     -------
     list of Recipe
-        ``recipe.name`` is what `open_public` takes; ``recipe.install`` is the command that
-        installs its weights; `is_installed` tells whether they are there.
+        ``recipe.name`` is the name for `open_public`; ``recipe.install`` is the command that
+        installs its weights; `is_installed` tells whether they are installed.
     """
     return list(all_recipes().values())
 
 
 def open_public(name: str) -> Network:
-    """A public network from the files of an installed package.
+    """Open a public network from the files of an installed package.
 
-    No code of the package runs. Its files are compared with the recipe's SHA-256 before they are
-    read.
+    No code of the package is run. Before its files are read, their SHA-256 is compared with the
+    recipe's.
 
     Parameters
     ----------
     name : str
-        Of one of `list_public`.
+        A name from `list_public`.
 
     Returns
     -------
@@ -44,9 +44,10 @@ def open_public(name: str) -> Network:
     Raises
     ------
     ParameterError
-        If there is no such network, or its package is not installed: says how to install it.
+        If there is no such network, or its package is not installed. The message says how to
+        install it.
     ArchiveError
-        If the installed file is another one than the recipe's.
+        If an installed file is not the one of the recipe.
     """
     wanted = recipe(name)
     return read_network(wanted, find_files(wanted))

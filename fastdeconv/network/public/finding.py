@@ -1,6 +1,6 @@
-"""Finds the files of an installed package and compares them with a recipe.
+"""Find the files of an installed package, and compare them with a recipe.
 
-The package is not imported and none of its code runs: only its folder is looked up.
+The package is not imported and none of its code is run; only its folder is looked up.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Found(NamedTuple):
 
 
 def is_installed(recipe: Recipe) -> bool:
-    """Whether all files of a recipe are there; their content is not looked at."""
+    """Whether all files of a recipe exist; their content is not checked."""
     return all(_place_of(file) is not None for file in recipe.files)
 
 
@@ -36,9 +36,9 @@ def find_files(recipe: Recipe) -> list[Found]:
     Raises
     ------
     ParameterError
-        If the package is not installed; says how to install it.
+        If the package is not installed. The message says how to install it.
     ArchiveError
-        If a file is not the one that the recipe is for.
+        If a file is not the one of the recipe.
     """
     return [_read(recipe, file) for file in recipe.files]
 
@@ -65,10 +65,10 @@ def _read(recipe: Recipe, file: Installed) -> Found:
 
 
 def _place_of(file: Installed) -> Path | None:
-    """Where a file is, or None."""
+    """The path of a file; None if it does not exist."""
     top, *rest = file.path.split("/")
-    # Only the standard finder is asked, which looks for a folder: the import hooks of other
-    # packages might run code.
+    # Only the standard finder is used, which looks for a folder: import hooks of other packages
+    # might run code.
     spec = importlib.machinery.PathFinder.find_spec(top, sys.path)
     for folder in (spec.submodule_search_locations or ()) if spec else ():
         place = Path(folder, *rest)
@@ -78,7 +78,7 @@ def _place_of(file: Installed) -> Path | None:
 
 
 def _installed_version(recipe: Recipe) -> str | None:
-    """The version that the package says it has."""
+    """The version in the package's metadata; None if the package is not installed."""
     # Imported inside the function, because only error messages need it and it is slow to import.
     from importlib.metadata import PackageNotFoundError, version
 

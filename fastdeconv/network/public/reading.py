@@ -1,4 +1,4 @@
-"""Makes a network from a recipe and its files: one function for each reader."""
+"""Make a network from a recipe and its files: one function for each reader."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ def read_network(recipe: Recipe, files: list[Found]) -> Network:
     Raises
     ------
     ParameterError
-        If what reads them is not installed.
+        If a package that is needed to read the files is not installed.
     ArchiveError
-        If they cannot be read.
+        If the files cannot be read.
     """
     return _READERS[recipe.reader](recipe, files)
 
@@ -54,7 +54,7 @@ def _torch(recipe: Recipe, files: list[Found]) -> Network:
 
 
 def _onnx_arrays(recipe: Recipe, files: list[Found]) -> Network:
-    """Take only the arrays of an ONNX file, whose graph cannot be imported."""
+    """Use only the arrays of an ONNX file, because its graph cannot be imported."""
     # Imported inside the function, so that the other readers do not load the importers.
     from ..importers.reading import read_model
 
@@ -78,7 +78,7 @@ def _onnx(recipe: Recipe, files: list[Found]) -> Network:
 
 
 def _imported(recipe: Recipe, importer: Callable[..., Network], source: Path | bytes) -> Network:
-    """What an importer makes of a file. The file itself says the sizes of the input."""
+    """Import a file with an importer; the file itself gives the sizes of the input."""
     net = importer(
         source, frontend=frontend_of(recipe), classes=recipe.classes,
         name=recipe.name, **recipe.cut,
@@ -98,10 +98,10 @@ def _network(recipe: Recipe, arrays: dict[str, NDArray[Any]]) -> Network:
 def frontend_of(recipe: Recipe) -> Frontend:
     """The front end of a recipe.
 
-    The recipe has the matrix of kind "filters" as ``[first bin, values]`` for every band, because
-    most of it is zeros.
+    For kind "filters", the recipe has ``[first bin, values]`` for each band instead of the matrix,
+    because most of the matrix is zeros.
     """
-    # Imported inside the function, so that listing the networks does not load the audio room.
+    # Imported inside the function, so that listing the networks does not load `audio`.
     from ...audio.frontend import Frontend
 
     record = dict(recipe.frontend)

@@ -1,8 +1,8 @@
 """The recipes of public networks: where the weights are, how to read them, what the input is.
 
 The recipes are data, ``data/PACKAGE.json``. A file has ``package``, ``version``, ``license`` and
-``citation``; and ``networks``, a list of recipes, whose keys are fields of `Recipe`. What several
-networks have in common is in ``shared``, by name; a recipe takes it over with ``"shared": NAME``.
+``citation``, and a list ``networks`` of recipes, whose keys are fields of `Recipe`. Fields that
+several networks share are in ``shared``, by name; a recipe includes them by ``"shared": NAME``.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Installed:
     Parameters
     ----------
     path : str
-        Inside ``site-packages``, with slashes.
+        Its path inside ``site-packages``, with slashes.
     size : int
     sha256 : str
     """
@@ -41,36 +41,36 @@ class Installed:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """How to make a `Network` of what somebody else published.
+    """How to make a `Network` from published weights.
 
     Parameters
     ----------
     name : str
     about : str
-        What it is for, in a sentence.
+        What the network is for, in one sentence.
     package, version : str
-        The package on PyPI that has its weights, and the version with these files.
+        The package on PyPI with its weights, and the version with these files.
     license : str
-        Of the weights, as an SPDX expression.
+        The license of the weights, as an SPDX expression.
     citation : str
     files : tuple of Installed
     reader : {"tensorflow", "torch", "onnx", "onnx-arrays", "keras"}
-        What reads the files.
+        How to read the files.
     input_shape : (C, H, W)
     frontend : mapping
-        The record of a `Frontend`; ``filters`` may be there as ``[first bin, values]`` a band.
+        The record of a `Frontend`; its ``filters`` are ``[first bin, values]`` for each band.
     layers : tuple of mapping, optional
-        Layer records, where the files hold nothing but arrays.
+        Layer records, if the files contain only arrays.
     weights : mapping
         Where the arrays of each layer are; see `fastdeconv.network.public.weights`.
     cut : mapping
-        ``inputs`` and ``outputs`` as the importers take them: what part of the graph to import.
+        ``inputs`` and ``outputs`` for the importers: the part of the graph to import.
     classes : tuple of str, optional
     output : {"softmax", "sigmoid"}, optional
     aliases : mapping of str to str
-        Other names of layers, for reader "onnx", whose layers are called ``conv1``, ``relu1``...
+        Other names of layers. Only for reader "onnx", which names layers ``conv1``, ``relu1``...
     remark : str, optional
-        Where the network or its input is not as in the package.
+        How the network or its input differs from the package.
     """
 
     name: str
@@ -114,7 +114,7 @@ def recipe(name: str) -> Recipe:
     Raises
     ------
     ParameterError
-        If there is none; lists those there are.
+        If there is none. The message lists all names.
     """
     recipes = all_recipes()
     if not isinstance(name, str) or name not in recipes:

@@ -12,16 +12,19 @@ __all__ = ["named_by_type"]
 
 
 def named_by_type(net: Network, aliases: Mapping[str, str]) -> Network:
-    """The same network with layers called ``conv1``, ``relu1``, ``pool1``, ``conv2`` ...
+    """The same network with layers named ``conv1``, ``relu1``, ``pool1``, ``conv2`` ...
 
-    Graphs that a converter wrote have names of a hundred characters. They stay as other names of
-    the layers.
+    Converters write names of a hundred characters. These names remain as aliases.
 
     Parameters
     ----------
     net : Network
     aliases : mapping of str to str
-        More names, each with the new name of its layer.
+        More aliases, each for the new name of a layer.
+
+    Returns
+    -------
+    Network
     """
     count: Counter[str] = Counter()
     names: dict[str, str] = {}

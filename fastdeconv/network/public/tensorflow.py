@@ -1,14 +1,14 @@
-"""Reads checkpoints of TensorFlow 1 and 2, without TensorFlow.
+"""Read checkpoints of TensorFlow 1 and 2, without TensorFlow.
 
-A checkpoint is two files. ``NAME.index`` is a sorted string table, as of LevelDB: blocks of
-entries whose keys share prefixes, an index block that says where the blocks are, and a footer
-that says where the index block is. Its entries say the dtype, the shape and the place of every
-variable in ``NAME.data-00000-of-00001``, which is nothing but their raw values. The formats:
-tensorflow/core/lib/io/format.cc, block.cc and core/protobuf/tensor_bundle.proto.
+A checkpoint has two files. ``NAME.index`` is a sorted string table as in LevelDB: blocks of
+entries whose keys share prefixes, an index block with the positions of the blocks, and a footer
+with the position of the index block. Its entries give the dtype, the shape and the position of
+every variable in ``NAME.data-00000-of-00001``, which contains only the raw values. The formats are
+described by tensorflow/core/lib/io/format.cc, block.cc and core/protobuf/tensor_bundle.proto.
 
-Every size and place is compared with the size of the file before it is used. The checksum of
-every block of the index is verified. The checksums of the values are not: in Python that takes
-a second a network, and a recipe has the SHA-256 of the whole file.
+Every size and position is compared with the size of the file before it is used. The checksum of
+every block of the index is verified. The checksums of the values are not, because that takes a
+second for each network in Python, and a recipe has the SHA-256 of the whole file.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ __all__ = ["fields_of", "read_checkpoint"]
 _MAGIC = bytes.fromhex("57fb808b247547db")
 _FOOTER = 48
 _BLOCK_END = 5
-"""Bytes behind a block: how it is compressed, and its checksum."""
+"""Bytes after a block: its compression and its checksum."""
 _OF_VERSION_2 = "/.ATTRIBUTES/VARIABLE_VALUE"
-"""The end of names that TensorFlow 2 wrote."""
+"""The end of names in TensorFlow 2."""
 _MOST_VARIABLES = 10_000
 _MOST_AXES = 8
 _LARGEST_INDEX = 1 << 24
 _DTYPES = {1: "<f4", 2: "<f8", 3: "<i4", 9: "<i8"}
-"""By the number of TensorFlow's DataType. Variables of other types are left out."""
+"""From the number of TensorFlow's DataType. Variables of other types are left out."""
 
 Fields = dict[int, list[int | bytes]]
 
@@ -53,20 +53,23 @@ def read_checkpoint(index: bytes, data: bytes) -> dict[str, NDArray[Any]]:
     Returns
     -------
     dict of str to array
-        Read-only views of `data`. Variables that are neither float nor int are left out, and
-        so is the end ``/.ATTRIBUTES/VARIABLE_VALUE`` of names that TensorFlow 2 wrote.
+        Read-only views of `data`. Variables that are neither float nor int are left out. The end
+        ``/.ATTRIBUTES/VARIABLE_VALUE`` of names in TensorFlow 2 is removed.
 
     Raises
     ------
     ArchiveError
-        If the index is damaged, or a variable is not where the index says.
+        If the index is damaged, or does not fit the data file.
     """
     if len(index) > _LARGEST_INDEX:
-        raise ArchiveError(f"the index of a checkpoint has {len(index)} bytes, too many")
+        raise ArchiveError(
+            f"the index of the checkpoint has {len(index)} bytes, over the limit of "
+            f"{_LARGEST_INDEX}"
+        )
     variables: dict[str, NDArray[Any]] = {}
     for count, (key, value) in enumerate(_table(index)):
         if count > _MOST_VARIABLES:
-            raise ArchiveError(f"a checkpoint of more than {_MOST_VARIABLES} variables")
+            raise ArchiveError(f"the checkpoint has more than {_MOST_VARIABLES} variables")
         if not key:
             _check_header(fields_of(value))
             continue
@@ -81,8 +84,8 @@ def _check_header(header: Fields) -> None:
     files, order = _number(header, 1), _number(header, 2)
     if files != 1 or order != 0:
         raise ArchiveError(
-            f"a checkpoint of {files} data files in byte order {order}: only those of one file, "
-            "little-endian, are read"
+            f"the checkpoint has {files} data files in byte order {order}, wanted one file in "
+            "byte order 0 (little-endian)"
         )
 
 
@@ -94,7 +97,7 @@ def _variable(name: str, entry: Fields, data: bytes) -> NDArray[Any] | None:
     offset, size = _number(entry, 4), _number(entry, 5)
     wanted = math.prod(shape) * np.dtype(dtype).itemsize
     if _number(entry, 3) != 0 or 7 in entry:
-        raise ArchiveError(f"variable {shown(name)} lies in pieces, which are not read")
+        raise ArchiveError(f"variable {shown(name)} is stored in slices, which are not supported")
     if size != wanted or offset + size > len(data):
         raise ArchiveError(
             f"variable {shown(name)} of shape {shape} has {wanted} bytes, but the index says "
@@ -111,7 +114,9 @@ def _shape(name: str, entry: Fields) -> tuple[int, ...]:
     axes = fields_of(shape).get(2, []) if isinstance(shape, bytes) else [shape]
     sizes = tuple(_number(fields_of(axis), 1) for axis in axes if isinstance(axis, bytes))
     if len(axes) > _MOST_AXES or len(sizes) < len(axes):
-        raise ArchiveError(f"variable {shown(name)} has no shape that can be read")
+        raise ArchiveError(
+            f"variable {shown(name)}: its shape is damaged or has more than {_MOST_AXES} axes"
+        )
     return sizes
 
 
@@ -121,9 +126,9 @@ def _shape(name: str, entry: Fields) -> tuple[int, ...]:
 def _table(index: bytes) -> Iterator[tuple[bytes, bytes]]:
     """Keys and values, in their order."""
     if len(index) < _FOOTER or index[-len(_MAGIC) :] != _MAGIC:
-        raise ArchiveError("not the index of a TensorFlow checkpoint: its end is another one")
+        raise ArchiveError("not the index of a TensorFlow checkpoint: its footer is wrong")
     place = len(index) - _FOOTER
-    # The first two numbers are of a block that says nothing of the variables.
+    # The first two numbers belong to a block without variables.
     for _ in range(2):
         _, place = _varint(index, place)
     for _, handle in _entries(_block(index, index[place:])):
@@ -131,7 +136,7 @@ def _table(index: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _block(index: bytes, handle: bytes) -> bytes:
-    """The block at a handle: a place and a size."""
+    """The block that a handle (position and size) describes."""
     start, place = _varint(handle, 0)
     size, _ = _varint(handle, place)
     end = start + size
@@ -141,7 +146,7 @@ def _block(index: bytes, handle: bytes) -> bytes:
             f"not fit in {len(index)}"
         )
     if index[end] != 0:
-        raise ArchiveError("the index of the checkpoint is compressed, which is not read")
+        raise ArchiveError("the index of the checkpoint is compressed, which is not supported")
     found = int.from_bytes(index[end + 1 : end + _BLOCK_END], "little")
     if found != _masked(_crc32c(index[start : end + 1])):
         raise ArchiveError("the index of the checkpoint is damaged: a checksum is wrong")
@@ -151,8 +156,9 @@ def _block(index: bytes, handle: bytes) -> bytes:
 def _entries(block: bytes) -> Iterator[tuple[bytes, bytes]]:
     """Keys and values of a block.
 
-    An entry has three numbers (how many bytes its key shares with the key before it, how many
-    follow, and the size of the value), then the rest of the key, then the value.
+    An entry begins with three numbers: how many bytes its key shares with the key before it, how
+    many bytes of the key follow, and the size of the value. Then come the rest of the key and the
+    value.
     """
     if len(block) < 4:
         raise _damaged()
@@ -181,7 +187,7 @@ def _damaged() -> ArchiveError:
 
 
 def fields_of(message: bytes) -> Fields:
-    """The values of a message by the number of their field: ints, or bytes."""
+    """The values of a message, ints or bytes, by the number of their field."""
     fields: Fields = {}
     place = 0
     while place < len(message):
@@ -206,7 +212,7 @@ def fields_of(message: bytes) -> Fields:
 
 
 def _number(fields: Fields, number: int) -> int:
-    """The last value of a field, 0 where there is none."""
+    """The last value of a field; 0 if there is none."""
     value = fields.get(number, [0])[-1]
     if not isinstance(value, int):
         raise _damaged()
@@ -214,7 +220,7 @@ def _number(fields: Fields, number: int) -> int:
 
 
 def _varint(data: bytes, place: int) -> tuple[int, int]:
-    """A number of seven bits a byte, and the place behind it."""
+    """A number with seven bits in each byte, and the position after it."""
     value = 0
     for shift in range(0, 63, 7):
         if place >= len(data):
@@ -249,5 +255,5 @@ def _crc_table() -> tuple[int, ...]:
 
 
 def _masked(crc: int) -> int:
-    """The form in which LevelDB stores a checksum."""
+    """A checksum in the form in which LevelDB stores it."""
     return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF

@@ -1,13 +1,13 @@
-"""Turns the arrays of a checkpoint into those of our layers.
+"""Convert the arrays of a checkpoint to those of layers.
 
-A recipe says for every layer that has arrays where they are:
+For every layer with arrays, a recipe says where they are:
 
-- ``"conv1": "1CNN"``: their names in the checkpoint begin with ``1CNN``, and go on as the
-  framework calls its arrays.
-- ``{"from": "conv2d_5", "axes": "OWHI"}``: which axes of the checkpoint's weight become ours
-  (out, in, height, width). Here its columns become input channels.
-- ``{"from": "rnn", "arrays": {"bias": ["bias_ih", "bias_hh"]}}``: the arrays have names of their
-  own. Where a list has several, their sum is taken.
+- ``"conv1": "1CNN"``: their names in the checkpoint begin with ``1CNN`` and end with the
+  framework's names of arrays.
+- ``{"from": "conv2d_5", "axes": "OWHI"}``: the axes of the checkpoint's weight that become out,
+  in, height and width. Here its columns become input channels.
+- ``{"from": "rnn", "arrays": {"bias": ["bias_ih", "bias_hh"]}}``: the arrays have other names.
+  If a list has several names, the arrays are added up.
 """
 
 from __future__ import annotations
@@ -26,15 +26,16 @@ Arrays = Mapping[str, NDArray[Any]]
 
 
 class Naming(NamedTuple):
-    """How a framework names the arrays of a layer, and in which order it has their axes."""
+    """A framework's names of arrays, and the order of their axes."""
 
     between: str
-    """Between the name of a layer and that of its array."""
+    """Text between the name of a layer and the name of its array."""
     names: Mapping[str, Mapping[str, str]]
-    """Its names by type of layer and by ours."""
+    """For each type of layer, the framework's name of each array."""
     convolution: str
-    """The axes of a convolution's weight, of O, I, H and W."""
+    """The order of the axes O, I, H and W in the weight of a convolution."""
     linear: str
+    """The order of the axes O and I in the weight of a linear layer."""
 
 
 _PLAIN = {"weight": "weight", "bias": "bias"}
@@ -76,15 +77,20 @@ def arrays_of(
     ----------
     layers : tuple of mapping
     weights : mapping
-        Of the recipe.
+        The field of the recipe.
     found : mapping of str to array
-        What is in the checkpoint.
+        The arrays of the checkpoint.
     naming : Naming
+
+    Returns
+    -------
+    dict of str to array
+        The arrays with the names and axes of `Network`.
 
     Raises
     ------
     ArchiveError
-        If the checkpoint does not have one.
+        If the checkpoint lacks one of them.
     """
     arrays = {}
     for layer in layers:
@@ -104,12 +110,12 @@ def arrays_of(
 
 
 def _sum_of(found: Arrays, begin: str, names: list[str]) -> NDArray[Any]:
-    """The sum of the arrays whose names begin in the same way; mostly there is one."""
+    """The sum of the arrays called `begin` + each name; usually there is only one."""
     for name in names:
         if begin + name in found:
             continue
         if name == "gamma" and f"{begin}beta" in found:
-            # TensorFlow's batch norm with scale=False: it has no such array.
+            # TensorFlow's batch norm with scale=False has no such array.
             return np.ones_like(found[f"{begin}beta"])
         raise ArchiveError(f"the checkpoint has no array {shown(begin + name)}")
     total = found[begin + names[0]]
@@ -119,7 +125,7 @@ def _sum_of(found: Arrays, begin: str, names: list[str]) -> NDArray[Any]:
 
 
 def _turned(array: NDArray[Any], axes: str | None, naming: Naming) -> NDArray[Any]:
-    """An array with its axes in our order."""
+    """An array with its axes in the order of `Network`."""
     if array.ndim == 4:
         return np.transpose(array, [naming.convolution.index(a) for a in axes or "OIHW"])
     if array.ndim == 3:  # a convolution along a line

@@ -180,7 +180,7 @@ def test_the_error_says_what_was_found_and_what_to_give():
 
     with pytest.raises(fd.ParameterError, match=(
         r"an STFT \(n_fft 400, hop_length 160, win_length 400, window 'hann'\) and a matrix of 40 "
-        r"bands \('filters.*begin behind it"
+        r"bands \('filters.*begin after it"
     )):
         fd.from_torch(
             Centred("conv", 2, 40, "clamp").eval(), torch.zeros(1, SR), frontend={"sr": SR}
@@ -196,7 +196,7 @@ def test_a_shape_that_means_two_inputs_is_refused():
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return self.net(x[:, 0, None] if x.ndim == 3 else x[:, None] - 0.9)
 
-    with pytest.raises(fd.ParameterError, match=r"takes \(1, 4000\) and \(1, 1, 4000\)"):
+    with pytest.raises(fd.ParameterError, match=r"accepts \(1, 4000\) and \(1, 1, 4000\)"):
         fd.from_torch(Either().eval(), (1, 4000))
 
 
@@ -208,7 +208,7 @@ def test_without_the_sample_rate_the_error_says_how_to_get_on():
 def test_what_no_front_end_can_say_is_refused():
     model = Tagger("stft", 2, 40, "clamp").eval()
     model.window = torch.rand(N_FFT)
-    with pytest.raises(fd.ParameterError, match="the window of the model's STFT is none of hann"):
+    with pytest.raises(fd.ParameterError, match="window of the model's STFT is not one of hann"):
         fd.from_torch(model, (1, SR), frontend={"sr": SR})
 
     class Odd(Tagger):

@@ -228,7 +228,7 @@ def test_sums_written_with_a_plus_are_imported(tmp_path: Any) -> None:
 def test_a_sum_with_a_number_is_refused() -> None:
     x = keras.Input((8, 9, 2))
     model = keras.Model(x, L.Conv2D(2, 3, name="c")(x) * 2.0)
-    with pytest.raises(ParameterError, match=r"is given 2\.0 besides.*outputs='c'\)"):
+    with pytest.raises(ParameterError, match=r"outputs of other layers: 2\.0.*outputs='c'\)"):
         fd.from_keras(model)
 
 
@@ -295,8 +295,8 @@ def test_what_a_step_alone_does_otherwise_is_refused(layer: Any) -> None:
 
 def test_sequences_of_pictures_are_refused_with_what_to_do() -> None:
     model = sequential((6, 8, 9, 1), L.TimeDistributed(L.Conv2D(4, 3)))
-    with pytest.raises(ParameterError, match=r"has 4 axes behind the batch, \[6, 8, 9, 1\].*"
-                                             "import the model of one picture"):
+    with pytest.raises(ParameterError, match=r"has 4 axes after the batch, \[6, 8, 9, 1\].*"
+                                             "import the model of a single picture"):
         fd.from_keras(model)
 
 
@@ -441,7 +441,7 @@ def test_functions_and_classes_of_somebody_s_own_are_never_run(tmp_path: Any) ->
     class Conv2D(L.Conv2D):
         pass
 
-    for layer, why in ((L.Lambda(lambda x: x), "never run"), (Conv2D(3, 3), "mine>Conv2D")):
+    for layer, why in ((L.Lambda(lambda x: x), "never executed"), (Conv2D(3, 3), "mine>Conv2D")):
         model = sequential(MAP, L.Conv2D(4, 3, name="c"), layer)
         model.save(tmp_path / "m.keras")
         for source in (model, tmp_path / "m.keras"):
@@ -482,7 +482,7 @@ def test_a_model_that_computes_something_else_is_found_out() -> None:
     config = model.get_config()
     config["layers"][2]["registered_name"] = None
     model.get_config = lambda: config
-    with pytest.raises(ParameterError, match=r"layer 'second' .*differs from what Keras"):
+    with pytest.raises(ParameterError, match=r"layer 'second' .*differs from that of Keras"):
         fd.from_keras(model)
 
 
@@ -593,7 +593,7 @@ def test_average_pools_leave_the_padding_out_whatever_keras_on_torch_does(tmp_pa
     # There, uneven padding repeats the last row; with TensorFlow and JAX it never counts.
     model = sequential((8,), L.Reshape((8, 1)), L.AveragePooling1D(3, strides=2, padding="same"))
     if keras.backend.backend() == "torch":
-        with pytest.raises(ParameterError, match=r"AveragePooling1D.*differs from what Keras"):
+        with pytest.raises(ParameterError, match=r"AveragePooling1D.*differs from that of Keras"):
             fd.from_keras(model)
     model.save(tmp_path / "m.keras")
     net = fd.from_keras(tmp_path / "m.keras")

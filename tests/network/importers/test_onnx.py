@@ -523,7 +523,7 @@ def test_the_width_is_kept_where_a_layer_wants_it() -> None:
 def test_sizes_that_a_file_leaves_open() -> None:
     made = model([node("Conv", ["x", "w"], "y")], W, ("batch", 3, "bins", "frames"))
     with pytest.raises(fd.ParameterError, match=r"'x' is batch x 3 x bins x frames, where bins and "
-                       r"frames may vary; say input_shape=\(1, 3, bins, frames\) with numbers"):
+                       r"frames may vary; give input_shape=\(1, 3, bins, frames\) with numbers"):
         fd.from_onnx(made)
     assert fd.from_onnx(made, (3, 6, 8)).input_shape == (3, None, None)
     assert fd.from_onnx(made, (1, 3, 6, 8)).input_shape == (3, None, None)
@@ -763,10 +763,10 @@ def test_what_depends_on_values_or_repeats_is_refused_with_what_is_below() -> No
                                                 r"outputs='relu1'\); the layers are conv1, relu1"):
         fd.from_onnx(model([*conv, loop], {**W, "3": i64(3)}, (1, 3, 6, 8)))
     asked = [node("ReduceMax", ["r"], "m", keepdims=0), node("Cast", ["m"], "q", to=9)]
-    with pytest.raises(fd.ParameterError, match=r"\(Cast\).*whole numbers or truth values"):
+    with pytest.raises(fd.ParameterError, match=r"\(Cast\).*integers or booleans"):
         fd.from_onnx(model([*conv, *asked, _either("q", "y")], W, (1, 3, 6, 8)))
     with pytest.raises(fd.ParameterError, match=r"\(If\).*which of its branches runs depends on "
-                                                r"values.*outputs='relu1'\); the layers are conv1"):
+                                                r"computed values.*outputs='relu1'\).*conv1"):
         fd.from_onnx(model([*conv, _either("r", "y")], W, (1, 3, 6, 8)))
 
 

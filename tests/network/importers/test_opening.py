@@ -14,6 +14,7 @@ from click.testing import CliRunner
 import fastdeconv as fd
 from fastdeconv.cli import main
 from fastdeconv.network.choosing import open_network
+from fastdeconv.network.importers.opening import open_model
 
 onnx = pytest.importorskip("onnx", reason="reads and writes ONNX: pip install .[onnx]")
 FRONTEND = {"kind": "mel", "sr": 8000, "n_fft": 256, "n_mels": 12}
@@ -67,7 +68,7 @@ def test_the_sample_rate_and_a_file_of_the_front_end(model, tmp_path):
     record.write_text(json.dumps({key: FRONTEND[key] for key in FRONTEND if key != "sr"}))
     result = run("import", model, "-o", tmp_path / "net.npz", "--input-shape", "1,12,?",
                  "--frontend", record, "--sr", 16000)
-    assert result.exit_code == 1 and "may vary; say input_shape=" in result.output
+    assert result.exit_code == 1 and "may vary; give input_shape=" in result.output
     result = run("import", model, "-o", tmp_path / "net.npz", "--input-shape", "1,12,30",
                  "--frontend", record, "--sr", 16000)
     assert result.exit_code == 0, result.output
@@ -111,3 +112,16 @@ def test_a_file_that_is_nothing_of_all_that(tmp_path):
     path.write_bytes(b"ID3 something")
     with pytest.raises(fd.ArchiveError, match=r"song\.mp3"):
         open_network(path)
+
+
+def test_a_folder_or_a_pipe_is_an_error_of_ours(tmp_path):
+    for path in (tmp_path, tmp_path / "a\0b"):
+        with pytest.raises(fd.ArchiveError, match="cannot be opened"):
+            open_model(path)
+
+
+def test_options_of_another_kind_of_file_are_named(tmp_path, model):
+    path = tmp_path / "net.npz"
+    open_model(model, input_shape=(1, 12, 20)).save(path)
+    with pytest.raises(fd.ParameterError, match=r"net\.npz' is a network already: name is for"):
+        open_model(path, name="mine")

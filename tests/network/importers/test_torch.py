@@ -467,3 +467,8 @@ def test_rows_vary_where_they_are_time() -> None:
     net = fd.from_torch(BandsAsChannels(), (1, 12, 20))
     assert net.input_shape == (12, None, 1)
     assert net.forward(np.ones((12, 31, 1)))["conv"].shape == (4, 31, 1)
+
+
+def test_an_input_that_does_not_fit_into_the_memory_is_an_error_of_ours():
+    with pytest.raises(fd.ParameterError, match="the module cannot take an input of shape"):
+        fd.from_torch(torch.nn.Conv2d(1, 1, 3), (1, 2**30, 2**30))

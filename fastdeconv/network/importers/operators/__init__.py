@@ -1,4 +1,4 @@
-"""Operators of ONNX, and those that `passes` make, each a function that puts layers."""
+"""A function for every operator of ONNX, and of `passes`, that adds its layers to a Builder."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ OPERATORS: dict[str, Operator] = {
     "LayerNormalization": normalisations.layer_normalization,
     "Standardise": normalisations.standardise,
     "LRN": normalisations.local_response_norm,
-    # several inputs
+    # operators with several inputs
     "Add": combining.add,
     "Sum": combining.add,
     "Mul": combining.multiply,
@@ -87,7 +87,7 @@ OPERATORS: dict[str, Operator] = {
     "Max": combining.extreme("maximum"),
     "Min": combining.extreme("minimum"),
     "Concat": combining.concat,
-    # values that only move
+    # operators that only move values
     "Identity": shaping.reshape,
     "Cast": shaping.cast,
     "Reshape": shaping.reshape,

@@ -1,4 +1,4 @@
-"""Functions of every value by itself, and softmax."""
+"""Functions that are applied to each value separately, and softmax."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = [
 
 
 def same(kind: str) -> Operator:
-    """An operator that is a layer as it is."""
+    """The function of an operator that is a layer without parameters."""
 
     def function(builder: Builder, node: Node) -> View:
         return builder.on(builder.view(node, 0), kind)
@@ -111,7 +111,7 @@ def power(builder: Builder, node: Node) -> View:
         return _exponential(builder, node)
     exponent = builder.needed(node, 1)
     if exponent.size != 1:
-        # Of what is not negative: exp(exponent * log(x)).
+        # exp(exponent * log(x)), which holds for x >= 0.
         logs = builder.on(builder.view(node, 0), "log", suffix="log")
         zero = np.zeros((), np.float32)
         return builder.on(scaled_by(builder, logs, exponent, zero, "exponent"), "exp")
@@ -146,7 +146,7 @@ def _over_channels(builder: Builder, node: Node, kind: str) -> View:
     shape, rank = view.shape, len(view.shape)
     newer = builder.graph.opset >= 13
     axis = int(node.attributes.get("axis", -1 if newer else 1)) % rank
-    # Before version 13 all axes from that one on were one.
+    # Before version 13, all axes from that one on were treated as one.
     axes = [axis] if newer else [i for i in range(axis, rank) if view.shape[i] > 1] or [axis]
     if len(axes) > 1:
         raise CannotImportError("it is a softmax over several axes")

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from ....errors import shown
+from ... import layers as nn
 from ..building import Builder, CannotImportError, Operator
 from ..graph import Node
 from ..views import View, completed, default_letters, group_sizes, joined_axes
@@ -15,12 +16,12 @@ from .scaling import scaled_by, times
 from .selecting import taken
 
 __all__ = [
-    "add", "concat", "divide", "extreme", "joined", "joined_along", "mean", "multiply", "subtract",
+    "add", "concat", "divide", "extreme", "joined", "mean", "multiply", "repeated", "subtract",
 ]
 
 
 def _together(builder: Builder, views: Sequence[View]) -> list[View]:
-    """Views of one rank whose axes have the same letters in all of them."""
+    """Give the axes of views of equal rank the same letters in all of them."""
     base = max(views, key=lambda view: sum(n > 1 for n in view.shape))
     base_letters = base.letters or default_letters(base.shape)
     if base_letters is None:
@@ -47,10 +48,10 @@ def _together(builder: Builder, views: Sequence[View]) -> list[View]:
 def joined(
     builder: Builder, kind: str, views: Sequence[View], shape: Sequence[int], suffix: str = ""
 ) -> View:
-    """A layer of several inputs that broadcasts them to a shape.
+    """Add a layer with several inputs, which are broadcast to a shape.
 
-    Of more than three axes, those are joined along which the same inputs vary; they are brought
-    beside each other if need be.
+    If there are more than three axes, axes along which the same inputs vary are joined; if
+    necessary they are first moved next to each other.
     """
     rank = len(shape)
     views = [replace(view, shape=(1,) * (rank - len(view.shape)) + view.shape) for view in views]
@@ -92,7 +93,7 @@ def multiply(builder: Builder, node: Node) -> View:
 
 
 def _constant(builder: Builder, node: Node, place: int) -> View:
-    """A constant array as a layer: what is computed beside it, times 0 plus the array."""
+    """A constant array as a layer: another input of the node times 0, plus the array."""
     shape, array = builder.shape(node), builder.needed(node, place)
     for other in node.inputs:
         view = builder.views.get(other)
@@ -102,7 +103,7 @@ def _constant(builder: Builder, node: Node, place: int) -> View:
 
 
 def extreme(kind: str) -> Operator:
-    """Max or Min of several."""
+    """The function of Max or Min."""
 
     def function(builder: Builder, node: Node) -> View:
         views = [
@@ -155,18 +156,28 @@ def concat(builder: Builder, node: Node) -> View:
 
 
 def _constant_part(builder: Builder, node: Node, place: int, view: View, axis: int) -> View:
-    """A constant array, made of as much of a computed one."""
+    """A constant array as a layer: an equally large part of a computed value times 0, plus it."""
     array = builder.needed(node, place)
     count, n = array.shape[axis], view.shape[axis]
     if count > n:
-        view = joined_along(builder, [view] * -(-count // n), axis)
+        view = repeated(builder, view, -(-count // n), axis)
         builder.drafts[view.draft].suffix = "repeat"
     view = taken(builder, view, axis, slice(0, count), "part")
     return scaled_by(builder, view, np.zeros((), np.float32), array, "constant")
 
 
+def repeated(builder: Builder, view: View, count: int, axis: int) -> View:
+    """Repeat a value several times along an axis."""
+    most = nn.Concat.arity[1]
+    if count > most:
+        raise CannotImportError(
+            f"it repeats a value {count} times along an axis, and a layer has at most {most} inputs"
+        )
+    return joined_along(builder, [view] * count, axis)
+
+
 def joined_along(builder: Builder, views: list[View], axis: int) -> View:
-    """Values one after another along an axis."""
+    """Join values along an axis."""
     shape = list(views[0].shape)
     shape[axis] = sum(view.shape[axis] for view in views)
     letters = _letters_along(views, axis)
@@ -182,7 +193,7 @@ def joined_along(builder: Builder, views: list[View], axis: int) -> View:
 
 
 def _letters_along(views: Sequence[View], axis: int) -> list[str | None] | None:
-    """Letters of the axes of values that are joined along one; None if they are too many."""
+    """Letters for the axes of values that are joined along one; None if there are too many."""
     base = max(views, key=lambda view: sum(n > 1 for n in view.shape))
     found = base.letters or default_letters(base.shape)
     if found is None:

@@ -1,4 +1,4 @@
-"""Scales and shifts, by stored numbers or by statistics of the input."""
+"""Scales and shifts, with stored numbers or with statistics of the input."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def instance_norm(builder: Builder, node: Node) -> View:
 
 
 def group_normalization(builder: Builder, node: Node) -> View:
-    """ONNX's own; before version 21 scale and shift are numbers for groups."""
+    """ONNX's own operator; before version 21 it has one scale and shift for each group."""
     groups = int(node.attributes["num_groups"])
     view = over_window(builder, node, len(builder.view(node, 0).shape))
     scale, shift = builder.needed(node, 1), builder.needed(node, 2)

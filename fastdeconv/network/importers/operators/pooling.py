@@ -61,7 +61,7 @@ def _axes(builder: Builder, node: Node, rank: int) -> list[int]:
 def _reduced(
     builder: Builder, view: View, axes: list[int], kind: str
 ) -> tuple[View, tuple[str, ...]]:
-    """The view with one value along some axes, and the letters of those."""
+    """Reduce a view along some axes to size 1; also returns the letters of these axes."""
     marks = [axis in axes for axis in range(len(view.shape))]
     view, groups = builder.grouped(view, marks)
     axes = [i for i, group in enumerate(groups) if any(marks[axis] for axis in group)]
@@ -108,7 +108,7 @@ def global_max_pool(builder: Builder, node: Node) -> View:
 
 
 def summed(builder: Builder, view: View, axes: list[int], suffix: str = "") -> View:
-    """The sum over some axes, which are kept with size 1."""
+    """The sum over some axes, which remain with size 1."""
     count = math.prod(view.shape[axis] for axis in axes)
     shape = tuple(1 if axis in axes else n for axis, n in enumerate(view.shape))
     made, gone = _reduced(builder, view, axes, "reduce_mean")

@@ -1,7 +1,7 @@
-"""Products of two arrays along axes of their own, and sums over some: MatMul and Einsum.
+"""Products of two arrays that are summed over some axes: MatMul and Einsum.
 
-With a constant such a product is a linear layer or a convolution of one place, which may have
-groups. Of two computed arrays it is a `multiply` layer, with axes of size 1 repeated, and a sum.
+A product with a constant becomes a linear layer or a 1 x 1 convolution, which may have groups.
+A product of two computed arrays becomes a `multiply` layer with broadcasting, and a sum.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ....errors import shown
 from ..building import Builder, CannotImportError
 from ..graph import Node
 from ..views import View
@@ -24,7 +25,7 @@ from .windows import dense
 
 __all__ = ["einsum", "matmul"]
 
-# Of the product of two computed arrays before it is summed up: 64 MB of float32.
+# Most values of the product of two computed arrays before it is summed: 64 MB of float32.
 _MOST_PRODUCTS = 1 << 24
 _SPARE = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
@@ -34,7 +35,9 @@ def einsum(builder: Builder, node: Node) -> View:
     left, arrow, out = equation.partition("->")
     given = left.split(",")
     if len(given) != len(node.inputs):
-        raise CannotImportError(f"its equation {equation!r} is not for {len(node.inputs)} inputs")
+        raise CannotImportError(
+            f"its equation {shown(equation)} does not have {len(node.inputs)} inputs"
+        )
     if not arrow:
         letters = "".join(given).replace(".", "")
         alone = sorted(letter for letter in set(letters) if letters.count(letter) == 1)
@@ -47,7 +50,7 @@ def einsum(builder: Builder, node: Node) -> View:
         terms.append(term.replace("...", _SPARE[more - spare : more]))
     out = out.replace("...", _SPARE[:more])
     if any(len(term) != rank or len(set(term)) < len(term) for term, rank in zip(terms, ranks)):
-        raise CannotImportError(f"its equation {equation!r} takes a diagonal")
+        raise CannotImportError(f"its equation {shown(equation)} takes a diagonal")
     if len(terms) == 1:
         return _of_one(builder, builder.view(node, 0), terms[0], out)
     if len(terms) > 2:
@@ -79,7 +82,7 @@ def _of_two(builder: Builder, node: Node, terms: Sequence[str], out: str) -> Vie
 
 
 def _of_one(builder: Builder, view: View, term: str, out: str) -> View:
-    """Axes summed up and put in another order."""
+    """Sum over the axes that are not in `out`, and put the others in its order."""
     gone = [axis for axis, letter in enumerate(term) if letter not in out]
     if gone:
         view = summed(builder, view, gone)
@@ -92,7 +95,7 @@ def _of_one(builder: Builder, view: View, term: str, out: str) -> View:
 def _with_constant(
     builder: Builder, view: View, term: str, array: NDArray[Any], other: str, out: str
 ) -> View:
-    """A value times an array, summed up over the axes that are not in `out`."""
+    """A value times an array, summed over the axes that are not in `out`."""
     view, term, array, other = _fitted(builder, view, term, array, other, out)
     if any(letter not in out for letter in term) or any(letter not in term for letter in other):
         return _summed_up(builder, view, term, array, other, out)
@@ -107,8 +110,11 @@ def _with_constant(
 def _fitted(
     builder: Builder, view: View, term: str, array: NDArray[Any], other: str, out: str
 ) -> tuple[View, str, NDArray[Any], str]:
-    """The same product without axes that only one of the two has, unless they are in `out`, and
-    without those of size 1 that are repeated because the other has more."""
+    """Simplify the two factors without changing the result.
+
+    Axes that only one of them has are summed, unless they are in `out`. Axes of size 1 that are
+    broadcast are dropped.
+    """
     sizes, own = dict(zip(term, view.shape)), dict(zip(other, array.shape))
     narrow = [x for x in term if x in own and sizes[x] == 1 < own[x]]
     kept = [x for x in term if x not in narrow]
@@ -128,7 +134,7 @@ def _fitted(
 def _summed_up(
     builder: Builder, view: View, term: str, array: NDArray[Any], other: str, out: str
 ) -> View:
-    """Axes of both that are in `out` are groups, each with a matrix of its own."""
+    """The product as a layer; axes of both factors that are in `out` become groups."""
     lengths = {**dict(zip(other, array.shape)), **dict(zip(term, view.shape))}
 
     def count(letters: Sequence[str]) -> int:
@@ -158,7 +164,7 @@ def _summed_up(
 def _grouped(
     builder: Builder, view: View, weight: NDArray[Any], groups: int, places: int
 ) -> View:
-    """A matrix for each of several groups of channels, at all places."""
+    """A 1 x 1 convolution with groups: one matrix for each group of channels."""
     channels = groups * weight.shape[1]
     view = builder.settle(replace(view, shape=(1, channels, places)), (None, "C", "W"))
     draft = builder.put(
@@ -170,7 +176,7 @@ def _grouped(
 def _of_computed(
     builder: Builder, views: Sequence[View], terms: Sequence[str], out: str
 ) -> View:
-    """The product of all pairs, summed up."""
+    """The product of two computed values, summed over the axes that are not in `out`."""
     lengths: dict[str, int] = {}
     for view, term in zip(views, terms):
         for letter, n in zip(term, view.shape):
@@ -181,9 +187,9 @@ def _of_computed(
     count = math.prod(lengths.values())
     if len(wide) > 3 or count > _MOST_PRODUCTS:
         raise CannotImportError(
-            "it multiplies two computed matrices, as attention does; that is a layer only where "
-            f"all products of their values have three axes and are at most {_MOST_PRODUCTS}, and "
-            f"here they are {' x '.join(str(lengths[letter]) for letter in order)}"
+            "it multiplies two computed matrices, as attention does; that becomes layers only if "
+            f"all products of their values have at most three axes and {_MOST_PRODUCTS} values, "
+            f"and here they are {' x '.join(str(lengths[letter]) for letter in order)}"
         )
     spread = []
     for view, term in zip(views, terms):

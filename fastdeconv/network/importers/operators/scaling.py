@@ -1,4 +1,4 @@
-"""A value times numbers plus numbers, as many operators want it."""
+"""A value times numbers plus numbers, which many operators need."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["plain", "scaled_by", "times"]
 
 
 def plain(number: Any) -> float:
-    """The shortest number that is the same in float32: 0.01 for 0.009999999776482582."""
+    """The shortest number that is equal in float32: 0.01 for 0.009999999776482582."""
     return float(str(np.float32(number)))
 
 
@@ -38,7 +38,7 @@ def scaled_by(
     if not wide:
         first, second = (float(array.reshape(-1)[0]) for array in full)
         return view if (first, second) == (1, 0) else times(builder, view, first, second, suffix)
-    # What varies along a part of some axes, varies along all of the axes that they are joined to.
+    # If axes are joined, the arrays get values for all places of the joined axis.
     view, groups = builder.grouped(view, [axis in wide for axis in range(rank)])
     view, letters = builder.letters(view)
     taken = [i for i, group in enumerate(groups) if wide.intersection(group)]

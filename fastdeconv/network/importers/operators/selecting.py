@@ -1,4 +1,4 @@
-"""Operators that take some places of an axis, in any order, or cut axes apart."""
+"""Operators that select places of an axis, in any order, or split axes."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ __all__ = [
     "taken",
 ]
 
-# Elements of a matrix that picks places; 16 MB.
+# Most elements of a matrix that selects places: 16 MB of float32.
 _MOST_ELEMENTS = 1 << 22
 
 
 def taken(builder: Builder, view: View, axis: int, places: slice, suffix: str = "") -> View:
-    """Places along an axis at equal distances."""
+    """Select places along an axis at equal distances."""
     n = view.shape[axis]
     found = range(*places.indices(n))
     if len(found) == n and found.step == 1:
@@ -43,12 +43,12 @@ def taken(builder: Builder, view: View, axis: int, places: slice, suffix: str = 
 
 
 def picked(builder: Builder, view: View, axis: int, places: Sequence[int]) -> View:
-    """Any places along an axis, by a matrix of zeros and ones."""
+    """Select any places along an axis, by a matrix of zeros and ones."""
     n, count = view.shape[axis], len(places)
     if n * count > _MOST_ELEMENTS:
         raise CannotImportError(
-            f"it picks {count} of {n} places that are not at equal distances, and the matrix that "
-            f"would do so has more than {_MOST_ELEMENTS} elements"
+            f"it selects {count} of {n} places that are not at equal distances, and the matrix "
+            f"for this has more than {_MOST_ELEMENTS} elements"
         )
     matrix = np.zeros((count, n), np.float32)
     matrix[np.arange(count), list(places)] = 1
@@ -56,7 +56,7 @@ def picked(builder: Builder, view: View, axis: int, places: Sequence[int]) -> Vi
 
 
 def _by_matrix(builder: Builder, view: View, axis: int, matrix: NDArray[np.float32]) -> View:
-    """A matrix (out, in) along an axis."""
+    """Multiply by a matrix (out, in) along an axis."""
     rank = len(view.shape)
     last = [*(i for i in range(rank) if i != axis), axis]
     made = dense(builder, builder.transposed(view, last), matrix, None)
@@ -64,7 +64,7 @@ def _by_matrix(builder: Builder, view: View, axis: int, matrix: NDArray[np.float
 
 
 def cumulative_sum(builder: Builder, node: Node) -> View:
-    """Every place the sum of those up to it, by a triangular matrix."""
+    """The sums of all places up to each one, by a triangular matrix."""
     view, axes = builder.view(node, 0), builder.ints(node, "axis", 1)
     if axes is None or len(axes) != 1:
         raise CannotImportError("its axis is not one number")
@@ -72,8 +72,8 @@ def cumulative_sum(builder: Builder, node: Node) -> View:
     n, given = view.shape[axis], node.attributes
     if n * n > _MOST_ELEMENTS:
         raise CannotImportError(
-            f"it sums up {n} places one after another, and the matrix that would do so has more "
-            f"than {_MOST_ELEMENTS} elements"
+            f"it computes {n} cumulative sums, and the matrix for this has more than "
+            f"{_MOST_ELEMENTS} elements"
         )
     matrix = np.tri(n, k=-1 if given.get("exclusive", 0) else 0, dtype=np.float32)
     made = _by_matrix(builder, view, axis, matrix.T if given.get("reverse", 0) else matrix)
@@ -107,7 +107,7 @@ def gather(builder: Builder, node: Node) -> View:
     n = view.shape[axis]
     indices = builder.ints(node, "indices", 1) or []
     if not all(-n <= i < n for i in indices):
-        raise CannotImportError(f"it picks places of an axis of {n} that are not there")
+        raise CannotImportError(f"it selects places beyond the end of an axis of size {n}")
     made = _places(builder, view, axis, [i % n for i in indices])
     return replace(made, shape=builder.shape(node))
 
@@ -116,12 +116,12 @@ def gather_nd(builder: Builder, node: Node) -> View:
     """Gather along several axes that are joined."""
     view, indices = builder.view(node, 0), builder.constant(node, 1)
     if indices is None or node.attributes.get("batch_dims", 0):
-        raise CannotImportError("it picks other places for each of a batch")
+        raise CannotImportError("it selects different places for each item of a batch")
     depth = indices.shape[-1]
     sizes = view.shape[:depth]
     columns = np.moveaxis(indices, -1, 0).reshape(depth, -1).astype(np.int64)
     if any(((column < -n) | (column >= n)).any() for column, n in zip(columns, sizes)):
-        raise CannotImportError(f"it picks places of {sizes} that are not there")
+        raise CannotImportError(f"it selects places beyond the end of axes of sizes {sizes}")
     within = [column % n for column, n in zip(columns, sizes)]
     places = np.ravel_multi_index(within, sizes)
     joined = replace(view, shape=(int(np.prod(sizes)), *view.shape[depth:]))
@@ -130,7 +130,7 @@ def gather_nd(builder: Builder, node: Node) -> View:
 
 def _places(builder: Builder, view: View, axis: int, places: Sequence[int]) -> View:
     if not places:
-        raise CannotImportError("it picks no place")
+        raise CannotImportError("it selects no place")
     step = places[1] - places[0] if len(places) > 1 else 1
     if step > 0 and list(places) == list(range(places[0], places[-1] + 1, step)):
         return taken(builder, view, axis, slice(places[0], places[-1] + 1, step))

@@ -1,4 +1,4 @@
-"""Operators that move, repeat and enlarge without learned numbers."""
+"""Operators without weights that move, repeat, pad and resize."""
 
 from __future__ import annotations
 
@@ -6,20 +6,19 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
+from ....errors import shown
 from ..building import Builder, CannotImportError
 from ..graph import Node
 from ..views import View, completed
-from .combining import joined_along
+from .combining import repeated
 from .selecting import taken
 
 __all__ = [
     "adaptive_pool", "cast", "expand", "expanded", "pad", "reshape", "resize", "tile", "transpose",
 ]
 
-# ONNX's words for how to pad, and ours, which are PyTorch's.
+# ONNX's names of modes of padding, and the layer's, which are PyTorch's.
 _PADS = {"constant": "constant", "reflect": "reflect", "edge": "replicate", "wrap": "circular"}
-
-
 _FLOAT = 1
 
 
@@ -31,7 +30,7 @@ def reshape(builder: Builder, node: Node) -> View:
 def cast(builder: Builder, node: Node) -> View:
     if node.attributes.get("to", _FLOAT) != _FLOAT:
         raise CannotImportError(
-            "it makes whole numbers or truth values, through which nothing goes back"
+            "it converts to integers or booleans, through which no signal goes back"
         )
     return reshape(builder, node)
 
@@ -45,16 +44,16 @@ def transpose(builder: Builder, node: Node) -> View:
 def _on_planes(
     builder: Builder, view: View, axes: Collection[int], what: str
 ) -> tuple[View, dict[int, str]]:
-    """The view with some of its axes as rows and columns, and the letter of each."""
+    """The view with some of its axes as rows and columns; also returns their letters."""
     rank = len(view.shape)
     if len(axes) > 2:
-        raise CannotImportError(f"it {what} {len(axes)} axes, and a layer does so along two")
+        raise CannotImportError(f"it {what} {len(axes)} axes, and a layer does so along at most 2")
     view, groups = builder.grouped(view, [i in axes for i in range(rank)], sorted(axes))
     own = {axis: groups.index([axis]) for axis in axes}
     view, found = builder.letters(view)
     letters = list(completed(view, found))
     if any(letters[place] in (None, "C") for place in own.values()):
-        # Rows and columns are those; the others get what is left, if they need it.
+        # These axes become rows and columns; the others get the letters that are left.
         named = dict(zip(sorted(own.values()), "HW" if len(own) == 2 else "W"))
         free = [letter for letter in "CHW" if letter not in named.values()]
         letters = [named.get(place) for place in range(len(letters))]
@@ -82,7 +81,7 @@ def pad(builder: Builder, node: Node) -> View:
     pads = builder.ints(node, "pads", 1)
     axes = builder.ints(node, "axes", 3) or list(range(rank))
     if pads is None or len(pads) != 2 * len(axes):
-        raise CannotImportError("its pads are not two for each axis")
+        raise CannotImportError("it does not have two pads for each axis")
     value = builder.floats(node, 2)
     given = node.attributes.get("value", 0.0) if value is None else value.reshape(-1)[0]
     before, after = [0] * rank, [0] * rank
@@ -99,7 +98,9 @@ def pad(builder: Builder, node: Node) -> View:
     if not sides:
         return _as_main(builder, view, node)
     if mode not in _PADS:
-        raise CannotImportError(f"it pads by {mode}")
+        raise CannotImportError(
+            f"its mode of padding is {shown(mode)}, wanted one of {', '.join(_PADS)}"
+        )
     view, letters = _on_planes(builder, view, sides, "pads")
     named = {letter: sides[axis] for axis, letter in letters.items()}
     more: dict[str, Any] = {"value": float(given)}
@@ -110,7 +111,7 @@ def pad(builder: Builder, node: Node) -> View:
 
 
 def _as_main(builder: Builder, view: View, node: Node) -> View:
-    """A crop is the whole of a pad that is negative."""
+    """If all pads are negative, the crop is the main layer of the node."""
     if view.draft >= 0 and builder.drafts[view.draft].node is node:
         builder.drafts[view.draft].suffix = ""
     return view
@@ -120,8 +121,9 @@ def resize(builder: Builder, node: Node) -> View:
     given = node.attributes
     mode = given.get("mode", "nearest")
     if mode not in ("nearest", "linear"):
-        raise CannotImportError(f"it resizes by {mode} interpolation; only nearest and linear are "
-                                "layers")
+        raise CannotImportError(
+            f"its interpolation is {shown(mode)}, wanted nearest or linear"
+        )
     if given.get("antialias", 0):
         raise CannotImportError("it smooths before it resizes (antialias)")
     view, shape = builder.view(node, 0), builder.shape(node)
@@ -143,7 +145,7 @@ def resize(builder: Builder, node: Node) -> View:
 
 
 def _resizing(node: Node, mode: str, whole: bool) -> dict[str, Any]:
-    """The mode of an upsample layer; `whole`: every value a whole number of times."""
+    """The mode of an upsample layer; `whole`: the factors of all axes are whole numbers."""
     given = node.attributes
     usual = "half_pixel" if node.op == "Resize" else "asymmetric"
     place = given.get("coordinate_transformation_mode", usual)
@@ -152,15 +154,20 @@ def _resizing(node: Node, mode: str, whole: bool) -> dict[str, Any]:
         if place == "align_corners":
             return {"mode": "bilinear", "align_corners": True}
         if place not in half:
-            raise CannotImportError(f"it interpolates with places {place!r}")
+            raise CannotImportError(
+                f"its coordinate_transformation_mode is {shown(place)}, which no layer has"
+            )
         return {"mode": "bilinear"}
     rounding = given.get("nearest_mode", "round_prefer_floor")
     if node.op == "Upsample" or (place == "asymmetric" and rounding == "floor"):
         return {}
-    # In the middle of a place, and rounded to the nearest, is the same for whole numbers.
+    # For whole factors, rounding half-pixel positions to the nearest is the same.
     if whole and place in half and rounding.startswith("round_prefer"):
         return {}
-    raise CannotImportError(f"it resizes with places {place!r} and rounding {rounding!r}")
+    raise CannotImportError(
+        f"it resizes with coordinate_transformation_mode {shown(place)} and nearest_mode "
+        f"{shown(rounding)}, which no layer has"
+    )
 
 
 def adaptive_pool(builder: Builder, node: Node) -> View:
@@ -177,7 +184,7 @@ def expand(builder: Builder, node: Node) -> View:
 
 
 def expanded(builder: Builder, view: View, shape: Sequence[int], suffix: str = "") -> View:
-    """Axes of size 1 repeated."""
+    """Repeat axes of size 1 to a shape."""
     view = replace(view, shape=(1,) * (len(shape) - len(view.shape)) + view.shape)
     longer = [axis for axis, (n, m) in enumerate(zip(view.shape, shape)) if n != m]
     while longer:
@@ -193,15 +200,15 @@ def expanded(builder: Builder, view: View, shape: Sequence[int], suffix: str = "
 
 
 def tile(builder: Builder, node: Node) -> View:
-    """The whole repeated along axes, one after the other."""
+    """Repeat the whole value along its axes, one axis after the other."""
     view, times = builder.view(node, 0), builder.ints(node, "repeats", 1)
     if times is None or len(times) != len(view.shape):
-        raise CannotImportError("its repeats are not one for each axis")
+        raise CannotImportError("it does not have one number of repeats for each axis")
     shape = builder.shape(node)
     ones = tuple(m if n == 1 else n for n, m in zip(view.shape, shape))
     view = expanded(builder, view, ones)
     for axis, count in enumerate(times):
         if view.shape[axis] != shape[axis]:
-            view = joined_along(builder, [view] * count, axis)
+            view = repeated(builder, view, count, axis)
             builder.drafts[view.draft].sized = True
     return view

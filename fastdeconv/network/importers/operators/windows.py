@@ -1,4 +1,4 @@
-"""Convolutions and matrices."""
+"""Convolutions and matrix products."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _PLANES: dict[int, Letters] = {3: (None, "C", "W"), 4: (None, "C", "H", "W")}
 
 
 def over_window(builder: Builder, node: Node, rank: int) -> View:
-    """The first input with its axes where windows want them; of rank 3: (C, 1, W)."""
+    """The first input with its axes in the order for windows; of rank 3 it is (C, 1, W)."""
     view = builder.view(node, 0)
     if rank not in _PLANES:
         raise CannotImportError(f"its window has {rank - 2} axes, wanted one or two")
@@ -30,13 +30,15 @@ def over_window(builder: Builder, node: Node, rank: int) -> View:
 
 def window(node: Node, spatial: int, size: tuple[int, ...], kernel: tuple[int, ...],
            *, ceil: bool = False) -> dict[str, Any]:
-    """Stride, padding and dilation, each a pair, of a window over one axis or two."""
+    """Stride, padding and dilation of a window over one or two axes, as a layer has them."""
     given = node.attributes
     strides = [int(n) for n in given.get("strides", [1] * spatial)]
     dilations = [int(n) for n in given.get("dilations", [1] * spatial)]
     pads = [int(n) for n in given.get("pads", [0] * 2 * spatial)]
     if len(strides) != spatial or len(dilations) != spatial or len(pads) != 2 * spatial:
-        raise CannotImportError("its strides, dilations or pads are not as many as its axes")
+        raise CannotImportError(
+            f"it does not have strides, dilations and pads for its {spatial} axes"
+        )
     if min(pads) < 0:
         raise CannotImportError("it has negative pads")
     auto = given.get("auto_pad", "NOTSET")
@@ -106,7 +108,7 @@ def conv_transpose(builder: Builder, node: Node) -> View:
 def _window_of_transposed(
     builder: Builder, node: Node, view: View, kernel: tuple[int, ...]
 ) -> dict[str, Any]:
-    """The window of a transposed convolution whose pads may follow from its output's shape."""
+    """The window of a transposed convolution; its pads may be implied by its output's shape."""
     spatial = len(view.shape) - 2
     given = dict(node.attributes)
     auto = given.pop("auto_pad", "NOTSET")
@@ -150,12 +152,12 @@ def linear(builder: Builder, node: Node) -> View:
 def dense(
     builder: Builder, view: View, weight: NDArray[Any], bias: NDArray[Any] | None
 ) -> View:
-    """A matrix (out, in) over the last axis: a linear layer or, at many places, a 1 x 1 conv."""
+    """Multiply the last axis by a matrix (out, in): a linear layer, or a 1 x 1 convolution."""
     if weight.ndim != 2 or not view.shape or view.shape[-1] != weight.shape[1]:
         raise CannotImportError(f"its matrix {weight.shape} does not fit its input {view.shape}")
     if bias is not None:
         if bias.size not in (1, len(weight)):
-            raise CannotImportError(f"it adds {bias.shape} numbers, wanted {len(weight)}")
+            raise CannotImportError(f"its bias has the shape {bias.shape}, wanted {len(weight)}")
         bias = np.broadcast_to(bias.reshape(-1), (len(weight),))
     shape = (*view.shape[:-1], len(weight))
     if sum(n > 1 for n in view.shape[:-1]) > 2:
@@ -174,7 +176,7 @@ def dense(
 
 
 def _flat(builder: Builder, view: View, weight: NDArray[Any]) -> tuple[View, NDArray[Any]]:
-    """A flat input, and the matrix with its columns in the order of the layer's values."""
+    """A flat view, and the matrix with its columns in the order of the layer's values."""
     letters = (*[None] * (len(view.shape) - 1), "C")
     if view.in_order or view.letters is not None:
         return builder.settle(view, letters), weight
@@ -184,7 +186,7 @@ def _flat(builder: Builder, view: View, weight: NDArray[Any]) -> tuple[View, NDA
 
 
 def _last_as_channels(builder: Builder, view: View, others: list[int]) -> Letters:
-    """Letters with C for the last axis; the others keep theirs where they can."""
+    """Letters with C for the last axis; the other axes keep theirs if possible."""
     have = view.letters
     letters: list[str | None] = [None] * len(view.shape)
     letters[-1] = "C"

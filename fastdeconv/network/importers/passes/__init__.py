@@ -1,9 +1,9 @@
-"""Rewriting: what exporters take apart is put together again.
+"""Rewriting rules: join the operators that exporters split.
 
-A rule is a function of a graph and a node. It looks at the node and at what it takes and, if
-it knows the pattern, changes the node in place into one that computes the same from values
-further down; what lies between is dropped where nothing else uses it. A rule therefore never
-has to ask who else uses a value.
+A rule is a function of a graph and a node. It looks at the node and at the nodes before it. If it
+recognises a pattern, it changes the node in place into one that computes the same directly from
+earlier values. Nodes between that are not used any more are dropped at the end, so a rule never
+has to check who else uses a value.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ __all__ = ["rewrite"]
 
 Rule = Callable[[Graph, Node], bool]
 
-# Activations and normalisations hold additions and products of constants, which the second
-# round would take away from them.
+# Activations and normalisations contain sums and products with constants. They are recognised in
+# the first round, because the second round rewrites these sums and products.
 _ROUNDS: tuple[tuple[Rule, ...], ...] = (
     (as_adaptive_pool, without_expand, as_activation, as_layer_norm, as_group_norm, absorbed_scale,
      as_linear),
@@ -32,11 +32,11 @@ _ROUNDS: tuple[tuple[Rule, ...], ...] = (
 
 
 def rewrite(graph: Graph) -> None:
-    """Apply every rule wherever it fits."""
+    """Apply every rule to every node, and drop the nodes that are not used any more."""
     for rules in _ROUNDS:
         for node in graph.nodes:
             for rule in rules:
-                # A node that is not what its operator says is for `building` to refuse.
+                # A node that does not fit its operator is left for `building` to refuse.
                 with contextlib.suppress(*MALFORMED):
                     rule(graph, node)
     graph.drop_dead()

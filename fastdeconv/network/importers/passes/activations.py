@@ -1,4 +1,4 @@
-"""Activations that are written as products, sums and bounds."""
+"""Recognise activations that are written as products, sums and bounds."""
 
 from __future__ import annotations
 
@@ -11,23 +11,37 @@ __all__ = ["as_activation", "product"]
 _DEEPEST = 12
 
 
-def product(graph: Graph, value: str, depth: int = 0) -> tuple[float, list[str]]:
-    """A value as a number times other values: factors through Mul, Div and Pow.
+def product(graph: Graph, value: str) -> tuple[float, list[str]]:
+    """Write a value as a number times other values: the factors of Mul, Div, Pow and Neg.
 
-    Multiplications by arrays are not looked through.
+    Products with constant arrays are single factors.
     """
+    return _product(graph, value, 0, {})
+
+
+_Known = dict[tuple[str, int], tuple[float, list[str]]]
+
+
+def _product(graph: Graph, value: str, depth: int, known: _Known) -> tuple[float, list[str]]:
+    # Results are kept, because a value that is squared again and again has 2 ** depth factors.
+    if (value, depth) not in known:
+        known[value, depth] = _factors(graph, value, depth, known)
+    return known[value, depth]
+
+
+def _factors(graph: Graph, value: str, depth: int, known: _Known) -> tuple[float, list[str]]:
     node = graph.made_by(value, "Mul", "Div", "Pow", "Neg")
     if node is None or depth > _DEEPEST:
         return 1.0, [value]
     if node.op == "Neg":
-        number, factors = product(graph, node.inputs[0], depth + 1)
+        number, factors = _product(graph, node.inputs[0], depth + 1, known)
         return -number, factors
     left, right = node.inputs[:2]
     by = graph.scalar(right)
     if node.op == "Pow":
         return (1.0, [left] * int(by)) if by in (2.0, 3.0) else (1.0, [value])
     if by is not None:
-        number, factors = product(graph, left, depth + 1)
+        number, factors = _product(graph, left, depth + 1, known)
         if node.op == "Div" and by == 0:
             return 1.0, [value]
         return (number * by if node.op == "Mul" else number / by), factors
@@ -35,16 +49,16 @@ def product(graph: Graph, value: str, depth: int = 0) -> tuple[float, list[str]]
         return 1.0, [value]
     by = graph.scalar(left)
     if by is not None:
-        number, factors = product(graph, right, depth + 1)
+        number, factors = _product(graph, right, depth + 1, known)
         return number * by, factors
     if left in graph.constants or right in graph.constants:
         return 1.0, [value]
-    first, second = product(graph, left, depth + 1), product(graph, right, depth + 1)
+    first, second = (_product(graph, name, depth + 1, known) for name in (left, right))
     return first[0] * second[0], first[1] + second[1]
 
 
 def as_activation(graph: Graph, node: Node) -> bool:
-    """An activation in place of what it was taken apart into.
+    """Recognise an activation that was split into simpler operators.
 
     1. ``x * sigmoid(x)`` is Silu, ``x * hardsigmoid(x)`` HardSwish,
        ``x * tanh(softplus(x))`` Mish;
@@ -121,7 +135,7 @@ def _gelu(graph: Graph, x: str, gate: str) -> tuple[str, dict[str, object]] | No
 
 
 def _as_clip(graph: Graph, node: Node) -> bool:
-    """``max(x, a)`` and ``min(x, a)`` as Clip, whose bounds are inputs."""
+    """``max(x, a)`` and ``min(x, a)`` become Clip, whose bounds are inputs."""
     for x, bound in (node.inputs, node.inputs[::-1]):
         number = graph.scalar(bound)
         same = graph.shapes.get(x) == graph.shapes.get(node.outputs[0])
@@ -133,7 +147,7 @@ def _as_clip(graph: Graph, node: Node) -> bool:
 
 
 def _as_piecewise(graph: Graph, node: Node) -> bool:
-    """Softplus with its threshold, or a ReLU, of a choice between two values."""
+    """Softplus with its threshold, or a ReLU, from a Where."""
     asked = graph.made_by(node.inputs[0], "Greater", "LessOrEqual")
     limit = None if asked is None else graph.scalar(asked.inputs[1])
     if asked is None or limit is None:

@@ -10,9 +10,9 @@ __all__ = ["as_linear", "as_scale_shift", "joined_scale_shifts", "without_expand
 
 
 def as_linear(graph: Graph, node: Node) -> bool:
-    """MatMul by a matrix, then Add of one number for each output, as Linear.
+    """MatMul by a constant matrix, then Add of one number for each output, become Linear.
 
-    Linear is an operator of our own: a value, a matrix (in, out), and numbers to add.
+    Linear is an operator of `passes` with the inputs value, matrix (in, out) and bias.
     """
     if node.op != "Add":
         return False
@@ -35,10 +35,10 @@ def as_linear(graph: Graph, node: Node) -> bool:
 
 
 def as_scale_shift(graph: Graph, node: Node) -> bool:
-    """Add, Sub, Mul, Div and Neg with one constant, and Where with two, as ScaleShift.
+    """Add, Sub, Mul, Div and Neg with one constant, and Where with two, become ScaleShift.
 
-    ScaleShift is an operator of our own: a value, what it is multiplied by, and what is then
-    added; both are constants that broadcast to the value's shape.
+    ScaleShift is an operator of `passes` with the inputs value, scale and shift; scale and shift
+    are constants that broadcast to the value's shape.
     """
     if node.op == "Neg":
         _scale_shift(graph, node, node.inputs[0], np.float32(-1), np.float32(0))
@@ -71,7 +71,7 @@ def as_scale_shift(graph: Graph, node: Node) -> bool:
 
 
 def _as_mask(graph: Graph, node: Node) -> bool:
-    """A constant choice between a value and constants: times 1 or 0, plus 0 or these."""
+    """A Where with a constant condition: the value times 1 or 0, plus 0 or the constant."""
     condition = graph.constants.get(node.inputs[0])
     for x, other, keeps in (node.inputs[1], node.inputs[2], True), (
         node.inputs[2], node.inputs[1], False
@@ -91,10 +91,10 @@ def _as_mask(graph: Graph, node: Node) -> bool:
 
 
 def joined_scale_shifts(graph: Graph, node: Node) -> bool:
-    """Two scales and shifts, one after the other, as one.
+    """Two ScaleShifts in a row become one.
 
-    Wanted: both vary along the same one axis, or not at all, so that the one that is made can
-    be a layer if they could.
+    Only if all their arrays vary along the same axis, or along none: otherwise the result might
+    need more axes than a layer can have.
     """
     if node.op != "ScaleShift":
         return False
@@ -113,9 +113,10 @@ def joined_scale_shifts(graph: Graph, node: Node) -> bool:
 
 
 def without_expand(graph: Graph, node: Node) -> bool:
-    """A sum or product with what was repeated as one with what was not.
+    """A sum or product with an expanded value takes the value before its Expand.
 
-    Wanted: the other input has the shape of the output already.
+    Only if the other input already has the shape of the output, so that broadcasting does the
+    same.
     """
     if node.op not in ("Add", "Sub", "Mul", "Div") or len(node.inputs) != 2:
         return False

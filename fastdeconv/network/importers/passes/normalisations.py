@@ -1,4 +1,4 @@
-"""Layer and group normalisation that exporters take apart."""
+"""Recognise layer and group normalisation that exporters split."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ __all__ = ["absorbed_scale", "as_group_norm", "as_layer_norm"]
 
 
 def as_layer_norm(graph: Graph, node: Node) -> bool:
-    """``(x - mean) / sqrt(mean((x - mean) ** 2) + eps)`` as Standardise.
+    """``(x - mean) / sqrt(mean((x - mean) ** 2) + eps)`` becomes Standardise.
 
-    Standardise is an operator of our own with the attributes `axes` (from 0) and `eps`.
+    Standardise is an operator of `passes` with the attributes `axes` (from 0) and `eps`.
     """
     if node.op not in ("Div", "Mul"):
         return False
@@ -45,7 +45,7 @@ def as_layer_norm(graph: Graph, node: Node) -> bool:
 
 
 def _root(graph: Graph, value: str, inverse: bool) -> str | None:
-    """What a value is the square root of, or the inverse of the square root."""
+    """x if the value is ``sqrt(x)`` or, with `inverse`, ``1 / sqrt(x)``; else None."""
     if inverse:
         node = graph.made_by(value, "Reciprocal", "Div", "Pow")
         if node is None:
@@ -78,10 +78,10 @@ def _axes(graph: Graph, node: Node) -> list[int] | None:
 
 
 def as_group_norm(graph: Graph, node: Node) -> bool:
-    """Reshape to groups, InstanceNormalization and Reshape back as GroupNorm.
+    """Reshape to groups, InstanceNormalization and Reshape back become GroupNorm.
 
-    GroupNorm is an operator of our own with the attributes `groups` and `eps`, and optional
-    inputs for scale and shift of every channel.
+    GroupNorm is an operator of `passes` with the attributes `groups` and `eps`, and optional
+    inputs for a scale and a shift of each channel.
     """
     if node.op != "Reshape":
         return False
@@ -105,9 +105,9 @@ def as_group_norm(graph: Graph, node: Node) -> bool:
 
 
 def absorbed_scale(graph: Graph, node: Node) -> bool:
-    """Scale and shift after Standardise or GroupNorm as inputs of the normalisation.
+    """A scale and a shift after Standardise or GroupNorm become inputs of the normalisation.
 
-    Wanted: a constant with one number for each normalised place, or for each channel.
+    Only if the constant has one number for each normalised place, or for each channel.
     """
     if node.op not in ("Mul", "Add") or len(node.inputs) != 2:
         return False

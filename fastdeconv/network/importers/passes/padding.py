@@ -1,4 +1,4 @@
-"""Padding of its own before a window that can pad by itself."""
+"""Move a Pad into the convolution or pool after it."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ __all__ = ["pad_into_window"]
 
 
 def pad_into_window(graph: Graph, node: Node) -> bool:
-    """Pad before Conv or AveragePool as padding of that.
+    """A Pad before Conv or AveragePool becomes the padding of that node.
 
-    Wanted: zeros, none of them along the batch or the channels, and no size computed from
-    `auto_pad`. An average pool must count the zeros (`count_include_pad`), or pad nothing by
-    itself; a max pool pads with minus infinity and is left alone.
+    Only if it pads zeros, neither along the batch nor along the channels, and the node does not
+    use `auto_pad`. An average pool must count the zeros (`count_include_pad`) or have no padding
+    itself. A max pool pads with minus infinity, so it is not changed.
     """
     if node.op not in ("Conv", "AveragePool"):
         return False
@@ -36,7 +36,7 @@ def pad_into_window(graph: Graph, node: Node) -> bool:
     if node.op == "AveragePool":
         if any(own) and not node.attributes.get("count_include_pad", 0):
             return False
-        # Pools refuse as much padding as their window is large.
+        # Pools refuse padding that is as large as their window.
         kernel = node.attributes["kernel_shape"]
         added = [a + b for a, b in zip(own, given[2:rank] + given[rank + 2 :])]
         if any(n >= kernel[i % len(kernel)] for i, n in enumerate(added)):

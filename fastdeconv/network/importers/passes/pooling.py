@@ -1,4 +1,4 @@
-"""Adaptive pools, as `torch_pools` has them written."""
+"""Recognise adaptive pools as `torch_pools` writes them."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ __all__ = ["as_adaptive_pool"]
 
 
 def as_adaptive_pool(graph: Graph, node: Node) -> bool:
-    """A pool over windows that lie evenly, as AdaptivePool.
+    """A pool over evenly spread windows becomes AdaptivePool.
 
-    AdaptivePool is an operator of our own with the attributes `kind`, "avg" or "max", and
-    `sizes`: axes and how many places of each there are afterwards.
+    AdaptivePool is an operator of `passes` with the attributes `kind`, "avg" or "max", and
+    `sizes`, which maps axes to their sizes in the output. It is recognised from
 
-    1. MatMul with the matrix of such means, on either side;
-    2. Concat of the maxima over such slices;
-    3. two of these along two axes; of maxima along the last axis first, so that among equal ones
-       the first in row-major order wins.
+    1. a MatMul with the matrix of `mean_matrix`, on either side;
+    2. a Concat of the maxima over such slices;
+    3. two of these along two axes. Maxima must be taken along the last axis first, so that of
+       equal ones the first in row-major order wins.
     """
     found = _mean(graph, node) or _maximum(graph, node)
     if found is None:
