@@ -3,15 +3,20 @@
  * What    For features of the network's lowest convolution. Each is a single map (pooled, with
  *         switches) that becomes a few planes. Features share nothing, and there is little to
  *         compute. So there are no lanes, and one pass: unpool the map (windows do not overlap)
- *         into a padded plane that stays in cache, then out[c] = sum over taps of weight * plane.
+ *         into some rows of a padded plane, which stay in L1, then out[c] = sum over taps of
+ *         weight * plane.
  * Layout  values (feature, cell), switches (channel, cell), weight (feature, cout, kh, kw), out
  *         planes. Stride 1 only.
- * Mix     per tap and vector of neighbouring columns: 1 load, 1 FMA; 1 broadcast per 4 vectors.
+ * Mix     per tap and vector of neighbouring columns: 1 FMA, and half a load, as four rows
+ *         share what lies between them; 1 broadcast per 4 vectors.
  * Numbers float32, vf_fma over taps row-major: the bits of the First kernel in project.c.
  */
 #include "units.h"
 
-/* The padded plane: place (0, 0) of the map lies at (row0, col0) of it. */
+/* Bytes of the rows of a plane that are worked on together. */
+#define ROWS_BYTES 24576
+
+/* Some rows of the padded plane: place (0, 0) of the map lies at (row0, col0) of them. */
 typedef struct {
     float *at;
     int rows, cols, row0, col0;
@@ -19,87 +24,153 @@ typedef struct {
                         * the rest */
 } plane;
 
-static void unpool(const fd_single *s, int k, const plane *p) {
+/* Cells first..last-1 of a row, whose windows begin at (row0, col0) of the plane and so on. */
+static void unpool_row(const fd_single *s, size_t channel, const float *value, const plane *p,
+                       int first, int last, int row0, int col0) {
     const fd_window *w = &s->pool;
-    const size_t cells = (size_t)s->cells_h * s->cells_w, first = s->features[k] * cells;
-    const float *value = s->values + k * cells;
     const int below = (w->kh - 1) * w->dh, beside = (w->kw - 1) * w->dw;
-    memset(p->at, 0, sizeof(float) * p->rows * p->cols);
-    for (int y = 0, cell = 0; y < s->cells_h; y++)
-        for (int x = 0; x < s->cells_w; x++, cell++) {
-            const uint32_t place =
-                s->switches ? fd_switch(s->switches, s->switch_bytes, first + cell) : 0;
-            const int row0 = p->row0 + y * w->sh - w->top, col0 = p->col0 + x * w->sw - w->left;
-            if (row0 < 0 || row0 + below >= p->rows || col0 < 0 || col0 + beside >= p->cols) {
-                /* A place outside reaches no output. */
-                const int row = row0 + (int)place / w->kw * w->dh;
-                const int col = col0 + (int)place % w->kw * w->dw;
-                if (row < 0 || row >= p->rows || col < 0 || col >= p->cols) continue;
-            }
-            p->at[row0 * (ptrdiff_t)p->cols + col0 + p->offset[place]] = value[cell];
+    for (int x = first; x < last; x++) {
+        const uint32_t place =
+            s->switches ? fd_switch(s->switches, s->switch_bytes, channel + x) : 0;
+        const int begin = col0 + x * w->sw;
+        if (row0 < 0 || row0 + below >= p->rows || begin < 0 || begin + beside >= p->cols) {
+            /* A place outside reaches no output of these rows. */
+            const int row = row0 + (int)place / w->kw * w->dh;
+            const int col = begin + (int)place % w->kw * w->dw;
+            if (row < 0 || row >= p->rows || col < 0 || col >= p->cols) continue;
         }
-}
-
-/* Vectors x, x + VW, ... of one output row. */
-FD_INLINE void correlate(const fd_single *s, const plane *p, const float *weight, int y, int x,
-                         float *out, const int vectors) {
-    const fd_window *k = &s->conv;
-    vf acc[4];
-    FD_UNROLL
-    for (int v = 0; v < vectors; v++) acc[v] = vf_zero();
-    for (int i = 0; i < k->kh; i++)
-        for (int j = 0; j < k->kw; j++) {
-            const float *from = p->at + (size_t)(y + (k->kh - 1 - i) * k->dh) * p->cols + x +
-                                (k->kw - 1 - j) * k->dw;
-            const vf w = vf_set1(weight[i * k->kw + j]);
-            FD_UNROLL
-            for (int v = 0; v < vectors; v++) acc[v] = vf_fma(w, vf_load(from + v * VW), acc[v]);
-        }
-    FD_UNROLL
-    for (int v = 0; v < vectors; v++) {
-        const int left = s->out_w - x - v * VW;
-        if (left >= VW)
-            vf_store(out + x + v * VW, acc[v]);
-        else {
-            float lanes[VW];
-            vf_store(lanes, acc[v]);
-            for (int l = 0; l < left; l++) out[x + v * VW + l] = lanes[l];
-        }
+        p->at[row0 * (ptrdiff_t)p->cols + begin + p->offset[place]] = value[x];
     }
 }
 
-static void project_feature(const fd_single *s, const plane *p, int f) {
+/* One row of windows two columns wide: values whose switch is `place`, and the one after. */
+static void unpool_pairs(const float *restrict value, const uint8_t *restrict switches, int n,
+                         int place, float *restrict to) {
+    for (int x = 0; x < n; x++) {
+        to[2 * x] = switches[x] == place ? value[x] : 0;
+        to[2 * x + 1] = switches[x] == place + 1 ? value[x] : 0;
+    }
+}
+
+static void unpool(const fd_single *s, int k, const plane *p) {
+    const fd_window *w = &s->pool;
+    const size_t cells = (size_t)s->cells_h * s->cells_w, first = s->features[k] * cells;
+    const int below = (w->kh - 1) * w->dh, col0 = p->col0 - w->left;
+    /* Nearly everybody's pools: vector code, and no store at a place that a value tells. */
+    const int pairs = s->switches && s->switch_bytes == 1 && w->kw == 2 && w->sw == 2 &&
+                      w->dw == 1 && col0 >= 0;
+    const int whole = (p->cols - col0) / 2;
+    const int inside = !pairs ? 0 : whole < s->cells_w ? whole : s->cells_w;
+    memset(p->at, 0, sizeof(float) * p->rows * p->cols);
+    for (int y = 0; y < s->cells_h; y++) {
+        const int row0 = p->row0 + y * w->sh - w->top;
+        if (row0 + below < 0) continue;
+        if (row0 >= p->rows) break;
+        const size_t cell = (size_t)y * s->cells_w;
+        const float *value = s->values + k * cells + cell;
+        for (int i = 0; i < w->kh && pairs; i++) {
+            const int row = row0 + i * w->dh;
+            if (row < 0 || row >= p->rows) continue;
+            unpool_pairs(value, (const uint8_t *)s->switches + first + cell, inside, 2 * i,
+                         p->at + (size_t)row * p->cols + col0);
+        }
+        unpool_row(s, first + cell, value, p, inside, s->cells_w, row0, col0);
+    }
+}
+
+/* Output rows that are computed together, where no dilation is between them: what is loaded serves
+ * kh of them. */
+#define ROWS (FD_REGISTERS >= 32 ? 4 : 2)
+
+/* Vectors x, x + VW, ... of so many output rows from y on; both numbers are constants. */
+FD_INLINE void correlate(const fd_single *s, const plane *p, const float *weight, int y, int x,
+                         float *out, const int rows, const int vectors) {
+    const fd_window *k = &s->conv;
+    vf acc[4][4];
+    FD_UNROLL
+    for (int r = 0; r < rows; r++)
+        FD_UNROLL
+        for (int v = 0; v < vectors; v++) acc[r][v] = vf_zero();
+    /* From the last row of the plane on, which is the first tap of every output row. */
+    for (int row = k->kh + rows - 2; row >= 0; row--) {
+        const float *from = p->at + (size_t)(y + row * k->dh) * p->cols + x;
+        for (int j = 0; j < k->kw; j++) {
+            vf a[4];
+            FD_UNROLL
+            for (int v = 0; v < vectors; v++)
+                a[v] = vf_load(from + (k->kw - 1 - j) * k->dw + v * VW);
+            FD_UNROLL
+            for (int r = 0; r < rows; r++) {
+                const int i = k->kh - 1 - row + r;
+                if (i < 0 || i >= k->kh) continue;
+                const vf w = vf_set1(weight[i * k->kw + j]);
+                FD_UNROLL
+                for (int v = 0; v < vectors; v++) acc[r][v] = vf_fma(w, a[v], acc[r][v]);
+            }
+        }
+    }
+    FD_UNROLL
+    for (int r = 0; r < rows; r++, out += s->out_row)
+        FD_UNROLL
+        for (int v = 0; v < vectors; v++) {
+            const int left = s->out_w - x - v * VW;
+            if (left >= VW)
+                vf_store(out + x + v * VW, acc[r][v]);
+            else {
+                float lanes[VW];
+                vf_store(lanes, acc[r][v]);
+                for (int l = 0; l < left; l++) out[x + v * VW + l] = lanes[l];
+            }
+        }
+}
+
+FD_INLINE void correlate_rows(const fd_single *s, const plane *p, const float *weight, int y,
+                              float *to, const int rows) {
+    for (int x = 0; x < s->out_w; x += 4 * VW) {
+        if (s->out_w - x > 2 * VW)
+            correlate(s, p, weight, y, x, to, rows, 4);
+        else if (s->out_w - x > VW)
+            correlate(s, p, weight, y, x, to, rows, 2);
+        else
+            correlate(s, p, weight, y, x, to, rows, 1);
+    }
+}
+
+/* `count` output rows of a feature, from y0 on. */
+static void project_rows(const fd_single *s, const plane *p, int f, int y0, int count) {
     const fd_window *k = &s->conv;
     unpool(s, f, p);
     for (int c = 0; c < s->cout; c++) {
         const float *weight = s->weight + ((size_t)f * s->cout + c) * k->kh * k->kw;
-        float *to = s->out + s->rows[f] * s->out_feature + c * s->out_plane;
-        for (int y = 0; y < s->out_h; y++, to += s->out_row)
-            for (int x = 0; x < s->out_w; x += 4 * VW) {
-                if (s->out_w - x > 2 * VW)
-                    correlate(s, p, weight, y, x, to, 4);
-                else if (s->out_w - x > VW)
-                    correlate(s, p, weight, y, x, to, 2);
-                else
-                    correlate(s, p, weight, y, x, to, 1);
-            }
+        float *to = s->out + s->rows[f] * s->out_feature + c * s->out_plane + y0 * s->out_row;
+        int y = 0;
+        for (; k->dh == 1 && y + ROWS <= count; y += ROWS, to += ROWS * s->out_row)
+            correlate_rows(s, p, weight, y, to, ROWS);
+        for (; y < count; y++, to += s->out_row) correlate_rows(s, p, weight, y, to, 1);
     }
 }
 
 int FD_NAME(fd_single_features)(const fd_single *s, int k0, int k1) {
     const fd_window *k = &s->conv, *w = &s->pool;
     const int reach_h = (k->kh - 1) * k->dh, reach_w = (k->kw - 1) * k->dw;
-    plane p = {.rows = s->out_h + reach_h, .row0 = reach_h - k->top, .col0 = reach_w - k->left};
+    plane p = {.cols = s->out_w + reach_w, .col0 = reach_w - k->left};
+    const int fit = ROWS_BYTES / (int)sizeof(float) / p.cols - reach_h;
+    const int most = fit > 2 * reach_h ? fit : 2 * reach_h + 1;
     /* Vectors read on past the last column. */
-    p.cols = s->out_w + reach_w + 4 * VW;
-    p.at = fd_scratch((size_t)p.rows * p.cols);
+    p.at = fd_scratch((size_t)(most + reach_h) * p.cols + 4 * VW);
     p.offset = malloc(sizeof(ptrdiff_t) * w->kh * w->kw);
     const int ok = p.at && p.offset;
     if (ok) {
         for (int i = 0; i < w->kh; i++)
             for (int j = 0; j < w->kw; j++)
                 p.offset[i * w->kw + j] = (ptrdiff_t)i * w->dh * p.cols + j * w->dw;
-        for (int f = k0; f < k1; f++) project_feature(s, &p, f);
+        for (int f = k0; f < k1; f++)
+            for (int y = 0; y < s->out_h; y += most) {
+                const int count = s->out_h - y < most ? s->out_h - y : most;
+                p.rows = count + reach_h;
+                p.row0 = reach_h - k->top - y;
+                project_rows(s, &p, f, y, count);
+            }
     }
     free(p.at);
     free(p.offset);

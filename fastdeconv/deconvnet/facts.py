@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..arrays import as_index
 from ..kernels.interface import Pair, Window
 from ..kernels.lanes import NO_POOL, Convolution, Post, Source, cached
 from ..network import layers as nn
@@ -25,6 +26,9 @@ from .trace import Trace
 __all__ = ["Facts"]
 
 Array = NDArray[Any]
+
+_SILENT, _SOUNDS, _NEGATIVE = 1, 2, 3
+"""What is known of a channel: all zero, no value below zero, or some."""
 
 
 class Facts:
@@ -75,16 +79,21 @@ class Facts:
 
     # ---- values ----
 
-    def sounding(self, index: int) -> tuple[Array, bool]:
-        """Which channels of the output of a layer are not all zero, (C,), and whether any value
-        is negative."""
-
-        def found() -> tuple[Array, bool]:
-            activation = self.trace.activation(index)
-            lowest, highest = (f(axis=(1, 2), initial=0) for f in (activation.min, activation.max))
-            return (lowest < 0) | (highest > 0), bool((lowest < 0).any())
-
-        return cached(self.trace.derived("sounding"), index, found)
+    def sounding(self, index: int, features: NDArray[np.intp]) -> tuple[Array, bool]:
+        """Which of these channels of the output of a layer are not all zero, (K,), and whether any
+        of their values is negative."""
+        activation = self.trace.activation(index)
+        known: Array = cached(
+            self.trace.derived("sounding"), index, lambda: np.zeros(len(activation), np.int8)
+        )
+        found = known[features]
+        if not found.all():
+            new = np.unique(features[found == 0])
+            maps = activation[as_index(new)]
+            lowest, highest = maps.min(axis=(1, 2)), maps.max(axis=(1, 2))
+            known[new] = np.where(lowest < 0, _NEGATIVE, np.where(highest > 0, _SOUNDS, _SILENT))
+            found = known[features]
+        return found != _SILENT, bool((found == _NEGATIVE).any())
 
     # ---- for jobs ----
 

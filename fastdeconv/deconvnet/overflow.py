@@ -150,13 +150,15 @@ def bounds_back(net: Network, index: int, largest: float, activations: Bounds) -
 
     `activations` are the bounds of the forward pass, which a product sends back.
     """
-    if not any(isinstance(layer, nn.Multiply) for layer in net.layers):
-        key = "growth back", index
-        growth: float = cached(
-            layer_cache(net, -1), key, lambda: _most_back(net, index, 1.0, activations)
-        )
-        return max(1.0, largest) * growth
-    return _most_back(net, index, largest, activations)
+    growth: float | None = cached(
+        layer_cache(net, -1), ("growth back", index),
+        # A product sends back more or less by what is there.
+        lambda: None if any(isinstance(layer, nn.Multiply) for layer in net.layers)
+        else _most_back(net, index, 1.0, activations),
+    )
+    if growth is None:
+        return _most_back(net, index, largest, activations)
+    return max(1.0, largest) * growth
 
 
 def _most_back(net: Network, index: int, largest: float, activations: Bounds) -> float:

@@ -36,7 +36,6 @@ from .lanes import (
     Term,
     View,
     aligned,
-    aligned_copy,
     aligned_empty,
     aligned_zeros,
     cached,
@@ -735,7 +734,7 @@ def _first_weight(table: Any, job: First, lanes: int, by_feature: bool) -> Float
     packed: FloatArray = cached(
         conv.cache, ("first", table.width), lambda: _pack_first(conv.weight, table)
     )
-    return aligned_copy(packed[:, job.features])
+    return packed.take(job.features, axis=1)
 
 
 def _pack_first(weight: FloatArray, table: Any) -> FloatArray:
