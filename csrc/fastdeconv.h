@@ -106,7 +106,7 @@ typedef struct {
 #define FD_LIST_ROOM (2 * FD_COPY)
 
 /* Where the values of an unpooled lane tensor come from: the cells of a pooled one, sorted
- * by the switches that all features share (see fd_sort_cells). A tensor that is not pooled
+ * by the switches that all features share (see sort_cells). A tensor that is not pooled
  * has windows of one place. Where windows overlap, the lists name one value for each place and
  * channel that fd_overlap has summed. */
 typedef struct {
@@ -296,6 +296,12 @@ typedef struct {
     int (*pool_rows)(const fd_pool *, const fd_input *, int row0, int row1);
     int (*step_rows)(const fd_step *, float *out, int row0, int row1);
     int (*first_rows)(const fd_first *, float *out, int row0, int row1);
+    /* Cells cell0..cell1-1: their channels by the place (0 <= switch < places) they point to, less
+     * those whose gate is 0. switches (cells, switch_cell); NULL: all at place 0. gate (cells,
+     * channels) or NULL. order (cells, channels), first (cells, places + 1). */
+    void (*sort_cells)(const void *switches, int switch_bytes, ptrdiff_t switch_cell,
+                       const uint8_t *gate, int channels, int places, int32_t *order,
+                       int32_t *first, int cell0, int cell1);
     void (*overlap_rows)(const fd_overlap *, int row0, int row1);
     void (*combine_rows)(const fd_combine *, int row0, int row1);
     int (*reduce_channels)(const fd_reduce *, int channel0, int channel1);
@@ -332,12 +338,6 @@ int fd_cpu_has_tiles(void);
 int fd_ask_for_tiles(void);
 
 /* ---- the same for every instruction set (planar.c) ---- */
-/* Cells cell0..cell1-1: their channels by the place (0 <= switch < places) they point to, less
- * those whose gate is 0. switches (cells, switch_cell); NULL: all at place 0. gate (cells,
- * channels) or NULL. order (cells, channels), first (cells, places + 1). */
-void fd_sort_cells(const void *switches, int switch_bytes, ptrdiff_t switch_cell,
-                   const uint8_t *gate, int channels, int places, int32_t *order,
-                   int32_t *first, int cell0, int cell1);
 /* The windows that share places with window 0 along one axis: for place p of it entries start[p]
  * to start[p+1]-1, ascending: which window, and as which place it knows p. */
 typedef struct {

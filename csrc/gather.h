@@ -1,7 +1,7 @@
 /* Lists of what reaches an output pixel.
  *
  * What    Going back through [pool, convolution], every cell of the pooled tensor has one
- *         value per channel, at the place its switch names. `fd_sort_cells` has sorted the
+ *         value per channel, at the place its switch names. `sort_cells` has sorted the
  *         channels of every cell by place. For an output pixel of the transposed convolution
  *         and each tap of its kernel there is at most one such place; the pixel's list is what
  *         they hold, tap after tap. Where windows overlap a place belongs to several cells, of

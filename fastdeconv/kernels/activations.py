@@ -73,7 +73,7 @@ class Activation:
         ``rectifies(**parameters)``: whether the rules treat it as a ReLU. All others go back
         by their derivative under every rule.
     at_output : bool
-        Whether the derivative is a function of the output: it is 0 or 1.
+        Whether the derivative is a function of the output: it is 0 or 1, an array of bool.
     has_weight : bool
         Whether the parameter ``weight`` is an array of the network, a number for each channel
         or one for all.
@@ -121,7 +121,7 @@ def _relu(x: Array) -> Array:
 
 
 def _relu_slope(y: Array) -> Array:
-    return (y > 0).astype(y.dtype)
+    return y > 0
 
 
 def _clip(x: Array, min: float | None, max: float | None) -> Array:
@@ -131,7 +131,7 @@ def _clip(x: Array, min: float | None, max: float | None) -> Array:
 def _clip_slope(y: Array, min: float | None, max: float | None) -> Array:
     above = True if min is None else y > _typed(y, min)
     below = True if max is None else y < _typed(y, max)
-    return np.broadcast_to(above & below, y.shape).astype(y.dtype)
+    return np.broadcast_to(above & below, y.shape)
 
 
 def _leaky(x: Array, negative_slope: Any) -> Array:

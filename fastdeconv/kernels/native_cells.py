@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from . import native  # type: ignore[attr-defined, unused-ignore]
 from .interface import FloatArray, Pair
 from .lanes import Source, cached, shared_windows
-from .native_shared import COPY, Chain, enough_threads, run_rows
+from .native_shared import COPY, Chain, enough_threads, kernels, run_rows
 from .schedule import band_edges
 
 __all__ = ["Cells", "cells_of", "links_of", "without_zeros"]
@@ -43,7 +43,7 @@ def _sort_cells(
         return order, np.array([0, channels], np.int32)
     order, first = _empty_cells(whole.shape[:2], channels, kh * kw)
     run_rows(
-        native.SortCells(source.switches, gate, channels, kh * kw, order, first),
+        native.SortCells(kernels(), source.switches, gate, channels, kh * kw, order, first),
         math.prod(whole.shape[:2]), enough_threads(num_threads, order.size * COPY),
         largest=256,
     )
