@@ -4,7 +4,8 @@
  *         vector of AVX-512 compares 64 switches at once, place by place instead, and no branch
  *         depends on a switch.
  * Mix     on AVX-512, per place of a cell and 64 channels: a comparison, 4 compresses, 4 stores.
- * Numbers none: channels are sorted.
+ * Numbers none: channels are sorted. What gates leave over of a cell is 0: lists are copied some
+ *         entries at a time, so that it is read, though not used.
  */
 #include <string.h>
 
@@ -33,6 +34,7 @@ static void sort_by_counting(const void *switches, int switch_bytes, ptrdiff_t s
         }
         memmove(count + 1, count, sizeof *count * places);
         count[0] = 0;
+        memset(to + count[places], 0, sizeof *to * (channels - count[places]));
     }
 }
 
@@ -74,6 +76,7 @@ static void sort_by_comparing(const uint8_t *switches, const uint8_t *gate, int 
         }
         first[place + 1] = count;
     }
+    memset(order + count, 0, sizeof *order * (channels - count));
 }
 #endif
 

@@ -165,5 +165,6 @@ void fd_filter_cells(const fd_source *s, const float *v, int32_t *order, int32_t
                 }
             }
             new_begin[places] = n;
+            memset(to + n, 0, sizeof *to * (s->channels - n));
         }
 }

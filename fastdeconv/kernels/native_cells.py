@@ -99,8 +99,10 @@ def _link_cells(
 def _empty_cells(
     size: Pair, channels: int, places: int
 ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    # The room at the end, and what gates leave over, is read as channels, not used.
-    order = np.zeros(math.prod(size) * channels + native.LIST_ROOM, np.int32)
+    # Not np.zeros, whose fresh memory comes page by page. The room at the end is read as channels,
+    # not used.
+    order = np.empty(math.prod(size) * channels + native.LIST_ROOM, np.int32)
+    order[-native.LIST_ROOM :] = 0
     return order, np.empty((*size, places + 1), np.int32)
 
 

@@ -52,6 +52,9 @@ def listed(order: np.ndarray, first: np.ndarray, channels: int) -> list[list[lis
     """What `order` and `first` say, in the form of `sorted_cells`."""
     cells = first.reshape(-1, first.shape[2])
     assert not cells[:, 0].any()
+    # What is left over is read, too: it must be a channel.
+    assert not any(order[i * channels + row[-1] : (i + 1) * channels].any()
+                   for i, row in enumerate(cells))
     return [
         [order[i * channels + a : i * channels + b].tolist() for a, b in pairwise(row)]
         for i, row in enumerate(cells)
