@@ -20,7 +20,8 @@
  * Tiles   Some units multiply bfloat16 in tiles instead (tile_product.h).
  * Depthwise: see depthwise.h.
  * Fused   A 1 x 1 convolution may take its pixels from the step above while they are in cache.
- * Few     Features that fill at most half a vector stay out of the lanes (by_feature.h).
+ * Few     Features that fill at most half a vector stay out of the lanes (by_feature.h); one
+ *         alone: see sparse.h.
  * Layout  V (h, w, channel, lane); of few features (h, w, feature, channel). W packed per
  *         group: for every block of NC output channels (the last may be smaller)
  *         [tap][input channel][NC]. Last step: "output channels" are all (tap, channel)

@@ -109,7 +109,9 @@ def _empty_cells(
 def without_zeros(
     source: Source, cells: Cells, v: FloatArray, num_threads: int, chain: Chain
 ) -> Cells:
-    """The cells of a lone feature (H, W, 1, C): adding what is 0 changes nothing.
+    """The cells of a lone feature (H, W, 1, C) less its zeros: adding what is 0 changes nothing.
+
+    For grouped convolutions; csrc/sparse.h leaves zeros out by itself.
 
     They are there when the chain has run, which fills `v`.
     """
