@@ -1,10 +1,11 @@
 /* Few features: output channels in the lanes, features broadcast.
  *
  * Features that fill at most half a vector would leave most lanes empty. The same lists, the
- * same sums in the same order, so the same bits as in product.h.
+ * same sums in the same order, so the same bits as in product.h. A lone feature goes another
+ * way (sparse_columns in sparse.h), but for grouped convolutions, whose lists are made without
+ * its zeros (fd_filter_cells).
  * Mix     per entry, on AVX-512, one feature: 4 loads, 1 broadcast, 4 FMA, 4 prefetches: bound
- *         by reading weights from L2. Behind a ReLU most values of a lone feature are 0, and
- *         the lists are made without them (fd_filter_cells).
+ *         by reading weights from L2.
  */
 #ifndef FD_BY_FEATURE_H
 #define FD_BY_FEATURE_H

@@ -107,7 +107,7 @@ typedef struct {
 
 /* Where the values of an unpooled lane tensor come from: the cells of a pooled one. For each cell
  * there is a list of its channels, sorted by the switches, which all features share (see
- * fd_sort_cells). A tensor that is not pooled has windows of one place. Where windows overlap, the
+ * sort_cells). A tensor that is not pooled has windows of one place. Where windows overlap, the
  * lists have one entry for each place and channel: the value that fd_overlap has summed. */
 typedef struct {
     const int32_t *order;   /* for each cell: its channels by place, ascending within a place. A
@@ -300,6 +300,12 @@ typedef struct {
     int (*pool_rows)(const fd_pool *, const fd_input *, int row0, int row1);
     int (*step_rows)(const fd_step *, float *out, int row0, int row1);
     int (*first_rows)(const fd_first *, float *out, int row0, int row1);
+    /* For cells cell0..cell1-1: sort their channels by the place (0 <= switch < places) that they
+     * point to, and leave out those whose gate is 0. switches (cells, switch_cell); NULL: all at
+     * place 0. gate (cells, channels) or NULL. order (cells, channels), first (cells, places + 1). */
+    void (*sort_cells)(const void *switches, int switch_bytes, ptrdiff_t switch_cell,
+                       const uint8_t *gate, int channels, int places, int32_t *order,
+                       int32_t *first, int cell0, int cell1);
     void (*overlap_rows)(const fd_overlap *, int row0, int row1);
     void (*combine_rows)(const fd_combine *, int row0, int row1);
     int (*reduce_channels)(const fd_reduce *, int channel0, int channel1);
@@ -336,12 +342,6 @@ int fd_cpu_has_tiles(void);
 int fd_ask_for_tiles(void);
 
 /* ---- the same for every instruction set (planar.c) ---- */
-/* For cells cell0..cell1-1: sort their channels by the place (0 <= switch < places) that they point
- * to, and leave out those whose gate is 0. switches (cells, switch_cell); NULL: all at place 0.
- * gate (cells, channels) or NULL. order (cells, channels), first (cells, places + 1). */
-void fd_sort_cells(const void *switches, int switch_bytes, ptrdiff_t switch_cell,
-                   const uint8_t *gate, int channels, int places, int32_t *order,
-                   int32_t *first, int cell0, int cell1);
 /* The windows that share places with window 0 along one axis. For its place p, entries start[p] to
  * start[p+1]-1 give these windows, ascending, and the number of p in each of them. */
 typedef struct {

@@ -2,7 +2,7 @@
  *
  * What    On the way back through [pool, convolution], every cell of the pooled tensor has one
  *         value for each channel. It belongs at the place that its switch names, and
- *         `fd_sort_cells` has sorted the channels of every cell by that place. An output pixel
+ *         `sort_cells` has sorted the channels of every cell by that place. An output pixel
  *         of the transposed convolution reads at most one place for each tap of its kernel. Its
  *         list has all values at these places, tap after tap. Where windows overlap, a place
  *         belongs to several cells, each with other channels (overlap.c).

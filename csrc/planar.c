@@ -1,5 +1,5 @@
 /* Work that SIMD instructions do not speed up: general max pooling of planes, its adjoint, and
- * sorting and linking cells by switches. Compiled once, for the baseline.
+ * linking cells by switches. Compiled once, for the baseline.
  *
  * Numbers  no arithmetic but the sums of overlapping windows in unpooling, added
  *          in the windows' row-major order.
@@ -96,32 +96,6 @@ void fd_unpool_planes(const float *values, const void *switches, int switch_byte
     }
 }
 
-void fd_sort_cells(const void *switches, int switch_bytes, ptrdiff_t switch_cell,
-                   const uint8_t *gate, int channels, int places, int32_t *order,
-                   int32_t *first, int cell0, int cell1) {
-    for (int cell = cell0; cell < cell1; cell++) {
-        const size_t row = (size_t)cell * channels;
-        int32_t *to = order + row, *count = first + (size_t)cell * (places + 1);
-        memset(count, 0, sizeof *count * (places + 1));
-        for (int pass = 0; pass < 2; pass++) {
-            for (int c = 0; c < channels; c++) {
-                if (gate && !gate[row + c]) continue;
-                const uint32_t place =
-                    switches ? fd_switch(switches, switch_bytes, cell * switch_cell + c) : 0;
-                if (pass)
-                    to[count[place]++] = c;
-                else
-                    count[place + 1]++;
-            }
-            /* After the first pass starts of the places, after the second their ends. */
-            if (!pass)
-                for (int p = 0; p < places; p++) count[p + 1] += count[p];
-        }
-        memmove(count + 1, count, sizeof *count * places);
-        count[0] = 0;
-    }
-}
-
 typedef struct {
     const void *switches;
     int bytes;
@@ -191,5 +165,6 @@ void fd_filter_cells(const fd_source *s, const float *v, int32_t *order, int32_t
                 }
             }
             new_begin[places] = n;
+            memset(to + n, 0, sizeof *to * (s->channels - n));
         }
 }

@@ -20,7 +20,8 @@
  * Tiles   Some units multiply bfloat16 in tiles instead (tile_product.h).
  * Depthwise: see depthwise.h.
  * Fused   A 1 x 1 convolution may take its pixels from the step above while they are in cache.
- * Few     Features that fill at most half a vector stay out of the lanes (by_feature.h).
+ * Few     Features that fill at most half a vector stay out of the lanes (by_feature.h); one
+ *         alone: see sparse.h.
  * Layout  V (h, w, channel, lane); of few features (h, w, feature, channel). W packed per
  *         group: for every block of NC output channels (the last may be smaller)
  *         [tap][input channel][NC]. Last step: "output channels" are all (tap, channel)
@@ -415,7 +416,8 @@ typedef struct {
     float *ring;          /* reach rows */
     float **rows;         /* those of the current cell row, from its first one on */
     entry *list;          /* one place's */
-    float **targets;      /* where each (tap, channel) of one place goes */
+    float **targets;      /* where each (tap, channel) of one place goes; of one feature, of all
+                           * places of column 0's cell */
     float *sums;          /* few features: theirs of one place, [feature][(tap, channel)] */
 } scatterer;
 
@@ -444,7 +446,8 @@ static int scatterer_init(scatterer *p, const fd_last *f) {
     p->ring = fd_scratch((size_t)p->reach * p->row);
     p->rows = malloc(sizeof(float *) * p->reach);
     p->list = malloc(sizeof(entry) * ((size_t)f->source.channels + FD_LIST_ROOM));
-    p->targets = malloc(sizeof(float *) * f->conv.kh * f->conv.kw * f->cout);
+    const int places = f->kp == 1 ? f->source.pool.kh * f->source.pool.kw : 1;
+    p->targets = malloc(sizeof(float *) * places * f->conv.kh * f->conv.kw * f->cout);
     p->sums = fd_scratch((size_t)padded(f->conv.kh * f->conv.kw * f->cout) * f->kp);
     if (!p->ring || !p->rows || !p->list || !p->targets || !p->sums) {
         scatterer_free(p);
@@ -484,9 +487,9 @@ static void scatter_by_feature(scatterer *p, entry *list, int n, const float *pa
         for (int k = 0; k < f->kp; k++) p->targets[o][k] += p->sums[k * outs + o];
 }
 
-/* NV vectors of the outputs of one place, of one feature. */
+/* NV vectors of the outputs of one place, of one feature: `width` is that of a row of W. */
 FD_INLINE void place_product(const int32_t *from, int n, const float *panel, const float *weight,
-                             int width, float *sums, const int NV) {
+                             const int width, float *sums, const int NV) {
     vf acc[4];
     FD_UNROLL
     for (int j = 0; j < NV; j++) acc[j] = vf_zero();
@@ -500,29 +503,21 @@ FD_INLINE void place_product(const int32_t *from, int n, const float *panel, con
     for (int j = 0; j < NV; j++) vf_store(sums + j * VW, acc[j]);
 }
 
-/* Channels from[0..n-1] at place (i, j) of a cell in column X, of one feature. */
-static void scatter_one(const scatterer *p, int X, int i, int j, const int32_t *from, int n,
-                        const float *panel) {
+#define PLACE_CASE(NV) \
+    case NV: place_product(from, n, panel, f->weight, NV * VW, p->sums, NV); break;
+
+/* Channels from[0..n-1] of a cell, of one feature, to outputs that begin at `to`, x further on. */
+static void scatter_one(const scatterer *p, float *const *to, ptrdiff_t x, const int32_t *from,
+                        int n, const float *panel, int outs) {
     const fd_last *f = p->f;
-    const fd_window *k = &f->conv, *pool = &f->source.pool;
-    const int outs = k->kw * f->cout, width = padded(k->kh * outs);
-    float *sums = p->sums;
-    for (int o = 0; o < width; o += 4 * VW) {
-        const float *weight = f->weight + o;
-        switch ((width - o) / VW) {
-            case 1: place_product(from, n, panel, weight, width, sums + o, 1); break;
-            case 2: place_product(from, n, panel, weight, width, sums + o, 2); break;
-            case 3: place_product(from, n, panel, weight, width, sums + o, 3); break;
-            default: place_product(from, n, panel, weight, width, sums + o, 4);
-        }
+    const int width = padded(outs);
+    switch (width / VW) {
+        PLACE_CASE(1) PLACE_CASE(2) PLACE_CASE(3) PLACE_CASE(4)
+        default:
+            for (int o = 0; o < width; o += VW)
+                place_product(from, n, panel, f->weight + o, width, p->sums + o, 1);
     }
-    const ptrdiff_t x = (ptrdiff_t)(X * pool->sw - pool->left + j * pool->dw) * k->sw * f->cout;
-    const int step = k->dw * f->cout;
-    for (int a = 0; a < k->kh; a++) {
-        float *to = p->rows[i * pool->dh * k->sh + a * k->dh] + x;
-        for (int b = 0; b < k->kw; b++, to += step)
-            for (int c = 0; c < f->cout; c++) to[c] += *sums++;
-    }
+    for (int o = 0; o < outs; o++) to[o][x] += p->sums[o];
 }
 
 static void scatter_lanes(scatterer *p, const entry *list, int n, const float *panel, int outs) {
@@ -540,20 +535,43 @@ static void scatter_lanes(scatterer *p, const entry *list, int n, const float *p
     }
 }
 
+/* Where the places of a cell in column 0 of the current row are summed, one after the other. */
+static void find_first_targets(scatterer *p) {
+    const fd_window *pool = &p->f->source.pool;
+    const int outs = p->f->conv.kh * p->f->conv.kw * p->f->cout;
+    float **all = p->targets;
+    for (int i = 0; i < pool->kh; i++)
+        for (int j = 0; j < pool->kw; j++, p->targets += outs) find_targets(p, 0, i, j);
+    p->targets = all;
+}
+
+/* Add one pixel of one feature to the ring; the targets are those of column 0. */
+static void scatter_pixel_of_one(const scatterer *p, int Y, int X, const float *panel) {
+    const fd_last *f = p->f;
+    const fd_source *s = &f->source;
+    const int places = s->pool.kh * s->pool.kw, outs = f->conv.kh * f->conv.kw * f->cout;
+    const ptrdiff_t x = (ptrdiff_t)X * s->pool.sw * f->conv.sw * f->cout;
+    for (int q = 0; q < places; q++) {
+        int n;
+        const int32_t *from = at_place(s, Y, X, q, &n);
+        if (n) scatter_one(p, p->targets + q * outs, x, from, n, panel, outs);
+    }
+}
+
 /* Add one pixel's panel (channels x lanes) to the ring. */
 static void scatter(scatterer *p, int Y, int X, const float *panel) {
     const fd_last *f = p->f;
     const fd_source *s = &f->source;
     const int kw = s->pool.kw, places = s->pool.kh * kw;
     const int outs = f->conv.kh * f->conv.kw * f->cout;
+    if (f->kp == 1) {
+        scatter_pixel_of_one(p, Y, X, panel);
+        return;
+    }
     for (int q = 0; q < places; q++) {
         int n;
         const int32_t *from = at_place(s, Y, X, q, &n);
         if (!n) continue;
-        if (f->kp == 1) {
-            scatter_one(p, X, q / kw, q % kw, from, n, panel);
-            continue;
-        }
         append(p->list, from, n, 0);
         end_list(p->list, n);
         find_targets(p, X, q / kw, q % kw);
@@ -606,6 +624,7 @@ static void produce_row(scatterer *p, stepper *above, int Y, float *panel) {
     const fd_last *f = p->f;
     const int columns = f->source.cells_w;
     for (int i = 0; i < p->reach; i++) p->rows[i] = ring_row(p, Y, i);
+    if (f->kp == 1) find_first_targets(p);
     if (f->step) {
         const ptrdiff_t pixel = (ptrdiff_t)f->step->cout * f->kp;
         for (int x = 0, n; x < columns; x += n) {

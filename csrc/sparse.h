@@ -4,6 +4,9 @@
  *         every feature, so that hardly any vector of lanes is zero as a whole. Here output
  *         channels are in the lanes, every feature has lists of its own, and what is zero is in
  *         none of them: the work is that of the values there are.
+ *         A lone feature goes by the same lists, whether or not it has zeros: its pixels lie where
+ *         features do otherwise. What a tap sends to SPARSE_PIXELS neighbours is added to their
+ *         sums before the next tap comes, so that the weights of one tap stay in L1.
  * Lists   see sparse_lists.h.
  * Layout  W [block][tap][channel][width]; results (feature, channel), transposed into lanes.
  * Mix     per value that is there and 64 channels, on AVX-512: 4 FMA with an operand from L1,

@@ -269,6 +269,8 @@ static void append_values(const sparse_lists *p, char *to, const float *v, const
 
 /* Columns further on whose values are fetched while a list is made: V comes from memory. */
 #define SPARSE_COLUMNS_AHEAD 3
+/* The same of one feature, whose cells are as small as their lists. */
+#define SPARSE_CELLS_AHEAD 4
 
 /* What column x of the unpooled tensor wants of a row of cells at `place`, from the window that
  * lies so many before the last one that covers it: the column of the cell, or -1, and n channels. */
@@ -295,6 +297,19 @@ static void fetch_column(const sparse_lists *p, const float *v, int x, int row, 
     }
 }
 
+/* Fetches all of the cell, of one feature, that column x comes from. */
+static void fetch_cell(const sparse_lists *p, const float *v, int x, int row) {
+    const fd_source *f = &p->s->source;
+    const origin column = x < 0 ? (origin){-1, 0, 0} : covering(x, &p->wide, 0, 0);
+    if (column.cell < 0) return;
+    const float *values = v + (ptrdiff_t)column.cell * f->channels;
+    const int32_t *order = f->order + row * f->list_row * f->order_cell + column.cell * f->order_cell;
+    for (int c = 0; c < f->channels; c += 64 / sizeof(float)) {
+        __builtin_prefetch(values + c);
+        __builtin_prefetch(order + c);
+    }
+}
+
 /* The lists of one row of the unpooled tensor: that at `place` of a row of cells. */
 static void list_row(sparse_lists *p, int slot, int row, int place) {
     const fd_step *s = p->s;
@@ -306,7 +321,9 @@ static void list_row(sparse_lists *p, int slot, int row, int place) {
     memset(p->count, 0, lanes);
     for (int x = f->w - 1; x >= 0; x--, start += s->kp) {
         memcpy(start, p->count, lanes);
-        if (s->kp > 1 && x >= SPARSE_COLUMNS_AHEAD)
+        if (s->kp == 1)
+            fetch_cell(p, v, x - SPARSE_CELLS_AHEAD * f->pool.sw, row);
+        else if (x >= SPARSE_COLUMNS_AHEAD)
             fetch_column(p, v, x - SPARSE_COLUMNS_AHEAD, row, place);
         for (int before = p->wide.windows - 1; before >= 0; before--) {
             int n;

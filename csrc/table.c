@@ -23,6 +23,7 @@ const fd_kernels FD_NAME(fd_table) = {
     .bf16 = FD_NAME(fd_bf16),
     .step_rows = FD_NAME(fd_step_rows),
     .first_rows = FD_NAME(fd_first_rows),
+    .sort_cells = FD_NAME(fd_sort_cells),
     .overlap_rows = FD_NAME(fd_overlap_rows),
     .combine_rows = FD_NAME(fd_combine_rows),
     .reduce_channels = FD_NAME(fd_reduce_channels),

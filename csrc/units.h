@@ -32,6 +32,9 @@ void FD_NAME(fd_lanes_to_planes)(const float *lanes, int h, int w, int channels,
 int FD_NAME(fd_bf16)(void);
 int FD_NAME(fd_step_rows)(const fd_step *, float *out, int row0, int row1);
 int FD_NAME(fd_first_rows)(const fd_first *, float *out, int row0, int row1);
+void FD_NAME(fd_sort_cells)(const void *switches, int switch_bytes, ptrdiff_t switch_cell,
+                            const uint8_t *gate, int channels, int places, int32_t *order,
+                            int32_t *first, int cell0, int cell1);
 void FD_NAME(fd_overlap_rows)(const fd_overlap *, int row0, int row1);
 void FD_NAME(fd_combine_rows)(const fd_combine *, int row0, int row1);
 int FD_NAME(fd_reduce_channels)(const fd_reduce *, int channel0, int channel1);

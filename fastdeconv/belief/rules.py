@@ -104,15 +104,18 @@ class Rules:
         way = x.astype(np.float64) - silence
         total = np.zeros((len(self.targets), *x.shape))
 
-        def gradients(k: int) -> Array:
-            return self._gradients(
-                self.trace.network.forward(silence + (k + 0.5) / self.steps * way)
-            )
+        def found_at(k: int) -> Array:
+            """The scores of silence, then the gradients at every step."""
+            if k == 0:
+                return scores_of(self.trace.network.forward(silence))
+            share = (k - 0.5) / self.steps
+            return self._gradients(self.trace.network.forward(silence + share * way))
 
-        for found in side_by_side(gradients, self.steps):
-            total += found
+        found = side_by_side(found_at, 1 + self.steps)
+        none = next(found)
+        for gradients in found:
+            total += gradients
         maps = total / self.steps * way
-        none = scores_of(self.trace.network.forward(silence))
         self.complete = [
             (float(one.sum()), target.score(self.scores) - target.score(none))
             for one, target in zip(maps, self.targets)

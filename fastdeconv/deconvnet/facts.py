@@ -223,7 +223,7 @@ class Facts:
         output = self.trace.cells if as_cells else self.trace.activation
 
         def active(output: Array) -> Array:
-            where: Array = layer.row.derivative(output, **layer.parameters) > 0
+            where: Array = layer.row.derivative(output, **layer.parameters)
             return where
 
         if pool is None or index > pool:

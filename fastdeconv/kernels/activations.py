@@ -74,7 +74,8 @@ class Activation:
         ``rectifies(**parameters)``: whether the rules treat it as a ReLU. Under every rule, all
         other activations are gone back through by their derivative.
     at_output : bool
-        Whether the derivative can be told from the output. It is then 0 or 1 everywhere.
+        Whether the derivative can be told from the output. `derivative`
+        then returns an array of bool: it is 0 or 1 everywhere.
     has_weight : bool
         Whether there is a parameter ``weight``: an array of the network, with one number for each
         channel or one for all channels.
@@ -123,7 +124,7 @@ def _relu(x: Array) -> Array:
 
 
 def _relu_slope(y: Array) -> Array:
-    return (y > 0).astype(y.dtype)
+    return y > 0
 
 
 def _clip(x: Array, min: float | None, max: float | None) -> Array:
@@ -133,7 +134,7 @@ def _clip(x: Array, min: float | None, max: float | None) -> Array:
 def _clip_slope(y: Array, min: float | None, max: float | None) -> Array:
     above = True if min is None else y > _typed(y, min)
     below = True if max is None else y < _typed(y, max)
-    return np.broadcast_to(above & below, y.shape).astype(y.dtype)
+    return np.broadcast_to(above & below, y.shape)
 
 
 def _leaky(x: Array, negative_slope: Any) -> Array:

@@ -229,6 +229,8 @@ cdef extern from "fastdeconv.h" nogil:
         int (*pool_rows)(const fd_pool *, const fd_input *, int, int) noexcept nogil
         int (*step_rows)(const fd_step *, float *, int, int) noexcept nogil
         int (*first_rows)(const fd_first *, float *, int, int) noexcept nogil
+        void (*sort_cells)(const void *, int, ptrdiff_t, const uint8_t *, int, int, int32_t *,
+                           int32_t *, int, int) noexcept nogil
         void (*overlap_rows)(const fd_overlap *, int, int) noexcept nogil
         void (*combine_rows)(const fd_combine *, int, int) noexcept nogil
         int (*reduce_channels)(const fd_reduce *, int, int) noexcept nogil
@@ -254,8 +256,6 @@ cdef extern from "fastdeconv.h" nogil:
     enum:
         FD_NO_ACTIVATION, FD_RELU, FD_CLIP, FD_LEAKY, FD_ELU, FD_SIGMOID, FD_SILU, FD_TANH,
         FD_GELU, FD_GELU_TANH, FD_HARDSIGMOID, FD_HARDSWISH, FD_MISH, FD_SOFTSIGN, FD_ABS, FD_SQUARE
-    void fd_sort_cells(const void *, int, ptrdiff_t, const uint8_t *, int, int, int32_t *,
-                       int32_t *, int, int)
     ctypedef struct fd_shared:
         const int32_t *start
         const int32_t *window
@@ -1295,6 +1295,7 @@ cdef switches_of_cells _switches(switches, gate, int channels, list keep):
 
 
 cdef struct sort_job:
+    const fd_kernels *k
     switches_of_cells of
     int places
     int32_t *order
@@ -1303,16 +1304,17 @@ cdef struct sort_job:
 
 cdef int _sort_cells(const void *job, int cell0, int cell1) noexcept nogil:
     cdef const sort_job *d = <const sort_job *>job
-    fd_sort_cells(d.of.switches, d.of.switch_bytes, d.of.switch_cell, d.of.gate, d.of.channels,
-                  d.places, d.order, d.first, cell0, cell1)
+    d.k.sort_cells(d.of.switches, d.of.switch_bytes, d.of.switch_cell, d.of.gate, d.of.channels,
+                   d.places, d.order, d.first, cell0, cell1)
     return 0
 
 
 cdef class SortCells(Job):
-    """The channels of cells by place (see fd_sort_cells), cell by cell."""
+    """The channels of cells by place (see sort_cells of fd_kernels), cell by cell."""
 
-    def __init__(self, switches, gate, int channels, int places, order, first):
+    def __init__(self, Table table, switches, gate, int channels, int places, order, first):
         cdef sort_job *d = <sort_job *>self.hold(sizeof(sort_job), _sort_cells)
+        d.k = table.k
         d.of = _switches(switches, gate, channels, self.keep)
         d.places = places
         self.point(&d.order, order, 0, PyBUF_WRITABLE)

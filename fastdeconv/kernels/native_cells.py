@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from . import native  # type: ignore[attr-defined, unused-ignore]
 from .interface import FloatArray, Pair
 from .lanes import Source, cached, shared_windows
-from .native_shared import COPY, Chain, enough_threads, run_rows
+from .native_shared import COPY, Chain, enough_threads, kernels, run_rows
 from .schedule import band_edges
 
 __all__ = ["Cells", "cells_of", "links_of", "without_zeros"]
@@ -45,7 +45,7 @@ def _sort_cells(
         return order, np.array([0, channels], np.int32)
     order, first = _empty_cells(whole.shape[:2], channels, kh * kw)
     run_rows(
-        native.SortCells(source.switches, gate, channels, kh * kw, order, first),
+        native.SortCells(kernels(), source.switches, gate, channels, kh * kw, order, first),
         math.prod(whole.shape[:2]), enough_threads(num_threads, order.size * COPY),
         largest=256,
     )
@@ -101,15 +101,19 @@ def _link_cells(
 def _empty_cells(
     size: Pair, channels: int, places: int
 ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    # The room at the end, and what gates leave over, is read as channels, not used.
-    order = np.zeros(math.prod(size) * channels + native.LIST_ROOM, np.int32)
+    # Not np.zeros, whose fresh memory comes page by page. The room at the end is read as channels,
+    # not used.
+    order = np.empty(math.prod(size) * channels + native.LIST_ROOM, np.int32)
+    order[-native.LIST_ROOM :] = 0
     return order, np.empty((*size, places + 1), np.int32)
 
 
 def without_zeros(
     source: Source, cells: Cells, v: FloatArray, num_threads: int, chain: Chain
 ) -> Cells:
-    """The cells of a lone feature (H, W, 1, C): adding what is 0 changes nothing.
+    """The cells of a lone feature (H, W, 1, C) less its zeros: adding what is 0 changes nothing.
+
+    For grouped convolutions; csrc/sparse.h leaves zeros out by itself.
 
     They are there when the chain has run, which fills `v`.
     """

@@ -355,6 +355,29 @@ def test_many_features_share_a_call_without_changing_a_bit(count: int) -> None:
             np.testing.assert_array_equal(alone, together[feature])
 
 
+@pytest.mark.parametrize("rule", ["deconvnet", "gradient"])
+@pytest.mark.parametrize(
+    "pool", [None, {"kernel_size": 2}, {"kernel_size": 3, "stride": 2, "padding": 1}]
+)
+def test_a_feature_alone_in_a_wide_map_gives_the_bits_it_gives_among_others(
+    pool: dict[str, Any] | None, rule: str
+) -> None:
+    """Neighbouring pixels of a lone feature are summed together, here in several groups; its
+    channels fill more than one block of vectors."""
+    draft = Draft((1, 9, 150), seed=3)
+    for out, kernel, dilation in ((70, (3, 3), (1, 1)), (66, (2, 5), (2, 3)), (5, (3, 3), (1, 1))):
+        draft.add("conv2d", out=out, kernel=kernel, dilation=dilation, padding="same").add("relu")
+        if pool is not None:
+            draft.add("max_pool2d", **pool)
+    case = draft.case(rule)
+    assert_agreement(case)
+    for implementation in IMPLEMENTATIONS:
+        together = case.maps([0, 1, 2, 3, 4] * 4, **implementation)
+        for feature in range(5):
+            alone = case.maps([feature], **implementation)[0]
+            np.testing.assert_array_equal(alone, together[feature])
+
+
 @pytest.mark.parametrize("maker", IMPLEMENTATIONS, ids=lambda i: "-".join(i.values()))
 def test_every_implementation_projects_any_others_trace(maker: dict[str, str]) -> None:
     draft = published()

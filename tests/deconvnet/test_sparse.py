@@ -155,7 +155,8 @@ def test_many_channels_behind_a_rectifier_go_without_their_zeros(on, build, zero
 def test_without_a_rectifier_nothing_is_looked_for(on, build, zeros_left_out):
     trace = tower(build, 64)
     fd.deconvolve(trace, trace.network.layers[-1].name, range(20), "gradient")
-    assert not zeros_left_out
+    # A feature that is left over by itself always goes by the same lists.
+    assert all(job.v.lanes == 1 for job in zeros_left_out)
 
 
 @pytest.mark.parametrize("threads", [1, 2, 5])
