@@ -499,7 +499,8 @@ def check_samples(samples: FloatArray, sr: float, name: str, start: int = 0) -> 
 
 def check_rates(sr: float, target_sr: float) -> None:
     """Refuse rates that are so far apart that one of them must be wrong."""
-    if not 1 / _MAX_DOWNSAMPLING <= target_sr / sr <= _MAX_UPSAMPLING:
+    # Without a division: a damaged header may say 0 Hz.
+    if not target_sr / _MAX_UPSAMPLING <= sr <= target_sr * _MAX_DOWNSAMPLING:
         raise AudioError(
             f"sound at {sr:g} Hz cannot be resampled to {target_sr:g} Hz: the limits are "
             f"{_MAX_UPSAMPLING} times the rate and a {_MAX_DOWNSAMPLING}th of it"

@@ -218,6 +218,14 @@ def test_joined_flacs_are_read_through():
     np.testing.assert_array_equal(loaded(flac() + flac(1), offset=1.3), expected[20800:])
 
 
+@pytest.mark.parametrize("frames", [None, 20])
+def test_a_flac_of_0_hz_is_refused(frames):
+    content = bytearray(flac())
+    content[18:20], content[20] = b"\0\0", content[20] & 0x0F
+    with pytest.raises(AudioError, match="0 Hz|not an audio file, or damaged"):
+        loaded(bytes(content), frames=frames)
+
+
 def test_a_flac_with_a_wrong_table_for_seeking_is_read_up_to_an_offset():
     content, whole = flac(), loaded(flac())
     points = b"".join(struct.pack(">QQH", *p) for p in ((0, 0, 4096), (12288, 50, 4096)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from ...audio.clip import Clip
 from ...errors import ArchiveError, ParameterError, shown
@@ -58,9 +58,29 @@ def import_model(model: Any, label: str, wishes: Wishes) -> Network:
     builder.run(start, OPERATORS)
     names = layer_names(builder.drafts, graph, wishes.modules)
     aliases = module_aliases(graph, builder.views, names, builder.drafts, wishes.modules)
-    last = last_layer(builder, names, aliases, wishes)
+    built = _Built(builder, start, names, aliases, last_layer(builder, names, aliases, wishes))
+    network = _network_of(built, declared, wishes)
+    original = Original(model, graph.input, graph.shapes, start)
+    network = _compared(network, built, original, declared, wishes)
+    logging.getLogger("fastdeconv").info("%s: %s", label, network.receipt)
+    return network
+
+
+class _Built(NamedTuple):
+    """The layers made from a graph, and which of them is the last of the network."""
+
+    builder: Builder
+    start: View
+    """How the model's input is read from the network's."""
+    names: list[str]
+    aliases: dict[str, tuple[int, View]]
+    last: int
+
+
+def _network_of(built: _Built, declared: Declared | None, wishes: Wishes) -> Network:
+    """The network that ends with the last layer."""
+    builder, start, names, aliases, last = built
     kept = ancestors(builder.drafts, last)
-    drafts, names_kept = [builder.drafts[i] for i in kept], [names[i] for i in kept]
     layers, arrays = _records(builder.drafts, names, kept)
     frontend, open_sizes = wishes.frontend, declared
     if wishes.heard is not None:
@@ -70,16 +90,21 @@ def import_model(model: Any, label: str, wishes: Wishes) -> Network:
             "time" if letter == "T" else n
             for letter, n in zip(wishes.heard.found.letters, start.shape)
         )
-    network = Network(
-        layers, arrays,
-        varying_shape(
-            layers, arrays, start, open_sizes,
-            fixed=graph.sized or any(draft.sized for draft in drafts),
-        ),
+    fixed = builder.graph.sized or any(builder.drafts[place].sized for place in kept)
+    return Network(
+        layers, arrays, varying_shape(layers, arrays, start, open_sizes, fixed=fixed),
         frontend=frontend, classes=wishes.classes, name=wishes.name,
         aliases=_plain_aliases(aliases, names, kept),
     )
-    original = Original(model, graph.input, graph.shapes, start)
+
+
+def _compared(
+    network: Network, built: _Built, original: Original, declared: Declared | None, wishes: Wishes
+) -> Network:
+    """The network with a receipt of its comparison; sizes and aliases that differ are dropped."""
+    builder, start, names, aliases, last = built
+    kept = ancestors(builder.drafts, last)
+    drafts, names_kept = [builder.drafts[i] for i in kept], [names[i] for i in kept]
     receipt, x, found = verify(network, drafts, names_kept, original)
     if wishes.heard is not None:
         receipt += f"; {_heard_alike(network, builder.drafts[last], names[last], wishes.heard)}"
@@ -96,7 +121,6 @@ def import_model(model: Any, label: str, wishes: Wishes) -> Network:
                 network, lambda x: {"": [value_of(original, end, x)]}, start, names[last]
             )
     network.receipt = receipt
-    logging.getLogger("fastdeconv").info("%s: %s", label, receipt)
     return network
 
 
