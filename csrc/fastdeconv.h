@@ -328,10 +328,12 @@ static inline uint32_t fd_switch(const void *switches, int bytes, size_t at) {
     return ((const uint32_t *)switches)[at];
 }
 
-/* Tables this CPU can run, best first; at most 4. */
+#define FD_MOST_TABLES 4
+
+/* Tables this CPU can run, best first; at most FD_MOST_TABLES. */
 int fd_available(const fd_kernels **tables);
 /* Tables this CPU can run that are used only on request, because nobody has timed them, or because
- * they emulate other CPUs' instructions in C, bit for bit; at most 2. */
+ * they emulate other CPUs' instructions in C, bit for bit; at most FD_MOST_TABLES. */
 int fd_on_request(const fd_kernels **tables);
 /* The table with the tiles of AMX, even where this CPU has none; NULL: not in this build. */
 const fd_kernels *fd_amx(void);

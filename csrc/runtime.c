@@ -41,7 +41,7 @@ int fd_available(const fd_kernels **tables) {
 }
 
 int fd_on_request(const fd_kernels **tables) {
-    const fd_kernels *best[4];
+    const fd_kernels *best[FD_MOST_TABLES];
     int n = 0;
     fd_available(best);
     if (best[0] == &fd_table_avx512 && fd_cpu_has_tiles() && fd_amx()) tables[n++] = fd_amx();

@@ -642,8 +642,8 @@ def needed_frontend(frontend: Frontend | None) -> Frontend:
     if frontend is None:
         raise ParameterError(
             "the network does not say how sound becomes its input: give it a front end, "
-            "Network(..., frontend=Frontend(...)), or pass a Clip made with one. For a model file, "
-            "fastdeconv import MODEL --frontend JSON -o net.npz makes a network that has one"
+            "Network(..., frontend=Frontend(...)), or pass a Clip made with one. On the "
+            "command line, --frontend says it for a model file"
         )
     return frontend
 

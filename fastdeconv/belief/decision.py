@@ -385,8 +385,8 @@ class Decision:
         if best is not None:
             return (
                 f"Look at {best['method']}: srg {best['srg']:.2f} under band means (what is loud: "
-                f"{by_loudness:.2f}), and its top fifth loses {best['ad_top']:.0f} % of the "
-                "probability."
+                f"{by_loudness:.2f}); with its top fifth alone the network loses "
+                f"{best['ad_top']:.0f} % of the probability."
             )
         methods = [row for row in rows if row["method"] in METHODS]
         if all(row["srg"] <= by_loudness for row in methods):

@@ -432,8 +432,15 @@ def verdict(
         return "yes", "; ".join(f"{name} {row[name]:.2f}" for name in _YES)
     low = [name for name, least in _NO.items() if row[name] < least]
     if low:
-        return "no", "; ".join(f"{name} {row[name]:.2f} is below {_NO[name]}" for name in low)
-    return "unsure", "; ".join(f"{name} {row[name]:.2f} is below {_YES[name]}" for name in short)
+        return "no", _below(low, row, _NO)
+    return "unsure", _below(short, row, _YES)
+
+
+def _below(names: list[str], row: Mapping[str, Any], least: Mapping[str, float]) -> str:
+    # Rounded down: 0.7496 would read as 0.75, which is not below 0.75.
+    return "; ".join(
+        f"{name} {math.floor(100 * row[name]) / 100:.2f} is below {least[name]}" for name in names
+    )
 
 
 def trust_features(

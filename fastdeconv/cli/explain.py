@@ -15,6 +15,7 @@ from ..report.names import safe_name, unique_names
 from .shared import (
     FEATURE_RULES,
     Backend,
+    NetworkChoice,
     audio_format_option,
     clean_exit,
     computing,
@@ -89,7 +90,7 @@ def explain(
     songs: tuple[str, ...],
     out: str,
     demo: bool,
-    network: str,
+    network: NetworkChoice,
     layers: list[str] | None,
     features: list[int] | str | None,
     audio_format: str,
@@ -125,11 +126,11 @@ def explain(
             "--duration out, and choose the part of the song with --offset."
         )
     with clean_exit(ctx), ExitStack() as stack:
-        from ..network.choosing import choose_layers, open_network
+        from ..network.choosing import choose_layers
         from ..report.folder import check_writable
 
         stack.enter_context(backend.in_use())
-        net = open_network(network)
+        net = network.open()
         how |= {"layers": choose_layers(net, layers), "features": features}
         check_writable(Path(out))
         failures: list[str] = []

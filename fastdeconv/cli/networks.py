@@ -8,16 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..errors import ParameterError, shown
+from ..errors import shown
 from .process import print_out
-from .shared import clean_exit, say
+from .shared import clean_exit, frontend_option, read_frontend, read_text, say
 
 if TYPE_CHECKING:
     from ..network.network import Network
 
 __all__ = ["import_model", "networks"]
-
-_MOST_TEXT = 1 << 22
 
 
 @click.command(short_help="List the networks that --network knows by name.")
@@ -49,9 +47,7 @@ def networks(ctx: click.Context) -> None:
 @click.option("--input-shape", metavar="C,H,W",
               help="Shape of one input without the batch axis, needed where the file leaves sizes "
                    "open; ? stands for a size that may vary.")
-@click.option("--frontend", metavar="JSON|FILE",
-              help="How the input is made from sound: a JSON object with fields of "
-                   "fastdeconv.Frontend, or a file that holds one.")
+@frontend_option
 @click.option("--sr", type=float, metavar="HZ",
               help="Sample rate of the front end; goes before that in --frontend.")
 @click.option("--inputs", metavar="NAME",
@@ -75,7 +71,7 @@ def import_model(
         from ..network.importers.opening import open_model
 
         network = open_model(
-            model, input_shape=_shape(input_shape), frontend=_frontend(frontend, sr),
+            model, input_shape=_shape(input_shape), frontend=read_frontend(frontend, sr),
             classes=_lines(classes), name=name or Path(model).stem, **more,
         )
         network.save(out)
@@ -92,36 +88,10 @@ def _shape(text: str | None) -> tuple[int | None, ...] | None:
     return tuple(None if part == "?" else int(part) for part in parts)
 
 
-def _frontend(given: str | None, sr: float | None) -> dict[str, Any] | None:
-    if given is None:
-        if sr is not None:
-            raise click.UsageError("--sr goes with --frontend.")
-        return None
-    from ..untrusted_json import parse_json
-
-    text = given if given.lstrip().startswith("{") else _text(given)
-    try:
-        record = parse_json(text, most_chars=_MOST_TEXT, deepest=8)
-    except ValueError as error:
-        raise ParameterError(f"--frontend is no JSON object: {error}") from None
-    if not isinstance(record, dict):
-        raise ParameterError(f"--frontend must be a JSON object, found {shown(record)}")
-    return record if sr is None else {**record, "sr": sr}
-
-
 def _lines(path: str | None) -> list[str] | None:
     if path is None:
         return None
-    return [line.strip() for line in _text(path).splitlines() if line.strip()]
-
-
-def _text(path: str) -> str:
-    from ..files import read_regular
-
-    try:
-        return read_regular(Path(path), _MOST_TEXT).decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise ParameterError(f"{shown(path)}: not UTF-8 ({error.reason})") from None
+    return [line.strip() for line in read_text(path).splitlines() if line.strip()]
 
 
 def _one_line(net: Network) -> str:

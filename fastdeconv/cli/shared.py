@@ -13,17 +13,20 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 import click
 
-from ..errors import FastdeconvError, printable, reason_of, shown
+from ..errors import FastdeconvError, ParameterError, printable, reason_of, shown
 from .process import EndedError, ending_on_signals, print_out
 
 if TYPE_CHECKING:
     from tqdm import tqdm
 
+    from ..network.network import Network
+
 __all__ = [
-    "DEFAULT_NETWORK", "FEATURE_RULES", "METHODS", "RULES", "Backend", "audio_format_option",
-    "clean_exit", "computing", "control_option", "demo_clip", "layers_option", "network_option",
-    "offset_option", "out_option", "parse_duration", "parse_features", "parse_names",
-    "parse_numbers", "precision_option", "progress_bar", "quiet_option", "rule_option", "say",
+    "DEFAULT_NETWORK", "FEATURE_RULES", "METHODS", "RULES", "Backend", "NetworkChoice",
+    "audio_format_option", "clean_exit", "computing", "control_option", "demo_clip",
+    "frontend_option", "layers_option", "network_option", "offset_option", "out_option",
+    "parse_duration", "parse_features", "parse_names", "parse_numbers", "precision_option",
+    "progress_bar", "quiet_option", "read_frontend", "read_text", "rule_option", "say",
 ]
 
 #: The bundled network that every command uses if it is given none.
@@ -42,6 +45,8 @@ METHODS = (
 _FORMATS = ("wav", "flac", "ogg")
 
 _MOST_FEATURES = 1_000_000
+_MOST_TEXT = 1 << 22
+"""Bytes of a file of text."""
 _LONGEST_LABEL = 40
 """Characters before a progress bar. A longer label, such as a path, would leave no room for it."""
 
@@ -67,6 +72,19 @@ class Backend(NamedTuple):
         from ..kernels.dispatch import config
 
         return config(backend=self.name, isa=self.isa, num_threads=self.threads)
+
+
+class NetworkChoice(NamedTuple):
+    """What --network and --frontend ask for."""
+
+    name: str
+    frontend: str | None
+
+    def open(self) -> Network:
+        """The network; errors as `fastdeconv.network.choosing.open_network` raises them."""
+        from ..network.choosing import open_network
+
+        return open_network(self.name, frontend=read_frontend(self.frontend))
 
 
 # --- options of several commands -----------------------------------------------------------
@@ -111,11 +129,28 @@ def layers_option(text: str) -> Option[Any]:
     return click.option("--layers", callback=parse_names(), metavar="a,b", help=text)
 
 
-network_option = click.option(
-    "--network", default=DEFAULT_NETWORK, metavar="NAME|PATH", show_default=True,
-    help="A bundled or public network (the command networks lists them), or the path of an "
-         "archive or of an ONNX or Keras model.",
+frontend_option = click.option(
+    "--frontend", metavar="JSON|FILE",
+    help="How the input of an ONNX or Keras model is made from sound: a JSON object with fields of "
+         "fastdeconv.Frontend, or a file that holds one.",
 )
+
+
+def network_option(command: Command) -> Command:
+    """Add --network and --frontend. The command gets `network`, a `NetworkChoice`."""
+
+    @functools.wraps(command)
+    def run(*args: Any, network: str, frontend: str | None, **options: Any) -> Any:
+        return command(*args, network=NetworkChoice(network, frontend), **options)
+
+    made: Any = frontend_option(run)
+    return cast(Command, click.option(
+        "--network", default=DEFAULT_NETWORK, metavar="NAME|PATH", show_default=True,
+        help="A bundled or public network (the command networks lists them), or the path of an "
+             "archive or of an ONNX or Keras model; these need --frontend.",
+    )(made))
+
+
 control_option = click.option(
     "--control", metavar="NAME|PATH",
     help="The network to compare with; it has the same layers.  [default: one with random weights]",
@@ -206,6 +241,34 @@ def parse_duration(ctx: click.Context, param: click.Parameter, value: str | None
     if not 0 < seconds < float("inf"):
         raise click.BadParameter(f"must be above 0 and finite, found {shown(value)}")
     return seconds
+
+
+def read_frontend(given: str | None, sr: float | None = None) -> dict[str, Any] | None:
+    """Read what --frontend says; `sr` goes before the rate in it."""
+    if given is None:
+        if sr is not None:
+            raise click.UsageError("--sr goes with --frontend.")
+        return None
+    from ..untrusted_json import parse_json
+
+    text = given if given.lstrip().startswith("{") else read_text(given)
+    try:
+        record = parse_json(text, most_chars=_MOST_TEXT, deepest=8)
+    except ValueError as error:
+        raise ParameterError(f"--frontend is no JSON object: {error}") from None
+    if not isinstance(record, dict):
+        raise ParameterError(f"--frontend must be a JSON object, found {shown(record)}")
+    return record if sr is None else {**record, "sr": sr}
+
+
+def read_text(path: str) -> str:
+    """The text of a small file in UTF-8."""
+    from ..files import read_regular
+
+    try:
+        return read_regular(Path(path), _MOST_TEXT).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ParameterError(f"{shown(path)}: not UTF-8 ({error.reason})") from None
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import click
 
 from .shared import (
     Backend,
+    NetworkChoice,
     clean_exit,
     computing,
     control_option,
@@ -56,7 +57,7 @@ def attributes(
     ctx: click.Context,
     /,
     out: str,
-    network: str,
+    network: NetworkChoice,
     control: str | None,
     stimuli: str | None,
     renderer: str,
@@ -94,7 +95,7 @@ def attributes(
             )
             with progress_bar("attributes", show=not quiet) as bar:
                 study = attribute_study(
-                    open_network(network),
+                    network.open(),
                     sounds,
                     control=None if control is None else open_network(control),
                     progress=_advance(bar),
@@ -182,7 +183,7 @@ def invariance(
     /,
     song: str,
     out: str,
-    network: str,
+    network: NetworkChoice,
     control: str | None,
     layers: list[str] | None,
     offset: float,
@@ -199,7 +200,6 @@ def invariance(
     with clean_exit(ctx):
         from ..analysis.controls import untrained
         from ..audio.clip import load_clip, needed_frontend
-        from ..network.choosing import open_network
         from ..report.folder import INVARIANCE, check_free, check_writable
         from ..report.study import has_figures
         from ..studies import invariance as study
@@ -207,7 +207,7 @@ def invariance(
         with backend.in_use():
             check_writable(Path(out))
             check_free(Path(out), "invariance", INVARIANCE, overwrite=overwrite)
-            net = open_network(network)
+            net = network.open()
             clip = load_clip(song, needed_frontend(net.frontend), offset=offset)
             found = study(
                 clip, net, layers,

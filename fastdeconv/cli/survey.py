@@ -13,6 +13,7 @@ import click
 from ..errors import printable, shown
 from ..report.numbers import length_text
 from .shared import (
+    NetworkChoice,
     clean_exit,
     demo_clip,
     layers_option,
@@ -82,7 +83,7 @@ def survey(
     /,
     files: str,
     out: str,
-    network: str,
+    network: NetworkChoice,
     layers: list[str] | None,
     tags: str | None,
     workers: int | None,
@@ -113,10 +114,9 @@ def survey(
     if trust and no_atlas:
         raise click.UsageError("--trust is about the excerpts of the page: leave --no-atlas out.")
     with clean_exit(ctx):
-        from ..network.choosing import open_network
         from ..survey.surveying import survey as run
 
-        place, net = Path(out), open_network(network)
+        place, net = Path(out), network.open()
         with _executor(scheduler) as (executor, count):
 
             def surveyed(net: Network, folder: Path, label: str) -> Survey:

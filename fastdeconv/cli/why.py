@@ -9,6 +9,7 @@ import click
 from .shared import (
     METHODS,
     Backend,
+    NetworkChoice,
     audio_format_option,
     clean_exit,
     computing,
@@ -42,7 +43,7 @@ def why(
     /,
     song: str,
     out: str,
-    network: str,
+    network: NetworkChoice,
     classes: tuple[str, ...],
     versus: str | None,
     methods: list[str] | None,
@@ -66,7 +67,7 @@ def why(
         with backend.in_use():
             check_writable(Path(out))
             check_place(out, song, overwrite=overwrite)
-            found = decision(song, network, classes or None, methods, versus, offset=offset)
+            found = decision(song, network.open(), classes or None, methods, versus, offset=offset)
             folder = found.save(out, overwrite=overwrite, audio_format=audio_format)
         if not quiet:
             for name in found.classes:

@@ -556,7 +556,7 @@ class Explanation(LayerFeatures):
                     "feature": described["feature"],
                     "energy": float(np.square(sounds[i], dtype=np.float64).sum()),
                     "peak": peak,
-                    "nonzero": np.count_nonzero(self.maps[layer][i]) / self.maps[layer][i].size,
+                    "nonzero": float(np.count_nonzero(self.maps[layer][i]) / self.maps[layer][i].size),
                     "gain": peak_gain(peak),
                     **described,
                     **place_columns(unit),

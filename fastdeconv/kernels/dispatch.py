@@ -407,8 +407,9 @@ def _cgroup_quota() -> int | None:
                 quota = file.read().strip()
             with open("/sys/fs/cgroup/cpu/cpu.cfs_period_us", encoding="ascii") as file:
                 period = file.read().strip()
-        except OSError:
+        except (OSError, ValueError):
             return None
-    if quota in ("max", "-1"):
+    # "max" or -1: there is no limit.
+    if not (quota.isdecimal() and period.isdecimal() and int(period)):
         return None
     return -(-int(quota) // int(period))

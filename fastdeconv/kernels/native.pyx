@@ -47,6 +47,9 @@ cdef extern from "schedule.h" nogil:
 
 
 cdef extern from "fastdeconv.h" nogil:
+    enum:
+        FD_MOST_TABLES
+
     ctypedef struct fd_window:
         int kh, kw, sh, sw, dh, dw, top, left
 
@@ -597,7 +600,7 @@ cdef class Table:
 
 def tables():
     """The tables this CPU can run, by name, best first."""
-    cdef const fd_kernels *found[4]
+    cdef const fd_kernels *found[FD_MOST_TABLES]
     return _by_name(found, fd_available(found))
 
 
@@ -628,7 +631,7 @@ cdef _by_name(const fd_kernels **found, int n):
 
 
 cdef _find_on_request():
-    cdef const fd_kernels *found[2]
+    cdef const fd_kernels *found[FD_MOST_TABLES]
     return _by_name(found, fd_on_request(found))
 
 

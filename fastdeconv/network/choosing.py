@@ -9,7 +9,7 @@ from typing import Any
 
 from ..errors import ParameterError, shown
 from . import layers as nn
-from .importers.opening import open_model
+from .importers.opening import open_model, refuse_options
 from .network import Network
 from .pretrained import list_pretrained, pretrained
 from .public import open_public
@@ -22,7 +22,7 @@ _MOST_BY_DEFAULT = 6
 _POINTWISE = (nn.Elementwise, nn.Scaling, nn.Normalisation, nn.LocalResponseNorm, nn.Dropout)
 
 
-def open_network(net: Network | str | os.PathLike[str]) -> Network:
+def open_network(net: Network | str | os.PathLike[str], **options: Any) -> Network:
     """Open a network, whichever way the user names it.
 
     Parameters
@@ -30,6 +30,8 @@ def open_network(net: Network | str | os.PathLike[str]) -> Network:
     net : Network, str or path
         A network is returned unchanged. Otherwise the name of a bundled or public network, or
         the path of an archive, an ONNX file or a Keras file.
+    **options
+        Arguments of `from_onnx` or `from_keras`, for a file of these kinds. None is no argument.
 
     Returns
     -------
@@ -38,17 +40,21 @@ def open_network(net: Network | str | os.PathLike[str]) -> Network:
     Raises
     ------
     ParameterError
-        If `net` is none of these, or a name that is neither known nor a file.
+        If `net` is none of these, or a name that is neither known nor a file, or if there are
+        options and it is a network already.
     ArchiveError
         If the file is damaged, unsafe, or not a network.
     FileNotFoundError
         If there is no such file.
     """
     if isinstance(net, Network):
+        refuse_options(net.name or "net", options)
         return net
     if isinstance(net, str) and net in list_pretrained():
+        refuse_options(net, options)
         return pretrained(net)
     if isinstance(net, str) and net in all_recipes():
+        refuse_options(net, options)
         return open_public(net)
     if not isinstance(net, (str, os.PathLike)):
         raise ParameterError(f"net must be a Network, a name or a path, found {shown(net)}")
@@ -59,7 +65,7 @@ def open_network(net: Network | str | os.PathLike[str]) -> Network:
             f"there is no network {shown(net)}: no file has that name, and the known names are "
             f"{', '.join([*list_pretrained(), *all_recipes()])}"
         )
-    return open_model(path)
+    return open_model(path, **options)
 
 
 def choose_layers(network: Network, layers: str | Iterable[str] | None) -> list[str]:

@@ -11,9 +11,9 @@ from ..network import Network
 from ..zipped import list_zip, opened
 from .keras_hdf5 import SIGNATURE
 
-__all__ = ["open_model"]
+__all__ = ["open_model", "refuse_options"]
 
-_ZIP = b"PK\x03\x04"
+_ZIP = b"PK"
 _PICKLE = b"\x80"
 
 
@@ -41,7 +41,9 @@ def open_model(path: str | os.PathLike[str], **options: Any) -> Network:
     """
     kind = _kind_of(Path(path))
     if kind == "archive":
-        return _plain(path, options)
+        network = Network.load(path)
+        refuse_options(os.fspath(path), options)
+        return network
     if kind == "keras":
         from .keras import from_keras
 
@@ -56,14 +58,14 @@ def open_model(path: str | os.PathLike[str], **options: Any) -> Network:
     return from_onnx(path, **options)
 
 
-def _plain(path: str | os.PathLike[str], options: dict[str, Any]) -> Network:
+def refuse_options(name: str, options: dict[str, Any]) -> None:
+    """Refuse arguments of importers for a network that needs no import."""
     given = [key for key, value in options.items() if value is not None]
     if given:
         raise ParameterError(
-            f"{shown(os.fspath(path))} is a network already: {', '.join(given)} "
+            f"{shown(name)} is a network already: {', '.join(given)} "
             f"{'is' if len(given) == 1 else 'are'} for models of other frameworks"
         )
-    return Network.load(path)
 
 
 def _kind_of(path: Path) -> str:
@@ -72,14 +74,16 @@ def _kind_of(path: Path) -> str:
         begin = file.read(8)
     if begin == SIGNATURE:
         return "keras"
-    if begin[:4] == _ZIP:
+    if begin[:2] == _ZIP:
         return _kind_of_zip(path)
     if begin[:1] == _PICKLE:
         raise ArchiveError(f"{shown(str(path))}: {_CHECKPOINT}")
     # An ONNX file has no signature: it begins with the number of a field.
     if begin[:1] == b"\x08" or path.suffix.lower() == ".onnx":
         return "onnx"
-    return "archive"
+    raise ArchiveError(
+        f"{shown(str(path))}: neither an archive of a network (.npz) nor an ONNX or Keras model"
+    )
 
 
 _CHECKPOINT = (

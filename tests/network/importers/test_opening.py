@@ -9,6 +9,7 @@ import zipfile
 
 import numpy as np
 import pytest
+import soundfile
 from click.testing import CliRunner
 
 import fastdeconv as fd
@@ -61,6 +62,26 @@ def test_import_writes_an_archive_that_explain_takes(model, tmp_path):
     assert net.frontend == fd.Frontend(**FRONTEND) and net.input_shape == (1, 12, None)
     sound = np.random.default_rng(1).normal(0, 0.1, 8000).astype(np.float32)
     assert len(fd.explain((sound, 8000), archive).table) == 4
+
+
+@pytest.mark.parametrize("command", ["explain", "why", "survey", "invariance"])
+def test_commands_take_a_model_with_its_front_end(model, tmp_path, command):
+    """The model leaves the number of frames open, so what it takes has to be in the file."""
+    onnx_model = onnx.load(model)
+    onnx_model.graph.input[0].type.tensor_type.shape.dim[3].dim_value = 30
+    onnx.save(onnx_model, tmp_path / "fixed.onnx")
+    (tmp_path / "sounds").mkdir()
+    sound = np.random.default_rng(1).normal(0, 0.1, 8000)
+    soundfile.write(tmp_path / "sounds" / "song.wav", sound, 8000)
+    given = "sounds" if command == "survey" else "sounds/song.wav"
+    arguments = [command, tmp_path / given, "-o", tmp_path / "out", "--network",
+                 tmp_path / "fixed.onnx"]
+    result = run(*arguments)
+    assert result.exit_code == 1 and "--frontend" in result.output
+    result = run(*arguments, "--frontend", json.dumps(FRONTEND))
+    assert result.exit_code == 0, result.output
+    result = run(command, tmp_path / given, "-o", tmp_path / "other", "--frontend", "{}")
+    assert result.exit_code == 1 and "is a network already: frontend is for" in result.output
 
 
 def test_the_sample_rate_and_a_file_of_the_front_end(model, tmp_path):
