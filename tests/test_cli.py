@@ -644,7 +644,7 @@ def test_attributes_of_a_folder_of_sounds(network, out, tmp_path):
                str(study_folder(tmp_path)), "--features", "0-2", "--threads", "1"]
     result = CliRunner().invoke(cli.main, command)
     assert result.exit_code == 0, result.output
-    assert result.stdout.startswith("4 stimuli, 4 pairs")
+    assert result.stdout.startswith("4 stimuli with 4 pairs")
     findings = (out / "attributes" / "findings.txt").read_text(encoding="utf-8")
     assert result.stdout.startswith(findings) and "\n\n" in findings.strip()
     again = CliRunner().invoke(cli.main, command)

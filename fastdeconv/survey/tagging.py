@@ -323,7 +323,13 @@ def _eta_squared(values: Values, groups: NDArray[Any], names: Sequence[str]) -> 
     f = _ratio(eta / above, (1 - eta) / below)
     p = special.fdtrc(above, below, f)
 
-    def end(tail: float) -> Values:
+    # Classes that differ less than chance would have it say little about how much they really
+    # differ. By the rule for the upper end alone they would have the shortest intervals, without
+    # the value in them. So this end is not below that of the median F under no difference (a
+    # power-constrained limit: Cowan, Cranmer, Gross and Vitells, arXiv 1105.3166).
+    f_above = np.maximum(f, special.fdtri(above, below, 0.5))
+
+    def end(tail: float, f: Values) -> Values:
         # An end is the share e under which an F as large as the one found, or smaller, has the
         # probability `tail`. F is then noncentral, with noncentrality count * e / (1 - e).
         def is_below(share: Values) -> NDArray[np.bool_]:
@@ -335,7 +341,7 @@ def _eta_squared(values: Values, groups: NDArray[Any], names: Sequence[str]) -> 
         return _bisect(is_below, np.zeros_like(eta), np.where(np.isnan(f), np.nan, 1.0))
 
     label = [names[place] for place in means.argmax(axis=0)]
-    return _Found("eta2", eta, end(1 - _TAIL), end(_TAIL), p, list(label))
+    return _Found("eta2", eta, end(1 - _TAIL, f), end(_TAIL, f_above), p, list(label))
 
 
 def _bisect(

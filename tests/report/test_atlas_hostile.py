@@ -170,7 +170,7 @@ def test_a_long_text_that_a_small_file_repeats_is_refused_before_it_is_unpacked(
     ]))
     pq.write_table(bomb, out / "tags.parquet", store_schema=False)
     assert (out / "tags.parquet").stat().st_size < 1 << 20
-    with pytest.raises(fd.ParameterError, match=r"tags\.parquet: 'track' has 3000000000 char"):
+    with pytest.raises(fd.ParameterError, match=r"tags\.parquet: column 'track' has 3000000000"):
         write_atlas(out, audio_format="wav")
 
 

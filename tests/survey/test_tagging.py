@@ -82,6 +82,20 @@ def test_more_classes_get_a_share_of_the_variance(tmp_path):
             assert stats.ncf.cdf(f, 3, 36, 40 * end / (1 - end)) == pytest.approx(tail, abs=1e-6)
 
 
+def test_classes_that_hardly_differ_have_a_wide_interval_with_the_value_in_it(tmp_path):
+    path = write(tmp_path / "tags.csv", track=TRACKS[:6], metre=["4/4", "3/4", "6/8"] * 2)
+    tags = read_tags(path, "/music", TRACKS[:6])
+    # The means of the classes are nearly equal: less different than chance would have them.
+    values = np.array([[1.0, 1.1, 0.9, 0.0, -0.1, 0.11]]).T
+    (row,) = attribute_table(tags, TRACKS[:6], {"a": values})[0].to_pylist()
+    assert row["kind"] == "eta2" and row["q"] > 0.99
+    assert row["low"] == 0 and 0.5 < row["high"] < 1 and row["value"] < 1e-4
+    # As wide as if the classes differed as much as chance makes them differ in the median.
+    f = stats.f.ppf(0.5, 2, 3)
+    end = row["high"]
+    assert stats.ncf.cdf(f, 2, 3, 6 * end / (1 - end)) == pytest.approx(0.025, abs=1e-6)
+
+
 def test_tracks_without_a_value_do_not_count(tmp_path):
     cells = ["" if i % 2 else str(i) for i in range(40)]
     rows, _ = rows_of(tmp_path, year=cells)
