@@ -505,10 +505,10 @@ class Explanation(LayerFeatures):
             The `table`.
         ``manifest.json``
             How it was made: version, network, front end, parameters, back end, the
-            features and gains of each layer, what to cite; which part of the song it is
-            about; and the list of all files, by which the folder is known for a result
-            when it is to be replaced. It holds no time of day and no path: the same
-            call writes the same bytes.
+            features and gains of each layer with a hash of its files, what to cite; which
+            part of the song it is about; and the list of all files, by which the folder is
+            known for a result when it is to be replaced. It holds no time of day and no path:
+            the same call writes the same bytes.
 
         Folders of layers are called as the layers are, less what a file system does
         not take; the manifest says which is which.

@@ -39,7 +39,7 @@ TABLE = "features.csv"
 #: The file with the maps of a layer, where they are saved.
 MAPS = "maps.npy"
 # What else lies in a song's folder, so that no layer may be called that.
-_BLOCK = 1 << 20
+_BLOCK = 1 << 18
 """Bytes of a file that are read at a time."""
 _FILES = (
     *(f"original.{suffix}" for suffix in ("png", *FORMATS)),
@@ -100,11 +100,12 @@ def _content(folder: Path, page: Layer, audio_format: str) -> str:
     """A hash of the files of a layer, of its rows of the table and of its spectra."""
     rows = table_text(columns_of(page.rows[0] if page.rows else {}), page.rows)
     found = hashlib.sha256(as_bytes("\n".join([rows, *page.spectra, ""])))
+    block = memoryview(bytearray(_BLOCK))
     for name in layer_files(folder, page, audio_format):
         own = hashlib.sha256()
         with open_regular(folder / name) as file:
-            while block := file.read(_BLOCK):
-                own.update(block)
+            while size := file.readinto(block):  # type: ignore[attr-defined]
+                own.update(block[:size])
         found.update(f"{name} {own.hexdigest()}\n".encode())
     return found.hexdigest()
 
