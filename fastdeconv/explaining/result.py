@@ -37,7 +37,7 @@ __all__ = [
 TABLE = "features.csv"
 #: The array with the maps of a layer, where they are saved.
 MAPS = "maps.npy"
-_BLOCK = 1 << 20
+_BLOCK = 1 << 18
 """How many bytes of a file are read at a time."""
 # The names of a result's own files, which the folder of no layer may have.
 _FILES = (
@@ -99,11 +99,12 @@ def _content(folder: Path, page: Layer, audio_format: str) -> str:
     """A hash of the files of a layer, of its rows of the table and of its spectra."""
     rows = table_text(columns_of(page.rows[0] if page.rows else {}), page.rows)
     found = hashlib.sha256(as_bytes("\n".join([rows, *page.spectra, ""])))
+    block = memoryview(bytearray(_BLOCK))
     for name in layer_files(folder, page, audio_format):
         own = hashlib.sha256()
         with open_regular(folder / name) as file:
-            while block := file.read(_BLOCK):
-                own.update(block)
+            while size := file.readinto(block):  # type: ignore[attr-defined]
+                own.update(block[:size])
         found.update(f"{name} {own.hexdigest()}\n".encode())
     return found.hexdigest()
 
