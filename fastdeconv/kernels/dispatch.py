@@ -282,9 +282,12 @@ def _version(distribution: str) -> str:
         return "not installed"
 
 
-@functools.cache
 def _isas() -> tuple[str, ...]:
-    native = _native_module()
+    return _names(_native_module())
+
+
+@functools.cache
+def _names(native: Any) -> tuple[str, ...]:
     return () if native is None else tuple(native.tables())
 
 
