@@ -182,8 +182,8 @@ class Run:
             run = Run(self.trace, self.rule, self.backend, self.num_threads, bf16=False)
         # Back ends that run every pass at once gain nothing by smaller ones.
         threads = min(self.num_threads, cpus()) if hasattr(run.backend, "finish") else 1
-        plans = None if sparse else run._plans(route, starts[0], features, rows, out, threads)
-        if plans is not None:
+        plans = [] if sparse else run._plans(route, starts[0], features, rows, out, threads)
+        if plans:
             run._run_planned(plans, starts[0], features, rows, out)
             return
         starts = [self.starts.unpooled(start, features) for start in starts]
@@ -234,18 +234,18 @@ class Run:
     def _plans(
         self, route: Route, start: Start, features: NDArray[np.intp], rows: NDArray[np.intp],
         out: Array, threads: int,
-    ) -> _Plans | None:
-        """How so many features go down a chain, kept with the trace; None: not by plans."""
+    ) -> _Plans:
+        """How so many features go down a chain, kept with the trace; empty: not by plans."""
         if not (route.is_chain and route.segments and hasattr(self.backend, "plan")):
-            return None
+            return []
         kept = self.trace.derived("plans")
         key = (
             start.layer, start.pool, self.rule, len(rows), self.bf16,
             self.num_threads, threads, get_isa(),
         )
-        plans: _Plans | None
-        if key in kept:
-            return kept[key]
+        plans: _Plans | None = kept.get(key)  # another thread may clear them at any time
+        if plans is not None:
+            return plans
         together = [*self.ways.passes(route, [start], False, threads)]
         made: dict[int, Any] = {}
         """By number of features."""
@@ -253,12 +253,9 @@ class Run:
             if len(some) not in made:
                 given = self._given(start, features, rows, out, as_index(some))
                 made[len(some)] = self._plan(way, start, given)
-        if None in made.values():
-            plans = None
-        else:
-            plans = [
-                [(made[len(some)], as_index(some)) for _, some in passes] for passes in together
-            ]
+        plans = [] if None in made.values() else [
+            [(made[len(some)], as_index(some)) for _, some in passes] for passes in together
+        ]
         if len(kept) >= _MOST_PLANS:
             kept.clear()
         kept[key] = plans

@@ -326,7 +326,8 @@ class Explanation(LayerFeatures):
             The `table`.
         ``manifest.json``
             How the result was made: version, network, front end, parameters, back end, the features
-            and gains of each layer, what to cite, and which part of the song was explained. Its
+            and gains of each layer with a hash of its files, what to cite, and which part of the
+            song was explained. Its
             list of all files shows that a folder is a result and nothing else, which is checked
             before it is replaced. It holds no time of day and no path: the same call writes the
             same bytes.

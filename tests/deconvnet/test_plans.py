@@ -47,7 +47,7 @@ def projected(trace: fd.Trace, count: int, rule: str) -> np.ndarray:
 
 
 def unplanned(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    monkeypatch.setattr(run.Run, "_plans", lambda *_: None)
+    monkeypatch.setattr(run.Run, "_plans", lambda *_: [])
     return monkeypatch
 
 
