@@ -16,7 +16,6 @@
 #ifndef FD_SPARSE_H
 #define FD_SPARSE_H
 
-#include "post.h"
 #include "sparse_lists.h"
 #if FD_HAS_BF16
 #include "sparse_bf16.h"
@@ -120,12 +119,14 @@ static void sum_part(const sparse_lists *p, const sparse_part *part, sparse_targ
 }
 
 /* Adds what n columns of lists send to a pixel: theirs begin at `start`, their rows of W count
- * from `row`. */
+ * from `row`. `before`: columns of the kernel right of them, which see nothing; what is summed
+ * together does not depend on them. */
 static void sum_columns(const sparse_lists *p, const char *entries, const int32_t *start, int n,
-                        ptrdiff_t row, sparse_target *pixel) {
-    const size_t kp = p->s->kp;
+                        int before, ptrdiff_t row, sparse_target *pixel) {
+    const size_t kp = p->kp;
     for (int x = 0, end; x < n; x = end) {
-        end = n - x < p->columns ? n : x + p->columns;
+        end = x + p->columns - (before + x) % p->columns;
+        if (end > n) end = n;
         const sparse_part part = {entries, start + x * kp, start + end * kp, row};
         sum_part(p, &part, pixel);
     }
@@ -134,10 +135,11 @@ static void sum_columns(const sparse_lists *p, const char *entries, const int32_
 static void sparse_pixel(sparse_lists *p, int Y, int X, float *out) {
     const fd_step *s = p->s;
     const fd_source *f = &s->source;
-    const size_t kp = s->kp;
+    const size_t kp = p->kp;
     /* The columns that reach it, counted from the right as the lists are: from..to-1. */
     const int right = X + s->conv.left, left = right - s->conv.kw + 1;
-    const int from = f->w - 1 - (right < f->w ? right : f->w - 1);
+    const int beyond = right < f->w ? 0 : right - (f->w - 1);
+    const int from = f->w - 1 - (right - beyond);
     const int to = f->w - (left > 0 ? left : 0);
     if (p->Y != Y) hold_rows(p, Y);
     sparse_target pixel = {out, find_wish(p, X), 0};
@@ -145,18 +147,21 @@ static void sparse_pixel(sparse_lists *p, int Y, int X, float *out) {
     if (!s->sparse && from < to) {
         if (from < p->joined_from || to > p->joined_to) join_columns(p, to);
         sum_columns(p, (const char *)p->joined, p->joints + (from - p->joined_from) * kp,
-                    to - from, (ptrdiff_t)right * f->channels, &pixel);
+                    to - from, beyond, (ptrdiff_t)right * f->channels, &pixel);
     }
 #endif
     for (int i = 0; s->sparse && i < p->slots; i++) {
         const origin row = p->rows[i];
         if (row.cell < 0) continue;
         const int32_t *start = p->start + ((size_t)p->slot[i] * (f->w + 1) + from) * kp;
-        sum_columns(p, p->entries + p->slot[i] * kp * p->feature, start, to - from,
+        sum_columns(p, p->entries + p->slot[i] * kp * p->feature, start, to - from, beyond,
                     ((ptrdiff_t)row.tap * s->conv.kw + right) * f->channels, &pixel);
     }
     if (!pixel.parts) memset(p->panel, 0, sizeof(float) * kp * p->all);
-    sparse_to_lanes(s, p->panel, p->all, out);
+    if (s->nv)
+        sparse_to_lanes(s, p->panel, p->all, out);
+    else
+        store_by_feature(s, p->panel, p->all, out);
 }
 
 #endif
