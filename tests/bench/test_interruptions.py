@@ -7,7 +7,7 @@ from bench.interruptions import CALLS, LOOP
 
 
 def test_an_interruption_comes_before_every_call(monkeypatch):
-    monkeypatch.setattr(interruptions.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
     happened: list[str] = []
     work = interruptions._Work("work", lambda: happened.append("work"))
     other = interruptions._Interruption("other", lambda: happened.append("other"))
