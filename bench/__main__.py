@@ -25,6 +25,7 @@ from . import (
     gpu,
     graphs,
     growth,
+    interruptions,
     machine,
     ours,
     results,
@@ -43,6 +44,7 @@ SECTIONS = {
     "layers": sections.layers,
     "deepest": sections.deepest,
     "threads": threads.threads,
+    "interruptions": interruptions.interruptions,
     "avx2": sections.avx2,
     "peak": sections.peak,
     "sweep": sweep.sweep,
@@ -54,7 +56,7 @@ SECTIONS = {
     "survey": survey.survey,
     "gpu": gpu.gpu,
 }
-NOT_WHEN_QUICK = ("layers", "threads", "avx2", "graphs", "growth", "survey", "gpu")
+NOT_WHEN_QUICK = ("layers", "threads", "interruptions", "avx2", "graphs", "growth", "survey", "gpu")
 
 
 def main() -> int:

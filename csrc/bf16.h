@@ -1,7 +1,7 @@
 /* The gathered product with operands rounded to bfloat16 (AVX512_BF16), sums in float32.
  *
  * What    As product.h; an instruction multiplies two entries at once, and rows of V and W are
- *         rounded to 8 bits of precision on their way there.
+ *         rounded to 8 bits of precision on their way there. gather.h makes lists even.
  * Layout  The pixel's entries are packed in pairs, low and high half of a 32-bit lane, into two
  *         panels: V (pair, lane) and W (pair, channel), FD_PAIRS of them at a time so that both
  *         stay in L1 and L2. W comes from a table (row, channel), 32 channels after 32, in the
@@ -16,7 +16,7 @@
 #ifndef FD_BF16_H
 #define FD_BF16_H
 
-#include "product.h"
+#include "by_feature.h"
 
 /* A unit with tiles multiplies bfloat16 in them (tile_product.h). */
 #if defined(__AVX512F__) && !FD_WITH_TILES && (defined(__clang__) || __GNUC__ >= 10)
@@ -67,7 +67,7 @@ BF16_INLINE void bf16_product(const entry *list, int pairs, const lane_rows *row
 
 BLOCK_FUNCTIONS(bf16_product, bf16_block, FD_BF16_TARGET)
 
-/* Pairs of V rows, `lanes` wide (whole vectors), interleaved; an odd entry is paired with 0. */
+/* Pairs of V rows, `lanes` wide (whole vectors), interleaved. */
 FD_BF16_TARGET static void pack_v(const entry *list, int n, const lane_rows *rows, int lanes,
                                   float *panel) {
     /* vcvtne2ps2bf16 leaves the second row's values behind the first one's. */
@@ -76,14 +76,13 @@ FD_BF16_TARGET static void pack_v(const entry *list, int n, const lane_rows *row
         19, 3, 18, 2, 17, 1, 16, 0);
     for (int e = 0; e < n; e += 2) {
         const float *a = rows->v + entry_v(list[e]) * rows->stride;
-        const float *b = e + 1 < n ? rows->v + entry_v(list[e + 1]) * rows->stride : NULL;
+        const float *b = rows->v + entry_v(list[e + 1]) * rows->stride;
         const char *next = (const char *)(rows->v + entry_v(list[e + AHEAD]) * rows->stride);
         const char *after = (const char *)(rows->v + entry_v(list[e + 1 + AHEAD]) * rows->stride);
         for (int l = 0; l < lanes; l += VW, panel += VW) {
             __builtin_prefetch(next + l * sizeof(float));
             __builtin_prefetch(after + l * sizeof(float));
-            const __m512bh both = _mm512_cvtne2ps_pbh(b ? vf_load(b + l) : vf_zero(),
-                                                      vf_load(a + l));
+            const __m512bh both = _mm512_cvtne2ps_pbh(vf_load(b + l), vf_load(a + l));
             vf_store(panel, (vf)_mm512_permutexvar_epi16(interleave, (__m512i)both));
         }
     }
@@ -93,14 +92,14 @@ FD_BF16_TARGET static void pack_v(const entry *list, int n, const lane_rows *row
 static void pack_w(const entry *list, int n, const uint16_t *table, int channels, float *panel) {
     for (int e = 0; e < n; e += 2) {
         const uint16_t *a = table + entry_w(list[e]) * channels;
-        const uint16_t *b = e + 1 < n ? table + entry_w(list[e + 1]) * channels : NULL;
+        const uint16_t *b = table + entry_w(list[e + 1]) * channels;
         const uint16_t *next = table + entry_w(list[e + AHEAD]) * channels;
         const uint16_t *after = table + entry_w(list[e + 1 + AHEAD]) * channels;
         for (int c = 0; c < channels; c += 2 * VW, panel += 2 * VW) {
             __builtin_prefetch(next + c);
             __builtin_prefetch(after + c);
             const __m512i x = _mm512_loadu_si512(a + c);
-            const __m512i y = b ? _mm512_loadu_si512(b + c) : _mm512_setzero_si512();
+            const __m512i y = _mm512_loadu_si512(b + c);
             vf_store(panel, (vf)_mm512_unpacklo_epi16(x, y));
             vf_store(panel + VW, (vf)_mm512_unpackhi_epi16(x, y));
         }
@@ -112,6 +111,7 @@ FD_INLINE int bf16_width(int channels) { return (channels + 2 * VW - 1) / (2 * V
 
 /* Floats of scratch the pixels of a step need. */
 static size_t bf16_room(const fd_step *s) {
+    if (!s->nv) return (FD_PAIRS + (size_t)bf16_width(s->cout)) * s->kp;
     return FD_PAIRS * ((size_t)s->nv * VW + bf16_width(s->cout));
 }
 
@@ -130,12 +130,126 @@ static void step_pixel_bf16(const fd_step *s, const entry *list, int n, float *s
             for (int c = 0; c < s->cout; c += nc) {
                 const panel_block panel = {out + (size_t)c * s->kp + k, s->kp, &s->post, c};
                 const bf16_block to = {&panel, w_stride, at == 0, at + count == n};
-                CALL_BLOCK(bf16_product, s->nv, list, (count + 1) / 2, &packed, w_panel + c, &to,
+                CALL_BLOCK(bf16_product, s->nv, list, count / 2, &packed, w_panel + c, &to,
                            s->cout - c < nc ? s->cout - c : nc);
             }
         }
         at += count;
     } while (at < n);
+}
+
+/* ---- few features: output channels in the lanes ---- */
+
+/* The values that a list names, rounded, in its order, feature after feature. */
+FD_BF16_TARGET static void pack_values(const entry *list, int n, const fd_step *s, float *panel) {
+    const ptrdiff_t channels = s->source.channels;
+    float values[2 * FD_PAIRS];
+    for (int k = 0; k < s->kp; k++, panel += FD_PAIRS) {
+        const float *v = s->v + k * channels;
+        for (int e = 0; e < n; e++) {
+            float value = v[entry_v(list[e])];
+            __asm__("" : "+x"(value)); /* no gathering: it takes longer */
+            values[e] = value;
+        }
+        for (int e = n; e % (2 * VW); e++) values[e] = 0;
+        for (int e = 0; e < n; e += 2 * VW)
+            vf_store(panel + e / 2, (vf)_mm512_cvtne2ps_pbh(vf_load(values + e + VW),
+                                                            vf_load(values + e)));
+    }
+}
+
+/* Adds a pair of entries, whose rows of W these are, to J vectors of sums of K features; `v` has
+ * the values. */
+BF16_INLINE void add_few(const uint16_t *a, const uint16_t *b, const float *v,
+                         vf acc[MAX_FEATURES][4], const int K, const int J) {
+    __m512bh x[MAX_FEATURES];
+    FD_UNROLL
+    for (int k = 0; k < K; k++) x[k] = (__m512bh)vf_set1(v[k * FD_PAIRS]);
+    FD_UNROLL
+    for (int j = 0; j < J; j += 2) {
+        __m512i p = _mm512_loadu_si512(a + VW * j);
+        __m512i q = _mm512_loadu_si512(b + VW * j);
+        /* Into registers: as operands of both unpacks they would be loaded twice. */
+        __asm__("" : "+v"(p), "+v"(q));
+        const __m512i low = _mm512_unpacklo_epi16(p, q), high = _mm512_unpackhi_epi16(p, q);
+        FD_UNROLL
+        for (int k = 0; k < K; k++) {
+            acc[k][j] = _mm512_dpbf16_ps(acc[k][j], (__m512bh)low, x[k]);
+            if (j + 1 < J) acc[k][j + 1] = _mm512_dpbf16_ps(acc[k][j + 1], (__m512bh)high, x[k]);
+        }
+    }
+}
+
+/* Adds a list to J vectors of channels from `channel` on, of K features. Their panels lie one after
+ * the other. */
+BF16_INLINE void add_list(const entry *list, int n, const fd_step *s, const float *panel,
+                          float *sums, int channel, const int K, const int J) {
+    const int width = bf16_width(s->cout);
+    const uint16_t *weights = s->bf16 + channel;
+    vf acc[MAX_FEATURES][4];
+    sums += channel;
+    FD_UNROLL
+    for (int k = 0; k < K; k++)
+        FD_UNROLL
+        for (int j = 0; j < J; j++) acc[k][j] = vf_load(sums + k * width + j * VW);
+    for (int e = 0; e < n; e += 2, panel++) {
+        const uint16_t *next = weights + entry_w(list[e + AHEAD]) * width;
+        const uint16_t *after = weights + entry_w(list[e + 1 + AHEAD]) * width;
+        FD_UNROLL
+        for (int j = 0; j < J; j += 2) {
+            __builtin_prefetch(next + VW * j);
+            __builtin_prefetch(after + VW * j);
+        }
+        add_few(weights + entry_w(list[e]) * width, weights + entry_w(list[e + 1]) * width, panel,
+                acc, K, J);
+    }
+    FD_UNROLL
+    for (int k = 0; k < K; k++)
+        FD_UNROLL
+        for (int j = 0; j < J; j++) vf_store(sums + k * width + j * VW, acc[k][j]);
+}
+
+#define BF16_CASE(K, J) \
+    case J: add_list(list, n, s, panel, sums, first * VW, K, J); break;
+#define BF16_FEW(K)                                                                          \
+    FD_BF16_TARGET static void add_list_##K(const entry *list, int n, const fd_step *s,      \
+                                            const float *panel, float *sums) {               \
+        const int vectors = padded(s->cout) / VW, most = FEATURE_VECTORS(K);                 \
+        for (int first = 0; first < vectors; first += most)                                  \
+            switch (vectors - first < most ? vectors - first : most) {                       \
+                BF16_CASE(K, 1) BF16_CASE(K, 2) BF16_CASE(K, 3) BF16_CASE(K, 4)              \
+            }                                                                                \
+    }
+BF16_FEW(1)
+BF16_FEW(2)
+BF16_FEW(3)
+BF16_FEW(4)
+BF16_FEW(5)
+BF16_FEW(6)
+BF16_FEW(7)
+BF16_FEW(8)
+
+/* All channels of one pixel of few features, whose list has n entries, into `out`. */
+static void step_pixel_bf16_by_feature(const fd_step *s, const entry *list, int n, float *scratch,
+                                       float *out) {
+    const int width = bf16_width(s->cout);
+    float *panel = scratch, *sums = scratch + FD_PAIRS * s->kp;
+    memset(sums, 0, sizeof(float) * width * s->kp);
+    for (int at = 0; at < n; at += 2 * FD_PAIRS, list += 2 * FD_PAIRS) {
+        const int count = n - at < 2 * FD_PAIRS ? n - at : 2 * FD_PAIRS;
+        pack_values(list, count, s, panel);
+        switch (s->kp) {
+            case 1: add_list_1(list, count, s, panel, sums); break;
+            case 2: add_list_2(list, count, s, panel, sums); break;
+            case 3: add_list_3(list, count, s, panel, sums); break;
+            case 4: add_list_4(list, count, s, panel, sums); break;
+            case 5: add_list_5(list, count, s, panel, sums); break;
+            case 6: add_list_6(list, count, s, panel, sums); break;
+            case 7: add_list_7(list, count, s, panel, sums); break;
+            case 8: add_list_8(list, count, s, panel, sums); break;
+        }
+    }
+    store_by_feature(s, sums, width, out);
 }
 
 #else

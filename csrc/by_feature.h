@@ -45,6 +45,14 @@ static void store_part(float *to, vf a, int count) {
     for (int l = 0; l < count; l++) to[l] = lanes[l];
 }
 
+/* Sums of few features, `stride` apart, to where they belong, with what follows. */
+static void store_by_feature(const fd_step *s, const float *sums, ptrdiff_t stride, float *out) {
+    const fd_post after = s->post;
+    for (int k = 0; k < s->kp; k++, sums += stride, out += s->cout)
+        for (int c = 0; c < s->cout; c += VW)
+            store_part(out + c, post(vf_load(sums + c), &after, c, 0), s->cout - c);
+}
+
 /* Vectors first..first + J - 1 of channels, K features; both are constants. */
 FD_INLINE void feature_product(const feature_block *f, const entry *list, int n, int first,
                            const int K, const int J) {

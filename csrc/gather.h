@@ -83,14 +83,15 @@ static void gatherer_free(gatherer *p) {
 static int gatherer_init(gatherer *p, const fd_step *s, size_t scratch) {
     const fd_source *f = &s->source;
     const fd_window *k = &s->conv, *pool = &f->pool;
-    const size_t most = (size_t)k->kh * k->kw * f->channels + FD_LIST_ROOM;
     p->s = s;
     p->Y = -1;
+    p->high = make_axis(pool->top, pool->sh, pool->dh, pool->kh, f->cells_h);
+    p->wide = make_axis(pool->left, pool->sw, pool->dw, pool->kw, f->cells_w);
+    const size_t places = (size_t)k->kh * p->high.windows * k->kw * p->wide.windows;
+    const size_t most = (size_t)k->kh * k->kw * f->channels + places + FD_LIST_ROOM;
     p->list = malloc(sizeof(entry) * most);
     p->split = malloc(sizeof(entry) * most);
     p->bounds = malloc(sizeof(int) * (s->groups + 1));
-    p->high = make_axis(pool->top, pool->sh, pool->dh, pool->kh, f->cells_h);
-    p->wide = make_axis(pool->left, pool->sw, pool->dw, pool->kw, f->cells_w);
     p->columns = malloc(sizeof(origin) * s->out_w * k->kw * p->wide.windows);
     p->rows = malloc(sizeof(origin) * k->kh * p->high.windows);
     p->scratch = fd_scratch(scratch);
@@ -136,13 +137,17 @@ FD_INLINE const int32_t *at_place(const fd_source *f, int row, int column, int p
     return f->order + cell * f->order_cell + first[0];
 }
 
-/* All entries that reach output pixel (Y, X), of every group; returns how many. */
+/* All entries that reach output pixel (Y, X), of every group; returns how many. In bfloat16, where
+ * two are multiplied together, those of a place are made even by one with a row of zeros for its
+ * weights: which two belong together does not depend on what part of a map is computed. */
 static int gather(gatherer *p, int Y, int X) {
     const fd_step *s = p->s;
     const fd_source *f = &s->source;
     const size_t cell_rows = (size_t)f->channels * (s->nv ? 1 : s->kp);
     const int from_rows = s->conv.kh * p->high.windows, from_columns = s->conv.kw * p->wide.windows;
     const origin *columns = p->columns + (size_t)X * from_columns;
+    const uint32_t none = (uint32_t)(s->conv.kh * s->conv.kw * f->channels);
+    const int odd = s->bf16 != NULL;
     int n = 0;
     if (p->Y != Y) find_rows(s, p->Y = Y, &p->high, p->rows);
     for (int i = 0; i < from_rows; i++) {
@@ -159,6 +164,9 @@ static int gather(gatherer *p, int Y, int X) {
                    make_entry((uint32_t)(cell * cell_rows),
                               (uint32_t)((row.tap * s->conv.kw + column.tap) * f->channels)));
             n += count;
+            /* Whether it counts or not: a branch would be mispredicted half of the time. */
+            p->list[n] = make_entry((uint32_t)(cell * cell_rows) + (uint32_t)from[0], none);
+            n += count & odd;
         }
     }
     return n;

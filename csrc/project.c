@@ -163,7 +163,10 @@ static FD_NOINLINE void dense_pixel(gatherer *p, int Y, int X, float *out) {
 #elif FD_HAS_BF16
     if (s->bf16) {
         end_list(p->list, n);
-        step_pixel_bf16(s, p->list, n, p->scratch, out);
+        if (s->nv)
+            step_pixel_bf16(s, p->list, n, p->scratch, out);
+        else
+            step_pixel_bf16_by_feature(s, p->list, n, p->scratch, out);
         return;
     }
 #endif

@@ -20,7 +20,6 @@
 #define FD_SPARSE_H
 
 #include "by_feature.h"
-#include "post.h"
 #include "sparse_lists.h"
 #if FD_HAS_BF16
 #include "sparse_bf16.h"
@@ -36,7 +35,7 @@ FD_INLINE void fetch_list(const sparse_part *p, int k, ptrdiff_t feature) {
 }
 
 /* Adds a list to NV vectors of channels. */
-FD_INLINE void add_list(const sparse_entry *begin, const sparse_entry *end, const float *weight,
+FD_INLINE void add_entries(const sparse_entry *begin, const sparse_entry *end, const float *weight,
                         vf *acc, const int NV) {
     for (const sparse_entry *e = begin; e < end; e++) {
         uint64_t both; /* in one load; every CPU we build for is little-endian */
@@ -62,7 +61,7 @@ FD_INLINE void sparse_product(sparse_part p, ptrdiff_t feature, const float *wei
         vf acc[FD_SPARSE_NV];
         FD_UNROLL
         for (int j = 0; j < NV; j++) acc[j] = to.first ? vf_zero() : vf_load(sums + j * VW);
-        add_list(begin, end, weight, acc, NV);
+        add_entries(begin, end, weight, acc, NV);
         FD_UNROLL
         for (int j = 0; j < NV; j++) vf_store(sums + j * VW, acc[j]);
     }
@@ -130,12 +129,14 @@ static void sum_part(const sparse_lists *p, const sparse_part *part, sparse_targ
 }
 
 /* Adds what n columns of lists send to a pixel: theirs begin at `start`, their rows of W count
- * from `row`. */
+ * from `row`. `before`: columns of the kernel right of them, which see nothing; what is summed
+ * together does not depend on them. */
 static void sum_columns(const sparse_lists *p, const char *entries, const int32_t *start, int n,
-                        ptrdiff_t row, sparse_target *pixel) {
-    const size_t kp = p->s->kp;
+                        int before, ptrdiff_t row, sparse_target *pixel) {
+    const size_t kp = p->kp;
     for (int x = 0, end; x < n; x = end) {
-        end = n - x < p->columns ? n : x + p->columns;
+        end = x + p->columns - (before + x) % p->columns;
+        if (end > n) end = n;
         const sparse_part part = {entries, start + x * kp, start + end * kp, row};
         sum_part(p, &part, pixel);
     }
@@ -144,10 +145,11 @@ static void sum_columns(const sparse_lists *p, const char *entries, const int32_
 static void sparse_pixel(sparse_lists *p, int Y, int X, float *out) {
     const fd_step *s = p->s;
     const fd_source *f = &s->source;
-    const size_t kp = s->kp;
+    const size_t kp = p->kp;
     /* The columns that reach it, counted from the right as the lists are: from..to-1. */
     const int right = X + s->conv.left, left = right - s->conv.kw + 1;
-    const int from = f->w - 1 - (right < f->w ? right : f->w - 1);
+    const int beyond = right < f->w ? 0 : right - (f->w - 1);
+    const int from = f->w - 1 - (right - beyond);
     const int to = f->w - (left > 0 ? left : 0);
     if (p->Y != Y) hold_rows(p, Y);
     sparse_target pixel = {out, find_wish(p, X), 0};
@@ -155,18 +157,21 @@ static void sparse_pixel(sparse_lists *p, int Y, int X, float *out) {
     if (!s->sparse && from < to) {
         if (from < p->joined_from || to > p->joined_to) join_columns(p, to);
         sum_columns(p, (const char *)p->joined, p->joints + (from - p->joined_from) * kp,
-                    to - from, (ptrdiff_t)right * f->channels, &pixel);
+                    to - from, beyond, (ptrdiff_t)right * f->channels, &pixel);
     }
 #endif
     for (int i = 0; s->sparse && i < p->slots; i++) {
         const origin row = p->rows[i];
         if (row.cell < 0) continue;
         const int32_t *start = p->start + ((size_t)p->slot[i] * (f->w + 1) + from) * kp;
-        sum_columns(p, p->entries + p->slot[i] * kp * p->feature, start, to - from,
+        sum_columns(p, p->entries + p->slot[i] * kp * p->feature, start, to - from, beyond,
                     ((ptrdiff_t)row.tap * s->conv.kw + right) * f->channels, &pixel);
     }
     if (!pixel.parts) memset(p->panel, 0, sizeof(float) * kp * p->all);
-    sparse_to_lanes(s, p->panel, p->all, out);
+    if (s->nv)
+        sparse_to_lanes(s, p->panel, p->all, out);
+    else
+        store_by_feature(s, p->panel, p->all, out);
 }
 
 /* ---- one feature: neighbouring pixels together, tap by tap ---- */
@@ -185,7 +190,7 @@ FD_INLINE void tap_product(sparse_tap t, const float *weight, float *sums, ptrdi
         vf acc[FD_SPARSE_NV];
         FD_UNROLL
         for (int j = 0; j < NV; j++) acc[j] = vf_load(sums + j * VW);
-        add_list(t.list + t.start[-i], t.list + t.start[1 - i], weight, acc, NV);
+        add_entries(t.list + t.start[-i], t.list + t.start[1 - i], weight, acc, NV);
         FD_UNROLL
         for (int j = 0; j < NV; j++) vf_store(sums + j * VW, acc[j]);
     }
@@ -228,16 +233,12 @@ static void sum_row(const sparse_lists *p, int i, int X, int columns) {
 /* Up to SPARSE_PIXELS pixels of a row, of one feature. */
 static void sparse_columns(sparse_lists *p, int Y, int X, int columns, float *out) {
     const fd_step *s = p->s;
-    const fd_post after = s->post;
     if (p->Y != Y) hold_rows(p, Y);
     memset(p->panel, 0, sizeof(float) * columns * p->all);
     for (int i = 0; i < p->slots; i++)
         if (p->rows[i].cell >= 0) sum_row(p, i, X, columns);
     for (int i = 0; i < columns; i++, out += s->cout)
-        for (int c = 0; c < s->cout; c += VW) {
-            const vf sum = vf_load(p->panel + (ptrdiff_t)i * p->all + c);
-            store_part(out + c, post(sum, &after, c, 0), s->cout - c);
-        }
+        store_by_feature(s, p->panel + (ptrdiff_t)i * p->all, p->all, out);
 }
 
 #endif

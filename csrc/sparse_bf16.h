@@ -36,7 +36,7 @@ FD_INLINE void join_entries(uint32_t *to, const uint32_t *from, int n, __m512i r
 /* Joins columns of VW features' lists from feature k on; theirs begin at `end`. */
 static void join_features(const sparse_lists *p, size_t k, int32_t *end) {
     const fd_step *s = p->s;
-    const size_t kp = s->kp, w = s->source.w;
+    const size_t kp = p->kp, w = s->source.w;
     const ptrdiff_t feature = p->feature;
     uint32_t *joined = p->joined;
     int32_t *joint = p->joints + k;
@@ -63,7 +63,7 @@ static void join_features(const sparse_lists *p, size_t k, int32_t *end) {
 
 /* Entries of all rows in a feature's columns that are to be joined. */
 static int count_entries(const sparse_lists *p, size_t k) {
-    const size_t kp = p->s->kp, w = p->s->source.w;
+    const size_t kp = p->kp, w = p->s->source.w;
     int n = 0;
     for (int i = 0; i < p->slots; i++) {
         const int32_t *start = p->start + p->slot[i] * (w + 1) * kp + k;

@@ -80,8 +80,8 @@ static void end_tiles(float *scratch) {
 
 /* ---- bringing together ---- */
 
-/* Two rows of V as a row of pairs; `upper` NULL: an odd entry is paired with zeros. Denormals are
- * zeros. The CPUs that have tiles convert by themselves, in a quarter of the instructions. */
+/* Two rows of V as a row of pairs. Denormals are zeros. The CPUs that have tiles convert by
+ * themselves, in a quarter of the instructions. */
 #if defined(__AVX512BF16__)
 FD_INLINE void pair_lanes(uint32_t *to, const float *lower, const float *upper, int lanes) {
     /* vcvtne2ps2bf16 leaves the second row's values behind the first one's. */
@@ -89,8 +89,8 @@ FD_INLINE void pair_lanes(uint32_t *to, const float *lower, const float *upper, 
         31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21, 5, 20, 4,
         19, 3, 18, 2, 17, 1, 16, 0);
     for (int l = 0; l < lanes; l += VW) {
-        const vf b = upper ? vf_load(upper + l) : vf_zero();
-        const __m512i both = (__m512i)_mm512_cvtne2ps_pbh(b, vf_load(lower + l));
+        const __m512i both =
+            (__m512i)_mm512_cvtne2ps_pbh(vf_load(upper + l), vf_load(lower + l));
         _mm512_storeu_si512(to + l, _mm512_permutexvar_epi16(interleave, both));
     }
 }
@@ -105,9 +105,9 @@ FD_INLINE uint32_t round_upper(uint32_t bits) {
 FD_INLINE void pair_lanes(uint32_t *restrict to, const float *restrict lower,
                           const float *restrict upper, int lanes) {
     for (int l = 0; l < lanes; l++) {
-        uint32_t a, b = 0;
+        uint32_t a, b;
         memcpy(&a, lower + l, sizeof a);
-        if (upper) memcpy(&b, upper + l, sizeof b);
+        memcpy(&b, upper + l, sizeof b);
         to[l] = round_upper(a) >> 16 | (round_upper(b) & 0xffff0000);
     }
 }
@@ -123,16 +123,13 @@ static void gather_v(const entry *list, int n, const float *v, size_t stride, in
     const int width = whole_columns(lanes);
     for (int e = 0; e < n; e += 2, to += width) {
         const float *lower = v + entry_v(list[e]) * stride;
-        const float *upper = e + 1 < n ? v + entry_v(list[e + 1]) * stride : NULL;
+        const float *upper = v + entry_v(list[e + 1]) * stride;
         fetch_lanes(v + entry_v(list[e + AHEAD]) * stride, lanes);
         fetch_lanes(v + entry_v(list[e + 1 + AHEAD]) * stride, lanes);
-        if (upper)
-            pair_lanes(to, lower, upper, lanes);
-        else
-            pair_lanes(to, lower, NULL, lanes);
+        pair_lanes(to, lower, upper, lanes);
         memset(to + lanes, 0, sizeof *to * (width - lanes));
     }
-    const int pairs = (n + 1) / 2, left = whole_columns(pairs) - pairs;
+    const int pairs = n / 2, left = whole_columns(pairs) - pairs;
     memset(to, 0, sizeof *to * width * left);
 }
 
@@ -160,11 +157,8 @@ static void gather_w(const entry *list, int n, const uint16_t *table, const tile
             continue;
         }
         const uint16_t *lower = table + entry_w(list[2 * p]) * channels;
-        const uint16_t *upper = 2 * p + 1 < n ? table + entry_w(list[2 * p + 1]) * channels : NULL;
-        if (upper)
-            for (int c = 0; c < channels; c++) pairs[c] = lower[c] | (uint32_t)upper[c] << 16;
-        else
-            for (int c = 0; c < channels; c++) pairs[c] = lower[c];
+        const uint16_t *upper = table + entry_w(list[2 * p + 1]) * channels;
+        for (int c = 0; c < channels; c++) pairs[c] = lower[c] | (uint32_t)upper[c] << 16;
     }
     for (int c = 0; c < channels; c += TILE_COLUMNS, to += TILE_SIZE)
         transpose_tile(o->pairs + c, channels, to);

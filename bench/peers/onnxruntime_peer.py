@@ -56,13 +56,21 @@ def _model(work: Work, switches: bool) -> bytes:
     return model.SerializeToString()
 
 
-def session(model: bytes, threads: int) -> onnxruntime.InferenceSession:
-    """A model, ready to run."""
+def activations(work: Work, threads: int, *, spinning: bool) -> onnxruntime.InferenceSession:
+    """The forward pass without switches."""
+    return session(_model(work, switches=False), threads, spinning=spinning)
+
+
+def session(
+    model: bytes, threads: int, *, spinning: bool = False
+) -> onnxruntime.InferenceSession:
+    """A model, ready to run; `spinning`: whether its threads go on spinning after a run."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
-    # Its threads would go on spinning on the processors of whoever comes next.
-    options.add_session_config_entry("session.force_spinning_stop", "1")
+    if not spinning:
+        # Its threads would go on spinning on the processors of whoever comes next.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 

@@ -75,8 +75,8 @@ def deconvolve(
     precision : {"float32", "bf16"}
         ``"bf16"`` allows every value and weight that is multiplied to be rounded to bfloat16, by
         up to 1/512 of itself, where that is faster; sums are float32. With AVX512_BF16 on AMD's
-        CPUs it is 1.2 to 1.4 times as fast with more than 16 channels and three features; one or
-        two features take longer than in float32. On Intel's CPUs with AVX512_BF16 it would be
+        CPUs it is 1.1 to 1.5 times as fast. Convolutions from fewer than 32 channels are computed
+        in float32, which is as fast there. On Intel's CPUs with AVX512_BF16 it would be
         slower, so there the maps are those of float32, unless `fastdeconv.config` asks for AMX.
         `fastdeconv.show_config` says which. Through
         n convolutions, what is added up for a place of a map is then off by up to some n/256 of the

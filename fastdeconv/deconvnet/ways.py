@@ -188,8 +188,7 @@ class Ways:
     ) -> Iterator[tuple[Way, list[int]]]:
         rest = list(range(len(starts[0].maps)))
         few = cost.few_apart(route, self.rule, self.bf16)
-        # In bfloat16 entries are rounded in pairs, and which pair up depends on the part.
-        if sparse and route.is_chain and not self.bf16:
+        if sparse and route.is_chain:
             rest, facts = [], self.facts
             whole = cost.whole_parts(facts, route)
             for box, group in cost.boxes(starts[0].maps).items():

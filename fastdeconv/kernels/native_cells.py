@@ -113,7 +113,7 @@ def without_zeros(
 ) -> Cells:
     """The cells of a lone feature (H, W, 1, C) less its zeros: adding what is 0 changes nothing.
 
-    For grouped convolutions; csrc/sparse.h leaves zeros out by itself.
+    For the dense product; csrc/sparse.h leaves zeros out by itself.
 
     They are there when the chain has run, which fills `v`.
     """

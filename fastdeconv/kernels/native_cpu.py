@@ -556,11 +556,12 @@ def _lanes(table: Any, count: int, bf16: bool) -> tuple[int, bool]:
     """Lanes for `count` features, and whether they lie by feature.
 
     Few features would leave most lanes of their vectors empty; they are kept apart, and
-    the kernels put output channels into the lanes. In bfloat16 none do: the bits of a
+    the kernels put output channels into the lanes. In tiles none are: the bits of a
     feature must not depend on how many others share its call.
     """
     width: int = table.width
-    if count <= width // 2 and not bf16:
+    in_tiles = bf16 and table.bf16 == "tiles"
+    if count <= width // 2 and not in_tiles:
         return count, True
     # Short vectors run in pairs.
     unit = width if width >= 16 or count <= width else 2 * width
@@ -640,7 +641,8 @@ def _step(table: Any, job: Step, post: Post, num_threads: int, chain: Chain) -> 
         v = job.v.values
     window = conv.window
     kernel = next(kernel for kernel in STEP_KERNELS if kernel.takes(table, job))
-    if lanes == 1 and conv.groups > 1 and kernel.in_lists and source.open_places is None:
+    alone = lanes == 1 and not isinstance(job.v, Step)
+    if alone and kernel.filtered and source.open_places is None:
         cells = without_zeros(source, cells, job.v.values, num_threads, chain)
     if window.stride != (1, 1) and kernel.in_lists:
         source, window = _with_stride(source, window)

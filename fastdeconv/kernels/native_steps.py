@@ -24,21 +24,24 @@ def _takes_depthwise(table: Any, job: Step) -> bool:
 
 
 def _takes_sparse(table: Any, job: Step) -> bool:
-    """What csrc/sparse.h can take, and has zeros, or is one feature, whatever it has."""
-    is_one = isinstance(job.v, Lanes) and job.v.lanes == 1
-    return not job.bf16 and _fits_lists(job) and (is_one or _has_zeros(table, job))
+    """What csrc/sparse.h can take: one feature, or as many as fill the lanes if they have zeros."""
+    if job.bf16 or not _fits_lists(job):
+        return False
+    if job.v.by_feature:
+        return bool(job.v.lanes == 1)
+    return _is_undilated(job) and _has_zeros(table, job)
 
 
 def _takes_sparse_bf16(table: Any, job: Step) -> bool:
-    """The same; numbers of rows have 15 bits."""
-    fits = job.conv.weight[:, 0].size <= 2**15
-    return fits and _takes_vectors(table, job) and _fits_lists(job) and _has_zeros(table, job)
+    """The same, of few features, too; numbers of rows have 15 bits."""
+    fits = job.conv.weight[:, 0].size <= 2**15 and _fits_lists(job) and _is_undilated(job)
+    return fits and _takes_vectors(table, job) and _has_zeros(table, job)
 
 
 def _takes_vectors(table: Any, job: Step) -> bool:
-    """With no more channels than lanes of a vector, pairs take longer to pack than they save."""
+    """With fewer channels there are numbers of features with which float32 is faster."""
     vectors = job.bf16 and table.bf16 == "vectors"
-    return vectors and job.conv.groups == 1 and job.conv.input_channels > table.width
+    return vectors and job.conv.groups == 1 and job.conv.input_channels >= 2 * table.width
 
 
 def _takes_tiles(table: Any, job: Step) -> bool:
@@ -47,23 +50,22 @@ def _takes_tiles(table: Any, job: Step) -> bool:
 
 
 def _fits_lists(job: Step) -> bool:
-    """Whether csrc/sparse.h can take a step."""
+    """Whether csrc/sparse.h can take a step of one feature; of more, if it is undilated."""
     conv = job.conv
-    if conv.groups > 1 or not isinstance(job.v, Lanes):
-        return False
     # Offsets into the weights have 32 bits.
     width = job.source.size[1] * conv.window.stride[1]
     fits = width * conv.weight[:, :, 0, 0].size < 2**30
-    if job.v.by_feature:
-        return fits and job.v.lanes == 1
-    return fits and conv.window.dilation == (1, 1)
+    return fits and conv.groups == 1 and isinstance(job.v, Lanes)
+
+
+def _is_undilated(job: Step) -> bool:
+    return job.conv.window.dilation == (1, 1)
 
 
 def _has_zeros(table: Any, job: Step) -> bool:
     """Whether a step has as many values that are zero as make it worth while to look for them."""
-    # In bfloat16 the dense product is twice as fast; looking for zeros pays for whole blocks.
-    least = table.width * table.sparse_nv if job.bf16 else table.sparse_least
-    return job.v.rectified and job.conv.input_channels >= least
+    # In bfloat16 what has as few channels is computed in float32, see _takes_vectors.
+    return job.v.rectified and (job.bf16 or job.conv.input_channels >= table.sparse_least)
 
 
 def _pack_depthwise(conv: Convolution, table: Any, nv: int) -> FloatArray:
@@ -101,12 +103,12 @@ def _in_blocks(weight: FloatArray, table: Any, unit: int) -> FloatArray:
 
 
 def _pack_bf16(conv: Convolution, table: Any, nv: int) -> NDArray[np.uint16]:
-    """As csrc/bf16.h wants them: (taps * O, C in groups of 32)."""
+    """As csrc/bf16.h wants them: (taps * O + 1, C in groups of 32)."""
     return _unpackable(_rounded(_by_tap(conv.weight, 32)))
 
 
 def _pack_tiles(conv: Convolution, table: Any, nv: int) -> NDArray[np.uint16]:
-    """As csrc/tile_product.h wants them: (taps * O, C in groups of 16)."""
+    """As csrc/tile_product.h wants them: (taps * O + 1, C in groups of 16)."""
     rounded = _rounded(_by_tap(conv.weight, 16))
     packed = aligned_empty((rounded.size // 2,)).view(np.uint16).reshape(rounded.shape)
     packed[...] = rounded
@@ -114,10 +116,10 @@ def _pack_tiles(conv: Convolution, table: Any, nv: int) -> NDArray[np.uint16]:
 
 
 def _by_tap(weight: FloatArray, unit: int) -> FloatArray:
-    """(taps * O, C, padded to whole units)"""
+    """(taps * O, C, padded to whole units), and a row of zeros (see csrc/gather.h)"""
     out, inner = weight.shape[:2]
-    rows = pad_last(weight.reshape(out, inner, -1).transpose(2, 0, 1), unit)
-    return rows.reshape(-1, rows.shape[2])
+    rows = weight.reshape(out, inner, -1).transpose(2, 0, 1).reshape(-1, inner)
+    return pad_last(np.pad(rows, ((0, 1), (0, 0))), unit)
 
 
 def _rounded(values: FloatArray) -> NDArray[np.uint16]:
@@ -150,6 +152,8 @@ class StepKernel(NamedTuple):
     """Whether they depend on nv."""
     in_lists: bool = True
     """Whether it goes by the lists of csrc/gather.h, which want a stride of 1."""
+    filtered: bool = False
+    """Whether the lists of a lone feature are made without its zeros."""
 
 
 STEP_KERNELS = (
@@ -158,6 +162,8 @@ STEP_KERNELS = (
     StepKernel("sparse bf16", _takes_sparse_bf16, _pack_sparse_bf16, "leave_out_zeros"),
     StepKernel("bf16", _takes_vectors, _pack_bf16, "multiply"),
     StepKernel("tiles", _takes_tiles, _pack_tiles, "multiply"),
-    StepKernel("dense", lambda table, job: True, _pack_dense, "multiply", by_lanes=True),
+    StepKernel(
+        "dense", lambda table, job: True, _pack_dense, "multiply", by_lanes=True, filtered=True
+    ),
 )
 """The first one that takes a job does it."""

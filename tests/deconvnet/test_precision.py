@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from contextlib import contextmanager
 from importlib import resources
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -24,10 +24,9 @@ ANY = 3e-2
 """On other networks of random weights, where more cancels."""
 
 
-def conv(out: int, kernel: int = 3, **parameters: Any) -> dict[str, Any]:
-    return {
-        "type": "conv2d", "out": out, "kernel": (kernel, kernel), "padding": "same", **parameters
-    }
+def conv(out: int, kernel: int | tuple[int, int] = 3, **parameters: Any) -> dict[str, Any]:
+    size = (kernel, kernel) if isinstance(kernel, int) else kernel
+    return {"type": "conv2d", "out": out, "kernel": size, "padding": "same", **parameters}
 
 
 RELU: dict[str, Any] = {"type": "relu"}
@@ -88,7 +87,7 @@ def test_channels_may_fill_no_vector(bf16, build, channels):
 @pytest.mark.parametrize("kernel", [1, 5, 6])
 def test_pixels_of_many_entries_are_summed_in_panels(bf16, build, kernel):
     """Without a pool up to 36 x 70 entries reach a pixel, and 192 fit a panel; kernel 1: 70."""
-    trace = traced(build, [conv(17), RELU, conv(70, kernel), RELU, conv(70, kernel)], (1, 11, 15))
+    trace = traced(build, [conv(37), RELU, conv(70, kernel), RELU, conv(70, kernel)], (1, 11, 15))
     assert 0 < errors(trace, "l4", rule="gradient").max() <= ANY
     assert 0 < errors(trace, "l4", rule="guided").max() <= ANY
 
@@ -102,7 +101,7 @@ def test_groups_are_multiplied_in_float32(bf16, build):
 
 def test_strides_dilations_and_what_lanes_cannot_do_go_down_in_bf16_too(bf16, build):
     records = [
-        conv(20), RELU, {"type": "max_pool2d", "kernel_size": 3, "stride": 2},
+        conv(40), RELU, {"type": "max_pool2d", "kernel_size": 3, "stride": 2},
         conv(33, stride=(1, 2)), {"type": "batch_norm2d"}, RELU,
         conv(17, 2, dilation=2), {"type": "elu", "alpha": 0.7},
         {"type": "flatten"}, {"type": "linear", "out": 5},
@@ -163,65 +162,95 @@ def in_pieces(columns: int) -> Any:
         yield
 
 
-@pytest.fixture(params=[49, 67], ids=["dense", "zeros left out"])
-def trace(build, request) -> fd.Trace:
+class Case(NamedTuple):
+    """A trace, and a rule by which all steps multiply every value or leave out zeros."""
+
+    trace: fd.Trace
+    rule: str
+
+
+@pytest.fixture(params=[(49, "gradient"), (49, "deconvnet"), (67, "deconvnet")], ids=str)
+def case(build, request) -> Case:
     """Pixels of more entries than a panel holds, odd numbers of them, and 70 features."""
-    records = [conv(33), RELU, POOL, conv(request.param, 4), RELU, conv(70, 3), RELU, POOL]
-    return traced(build, records, (1, 24, 37))
+    channels, rule = request.param
+    records = [conv(33), RELU, POOL, conv(channels, 4), RELU, conv(70, 3), RELU, POOL]
+    return Case(traced(build, records, (1, 24, 37)), rule)
 
 
-def maps(trace: fd.Trace, features: Any = None, **arguments: Any) -> np.ndarray:
-    return fd.deconvolve(trace, "l7", features, precision="bf16", **arguments)
-
-
-def test_the_number_of_threads_changes_no_bit(bf16, trace):
-    one = maps(trace, num_threads=1)
-    for threads in (2, 3, 5):
-        np.testing.assert_array_equal(maps(trace, num_threads=threads), one)
-
-
-@pytest.mark.parametrize("count", [1, 7, 16, 64, 70])
-def test_features_that_share_a_call_change_no_bit(bf16, trace, count):
-    whole = maps(trace)
-    features = np.random.default_rng(count).permutation(70)[:count]
-    np.testing.assert_array_equal(maps(trace, features), whole[features])
-
-
-@pytest.mark.parametrize("columns", [1, 6, 13])
-def test_pieces_change_no_bit(bf16, trace, columns):
-    whole = maps(trace)
-    with in_pieces(columns):
-        np.testing.assert_array_equal(maps(trace), whole)
-
-
-@pytest.mark.parametrize("start", ["max", "unit"])
-def test_a_sparse_start_gives_the_same_bits_on_its_own_and_among_others(bf16, trace, start):
-    values: Any = start
-    if start == "unit":
-        values = np.zeros_like(trace["l7"])
-        values[:, 2, 4] = 1
-    np.testing.assert_array_equal(
-        maps(trace, [3], start=values[3:4] if start == "unit" else start),
-        maps(trace, start=values)[3:4],
+def maps(case: Case, features: Any = None, **arguments: Any) -> np.ndarray:
+    return fd.deconvolve(
+        case.trace, "l7", features, case.rule, precision="bf16", **arguments
     )
 
 
-def test_silent_features_are_exact_zeros_and_change_no_other_bit(bf16, trace):
-    loud = maps(trace)
-    start = trace["l7"].copy()
+def test_the_number_of_threads_changes_no_bit(bf16, case):
+    one = maps(case, num_threads=1)
+    for threads in (2, 3, 5):
+        np.testing.assert_array_equal(maps(case, num_threads=threads), one)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 6, 7, 8, 9, 64, 70])
+def test_features_that_share_a_call_change_no_bit(bf16, case, count):
+    whole = maps(case)
+    features = np.random.default_rng(count).permutation(70)[:count]
+    np.testing.assert_array_equal(maps(case, features), whole[features])
+
+
+@pytest.mark.parametrize("columns", [1, 6, 13])
+def test_pieces_change_no_bit(bf16, case, columns):
+    whole = maps(case)
+    with in_pieces(columns):
+        np.testing.assert_array_equal(maps(case), whole)
+
+
+@pytest.mark.parametrize("start", ["max", "unit"])
+def test_a_sparse_start_gives_the_same_bits_on_its_own_and_among_others(bf16, case, start):
+    values: Any = start
+    if start == "unit":
+        values = np.zeros_like(case.trace["l7"])
+        values[:, 2, 4] = 1
+    np.testing.assert_array_equal(
+        maps(case, [3], start=values[3:4] if start == "unit" else start),
+        maps(case, start=values)[3:4],
+    )
+
+
+def one_unit(maps: np.ndarray, row: int, column: int) -> np.ndarray:
+    start = np.zeros_like(maps)
+    start[:, row, column] = 1
+    return start
+
+
+@pytest.mark.parametrize("kernel", [(3, 3), (5, 2), (2, 7)])
+@pytest.mark.parametrize("rule", RULES)
+def test_the_part_that_a_start_reaches_has_the_bits_of_the_whole(bf16, build, rule, kernel):
+    records = [conv(40), RELU, POOL, conv(35, kernel), RELU, conv(70, kernel), RELU]
+    trace = traced(build, records, (1, 24, 37))
+    for start in ("max", one_unit(trace["l6"], 0, 0), one_unit(trace["l6"], 5, 17)):
+        arguments: dict[str, Any] = {"rule": rule, "start": start, "precision": "bf16"}
+        found = fd.deconvolve(trace, "l6", **arguments)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(cost, "pays", lambda *_: False)
+            whole = fd.deconvolve(trace, "l6", **arguments)
+        np.testing.assert_array_equal(found, whole)
+
+
+def test_silent_features_are_exact_zeros_and_change_no_other_bit(bf16, case):
+    loud = maps(case)
+    start = case.trace["l7"].copy()
     start[::3] = 0
-    found = maps(trace, start=start)
+    found = maps(case, start=start)
     assert not found[::3].any()
     np.testing.assert_array_equal(found[1::3], loud[1::3])
     np.testing.assert_array_equal(found[2::3], loud[2::3])
-    assert not maps(trace, start=0 * start).any()
-    assert maps(trace, []).shape == (0, 1, 24, 37)
+    assert not maps(case, start=0 * start).any()
+    assert maps(case, []).shape == (0, 1, 24, 37)
 
 
-def test_without_a_step_between_the_first_and_the_last_nothing_is_rounded(bf16, trace):
+def test_without_a_step_between_the_first_and_the_last_nothing_is_rounded(bf16, case):
     for features in (None, [3], [5, 2, 9]):
-        exact = fd.deconvolve(trace, "l3", features)
-        found = fd.deconvolve(trace, "l3", features, precision="bf16")
+        exact = fd.deconvolve(case.trace, "l3", features)
+        found = fd.deconvolve(case.trace, "l3", features, precision="bf16")
         np.testing.assert_array_equal(found, exact)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import itertools
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -214,6 +215,10 @@ def to_halves(x: np.ndarray) -> np.ndarray:
     return (bits + (0x7FFF + (bits >> 16 & 1))) >> 16
 
 
+Entry = tuple[int, int, int, int, int]
+"""Channel, row and column of the cell, of the kernel."""
+
+
 class Case:
     """A step back through a 2 x 2 pool, or none, and a convolution of 3 x 3."""
 
@@ -247,8 +252,8 @@ class Case:
             backend.to_planes(v, found, 1)
         return found
 
-    def entries(self, y: int, x: int) -> list[tuple[int, int, int, int, int]]:
-        """What reaches a pixel: channel, row and column of the cell, of the kernel."""
+    def entries(self, y: int, x: int) -> list[Entry]:
+        """What reaches a pixel."""
         found = []
         for i, j in np.ndindex(3, 3):
             row, column = y + 1 - i, x + 1 - j
@@ -267,11 +272,14 @@ class Case:
         features, inner = len(v), self.weight.shape[1]
         found = np.empty((features, inner, *self.size), np.float32)
         for y, x in np.ndindex(*self.size):
-            entries = self.entries(y, x)
+            entries = paired(self.entries(y, x))
             wide, tall, deep = -(-features // 16), -(-inner // 16), -(-len(entries) // 32)
             left = np.zeros((tall * 16, deep * 32), np.uint32)
             right = np.zeros((deep * 32, wide * 16), np.uint32)
-            for e, (c, row, column, i, j) in enumerate(entries):
+            for e, entry in enumerate(entries):
+                if entry is None:
+                    continue
+                c, row, column, i, j = entry
                 left[:inner, e] = w[c, :, i, j]
                 right[e, :features] = v[:, c, row, column]
             a, b = left[:, ::2] | left[:, 1::2] << 16, right[::2] | right[1::2] << 16
@@ -294,6 +302,15 @@ class Case:
                 product = np.outer(v[:, c, row, column], w[c, :, i, j])
                 exact[:, :, :, y, x] += product, np.abs(product)
         return exact[0], exact[1]
+
+
+def paired(entries: list[Entry]) -> list[Entry | None]:
+    """With nothing beside the last one of every place that has an odd number of them."""
+    found: list[Entry | None] = []
+    for _, of_place in itertools.groupby(entries, lambda entry: entry[3:]):
+        found += of_place
+        found += [None] * (len(found) % 2)
+    return found
 
 
 CASES = [
