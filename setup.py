@@ -47,7 +47,8 @@ ONCE = ["csrc/memory.c", "csrc/planar.c", "csrc/runtime.c", "csrc/schedule.c",
         "csrc/tiles_cpu.c"]
 PER_ISA = [
     "csrc/cells.c", "csrc/combine.c", "csrc/conv.c", "csrc/join.c", "csrc/layout.c",
-    "csrc/overlap.c", "csrc/pool.c", "csrc/project.c", "csrc/single.c", "csrc/table.c", "csrc/winograd.c",
+    "csrc/overlap.c", "csrc/pool.c", "csrc/project.c", "csrc/single.c", "csrc/table.c",
+    "csrc/winograd.c",
 ]
 HEADERS = sorted(glob("csrc/*.h"))
 X86 = {
