@@ -354,7 +354,7 @@ static void fetch_cell(const sparse_lists *p, const float *v, int x, int row) {
     const origin column = x < 0 ? (origin){-1, 0, 0} : covering(x, &p->wide, 0, 0);
     if (column.cell < 0) return;
     const float *values = v + (ptrdiff_t)column.cell * f->channels;
-    const int32_t *order = f->order + row * f->list_row * f->order_cell + column.cell * f->order_cell;
+    const int32_t *order = f->order + (row * f->list_row + column.cell) * f->order_cell;
     for (int c = 0; c < f->channels; c += 64 / sizeof(float)) {
         __builtin_prefetch(values + c);
         __builtin_prefetch(order + c);
