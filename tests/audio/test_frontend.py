@@ -133,9 +133,11 @@ def test_numpy_scalars_are_numbers():
         ({"kind": "cqt", "fmin": 0}, "fmin must be a finite number above 0"),
         ({"kind": "cqt", "sr": 8000, "fmin": 4000}, "fmin must be below sr / 2 = 4000"),
         ({"kind": "cqt", "bins_per_octave": 0}, "bins_per_octave must be an int from 1"),
-        ({"kind": "cqt", "fmin": 1e-6, "n_bins": 1}, "1 filters of a CQT .* more than 134217728"),
+        ({"kind": "cqt", "fmin": 1e-6, "n_bins": 1}, "the 12 filters .* more than 134217728"),
         ({"kind": "cqt", "fmin": 1e-300, "n_bins": 84, "sr": 1e300}, "12 filters"),
         ({"kind": "cqt", "fmin": 99, "n_bins": 9000, "bins_per_octave": 9000}, "9000 filters of"),
+        ({"kind": "cqt", "fmin": 99, "n_bins": 8, "bins_per_octave": 9000}, "9000 filters of"),
+        ({"kind": "cqt", "n_bins": 16384, "bins_per_octave": 1}, "n_bins must be at most 9, so"),
     ],
 )
 def test_bad_fields_are_refused_by_name(fields, message):

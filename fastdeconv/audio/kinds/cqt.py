@@ -48,7 +48,7 @@ class Cqt(Kind):
         count = as_int("n_bins", fields.n_bins, minimum=1, maximum=_MOST_BINS)
         each = as_int("bins_per_octave", fields.bins_per_octave, minimum=1, maximum=_MOST_BINS)
         _check_lengths(sr, fmin, count, each)
-        fitting = math.ceil(each * math.log2(sr / 2 / fmin))
+        fitting = math.ceil(each * min(math.log2(sr / 2 / fmin), 2048))
         if count > fitting:
             raise ParameterError(
                 f"n_bins must be at most {fitting}, so that all bins lie below sr / 2 = "
@@ -125,14 +125,15 @@ class Cqt(Kind):
 
 def _check_lengths(sr: float, fmin: float, n_bins: int, bins_per_octave: int) -> None:
     """Refuse filters that would fill the memory: low, narrow bands have long ones."""
-    count = min(n_bins, bins_per_octave)
-    # The filters of the highest octave serve for all others.
-    lowest = fmin * 2.0 ** ((n_bins - count) // bins_per_octave)
-    length = sr / (lowest * (2 ** (1 / bins_per_octave) - 1))
-    if count * length > _MOST_VALUES:
+    # The highest octave has the most samples, and for sounds it is completed to a whole one. Its
+    # lowest bin lies this many octaves above fmin. Logarithms, because the numbers may overflow.
+    above = n_bins / bins_per_octave - 1
+    lowest = math.log2(fmin) + above
+    length = math.log2(sr) - lowest - math.log2(2 ** (1 / bins_per_octave) - 1)
+    if math.log2(bins_per_octave) + length > math.log2(_MOST_VALUES):
         raise ParameterError(
-            f"{count} filters of a CQT with fmin {fmin:g} and {bins_per_octave} bins per octave "
-            f"have {length:.3g} samples each at {sr:g} Hz: more than {_MOST_VALUES} values"
+            f"the {bins_per_octave} filters of an octave of a CQT with fmin {fmin:g} and {n_bins} "
+            f"bins have 2^{length:.1f} samples each at {sr:g} Hz: more than {_MOST_VALUES} values"
         )
 
 
