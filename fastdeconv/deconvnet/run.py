@@ -182,7 +182,9 @@ class Run:
             run = Run(self.trace, self.rule, self.backend, self.num_threads, bf16=False)
         # Back ends that run every pass at once gain nothing by smaller ones.
         threads = min(self.num_threads, cpus()) if hasattr(run.backend, "finish") else 1
-        plans = [] if sparse else run._plans(route, starts[0], features, rows, out, threads)
+        plans: _Plans = []
+        if len(starts) == 1 and not sparse:
+            plans = run._plans(route, starts[0], features, rows, out, threads)
         if plans:
             run._run_planned(plans, starts[0], features, rows, out)
             return

@@ -539,7 +539,8 @@ class Explanation(LayerFeatures):
 
     def _measure(self, layer: str, sounds: FloatArray) -> list[dict[str, Any]]:
         numbers, places = self._distinct(layer)
-        planes = self.clip.weights(self.maps[layer], self.mode, sounds)[as_index(places)]
+        maps = self.maps[layer]
+        planes = self.clip.weights(maps, self.mode, sounds)[as_index(places)]
         from ..deconvnet.fields import strongest_places
         from ..report.tables import place_columns
 
@@ -557,7 +558,7 @@ class Explanation(LayerFeatures):
                     "feature": described["feature"],
                     "energy": float(np.square(sounds[i], dtype=np.float64).sum()),
                     "peak": peak,
-                    "nonzero": float(np.count_nonzero(self.maps[layer][i]) / self.maps[layer][i].size),
+                    "nonzero": float(np.count_nonzero(maps[i]) / maps[i].size),
                     "gain": peak_gain(peak),
                     **described,
                     **place_columns(unit),
