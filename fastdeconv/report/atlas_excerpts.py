@@ -300,7 +300,7 @@ class Studio:
         try:
             clip = window_again(song, start, end)
             if clip is None:
-                self._say(track, "is shorter than it was for the survey")
+                self._say(track, "is shorter than it was when the survey was made")
                 return None
             trace = self.net.forward(clip.x)
         except FastdeconvError as error:
