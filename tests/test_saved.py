@@ -15,6 +15,7 @@ from click.testing import CliRunner
 
 import fastdeconv as fd
 from fastdeconv import cli
+from fastdeconv import explanation as explanation_module
 
 SR = 8000
 
@@ -261,6 +262,33 @@ def test_running_again_with_one_more_layer_computes_only_that(
     assert "already there, with the same settings" in command(
         "step", "--layers", "pool1,conv2,pool2", *kind
     ).stdout
+
+
+@of_clips_and_songs
+def test_the_order_in_which_layers_are_named_does_not_matter(command, tmp_path, kind):
+    assert command("out", "--layers", "pool1,pool2", *kind).exit_code == 0
+    before = read_tree(tmp_path / "out")
+    result = command("out", "--layers", "pool2,pool1", *kind)
+    assert "already there, with the same settings" in result.stdout
+    assert read_tree(tmp_path / "out") == before
+
+
+@of_clips_and_songs
+def test_a_result_that_another_run_has_changed_meanwhile_is_not_replaced(
+    command, tmp_path, monkeypatch, kind
+):
+    assert command("out", "--layers", "pool1", *kind).exit_code == 0
+    compute = explanation_module.compute
+
+    def after_another_run(*arguments):
+        monkeypatch.undo()
+        assert command("out", "--layers", "pool1,conv2", *kind).exit_code == 0
+        return compute(*arguments)
+
+    monkeypatch.setattr(explanation_module, "compute", after_another_run)
+    result = command("out", "--layers", "pool1,pool2", *kind)
+    assert result.exit_code == 1 and "has changed meanwhile: run the command" in result.stderr
+    assert {*fd.Explanation.load(tmp_path / "out" / "song").features} == {"pool1", "conv2"}
 
 
 @of_clips_and_songs

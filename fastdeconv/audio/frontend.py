@@ -30,9 +30,10 @@ from .scaling import (
 )
 from .stft import PAD_MODES, Stft, WindowLike, get_window
 
-__all__ = ["Frontend", "plain_record"]
+__all__ = ["MAX_N_FFT", "Frontend", "plain_record"]
 
-_MAX_N_FFT = 1 << 20
+#: The largest n_fft of a front end.
+MAX_N_FFT = 1 << 20
 _MAX_COUNT = 1 << 24
 _MOST_CHANNELS = 64
 _LAYOUTS = tuple("".join(axes) for axes in itertools.permutations("CFT"))
@@ -320,7 +321,7 @@ def plain_record(record: Mapping[str, Any]) -> dict[str, Any]:
     described = record.get("filters") if isinstance(record, Mapping) else None
     if not isinstance(described, Mapping):
         return Frontend.from_record(record).to_record()
-    n_fft = as_int("n_fft", record.get("n_fft", 2048), minimum=2, maximum=_MAX_N_FFT)
+    n_fft = as_int("n_fft", record.get("n_fft", 2048), minimum=2, maximum=MAX_N_FFT)
     stand_in = np.ones((1, 1 + n_fft // 2), np.float32)
     return Frontend.from_record({**record, "filters": stand_in}).to_record() | {
         "filters": dict(described)
@@ -431,7 +432,7 @@ def _check_foreign(fe: Frontend, kind: str) -> None:
 
 
 def _checked_sizes(fe: Frontend) -> dict[str, int]:
-    n_fft = as_int("n_fft", fe.n_fft, minimum=2, maximum=_MAX_N_FFT)
+    n_fft = as_int("n_fft", fe.n_fft, minimum=2, maximum=MAX_N_FFT)
     win = n_fft if fe.win_length is None else fe.win_length
     win = as_int("win_length", win, minimum=1, maximum=n_fft)
     hop = max(1, win // 4) if fe.hop_length is None else fe.hop_length

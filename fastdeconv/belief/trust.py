@@ -437,9 +437,13 @@ def verdict(
 
 
 def _below(names: list[str], row: Mapping[str, Any], least: Mapping[str, float]) -> str:
-    # Rounded down: 0.7496 would read as 0.75, which is not below 0.75.
+    def two_digits(value: float) -> float:
+        # Rounded down: 0.7496 would read as 0.75, which is not below 0.75. But 100 * 0.29 is
+        # 28.999...
+        return math.floor(round(100 * value, 6)) / 100
+
     return "; ".join(
-        f"{name} {math.floor(100 * row[name]) / 100:.2f} is below {least[name]}" for name in names
+        f"{name} {two_digits(row[name]):.2f} is below {least[name]}" for name in names
     )
 
 

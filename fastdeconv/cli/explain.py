@@ -193,7 +193,7 @@ def _explain_song(
         return
     if found == "part":
         # The earlier result is replaced by one that contains all of it, also its arrays of maps.
-        had_maps = any((out / song.folder).glob(f"*/{MAPS}"))
+        had_maps = how["duration"] is None and any((out / song.folder).glob(f"*/{MAPS}"))
         save = {**save, "overwrite": True} | ({"maps": True} if had_maps else {})
     if how["duration"] is None:
         passes = _one_bar(song.label, 3 if save["trust"] else 2, show=not quiet)
@@ -310,7 +310,7 @@ def _closing_line(explanation: Any, folder: Path, kept: Kept | None) -> str:
 
 def _what_was_done(explanation: Any, kept: Kept | None) -> Iterator[str]:
     """Which layers were computed and which were not, where some were there already."""
-    if kept is None:
+    if kept is None or not (kept.pages or kept.damaged):
         return
     yield f"Computed: {', '.join(explanation.features)}."
     if kept.pages:

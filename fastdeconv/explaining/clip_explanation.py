@@ -406,6 +406,8 @@ class Explanation(LayerFeatures):
             write_csv(folder / TABLE, [row for page in pages for row in page.rows])
             record = self._manifest(name, folder, pages, audio_format, additions)
             write_page(folder, Song(record, self.clip_numbers, writer.spectrum(), pages))
+            if self._kept is not None:
+                self._kept.check()
             write_manifest(folder, record)
         return out / name
 

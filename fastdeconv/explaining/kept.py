@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..errors import ParameterError
+from ..errors import ParameterError, printable
 from ..report.folder import EXPLANATION, read_manifest
 from ..report.listening import STAGE_FEATURES, Layer
 from .additions import ADDITIONS, Additions
@@ -23,13 +23,13 @@ _WINDOWS_SETTING = "windows of the song"
 
 
 class Kept(NamedTuple):
-    """A saved result of which all layers are wanted again, and some are missing."""
+    """A saved result that a new one is to replace, because all that it is is wanted again."""
 
     saved: SavedExplanation
     pages: dict[str, Layer]
-    """The layers that are as they were written, and what the page shows of them."""
+    """The layers that are taken over, and what the page shows of them."""
     damaged: list[str]
-    """The others, which are computed again."""
+    """Layers that are computed again, because their files are not as they were written."""
 
     @property
     def features(self) -> dict[str, list[int]]:
@@ -46,6 +46,18 @@ class Kept(NamedTuple):
             shutil.copyfile(source / name, target / name)
         return page._replace(folder=inner)
 
+    def check(self) -> None:
+        """Refuse to replace a result that has changed since it was read."""
+        folder = self.saved.folder
+        try:
+            manifest = read_manifest(folder, EXPLANATION)
+        except ValueError:
+            manifest = None
+        if manifest != self.saved.manifest:
+            raise ParameterError(
+                f"{printable(str(folder))} has changed meanwhile: run the command again"
+            )
+
 
 class There(NamedTuple):
     """A result that is where another is to go."""
@@ -55,7 +67,7 @@ class There(NamedTuple):
     is_part: bool = False
     """Whether all that it is, is asked for, and something more."""
     kept: Kept | None = None
-    """Where only layers are missing, those that it holds."""
+    """What of it is taken over, where it is a part."""
 
 
 def what_is_there(
@@ -71,7 +83,7 @@ def what_is_there(
     Raises
     ------
     ParameterError
-        If only layers are missing, but what is there is damaged.
+        If only layers or additions are missing, but what is there is damaged.
     """
     try:
         manifest = read_manifest(folder, EXPLANATION)
@@ -83,17 +95,21 @@ def what_is_there(
     assert manifest is not None
     wanted = planned.settings(audio_format) | additions.settings
     differing = [key for key in {**wanted, **found} if found.get(key) != wanted.get(key)]
-    if differing != [LAYERS_SETTING]:
-        is_part = {*differing} <= {*ADDITIONS} and additions.extend(found)
-        return There(differing, bool(differing) and is_part)
-    if isinstance(planned, SongPlan) and manifest.get("windows") != planned.taken:
+    if not differing:
+        return There([])
+    adds_layers = differing == [LAYERS_SETTING]
+    if not adds_layers and not ({*differing} <= {*ADDITIONS} and additions.extend(found)):
+        return There(differing)
+    if adds_layers and isinstance(planned, SongPlan) and manifest.get("windows") != planned.taken:
         return There([*differing, _WINDOWS_SETTING])
     try:
         saved = load(folder)
         with damage_named(folder):
-            kept = _kept(planned, saved)
+            kept = _kept(planned, saved) if adds_layers else Kept(saved, {}, [])
     except ParameterError as error:
         raise ParameterError(f"{error}; --overwrite makes the result anew") from None
+    if kept is not None and kept.pages.keys() == planned.asked.keys():
+        return There([])  # asked for in another order
     return There(differing, kept is not None, kept)
 
 

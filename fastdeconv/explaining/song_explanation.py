@@ -276,6 +276,8 @@ class SongExplanation(LayerFeatures):
             write_rows(folder / SCORES, self.scores)
         record = self._manifest(name, audio_format, song, folder, pages)
         write_page(folder, Song(record, self._numbers, song.spectrum, pages))
+        if self._kept is not None:
+            self._kept.check()
         write_manifest(folder, record)
 
     def _measure(

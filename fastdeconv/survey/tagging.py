@@ -170,8 +170,10 @@ def _by_track(
     found: dict[str, list[str]] = {}
     lines: dict[str, int] = {}
     for line, row in rows:
+        if not row[place].strip():
+            continue  # spreadsheets leave rows of empty cells at the end
         track = _name(row[place], root, known)
-        if track in found:
+        if track in found and track in known:
             raise ParameterError(
                 f"{where}, line {line}: the track {shown(track)} is in line {lines[track]} already"
             )

@@ -145,6 +145,12 @@ def test_a_track_that_is_there_twice_is_refused(tmp_path):
         read_tags(path, "/music", TRACKS)
 
 
+def test_empty_rows_and_tracks_of_other_collections_may_be_there_twice(tmp_path):
+    names = [*TRACKS[:3], "other.wav", "other.wav", "", ""]
+    path = write(tmp_path / "tags.csv", track=names, a=[1, 2, 3, 4, 5, "", ""])
+    assert read_tags(path, "/music", TRACKS)["track"].to_pylist() == TRACKS[:3]
+
+
 @pytest.mark.parametrize(
     ("cells", "numbers", "labels"),
     [

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from ...audio._checks import as_number
 from ...audio.clip import Clip
-from ...audio.frontend import Frontend
+from ...audio.frontend import MAX_N_FFT, Frontend
 from ...audio.scaling import check_scale, scaled
 from ...audio.stft import get_window
 from ...errors import AudioError, ParameterError, shown
@@ -253,6 +253,8 @@ def _of_operator(graph: Graph, node: Node) -> _Stft | None:
     if hop is None or length is None or not (hop.is_integer() and length.is_integer()):
         return None
     n_fft = int(length)
+    if not 2 <= n_fft <= MAX_N_FFT or hop < 1:
+        return None
     if window is None:
         values = np.ones(n_fft)
     elif window.size == n_fft and window.dtype.kind in "fiu":

@@ -370,15 +370,26 @@ def test_names_with_thousands_of_dots_take_little_memory() -> None:
 # --- operators whose attributes or constants are not theirs -------------------------------
 
 
+def stft_model(window: str, **arrays: Any) -> Any:
+    nodes = [node("STFT", ["x", "step", window, "n"], "s"),
+             node("ReduceSumSquare", ["s", "last"], "p", keepdims=0),
+             node("Unsqueeze", ["p", "one"], "q"), node("Conv", ["q", "k"], "y")]
+    common = {"last": i64([-1]), "one": i64([1]), "k": floats(0, 2, 1, 3, 3)}
+    return model(nodes, common | arrays, (1, 4000, 1))
+
+
 @pytest.mark.parametrize("window", [np.zeros(64), np.full(64, np.nan), np.zeros(63)])
 @pytest.mark.parametrize("step", [i64(16), i64(0), i64(-5)])
 def test_a_front_end_with_an_impossible_stft(window: Any, step: Any) -> None:
-    nodes = [node("STFT", ["x", "step", "win", "n"], "s"),
-             node("ReduceSumSquare", ["s", "last"], "p", keepdims=0),
-             node("Unsqueeze", ["p", "one"], "q"), node("Conv", ["q", "k"], "y")]
-    arrays = {"step": step, "win": window.astype(np.float32), "n": i64(64), "last": i64([-1]),
-              "one": i64([1]), "k": floats(0, 2, 1, 3, 3)}
-    refused(model(nodes, arrays, (1, 4000, 1)), ".", fd.FastdeconvError, frontend={"sr": 16000})
+    made = stft_model("win", step=step, win=window.astype(np.float32), n=i64(64))
+    refused(made, ".", fd.FastdeconvError, frontend={"sr": 16000})
+
+
+@pytest.mark.parametrize("length", [-5, 0, 10**11])
+@pytest.mark.parametrize("frontend", [None, {"sr": 16000}])
+def test_an_stft_of_an_impossible_length(length: int, frontend: Any) -> None:
+    made = stft_model("", step=i64(16), n=i64(length))
+    refused(made, ".", fd.FastdeconvError, frontend=frontend)
 
 
 @pytest.mark.parametrize("sr", ["fast", None, -1, float("nan")])
