@@ -473,9 +473,10 @@ static void find_targets(scatterer *p, int X, int i, int j) {
     for (int a = 0; a < k->kh; a++) {
         float *row = p->rows[i * pool->dh * k->sh + a * k->dh];
         for (int b = 0; b < k->kw; b++) {
-            const int column = x * k->sw + b * k->dw; /* the margin cancels the padding */
+            /* The margin cancels the padding; before it lies what no switch names. */
+            const ptrdiff_t column = x * k->sw + b * k->dw;
             for (int c = 0; c < f->cout; c++)
-                *target++ = row + ((size_t)column * f->cout + c) * f->kp;
+                *target++ = row + (column * f->cout + c) * f->kp;
         }
     }
 }

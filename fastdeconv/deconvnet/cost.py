@@ -73,7 +73,7 @@ def part_whole(facts: Facts, segment: Segment) -> Part:
 def _part(facts: Facts, segment: Segment, cells: Region) -> Part:
     if is_convolution(facts, segment):
         return facts.whole(segment.end, cells)
-    return Part(cells, cells, cells)
+    return Part(cells, cells, cells, cells)
 
 
 def whole_parts(facts: Facts, route: Route) -> list[Part]:
@@ -94,14 +94,14 @@ def parts_above(facts: Facts, route: Route, inputs: Region) -> dict[int, Part]:
             if segment.pool is not None:
                 cells = _covering(facts, segment.pool, output)
                 output = _unpooled(facts, segment, cells)
-            parts[top] = Part(output, below, cells)
+            parts[top] = Part(output, below, cells, cells)
         elif _needs_everything(facts, segment):
             parts[top] = part_whole(facts, segment)
         else:
             cells = needed[sources[0]]
             for source in sources[1:]:
                 cells = cells.around(needed[source])
-            parts[top] = Part(cells, cells, cells)
+            parts[top] = Part(cells, cells, cells, cells)
         needed[top] = parts[top].cells
     return parts
 
@@ -111,25 +111,25 @@ def whole_start(facts: Facts, conv: int, parts: dict[int, Part], inputs: Region)
     below = facts.below(conv)
     needed = inputs if below < 0 else parts[below].cells
     output = _covering(facts, conv, needed)
-    return Part(output, needed, output)
+    return Part(output, needed, output, output)
 
 
 def parts_below(facts: Facts, route: Route, start: Region) -> tuple[Part, dict[int, Part]]:
     """The parts of a chain that `start`, at the output of its first convolution, contributes to."""
     (conv,) = route.firsts
-    first = Part(start, _reached(facts, conv, start), start)
+    first = Part(start, _reached(facts, conv, start), start, start)
     parts: dict[int, Part] = {}
-    above = first.input
+    below = first.input
     for top, segment in route.segments.items():
-        cells = output = above
+        arriving = cells = output = below
         if segment.pool is not None:
             if segment.below is not None:
                 # The sum for a place is stored in the first window that points to it, even if
                 # that window sends nothing.
-                cells = _covering(facts, segment.pool, _unpooled(facts, segment, above))
+                cells = _covering(facts, segment.pool, _unpooled(facts, segment, arriving))
             output = _unpooled(facts, segment, cells)
-        above = _reached(facts, segment.end, output)
-        parts[top] = Part(output, above, cells)
+        below = _reached(facts, segment.end, output)
+        parts[top] = Part(output, below, cells, arriving)
     return first, parts
 
 

@@ -75,7 +75,8 @@ class Facts:
     def whole(self, index: int, cells: Region | None = None) -> Part:
         """All of convolution `index`, as a part; `cells`: what its output is unpooled from."""
         output = Region.of(self.size(index))
-        return Part(output, Region.of(self.size(self.below(index))), cells or output)
+        cells = cells or output
+        return Part(output, Region.of(self.size(self.below(index))), cells, cells)
 
     # ---- values ----
 

@@ -58,6 +58,9 @@ class Part(NamedTuple):
     """The part of its input, where projections go to."""
     cells: Region
     """The part of the lane tensor that becomes its output: pooled places, if there is a pool."""
+    arriving: Region
+    """The part of it that the convolution above makes. Where windows overlap, `cells` is larger:
+    the sum for a place is stored in the first window that points to it."""
 
 
 def reached_by(window: Window, output: Region, in_size: Pair) -> Region:

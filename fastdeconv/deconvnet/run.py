@@ -433,7 +433,7 @@ class Run:
             return settled
         assert leg.source is not None
         tensor = self._own(leg, self._tensor(settled))
-        job = Overlap(tensor.v, leg.cells.begin, leg.source, leg.below)
+        job = Overlap(tensor.v, leg.arriving.begin, leg.source, leg.below)
         return _Tensor(self.backend.add_overlaps(job, self.num_threads))
 
     def _step(

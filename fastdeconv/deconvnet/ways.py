@@ -27,6 +27,8 @@ class Leg(NamedTuple):
     """None: layer `top` by itself, on planes."""
     cells: Region
     """Of the tensor at the top."""
+    arriving: Region
+    """What of that is not zero (see `Part`)."""
     post: Post
     sources: tuple[int, ...]
     source: Source | None = None
@@ -118,12 +120,12 @@ class Ways:
             post = facts.post(segment, segment.order)
             below = facts.post(segment, segment.below, factor)
         if not is_convolution:
-            return Leg(top, segment, part.cells, post, sources)
+            return Leg(top, segment, part.cells, part.arriving, post, sources)
         scaled, scales = None, segment.order.scales
         if segment.only_scales and scales:
             scaled = facts.convolution(segment.end, part, scales)
         return Leg(
-            top, segment, part.cells, post, sources, facts.source(segment, part),
+            top, segment, part.cells, part.arriving, post, sources, facts.source(segment, part),
             facts.convolution(segment.end, part), scaled, below,
         )
 
@@ -143,7 +145,7 @@ class Ways:
             for top, segment in self._segments(key).items():
                 cells = Region.of(self.facts.size(top))
                 if segment is None:
-                    legs.append(Leg(top, None, cells, Post(), self.net.sources[top]))
+                    legs.append(Leg(top, None, cells, cells, Post(), self.net.sources[top]))
                 else:
                     part = cost.part_whole(self.facts, segment)
                     legs.append(self._leg(top, segment, part))

@@ -25,7 +25,7 @@ def _takes_depthwise(table: Any, job: Step) -> bool:
 
 def _takes_sparse(table: Any, job: Step) -> bool:
     """What csrc/sparse.h can take: one feature, or as many as fill the lanes if they have zeros."""
-    if job.bf16 or not _fits_lists(job):
+    if job.bf16 or not _fits_lists(table, job):
         return False
     if job.v.by_feature:
         return bool(job.v.lanes == 1)
@@ -34,7 +34,7 @@ def _takes_sparse(table: Any, job: Step) -> bool:
 
 def _takes_sparse_bf16(table: Any, job: Step) -> bool:
     """The same, of few features, too; numbers of rows have 15 bits."""
-    fits = job.conv.weight[:, 0].size <= 2**15 and _fits_lists(job) and _is_undilated(job)
+    fits = job.conv.weight[:, 0].size <= 2**15 and _fits_lists(table, job) and _is_undilated(job)
     return fits and _takes_vectors(table, job) and _has_zeros(table, job)
 
 
@@ -49,12 +49,14 @@ def _takes_tiles(table: Any, job: Step) -> bool:
     return job.bf16 and job.conv.groups == 1 and table.bf16 == "tiles"
 
 
-def _fits_lists(job: Step) -> bool:
+def _fits_lists(table: Any, job: Step) -> bool:
     """Whether csrc/sparse.h can take a step of one feature; of more, if it is undilated."""
     conv = job.conv
-    # Offsets into the weights have 32 bits.
-    width = job.source.size[1] * conv.window.stride[1]
-    fits = width * conv.weight[:, :, 0, 0].size < 2**30
+    # Offsets into the weights, whose rows are whole vectors or pairs of them, have 32 bits.
+    unit = 2 * table.width
+    row = -(-conv.weight.shape[1] // unit) * unit
+    columns = job.source.size[1] * conv.window.stride[1]
+    fits = columns * len(conv.weight) * row < 2**30
     return fits and conv.groups == 1 and isinstance(job.v, Lanes)
 
 

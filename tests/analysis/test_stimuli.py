@@ -402,7 +402,7 @@ def test_what_is_missing_stays_file_not_found(folder):
 def test_a_path_that_cannot_be_opened_is_refused(folder):
     with pytest.raises(ParameterError, match=r"a\.wav/attributes\.csv: Not a directory"):
         read_stimuli(folder / "a.wav" / "attributes.csv")
-    with pytest.raises(ParameterError, match=r"attributes\\x00\.csv: embedded null byte"):
+    with pytest.raises(ParameterError, match=r"attributes\\x00\.csv: .*embedded null"):
         read_stimuli("attributes\0.csv")
     os.mkfifo(folder / "pipe.csv")
     with pytest.raises(ParameterError, match=r"pipe\.csv: a pipe, not a regular file"):
