@@ -103,9 +103,11 @@ def check_writable(out: Path) -> None:
         If it cannot be made or written.
     """
     probe = _hidden(out, "check", "new")
-    made = _make(probe)
-    probe.rmdir()
-    _remove_empty(made)
+    made = [probe]
+    try:
+        _make(probe, made)
+    finally:
+        _remove_empty(made)
 
 
 def check_free(out: Path, name: str, kind: str, *, overwrite: bool) -> None:
@@ -211,10 +213,11 @@ def new_folder(out: Path, name: str, kind: str, *, overwrite: bool = False) -> I
         If `out` cannot be written, or as `check_free`.
     """
     check_free(out, name, kind, overwrite=overwrite)
-    fresh = _hidden(out, name, "new")
-    made = _make(fresh)
-    partial = _hidden(out, name, "partial")
+    fresh, partial = (_hidden(out, name, what) for what in ("new", "partial"))
+    made: list[Path] = []
     try:
+        # Within the block: a signal may arrive as soon as the folder is there.
+        _make(fresh, made)
         with _claimed(fresh, partial):
             _clear_leftovers(out)
             try:
@@ -225,7 +228,9 @@ def new_folder(out: Path, name: str, kind: str, *, overwrite: bool = False) -> I
                 # The unfinished result, or the earlier one that it has replaced.
                 shutil.rmtree(partial, ignore_errors=True)
     except BaseException:
-        shutil.rmtree(fresh, ignore_errors=True)
+        for hidden in (fresh, partial):
+            with suppress(ValueError):  # a null character in the path
+                shutil.rmtree(hidden, ignore_errors=True)
         _remove_empty(made)
         raise
 
@@ -285,25 +290,23 @@ def _hidden(out: Path, name: str, what: str) -> Path:
     return out / f".{name}.fastdeconv-{what}-{os.urandom(8).hex()}"
 
 
-def _make(folder: Path) -> list[Path]:
-    """Make a folder; returns the folders around it that were made too, the innermost first."""
+def _make(folder: Path, made: list[Path]) -> None:
+    """Make a folder; `made` gets the folders around it that are made too, the innermost first."""
     try:
-        missing = [parent for parent in folder.parents if not parent.exists()]
+        made += [parent for parent in folder.parents if not parent.exists()]
         folder.mkdir(parents=True)
     except (OSError, ValueError) as error:  # ValueError: a null character in the path
         reason = getattr(error, "strerror", None) or error
         raise ParameterError(
             f"cannot write in the output folder {printable(str(folder.parent))}: {reason}"
         ) from None
-    return missing
 
 
 def _remove_empty(folders: list[Path]) -> None:
     for folder in folders:
-        try:
+        # Not made, or somebody else has put something in it by now; or a null character.
+        with suppress(OSError, ValueError):
             folder.rmdir()
-        except OSError:
-            return  # somebody else has put something in it by now
 
 
 @contextmanager

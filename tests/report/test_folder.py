@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import subprocess
@@ -50,6 +51,53 @@ def test_nothing_is_left_when_the_block_raises(tmp_path, error):
         (folder / "a").write_text("a")
         raise error
     assert os.listdir(tmp_path) == []
+
+
+# Of what is open when the interruption comes.
+@pytest.mark.filterwarnings(
+    "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
+)
+@pytest.mark.parametrize("earlier", [False, True])
+def test_an_interruption_at_any_moment_leaves_nothing_half_written(tmp_path, earlier):
+    for moment in itertools.count(1):
+        out = tmp_path / str(moment) / "out"
+        if earlier:
+            write_result(out, "song", "old")
+        if not interrupted_at(moment, write_result, out, "song", "new", overwrite=True):
+            break
+        found = os.listdir(out) if out.exists() else []
+        assert found in ([], ["song"]), moment
+        if found:
+            assert text_of(out, "song") in ("old", "new") and (out / "song" / MANIFEST).exists()
+        else:
+            assert not earlier and not (tmp_path / str(moment)).exists(), moment
+    assert moment > 10
+
+
+def interrupted_at(number, work, *arguments, **options):
+    """Whether KeyboardInterrupt came after C function `number` of those that the module calls.
+
+    That is where Python looks for signals.
+    """
+    left = number
+
+    def profile(frame, event, argument):
+        nonlocal left
+        if frame.f_code.co_filename == rooms.__file__ and event == "c_return":
+            left -= 1
+            if left == 0:
+                sys.setprofile(None)
+                raise KeyboardInterrupt
+
+    before = sys.getprofile()
+    sys.setprofile(profile)
+    try:
+        work(*arguments, **options)
+    except KeyboardInterrupt:
+        return True
+    finally:
+        sys.setprofile(before)
+    return False
 
 
 def test_a_failed_replacement_leaves_the_earlier_result(tmp_path):
