@@ -1,8 +1,8 @@
-"""Which layers run as one going forward.
+"""Which layers run together in the forward pass.
 
-A layer takes along what follows it and nobody else takes (`Block`): a convolution the batch
-norms, the activation and the pool; a sum, a product or an activation the rest of these but
-the pool. `fastdeconv.deconvnet.route` says the same of the way back.
+A `Block` is a layer with the layers after it that only it feeds: a convolution with its batch
+norms, activation and pool; a sum, a product or an activation with the same except the pool.
+`fastdeconv.deconvnet.route` does the same for the way back.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ class Block(NamedTuple):
     """Layers that run together; the others are the places of its parts."""
 
     layers: tuple[int, ...]
-    """In order; each but the first takes the one before it alone."""
+    """In order. Each one but the first takes the output of the one before it, and nothing else."""
     sources: tuple[int, ...]
-    """What the first one takes; -1 is the network's input."""
+    """The layers whose outputs the first one takes; -1 is the network's input."""
     affine1: int | None = None
     activation: int | None = None
     affine2: int | None = None
@@ -102,7 +102,7 @@ def _plan(net: Network, fuses_all: bool) -> list[Block]:
 
 
 def _block(net: Network, first: int, takers: list[list[int]], fuses_all: bool) -> Block:
-    """A layer and what it takes along: [scale][activation][scale][pool], where they come."""
+    """A layer with those that run with it: [scale][activation][scale][pool], each optional."""
     def is_activation(layer: nn.Layer) -> bool:
         return isinstance(layer, nn.ReLU) or (fuses_all and in_kernel(layer) is not None)
 
@@ -145,7 +145,7 @@ def in_kernel(layer: nn.Layer) -> InKernel | None:
 
 
 def room_around(net: Network, source: int, size: tuple[int, int]) -> Padding:
-    """The padding that convolutions want around the output of a layer, of this size."""
+    """The padding that convolutions need around the output of a layer, which has this size."""
     sides = [(0, 0), (0, 0)]
     for layer, sources in zip(net.layers, net.sources):
         if source in sources and isinstance(layer, nn.Conv2d):

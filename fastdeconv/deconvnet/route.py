@@ -1,12 +1,12 @@
 """Which layers the way back takes in one step.
 
-What comes back to the output of a layer is added up where the signal forked going forward.
-From there a `Segment` leads down to the next convolution, or to a layer of several inputs: a
-few operations on whole lane tensors, and the switches and gates that decide which values exist
-at all. Values of overlapping windows are added before the pool's own way down goes on; what
-follows then applies to sums.
+Where several layers take the output of a layer, the values that come back to it are added. From
+there a `Segment` leads down to the next convolution, or to a layer with several inputs. It consists
+of a few operations on whole lane tensors, and of the switches and gates that decide which values
+exist at all. Where pooling windows overlap, the values that they send to the same place are added
+up first; everything below the pool works on these sums.
 
-Layers that no segment takes are done one by one (see `fastdeconv.deconvnet.layerwise`).
+Layers that are in no segment are computed one by one (see `fastdeconv.deconvnet.layerwise`).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ __all__ = [
 
 
 class Order(NamedTuple):
-    """Layers whose scale multiplies, and where the rectifier comes."""
+    """The layers whose scales multiply, and whether a rectifier comes before or after them."""
 
     scales: tuple[int, ...]
     relu_before: bool
@@ -43,33 +43,33 @@ class Segment(NamedTuple):
     several take, so that something else comes back there, too; -1 is the input."""
     order: Order
     gates: tuple[int, ...] = ()
-    """Rectifiers that let a value through only where their activation was positive."""
+    """Rectifiers that pass a value only where their activation was positive."""
     pool: int | None = None
     below: Order | None = None
-    """What follows a pool whose windows overlap: it applies to their sums."""
+    """What comes below a pool whose windows overlap; it applies to their sums."""
     slopes: tuple[int, ...] = ()
-    """Activations that multiply by their derivative, of one value at a place and channel."""
+    """Activations that multiply by their derivative: a factor for each place and channel."""
 
     @property
     def only_scales(self) -> bool:
-        """Whether it does no more than multiply every channel, and leave some values out."""
+        """Whether it only multiplies each channel by a scale, and leaves some values out."""
         plain = Segment(self.top, self.end, Order(self.order.scales, False, False), self.gates)
         return self == plain
 
 
 class Route(NamedTuple):
-    """The way from some layers down to the input in lanes."""
+    """The way from some layers down to the input, all of it in lanes."""
 
     firsts: tuple[int, ...]
-    """Convolutions that take one map a feature."""
+    """Convolutions that take one map for each feature."""
     segments: dict[int, Segment]
-    """From top to bottom, by the layer each begins at."""
+    """From top to bottom, by the layer at which each begins."""
     is_chain: bool
-    """Whether one convolution follows the other and nothing is added."""
+    """Whether the convolutions follow one another and nothing is added."""
     lane_bytes: int = 0
-    """Of all lane tensors that exist at a time."""
+    """Bytes of all lane tensors that exist at the same time, for one lane."""
     needs_everything: bool = False
-    """Whether a part of the input depends on all of what is above."""
+    """Whether every part of the input depends on the whole of a tensor above."""
 
 
 class Abilities(NamedTuple):
@@ -96,7 +96,7 @@ def abilities_of(backend: Any) -> Abilities:
 
 
 def has_slope(layer: nn.Layer, arrays: nn.Arrays) -> bool:
-    """Whether a layer multiplies what goes back by its derivative, which is finite everywhere."""
+    """Whether a layer multiplies what comes back by its derivative, which is finite everywhere."""
     # Times an infinite slope, what is zero would not stay so.
     return (
         isinstance(layer, nn.Elementwise)
@@ -121,7 +121,7 @@ def is_spread(layer: nn.Layer) -> bool:
 
 
 def takers_of(net: Network) -> dict[int, int]:
-    """How many inputs of layers the output of each layer is; -1 is the network's input."""
+    """For each layer, how many layers take its output; -1 is the network's input."""
     takers = dict.fromkeys(range(-1, len(net.layers)), 0)
     for sources in net.sources:
         for source in sources:
@@ -178,7 +178,7 @@ def route_of(
 
 
 def _with_zeros_of(segment: Segment, above: Segment | None, net: Network) -> Segment:
-    """The segment, with gates of the one above that still hold: a sum sends on what it gets."""
+    """The segment, with those gates of the one above that still hold below a sum."""
     if above is None or not isinstance(net.layers[above.end], nn.Add):
         return segment
     if not isinstance(net.layers[segment.end], nn.Conv2d):

@@ -1,9 +1,9 @@
-"""The way back on a back end: from maps of some features down to the input.
+"""The way back on a back end: from the maps of some features down to the input.
 
-Features are projected down together. Until the first convolution every feature is a single
-map, handled layer by layer; from there on, back ends with lane kernels (see
-`fastdeconv.kernels.lanes`) go along a route, one convolution a job. Whatever no lane kernel
-can do is done layer by layer, on planes (K, C, H, W).
+Many features are projected together. Down to the first convolution every feature is a single map,
+and goes layer by layer. From there on, a back end with lane kernels (`fastdeconv.kernels.lanes`)
+follows a route, one job for each convolution. What no lane kernel can do is computed layer by
+layer, on planes (K, C, H, W).
 """
 
 from __future__ import annotations
@@ -53,15 +53,15 @@ __all__ = ["Run"]
 Array = NDArray[Any]
 
 _Plans = list[list[tuple[Any, Any]]]
-"""Plans of passes, and which of the features go along each; those of an inner list run together."""
+"""Plans of passes, each with the indices of its features; those of an inner list run together."""
 
 _MOST_PLANS = 16
-"""So many are kept with a trace: for as many layers and numbers of features in turn."""
+"""How many plans are kept with a trace at most, one for each layer and number of features."""
 
 
 @dataclass
 class _Tensor:
-    """A lane tensor that several may take; the last one gives it back."""
+    """A lane tensor that several jobs may use; its memory is given back after the last one."""
 
     v: Any
     uses: int = 1
@@ -69,11 +69,11 @@ class _Tensor:
 
 @dataclass
 class _Part:
-    """What of a lane tensor comes back to the output of a layer."""
+    """The part of a lane tensor that comes back to the output of a layer."""
 
     tensor: _Tensor
     region: Region
-    """Of the map there that it covers."""
+    """The part of that output's map that it covers."""
     channel: int = 0
     repeated: bool = False
     is_whole: bool = True
@@ -85,7 +85,7 @@ class _Part:
         return not self.repeated and self.is_whole and self.region == region
 
     def term(self, region: Region) -> Term:
-        """What of it lies in a smaller region."""
+        """The part of it that lies in a smaller region."""
         down, right = (a - b for a, b in zip(region.begin, self.region.begin))
         factor, (h, w) = self.factor, region.size
         if factor is not None:
@@ -104,13 +104,13 @@ class _Job:
 
 @dataclass
 class _Maps:
-    """One map a feature."""
+    """One map for each feature."""
 
     maps: Array
 
 
 class Run:
-    """The way down a network for one trace, rule and back end."""
+    """Projects features down a network, for one trace, rule and back end."""
 
     def __init__(
         self, trace: Trace, rule: str, backend: Any, num_threads: int, bf16: bool
@@ -125,7 +125,7 @@ class Run:
         self.starts = Starts(self.facts, rule, self.arithmetic, lanes=abilities is not None)
         self.ways = Ways(self.facts, rule, abilities, bf16)
         self._left: list[Any] = []
-        """What passes have left to run together."""
+        """The jobs of passes that are still to be run, all together."""
 
     def project(
         self, index: int, features: NDArray[np.intp], values: Array, out: Array, sparse: bool,
@@ -133,9 +133,10 @@ class Run:
     ) -> None:
         """Project `values` of layer `index` into `out` (K, C, H, W).
 
-        They are (K, H, W), one map a feature, or (K, C, h, w), in all channels of the layer.
-        `sparse`: it may pay to look where they are zero. `own`: they are the feature's activation,
-        or what is silent and has no negatives where that does not.
+        They are (K, H, W), one map for each feature, or (K, C, h, w), in all channels of the layer.
+        `sparse`: many of them may be zero, so it can pay to project only the rectangle around the
+        others. `own`: they are the features' activations, or have zero maps and negative values
+        only for features whose activations have them.
         """
         if self.lanes is not None:
             trace, index = folded(self.trace, index, self.rule)
@@ -147,7 +148,7 @@ class Run:
         if own:
             sounding, may_be_negative = self.facts.sounding(index, features)
         else:
-            # Half the time of `values.any(axis=...)`.
+            # This takes half the time of `values.any(axis=...)`.
             sounding = (values != 0).reshape(len(values), math.prod(values.shape[1:])).any(axis=1)
         rows = np.flatnonzero(sounding)
         if len(rows) < len(values):
@@ -196,18 +197,18 @@ class Run:
         self._end()
 
     def _finish(self) -> None:
-        """Run what passes have left to run."""
+        """Run the jobs that passes have left."""
         left, self._left = self._left, []
         if left:
             self.backend.finish(left)
 
     def _end(self) -> None:
-        """Nothing is taken back any more."""
+        """Tell the back end that no job follows."""
         if self.lanes is not None:
             self.lanes.end()
 
     def _is_single(self, starts: list[Start]) -> bool:
-        """Whether all there is is a convolution that `project_single` takes to the input."""
+        """Whether there is only one convolution left, and `project_single` can do it."""
         index = starts[0].layer
         layer: Any = self.net.layers[index]
         return (
@@ -237,7 +238,7 @@ class Run:
         self, route: Route, start: Start, features: NDArray[np.intp], rows: NDArray[np.intp],
         out: Array, threads: int,
     ) -> _Plans:
-        """How so many features go down a chain, kept with the trace; empty: not by plans."""
+        """Plans for as many features down a chain, kept with the trace; [] if there are none."""
         if not (route.is_chain and route.segments and hasattr(self.backend, "plan")):
             return []
         kept = self.trace.derived("plans")
@@ -264,7 +265,7 @@ class Run:
         return plans
 
     def _plan(self, way: Way, start: Start, given: Given) -> Any:
-        """The plan of a pass; None where it goes by no plan."""
+        """The plan of a pass, or None if it cannot be planned."""
         conv, output = way.firsts[start.layer]
         whole = Region.of(self.facts.size(start.layer)), Region.of(self.facts.size(-1))
         if (output, way.inputs) != whole or not _scatters(way.legs[-1]):
@@ -282,7 +283,7 @@ class Run:
     def _given(
         self, start: Start, features: NDArray[np.intp], rows: NDArray[np.intp], out: Array, at: Any
     ) -> Given:
-        """What of these features goes along a pass."""
+        """What a planned pass is told about these features."""
         some = features[at]
         switches = None
         if start.pool is not None:
@@ -305,7 +306,7 @@ class Run:
         self, way: Way, some: list[int], starts: Sequence[Start], features: NDArray[np.intp],
         rows: NDArray[np.intp], out: Array,
     ) -> None:
-        """Project some features along a way, of which map k belongs into out[rows[k]]."""
+        """Project some features along a way; map k goes to out[rows[k]]."""
         to = rows[some]
         if way.alone:
             out[to] = 0
@@ -353,8 +354,9 @@ class Run:
     def _settled(
         self, leg: Leg, came: list[Any], features: NDArray[np.intp]
     ) -> tuple[_Job | _Tensor, Convolution | None]:
-        """The sum of what came to the top of a segment, with what follows it, and the convolution
-        that takes that."""
+        """The sum of what came to the top of a segment, with its `Post`, and the convolution that
+        takes it.
+        """
         assert self.lanes is not None
         joins = self._joins or len(came) == 1
         if not joins or any(isinstance(one, np.ndarray) for one in came):
@@ -388,7 +390,7 @@ class Run:
         return _with(jobs[-1], post, more, leg.cells)
 
     def _are_all(self, leg: Leg, parts: list[_Part]) -> bool:
-        """Whether the sum of these is a tensor that is there already."""
+        """Whether the sum of these parts is a tensor that exists already."""
         (part,) = parts if len(parts) == 1 else [None]
         return part is not None and part.factor is None and part.is_all_of(leg.cells)
 
@@ -407,7 +409,7 @@ class Run:
         return _Tensor(v)
 
     def _own(self, leg: Leg, tensor: _Tensor) -> _Tensor:
-        """A tensor that nobody else reads, to be written to."""
+        """The tensor, or a copy of it if others read it too: the result may be written to."""
         if tensor.uses == 1:
             return tensor
         return self._combined(leg, [_Part(tensor, leg.cells)], Post())
@@ -428,7 +430,7 @@ class Run:
             self.lanes.release(tensor.v)
 
     def _unpooled_sums(self, leg: Leg, settled: _Job | _Tensor) -> _Job | _Tensor:
-        """What a convolution is fed from: where windows overlap, what they send summed."""
+        """What a convolution takes: where windows overlap, after their values are summed."""
         if leg.below is None:
             return settled
         assert leg.source is not None
@@ -439,7 +441,7 @@ class Run:
     def _step(
         self, leg: Leg, came: list[Any], features: NDArray[np.intp]
     ) -> _Job:
-        """The convolution at the end of a segment, still to be taken back."""
+        """The job of the convolution at the end of a segment; not run yet."""
         settled, conv = self._settled(leg, came, features)
         settled = self._unpooled_sums(leg, settled)
         assert conv is not None and leg.source is not None
@@ -454,7 +456,7 @@ class Run:
         self, leg: Leg, came: list[Any], features: NDArray[np.intp], out: Array,
         rows: NDArray[np.intp],
     ) -> None:
-        """The convolution at the network's input, into out[rows]."""
+        """Run the convolution at the network's input, into out[rows]."""
         assert self.lanes is not None and leg.source is not None
         settled, conv = self._settled(leg, came, features)
         settled = self._unpooled_sums(leg, settled)
@@ -476,7 +478,7 @@ class Run:
     def _join(
         self, leg: Leg, came: list[Any], features: NDArray[np.intp]
     ) -> Iterator[tuple[int, _Part]]:
-        """What a layer of several inputs, a mean or a fork sends where."""
+        """What a layer with several inputs, a mean or a fork sends, and to which layer."""
         assert leg.segment is not None
         settled, _ = self._settled(leg, came, features)
         end, sources, facts = leg.segment.end, leg.sources, self.facts
@@ -507,7 +509,7 @@ class Run:
         return zip(sources, parts)
 
     def _counting(self, job: _Job, sources: tuple[int, ...], cells: Region) -> _Job:
-        """A job that sums up on the way what a product sends to an input of one pixel."""
+        """A job that also sums what a product sends to an input of one pixel."""
         for source, other in zip(sources, reversed(sources)):
             if self.facts.size(source) == (1, 1) != cells.size:
                 counts = self.facts.cells_last(other)
@@ -532,7 +534,7 @@ class Run:
     def _planes(
         self, index: int, came: list[Any], features: NDArray[np.intp], region: Region
     ) -> Array:
-        """The sum of what came to the output of a layer as planes (K, C, H, W)."""
+        """The sum of what came to the output of a layer, as planes (K, C, H, W)."""
         channels = self.facts.shape(index)[0]
         total: Array | None = None
         for one in came:
@@ -570,7 +572,7 @@ class Run:
     def _by_itself(
         self, index: int, came: list[Any], features: NDArray[np.intp]
     ) -> Iterator[tuple[int, Array]]:
-        """What a layer sends where, as planes."""
+        """What a layer sends, as planes, and to which layer."""
         R = self._planes(index, came, features, Region.of(self.facts.size(index)))
         layer, sources = self.net.layers[index], self.net.sources[index]
         if isinstance(layer, nn.Joining):
@@ -590,7 +592,7 @@ def _scatters(leg: Leg) -> bool:
 
 
 def _with(job: _Job, post: Post, more: _Part | None, cells: Region) -> _Job:
-    """A job with what follows its sums, of which these cells are computed."""
+    """A job with a `Post` for its sums; `cells`: the part of the map that it computes."""
     if more is None:
         return _Job(job.job._replace(post=post), job.uses)
     view = more.term(cells).view

@@ -77,7 +77,7 @@ __all__ = ["BACKEND", "NativeBackend"]
 _FLOAT = np.dtype(np.float32)
 
 _BY_FEATURE = 8
-"""How much longer a multiply-add takes with so few features that they are kept out of the lanes."""
+"""Relative cost of one multiply-add when there are too few features to fill the SIMD lanes."""
 
 _KEPT, _KEPT_MEANWHILE = 1 << 26, 1 << 28
 """Bytes of lane tensors that are kept for the next one, for good and while jobs go on."""
@@ -247,7 +247,7 @@ class NativeBackend:
         return Lanes(out, v.lanes, v.by_feature, rectified, chain)
 
     def fuses(self, above: First | Step, source: Source, conv: Convolution) -> bool:
-        """Whether a step takes its values from the one above while they are in cache."""
+        """Whether a step can take its values from the step above while they are in cache."""
         pointwise = conv.groups == 1 and conv.window == NO_POOL
         plain = source.switches is None and source.gate is None and source.open_places is None
         # What leaves out zeros does less than what saves the way to memory and back.
@@ -424,10 +424,10 @@ BACKEND = NativeBackend()
 
 
 class _Scratch:
-    """Lane tensors that are done with, kept for the next ones.
+    """Lane tensors that nobody uses any more, kept for the next ones.
 
-    Memory fresh from the system comes as page faults: 10 to 20 ms of the 90 that the 64
-    features of a deepest layer take.
+    New memory from the system costs page faults: 10 to 20 ms of the 90 that the 64 features of the
+    deepest layer take.
     """
 
     def __init__(self) -> None:
@@ -441,7 +441,7 @@ class _Scratch:
             memory = self._take_any()
             if memory is None:
                 break
-            # The smallest that will do, but none of which most would lie idle.
+            # The smallest that is large enough, but none of which most would not be used.
             if size <= memory.size <= 4 * size and (found is None or memory.size < found.size):
                 memory, found = found, memory
             if memory is not None:
@@ -450,14 +450,14 @@ class _Scratch:
         return flat.reshape(shape)
 
     def give(self, tensor: FloatArray) -> None:
-        """Nobody uses the tensor any more."""
+        """Take a tensor that nobody uses any more."""
         memory = tensor.base
         assert isinstance(memory, np.ndarray)
         self._free.append(aligned(memory))
         self.keep(_KEPT_MEANWHILE)
 
     def keep(self, most: int) -> None:
-        """Give back what is more than so many bytes."""
+        """Free the tensors beyond `most` bytes."""
         while sum(a.nbytes for a in self._free.copy()) > most:
             self._take_any()
 
@@ -481,12 +481,12 @@ def _tensor_of(chain: Chain, shape: tuple[int, ...]) -> Any:
 
 
 def _place(array: int, shape: tuple[int, ...], dtype: Any = _FLOAT) -> Any:
-    """All of an array that comes later."""
+    """The place of a whole array that is given in each pass."""
     return native.Place(array, 0, shape, dtype)
 
 
 def _multiply_adds(job: First | Step) -> int:
-    """What a job takes without a pool; one that has a pool takes less."""
+    """Multiply-adds of a job, as if it had no pool; with a pool there are fewer."""
     if isinstance(job, Step) and isinstance(job.v, Step):
         lanes, _ = _lanes_of(job)
         own = math.prod(job.conv.input_size) * lanes * job.conv.weight.size
@@ -512,7 +512,7 @@ def _taps(phases: Any) -> list[NDArray[np.int32]]:
 
 
 def _phase_start(phase: int, window: Window) -> Pair:
-    """First output row and column of a phase."""
+    """The first output row and column of a phase."""
     py, px = divmod(phase, window.stride[1])
     return (
         (py - window.padding[0][0]) % window.stride[0],
@@ -521,7 +521,7 @@ def _phase_start(phase: int, window: Window) -> Pair:
 
 
 def _phase_rows(out_size: Pair, window: Window, phase: int) -> int:
-    """Output rows of a phase."""
+    """The number of output rows of a phase."""
     return -(-(out_size[0] - _phase_start(phase, window)[0]) // window.stride[0])
 
 
@@ -553,36 +553,36 @@ def _phase_job(
 
 
 def _lanes(table: Any, count: int, bf16: bool) -> tuple[int, bool]:
-    """Lanes for `count` features, and whether they lie by feature.
+    """The number of lanes for `count` features, and whether their layout is by feature.
 
-    Few features would leave most lanes of their vectors empty; they are kept apart, and
-    the kernels put output channels into the lanes. In tiles none are: the bits of a
-    feature must not depend on how many others share its call.
+    Few features would leave most lanes empty. Then the layout is by feature, and the kernels have
+    output channels in the lanes. Not for tiles, where a feature's bits would depend on how many
+    others share its call.
     """
     width: int = table.width
     in_tiles = bf16 and table.bf16 == "tiles"
     if count <= width // 2 and not in_tiles:
         return count, True
-    # Short vectors run in pairs.
+    # Short vectors are computed in pairs.
     unit = width if width >= 16 or count <= width else 2 * width
     return -(-count // unit) * unit, False
 
 
 def _vectors(table: Any, lanes: int) -> int:
-    """Vectors of lanes a product works on at a time: the most that divide the tensor."""
+    """How many vectors of lanes a product works on at a time: the most that divide the tensor."""
     vectors = lanes // table.width
     return max(n for n in range(1, table.max_nv + 1) if vectors % n == 0)
 
 
 def _settle(v: Lanes) -> None:
-    """Let the values of a lane tensor be there, and nothing that is still to run read them."""
+    """Run all jobs that make the values of a lane tensor or read them."""
     v.chain.run()
 
 
 def _settle_what_is_added(job: First | Step) -> bool:
-    """Let tensors that a job adds to its sums be there; whether it adds any.
+    """Run the jobs that make the tensors which a job adds to its sums; returns if there are any.
 
-    Such a job has to run before they are released: they are of other chains.
+    Such a job has to run before these tensors are released, since they belong to other chains.
     """
     adds = job.post.more is not None
     if job.post.more is not None:
@@ -604,9 +604,9 @@ def _chain_of(job: First | Step) -> Chain:
 def _prepare(
     table: Any, job: First | Step, num_threads: int, chain: Chain
 ) -> tuple[Any, int, bool]:
-    """The kernel object of a job, the lanes of its result, and whether they lie by feature.
+    """The kernel object of a job, the lanes of its result, and whether that is by feature.
 
-    What has to run before goes into the chain.
+    What has to run before it is added to the chain.
     """
     post = _readable(table, job.post)
     if isinstance(job, Step):
@@ -616,14 +616,14 @@ def _prepare(
 
 
 def _lanes_of(job: Step) -> tuple[int, bool]:
-    """The lanes of a step's result, and whether they lie by feature."""
+    """The lanes of a step's result, and whether its layout is by feature."""
     if isinstance(job.v, Step):
         return _lanes_of(job.v)
     return job.v.lanes, job.v.by_feature
 
 
 def _readable(table: Any, post: Post) -> Post:
-    """`post` for kernels: groups that end within a vector read on."""
+    """`post` as kernels take it: where a group ends within a vector they read beyond its scales."""
     if post.scale is None:
         return post
     padding = (0, 2 * table.width - len(post.scale) % table.width)
@@ -657,7 +657,7 @@ def _step(table: Any, job: Step, post: Post, num_threads: int, chain: Chain) -> 
 
 
 def _with_stride(source: Source, window: Window) -> tuple[Source, Window]:
-    """A convolution with a stride as one of stride 1, of a source with as much room between."""
+    """A convolution with a stride, as one of stride 1 of a source with gaps between its values."""
     pool, stride = source.pool, window.stride
     rows_around, columns_around = (_times(side, (s, s)) for side, s in zip(pool.padding, stride))
     wide = Window(
@@ -674,7 +674,7 @@ def _times(one: Pair, other: Pair) -> Pair:
 
 def _viewed(view: View | None) -> tuple[FloatArray, int, int, int, int] | None:
     """A view for kernels: the tensor, its first element, and the elements between rows, columns
-    and, of few features, features."""
+    and, in the layout by feature, features."""
     if view is None:
         return None
     values, lanes, by_feature = view.v[:3]

@@ -37,13 +37,13 @@ __all__ = [
 ]
 
 SPLIT = 16_000_000
-"""Multiply-adds worth a thread: some 0.15 ms."""
+"""Work (multiply-adds) below which another thread does not pay; about 0.15 ms."""
 
 COPY = 64
-"""Multiply-adds in the time one value is copied to another layout,"""
+"""Multiply-adds that take as long as copying one value to another layout."""
 
 ADD = 16
-"""and in the time one is read and added."""
+"""Multiply-adds that take as long as reading and adding one value."""
 
 _TABLES: dict[str, Any] = native.tables() | native.tables_on_request()
 
@@ -54,15 +54,15 @@ def kernels() -> Any:
 
 
 class Stage(NamedTuple):
-    """Bands of a job, some of which may want results of stages before."""
+    """A job in bands, some of which may need results of earlier stages."""
 
     job: Any
     """A ``native.Job``."""
     edges: NDArray[np.int32]
-    """Band i works on what lies between edges[i] and edges[i + 1]."""
+    """Band i works on the rows (or columns) from edges[i] up to edges[i + 1]."""
     needs: NDArray[np.int32] | None = None
-    """For how many bands, counted from the first one of the first stage, band i waits; None: for
-    none."""
+    """The number of bands, counted from the first one of the first stage, that must be done before
+    band i begins. None: it waits for none."""
 
 
 _FLOAT = np.dtype(np.float32)
@@ -85,12 +85,12 @@ class Places:
 
 
 class Plan(NamedTuple):
-    """Stages that are prepared once. For every pass their jobs are only told their arrays."""
+    """Stages that are prepared once. In each pass, their jobs are only told their arrays."""
 
     stages: list[Stage]
-    """Without jobs."""
+    """Their `job` is None."""
     jobs: list[Any]
-    """Their arrays: the memory, and those that are given, in their order."""
+    """The jobs of the stages. Array 0 is the memory, the others are given in each pass."""
     size: int
     """Bytes of the memory."""
     threads: int
@@ -111,17 +111,17 @@ class Plan(NamedTuple):
 
 
 def new_memory(size: int) -> NDArray[np.uint8]:
-    """So many bytes, for what a planned pass computes."""
+    """Memory for the results of a planned pass: `size` bytes."""
     return np.frombuffer(native.Memory(size), np.uint8)
 
 
 class Chain:
-    """Jobs that follow one another, prepared one by one and run together.
+    """Jobs that follow one another. They are prepared one by one, and run together.
 
-    Threads are then called once, and nobody waits for Python between two jobs: after a large
-    one Python comes from cold caches and takes several times as long as otherwise.
+    So threads are called once, and do not wait for Python between two jobs. After a large job
+    Python takes several times as long as otherwise, because the caches have none of its data.
 
-    `places`: the chain becomes a plan; what its jobs hand on has places there.
+    With `places` the chain becomes a plan, and the tensors between its jobs have places there.
     """
 
     def __init__(self, places: Places | None = None) -> None:
@@ -130,7 +130,7 @@ class Chain:
         self._bands = 0
         self._threads = 1
         self.held = 0
-        """Bytes of the lane tensors that are made by what has not run yet."""
+        """Bytes of the lane tensors that jobs will make which have not run yet."""
         self._then: list[Callable[[], None]] = []
 
     @classmethod
@@ -159,12 +159,12 @@ class Chain:
         return aligned_empty(shape).view(dtype)
 
     def add(self, job: Any, edges: Sequence[int], num_threads: int) -> None:
-        """A job in bands, each of which may want all of the jobs before."""
+        """Add a job in bands. Each band may need everything that the jobs before it make."""
         needs = np.full(len(edges) - 1, self._bands, np.int32)
         self._append(Stage(job, np.array(edges, np.int32), needs), num_threads)
 
     def add_after(self, job: Any, edges: NDArray[np.int32], bands: NDArray[Any]) -> None:
-        """The same, where each band wants so many bands of the job before."""
+        """Add a job in bands of which each needs only some bands of the job before."""
         before = self._bands - (len(self._stages[-1].edges) - 1)
         self._append(Stage(job, edges, (before + bands).astype(np.int32)), 1)
 
@@ -174,18 +174,18 @@ class Chain:
         self._threads = max(self._threads, num_threads)
 
     def then(self, call: Callable[[], None]) -> None:
-        """Call something when all has run; now, if nothing is left to run."""
+        """Call a function when all jobs have run: now, if none is left."""
         if self._stages:
             self._then.append(call)
         else:
             call()
 
     def run(self) -> None:
-        """Run what has not run yet."""
+        """Run the jobs that have not run yet."""
         run_chains([self])
 
     def take(self) -> tuple[list[Stage], int, list[Callable[[], None]]]:
-        """What has not run yet, for how many threads, and what to call then."""
+        """The stages that have not run yet, for how many threads, and what to call afterwards."""
         taken = self._stages, self._threads, self._then
         self._stages, self._then, self._bands, self.held = [], [], 0, 0
         return taken
@@ -210,9 +210,9 @@ class Lanes(NamedTuple):
     rectified: bool
     """Whether many of the values are zero."""
     chain: Chain
-    """The jobs that still have to run: what makes the values, and what reads them."""
+    """The jobs that still have to run and that make these values, or read them."""
     sums: FloatArray | None = None
-    """Of every row, as `Post.counts` asked for them."""
+    """The sums of every row, if `Post.counts` asked for them."""
 
 
 def run_chains(chains: Sequence[Chain]) -> None:
@@ -247,17 +247,17 @@ def _in_turn(chains: Sequence[Sequence[Stage]]) -> list[Stage]:
 
 
 def enough_threads(num_threads: int, multiply_adds: int) -> int:
-    """At most `num_threads`: a small job is done before another thread has woken up.
+    """How many threads to use, at most `num_threads`: a small job ends before others have woken up.
 
-    More threads than CPUs would only keep each other waiting: no kernel waits for anything else.
+    More threads than CPUs do not help, since no kernel ever waits for anything.
     """
     return min(num_threads, cpus(), 1 + multiply_adds // SPLIT)
 
 
 def run_stages(stages: Sequence[Stage], num_threads: int, most: int | None = None) -> None:
-    """One stage after the other, without waiting for all of a stage to end.
+    """Run stages in order; a band does not wait for the whole stage before it.
 
-    `most`: how many bands may run at a time; default those of the largest stage.
+    `most`: how many bands may run at the same time. Default: the number of the largest stage.
     """
     queue = native.Queue(stages)
     threads = min(queue.most if most is None else most, num_threads, cpus())
@@ -278,7 +278,7 @@ def _run_recorded(record: Recording, stages: Sequence[Stage], threads: int) -> N
 
 
 def run_rows(job: Any, rows: int, num_threads: int, *, largest: int = 8) -> None:
-    """The rows of a job, in bands of about the same size."""
+    """Run the rows of a job, in bands of about the same size."""
     run_edges(job, band_edges(rows, num_threads, largest=largest), num_threads)
 
 

@@ -1,4 +1,4 @@
-"""The kernels that take a step back on the native back end: a record each, with its packing."""
+"""The kernels for a `Step` on the native back end: a record for each, with its packing."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["STEP_KERNELS", "StepKernel"]
 
 
 def _takes_depthwise(table: Any, job: Step) -> bool:
-    """Every channel by itself, from a source that has values everywhere."""
+    """A depthwise convolution, from a source that has values everywhere."""
     conv, source = job.conv, job.source
     by_itself = conv.weight.shape[:2] == (conv.groups, 1)
     plain = source.switches is None and source.gate is None and source.open_places is None
@@ -39,13 +39,13 @@ def _takes_sparse_bf16(table: Any, job: Step) -> bool:
 
 
 def _takes_vectors(table: Any, job: Step) -> bool:
-    """With fewer channels there are numbers of features with which float32 is faster."""
+    """From 32 channels on; with fewer, float32 is faster for some numbers of features."""
     vectors = job.bf16 and table.bf16 == "vectors"
     return vectors and job.conv.groups == 1 and job.conv.input_channels >= 2 * table.width
 
 
 def _takes_tiles(table: Any, job: Step) -> bool:
-    """In tiles a product takes so little time that looking for zeros would take more."""
+    """Zeros are not looked for: that would take longer than the product in tiles."""
     return job.bf16 and job.conv.groups == 1 and table.bf16 == "tiles"
 
 
@@ -65,8 +65,8 @@ def _is_undilated(job: Step) -> bool:
 
 
 def _has_zeros(table: Any, job: Step) -> bool:
-    """Whether a step has as many values that are zero as make it worth while to look for them."""
-    # In bfloat16 what has as few channels is computed in float32, see _takes_vectors.
+    """Whether so many of a step's values are zero that leaving them out pays."""
+    # Steps in bfloat16 have enough channels, see _takes_vectors.
     return job.v.rectified and (job.bf16 or job.conv.input_channels >= table.sparse_least)
 
 
@@ -141,19 +141,19 @@ def _unpackable(rounded: NDArray[np.uint16]) -> NDArray[np.uint16]:
 
 
 class StepKernel(NamedTuple):
-    """One way to take a step back through a convolution."""
+    """A kernel for a `Step`."""
 
     name: str
     takes: Callable[[Any, Step], bool]
-    """``takes(table, job)``: whether it can take a job, and is the fastest that can."""
+    """``takes(table, job)``: whether it can do a job, and is the fastest kernel that can."""
     pack: Callable[[Convolution, Any, int], NDArray[Any]]
-    """``pack(conv, table, nv)``: its weights; nv as in csrc/fastdeconv.h."""
+    """``pack(conv, table, nv)``: the weights as it reads them; nv as in csrc/fastdeconv.h."""
     give: str
-    """The method of `native.Step` that gets them."""
+    """The method of `native.Step` that is given these weights."""
     by_lanes: bool = False
-    """Whether they depend on nv."""
+    """Whether the packed weights depend on nv."""
     in_lists: bool = True
-    """Whether it goes by the lists of csrc/gather.h, which want a stride of 1."""
+    """Whether it uses the lists of csrc/gather.h, which need a stride of 1."""
     filtered: bool = False
     """Whether the lists of a lone feature are made without its zeros."""
 
@@ -168,4 +168,4 @@ STEP_KERNELS = (
         "dense", lambda table, job: True, _pack_dense, "multiply", by_lanes=True, filtered=True
     ),
 )
-"""The first one that takes a job does it."""
+"""A job is done by the first of these that takes it."""
