@@ -1,17 +1,23 @@
-/* Few features: output channels in the lanes, features broadcast.
+/* The gathered product for few features: output channels are in the lanes, features are broadcast.
  *
- * Features that fill at most half a vector would leave most lanes empty. The same lists, the
- * same sums in the same order, so the same bits as in product.h. A lone feature goes another
- * way (sparse_columns in sparse.h), but for grouped convolutions, whose lists are made without
- * its zeros (fd_filter_cells).
- * Mix     per entry, on AVX-512, one feature: 4 loads, 1 broadcast, 4 FMA, 4 prefetches: bound
+ * What    out[feature][channel] = sum over entries of W[entry][channel] * V[entry][feature]. "Few"
+ *         are features that fill at most half a vector: in the layout `lanes` most lanes would
+ *         be empty. A single feature is computed by sparse_columns (sparse.h) instead, except in
+ *         grouped convolutions, whose lists are made without the zeros of that feature
+ *         (fd_filter_cells).
+ * Layout  V (h, w, feature, channel), result [feature][channel]. W (tap, input channel, output
+ *         channel), output channels padded with zeros to whole vectors.
+ * Mix     Per entry, on AVX-512, for one feature: 4 loads, 1 broadcast, 4 FMA, 4 prefetches. Bound
  *         by reading weights from L2.
+ * Numbers The same lists as for product.h and the same order of sums, so the same bits.
  */
 #ifndef FD_BY_FEATURE_H
 #define FD_BY_FEATURE_H
 
 #include "product.h"
 
+/* FEATURE_VECTORS(K): vectors of channels that are summed together for K features, as many as fit
+ * in the registers. */
 #define MAX_FEATURES (VW / 2)
 #define FEATURE_VECTORS(K) ((K) <= 4 && FD_REGISTERS >= 32 ? 4 : 2)
 
@@ -20,12 +26,12 @@ typedef struct {
     const float *v;
     ptrdiff_t in_feature;  /* between features of V */
     const float *w;
-    int width;             /* of a row of W, whole vectors */
+    int width;             /* floats in a row of W: whole vectors */
     float *out;
     ptrdiff_t out_feature;
-    int channels;          /* results there are; the rest of the width is padding */
+    int channels;          /* output channels; the rest of the width is padding */
     const fd_post *post;
-    int channel;           /* the first one's number, for post */
+    int channel;           /* the number of the first channel, which `post` needs */
 } feature_block;
 
 static vf load_part(const float *from, int count) {
@@ -45,7 +51,8 @@ static void store_part(float *to, vf a, int count) {
     for (int l = 0; l < count; l++) to[l] = lanes[l];
 }
 
-/* Sums of few features, `stride` apart, to where they belong, with what follows. */
+/* Applies the step's `post` to the sums of few features, which lie `stride` apart, and stores them
+ * as a pixel of the result. */
 static void store_by_feature(const fd_step *s, const float *sums, ptrdiff_t stride, float *out) {
     const fd_post after = s->post;
     for (int k = 0; k < s->kp; k++, sums += stride, out += s->cout)
@@ -53,7 +60,8 @@ static void store_by_feature(const fd_step *s, const float *sums, ptrdiff_t stri
             store_part(out + c, post(vf_load(sums + c), &after, c, 0), s->cout - c);
 }
 
-/* Vectors first..first + J - 1 of channels, K features; both are constants. */
+/* J vectors of channels, from vector `first` on, for K features. J and K are constants after
+ * inlining. */
 FD_INLINE void feature_product(const feature_block *f, const entry *list, int n, int first,
                            const int K, const int J) {
     vf acc[MAX_FEATURES][4];

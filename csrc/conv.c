@@ -1,18 +1,18 @@
-/* Direct convolution, channels last, fused with its epilogue and pool.
+/* Direct convolution of channels-last activations, fused with its epilogue and its pool.
  *
- * What    out[y][x][o] = epilogue(bias[o] + sum over taps t and inputs i of
- *         weight[o][i][t] * in[y][x][t][i]), rows y0 <= y < y1; optionally max-pooled
- *         with switches before it is stored, so the full-size map never exists.
- * Layout  Output channels in the lanes, two vectors at a time; TILE neighbouring
- *         output columns in registers. The input is padded by its producer, so no
- *         tap tests a border. Packed weights: for every block of channels (two
- *         vectors, the last block perhaps one) [tap][input][lane]; channels beyond
- *         cout are zeros. Groups whose size is no multiple of the vector width:
- *         one vector at a time, lanes gather their own group's input; where every
- *         channel is a group of its own (depthwise) they load it.
- * Mix     per tap and input, on AVX-512: 2 loads, 12 broadcasts, 24 FMA.
- * Numbers float32; starts from the bias and adds taps in row-major order, inputs
- *         innermost, one vf_fma each. Every output pixel sees the same sequence of
+ * What    out[y][x][o] = epilogue(bias[o] + sum over taps t and input channels i of
+ *         weight[o][i][t] * in[y][x][t][i]), for rows row0 <= y < row1. Where a pool follows, the
+ *         result is pooled (with switches) before it is stored: the full-size map never exists.
+ * Layout  Output channels are in the lanes, two vectors at a time. The sums of TILE neighbouring
+ *         output columns are kept in registers. Whoever produced the input has padded it, so that
+ *         no tap has to test for a border. Packed weights: for every block of channels (two
+ *         vectors; the last block may be one) [tap][input channel][lane], with zeros for channels
+ *         beyond cout. Where the channels of a group are not whole vectors, a vector of output
+ *         channels spans groups: it is computed alone, and every lane gathers the input of its own
+ *         group. In a depthwise convolution, where every channel is a group, lanes can load it.
+ * Mix     Per tap and input channel, on AVX-512: 2 loads, 12 broadcasts, 24 FMA.
+ * Numbers float32. A sum starts from the bias, then taps are added in row-major order, input
+ *         channels innermost, with one vf_fma each. Every output pixel gets the same sequence of
  *         operations wherever it lies in a tile: equal patches give equal bits.
  */
 #include <stdlib.h>
@@ -26,10 +26,11 @@
 #define TILE 6
 #endif
 
+/* Output columns of a depthwise convolution that are summed together. */
 #define DEPTHWISE_TILE 8
 
-/* Prefetch the lines to which `vectors` vectors will be stored, while they are summed: the memory of
- * a pass is larger than the caches, and a store waits for its line. */
+/* Prefetches the cache lines to which `vectors` vectors will be stored, before they are summed. The
+ * activations of a forward pass do not fit in the caches, and a store has to wait for its line. */
 FD_INLINE void fetch_for_writing(const float *at, const int vectors) {
     FD_UNROLL
     for (int j = 0; j * 64 < vectors * VW * (int)sizeof(float); j++)
@@ -56,7 +57,7 @@ FD_INLINE void conv_tile(const fd_conv *c, const float *origin, const float *w, 
     FD_UNROLL
     for (int x = 0; x < T; x++) fetch_for_writing(out + x * out_col, NV);
     for (int t = 0; t < c->ntaps; t++) {
-        /* One pointer for three columns: the addressing modes reach the other two. */
+        /* One pointer serves three columns: x86 addresses [p], [p + step] and [p + 2 * step]. */
         const float *p[TILE / 3];
         FD_UNROLL
         for (int q = 0; q < TILE / 3; q++) p[q] = origin + c->taps[t] + 3 * q * step;
@@ -103,7 +104,8 @@ FD_INLINE void conv_tile(const fd_conv *c, const float *origin, const float *w, 
 TILE_FUNCTION(1)
 TILE_FUNCTION(2)
 
-/* Channels first, first + 1, ... of one group, a whole number of vectors. */
+/* `vectors` vectors of output channels of one group, from channel `first` on. Returns the weights
+ * of the channels after them. */
 static const float *conv_row_block(const fd_conv *c, const float *origin, const float *w,
                                    int first, int vectors, float *out, ptrdiff_t out_col) {
     for (int v = 0; v < vectors; v += 2) {
@@ -122,7 +124,7 @@ static const float *conv_row_block(const fd_conv *c, const float *origin, const 
     return w;
 }
 
-/* T columns of a vector of channels from `channel` on, each a group of its own. */
+/* T columns of the vector of channels that begins at `channel`, in a depthwise convolution. */
 FD_INLINE void depthwise_tile(const fd_conv *c, const float *origin, const float *w, int channel,
                               float *out, ptrdiff_t out_col, const int T) {
     vf acc[DEPTHWISE_TILE];
@@ -138,7 +140,8 @@ FD_INLINE void depthwise_tile(const fd_conv *c, const float *origin, const float
     store_finished(acc, &c->epilogue, channel, out + channel, out_col, T);
 }
 
-/* All vectors of channels of T columns, so that pixels are read as they lie. */
+/* All vectors of channels of T columns: every pixel is read from its first channel to its last, as
+ * it lies in memory. */
 FD_INLINE void depthwise_columns(const fd_conv *c, const float *origin, int vectors, float *out,
                                  ptrdiff_t out_col, const int T) {
     const float *w = c->weight;
@@ -146,8 +149,8 @@ FD_INLINE void depthwise_columns(const fd_conv *c, const float *origin, int vect
         depthwise_tile(c, origin, w, v * VW, out, out_col, T);
 }
 
-/* The vectors of channels that can be loaded; returns how many. The last one may have more lanes
- * than there are channels, where a pixel of the input is padded. */
+/* Computes those vectors of channels whose input can be loaded as a whole, and returns how many
+ * they are. The last vector is one of them only where pixels of the input are padded. */
 static int conv_row_depthwise(const fd_conv *c, const float *origin, float *out,
                               ptrdiff_t out_col) {
     const int vectors = (c->in_padded ? padded(c->cout) : c->cout) / VW;
@@ -160,7 +163,7 @@ static int conv_row_depthwise(const fd_conv *c, const float *origin, float *out,
     return vectors;
 }
 
-/* Small groups: a vector of channels spans groups, so every lane reads its own input. */
+/* Groups whose channels are not whole vectors: every lane reads the input of its own group. */
 static void conv_row_gather(const fd_conv *c, const float *origin, float *out,
                             ptrdiff_t out_col) {
     const int per_group = c->cout / c->groups, vectors = (c->cout + VW - 1) / VW;
@@ -209,7 +212,8 @@ static void sum_row(const fd_conv *c, int y, float *out, ptrdiff_t out_col) {
 
 static void conv_row(const fd_conv *c, int y, float *out, ptrdiff_t out_col) {
     sum_row(c, y, out, out_col);
-    /* A load soon after a store of the same 64 bytes waits until that is in L1. */
+    /* The whole row at a time, since a load that soon follows a store to the same 64 bytes waits
+     * until the stored data are in L1. */
     if (is_later(&c->epilogue)) complete_row(&c->epilogue, out, out_col, c->cols, c->cout);
 }
 
@@ -218,7 +222,7 @@ int FD_NAME(fd_conv_rows)(const fd_conv *c, int row0, int row1) {
     return 0;
 }
 
-/* As conv_rows, but out is planes: out_row and out_col are strides within a plane. */
+/* As fd_conv_rows, but `out` has the layout planes: out_row and out_col are strides in a plane. */
 int FD_NAME(fd_conv_planes_rows)(const fd_conv *c, int row0, int row1) {
     const int channels = padded(c->cout);
     float *row = fd_scratch((size_t)channels * c->cols);
@@ -234,7 +238,7 @@ int FD_NAME(fd_conv_planes_rows)(const fd_conv *c, int row0, int row1) {
     return 0;
 }
 
-/* ---- max pooling of convolution rows that are still in cache ---- */
+/* ---- pooling of convolution rows that are still in cache ---- */
 
 static void pool_plain_row(const fd_conv *c, const fd_pool *p, int y) {
     window k[WINDOWS];
@@ -245,7 +249,8 @@ static void pool_plain_row(const fd_conv *c, const fd_pool *p, int y) {
     }
 }
 
-/* Convolution rows wait in a ring as long as they are needed. */
+/* A pool of any window. A ring keeps each row of the convolution until no window needs it any
+ * more. */
 static int pool_any_rows(const fd_conv *c, const fd_pool *p, int row0, int row1) {
     const fd_window *k = &p->window;
     const int extent = (k->kh - 1) * k->dh + 1;

@@ -1,35 +1,35 @@
-/* The backward pass: features in the lanes, transposed convolution as a gathered product.
+/* The backward pass: features are in the lanes, a transposed convolution is a gathered product.
  *
- * What    A step turns the lane tensor V at a pool's output into the one at the
- *         convolution's input: unpool by the switches, transposed convolution,
- *         `fd_post` and `fd_finish`. The switches come from the forward pass of one clip, so all
- *         features share them, and with them the pattern of non-zeros: the unpooled
- *         tensor is never built. For every output pixel one list (gather.h) names the
- *         entries {row of V, row of W} that reach it, and product.h sums them up.
- *         After a 2x2 pool the list holds 2.25 taps per channel where a dense
- *         method computes 9.
- * First   One channel per lane at the start: the product is diagonal, with a kernel
- *         of its own (every lane has its own weights and, through u, switches).
- * Last    The step to the network's input is fused with the one above it: every
- *         pixel's panel (channels x lanes) is scattered into a ring of output rows
- *         while it is in cache; the tensor between the two never exists. Bands of rows
- *         have a fixed height, sums of rows that two bands share are kept aside and
- *         added in `last_seam`. Between the two a pool whose windows overlap (overlap.c) needs
- *         all of the tensor; then it is read from memory.
- * Sparse  Behind a rectifier most steps leave out the zeros (sparse.h, sparse_bf16.h).
- * Tiles   Some units multiply bfloat16 in tiles instead (tile_product.h).
- * Depthwise: see depthwise.h.
- * Fused   A 1 x 1 convolution may take its pixels from the step above while they are in cache.
- * Few     Features that fill at most half a vector stay out of the lanes (by_feature.h); one
- *         alone: see sparse.h.
- * Layout  V (h, w, channel, lane); of few features (h, w, feature, channel). W packed per
- *         group: for every block of NC output channels (the last may be smaller)
- *         [tap][input channel][NC]. Last step: "output channels" are all (tap, channel)
- *         pairs. Few: one block, padded with zeros to whole vectors.
- * Mix     see product.h; First, on AVX-512, per tap of 12 columns and 2 channels: 14 loads,
- *         24 FMA.
- * Numbers float32, vf_fma in list order: taps row-major, channels innermost.
- *         Independent of threads, of the other lanes, and of the block a channel is in.
+ * What    A step turns the lane tensor V at the output of a pool into the lane tensor at the input
+ *         of the convolution before that pool: it unpools by the switches, applies the transposed
+ *         convolution, then `fd_post` and `fd_finish`. The switches come from the forward pass of
+ *         one clip, so all features share them, and with them the places of the non-zero values.
+ *         Therefore the unpooled tensor is never built. For every output pixel a list (gather.h)
+ *         names the entries {row of V, row of W} that reach it, and product.h sums their products.
+ *         Behind a 2x2 pool and a 3x3 kernel, that is 2.25 products per channel instead of 9.
+ * First   The first step: every feature is still a single channel, in a lane of its own, with its
+ *         own weights and switches. No lists are needed; it has a kernel of its own.
+ * Last    The step to the network's input is fused with the step above it. Each pixel of that step
+ *         (channels x lanes, the panel) is scattered into a ring of output rows while it is in
+ *         cache; the tensor between the two steps never exists. Where a pool with overlapping
+ *         windows (overlap.c) lies between the two, that tensor is needed as a whole and is read
+ *         from memory. Work is divided into bands of rows of a fixed height. Rows that two bands
+ *         contribute to are kept aside, and added in `fd_last_seam`.
+ * Kernels A step is computed by one of several kernels, for which its weights are packed:
+ *         - dense (product.h), in bfloat16 bf16.h or, in units compiled for it, tile_product.h;
+ *         - without zeros, behind most rectifiers (sparse.h, sparse_bf16.h);
+ *         - depthwise (depthwise.h);
+ *         - fused: a 1 x 1 convolution that takes its pixels from the step above while they are in
+ *           cache (fused_columns);
+ *         - for few features, which fill at most half a vector and are kept out of the lanes:
+ *           by_feature.h; for a single one sparse.h.
+ * Layout  V (h, w, channel, lane); for few features (h, w, feature, channel). W packed per group:
+ *         for every block of NC output channels (the last may be smaller) [tap][input channel][NC].
+ *         In the last step every pair (tap, channel) counts as an output channel. For few features
+ *         there is one block, padded with zeros to whole vectors.
+ * Mix     See product.h. First, on AVX-512, per tap of 12 columns and 2 channels: 14 loads, 24 FMA.
+ * Numbers float32, vf_fma in list order: taps row-major, channels innermost. The result does not
+ *         depend on threads, on other lanes, or on the block that a channel is in.
  */
 #include "bf16.h"
 #if FD_WITH_TILES
@@ -42,7 +42,7 @@
 
 /* ---- one step, pixel by pixel ---- */
 
-/* A finished pixel to the sums of its row. */
+/* Adds a finished pixel, multiplied by `counts`, to the sums of its row. */
 static void add_to_sums(const fd_finish *f, int y, int x, const float *pixel, int channels, int kp,
                         int by_feature) {
     const float *by = factors(&f->counts, y, x);
@@ -59,7 +59,8 @@ static void add_to_sums(const fd_finish *f, int y, int x, const float *pixel, in
                                       vf_mul(vf_load(pixel + k), vf_set1(by[c]))));
 }
 
-/* A summed pixel, while it is in cache: (channels, kp) or, of few features, (kp, channels). */
+/* Applies `fd_finish` to a pixel while it is in cache. The pixel is (channels, kp), or by feature
+ * (kp, channels). */
 static void finish_pixel(const fd_finish *f, int y, int x, float *out, int channels, int kp,
                          int by_feature) {
     const float *factor = factors(&f->factor, y, x), *more = viewed(&f->more, y, x);
@@ -111,8 +112,8 @@ static void step_group(const fd_step *s, const float *from, const entry *list, i
     }
 }
 
-/* How this CPU multiplies bfloat16. On Zen VDPBF16PS takes as long as an FMA and does twice as much.
- * On Intel's CPUs it is so slow that steps in float32 took less time (bench/NOTES.md). */
+/* How this CPU multiplies bfloat16. On Zen, VDPBF16PS takes as long as an FMA and does twice the
+ * work. On Intel's CPUs it is so slow that steps in float32 took less time (bench/NOTES.md). */
 int FD_NAME(fd_bf16)(void) {
 #if FD_WITH_TILES
     return FD_BF16_TILES;
@@ -124,7 +125,7 @@ int FD_NAME(fd_bf16)(void) {
 #endif
 }
 
-/* Floats of scratch dense_pixel needs. */
+/* Floats of scratch space that dense_pixel needs. */
 static size_t step_room(const fd_step *s) {
 #if FD_WITH_TILES
     if (s->bf16) return tile_room(s);
@@ -150,7 +151,8 @@ static void dense_free(gatherer *p) {
     gatherer_free(p);
 }
 
-/* Of its own: inlined beside the others, it takes a tenth longer for a single feature. */
+/* One pixel by the dense product. Not inlined: inlined beside the other kernels, it takes a tenth
+ * longer for a single feature. */
 static FD_NOINLINE void dense_pixel(gatherer *p, int Y, int X, float *out) {
     const fd_step *s = p->s;
     const int n = gather(p, Y, X);
@@ -182,17 +184,17 @@ static FD_NOINLINE void dense_pixel(gatherer *p, int Y, int X, float *out) {
     }
 }
 
-/* A step and what it remembers from pixel to pixel. */
+/* A step, and the state that its kernel keeps between pixels. */
 typedef struct stepper {
     const fd_step *s;
-    /* One of these: */
+    /* Exactly one of these four is in use, depending on the kernel: */
     gatherer dense;
     sparse_lists sparse;
     depthwise depthwise;
     struct stepper *above;
-    /* With `above`: */
-    float *panel; /* its pixels */
-    entry *list;  /* all of its channels */
+    /* Only with `above`: */
+    float *panel; /* pixels of the step above */
+    entry *list;  /* names all channels of one of them */
 } stepper;
 
 static int leaves_out_zeros(const fd_step *s) { return s->sparse || s->sparse_bf16; }
@@ -240,7 +242,7 @@ static int stepper_init(stepper *p, const fd_step *s) {
 
 static void step_columns(stepper *p, int Y, int X, int columns, float *out);
 
-/* A 1 x 1 convolution of the pixels that the step above has just summed. */
+/* A 1 x 1 convolution of pixels that the step above computes here, immediately before. */
 static void fused_columns(stepper *p, int Y, int X, int columns, float *out) {
     const fd_step *s = p->s;
     const int channels = s->source.channels;
@@ -254,7 +256,7 @@ static void fused_columns(stepper *p, int Y, int X, int columns, float *out) {
     }
 }
 
-/* Up to COLUMNS pixels of a row. */
+/* As many pixels of a row as columns_from says. */
 static void step_columns(stepper *p, int Y, int X, int columns, float *out) {
     const fd_step *s = p->s;
     const ptrdiff_t pixel = (ptrdiff_t)s->cout * s->kp;
@@ -273,8 +275,8 @@ static void step_columns(stepper *p, int Y, int X, int columns, float *out) {
     }
 }
 
-/* How many pixels of a row that wide it is best to ask for, from column X on: one, unless they
- * have something in common. */
+/* How many pixels step_columns should compute together, from column X on of a row of `width`
+ * pixels. It is one, except in kernels whose neighbouring pixels share work. */
 static int columns_from(const fd_step *s, int X, int width) {
     const int several = sums_pixels(s) ? SPARSE_PIXELS : COLUMNS;
     const int most = s->above || s->depthwise || sums_pixels(s) ? several : 1;
@@ -295,7 +297,7 @@ int FD_NAME(fd_step_rows)(const fd_step *s, float *out, int row0, int row1) {
 
 /* ---- the first step: one channel per lane ---- */
 
-/* T columns that share their taps x 2 channels (or 1). */
+/* T columns, which use the same taps, x NI channels (2 or 1). */
 FD_INLINE void first_tile(const fd_first *f, const ptrdiff_t *offset, const int32_t *tap, int n,
                           const float *u, int channel, float *out, ptrdiff_t out_col,
                           const int T, const int NI) {
@@ -343,7 +345,7 @@ FD_INLINE void first_tile(const fd_first *f, const ptrdiff_t *offset, const int3
 #define FIRST_CASES FIRST_CASES_6
 #endif
 
-/* `columns` neighbours of one phase (out_col apart in out), all channels. */
+/* All channels of `columns` neighbouring columns of one phase; they lie out_col apart in out. */
 static void first_columns(const fd_first *f, int Y, int X, int columns, float *out,
                           ptrdiff_t out_col) {
     const fd_window *k = &f->conv;
@@ -367,13 +369,13 @@ static void first_columns(const fd_first *f, int Y, int X, int columns, float *o
         finish_pixel(&f->finish, Y, X + x * k->sw, out + x * out_col, f->cout, f->kp, 0);
 }
 
-/* Columns X, X + stride, ... that first_columns takes at once from column X on. */
+/* How many of the columns X, X + stride, ... first_columns can compute together. */
 static int first_count(const fd_first *f, int X) {
     const int left = (f->out_w - X + f->conv.sw - 1) / f->conv.sw;
     return left < COLUMNS ? left : COLUMNS;
 }
 
-/* One pixel of few features: the channels of all of them, [feature][channel]. */
+/* One pixel, by feature: out[feature][channel]. */
 static void first_pixel_by_feature(const fd_first *f, int Y, int X, float *out) {
     const fd_window *k = &f->conv;
     const int py = Y + k->top, px = X + k->left;
@@ -413,15 +415,16 @@ int FD_NAME(fd_first_rows)(const fd_first *f, float *out, int row0, int row1) {
 
 typedef struct {
     const fd_last *f;
-    int reach, advance;   /* output rows one cell row reaches; rows to the next one */
+    int reach, advance;   /* output rows that one row of cells contributes to; output rows from
+                           * one row of cells to the next */
     ptrdiff_t row;        /* elements of one output row, margins included */
     int margin;           /* columns left of column 0 */
-    float *ring;          /* reach rows */
-    float **rows;         /* those of the current cell row, from its first one on */
-    entry *list;          /* one place's */
-    float **targets;      /* where each (tap, channel) of one place goes; of one feature, of all
-                           * places of column 0's cell */
-    float *sums;          /* few features: theirs of one place, [feature][(tap, channel)] */
+    float *ring;          /* `reach` output rows, which are being summed */
+    float **rows;         /* the same, in the order in which the current row of cells sees them */
+    entry *list;          /* the channels at one place of a cell */
+    float **targets;      /* where the sum of each (tap, channel) of one place is added; for a
+                           * single feature: of all places of the cell in column 0 */
+    float *sums;          /* by feature: the sums of one place, [feature][(tap, channel)] */
 } scatterer;
 
 void FD_NAME(fd_last_reach)(const fd_last *f, int *reach, int *advance, ptrdiff_t *row) {
@@ -429,7 +432,8 @@ void FD_NAME(fd_last_reach)(const fd_last *f, int *reach, int *advance, ptrdiff_
     const int span = (p->kh - 1) * p->dh * k->sh + (k->kh - 1) * k->dh + 1;
     const int right = (f->source.w - 1) * k->sw - k->left + (k->kw - 1) * k->dw + 1;
     *advance = p->sh * k->sh;
-    /* Rows between two cell rows that neither reaches belong to the upper one. */
+    /* With a large stride, rows may lie between two rows of cells that neither contributes to. They
+     * count as the upper one's. */
     *reach = span > *advance ? span : *advance;
     *row = (ptrdiff_t)(k->left + (right > f->out_w ? right : f->out_w)) * f->cout * f->kp;
 }
@@ -464,7 +468,7 @@ static float *ring_row(const scatterer *p, int cell_row, int i) {
     return p->ring + (size_t)(((long)cell_row * p->advance + i) % p->reach) * p->row;
 }
 
-/* Where the outputs of the value at place (i, j) of a cell in column X are summed. */
+/* Finds the targets of place (i, j) of a cell in column X. */
 static void find_targets(scatterer *p, int X, int i, int j) {
     const fd_last *f = p->f;
     const fd_window *k = &f->conv, *pool = &f->source.pool;
@@ -473,7 +477,8 @@ static void find_targets(scatterer *p, int X, int i, int j) {
     for (int a = 0; a < k->kh; a++) {
         float *row = p->rows[i * pool->dh * k->sh + a * k->dh];
         for (int b = 0; b < k->kw; b++) {
-            /* The margin cancels the padding; before it lies what no switch names. */
+            /* The margin is as wide as the padding. A place left of it lies in the pool's own
+             * padding: no switch names it, so nothing is stored there. */
             const ptrdiff_t column = x * k->sw + b * k->dw;
             for (int c = 0; c < f->cout; c++)
                 *target++ = row + (column * f->cout + c) * f->kp;
@@ -491,7 +496,8 @@ static void scatter_by_feature(scatterer *p, entry *list, int n, const float *pa
         for (int k = 0; k < f->kp; k++) p->targets[o][k] += p->sums[k * outs + o];
 }
 
-/* NV vectors of the outputs of one place, of one feature: `width` is that of a row of W. */
+/* NV vectors of the (tap, channel) sums of one place, for a single feature. `width`: floats in a
+ * row of W. */
 FD_INLINE void place_product(const int32_t *from, int n, const float *panel, const float *weight,
                              const int width, float *sums, const int NV) {
     vf acc[4];
@@ -510,7 +516,8 @@ FD_INLINE void place_product(const int32_t *from, int n, const float *panel, con
 #define PLACE_CASE(NV) \
     case NV: place_product(from, n, panel, f->weight, NV * VW, p->sums, NV); break;
 
-/* Channels from[0..n-1] of a cell, of one feature, to outputs that begin at `to`, x further on. */
+/* Adds what channels from[0..n-1] of a cell send, for a single feature. `to`: the targets of the
+ * cell in column 0, from which those of this cell lie x elements further on. */
 static void scatter_one(const scatterer *p, float *const *to, ptrdiff_t x, const int32_t *from,
                         int n, const float *panel, int outs) {
     const fd_last *f = p->f;
@@ -539,7 +546,7 @@ static void scatter_lanes(scatterer *p, const entry *list, int n, const float *p
     }
 }
 
-/* Where the places of a cell in column 0 of the current row are summed, one after the other. */
+/* Finds the targets of all places of the cell in column 0 of the current row of cells. */
 static void find_first_targets(scatterer *p) {
     const fd_window *pool = &p->f->source.pool;
     const int outs = p->f->conv.kh * p->f->conv.kw * p->f->cout;
@@ -549,7 +556,7 @@ static void find_first_targets(scatterer *p) {
     p->targets = all;
 }
 
-/* Add one pixel of one feature to the ring; the targets are those of column 0. */
+/* Adds what one cell sends to the ring, for a single feature. */
 static void scatter_pixel_of_one(const scatterer *p, int Y, int X, const float *panel) {
     const fd_last *f = p->f;
     const fd_source *s = &f->source;
@@ -562,7 +569,7 @@ static void scatter_pixel_of_one(const scatterer *p, int Y, int X, const float *
     }
 }
 
-/* Add one pixel's panel (channels x lanes) to the ring. */
+/* Adds what one cell, whose values are `panel` (channels x lanes), sends to the ring. */
 static void scatter(scatterer *p, int Y, int X, const float *panel) {
     const fd_last *f = p->f;
     const fd_source *s = &f->source;
@@ -586,7 +593,7 @@ static void scatter(scatterer *p, int Y, int X, const float *panel) {
     }
 }
 
-/* One finished row of the ring (or of the sums two bands share) to the output planes. */
+/* Copies a finished output row to the output planes, where it belongs to the output. */
 static void flush_row(const fd_last *f, const float *row, int margin, int y) {
     if (y < 0 || y >= f->out_h) return;
     const ptrdiff_t pixel = (ptrdiff_t)f->cout * f->kp;
@@ -597,12 +604,12 @@ static void flush_row(const fd_last *f, const float *row, int margin, int y) {
                      f->features);
 }
 
-/* Output row of the first row that cell row Y reaches. */
+/* The first output row that cell row Y contributes to; it may lie above the output. */
 static int base_row(const fd_last *f, int Y) {
     return (Y * f->source.pool.sh - f->source.pool.top) * f->conv.sh - f->conv.top;
 }
 
-/* First cell row of a band. */
+/* The first row of cells of a band. */
 static int band_row(const fd_last *f, int band) { return band ? band * f->band - f->skip : 0; }
 
 static float *side_row(const scatterer *p, int band, int bottom, int i) {
@@ -610,7 +617,9 @@ static float *side_row(const scatterer *p, int band, int bottom, int i) {
     return p->f->side + (((size_t)band * 2 + bottom) * shared + i) * p->row;
 }
 
-/* Rows first..last-1 of cell row Y's reach are complete as far as this band goes. */
+/* Rows first..last-1 of those that cell row Y contributes to have got everything that this band
+ * sends them. Takes them out of the ring: to the output, or aside if the band above contributes to
+ * them as well. */
 static void retire_rows(scatterer *p, int band, int Y, int first, int last) {
     const fd_last *f = p->f;
     const int shared = p->reach - p->advance, offset = (Y - band_row(f, band)) * p->advance;
@@ -652,8 +661,8 @@ static void produce_row(scatterer *p, stepper *above, int Y, float *panel) {
         return;
     }
     const ptrdiff_t pixel = (ptrdiff_t)f->first->cout * f->kp;
-    /* Of a strided convolution only every stride-th column shares its taps; sums want them in
-     * order, so those go one by one. */
+    /* In a strided convolution only every stride-th column has the same taps. But columns must be
+     * added to the ring from left to right, so they are computed one by one. */
     const int most = f->first->conv.sw == 1 ? COLUMNS : 1;
     for (int x = 0; x < columns; x += most) {
         const int n = columns - x < most ? columns - x : most;
@@ -672,7 +681,8 @@ static void produce_band(scatterer *p, stepper *above, int band, float *panel) {
     }
     if (row1 == cells) {
         retire_rows(p, band, row1 - 1, p->advance, p->reach);
-        /* Rows that no window covers; all of the ring is zero now. */
+        /* Output rows below, which nothing contributes to: any row of the ring will do, as all of
+         * them are zero now. */
         for (int y = base_row(f, row1 - 1) + p->reach; y < f->out_h; y++)
             flush_row(f, p->ring, p->margin, y);
         return;
@@ -698,7 +708,7 @@ int FD_NAME(fd_last_bands)(const fd_last *f, int band0, int band1) {
     return ok ? 0 : -1;
 }
 
-/* Rows that band and the one before it both reached. */
+/* Adds up the output rows that both `band` and the band above it contributed to. */
 int FD_NAME(fd_last_seam)(const fd_last *f, int band) {
     scatterer p = {.f = f};
     FD_NAME(fd_last_reach)(f, &p.reach, &p.advance, &p.row);
@@ -714,8 +724,8 @@ int FD_NAME(fd_last_seam)(const fd_last *f, int band) {
 #if FD_WITH_TILES
 #define STRING2(x) #x
 #define STRING(x) STRING2(x)
-/* Makes another table of one whose kernels are compiled for the same vectors: steps multiply
- * bfloat16 in tiles. */
+/* Changes a copy of a table, whose other kernels are compiled for the same vectors, into one whose
+ * steps multiply bfloat16 in tiles. */
 void FD_NAME(fd_use_tiles)(fd_kernels *table) {
     table->name = STRING(FD_ISA);
     table->bf16 = FD_NAME(fd_bf16);

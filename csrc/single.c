@@ -1,30 +1,32 @@
-/* One map of a feature through one transposed convolution, on planes.
+/* A single map of each feature through one transposed convolution, on planes.
  *
- * What    For features of the network's lowest convolution. Each is a single map (pooled, with
- *         switches) that becomes a few planes. Features share nothing, and there is little to
- *         compute. So there are no lanes, and one pass: unpool the map (windows do not overlap)
- *         into some rows of a padded plane, which stay in L1, then out[c] = sum over taps of
- *         weight * plane.
+ * What    The way back for features of the network's lowest convolution. Each feature is a single
+ *         map (pooled, with switches) that becomes a few planes. Features share nothing, and there
+ *         is little to compute, so they are not put into the lanes. Instead, for each feature, the
+ *         map is unpooled (its windows do not overlap) into some rows of a padded plane, which stay
+ *         in L1; then out[c] = sum over taps of weight[c][tap] * plane.
  * Layout  values (feature, cell), switches (channel, cell), weight (feature, cout, kh, kw), out
- *         planes. Stride 1 only.
- * Mix     per tap and vector of neighbouring columns: 1 FMA, and half a load, as four rows
- *         share what lies between them; 1 broadcast per 4 vectors.
- * Numbers float32, vf_fma over taps row-major: the bits of the First kernel in project.c.
+ *         planes. Neighbouring columns are in the lanes. Stride 1 only.
+ * Mix     Per tap and vector of columns: 1 FMA; half a load, since four output rows are computed
+ *         together and share most of the rows they read; 1 broadcast per 4 vectors.
+ * Numbers float32, one vf_fma per tap, taps in row-major order: the same bits as the First kernel
+ *         in project.c.
  */
 #include "units.h"
 
 /* Bytes of the rows of a plane that are worked on together. */
 #define ROWS_BYTES 24576
 
-/* Some rows of the padded plane: place (0, 0) of the map lies at (row0, col0) of them. */
+/* Some rows of the padded plane. Pixel (0, 0) of the unpooled map lies at (row0, col0) of these
+ * rows; row0 is negative where they begin further down. */
 typedef struct {
     float *at;
     int rows, cols, row0, col0;
-    ptrdiff_t *offset; /* of each place of a window; dividing for every value costs more than all
-                        * the rest */
+    ptrdiff_t *offset; /* where each place of a window lies from its first one. From a table, since
+                        * a division for every value would cost more than all the rest */
 } plane;
 
-/* Cells first..last-1 of a row, whose windows begin at (row0, col0) of the plane and so on. */
+/* Unpools cells first..last-1 of a row of cells. The window of cell 0 begins at (row0, col0). */
 static void unpool_row(const fd_single *s, size_t channel, const float *value, const plane *p,
                        int first, int last, int row0, int col0) {
     const fd_window *w = &s->pool;
@@ -34,7 +36,8 @@ static void unpool_row(const fd_single *s, size_t channel, const float *value, c
             s->switches ? fd_switch(s->switches, s->switch_bytes, channel + x) : 0;
         const int begin = col0 + x * w->sw;
         if (row0 < 0 || row0 + below >= p->rows || begin < 0 || begin + beside >= p->cols) {
-            /* A place outside reaches no output of these rows. */
+            /* The window is not entirely in these rows. What is outside does not reach the output
+             * rows that are computed from them. */
             const int row = row0 + (int)place / w->kw * w->dh;
             const int col = begin + (int)place % w->kw * w->dw;
             if (row < 0 || row >= p->rows || col < 0 || col >= p->cols) continue;
@@ -43,7 +46,8 @@ static void unpool_row(const fd_single *s, size_t channel, const float *value, c
     }
 }
 
-/* One row of windows two columns wide: values whose switch is `place`, and the one after. */
+/* Writes one row of the windows of n cells, where windows are two columns wide: the values whose
+ * switch is `place` or `place` + 1, and zeros. */
 static void unpool_pairs(const float *restrict value, const uint8_t *restrict switches, int n,
                          int place, float *restrict to) {
     for (int x = 0; x < n; x++) {
@@ -56,7 +60,8 @@ static void unpool(const fd_single *s, int k, const plane *p) {
     const fd_window *w = &s->pool;
     const size_t cells = (size_t)s->cells_h * s->cells_w, first = s->features[k] * cells;
     const int below = (w->kh - 1) * w->dh, col0 = p->col0 - w->left;
-    /* Nearly everybody's pools: vector code, and no store at a place that a value tells. */
+    /* Nearly all pools are such: they can be unpooled by vector code, since no address depends on a
+     * switch. */
     const int pairs = s->switches && s->switch_bytes == 1 && w->kw == 2 && w->sw == 2 &&
                       w->dw == 1 && col0 >= 0;
     const int whole = (p->cols - col0) / 2;
@@ -78,11 +83,12 @@ static void unpool(const fd_single *s, int k, const plane *p) {
     }
 }
 
-/* Output rows that are computed together, where no dilation is between them: what is loaded serves
- * kh of them. */
+/* Output rows that are computed together where the kernel is not dilated vertically. A vector that
+ * is loaded once serves up to kh of them. */
 #define ROWS (FD_REGISTERS >= 32 ? 4 : 2)
 
-/* Vectors x, x + VW, ... of so many output rows from y on; both numbers are constants. */
+/* `rows` output rows from y on, `vectors` vectors of columns from x on. Both numbers are constants
+ * after inlining. */
 FD_INLINE void correlate(const fd_single *s, const plane *p, const float *weight, int y, int x,
                          float *out, const int rows, const int vectors) {
     const fd_window *k = &s->conv;
@@ -91,7 +97,8 @@ FD_INLINE void correlate(const fd_single *s, const plane *p, const float *weight
     for (int r = 0; r < rows; r++)
         FD_UNROLL
         for (int v = 0; v < vectors; v++) acc[r][v] = vf_zero();
-    /* From the last row of the plane on, which is the first tap of every output row. */
+    /* From the last row of the plane upwards, since an output row needs its first taps from its
+     * last rows, and taps are added in row-major order. */
     for (int row = k->kh + rows - 2; row >= 0; row--) {
         const float *from = p->at + (size_t)(y + row * k->dh) * p->cols + x;
         for (int j = 0; j < k->kw; j++) {
@@ -136,7 +143,7 @@ FD_INLINE void correlate_rows(const fd_single *s, const plane *p, const float *w
     }
 }
 
-/* `count` output rows of a feature, from y0 on. */
+/* `count` output rows of feature f, from y0 on. */
 static void project_rows(const fd_single *s, const plane *p, int f, int y0, int count) {
     const fd_window *k = &s->conv;
     unpool(s, f, p);
@@ -156,7 +163,7 @@ int FD_NAME(fd_single_features)(const fd_single *s, int k0, int k1) {
     plane p = {.cols = s->out_w + reach_w, .col0 = reach_w - k->left};
     const int fit = ROWS_BYTES / (int)sizeof(float) / p.cols - reach_h;
     const int most = fit > 2 * reach_h ? fit : 2 * reach_h + 1;
-    /* Vectors read on past the last column. */
+    /* The last vectors of a row read beyond its last column. */
     p.at = fd_scratch((size_t)(most + reach_h) * p.cols + 4 * VW);
     p.offset = malloc(sizeof(ptrdiff_t) * w->kh * w->kw);
     const int ok = p.at && p.offset;

@@ -1,20 +1,22 @@
 /* The gathered product without the zeros that a rectifier leaves.
  *
- * What    Behind a ReLU a half to three quarters of a lane tensor is zero, in other places for
- *         every feature, so that hardly any vector of lanes is zero as a whole. Here output
- *         channels are in the lanes, every feature has lists of its own, and what is zero is in
- *         none of them: the work is that of the values there are.
- *         A lone feature goes by the same lists, whether or not it has zeros: its pixels lie where
- *         features do otherwise. What a tap sends to SPARSE_PIXELS neighbours is added to their
- *         sums before the next tap comes, so that the weights of one tap stay in L1.
- * Lists   see sparse_lists.h.
- * Layout  W [block][tap][channel][width]; results (feature, channel), transposed into lanes.
- * Mix     per value that is there and 64 channels, on AVX-512: 4 FMA with an operand from L1,
- *         1 load of value and offset, 1 broadcast: 4.5 cycles by loads and 6.1 in use, where the
- *         dense product takes a little over 4, but for every value. Meanwhile what comes next is
- *         fetched: lists, the place of the result, the values of the next row.
- * Numbers float32, vf_fma in the order of gather.h. What is left out would add 0 to a sum that
- *         began at 0: the bits are those of product.h. bfloat16: see sparse_bf16.h.
+ * What    Behind a ReLU, a half to three quarters of a lane tensor is zero, but at other places for
+ *         every feature, so that hardly any vector of lanes is zero as a whole. Therefore output
+ *         channels are in the lanes here, and every feature has lists of its own, which name only
+ *         its non-zero values: the work is proportional to their number.
+ *         A single feature is computed from the same kind of lists, whether or not it has zeros.
+ *         Neighbouring pixels then take the place that features have otherwise: what one tap sends
+ *         to SPARSE_PIXELS of them is added to their sums before the next tap is read, so that the
+ *         weights of one tap stay in L1.
+ * Lists   See sparse_lists.h.
+ * Layout  W [block of channels][tap][input channel][width]. Sums (feature, channel), which are then
+ *         transposed into lanes.
+ * Mix     Per non-zero value and 64 channels, on AVX-512: 4 FMA with an operand from L1, 1 load of
+ *         value and offset, 1 broadcast. The loads alone take 4.5 cycles; measured are 6.1. (The
+ *         dense product takes a little over 4, but for every value.) In between, what is needed
+ *         next is prefetched: lists, the memory of the result, the values of the next row.
+ * Numbers float32, vf_fma in the order of gather.h. A value that is left out would add 0 to a sum
+ *         that began at 0, so the bits are those of product.h. bfloat16: see sparse_bf16.h.
  */
 #ifndef FD_SPARSE_H
 #define FD_SPARSE_H
@@ -27,14 +29,14 @@
 
 /* ---- the product ---- */
 
-/* Fetches the first entries of feature k's part: behind a 2x2 pool a part has some 17. */
+/* Prefetches the first entries of feature k's part. Behind a 2x2 pool, a part has about 17. */
 FD_INLINE void fetch_list(const sparse_part *p, int k, ptrdiff_t feature) {
-    /* Beyond the last feature's there is the start of the next column. */
+    /* k may be beyond the last feature: then `from` continues with the next column's. */
     const sparse_entry *list = (const sparse_entry *)(p->entries + k * feature) + p->from[k];
     for (int i = 0; i < 24; i += 64 / sizeof *list) __builtin_prefetch(list + i);
 }
 
-/* Adds a list to NV vectors of channels. */
+/* Adds the products of the entries of a list to NV vectors of channels. */
 FD_INLINE void add_entries(const sparse_entry *begin, const sparse_entry *end, const float *weight,
                         vf *acc, const int NV) {
     for (const sparse_entry *e = begin; e < end; e++) {
@@ -47,8 +49,8 @@ FD_INLINE void add_entries(const sparse_entry *begin, const sparse_entry *end, c
     }
 }
 
-/* Adds a part to the sums of NV vectors of channels. Structs are passed as they are: what a
- * pointer leads to would be read again after every store of a vector. */
+/* Adds a part to the sums of NV vectors of channels. Structs are passed by value, because compilers
+ * would read what a pointer refers to again after every store of a vector. */
 FD_INLINE void sparse_product(sparse_part p, ptrdiff_t feature, const float *weight,
                               sparse_sums to, const int NV) {
     const char *entries = p.entries;
@@ -79,9 +81,10 @@ static void sparse_block(const sparse_part *p, ptrdiff_t feature, const float *w
     }
 }
 
-/* Sums (kp, stride) to lanes, with what follows; what pads them to whole vectors stays behind. */
+/* Transposes the sums (kp, stride) into lanes and applies the step's `post`. Sums of channels that
+ * are only padding are not stored. */
 static void sparse_to_lanes(const fd_step *s, const float *sums, ptrdiff_t stride, float *out) {
-    /* Of their own: a store of a vector may change all that a pointer leads to. */
+    /* Local copies, since a store of a vector might change what a pointer refers to. */
     const fd_post after = s->post;
     const int cout = s->cout, kp = s->kp;
     for (int k = 0; k < kp; k += VW)
@@ -101,15 +104,16 @@ static void sparse_to_lanes(const fd_step *s, const float *sums, ptrdiff_t strid
 typedef struct {
     const float *out;
     sparse_wish wish;
-    int parts; /* that are in its sums */
+    int parts; /* how many parts have been added to its sums */
 } sparse_target;
 
-/* Adds a part to the panel, or begins with it. */
+/* Adds a part to the pixel's sums in the panel. The first part starts them at 0. */
 static void sum_part(const sparse_lists *p, const sparse_part *part, sparse_target *pixel) {
     const fd_step *s = p->s;
     const ptrdiff_t rows = (ptrdiff_t)s->conv.kh * s->conv.kw * s->source.channels;
     const int width = s->sparse_width;
-    /* The result is fetched with the first part, the wish with the second if there may be one. */
+    /* The memory of the result is prefetched while the first part is summed, and the wish during
+     * the second part; in bfloat16, where a pixel may have only one, during the first. */
     const int first = pixel->parts == 0, wishes = pixel->parts == (s->sparse ? 1 : 0);
     for (int c = 0; c < p->all; c += width) {
         const sparse_sums sums = {
@@ -128,9 +132,10 @@ static void sum_part(const sparse_lists *p, const sparse_part *part, sparse_targ
     pixel->parts++;
 }
 
-/* Adds what n columns of lists send to a pixel: theirs begin at `start`, their rows of W count
- * from `row`. `before`: columns of the kernel right of them, which see nothing; what is summed
- * together does not depend on them. */
+/* Adds what n columns of lists send to a pixel. The lists of these columns begin at `start`, and
+ * their rows of W count from `row`. `before`: how many columns of the kernel lie to their right,
+ * outside the map. They are counted as well when columns are divided into parts, so that the parts,
+ * and with them the bits, are the same everywhere in the map. */
 static void sum_columns(const sparse_lists *p, const char *entries, const int32_t *start, int n,
                         int before, ptrdiff_t row, sparse_target *pixel) {
     const size_t kp = p->kp;
@@ -146,7 +151,8 @@ static void sparse_pixel(sparse_lists *p, int Y, int X, float *out) {
     const fd_step *s = p->s;
     const fd_source *f = &s->source;
     const size_t kp = p->kp;
-    /* The columns that reach it, counted from the right as the lists are: from..to-1. */
+    /* Columns from..to-1 of the unpooled tensor reach the pixel, counted from the right as in the
+     * lists. */
     const int right = X + s->conv.left, left = right - s->conv.kw + 1;
     const int beyond = right < f->w ? 0 : right - (f->w - 1);
     const int from = f->w - 1 - (right - beyond);
@@ -174,14 +180,15 @@ static void sparse_pixel(sparse_lists *p, int Y, int X, float *out) {
         store_by_feature(s, p->panel, p->all, out);
 }
 
-/* ---- one feature: neighbouring pixels together, tap by tap ---- */
+/* ---- a single feature: neighbouring pixels are summed together, tap by tap ---- */
 
-/* What a tap takes to neighbouring pixels: pixel i gets entries start[-i] to start[1 - i] - 1. */
+/* The entries that one tap sends to neighbouring pixels. Pixel i gets the entries start[-i] to
+ * start[1 - i] - 1. */
 typedef struct {
     const sparse_entry *list;
     const int32_t *start;
     int pixels;
-    ptrdiff_t step; /* of W, from one pixel to the next one */
+    ptrdiff_t step; /* elements of W from one pixel to the next one */
 } sparse_tap;
 
 FD_INLINE void tap_product(sparse_tap t, const float *weight, float *sums, ptrdiff_t stride,
@@ -208,7 +215,8 @@ static void tap_block(const sparse_tap *t, const float *weight, float *sums, ptr
     }
 }
 
-/* Adds what row i of those that output row p->Y needs sends to pixels X..X + columns - 1. */
+/* Of the rows of the unpooled tensor that output row p->Y needs, takes row i and adds what it sends
+ * to pixels X..X + columns - 1. */
 static void sum_row(const sparse_lists *p, int i, int X, int columns) {
     const fd_step *s = p->s;
     const fd_source *f = &s->source;
@@ -219,7 +227,8 @@ static void sum_row(const sparse_lists *p, int i, int X, int columns) {
     const int32_t *start = p->start + (size_t)p->slot[i] * (f->w + 1);
     for (int c = 0; c < p->all; c += width)
         for (int j = 0; j < kw; j++) {
-            /* The column that the first pixel gets; lists count columns from the right. */
+            /* The column that tap j sends to the first pixel. Lists count columns from the right,
+             * so a pixel further right has its entries further to the front. */
             const int x = X + s->conv.left - j * s->conv.dw, first = x < 0 ? -x : 0;
             const int last = f->w - x < columns ? f->w - x : columns;
             const sparse_tap tap = {list, start + f->w - 1 - x - first, last - first, pixel};
@@ -230,7 +239,7 @@ static void sum_row(const sparse_lists *p, int i, int X, int columns) {
         }
 }
 
-/* Up to SPARSE_PIXELS pixels of a row, of one feature. */
+/* Up to SPARSE_PIXELS neighbouring pixels of a row, for a single feature. */
 static void sparse_columns(sparse_lists *p, int Y, int X, int columns, float *out) {
     const fd_step *s = p->s;
     if (p->Y != Y) hold_rows(p, Y);

@@ -1,9 +1,10 @@
-/* The direct kernel for 2 x 2 pool windows: sums of whole windows in registers, pooled
- * before anything is stored. Shared by conv.c and winograd.c, which must agree bit by bit.
+/* Direct convolution for 2 x 2 pool windows: the four pixels of a window are summed together, and
+ * pooled before anything is stored. conv.c and winograd.c both use it, and must agree bit for bit.
  *
- * Mix     three windows and two vectors of channels, per tap and input, on AVX-512:
+ * Layout  As in conv.c: output channels in the lanes, two vectors of them at a time.
+ * Mix     For three windows and two vectors of channels, per tap and input channel, on AVX-512:
  *         2 loads, 12 broadcasts, 24 FMA.
- * Numbers as conv.c.
+ * Numbers As in conv.c.
  */
 #ifndef FD_WINDOWS_H
 #define FD_WINDOWS_H
@@ -11,7 +12,8 @@
 #include "activate.h"
 #include "take.h"
 
-/* Windows at a time: accumulators for 4 pixels x 2 vectors each must fit in registers. */
+/* Windows that are summed together. Each needs 4 pixels x 2 vectors of accumulators, and all of
+ * them must fit in the registers. */
 #if FD_REGISTERS >= 32
 #define WINDOWS 3
 #else
@@ -22,7 +24,7 @@
 typedef struct {
     const float *in;
     float *out;
-    uint8_t *switches;      /* NULL: of means */
+    uint8_t *switches;      /* NULL: the pool takes means */
 } window;
 
 FD_INLINE window window_at(const fd_conv *c, const fd_pool *p, int y, int x) {
@@ -34,8 +36,9 @@ FD_INLINE window window_at(const fd_conv *c, const fd_pool *p, int y, int x) {
     };
 }
 
-/* The epilogue of n sums in registers, as far as it takes few more of them: what is_later says
- * follows when the sums are in memory (complete). */
+/* Applies the epilogue to n sums in registers. An activation that would need too many registers
+ * more is not applied here: then is_later() is true, and complete() applies the whole epilogue when
+ * the sums are in memory. */
 FD_INLINE void finish_all(vf *a, const fd_epilogue *e, int channel, const int n) {
     if (is_later(e)) return;
     if (e->scale1) {
@@ -56,8 +59,8 @@ FD_INLINE void finish_all(vf *a, const fd_epilogue *e, int channel, const int n)
     }
 }
 
-/* N windows x NV vectors of channels (constants after inlining); w_step floats lie between
- * the weights of one input and the next. sums: [window][pixel][vector]. */
+/* Sums N windows x NV vectors of channels (constants after inlining), and stores
+ * sums[window][pixel][vector]. Weights of neighbouring input channels lie w_step floats apart. */
 FD_INLINE void sum_tile(const fd_conv *c, const window *k, const float *w, ptrdiff_t w_step,
                         int channel, float *sums, const int N, const int NV) {
     vf acc[4 * WINDOWS][2];
@@ -93,8 +96,8 @@ FD_INLINE vf mean_of(vf a, vf b, vf d, vf e) {
     return vf_mul(vf_set1(0.25f), vf_add(vf_add(a, b), vf_add(d, e)));
 }
 
-/* One vector of a window; its four pixels lie `step` floats apart in sums. Without switches they
- * are averaged. */
+/* Pools and stores one vector of channels of a window. The sums of its four pixels lie `step`
+ * floats apart. */
 FD_INLINE void pool_sums(const fd_conv *c, const window *k, const float *sums, ptrdiff_t step,
                          int channel) {
     vf x[4];
@@ -112,8 +115,8 @@ FD_INLINE void pool_sums(const fd_conv *c, const window *k, const float *sums, p
     vf_store_bytes(k->switches + channel, index);
 }
 
-/* A function of its own for every size, and sums that go through memory: inlined into what
- * follows, the accumulators do not stay in registers. */
+/* Every size has a function that is not inlined, and passes its sums to the pool through memory:
+ * otherwise compilers do not keep the accumulators in registers. */
 #define SUM_WINDOWS(N, NV)                                                                     \
     static FD_NOINLINE void sum_windows_##N##_##NV(const fd_conv *c, const window *k,          \
                                                    const float *w, ptrdiff_t w_step,           \
@@ -152,7 +155,7 @@ SUM_ALL_CHANNELS(2)
 SUM_ALL_CHANNELS(3)
 #endif
 
-/* All channels of up to WINDOWS windows; groups 1. */
+/* All channels of n <= WINDOWS windows of a convolution without groups. */
 static void direct_windows(const fd_conv *c, const window *k, int n) {
 #if WINDOWS == 3
     if (n == 3)
@@ -165,7 +168,8 @@ static void direct_windows(const fd_conv *c, const window *k, int n) {
         sum_all_channels_1(c, k);
 }
 
-/* Whether pool windows are 2 x 2, side by side and never over an edge. */
+/* Whether these kernels can compute the convolution and its pool: it has no groups, and the windows
+ * are 2 x 2, lie side by side and never reach over an edge. */
 FD_INLINE int plain_windows(const fd_conv *c, const fd_pool *p) {
     const fd_window *k = &p->window;
     return c->groups == 1 && k->kh == 2 && k->kw == 2 && k->sh == 2 && k->sw == 2 &&

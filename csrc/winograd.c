@@ -1,39 +1,41 @@
 /* Winograd's algorithm for a 3x3 convolution followed by a 2x2 pool, fused with the pool and with
- * what lies between them.
+ * the epilogue between them.
  *
- * What    As fd_conv_pool_rows, with fewer products. Tile 2, F(2x2, 3x3): a tile is one pool
- *         window, 16 products for the direct kernel's 36. Tile 4, F(4x4, 3x3): four windows,
- *         36 products for 144.
- * Layout  Channels as in conv.c. A batch of tiles is transformed to v[place][tile][input];
- *         for every block of output channels a product per place gives
- *         m[place][tile][lane], which stays in L1 until it is transformed back, checked
- *         and pooled. Packed weights as in conv.c, with the places (4 x 4 or 6 x 6) of the
- *         transformed filters for taps.
- * Mix     per place and input, on AVX-512: 2 loads, 12 broadcasts, 24 FMA.
- * Numbers float32. Tile 4 rounds differently at different places of a tile: ties of flat
- *         input break at random, and nothing is done about it. Tile 2 gives
- *         - the switches of the direct kernel, all of them, for the same input;
- *         - the same values, bit by bit, where the middle of a window's input does not change
+ * What    The result of fd_conv_pool_rows, with fewer multiplications. Tile 2, F(2x2, 3x3): a tile
+ *         is one pool window and takes 16 products, where the direct kernel takes 36. Tile 4,
+ *         F(4x4, 3x3): a tile is four windows and takes 36 products, where that takes 144.
+ * Layout  Channels as in conv.c. The input of a batch of tiles is transformed to
+ *         v[place][tile][input channel]. For every block of output channels, one matrix product per
+ *         place gives m[place][tile][lane], which stays in L1 until it is transformed back, checked
+ *         and pooled. Weights are packed as in conv.c, with the places (4 x 4 or 6 x 6) of the
+ *         transformed filters instead of taps.
+ * Mix     Per place and input channel, on AVX-512: 2 loads, 12 broadcasts, 24 FMA.
+ * Numbers float32. Tile 4 rounds differently at different places of a tile, so ties in flat input
+ *         are broken at random; nothing is done about it. Tile 2 gives
+ *         - for the same input, exactly the switches of the direct kernel;
+ *         - the same values, bit for bit, where the middle of a window's input does not change
  *           along a row or along a column, and where the order within a window is in doubt;
  *         - equal bits for windows with equal input, wherever they lie.
  *         So flat input gives flat output, and equal patches tie.
  *
- * Doubt   Let x be the input of an output pixel (9 taps x cin), w its filter, u = 2^-24. A
- *         product rounds in every partial sum it is part of. Direct: |error| <= u sum_k
- *         (n - k + 2) |w_k| |x_k| with n = 9 cin, k counting in summation order. Winograd:
- *         with U the transformed filter, product i of place q errs by at most
- *         u (cin - i + 10) |U_qi| |V|_qi, where |V| sums the absolute inputs that make up V:
- *         its place in the sum, one rounding of U, two of V, four of the way back, one of
- *         the bias. Both are linear in |x|, so with a_k the sum of the coefficients of
- *         |x_k|, Cauchy and Schwarz give |winograd - direct| <= u ||a|| ||x||. ||a|| is
- *         known when weights are packed; the largest ||x|| of a window's four pixels is
- *         summed while its input is transformed. Scale, shift and bias add their own
- *         roundings: error = slope[channel] ||x|| + base[channel].
- *         A leaky ReLU that rises keeps the order of sums; the error is enlarged so that its
- *         products do not round to the same number.
- *         Two sums further apart than twice that have the order they have in the direct
- *         kernel. Any other window is summed again, directly, a vector of channels at a
- *         time. NaN, infinities and whatever might overflow make the error infinite.
+ * Doubt   (when the order of the sums in a window could differ from the direct kernel's)
+ *         Let x be the input of an output pixel (9 taps x cin), w its filter and u = 2^-24. A
+ *         product is rounded in every partial sum that it is part of. Direct kernel: |error| <=
+ *         u sum_k (n - k + 2) |w_k| |x_k| with n = 9 cin, where k counts in summation order.
+ *         Winograd: with U the transformed filter and V the transformed input, product i of place q
+ *         has an error of at most u (cin - i + 10) |U_qi| |V|_qi, where |V| is the sum of the
+ *         absolute inputs that make up V. The factor counts the roundings: those of the partial
+ *         sums, one of U, two of V, four of the transform back and one of the bias. Both bounds are
+ *         linear in |x|. With a_k the sum of the coefficients of |x_k|, the Cauchy-Schwarz
+ *         inequality gives |winograd - direct| <= u ||a|| ||x||. ||a|| is computed when weights are
+ *         packed; the largest ||x|| of a window's four pixels, while its input is transformed.
+ *         Scale, shift and bias add roundings of their own: error = slope[channel] ||x|| +
+ *         base[channel].
+ *         A leaky ReLU with a positive slope keeps the order of the sums. For it the error is
+ *         enlarged, so that multiplying by the slope does not round different sums to one number.
+ *         Two sums that differ by more than twice the error have the same order in the direct
+ *         kernel. Any other window is summed again by the direct kernel, one vector of channels at
+ *         a time. NaN, infinities and whatever might overflow make the error infinite.
  */
 #include <math.h>
 #include <stdlib.h>
@@ -45,9 +47,10 @@
 #else
 #define BATCH 6
 #endif
-#define MAX_SIDE 6 /* places along a side of a tile */
+#define MAX_SIDE 6 /* places along a side of a transformed tile */
 
-/* Squares lost to underflow, and norms whose products might overflow. */
+/* TINY bounds what squares of inputs may lose to underflow. Products of a norm larger than
+ * HUGE_NORM might overflow. */
 #define TINY 0x1p-130f
 #define HUGE_NORM 1e15f
 
@@ -64,7 +67,7 @@ typedef struct {
     } tiles[BATCH];
 } batch;
 
-/* ---- transforms: P = M + 2 values in, P out; back P in, M out ---- */
+/* ---- transforms in one direction: P = M + 2 values to P; transform_back: P values to M ---- */
 
 FD_INLINE void transform(const vf *d, vf *o, const int M) {
     if (M == 2) {
@@ -107,8 +110,8 @@ static float lane_sum(vf a) {
     return lanes[0];
 }
 
-/* The largest norm of four pixels' inputs, from sums of squares over the first, the middle
- * two and the last of its rows and columns. */
+/* The largest of the norms of the inputs of a window's four pixels. square[y][x] has the sums of
+ * squares of the 4 x 4 input: index 0 is its first row or column, 1 the middle two, 2 the last. */
 static float window_norm(vf square[3][3]) {
     float largest = 0, all = 0;
     for (int y = 0; y < 3; y += 2)
@@ -122,13 +125,14 @@ static float window_norm(vf square[3][3]) {
     return all < HUGE_NORM * HUGE_NORM && norm < HUGE_NORM ? norm : INFINITY;
 }
 
-/* Input of tile t to b->v. */
+/* Transforms the input of tile t to b->v. */
 FD_INLINE void transform_tile(batch *b, int t, const int M) {
     const fd_conv *c = b->c;
     const int P = M + 2, y0 = 2 * b->tiles[t].y, x0 = 2 * b->tiles[t].x;
     const float *in = c->in + y0 * c->in_row + x0 * c->in_col;
     ptrdiff_t row[MAX_SIDE], col[MAX_SIDE];
-    /* Beyond the last window any memory will do that can be read. */
+    /* A tile of four windows may reach beyond the last window. What it reads there is not used, so
+     * it reads the last row or column again. */
     const int last_row = 2 * b->p->out_h + 1 - y0, last_col = 2 * b->p->out_w + 1 - x0;
     FD_UNROLL
     for (int i = 0; i < P; i++) {
@@ -168,7 +172,7 @@ FD_INLINE void transform_tile(batch *b, int t, const int M) {
 
 /* ---- products ---- */
 
-/* T tiles x NV vectors of channels at one place; T a multiple of three. */
+/* T tiles x NV vectors of channels at one place; T is a multiple of three (see conv_tile). */
 FD_INLINE void product_tile(const float *v, ptrdiff_t step, const float *w, int cin, float *m,
                             const int T, const int NV) {
     vf acc[BATCH][2];
@@ -208,7 +212,8 @@ PRODUCT(9, 1) PRODUCT(9, 2) PRODUCT(12, 1) PRODUCT(12, 2)
 
 typedef void product(const float *v, ptrdiff_t step, const float *w, int cin, float *m);
 
-/* The function for n tiles, or for a few more: it may read and write scratch space behind them. */
+/* The function for n tiles, or for up to two more: what it reads and writes behind them is part of
+ * the scratch space of the batch. */
 static product *product_for(int n, int nv) {
     static product *const sizes[][2] = {
         {product_3_1, product_3_2}, {product_6_1, product_6_2},
@@ -219,7 +224,7 @@ static product *product_for(int n, int nv) {
     return sizes[(n - 1) / 3][nv - 1];
 }
 
-/* ---- back to pixels, and what follows ---- */
+/* ---- back to pixels, check, epilogue and pool ---- */
 
 FD_INLINE vf linear_part(vf a, const fd_conv *c, int channel) {
     const fd_epilogue *e = &c->epilogue;
@@ -228,12 +233,13 @@ FD_INLINE vf linear_part(vf a, const fd_conv *c, int channel) {
     return a;
 }
 
-/* Whether the sum has the same sign in the direct kernel. */
+/* Whether the direct kernel's sum certainly has the same sign. */
 FD_INLINE vm sign_is_sure(vf a, vf error) {
     return vm_greater(vf_max(a, vf_sub(vf_zero(), a)), error);
 }
 
-/* Store the maximum of a window; *sure: where the direct kernel finds it at the same place. */
+/* Stores the maximum of a window. *sure: the lanes in which the direct kernel certainly finds it at
+ * the same place. */
 FD_INLINE void pool_window(const fd_conv *c, const window *k, vf a, vf b, vf d, vf e, vf error,
                            int channel, vm *sure) {
     const vf top = vf_max(a, b), bottom = vf_max(d, e);
@@ -251,7 +257,7 @@ FD_INLINE void pool_window(const fd_conv *c, const window *k, vf a, vf b, vf d, 
     }
     *sure = vm_or(zero, vm_greater(vf_sub(best, second), vf_add(error, error)));
     if (c->epilogue.activation.kind == FD_RELU) best = vf_max(vf_zero(), best);
-    if (c->epilogue.activation.kind == FD_LEAKY) { /* that rises, so the place is the same */
+    if (c->epilogue.activation.kind == FD_LEAKY) { /* with a positive slope: the same order */
         *sure = vm_and(*sure, sign_is_sure(best, error));
         best = activation(best, &c->epilogue.activation, channel, FD_LEAKY);
     }
@@ -259,7 +265,8 @@ FD_INLINE void pool_window(const fd_conv *c, const window *k, vf a, vf b, vf d, 
     vf_store_bytes(k->switches + channel, index);
 }
 
-/* Store the mean of a window; *sure: where the direct kernel rectifies the same pixels. */
+/* Stores the mean of a window. *sure: the lanes in which the direct kernel certainly rectifies the
+ * same pixels. */
 FD_INLINE void average_window(const fd_conv *c, const window *k, vf a, vf b, vf d, vf e,
                               vf error, int channel, vm *sure) {
     const vf zero = vf_zero();
@@ -276,6 +283,7 @@ FD_INLINE void average_window(const fd_conv *c, const window *k, vf a, vf b, vf 
     vf_store(k->out + channel, mean_of(x[0], x[1], x[2], x[3]));
 }
 
+/* Computes a vector of channels of a window by the direct kernel. */
 static void sum_again(const fd_conv *c, const window *k, int channel) {
     const int v = channel / VW, vectors = (c->cout + VW - 1) / VW;
     const size_t vector = (size_t)c->ntaps * c->cin * VW;
@@ -283,7 +291,8 @@ static void sum_again(const fd_conv *c, const window *k, int channel) {
     sum_windows_1_1(c, k, c->weight + (v & ~1) * vector + (v & 1) * VW, nv * VW, channel);
 }
 
-/* One vector of channels of tile t; places lie `step` floats apart in m. */
+/* Transforms back, checks and pools one vector of channels of tile t. The places lie `step` floats
+ * apart in m. */
 FD_INLINE void finish_tile(const batch *b, int t, const float *m, size_t step, int channel,
                            const int M, const int MEAN) {
     const fd_conv *c = b->c;
@@ -345,8 +354,8 @@ FD_INLINE void run_batch(batch *b, const int M, const int MEAN) {
 
 /* ---- rows of tiles ---- */
 
-/* Whether the middle four inputs of a window do not change along a row or along a column. That is
- * so wherever the patch of one output does not. */
+/* Whether the middle four inputs of a window do not change along a row, or along a column. That is
+ * true wherever the input patch of an output pixel does not change along a row or column. */
 static int flat(const fd_conv *c, const float *in, int depth) {
     const float *a = in + c->in_row + c->in_col, *d = a + c->in_row;
     int along_row = 0, along_col = 0;
@@ -360,7 +369,7 @@ static int flat(const fd_conv *c, const float *in, int depth) {
     return 1;
 }
 
-/* A function for each case, so that the accumulators stay in registers. */
+/* Each case has a function of its own, so that compilers keep its accumulators in registers. */
 static FD_NOINLINE void run_max_2(batch *b) { run_batch(b, 2, 0); }
 static FD_NOINLINE void run_mean_2(batch *b) { run_batch(b, 2, 1); }
 static FD_NOINLINE void run_max_4(batch *b) { run_batch(b, 4, 0); }
