@@ -1,16 +1,18 @@
-/* Lists of the values of a lane tensor that are not zero: the lists of sparse.h.
+/* Lists of the values of a lane tensor that are not zero, for sparse.h and sparse_bf16.h.
  *
- * What    One for every feature and row of the unpooled tensor: columns from right to left,
- *         channels ascending. What a row sends to an output pixel through one row of the kernel
- *         is then one range of it, in the order of the taps, and the next pixel's range begins
- *         one column further on. Which row of W an entry wants depends on the pixel only by a
- *         constant: the entry names channel - column * channels, the pixel adds its tap. The
- *         rows of the unpooled tensor that an output row needs are kept; the next one needs most
- *         of them again.
- * Layout  An entry is a value and the offset of its row of W; for bfloat16 see sparse_bf16.h.
- * Mix     per 16 values and 16 features, on AVX-512: 16 loads, a transpose, 16 times 2 compresses,
- *         2 permutations and 2 stores; it waits for memory, so what comes next is fetched.
- * Numbers values as they are, or rounded to bfloat16, to nearest, ties to even.
+ * What    There is a list for every feature and every row of the unpooled tensor: the non-zero
+ *         values of its columns from right to left, in a column by ascending channel. So what a row
+ *         sends to an output pixel through one row of the kernel is one range of the list, in the
+ *         order of the taps, and the range of the neighbouring pixel begins one column further on.
+ *         Which row of W an entry is multiplied with depends on the pixel only by a constant: an
+ *         entry names channel - column * channels, and the pixel adds the rest. The lists of all
+ *         rows that an output row needs are kept, since the next output row needs most of them
+ *         again.
+ * Layout  An entry is a value and the offset of its row of W. For bfloat16 see sparse_bf16.h.
+ * Mix     Per 16 values and 16 features, on AVX-512: 16 loads, a transpose, and 16 times 2
+ *         compresses, 2 permutations and 2 stores. Bound by memory, so what comes next is
+ *         prefetched.
+ * Numbers The values themselves, or rounded to bfloat16 (to nearest, ties to even).
  */
 #ifndef FD_SPARSE_LISTS_H
 #define FD_SPARSE_LISTS_H
@@ -18,50 +20,53 @@
 #include "bf16.h"
 #include "gather.h"
 
-/* Of weights at a time: they and what else a feature needs stay in L1. */
+/* Bytes of weights that are used in one go, for all features. They are so few that they stay in L1
+ * together with one feature's lists and sums. */
 #define SPARSE_BYTES 24576
-/* The values of the next row are fetched to L2 if it has no more: else they would not stay. */
+/* The values of the next row are prefetched to L2 only if they take at most so many bytes: more
+ * would not stay there until they are needed. */
 #define ROW_BYTES (1 << 19)
-/* bfloat16: lists are joined for so many pixels at a time. */
+/* Only bfloat16: the number of pixels for which lists are joined at a time. */
 #define JOINED_PIXELS 32
 
-/* Lists of the feature this many further on are fetched. */
+/* Prefetch distance: the lists of the feature this many places ahead. */
 #define SPARSE_AHEAD 3
 
-/* One feature: pixels of a row that are summed together. Their sums, the weights of a tap and the
- * lists stay in L1. */
+/* Only for a single feature: the number of neighbouring pixels that are summed together. Their
+ * sums, the weights of a tap and the lists stay in L1. */
 #define SPARSE_PIXELS 32
 
 typedef struct {
     float value;
-    int32_t offset; /* of its row of W: elements from that of column 0, channel 0 */
+    int32_t offset; /* of its row of W, in elements, counted from that of column 0, channel 0 */
 } sparse_entry;
 
-/* What columns of lists send to a pixel. */
+/* The entries that some columns of lists send to a pixel. */
 typedef struct {
-    const char *entries;      /* from which all features count */
-    const int32_t *from, *to; /* by feature */
-    ptrdiff_t row;            /* of W, from which its entries count */
+    const char *entries;      /* the lists of feature 0 */
+    const int32_t *from, *to; /* for each feature: its entries from..to-1 */
+    ptrdiff_t row;            /* the row of W from which the entries count theirs */
 } sparse_part;
 
-/* Channels of a cell of V that lists to come want, and how far they have been fetched. */
+/* What to prefetch to L2: n channels of a cell of V, which lists will soon be made of. */
 typedef struct {
     const float *cell;
     const int32_t *channels;
-    int n, lane;
+    int n, lane; /* channels left, and the next lane of the first of them */
 } sparse_wish;
 
-/* Where the sums of a block of channels are: (kp, stride); if `first`, they begin at 0. */
+/* Where the sums of a block of output channels are: (kp, stride). */
 typedef struct {
     float *panel;
     ptrdiff_t stride;
-    int kp, first;
-    /* What to fetch meanwhile, or NULL: */
-    const float *out; /* where the sums go as lanes */
+    int kp;    /* features that have any values */
+    int first; /* whether the sums begin here, at 0 */
+    /* What to prefetch while they are computed, or NULL: */
+    const float *out; /* where the sums will be stored as lanes */
     sparse_wish *wish;
 } sparse_sums;
 
-/* Feature k's share of what to fetch for NV vectors of channels. */
+/* Prefetches feature k's share, while NV vectors of its channels are summed. */
 FD_INLINE void fetch_meanwhile(const sparse_sums *to, int k, const int NV) {
     if (to->out) {
         FD_UNROLL
@@ -69,7 +74,7 @@ FD_INLINE void fetch_meanwhile(const sparse_sums *to, int k, const int NV) {
     }
     for (int i = 0; to->wish && to->wish->n && i < 2; i++) {
         sparse_wish *wish = to->wish;
-        /* To L2: list_row fetches it from there. */
+        /* Only to L2, from where list_row fetches it to L1. */
         __builtin_prefetch(wish->cell + *wish->channels * (ptrdiff_t)to->kp + wish->lane, 0, 2);
         wish->lane += 64 / sizeof(float);
         if (wish->lane < to->kp) continue;
@@ -81,28 +86,31 @@ FD_INLINE void fetch_meanwhile(const sparse_sums *to, int k, const int NV) {
 
 typedef struct {
     const fd_step *s;
-    int kp;                /* features that have lists, with what pads them to whole vectors */
+    int kp;                /* features that have lists; in bfloat16 padded to whole vectors */
     pool_axis high, wide;
-    int Y;
-    origin *rows;          /* per kernel row and window, of output row Y */
-    int columns;           /* of lists at a time */
-    int slots;             /* as many: rows of the unpooled tensor whose lists are kept */
-    int *slot;             /* of each of `rows` */
-    origin next;           /* the row that will be listed next; cell -1: none */
-    int *held;             /* which row each slot has; -1: none */
+    int Y;                 /* the output row that is being computed; -1: none yet */
+    origin *rows;          /* the rows of the unpooled tensor that it needs: for each row of the
+                            * kernel, one for each window that may overlap */
+    int columns;           /* how many columns of lists make a part (SPARSE_BYTES) */
+    int slots;             /* how many rows have lists at a time: as many as there are `rows` */
+    int *slot;             /* for each of `rows`: the slot that has its lists */
+    origin next;           /* the row whose lists will be made next; its cell is -1: none */
+    int *held;             /* for each slot: the row_key of its row, or -1 */
     char *entries;         /* (slots, kp, feature) */
-    ptrdiff_t feature;     /* bytes of one feature's list */
-    int32_t *start;        /* (slots, w + 1, kp): where a column begins, from the right */
-    int32_t *count;        /* (kp): entries so far of the lists that are being made */
-    int used;              /* features from this one on have had no value yet: what pads them */
-    int all;               /* output channels with what pads them: whole vectors or pairs */
-    float *panel;          /* a pixel's results: (kp, all); of one feature those of several */
-    uint32_t *joined;      /* bfloat16: some columns of output row Y's lists (sparse_bf16.h) */
-    int joined_from, joined_to, joined_most; /* which, and how many at a time */
-    int32_t *joints;       /* (columns + 1, kp): where each begins */
+    ptrdiff_t feature;     /* bytes reserved for one feature's list */
+    int32_t *start;        /* (slots, w + 1, kp): where a column begins, counted from the right */
+    int32_t *count;        /* (kp): the entries so far of the lists that are being made */
+    int used;              /* features from this one on have had no value so far: mostly those
+                            * that only pad the lanes */
+    int all;               /* output channels, padded to whole vectors, or pairs of vectors */
+    float *panel;          /* the sums of a pixel, (kp, all); for a single feature, of several */
+    /* Only bfloat16 (sparse_bf16.h): */
+    uint32_t *joined;      /* columns joined_from..joined_to-1 of the lists of all `rows`, joined */
+    int joined_from, joined_to, joined_most; /* at most `joined_most` columns at a time */
+    int32_t *joints;       /* (columns + 1, kp): where each column begins in `joined` */
 } sparse_lists;
 
-/* Whether a step sums neighbouring pixels of one feature together (sparse.h). */
+/* Whether a step sums neighbouring pixels of a single feature together (sparse_columns). */
 static int sums_pixels(const fd_step *s) { return s->sparse && s->kp == 1; }
 
 static void sparse_free(sparse_lists *p) {
@@ -121,21 +129,23 @@ static int sparse_init(sparse_lists *p, const fd_step *s) {
     const fd_source *f = &s->source;
     const fd_window *pool = &f->pool;
     p->s = s;
-    p->kp = s->sparse ? s->kp : padded(s->kp); /* lists in bfloat16 are joined by vectors */
+    p->kp = s->sparse ? s->kp : padded(s->kp); /* bfloat16: VW features are joined together */
     p->Y = -1;
     p->high = make_axis(pool->top, pool->sh, pool->dh, pool->kh, f->cells_h);
     p->wide = make_axis(pool->left, pool->sw, pool->dw, pool->kw, f->cells_w);
     p->slots = s->conv.kh * p->high.windows;
     const size_t entry = s->sparse ? sizeof(sparse_entry) : sizeof(uint32_t);
-    /* An odd number of cache lines: else the lists of all features share a few sets of L1. */
-    /* Where a value goes to several places of its window, it is in a row as often as that is wide. */
+    /* Where one value goes to all places of its window, a row has it as often as the window is
+     * wide. */
     const size_t times = f->order_cell > f->channels ? pool->kw : 1;
     const size_t list = ((size_t)f->cells_w * f->channels * times + VW) * entry;
+    /* An odd number of cache lines, so that the lists of all features do not lie in the same few
+     * sets of L1. */
     p->feature = (ptrdiff_t)(((list + 63) / 64 | 1) * 64);
     const int bytes = s->sparse ? sizeof(float) : sizeof(uint16_t);
     const int rows = SPARSE_BYTES / bytes / s->sparse_width;
     p->columns = rows * pool->kh * pool->kw / f->channels;
-    if (!s->sparse) p->columns /= p->slots; /* theirs come from all rows */
+    if (!s->sparse) p->columns /= p->slots; /* a joined column has the entries of all rows */
     if (p->columns < 1) p->columns = 1;
     const int unit = s->sparse ? VW : 2 * VW, pixels = sums_pixels(s) ? SPARSE_PIXELS : 1;
     p->all = (s->cout + unit - 1) / unit * unit;
@@ -166,7 +176,8 @@ static int sparse_init(sparse_lists *p, const fd_step *s) {
 
 #if VW == 16
 #define SPARSE_SQUARES 1
-/* What is not zero of values[0..n-1], with its offsets; returns how many. Writes VW entries. */
+/* Appends those of values[0..n-1] that are not zero, with their offsets; returns how many they are.
+ * It always writes VW entries. */
 FD_INLINE int append_some(sparse_entry *to, vf values, const int32_t *offsets, int n) {
     const __m512i low = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
     const __m512i high = _mm512_add_epi32(low, _mm512_set1_epi32(8));
@@ -178,7 +189,8 @@ FD_INLINE int append_some(sparse_entry *to, vf values, const int32_t *offsets, i
     return __builtin_popcount(some);
 }
 
-/* The same for bfloat16: values to nearest, ties to even, and rows. */
+/* The same for bfloat16: an entry is the rounded value (to nearest, ties to even) and a row of
+ * W. */
 FD_INLINE int append_some_bf16(uint32_t *to, vf values, const int32_t *rows, int n) {
     const __m512i bits = (__m512i)values, upper = _mm512_set1_epi32((int)0xffff0000);
     const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
@@ -186,7 +198,7 @@ FD_INLINE int append_some_bf16(uint32_t *to, vf values, const int32_t *rows, int
     const __m512i half = _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff));
     const __m512i rounded = _mm512_mask_add_epi32(_mm512_set1_epi32(0x7fc00000),
                                                   vm_is_number(values), bits, half);
-    /* rounded & upper | row */
+    /* (rounded & upper) | row */
     const __m512i all = _mm512_ternarylogic_epi32(rounded, upper, row, 0xea);
     const vm some = vm_and(vm_differ(values, vf_zero()), (vm)((1u << n) - 1));
     _mm512_storeu_si512(to, _mm512_maskz_compress_epi32(some, all));
@@ -197,7 +209,8 @@ FD_INLINE int append_some_bf16(uint32_t *to, vf values, const int32_t *rows, int
 FD_INLINE int append_some(sparse_entry *to, vf values, const int32_t *offsets, int n) {
     const unsigned there = (1u << n) - 1;
     const unsigned some = (unsigned)_mm256_movemask_ps(vm_differ(values, vf_zero())) & there;
-    /* The numbers of the lanes that stay, a byte each, in order. */
+    /* AVX2 has no compress: the numbers of the lanes that are kept, one byte each, are moved to the
+     * front, and then used as indices of a permutation. */
     const uint64_t bytes = _pdep_u64(some, 0x0101010101010101u) * 0xff;
     const uint64_t lanes = _pext_u64(0x0706050403020100u, bytes);
     const __m256i order = _mm256_cvtepu8_epi32(_mm_cvtsi64_si128((long long)lanes));
@@ -210,7 +223,8 @@ FD_INLINE int append_some(sparse_entry *to, vf values, const int32_t *offsets, i
 }
 #endif
 
-/* Channels order[0..n-1] of a cell of feature k, of kp: v is its first one's. */
+/* Appends channels order[0..n-1] of a cell to feature k's list. v: channel 0 of the cell, of which
+ * every channel has kp features. */
 FD_INLINE void append_values_of(const sparse_lists *p, char *to, const float *v,
                                 const int32_t *order, int n, int shift, int k, int kp) {
     sparse_entry *list = (sparse_entry *)(to + k * p->feature);
@@ -224,14 +238,14 @@ FD_INLINE void append_values_of(const sparse_lists *p, char *to, const float *v,
     p->count[k] = count;
 }
 
-/* Channels order[0..n-1] of a cell, of all features: v is its first one's. */
+/* Appends channels order[0..n-1] of the cell at v to the lists of all features. */
 static void append_values(const sparse_lists *p, char *to, const float *v, const int32_t *order,
                           int n, int shift) {
     const int kp = p->s->kp;
 #if SPARSE_SQUARES
     const ptrdiff_t feature = p->feature;
     int32_t *counts = p->count;
-    /* Entries of bfloat16 count rows. */
+    /* Offsets count elements of W; in bfloat16, rows. */
     const int unit = p->s->sparse ? p->s->sparse_width : 1;
     if (kp == 1) {
         append_values_of(p, to, v, order, n, shift, 0, 1);
@@ -243,7 +257,7 @@ static void append_values(const sparse_lists *p, char *to, const float *v, const
     for (int i = 0; i < n; i += VW, order += VW) {
         const int some = n - i < VW ? n - i : VW;
         int32_t offsets[VW];
-        /* Beyond the end of a place `order` still names channels; append_some leaves them out. */
+        /* Beyond the n channels `order` still has valid channels; append_some leaves them out. */
         for (int j = 0; j < VW; j++) offsets[j] = (order[j] - shift) * unit;
         for (int k = 0; k < kp; k += VW) {
             vf x[VW];
@@ -270,12 +284,12 @@ static void append_values(const sparse_lists *p, char *to, const float *v, const
 }
 
 #if FD_HAS_BF16
-/* Values of up to 64 channels, which are side by side, of 16 channels at a time: a third of the
- * time of a load that gathers. */
+/* The values of a cell's channels for one feature, which lie side by side. Up to 64 of them are
+ * kept in four registers: to pick 16 from there takes a third of the time of a gathering load. */
 typedef struct {
     vf x[4];
     const float *from;
-    int all; /* whether x has all of them */
+    int all; /* whether x has all channels */
 } channel_values;
 
 FD_INLINE channel_values load_channels(const float *from, int channels) {
@@ -288,7 +302,7 @@ FD_INLINE channel_values load_channels(const float *from, int channels) {
     return v;
 }
 
-/* The values of n channels; what is behind them in their list may be no channels. */
+/* The values of n <= VW channels. What follows the n channels in the list need not be channels. */
 FD_INLINE vf pick_channels(const channel_values *v, const int32_t *channels, int n) {
     const __m512i at = _mm512_loadu_si512(channels);
     if (!v->all)
@@ -299,7 +313,7 @@ FD_INLINE vf pick_channels(const channel_values *v, const int32_t *channels, int
     return _mm512_mask_mov_ps(low, _mm512_test_epi32_mask(at, _mm512_set1_epi32(2 * VW)), high);
 }
 
-/* As append_values, of few features in bfloat16. */
+/* append_values for few features (the layout by feature), in bfloat16. */
 static void append_by_feature(const sparse_lists *p, char *to, const float *v,
                               const int32_t *order, int n, int shift) {
     const int channels = p->s->source.channels;
@@ -318,13 +332,16 @@ static void append_by_feature(const sparse_lists *p, char *to, const float *v,
 }
 #endif
 
-/* Columns further on whose values are fetched while a list is made: V comes from memory. */
+/* Prefetch distance while lists are made, in columns of the unpooled tensor: V is not in the caches
+ * yet. */
 #define SPARSE_COLUMNS_AHEAD 3
-/* The same of one feature, whose cells are as small as their lists. */
+/* The same for a single feature, in cells: they are so small that they are fetched as a whole. */
 #define SPARSE_CELLS_AHEAD 4
 
-/* What column x of the unpooled tensor wants of a row of cells at `place`, from the window that
- * lies so many before the last one that covers it: the column of the cell, or -1, and n channels. */
+/* Which values of a row of cells belong to column x of the unpooled tensor, in the row of it that
+ * lies at row `place` of the windows. Of several windows that cover the column, takes the one that
+ * lies `before` places before the last of them. Returns the column of its cell, or -1, and the n
+ * channels. */
 static int wanted(const sparse_lists *p, int x, int before, int row, int place,
                   const int32_t **order, int *n) {
     const fd_source *f = &p->s->source;
@@ -334,7 +351,7 @@ static int wanted(const sparse_lists *p, int x, int before, int row, int place,
     return column.cell;
 }
 
-/* Fetches what column x wants of a row of cells, v, at `place`. */
+/* Prefetches the values that belong to column x; `v` is the row of cells. */
 static void fetch_column(const sparse_lists *p, const float *v, int x, int row, int place) {
     const size_t channels = p->s->source.channels, kp = p->s->kp;
     for (int before = 0; before < p->wide.windows; before++) {
@@ -348,7 +365,7 @@ static void fetch_column(const sparse_lists *p, const float *v, int x, int row, 
     }
 }
 
-/* Fetches all of the cell, of one feature, that column x comes from. */
+/* For a single feature: prefetches all values of the cell that column x comes from. */
 static void fetch_cell(const sparse_lists *p, const float *v, int x, int row) {
     const fd_source *f = &p->s->source;
     const origin column = x < 0 ? (origin){-1, 0, 0} : covering(x, &p->wide, 0, 0);
@@ -361,7 +378,8 @@ static void fetch_cell(const sparse_lists *p, const float *v, int x, int row) {
     }
 }
 
-/* The lists of one row of the unpooled tensor: that at `place` of a row of cells. */
+/* Makes the lists of one row of the unpooled tensor: row `place` of the windows of a row of
+ * cells. */
 static void list_row(sparse_lists *p, int slot, int row, int place) {
     const fd_step *s = p->s;
     const fd_source *f = &s->source;
@@ -395,7 +413,7 @@ static void list_row(sparse_lists *p, int slot, int row, int place) {
         if (p->count[k - 1]) p->used = k;
 }
 
-/* A number for every row of the unpooled tensor and row of windows it may come from. */
+/* A number that identifies a row of the unpooled tensor as far as one row of cells fills it. */
 static int row_key(const sparse_lists *p, origin row) {
     return row.cell < 0 ? -1 : row.cell * p->s->source.pool.kh + row.place;
 }
@@ -413,7 +431,7 @@ static int slot_of(const sparse_lists *p, int key) {
     return -1;
 }
 
-/* The slot of the lists of rows[i], which are made where there are none. */
+/* The slot that has the lists of rows[i]. If none has, the lists are made. */
 static int find_slot(sparse_lists *p, int i) {
     const int key = row_key(p, p->rows[i]), there = slot_of(p, key);
     int other = 0;
@@ -425,7 +443,8 @@ static int find_slot(sparse_lists *p, int i) {
     return other;
 }
 
-/* Finds a row that the output row below Y wants and that has no lists yet; p->rows are its. */
+/* Sets p->next to a row that output row Y + 1 needs and that has no lists yet. Afterwards p->rows
+ * are the rows of output row Y + 1. */
 static void find_next(sparse_lists *p) {
     find_rows(p->s, p->Y + 1, &p->high, p->rows);
     p->next.cell = -1;
@@ -433,7 +452,7 @@ static void find_next(sparse_lists *p) {
         if (p->rows[i].cell >= 0 && slot_of(p, row_key(p, p->rows[i])) < 0) p->next = p->rows[i];
 }
 
-/* The lists of all rows that output row Y needs. */
+/* Sees to it that all rows that output row Y needs have lists. */
 static void hold_rows(sparse_lists *p, int Y) {
     p->Y = Y;
     find_rows(p->s, Y, &p->high, p->rows);
@@ -444,11 +463,11 @@ static void hold_rows(sparse_lists *p, int Y) {
     p->joined_from = p->joined_to = 0;
 }
 
-/* What column x will want of the row that is listed next; where windows overlap, of the last. */
+/* What column x of the row `p->next` will need; where windows overlap, only of the last window. */
 static sparse_wish find_wish(const sparse_lists *p, int x) {
     const fd_source *f = &p->s->source;
     sparse_wish wish = {0};
-    /* A place of a row has its share of the channels. */
+    /* On average, each place of a window has an equal share of the channels. */
     const size_t row = sizeof(float) * f->w * f->channels * p->s->kp / (f->pool.kh * f->pool.kw);
     if (p->s->nv && row <= ROW_BYTES && p->next.cell >= 0 && x < f->w) {
         const int column = wanted(p, x, 0, p->next.cell, p->next.place, &wish.channels, &wish.n);
