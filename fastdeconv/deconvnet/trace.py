@@ -150,6 +150,10 @@ class Trace:
     def __repr__(self) -> str:
         return f"Trace(network={self.network.name!r}, x={self.x.shape})"
 
+    def __getstate__(self) -> dict[str, Any]:
+        # What the way back derives refers to the packed weights and jobs of this process.
+        return {**self.__dict__, "_derived": {}}
+
     # ---- for the way back: layers by index, -1 is the input ----
 
     def activation(self, index: int) -> NDArray[Any]:

@@ -29,6 +29,7 @@ from .lanes import (
     Last,
     Overlap,
     Post,
+    Read,
     Reduce,
     Single,
     Source,
@@ -113,8 +114,10 @@ class _PassPlan(NamedTuple):
     by_feature: bool
 
 
-# The arrays of a planned pass; number 0 is its memory.
-_VALUES, _SWITCHES, _WEIGHT, _ROWS, _OUT = range(1, 6)
+# The arrays of a planned pass; number 0 is its memory. From number _LISTS on there are
+# those of the trace, _EACH for every convolution after the first.
+_VALUES, _SWITCHES, _WEIGHT, _ROWS, _OUT, _LISTS = range(1, 7)
+_EACH = 4
 
 
 class NativeBackend:
@@ -348,8 +351,9 @@ class NativeBackend:
         run_chains(left)
 
     def plan(
-        self, given: Given, conv: Convolution, bf16: bool, unpool: tuple[Window, Pair] | None,
-        follow: Callable[[Any, Any, Any], Chain], num_threads: int,
+        self, given: Given, conv: Convolution, read: Sequence[Read], bf16: bool,
+        unpool: tuple[Window, Pair] | None,
+        follow: Callable[[Any, Any, Any, Sequence[Read]], Chain], num_threads: int,
     ) -> _PassPlan | None:
         """See `fastdeconv.kernels.lanes.LaneBackend`."""
         places = Places()
@@ -365,11 +369,22 @@ class NativeBackend:
             chain.add(job, band_edges(planes.shape[0], threads), threads)
             values = planes
         rows = _place(_ROWS, given.rows.shape, np.dtype(np.int32))
-        follow(_Later(values, chain), rows, _place(_OUT, given.out.shape))
+        later = [_read_later(i, one, given.lists) for i, one in enumerate(read)]
+        follow(_Later(values, chain), rows, _place(_OUT, given.out.shape), later)
         if places.size > _MOST_PLANNED:
             return None
         table = kernels()
         return _PassPlan(chain.plan(), table, conv, *_lanes(table, len(given.values), bf16))
+
+    def lists(self, read: Sequence[Read], num_threads: int) -> list[NDArray[Any]]:
+        """See `fastdeconv.kernels.lanes.LaneBackend`."""
+        found: list[NDArray[Any]] = []
+        for source, factor in read:
+            order, first, _ = cells_of(source, num_threads)
+            following = links_of(source, num_threads)[0] if source.pool.overlapping else order
+            found += [order, first, following]
+            found.append(order if factor is None else np.ascontiguousarray(factor))
+        return found
 
     def run_plan(self, plan: _PassPlan, given: Given) -> Chain:
         """See `fastdeconv.kernels.lanes.LaneBackend`."""
@@ -378,7 +393,7 @@ class NativeBackend:
         weight = _first_weight(plan.table, job, plan.lanes, plan.by_feature)
         switches = values if given.switches is None else np.ascontiguousarray(given.switches)
         rows = given.rows.astype(np.int32)
-        return Chain.of(plan.plan, [values, switches, weight, rows, given.out])
+        return Chain.of(plan.plan, [values, switches, weight, rows, given.out, *given.lists])
 
     def from_planes(self, planes: FloatArray, bf16: bool) -> Lanes:
         count, channels, h, w = planes.shape
@@ -483,6 +498,17 @@ def _tensor_of(chain: Chain, shape: tuple[int, ...]) -> Any:
 def _place(array: int, shape: tuple[int, ...], dtype: Any = _FLOAT) -> Any:
     """The place of a whole array that is given in each pass."""
     return native.Place(array, 0, shape, dtype)
+
+
+def _read_later(number: int, read: Read, lists: Sequence[NDArray[Any]]) -> Read:
+    """What stands for what is read of a trace, `lists` being those of one of them."""
+    source, factor = read
+    order, first, following, scaled = (
+        _place(_LISTS + i, lists[i].shape, lists[i].dtype)
+        for i in range(number * _EACH, (number + 1) * _EACH)
+    )
+    later = source._replace(cache={"cells": (order, first), "links": (following, None)})
+    return later, None if factor is None else scaled
 
 
 def _multiply_adds(job: First | Step) -> int:
