@@ -54,8 +54,8 @@ __all__ = ["Run"]
 
 Array = NDArray[Any]
 
-_Plans = list[list[tuple[Any, Any]]]
-"""Plans of passes, each with the indices of its features; those of an inner list run together."""
+_Plans = list[tuple[Any, list[Any]]]
+"""Plans of passes that run together, and the indices of the features of each of these passes."""
 
 _MOST_PLANS = 64
 """The most plans kept with a network for a shape of its input: for each layer, rule and number of
@@ -247,9 +247,9 @@ class Run:
             return []
         kept = self.facts.of_shape("plans")
         key = (
-            start.layer, start.pool, self.rule, self.bf16, self.num_threads, get_isa(),
+            start.layer, start.pool, self.rule, self.bf16, self.num_threads, threads, get_isa(),
         )
-        in_all = (*key, threads, len(rows))
+        in_all = (*key, "in all", len(rows))
         plans: _Plans | None = kept.get(in_all)  # another thread may clear them at any time
         if plans is not None:
             return plans
@@ -266,7 +266,11 @@ class Run:
             if made[count] is None:
                 break
         plans = [] if None in made.values() else [
-            [(made[len(some)], as_index(some)) for _, some in passes] for passes in together
+            (
+                self.backend.together([made[len(some)] for _, some in passes]),
+                [as_index(some) for _, some in passes],
+            )
+            for passes in together
         ]
         _keep(kept, in_all, plans)
         return plans
@@ -325,11 +329,9 @@ class Run:
             self.trace.derived("lists"), (start.layer, self.rule),
             lambda: self._lists(self.ways.whole_way(route, start)),
         )
-        for passes in plans:
-            for plan, at in passes:
-                given = self._given(start, features, rows, out, at, lists)
-                self._left.append(self.backend.run_plan(plan, given))
-            self._finish()
+        for plan, places in plans:
+            given = [self._given(start, features, rows, out, at, lists) for at in places]
+            self.backend.run_plans(plan, given)
 
     # ---- going ----
 

@@ -291,16 +291,17 @@ class LaneBackend(Backend, Protocol):
       ``fuses(above, source, conv)``, which tells whether a step may have another step in the
       place of its lane tensor.
     - plans, which are prepared once and run for any features of the same number, and for any trace
-      of the same network on inputs of the same shape: if it has ``plan``, ``lists`` and
-      ``run_plan``.
+      of the same network on inputs of the same shape: if it has ``plan``, ``lists``, ``together``
+      and ``run_plans``.
       ``plan(given: Given, conv, read, bf16, unpool, follow, num_threads)`` prepares the jobs of a
       pass. `conv` is the convolution of its `First` job. `read` is a list of `Read`, one for each
       convolution after it. `unpool` is the pool before it, if there is one, and the size that this
       is unpooled to. ``follow(values, rows, out, read)`` goes the whole way once, with what stands
       for these four, and returns the result of ``project_last``. The plan is None where it is
       better to prepare the jobs in every call. ``lists(read, num_threads)`` are the arrays of a
-      trace that jobs read; they are kept with the trace. ``run_plan(plan, given: Given)`` returns
-      what is still to be run.
+      trace that jobs read; they are kept with the trace. ``together(plans)`` joins the plans of
+      passes that run at the same time, and ``run_plans(joined, given)`` runs them, with a list of
+      `Given`.
     """
 
     def bf16(self) -> Bf16:

@@ -63,11 +63,15 @@ from .native_shared import (
     Lanes,
     Places,
     Plan,
+    Stage,
     enough_threads,
+    in_turn,
     kernels,
+    most_bands,
     pad_last,
     run_chains,
     run_rows,
+    run_stages,
 )
 from .native_steps import STEP_KERNELS
 from .recording import cpus
@@ -112,6 +116,18 @@ class _PassPlan(NamedTuple):
     conv: Convolution
     lanes: int
     by_feature: bool
+
+
+class _Together(NamedTuple):
+    """Plans of passes that run together."""
+
+    passes: list[_PassPlan]
+    stages: list[Stage]
+    """Of all passes. In the place of its job each has the numbers of its pass and of its stage
+    there."""
+    threads: int
+    most: int
+    """How many bands may run at the same time."""
 
 
 # The arrays of a planned pass; number 0 is its memory. From number _LISTS on there are
@@ -386,14 +402,26 @@ class NativeBackend:
             found.append(order if factor is None else np.ascontiguousarray(factor))
         return found
 
-    def run_plan(self, plan: _PassPlan, given: Given) -> Chain:
+    def together(self, passes: list[_PassPlan]) -> _Together:
         """See `fastdeconv.kernels.lanes.LaneBackend`."""
-        values = np.ascontiguousarray(given.values, np.float32)
-        job = First(values, given.features, plan.conv, Post(), False)
-        weight = _first_weight(plan.table, job, plan.lanes, plan.by_feature)
-        switches = values if given.switches is None else np.ascontiguousarray(given.switches)
-        rows = given.rows.astype(np.int32)
-        return Chain.of(plan.plan, [values, switches, weight, rows, given.out, *given.lists])
+        each = [one.plan.stages for one in passes]
+        numbered = [
+            [stage._replace(job=(i, j)) for j, stage in enumerate(stages)]
+            for i, stages in enumerate(each)
+        ]
+        threads = max(one.plan.threads for one in passes)
+        return _Together(passes, in_turn(numbered), threads, most_bands(each))
+
+    def run_plans(self, together: _Together, given: Sequence[Given]) -> None:
+        """See `fastdeconv.kernels.lanes.LaneBackend`."""
+        each = [
+            plan.plan.on(_arrays_of(plan, one))[1] for plan, one in zip(together.passes, given)
+        ]
+        stages = each[0] if len(each) == 1 else [
+            stage._replace(job=each[i][j].job)
+            for stage in together.stages for i, j in (stage.job,)
+        ]
+        run_stages(stages, together.threads, together.most)
 
     def from_planes(self, planes: FloatArray, bf16: bool) -> Lanes:
         count, channels, h, w = planes.shape
@@ -498,6 +526,15 @@ def _tensor_of(chain: Chain, shape: tuple[int, ...]) -> Any:
 def _place(array: int, shape: tuple[int, ...], dtype: Any = _FLOAT) -> Any:
     """The place of a whole array that is given in each pass."""
     return native.Place(array, 0, shape, dtype)
+
+
+def _arrays_of(plan: _PassPlan, given: Given) -> list[Any]:
+    """The arrays of a planned pass, without its memory."""
+    values = np.ascontiguousarray(given.values, np.float32)
+    job = First(values, given.features, plan.conv, Post(), False)
+    weight = _first_weight(plan.table, job, plan.lanes, plan.by_feature)
+    switches = values if given.switches is None else np.ascontiguousarray(given.switches)
+    return [values, switches, weight, given.rows.astype(np.int32), given.out, *given.lists]
 
 
 def _read_later(number: int, read: Read, lists: Sequence[NDArray[Any]]) -> Read:
