@@ -19,7 +19,7 @@
 #ifdef __SANITIZE_ADDRESS__
 #define MOST ((size_t)0)
 #else
-#define MOST ((size_t)1 << 26)
+#define MOST ((size_t)1 << 27)
 #endif
 #define LINE 64
 /* Bytes of a large page, and from how many on memory is put in them. */

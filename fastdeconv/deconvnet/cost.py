@@ -214,7 +214,8 @@ def at_once(facts: Facts, route: Route) -> tuple[int, int]:
     _, width = facts.size(-1)
     each = max(1, route.lane_bytes)
     if route.is_chain:
-        return LANES, max(LEAST_COLUMNS, LANE_BYTES * width // (LANES * each))
+        columns = max(LEAST_COLUMNS, LANE_BYTES * width // (LANES * each))
+        return LANES, min(width, columns)
     fits = BRANCHED_BYTES // each
     if fits >= LANES // 2 or route.needs_everything:
         return max(FEW_LANES, min(LANES, fits // FEW_LANES * FEW_LANES)), width

@@ -1,6 +1,7 @@
-"""What a forward pass determines for the way back, in the form that kernels need.
+"""What the way back needs to know, in the form that kernels need.
 
-It is kept with the trace.
+What the network and the shape of its input determine is kept with the network: the next clip of
+a collection has the same shape. What depends on values is kept with the trace.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from ..kernels.interface import Pair, Window
 from ..kernels.lanes import NO_POOL, Convolution, Post, Source, cached
 from ..network import layers as nn
 from .layerwise import activation_slope, affine_of
-from .plan import layer_cache
+from .plan import layer_cache, shape_cache
 from .region import Part, Region, within
 from .route import Order, Segment, takers_of
 from .trace import Trace
@@ -36,7 +37,8 @@ class Facts:
 
     def __init__(self, trace: Trace, dtype: Any) -> None:
         self.trace, self.net, self.dtype = trace, trace.network, dtype
-        known = trace.derived("facts")
+        self._of_shape = shape_cache(self.net, trace.x.shape)
+        known = self.of_shape("facts")
         self.shapes = cached(
             known, "shapes", lambda: [trace.x.shape, *self.net.shapes(trace.x.shape)]
         )
@@ -46,6 +48,11 @@ class Facts:
             for i, layer in enumerate(self.net.layers)
             if isinstance(layer, nn.MaxPool2d) and self.window(i).overlapping
         })
+
+    def of_shape(self, key: Any) -> dict[Any, Any]:
+        """Where to keep what depends on the network and the shape of its input alone."""
+        found: dict[Any, Any] = self._of_shape.setdefault(key, {})
+        return found
 
     # ---- sizes ----
 
@@ -63,7 +70,7 @@ class Facts:
         """The window of a convolution or pool."""
         layer: Any = self.net.layers[index]
         return cached(
-            self.trace.derived("windows"), index,
+            self.of_shape("windows"), index,
             lambda: layer.window(self.size(self.below(index)), self.net.arrays),
         )
 
@@ -112,7 +119,7 @@ class Facts:
             part.input.size, cache,
         )
 
-    def post(self, segment: Segment, order: Order, factor: Array | None = None) -> Post:
+    def post(self, segment: Segment, order: Order) -> Post:
         """The `Post` of a segment; an average pool sends equal shares to all places."""
         scale = self._scale(order.scales)
         if self.averages(segment):
@@ -120,7 +127,7 @@ class Facts:
             share = np.float32(1 / math.prod(self.window(segment.pool).kernel))
             ones = np.ones(self.shape(segment.top)[0], np.float32)
             scale = (ones if scale is None else scale) * share
-        return Post(order.relu_before, scale, order.relu_after, factor)
+        return Post(order.relu_before, scale, order.relu_after)
 
     def averages(self, segment: Segment) -> bool:
         """Whether the pool of a segment sends every value to all places of its window."""
@@ -135,11 +142,20 @@ class Facts:
         return None if scale is None else scale.astype(np.float32)
 
     def source(self, segment: Segment, part: Part) -> Source:
-        """The source of the convolution below a segment: the tensor above the segment."""
+        """The source of the convolution below a segment: the tensor above the segment.
+
+        It is without what `with_values` adds.
+        """
         cells, unpooled = part.cells, part.output
-        pool, switches = NO_POOL, None
-        if segment.pool is not None:
-            pool = self.window(segment.pool)
+        pool = NO_POOL if segment.pool is None else self.window(segment.pool)
+        return Source(
+            None, None, within(pool, unpooled, cells), cells.begin, cells.size, unpooled.size,
+            self.shape(segment.end)[0], {},
+        )
+
+    def with_values(self, source: Source, segment: Segment) -> Source:
+        """The source below a segment, with the switches and gates of the trace."""
+        switches = None
         if segment.pool is not None and not self.averages(segment):
             switches = self.trace.switch_cells(segment.pool)
         cache = self.trace.derived(("source", segment.end, segment.pool, segment.gates))
@@ -148,9 +164,8 @@ class Facts:
             gate, open_places = None, cached(cache, "open", lambda: self._open(segment))
         else:
             gate = cached(cache, "gate", lambda: self._gate(segment))
-        return Source(
-            switches, gate, within(pool, unpooled, cells), cells.begin, cells.size,
-            unpooled.size, self.shape(segment.end)[0], cache, open_places,
+        return source._replace(
+            switches=switches, gate=gate, cache=cache, open_places=open_places
         )
 
     def _open(self, segment: Segment) -> NDArray[np.uint8]:

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from ..kernels.lanes import cached
 from ..network import layers as nn
 from ..network.network import Network
-from .plan import is_affine, layer_cache, rectifies
+from .plan import is_affine, rectifies, shape_cache
 from .route import is_plain_average, takers_of
 from .trace import Trace
 
@@ -43,11 +43,11 @@ class Folded(NamedTuple):
 class FoldedTrace(Trace):
     """The trace of a network, as the folded one sees it."""
 
-    def __init__(self, trace: Trace, folded: Folded) -> None:
+    def __init__(self, trace: Trace, folded: Folded, derived: dict[Any, dict[Any, Any]]) -> None:
         self.network = folded.network
         self.x = trace.x
         self._trace, self._places = trace, (*folded.places, -1)
-        self._derived = {}
+        self._derived = derived
 
     def activation(self, index: int) -> Array:
         return self._trace.activation(self._places[index])
@@ -72,15 +72,14 @@ def folded(trace: Trace, index: int, rule: str) -> tuple[Trace, int]:
     net, shape = trace.network, trace.x.shape
     through_rectifiers = rule == "deconvnet"
     found: Folded | None = cached(
-        layer_cache(net, -1), ("folded", index, shape, through_rectifiers),
+        shape_cache(net, shape), ("folded", index, through_rectifiers),
         lambda: _fold(net, index, shape, through_rectifiers),
     )
     if found is None:
         return trace, index
-    seen = cached(
-        trace.derived("folded"), (index, through_rectifiers), lambda: FoldedTrace(trace, found)
-    )
-    return seen, len(found.places) - 1
+    # Not kept with the trace, to which it refers; what is derived from it is.
+    derived = trace.derived(("folded", index, through_rectifiers))
+    return FoldedTrace(trace, found, derived), len(found.places) - 1
 
 
 def _fold(

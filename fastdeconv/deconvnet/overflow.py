@@ -76,12 +76,9 @@ def bounds_forward(
     most = max(1.0, largest)
     lines = cached(layer_cache(net, -1), "lines", lambda: _lines(net))
     if lines is not None:
-        slopes, shifts = lines
-        with without_warnings():
-            bounds = slopes * most + shifts
-        if is_safe(float(bounds.max(initial=0))):
-            found: list[float] = bounds.tolist()
-            return found
+        bounds = [slope * most + shift for slope, shift in lines]
+        if all(map(is_safe, bounds)):
+            return bounds
     own = {-1: most}
     growths = _growths(net)
 
@@ -115,8 +112,8 @@ def _tighten(
         own[index] = grown(index)
 
 
-def _lines(net: Network) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
-    """The bounds by weights alone, as slope * (bound of the input) + shift.
+def _lines(net: Network) -> list[tuple[float, float]] | None:
+    """The bounds by weights alone: each layer's is slope * (bound of the input) + shift.
 
     None where they do not have this form.
     """
@@ -127,8 +124,7 @@ def _lines(net: Network) -> tuple[NDArray[np.float64], NDArray[np.float64]] | No
         slope, shift = (sum(of[k] for k in net.sources[index]) for of in (slopes, shifts))
         slopes[index] = _scaled(slope, growth)
         shifts[index] = _scaled(shift, growth) + growth.shift
-    layers = range(len(net.layers))
-    return np.array([slopes[i] for i in layers]), np.array([shifts[i] for i in layers])
+    return [(slopes[i], shifts[i]) for i in range(len(net.layers))]
 
 
 def _grown(layer: nn.Layer, growth: _Growth, taken: Sequence[float]) -> float:

@@ -19,7 +19,11 @@ from ..network.network import Network
 
 __all__ = [
     "Block", "forward_plan", "in_kernel", "is_affine", "layer_cache", "rectifies", "room_around",
+    "shape_cache",
 ]
+
+_MOST_SHAPES = 8
+"""The most shapes of inputs for which something is kept with a network."""
 
 
 def is_affine(layer: nn.Layer) -> bool:
@@ -164,3 +168,18 @@ def layer_cache(net: Network, index: int) -> dict[Any, Any]:
     Index -1 is for what is of the whole network.
     """
     return _caches.setdefault(net, {}).setdefault(index, {})
+
+
+def shape_cache(net: Network, shape: tuple[int, ...]) -> dict[Any, Any]:
+    """Where to keep what depends on a network and on the shape of its input, but on no values.
+
+    It is kept for a few shapes: the clips of a collection have the same one. Nothing in it may
+    refer to a trace.
+    """
+    kept: dict[tuple[int, ...], dict[Any, Any]] = cached(layer_cache(net, -1), "by shape", dict)
+    found = kept.get(shape)
+    if found is None:
+        if len(kept) >= _MOST_SHAPES:
+            kept.clear()  # who still uses one of them holds it
+        found = kept.setdefault(shape, {})
+    return found

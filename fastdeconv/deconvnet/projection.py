@@ -220,14 +220,16 @@ def _is_max(start: Any) -> bool:
 
 def _wants_bf16(precision: str, backend: Any) -> bool:
     as_choice("precision", precision, ("float32", "bf16"))
+    if precision == "float32":
+        return False
     how = bf16_of(backend)
-    if precision == "bf16" and how == "none":
+    if how == "none":
         raise BackendError(
             "precision 'bf16' needs the native back end on a CPU with AVX512_BF16 "
             f"(instruction set avx512 or amx); this is back end {backend.name!r}"
         )
     # Who allows bfloat16 wants speed: where it brings none, float32 is as fast and exact.
-    return precision == "bf16" and how != "slow"
+    return how != "slow"
 
 
 def checked_features(layer: str, count: int, features: Sequence[int] | None) -> NDArray[np.intp]:

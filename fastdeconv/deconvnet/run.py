@@ -30,11 +30,13 @@ from ..kernels.lanes import (
     Last,
     Overlap,
     Post,
+    Read,
     Reduce,
     Single,
     Step,
     Term,
     View,
+    cached,
 )
 from ..kernels.recording import cpus
 from ..network import layers as nn
@@ -52,11 +54,13 @@ __all__ = ["Run"]
 
 Array = NDArray[Any]
 
-_Plans = list[list[tuple[Any, Any]]]
-"""Plans of passes, each with the indices of its features; those of an inner list run together."""
+_Plans = list[tuple[Any, list[Any]]]
+"""Plans of passes that run together, and the indices of the features of each of these passes."""
 
-_MOST_PLANS = 16
-"""How many plans are kept with a trace at most, one for each layer and number of features."""
+_MOST_PLANS = 64
+"""The most plans kept with a network for a shape of its input: for each layer, rule and number of
+features, all of them and those of one pass. Of a layer's features some are silent, so that these
+numbers differ from clip to clip."""
 
 
 @dataclass
@@ -187,7 +191,7 @@ class Run:
         if len(starts) == 1 and not sparse:
             plans = run._plans(route, starts[0], features, rows, out, threads)
         if plans:
-            run._run_planned(plans, starts[0], features, rows, out)
+            run._run_planned(plans, route, starts[0], features, rows, out)
             return
         starts = [self.starts.unpooled(start, features) for start in starts]
         for passes in run.ways.passes(route, starts, sparse, threads):
@@ -238,67 +242,96 @@ class Run:
         self, route: Route, start: Start, features: NDArray[np.intp], rows: NDArray[np.intp],
         out: Array, threads: int,
     ) -> _Plans:
-        """Plans for as many features down a chain, kept with the trace; [] if there are none."""
+        """Plans for as many features down a chain, kept with the network; [] if there are none."""
         if not (route.is_chain and route.segments and hasattr(self.backend, "plan")):
             return []
-        kept = self.trace.derived("plans")
+        kept = self.facts.of_shape("plans")
         key = (
-            start.layer, start.pool, self.rule, len(rows), self.bf16,
-            self.num_threads, threads, get_isa(),
+            start.layer, start.pool, self.rule, self.bf16, self.num_threads, threads, get_isa(),
         )
-        plans: _Plans | None = kept.get(key)  # another thread may clear them at any time
+        in_all = (*key, "in all", len(rows))
+        plans: _Plans | None = kept.get(in_all)  # another thread may clear them at any time
         if plans is not None:
             return plans
-        together = [*self.ways.passes(route, [start], False, threads)]
         made: dict[int, Any] = {}
         """By number of features."""
+        together = [*self.ways.passes(route, [start], False, threads)]
         for way, some in itertools.chain.from_iterable(together):
-            if len(some) not in made:
-                given = self._given(start, features, rows, out, as_index(some))
-                made[len(some)] = self._plan(way, start, given)
+            count = len(some)
+            if count not in made:
+                made[count] = kept.get((*key, count))
+            if made[count] is None and self._is_whole(way, start):
+                made[count] = self._plan(way, start, features, rows, out, as_index(some))
+                _keep(kept, (*key, count), made[count])
+            if made[count] is None:
+                break
         plans = [] if None in made.values() else [
-            [(made[len(some)], as_index(some)) for _, some in passes] for passes in together
+            (
+                self.backend.together([made[len(some)] for _, some in passes]),
+                [as_index(some) for _, some in passes],
+            )
+            for passes in together
         ]
-        if len(kept) >= _MOST_PLANS:
-            kept.clear()
-        kept[key] = plans
+        _keep(kept, in_all, plans)
         return plans
 
-    def _plan(self, way: Way, start: Start, given: Given) -> Any:
-        """The plan of a pass, or None if it cannot be planned."""
-        conv, output = way.firsts[start.layer]
+    def _is_whole(self, way: Way, start: Start) -> bool:
+        """Whether a way goes through whole maps, to a `Last` job."""
+        _, output = way.firsts[start.layer]
         whole = Region.of(self.facts.size(start.layer)), Region.of(self.facts.size(-1))
-        if (output, way.inputs) != whole or not _scatters(way.legs[-1]):
-            return None
+        return (output, way.inputs) == whole and _scatters(way.legs[-1])
 
-        def follow(values: Any, rows: Any, out: Any) -> Any:
-            self._run(way, [Start(start.layer, values, True)], given.features, rows, out)
+    def _lists(self, way: Way) -> list[Any]:
+        """What jobs read of a trace on its way down a chain."""
+        lists: list[Any] = self.backend.lists(_read(way), self.num_threads)
+        return lists
+
+    def _plan(
+        self, way: Way, start: Start, features: NDArray[np.intp], rows: NDArray[np.intp],
+        out: Array, at: Any,
+    ) -> Any:
+        """The plan of a pass of these features, or None if it is better not to have one."""
+        conv, _ = way.firsts[start.layer]
+        given = self._given(start, features, rows, out, at, self._lists(way))
+
+        def follow(values: Any, rows: Any, out: Any, read: Sequence[Read]) -> Any:
+            legs = [
+                leg._replace(source=source, post=leg.post._replace(factor=factor))
+                for leg, (source, factor) in zip(way.legs, read)
+            ]
+            starts = [Start(start.layer, values, True)]
+            self._run(way._replace(legs=legs), starts, given.features, rows, out)
             return self._left.pop()
 
         unpool = None
         if start.pool is not None:
             unpool = self.facts.window(start.pool), self.facts.size(start.layer)
-        return self.backend.plan(given, conv, self.bf16, unpool, follow, self.num_threads)
+        return self.backend.plan(
+            given, conv, _read(way), self.bf16, unpool, follow, self.num_threads
+        )
 
     def _given(
-        self, start: Start, features: NDArray[np.intp], rows: NDArray[np.intp], out: Array, at: Any
+        self, start: Start, features: NDArray[np.intp], rows: NDArray[np.intp], out: Array, at: Any,
+        lists: list[Any],
     ) -> Given:
         """What a planned pass is told about these features."""
         some = features[at]
         switches = None
         if start.pool is not None:
             switches = self.trace.switch_planes(start.pool)[as_index(some)]
-        return Given(start.maps[at], switches, some, rows[at], out)
+        return Given(start.maps[at], switches, some, rows[at], out, lists)
 
     def _run_planned(
-        self, plans: _Plans, start: Start, features: NDArray[np.intp], rows: NDArray[np.intp],
-        out: Array,
+        self, plans: _Plans, route: Route, start: Start, features: NDArray[np.intp],
+        rows: NDArray[np.intp], out: Array,
     ) -> None:
-        for passes in plans:
-            for plan, at in passes:
-                given = self._given(start, features, rows, out, at)
-                self._left.append(self.backend.run_plan(plan, given))
-            self._finish()
+        lists = cached(
+            self.trace.derived("lists"), (start.layer, self.rule),
+            lambda: self._lists(self.ways.whole_way(route, start)),
+        )
+        for plan, places in plans:
+            given = [self._given(start, features, rows, out, at, lists) for at in places]
+            self.backend.run_plans(plan, given)
 
     # ---- going ----
 
@@ -582,6 +615,21 @@ class Run:
 
     def _layer(self, index: int, R: Array, channels: Any = slice(None)) -> Array:  # noqa: N803
         return backward_layer(self.trace, index, R, self.rule, self.arithmetic, channels)
+
+
+def _read(way: Way) -> list[Read]:
+    """What the jobs of a chain read of the trace."""
+    read = []
+    for leg in way.legs:
+        assert leg.source is not None
+        read.append((leg.source, leg.post.factor))
+    return read
+
+
+def _keep(kept: dict[Any, Any], key: Any, value: Any) -> None:
+    if len(kept) >= _MOST_PLANS:
+        kept.clear()
+    kept[key] = value
 
 
 def _scatters(leg: Leg) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -51,7 +52,9 @@ class Trace:
         The input, read-only.
     """
 
-    def __init__(self, network: Network, x: NDArray[Any], runner: Runner) -> None:
+    def __init__(
+        self, network: Network, x: NDArray[Any], runner: Runner, largest: float
+    ) -> None:
         self.network = network
         self.x = x
         self._runner = runner
@@ -67,9 +70,7 @@ class Trace:
                 self._kept[index] = value
             if switches is not None:
                 self._switches[layers[0]] = switches
-        self._bounds = bounds_forward(
-            network, float(max(x.max(), -x.min())), self._largest, self._checked
-        )
+        self._bounds = bounds_forward(network, largest, self._largest, self._checked)
 
     def __getitem__(self, layer: str) -> NDArray[np.float32]:
         """Activation of a named layer.
@@ -149,6 +150,10 @@ class Trace:
 
     def __repr__(self) -> str:
         return f"Trace(network={self.network.name!r}, x={self.x.shape})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        # What the way back derives refers to the packed weights and jobs of this process.
+        return {**self.__dict__, "_derived": {}}
 
     # ---- for the way back: layers by index, -1 is the input ----
 
@@ -273,9 +278,9 @@ class Trace:
 def forward(net: Network, x: ArrayLike, algorithm: str) -> Trace:
     """Run `net` on one input; see `Network.forward`."""
     as_choice("algorithm", algorithm, ALGORITHMS)
-    array = as_input(x, "x")
+    array, largest = _input_and_largest(x, "x")
     net.shapes(array.shape)
-    return Trace(net, array, make_runner(net, algorithm))
+    return Trace(net, array, make_runner(net, algorithm), largest)
 
 
 def make_runner(net: Network, algorithm: str = "auto") -> Runner:
@@ -295,6 +300,11 @@ def as_input(value: ArrayLike, name: str) -> NDArray[np.float32]:
     ParameterError
         If it is not finite real numbers of three axes; begins with `name`.
     """
+    return _input_and_largest(value, name)[0]
+
+
+def _input_and_largest(value: ArrayLike, name: str) -> tuple[NDArray[np.float32], float]:
+    """`as_input`, and the largest absolute value in it."""
     array = as_array(value, name)
     if array.dtype.kind not in "fiub" or array.ndim != 3:
         raise ParameterError(
@@ -303,9 +313,11 @@ def as_input(value: ArrayLike, name: str) -> NDArray[np.float32]:
         )
     with np.errstate(over="ignore"):  # what overflows float32 is refused as infinite
         copy = _read_only(array, np.float32)
-    if not np.isfinite(copy).all():
+    # NaN is the maximum of everything among which it is.
+    largest = max(float(copy.max(initial=0)), -float(copy.min(initial=0)))
+    if not math.isfinite(largest):
         raise ParameterError(f"{name} has NaN or infinite values (as float32)")
-    return copy
+    return copy, largest
 
 
 def _read_only(array: NDArray[Any], dtype: Any) -> NDArray[Any]:

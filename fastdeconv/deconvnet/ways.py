@@ -1,4 +1,8 @@
-"""Routes on the parts of the maps that are computed, as jobs want them; kept with the trace."""
+"""Routes on the parts of the maps that are computed, as jobs want them.
+
+They are made once for a network and a shape of its input, without switches, gates and slopes.
+These depend on the trace, and are added for each one.
+"""
 
 from __future__ import annotations
 
@@ -98,7 +102,7 @@ class Ways:
             firsts = tuple(layer for layer, is_first, _ in key.starts if is_first)
             return cost.route_in_lanes(self.facts, firsts, whole) if firsts else None
 
-        return cached(self.facts.trace.derived("routes"), key, make)
+        return cached(self.facts.of_shape("routes"), key, make)
 
     def _way(self, route: Route, inputs: Region, parts: dict[int, Part]) -> Way:
         firsts = {}
@@ -113,13 +117,10 @@ class Ways:
     def _leg(self, top: int, segment: Segment, part: Part) -> Leg:
         facts = self.facts
         sources = cost.sources_of(facts, segment)
-        is_convolution = cost.is_convolution(facts, segment)
-        factor = facts.factor(segment, part.cells, with_gates=not is_convolution)
-        post, below = facts.post(segment, segment.order, factor), None
+        post, below = facts.post(segment, segment.order), None
         if segment.below is not None:
-            post = facts.post(segment, segment.order)
-            below = facts.post(segment, segment.below, factor)
-        if not is_convolution:
+            below = facts.post(segment, segment.below)
+        if not cost.is_convolution(facts, segment):
             return Leg(top, segment, part.cells, part.arriving, post, sources)
         scaled, scales = None, segment.order.scales
         if segment.only_scales and scales:
@@ -129,12 +130,40 @@ class Ways:
             facts.convolution(segment.end, part), scaled, below,
         )
 
+    def _with_values(self, way: Way) -> Way:
+        """A way with the switches, gates and slopes of the trace."""
+        return way._replace(legs=[self._leg_with_values(leg) for leg in way.legs])
+
+    def _leg_with_values(self, leg: Leg) -> Leg:
+        facts, segment = self.facts, leg.segment
+        if segment is None:
+            return leg
+        if leg.source is not None:
+            leg = leg._replace(source=facts.with_values(leg.source, segment))
+        factor = facts.factor(segment, leg.cells, with_gates=leg.conv is None)
+        if factor is None:
+            return leg
+        if leg.below is not None:
+            return leg._replace(below=leg.below._replace(factor=factor))
+        return leg._replace(post=leg.post._replace(factor=factor))
+
     def _whole_ways(self, key: _Key, route: Route, columns: int) -> list[Way]:
         """The ways to all of the input, so many columns each."""
-        return cached(self.facts.trace.derived("ways"), (key, columns), lambda: [
-            self._way(route, inputs, cost.parts_above(self.facts, route, inputs))
-            for inputs in cost.pieces_of(self.facts.size(-1), columns)
-        ])
+        facts = self.facts
+
+        def make() -> list[Way]:
+            ways: list[Way] = cached(facts.of_shape("ways"), (key, columns), lambda: [
+                self._way(route, inputs, cost.parts_above(facts, route, inputs))
+                for inputs in cost.pieces_of(facts.size(-1), columns)
+            ])
+            return [self._with_values(way) for way in ways]
+
+        return cached(facts.trace.derived("ways"), (key, columns), make)
+
+    def whole_way(self, route: Route, start: Start) -> Way:
+        """The way to all of the input at once."""
+        (way,) = self._whole_ways(self._key([start]), route, self.facts.size(-1)[1])
+        return way
 
     def of_planes(self, starts: Sequence[Start]) -> Way:
         """The whole way, where not all of it is in lanes."""
@@ -156,7 +185,10 @@ class Ways:
                     firsts[layer] = self.facts.convolution(layer, part), part.output
             return Way(firsts, legs, Region.of(self.facts.size(-1)))
 
-        return cached(self.facts.trace.derived("ways of planes"), key, make)
+        facts = self.facts
+        return cached(facts.trace.derived("ways of planes"), key, lambda: self._with_values(
+            cached(facts.of_shape("ways of planes"), key, make)
+        ))
 
     def features_at_once(self, index: int) -> int:
         """Features of layer `index` whose projections as planes fit in bounded memory."""
@@ -203,7 +235,7 @@ class Ways:
                     legs = [self._leg(*item, below[item[0]]) for item in route.segments.items()]
                     conv = facts.convolution(route.firsts[0], first)
                     firsts = {route.firsts[0]: (conv, first.output)}
-                    way = Way(firsts, legs, parts[-1].input, alone=True)
+                    way = self._with_values(Way(firsts, legs, parts[-1].input, alone=True))
                     for some in cost.together(group, few, cost.LANES):
                         yield way, some
                 else:

@@ -41,6 +41,7 @@ __all__ = [
     "Overlap",
     "Phases",
     "Post",
+    "Read",
     "Reduce",
     "Shared",
     "Single",
@@ -249,6 +250,11 @@ class Single(NamedTuple):
     conv: Convolution
 
 
+Read = tuple[Source, FloatArray | None]
+"""What jobs read of a trace between two convolutions: the source of the lower one, and the
+`Post.factor` above it."""
+
+
 class Given(NamedTuple):
     """What a pass that is planned is told each time."""
 
@@ -260,6 +266,8 @@ class Given(NamedTuple):
     rows: NDArray[np.intp]
     out: FloatArray
     """(N, C, H, W); feature k is rows[k] of N"""
+    lists: list[Any]
+    """What the back end's ``lists`` made of the trace."""
 
 
 Bf16 = Literal["none", "slow", "vectors", "tiles"]
@@ -282,14 +290,18 @@ class LaneBackend(Backend, Protocol):
       return a lane tensor; ``add_maps(v, maps, features)``, which adds one map to each lane; and
       ``fuses(above, source, conv)``, which tells whether a step may have another step in the
       place of its lane tensor.
-    - plans, which are prepared once and run for any features of the same number, network and trace:
-      if it has ``plan`` and ``run_plan``.
-      ``plan(given: Given, conv, bf16, unpool, follow, num_threads)`` prepares the jobs of a pass.
-      `conv` is the convolution of its `First` job. `unpool` is the pool before it, if there is one,
-      and the size that this is unpooled to. ``follow(values, rows, out)`` goes the whole way once,
-      with what stands for these three, and returns the result of ``project_last``. The plan is None
-      where it is better to prepare the jobs in every call. ``run_plan(plan, given: Given)`` returns
-      what is still to be run.
+    - plans, which are prepared once and run for any features of the same number, and for any trace
+      of the same network on inputs of the same shape: if it has ``plan``, ``lists``, ``together``
+      and ``run_plans``.
+      ``plan(given: Given, conv, read, bf16, unpool, follow, num_threads)`` prepares the jobs of a
+      pass. `conv` is the convolution of its `First` job. `read` is a list of `Read`, one for each
+      convolution after it. `unpool` is the pool before it, if there is one, and the size that this
+      is unpooled to. ``follow(values, rows, out, read)`` goes the whole way once, with what stands
+      for these four, and returns the result of ``project_last``. The plan is None where it is
+      better to prepare the jobs in every call. ``lists(read, num_threads)`` are the arrays of a
+      trace that jobs read; they are kept with the trace. ``together(plans)`` joins the plans of
+      passes that run at the same time, and ``run_plans(joined, given)`` runs them, with a list of
+      `Given`.
     """
 
     def bf16(self) -> Bf16:

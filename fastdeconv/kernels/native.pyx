@@ -966,14 +966,17 @@ cdef fd_view _view(view, list keep):
     return f
 
 
-cdef fd_finish _finish(post, view, list keep):
+cdef int _finish(Job job, fd_finish *f, post, view) except -1:
     """What is left of `post` where `view` is added before it."""
-    cdef fd_finish f
-    f.more = _view(view, keep)
-    f.post = _post(post, keep)
-    f.factor = _factor(post.factor, keep)
+    f.more = _view(view, job.keep)
+    f.post = _post(post, job.keep)
     f.sums = NULL
-    return f
+    if not isinstance(post.factor, Place):
+        f.factor = _factor(post.factor, job.keep)
+        return 0
+    _, w, channels = post.factor.shape
+    f.factor.row, f.factor.column = w * channels, channels
+    return job.point(&f.factor.values, post.factor)
 
 
 cdef int _sum_up(fd_finish *f, counts, sums, list keep) except -1:
@@ -1009,7 +1012,7 @@ cdef class Step(Job):
         d.s.kp, d.s.nv = kp, nv
         d.s.conv = _window(window)
         d.s.groups, d.s.cout = groups, cout
-        d.s.finish = _finish(post, more, self.keep)
+        _finish(self, &d.s.finish, post, more)
         if more is None:
             d.s.post = d.s.finish.post
         d.s.out_h, d.s.out_w = out_size
@@ -1073,7 +1076,7 @@ cdef class First(Job):
         d.f.phase_offset = <const ptrdiff_t *>_bytes(phase_offset, self.keep)
         d.f.phase_tap = <const int32_t *>_bytes(phase_tap, self.keep)
         d.f.conv = _window(window)
-        d.f.finish = _finish(post, more, self.keep)
+        _finish(self, &d.f.finish, post, more)
         if more is None:
             d.f.post = d.f.finish.post
         d.f.out_h, d.f.out_w = out_size
@@ -1107,7 +1110,7 @@ cdef class Overlap(Job):
         cdef overlap_job *d = <overlap_job *>self.hold(sizeof(overlap_job), _overlap_rows)
         d.k = table.k
         _source(self, &d.o.source, source, cells)
-        d.o.next = <const int32_t *>_bytes(next, self.keep)
+        self.point(&d.o.next, next)
         d.o.row, d.o.column = source.origin
         self.point(&d.o.v, v)
         d.o.v_row, d.o.v_column = v_origin

@@ -29,6 +29,7 @@ from .lanes import (
     Last,
     Overlap,
     Post,
+    Read,
     Reduce,
     Single,
     Source,
@@ -62,11 +63,15 @@ from .native_shared import (
     Lanes,
     Places,
     Plan,
+    Stage,
     enough_threads,
+    in_turn,
     kernels,
+    most_bands,
     pad_last,
     run_chains,
     run_rows,
+    run_stages,
 )
 from .native_steps import STEP_KERNELS
 from .recording import cpus
@@ -86,9 +91,10 @@ _MOST_IN_CHAIN = 1 << 27
 """Bytes of lane tensors beyond which what makes them is run at once, so that those that they are
 made from are free for the next ones."""
 
-_MOST_PLANNED = 1 << 24
-"""Bytes of the memory of a planned pass, in which nothing is used twice. What needs more takes so
-long that it does not matter how its jobs are prepared."""
+_MOST_PLANNED, _MOST_PLANNED_FOR_MANY, _MANY = 1 << 24, 1 << 26, 8
+"""Bytes of the memory of a planned pass, and those with `_MANY` threads or more. Nothing in it is
+used twice. What needs more takes so long that it does not matter how its jobs are prepared, unless
+many threads wait for that: of the predicted 7 ms of 64 features on 16 cores it is 0.4."""
 
 
 class _Later:
@@ -113,8 +119,22 @@ class _PassPlan(NamedTuple):
     by_feature: bool
 
 
-# The arrays of a planned pass; number 0 is its memory.
-_VALUES, _SWITCHES, _WEIGHT, _ROWS, _OUT = range(1, 6)
+class _Together(NamedTuple):
+    """Plans of passes that run together."""
+
+    passes: list[_PassPlan]
+    stages: list[Stage]
+    """Of all passes. In the place of its job each has the numbers of its pass and of its stage
+    there."""
+    threads: int
+    most: int
+    """How many bands may run at the same time."""
+
+
+# The arrays of a planned pass; number 0 is its memory. From number _LISTS on there are
+# those of the trace, _EACH for every convolution after the first.
+_VALUES, _SWITCHES, _WEIGHT, _ROWS, _OUT, _LISTS = range(1, 7)
+_EACH = 4
 
 
 class NativeBackend:
@@ -348,8 +368,9 @@ class NativeBackend:
         run_chains(left)
 
     def plan(
-        self, given: Given, conv: Convolution, bf16: bool, unpool: tuple[Window, Pair] | None,
-        follow: Callable[[Any, Any, Any], Chain], num_threads: int,
+        self, given: Given, conv: Convolution, read: Sequence[Read], bf16: bool,
+        unpool: tuple[Window, Pair] | None,
+        follow: Callable[[Any, Any, Any, Sequence[Read]], Chain], num_threads: int,
     ) -> _PassPlan | None:
         """See `fastdeconv.kernels.lanes.LaneBackend`."""
         places = Places()
@@ -365,20 +386,43 @@ class NativeBackend:
             chain.add(job, band_edges(planes.shape[0], threads), threads)
             values = planes
         rows = _place(_ROWS, given.rows.shape, np.dtype(np.int32))
-        follow(_Later(values, chain), rows, _place(_OUT, given.out.shape))
-        if places.size > _MOST_PLANNED:
+        later = [_read_later(i, one, given.lists) for i, one in enumerate(read)]
+        follow(_Later(values, chain), rows, _place(_OUT, given.out.shape), later)
+        table, plan = kernels(), chain.plan()
+        if places.size > (_MOST_PLANNED_FOR_MANY if plan.threads >= _MANY else _MOST_PLANNED):
             return None
-        table = kernels()
-        return _PassPlan(chain.plan(), table, conv, *_lanes(table, len(given.values), bf16))
+        return _PassPlan(plan, table, conv, *_lanes(table, len(given.values), bf16))
 
-    def run_plan(self, plan: _PassPlan, given: Given) -> Chain:
+    def lists(self, read: Sequence[Read], num_threads: int) -> list[NDArray[Any]]:
         """See `fastdeconv.kernels.lanes.LaneBackend`."""
-        values = np.ascontiguousarray(given.values, np.float32)
-        job = First(values, given.features, plan.conv, Post(), False)
-        weight = _first_weight(plan.table, job, plan.lanes, plan.by_feature)
-        switches = values if given.switches is None else np.ascontiguousarray(given.switches)
-        rows = given.rows.astype(np.int32)
-        return Chain.of(plan.plan, [values, switches, weight, rows, given.out])
+        found: list[NDArray[Any]] = []
+        for source, factor in read:
+            order, first, _ = cells_of(source, num_threads)
+            following = links_of(source, num_threads)[0] if source.pool.overlapping else order
+            found += [order, first, following]
+            found.append(order if factor is None else np.ascontiguousarray(factor))
+        return found
+
+    def together(self, passes: list[_PassPlan]) -> _Together:
+        """See `fastdeconv.kernels.lanes.LaneBackend`."""
+        each = [one.plan.stages for one in passes]
+        numbered = [
+            [stage._replace(job=(i, j)) for j, stage in enumerate(stages)]
+            for i, stages in enumerate(each)
+        ]
+        threads = max(one.plan.threads for one in passes)
+        return _Together(passes, in_turn(numbered), threads, most_bands(each))
+
+    def run_plans(self, together: _Together, given: Sequence[Given]) -> None:
+        """See `fastdeconv.kernels.lanes.LaneBackend`."""
+        each = [
+            plan.plan.on(_arrays_of(plan, one))[1] for plan, one in zip(together.passes, given)
+        ]
+        stages = each[0] if len(each) == 1 else [
+            stage._replace(job=each[i][j].job)
+            for stage in together.stages for i, j in (stage.job,)
+        ]
+        run_stages(stages, together.threads, together.most)
 
     def from_planes(self, planes: FloatArray, bf16: bool) -> Lanes:
         count, channels, h, w = planes.shape
@@ -483,6 +527,26 @@ def _tensor_of(chain: Chain, shape: tuple[int, ...]) -> Any:
 def _place(array: int, shape: tuple[int, ...], dtype: Any = _FLOAT) -> Any:
     """The place of a whole array that is given in each pass."""
     return native.Place(array, 0, shape, dtype)
+
+
+def _arrays_of(plan: _PassPlan, given: Given) -> list[Any]:
+    """The arrays of a planned pass, without its memory."""
+    values = np.ascontiguousarray(given.values, np.float32)
+    job = First(values, given.features, plan.conv, Post(), False)
+    weight = _first_weight(plan.table, job, plan.lanes, plan.by_feature)
+    switches = values if given.switches is None else np.ascontiguousarray(given.switches)
+    return [values, switches, weight, given.rows.astype(np.int32), given.out, *given.lists]
+
+
+def _read_later(number: int, read: Read, lists: Sequence[NDArray[Any]]) -> Read:
+    """What stands for what is read of a trace, `lists` being those of one of them."""
+    source, factor = read
+    order, first, following, scaled = (
+        _place(_LISTS + i, lists[i].shape, lists[i].dtype)
+        for i in range(number * _EACH, (number + 1) * _EACH)
+    )
+    later = source._replace(cache={"cells": (order, first), "links": (following, None)})
+    return later, None if factor is None else scaled
 
 
 def _multiply_adds(job: First | Step) -> int:

@@ -6,6 +6,7 @@ import functools
 import itertools
 import math
 from collections.abc import Callable, Sequence
+from time import perf_counter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,7 +29,9 @@ __all__ = [
     "Plan",
     "Stage",
     "enough_threads",
+    "in_turn",
     "kernels",
+    "most_bands",
     "pad_last",
     "run_chains",
     "run_edges",
@@ -133,14 +136,6 @@ class Chain:
         """Bytes of the lane tensors that jobs will make which have not run yet."""
         self._then: list[Callable[[], None]] = []
 
-    @classmethod
-    def of(cls, plan: Plan, given: Sequence[Any]) -> Chain:
-        """The jobs of a plan, on these arrays."""
-        chain = cls()
-        _, chain._stages = plan.on(given)
-        chain._threads = plan.threads
-        return chain
-
     def plan(self) -> Plan:
         """The jobs that were added, as a plan."""
         assert self.places is not None
@@ -218,16 +213,21 @@ class Lanes(NamedTuple):
 def run_chains(chains: Sequence[Chain]) -> None:
     """Run several chains together: while a job of one ends, threads go on with another one's."""
     taken = [chain.take() for chain in chains]
-    stages = _in_turn([stages for stages, _, _ in taken])
+    each = [stages for stages, _, _ in taken]
+    stages = in_turn(each)
     if stages:
-        most = [max((len(stage.edges) - 1 for stage in own), default=0) for own, _, _ in taken]
-        run_stages(stages, max(threads for _, threads, _ in taken), sum(most))
+        run_stages(stages, max(threads for _, threads, _ in taken), most_bands(each))
     for _, _, then in taken:
         for call in then:
             call()
 
 
-def _in_turn(chains: Sequence[Sequence[Stage]]) -> list[Stage]:
+def most_bands(chains: Sequence[Sequence[Stage]]) -> int:
+    """How many bands of some chains, at most, pay to be run at the same time."""
+    return sum(max((len(stage.edges) - 1 for stage in own), default=0) for own in chains)
+
+
+def in_turn(chains: Sequence[Sequence[Stage]]) -> list[Stage]:
     """The first stage of all chains, then the second one of all, and so on."""
     if len(chains) == 1:
         return list(chains[0])
@@ -269,12 +269,13 @@ def run_stages(stages: Sequence[Stage], num_threads: int, most: int | None = Non
 
 
 def _run_recorded(record: Recording, stages: Sequence[Stage], threads: int) -> None:
+    begin = perf_counter()  # what only a recording needs does not count as serial
     bands: list[Callable[[], Any]] = []
     needs: list[int] = []
     for job, edges, waits in stages:
         bands += [functools.partial(job, *ends) for ends in itertools.pairwise(edges.tolist())]
         needs += [0] * (len(edges) - 1) if waits is None else waits.tolist()
-    record.run(bands, needs, threads)
+    record.run(bands, needs, threads, begin)
 
 
 def run_rows(job: Any, rows: int, num_threads: int, *, largest: int = 8) -> None:

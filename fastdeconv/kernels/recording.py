@@ -39,10 +39,11 @@ class Recording:
         self.cpus = pretended_cpus
         self.queues: list[BandTimes] = []
 
-    def run(self, bands: Sequence[Callable[[], Any]], needs: list[int], most: int) -> None:
-        """Run the bands of a queue one after the other and time them."""
+    def run(
+        self, bands: Sequence[Callable[[], Any]], needs: list[int], most: int, begin: float
+    ) -> None:
+        """Run the bands of a queue, which began at `begin`, one after the other and time them."""
         seconds = []
-        begin = perf_counter()
         for band in bands:
             start = perf_counter()
             band()

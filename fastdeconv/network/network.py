@@ -346,6 +346,10 @@ class Network:
         ParameterError
             If the network cannot take that input. The message names the layer and the sizes.
         """
+        # Kept, because every pass asks for the shapes, and most inputs have the same size.
+        known, shapes = self._latest_shapes
+        if known == input_shape and [*map(type, input_shape)] == [int] * 3:
+            return list(shapes)
         shape = _declared_shape(input_shape)
         if None in shape:
             raise ParameterError(f"input_shape must be three ints, found {shown(input_shape)}")
@@ -354,11 +358,8 @@ class Network:
                 f"the network takes an input of {shape_text(self.input_shape)}, "
                 f"found {shape_text(shape)}"
             )
-        known, shapes = self._latest_shapes
-        if known != shape:
-            shapes = [(c or 0, h or 0, w or 0) for c, h, w in self._all_shapes(shape)]
-            # Kept, because every pass asks for the shapes, and most inputs have the same size.
-            self._latest_shapes = shape, shapes
+        shapes = [(c or 0, h or 0, w or 0) for c, h, w in self._all_shapes(shape)]
+        self._latest_shapes = shape, shapes
         return list(shapes)
 
     def layer_index(self, name: str) -> int:

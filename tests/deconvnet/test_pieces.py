@@ -47,7 +47,7 @@ def ways_gone() -> Iterator[list[Any]]:
             yield some
 
     def planning_anew(run: Any, *arguments: Any) -> Any:
-        run.trace.derived("plans").clear()
+        run.facts.of_shape("plans").clear()
         return plans(run, *arguments)
 
     with pytest.MonkeyPatch.context() as patch:

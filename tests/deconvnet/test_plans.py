@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
+import pickle
+import threading
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,7 +14,7 @@ import numpy as np
 import pytest
 
 import fastdeconv as fd
-from fastdeconv.deconvnet import run
+from fastdeconv.deconvnet import plan, run
 from fastdeconv.kernels import native_shared
 
 CONV = {"type": "conv2d", "kernel": (3, 3), "padding": "same"}
@@ -38,8 +42,23 @@ def net(build: Any) -> fd.Network:
     return build(records, SHAPE)
 
 
-def traced(net: fd.Network) -> fd.Trace:
-    return net.forward(np.random.default_rng(3).standard_normal(SHAPE))
+def traced(
+    net: fd.Network, seed: int = 3, shape: tuple[int, int, int] = SHAPE
+) -> fd.Trace:
+    return net.forward(np.random.default_rng(seed).standard_normal(shape))
+
+
+def plans_of(trace: fd.Trace) -> dict[Any, Any]:
+    kept: dict[Any, Any] = plan.shape_cache(trace.network, trace.x.shape)["plans"]
+    return kept
+
+
+def times_planned(patch: pytest.MonkeyPatch) -> list[Any]:
+    """One entry for every pass that is planned from now on."""
+    done: list[Any] = []
+    planned = run.Run._plan
+    patch.setattr(run.Run, "_plan", lambda *given: done.append(1) or planned(*given))
+    return done
 
 
 def projected(trace: fd.Trace, count: int, rule: str) -> np.ndarray:
@@ -59,7 +78,7 @@ def test_a_pass_that_is_planned_gives_the_bits_of_one_that_is_not(on, net, monke
     trace = traced(net)
     for _ in range(2):
         assert [projected(trace, *case).tobytes() for case in cases] == wanted
-    assert any(plans for plans in trace.derived("plans").values())
+    assert any(plans for plans in plans_of(trace).values())
 
 
 def test_a_pass_reads_nothing_that_it_has_not_written(on, net, monkeypatch):
@@ -85,9 +104,120 @@ def test_as_many_other_features_give_their_own_maps(on, net, monkeypatch):
     np.testing.assert_array_equal(found, wanted)
 
 
-def test_a_trace_keeps_no_more_than_a_few_plans(net, monkeypatch):
+def slopes(build: Any) -> fd.Network:
+    """A network whose jobs multiply by what depends on the trace."""
+    records = [
+        {**CONV, "out": 6}, {"type": "elu"}, POOL,
+        {**CONV, "out": 18}, {"type": "elu"}, POOL, {**CONV, "out": 33, "name": "top"},
+    ]
+    return build(records, SHAPE)
+
+
+@pytest.mark.parametrize("kind", ["rectified", "slopes"])
+def test_traces_in_turn_give_the_bits_of_each_alone(on, net, build, monkeypatch, kind):
+    net = net if kind == "rectified" else slopes(build)
+    cases = list(itertools.product((1, 20), RULES))
+    seeds = range(3)
+    with monkeypatch.context() as patch:
+        unplanned(patch)
+        wanted = [[projected(traced(net, s), *case) for case in cases] for s in seeds]
+    traces = [traced(net, s) for s in seeds]
+    assert not np.array_equal(*wanted[:2])
+    for turn in range(2):
+        for k, case in enumerate(cases):
+            for trace, want in zip(traces, wanted):
+                np.testing.assert_array_equal(projected(trace, *case), want[k], f"turn {turn}")
+
+
+def test_another_trace_of_the_same_shape_is_not_planned_again(net, monkeypatch):
+    projected(traced(net, 0), 20, "guided")
+    done = times_planned(monkeypatch)
+    projected(traced(net, 0), 20, "guided")
+    assert not done
+    projected(traced(net, 0, (1, 22, 26)), 20, "guided")
+    assert done
+
+
+def test_shapes_in_turn_give_the_bits_of_each_alone(on, net, monkeypatch):
+    monkeypatch.setattr(plan, "_MOST_SHAPES", 3)
+    shapes = [(1, 21 + k % 3, 26 + k) for k in range(5)]
+    with monkeypatch.context() as patch:
+        unplanned(patch)
+        wanted = [projected(traced(net, 0, shape), 20, "guided") for shape in shapes]
+    for _ in range(2):
+        for shape, want in zip(shapes, wanted):
+            np.testing.assert_array_equal(projected(traced(net, 0, shape), 20, "guided"), want)
+            assert len(plan.layer_cache(net, -1)["by shape"]) <= 3
+
+
+def test_threads_may_project_traces_of_one_network(net, monkeypatch):
+    monkeypatch.setattr(run, "_MOST_PLANS", 2)
+    monkeypatch.setattr(plan, "_MOST_SHAPES", 2)
+    shapes = [SHAPE, (1, 22, 26), (1, 21, 30)]
+    cases = [(k, shape, count) for k, shape in enumerate(shapes) for count in (1, 2, 20)]
+    wanted = {case: projected(traced(net, *case[:2]), case[2], "guided") for case in cases}
+    found: list[list[Any]] = [[] for _ in range(4)]
+
+    def work(mine: list[Any]) -> None:
+        for case in cases * 2:
+            mine.append((case, projected(traced(net, *case[:2]), case[2], "guided")))
+
+    threads = [threading.Thread(target=work, args=[mine]) for mine in found]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for mine in found:
+        assert len(mine) == 2 * len(cases)
+        for case, maps in mine:
+            np.testing.assert_array_equal(maps, wanted[case])
+
+
+@pytest.mark.parametrize("kind", ["max_pool2d", "avg_pool2d"])
+@pytest.mark.parametrize("rule", RULES)
+def test_nothing_that_is_kept_keeps_a_trace_alive(build, kind, rule):
+    pool = {"type": kind, "kernel_size": 2}
+    net = build(
+        [{**CONV, "out": 6}, RELU, pool, {**CONV, "out": 9}, {"type": "elu"}, pool,
+         {**CONV, "out": 5}, RELU, {**pool, "name": "top"}], SHAPE,
+    )
+    trace = traced(net)
+    projected(trace, 5, rule)
+    switches = [weakref.ref(array) for array in trace._switches.values() if array is not None]
+    left = weakref.ref(trace)
+    gc.disable()
+    try:
+        del trace
+        assert left() is None
+        assert all(array() is None for array in switches)
+    finally:
+        gc.enable()
+
+
+def test_a_network_and_its_trace_can_be_pickled_after_a_pass_back(on, net):
+    trace = traced(net)
+    want = projected(trace, 5, "guided")
+    again = pickle.loads(pickle.dumps(trace))
+    for other in (again, traced(pickle.loads(pickle.dumps(net)))):
+        np.testing.assert_array_equal(projected(other, 5, "guided"), want)
+    np.testing.assert_array_equal(projected(trace, 5, "guided"), want)
+
+
+def test_a_network_keeps_no_more_than_a_few_plans(net, monkeypatch):
     monkeypatch.setattr(run, "_MOST_PLANS", 3)
     trace = traced(net)
     for count in range(1, 9):
         projected(trace, count, "deconvnet")
-        assert len(trace.derived("plans")) <= 3
+        assert len(plans_of(trace)) <= 3
+
+
+def test_passes_of_as_many_features_share_a_plan(net, monkeypatch):
+    done = times_planned(monkeypatch)
+    with fd.config(backend="native", num_threads=1):
+        trace = traced(net)
+        sounding = np.flatnonzero(trace["top"].any(axis=(1, 2)))[:18]
+        assert len(sounding) == 18
+        fd.deconvolve(trace, "top", sounding)  # 16 features, and 2 that are left over
+        before = len(done)
+        fd.deconvolve(trace, "top", sounding[:2])
+    assert len(done) == before
