@@ -88,11 +88,12 @@ def read_tags(path: str | os.PathLike[str], root: str, tracks: Sequence[str]) ->
             # "1" and "1.0" are one class, which has the name that comes first.
             names: dict[Any, str] = {}
             cells = {track: names.setdefault(numbers[track], cell) for track, cell in cells.items()}
-        for track, cell in cells.items() or [(matching[0], None)]:
+        found: list[tuple[str, str | None]] = [*cells.items()] or [(matching[0], None)]
+        for track, text in found:
             columns["track"].append(track)
             columns["attribute"].append(attribute)
             columns["number"].append(None if is_classes else numbers[track])
-            columns["label"].append(cell if is_classes else None)
+            columns["label"].append(text if is_classes else None)
     return pa.table(columns, schema=TAGS)
 
 
