@@ -15,9 +15,7 @@ guitar     plucked string (Karplus and Strong 1983): bright attack, decays
 
 from __future__ import annotations
 
-import csv
 import errno
-import io
 import os
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -34,8 +32,8 @@ from ..audio._checks import as_choice, as_number
 from ..audio.clip import Clip, load_clip
 from ..audio.frontend import Frontend
 from ..audio.reading import MAX_SAMPLES
-from ..errors import AudioError, ParameterError, printable, shown
-from ..files import read_regular
+from ..errors import AudioError, ParameterError, shown
+from ..files import read_table
 
 __all__ = [
     "CHORDS", "INSTRUMENTS", "OCTAVES", "ROOTS", "Stimulus", "chord_stimuli", "cut_clips",
@@ -363,24 +361,19 @@ def _reader(path: Path) -> Callable[[Frontend], Clip]:
 
 def _rows(table: Path) -> Iterator[tuple[int, str, dict[str, str]]]:
     """The line, the file and the attributes of every row."""
-    reader = csv.reader(io.StringIO(_text(table), newline=""), strict=True)
-    try:
-        header = [name.strip() for name in next(reader, [])]
-        if header.count("file") != 1 or len(set(header)) < len(header) or "" in header:
-            raise ParameterError(
-                f"{table}: the header must have a column 'file' and attributes, all with "
-                f"different names; found {', '.join(map(shown, header)) or 'nothing'}"
-            )
-        if len(header) < 2:
-            raise ParameterError(f"{table}: there is no attribute, only the column 'file'")
-        count = 0
-        for row in reader:
-            if not row:
-                continue
-            count += 1
-            yield reader.line_num, *_row(row, header, f"{table}, line {reader.line_num}")
-    except csv.Error as error:
-        raise ParameterError(f"{table}, line {reader.line_num}: {error}") from None
+    lines = read_table(table, _MAX_CSV_BYTES)
+    _, header = next(lines)
+    if header.count("file") != 1 or len(set(header)) < len(header) or "" in header:
+        raise ParameterError(
+            f"{table}: the header must have a column 'file' and attributes, all with "
+            f"different names; found {', '.join(map(shown, header)) or 'nothing'}"
+        )
+    if len(header) < 2:
+        raise ParameterError(f"{table}: there is no attribute, only the column 'file'")
+    count = 0
+    for line, row in lines:
+        count += 1
+        yield line, *_row(row, header, f"{table}, line {line}")
     if not count:
         raise ParameterError(f"{table}: there are no rows")
 
@@ -393,22 +386,6 @@ def _row(row: list[str], header: list[str], where: str) -> tuple[str, dict[str, 
         if not value:
             raise ParameterError(f"{where}: column {shown(name)} is empty")
     return attributes.pop("file"), attributes
-
-
-def _text(table: Path) -> str:
-    try:
-        data = read_regular(table, _MAX_CSV_BYTES)
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        raise ParameterError(f"{printable(str(table))}: {error.strerror}") from None
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ParameterError(f"{table}: not UTF-8 at byte {error.start}") from None
-    if "\0" in text:
-        raise ParameterError(f"{table}: not a text file (it has NUL characters)")
-    return text
 
 
 def _inside(folder: Path, file: str, where: str) -> Path:

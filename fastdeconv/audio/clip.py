@@ -55,6 +55,8 @@ LEAST_SAMPLES = 2
 # Share of the clip's largest magnitude. Weights are 0 where the clip is softer, because there
 # they would be quotients of two rounding errors.
 _INAUDIBLE = 1e-6
+# Frames of several sounds that are transformed at a time.
+_FRAMES = 256
 # Share of the clip's energy: errors below -200 dB are shown as -200 dB.
 _LEAST_ERROR = 1e-20
 
@@ -297,11 +299,13 @@ class Clip:
         weights = np.empty((len(sounds), *self.stft.T.shape), np.float32)
         own = np.abs(self.stft.T)
         audible = own > _INAUDIBLE * own.max(initial=0.0)
-        for sound, out in zip(sounds, weights):
-            np.abs(self.frontend.transform.forward(sound), out=out)
+        count = max(1, _FRAMES // len(own))
+        for start in range(0, len(sounds), count):
+            out = weights[start : start + count]
+            np.abs(self.frontend.transform.forward(sounds[start : start + count]), out=out)
             if mode != "phase":
                 np.divide(out, own, out=out, where=audible)
-                out[~audible] = 0
+                out[:, ~audible] = 0
         return weights
 
     def planes(self, maps: ArrayLike) -> FloatArray:

@@ -262,13 +262,10 @@ def read_frontend(given: str | None, sr: float | None = None) -> dict[str, Any] 
 
 
 def read_text(path: str) -> str:
-    """The text of a small file in UTF-8."""
-    from ..files import read_regular
+    """The text of a small file; raises as `fastdeconv.files.read_text`."""
+    from ..files import read_text
 
-    try:
-        return read_regular(Path(path), _MOST_TEXT).decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise ParameterError(f"{shown(path)}: not UTF-8 ({error.reason})") from None
+    return read_text(path, _MOST_TEXT)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ hear; `SongExplanation.save` goes over them once more and writes sounds and pict
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -31,12 +31,11 @@ from .result import (
     manifest,
     result_name,
 )
-from .song_pass import SongPass, traces
+from .song_pass import SongPass
 from .song_planning import SongPlan
+from .song_windows import WindowRun, runs
 
 if TYPE_CHECKING:
-    from ..audio.clip import Clip
-    from ..deconvnet.trace import Trace
     from ..report.listening import Layer
     from ..report.song_stream import LayerStream, SongStream
     from .kept import Kept
@@ -172,10 +171,10 @@ class SongExplanation(LayerFeatures):
             )
         joiner, parts = Joiner(), []
         with as_computed(self._computation):
-            for number, clip, maps in self._projected({layer: [int(feature)]}):
-                ((_, found),) = maps
-                sounds = auralise(clip, found, mode=self.mode)
-                parts.append(joiner.add(self._plan.windows.rows[number], sounds)[0])
+            for window in runs(self._plan):
+                maps = self._maps(window, layer, [int(feature)])
+                sounds = auralise(window.clip, maps, mode=self.mode)
+                parts.append(joiner.add(self._plan.windows.rows[window.number], sounds)[0])
         return np.concatenate(parts)
 
     def trust(
@@ -297,31 +296,20 @@ class SongExplanation(LayerFeatures):
             for layer, inside in self.layer_folders().items() if layer in self.features
         }
         with as_computed(self._computation), enough_memory(_MEMORY_ADVICE):
-            for number, clip, maps in self._projected(self.features):
-                frames = song.frames(number, clip)
-                listener = song.listener(frames)
-                for layer, found in maps:
-                    streams[layer].add(frames, listener, found, float(shares[number]))
+            for window in runs(self._plan):
+                frames = song.frames(window.number, window.clip)
+                listener, share = song.listener(frames), float(shares[window.number])
+                for layer, wanted in self.features.items():
+                    streams[layer].add(frames, listener, self._maps(window, layer, wanted), share)
                 if progress is not None:
-                    progress("sounds", number + 1, len(windows))
+                    progress("sounds", window.number + 1, len(windows))
         self._numbers = song.numbers
         self._rows = {layer: stream.rows() for layer, stream in streams.items()}
         return song, streams
 
-    def _projected(
-        self, features: Mapping[str, list[int]]
-    ) -> Iterator[tuple[int, Clip, Iterator[tuple[str, FloatArray]]]]:
-        """For each window its clip, and the maps of one layer after another."""
-        from ..deconvnet.projection import deconvolve
-
-        def project(number: int, trace: Trace) -> Iterator[tuple[str, FloatArray]]:
-            for layer, wanted in features.items():
-                start = self._pass.start(number, layer, wanted, trace[layer])
-                how = {**self._plan.how, "start": start}
-                yield layer, deconvolve(trace, layer, features=wanted, **how)
-
-        for number, clip, trace in traces(self._plan.windows, self._plan.runs):
-            yield number, clip, project(number, trace)
+    def _maps(self, window: WindowRun, layer: str, features: list[int]) -> FloatArray:
+        start = self._pass.start(window.number, layer, features, window.activation(layer))
+        return window.maps(layer, features, start, self._plan.how)
 
     def _manifest(
         self, name: str, audio_format: str, song: SongStream, folder: Path,

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .planning import ALL, Progress
+from .song_windows import runs
 
 if TYPE_CHECKING:
     from ..audio.clip import Clip
-    from ..audio.windows import Windows
     from ..deconvnet.scores import ClassScore
-    from ..deconvnet.trace import Trace
     from ..network.network import Network
     from .song_planning import SongPlan
+    from .song_windows import WindowRun
 
-__all__ = ["FIRST", "SongPass", "traces"]
+__all__ = ["FIRST", "SongPass"]
 
 FloatArray = NDArray[np.float32]
 
@@ -45,15 +45,6 @@ class _Unit(NamedTuple):
         return first._replace(sounds=self.sounds or other.sounds)
 
 
-def traces(
-    windows: Windows, network: Network, numbers: Sequence[int] | None = None
-) -> Iterator[tuple[int, Clip, Trace]]:
-    """The clips of windows, and their way through a network."""
-    for number in range(len(windows)) if numbers is None else numbers:
-        clip = windows.clip(number)
-        yield number, clip, network.forward(clip.x)
-
-
 class SongPass:
     """What one pass over the windows of a song finds.
 
@@ -73,15 +64,16 @@ class SongPass:
         self._scored: list[tuple[float, float, float, list[ClassScore]]] = []
         parts: list[FloatArray] = []
         shares = plan.windows.shares()
-        for number, clip, trace in traces(plan.windows, plan.runs):
+        for window in runs(plan):
+            number = window.number
             if number == 0:
-                self._check(trace)
+                self._check(window)
             for layer, line in lines.items():
-                self._listen(number, clip, layer, line, trace[layer])
+                self._listen(number, window.clip, layer, line, window.activation(layer))
             if plan.head is not None:
-                parts.append(self._kept(number, plan.head[0], trace[plan.head[0]]))
+                parts.append(self._kept(number, plan.head[0], window.activation(plan.head[0])))
             elif plan.local is None:
-                self._score(shares[number], clip, trace)
+                self._score(shares[number], window)
             if progress is not None:
                 progress("time lines", number + 1, len(plan.windows))
         self.timeline = {layer: line.values() for layer, line in lines.items()}
@@ -115,12 +107,10 @@ class SongPass:
                 values[i, row, column] = value
         return values
 
-    def _check(self, trace: Trace) -> None:
+    def _check(self, window: WindowRun) -> None:
         """See that rule and precision are what the back end knows, before the work is done."""
-        from ..deconvnet.projection import deconvolve
-
         for layer in self._plan.chosen:
-            deconvolve(trace, layer, features=[], **self._plan.how)
+            window.maps(layer, [], self._plan.how["start"], self._plan.how)
 
     def _listen(
         self, number: int, clip: Clip, layer: str, line: Any, activation: FloatArray
@@ -157,11 +147,10 @@ class SongPass:
         kept = slice(first - begin, None if is_last else end - begin)
         return activation[:, kept] if plan.axis == "H" else activation[:, :, kept]
 
-    def _score(self, share: float, clip: Clip, trace: Trace) -> None:
-        from ..deconvnet.scores import class_scores
-
+    def _score(self, share: float, window: WindowRun) -> None:
+        clip = window.clip
         end = min(clip.start + clip.duration, self._plan.given.start + self._plan.given.duration)
-        self._scored.append((clip.start, end, float(share), class_scores(trace)))
+        self._scored.append((clip.start, end, float(share), window.scores()))
 
     def _score_windows(self) -> None:
         """The scores of a network of fixed frames, of which a part takes any length."""
@@ -169,8 +158,8 @@ class SongPass:
 
         taken = windows(self._plan.given)
         shares = taken.shares()
-        for number, clip, trace in traces(taken, self._plan.network):
-            self._score(shares[number], clip, trace)
+        for window in runs(self._plan, taken, self._plan.network):
+            self._score(shares[window.number], window)
 
     def _score_all(self, head: Network, activation: FloatArray) -> None:
         from ..deconvnet.scores import class_scores
@@ -232,18 +221,17 @@ class SongPass:
     ) -> dict[str, NDArray[np.float64]]:
         """Sums over some windows of the ranks that features have there."""
         from ..analysis.descriptors import Listener
-        from ..deconvnet.projection import deconvolve
 
         plan = self._plan
         places = {layer: np.zeros(len(some)) for layer, some in candidates.items()}
         count = len(plan.windows)
         numbers = sorted({round(i * (count - 1) / (_LISTENED - 1)) for i in range(_LISTENED)})
-        for number, clip, trace in traces(plan.windows, plan.runs, numbers):
-            listener = Listener(clip, plan.mode)
+        for window in runs(plan, numbers=numbers):
+            listener = Listener(window.clip, plan.mode)
             for layer, some in candidates.items():
                 features = some.tolist()
-                start = self.start(number, layer, features, trace[layer])
-                maps = deconvolve(trace, layer, features=features, **{**plan.how, "start": start})
-                told = listener.describe(clip.weights(maps, plan.mode))
+                start = self.start(window.number, layer, features, window.activation(layer))
+                maps = window.maps(layer, features, start, plan.how)
+                told = listener.describe(window.clip.weights(maps, plan.mode))
                 places[layer] += [row["rank"] for row in told]
         return places

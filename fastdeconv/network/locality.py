@@ -17,7 +17,7 @@ from .choosing import up_to
 from .fields import receptive_fields
 from .network import Network
 
-__all__ = ["Reach", "head_after", "local_layers", "of_any_length"]
+__all__ = ["Reach", "head_after", "local_layers", "of_any_length", "rows_apart"]
 
 # An input length for comparing sizes, longer than any usual kernel.
 _LONG = 1 << 14
@@ -142,3 +142,25 @@ def _from(network: Network, place: int) -> Network:
         layers, arrays, network.known_shapes[place], classes=network.classes,
         output=network.output, name=network.name,
     )
+
+
+def rows_apart(network: Network) -> tuple[Network, str, Network] | None:
+    """Split a network whose input is one row, so that its first part takes any number of rows.
+
+    Every row of that part's layers depends on the same row of the input, and on no other.
+
+    Returns
+    -------
+    (Network, str, Network) or None
+        The first part; the name of its last layer, whose output is all that the second part takes;
+        and the second part, which takes one row. None if no layer keeps rows apart.
+    """
+    split = head_after(network, "H") if network.input_shape[1] == 1 else None
+    found = None if split is None else of_any_length(network, split[0], "H")
+    if split is None or found is None:
+        return None
+    part, _ = found
+    fields = receptive_fields(part.layers, part.sources, part.arrays)
+    are_apart = all(field.size[0] == field.jump[0] == 1 for field in fields)
+    keep_rows = set(_sizes(part, 1).values()) == {_LONG}
+    return (part, *split) if are_apart and keep_rows else None

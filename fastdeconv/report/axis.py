@@ -71,14 +71,14 @@ class FrequencyAxis:
         return cls(record["sr"], record["n_fft"], record["kind"] == "cqt")
 
     def loudest(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The largest of the bins of every row, or its nearest bin: (F, T) to (rows, T)."""
+        """The largest of the bins of every row, or its nearest bin: (F, ...) to (rows, ...)."""
         out = values[self._nearest]
         for i, (rows, bins) in enumerate(self._own):
             out[rows] = values[bins] if i == 0 else np.maximum(out[rows], values[bins])
         return out
 
     def nearest(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The bin nearest to the middle of every row: (F, T) to (rows, T)."""
+        """The bin nearest to the middle of every row: (F, ...) to (rows, ...)."""
         return values[self._nearest]
 
     def position(self, hz: float) -> float:

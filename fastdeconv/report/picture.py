@@ -3,6 +3,9 @@
 Time runs to the right, frequency upwards. They have few colours and no PNG filter: a result has
 hundreds of pictures, and more shades than an eye can tell apart would double their size. They are
 encoded here because zlib lets other threads run meanwhile and Pillow does not.
+
+`levels`, `shades` and `signed_levels` each turn values (F, T), float32, into shades (F, T), uint8,
+of one kind of picture; `png` and `write_png` make a picture of shades.
 """
 
 from __future__ import annotations
@@ -32,19 +35,10 @@ _MAGMA = b"".join(MAGMA[3 * round(i * 255 / 63) :][:3] for i in range(SHADES))
 
 
 def levels(magnitude: NDArray[np.float32], reference: float) -> NDArray[np.uint8]:
-    """Magnitudes as shades, in dB below `reference`.
+    """Magnitudes, none negative, as shades in dB below `reference`.
 
-    Parameters
-    ----------
-    magnitude : array of float32, shape (F, T)
-        Not negative.
-    reference : float
-        The magnitude that gets the brightest shade, ``SHADES - 1``. What lies `RANGE_DB` or more
-        below it gets shade 0. If it is 0, everything gets shade 0.
-
-    Returns
-    -------
-    array of uint8, shape (F, T)
+    `reference` gets the brightest shade, ``SHADES - 1``. What lies `RANGE_DB` or more below it
+    gets shade 0, and so does everything if it is 0.
     """
     if not reference > 0:
         return np.zeros(magnitude.shape, dtype=np.uint8)
@@ -58,16 +52,7 @@ def levels(magnitude: NDArray[np.float32], reference: float) -> NDArray[np.uint8
 
 
 def shades(values: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Values as evenly spaced shades, from the smallest value to the largest; 0 is always within.
-
-    Parameters
-    ----------
-    values : array of float32, shape (F, T)
-
-    Returns
-    -------
-    array of uint8, shape (F, T)
-    """
+    """Values as evenly spaced shades from the smallest value to the largest; 0 is always within."""
     low, high = float(values.min(initial=0.0)), float(values.max(initial=0.0))
     if not high > low:
         return np.zeros(values.shape, np.uint8)
@@ -80,14 +65,6 @@ def signed_levels(values: NDArray[np.float32]) -> NDArray[np.uint8]:
 
     The outermost shades are for values down to half the largest magnitude, the next ones down to a
     quarter, and so on. Values smaller than that of the innermost shades are shown as zero.
-
-    Parameters
-    ----------
-    values : array of float32, shape (F, T)
-
-    Returns
-    -------
-    array of uint8, shape (F, T)
     """
     largest = float(max(values.max(initial=0.0), -values.min(initial=0.0)))
     if not largest > 0:

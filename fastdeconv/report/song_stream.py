@@ -34,6 +34,8 @@ FloatArray = NDArray[np.float32]
 
 _BLOCK = 1 << 20
 """How many samples of the original are encoded at a time."""
+_DRAWN = 1 << 16
+"""How many values of several maps are drawn at a time."""
 
 
 class Frames:
@@ -67,14 +69,14 @@ class Frames:
         self.crop = slice(self.first, self.end) if crops else slice(None)
 
     def pooled(self, values: FloatArray) -> FloatArray:
-        """Magnitudes (rows, own frames) as (columns, rows): the largest of each column."""
-        return np.maximum.reduceat(values, self._starts, axis=1).T
+        """The largest magnitude of each column: (rows, ..., own frames) to (..., columns, rows)."""
+        return np.moveaxis(np.maximum.reduceat(values, self._starts, axis=-1), 0, -1)
 
     def pooled_signed(self, values: FloatArray) -> FloatArray:
         """As `pooled`, for signed values: the one with the largest absolute value."""
-        most = np.maximum.reduceat(values, self._starts, axis=1)
-        least = np.minimum.reduceat(values, self._starts, axis=1)
-        return np.where(most >= -least, most, least).T
+        most = np.maximum.reduceat(values, self._starts, axis=-1)
+        least = np.minimum.reduceat(values, self._starts, axis=-1)
+        return np.moveaxis(np.where(most >= -least, most, least), 0, -1)
 
 
 class SongStream:
@@ -207,18 +209,21 @@ class LayerStream:
     def _draw(
         self, files: _Files, frames: Frames, planes: FloatArray, spectra: NDArray[np.complex64]
     ) -> None:
-        song, count, stft = self._song, len(planes), np.abs(spectra)
+        song, count, stft = self._song, len(planes), np.abs(spectra).T
         shape = count, len(frames.columns), song.axis.rows
         heard, maps = np.empty(shape, np.float32), np.empty(shape, np.float32)
 
-        def draw(i: int) -> None:
-            plane = planes[i].T
-            found = heard_magnitude(plane, stft, song.mode)
-            self._bins[i] += np.square(found, dtype=np.float64).sum(axis=1)
-            heard[i] = frames.pooled(song.axis.loudest(found))
-            maps[i] = frames.pooled_signed(song.axis.nearest(plane))
+        size = max(1, _DRAWN // max(1, stft.size))
 
-        run_bands(count, draw, song.threads)
+        def draw(block: int) -> None:
+            part = slice(block * size, (block + 1) * size)
+            own = planes[part]
+            found = heard_magnitude(own, stft, song.mode)
+            self._bins[part] += np.square(found, dtype=np.float64).sum(axis=1)
+            heard[part] = frames.pooled(song.axis.loudest(found.transpose(2, 0, 1)))
+            maps[part] = frames.pooled_signed(song.axis.nearest(own.transpose(2, 0, 1)))
+
+        run_bands(-(-count // size), draw, song.threads)
         self._reference = max(self._reference, float(heard.max(initial=0.0)))
         self._columns.append(frames.columns)
         files.heard.append(heard)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import ParameterError, printable, reason_of, shown
-from .lists import TRACK_COLUMNS, header_text, read_table_rows, read_text
+from .lists import TRACK_COLUMNS, header_text, read_list, read_table_rows
 
 __all__ = [
     "Collection", "Shard", "Track", "path_of", "read_collection", "reason_without_path",
@@ -249,7 +249,7 @@ def _listed(where: str) -> Iterator[str]:
     if suffix == ".csv":
         yield from _column(where)
         return
-    for line in read_text(where).split("\n"):
+    for line in read_list(where).split("\n"):
         path = line.removesuffix("\r")
         if path and not (path.startswith("#") and suffix in (".m3u", ".m3u8")):
             yield path

@@ -238,7 +238,8 @@ TRUST = pa.schema([
     # without such a control
 ])
 
-#: The user's table as it was read: a row for each track and attribute with a value.
+#: The user's table as it was read: a row for each track and attribute with a value. An attribute
+#: without any value has one row, with neither a number nor a label.
 TAGS = pa.schema([
     pa.field("track", _TEXT, nullable=False),
     pa.field("attribute", _TEXT, nullable=False),

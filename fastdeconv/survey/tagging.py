@@ -51,7 +51,8 @@ def read_tags(path: str | os.PathLike[str], root: str, tracks: Sequence[str]) ->
     """Read the user's table as `schema.TAGS`: the cells of the survey's tracks that are not empty.
 
     A column has numbers if all its cells are numbers and more than two of them differ; every
-    other column has classes. A cell "nan" counts as empty.
+    other column has classes. A cell "nan" counts as empty. A column that is empty for all these
+    tracks has one row without a value, so that it is named among what is left out.
 
     Parameters
     ----------
@@ -87,11 +88,12 @@ def read_tags(path: str | os.PathLike[str], root: str, tracks: Sequence[str]) ->
             # "1" and "1.0" are one class, which has the name that comes first.
             names: dict[Any, str] = {}
             cells = {track: names.setdefault(numbers[track], cell) for track, cell in cells.items()}
-        for track, cell in cells.items():
+        found: list[tuple[str, str | None]] = [*cells.items()] or [(matching[0], None)]
+        for track, text in found:
             columns["track"].append(track)
             columns["attribute"].append(attribute)
             columns["number"].append(None if is_classes else numbers[track])
-            columns["label"].append(cell if is_classes else None)
+            columns["label"].append(text if is_classes else None)
     return pa.table(columns, schema=TAGS)
 
 
@@ -231,8 +233,8 @@ def _attributes(
     cells: dict[str, list[tuple[int, Any]]] = {}
     for row in tags.to_pylist():
         own = cells.setdefault(row["attribute"], [])
-        if row["track"] in places:
-            value = row["label"] if row["number"] is None else row["number"]
+        value = row["label"] if row["number"] is None else row["number"]
+        if value is not None and row["track"] in places:
             own.append((places[row["track"]], value))
     found, left_out = {}, []
     for attribute, pairs in cells.items():

@@ -107,6 +107,13 @@ def test_lists_in_utf16_are_refused(tmp_path, name, encoding):
         read_collection(tmp_path / name, tmp_path / "out")
 
 
+@pytest.mark.parametrize("name", ["list.txt", "list.csv"])
+def test_a_list_that_is_no_text_is_refused(tmp_path, name):
+    (tmp_path / name).write_bytes(b"track\nRIFF\x24\0\0\0WAVEfmt ")
+    with pytest.raises(fd.ParameterError, match=rf"{name}: not a text file"):
+        read_collection(tmp_path / name, tmp_path / "out")
+
+
 def test_paths_are_relative_to_the_present_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     found = read_collection([tmp_path / "b.wav", "a.wav"], tmp_path / "out")

@@ -105,12 +105,13 @@ def test_tracks_without_a_value_do_not_count(tmp_path):
 def test_what_cannot_be_said_is_left_out_and_said(tmp_path):
     rows, left_out = rows_of(
         tmp_path, title=[f"song {i}" for i in range(40)], same=["x"] * 40,
-        rare=["1", "2"] + [""] * 38,
+        rare=["1", "2"] + [""] * 38, empty=["", "nan"] * 20,
     )
     assert rows == []
     assert left_out == [
         "title (40 classes are too many for 40 tracks)", "same (all tracks have the same value)",
         "rare (tracks with a value: 2, of 3 needed)",
+        "empty (tracks with a value: 0, of 3 needed)",
     ]
 
 

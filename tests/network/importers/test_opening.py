@@ -51,7 +51,7 @@ def run(*arguments: object):
 def test_import_writes_an_archive_that_explain_takes(model, tmp_path):
     archive = tmp_path / "net.npz"
     classes = tmp_path / "classes.txt"
-    classes.write_text("rock\njazz\n\npop\nfolk\n")
+    classes.write_text("\ufeffrock\njazz\n\npop\nfolk\n", encoding="utf-8")
     result = run("import", model, "-o", archive, "--input-shape", "1,12,40", "--frontend",
                  json.dumps(FRONTEND), "--classes", classes, "--name", "tagger")
     assert result.exit_code == 0, result.output
@@ -86,7 +86,8 @@ def test_commands_take_a_model_with_its_front_end(model, tmp_path, command):
 
 def test_the_sample_rate_and_a_file_of_the_front_end(model, tmp_path):
     record = tmp_path / "frontend.json"
-    record.write_text(json.dumps({key: FRONTEND[key] for key in FRONTEND if key != "sr"}))
+    without_rate = {key: value for key, value in FRONTEND.items() if key != "sr"}
+    record.write_text(json.dumps(without_rate), encoding="utf-8-sig")  # as some editors save it
     result = run("import", model, "-o", tmp_path / "net.npz", "--input-shape", "1,12,?",
                  "--frontend", record, "--sr", 16000)
     assert result.exit_code == 1 and "may vary; give input_shape=" in result.output
@@ -98,7 +99,7 @@ def test_the_sample_rate_and_a_file_of_the_front_end(model, tmp_path):
 
 @pytest.mark.parametrize(("arguments", "said"), [
     (["--input-shape", "12,30"], "must be C,H,W"), (["--sr", "8000"], "--sr goes with --frontend"),
-    (["--frontend", "[1]"], "No such file"),
+    (["--frontend", "[1]"], "No such file"), (["--classes", "."], ".: a folder, not a regular"),
     (["--frontend", '{"kind": "mel", "bands": 3}'], "bands"),
     (["--frontend", '{"a": NaN}'], "no JSON object"),
 ])
