@@ -171,4 +171,7 @@ void fd_filter_cells(const fd_source *s, const float *v, int32_t *order, int32_t
             new_begin[places] = n;
             memset(to + n, 0, sizeof *to * (s->channels - n));
         }
+    /* What follows the last cell is read, though not used: see FD_LIST_ROOM. */
+    if (row1 == s->cells_h)
+        memset(order + (size_t)row1 * s->cells_w * s->channels, 0, sizeof *order * FD_LIST_ROOM);
 }
