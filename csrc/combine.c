@@ -100,8 +100,9 @@ static void add_pixel(const fd_reduce *r, int y, int x, int from, int to, float 
 
 int FD_NAME(fd_reduce_channels)(const fd_reduce *r, int channel0, int channel1) {
     const size_t size = (size_t)(channel1 - channel0) * r->kp;
-    float *total = fd_scratch(2 * size), *row = total + size;
+    float *total = fd_scratch(2 * size);
     if (!total) return -1;
+    float *row = total + size;
     memset(total, 0, sizeof(float) * size);
     for (int y = 0; y < r->h; y++) {
         memset(row, 0, sizeof(float) * size);
