@@ -1,10 +1,11 @@
-/* Activations, and the epilogue of a row that is in memory.
+/* Activation functions, and the epilogue of a row that is in memory.
  *
- * What    x*scale1+shift1, an activation, x*scale2+shift2, a channel in every lane.
- * Mix     on AVX-512 an exponential takes 14 instructions, a quotient the time of 10 or so.
- * Numbers float32. exp(x) - 1 = 2^n (p + 1) - 1 with p a polynomial in x - n ln 2; it keeps its
- *         digits near 0. All exponentials are of numbers that are not positive, so none
- *         overflows. Errors are a few units in the last place, of GELU of the largest value
+ * What    x*scale1+shift1, an activation, x*scale2+shift2. README.md says how to add an activation.
+ * Layout  Channels last, a channel in every lane.
+ * Mix     On AVX-512, an exponential takes 14 instructions, and a division the time of about 10.
+ * Numbers float32. exp(x) - 1 = 2^n (p + 1) - 1, where p is a polynomial in x - n ln 2; this keeps
+ *         its precision near 0. All exponentials are of numbers that are not positive, so none
+ *         overflows. Errors are a few units in the last place; for GELU, of the largest value
  *         nearby. The same input gives the same bits wherever it lies.
  */
 #ifndef FD_ACTIVATE_H
@@ -14,15 +15,17 @@
 
 #include "units.h"
 
-/* Below it an exponential is smaller than the smallest normal number. */
+/* The exponential of a smaller number is smaller than the smallest normal number. */
 #define EXP_LEAST (-87.33654f)
 
-/* exp(x) - 1 and 2^n, x <= 0; *power times *part is exp(x) - 2^n. */
+/* For x <= 0: *power = 2^n and *part = exp(x - n ln 2) - 1, so that exp(x) = *power * *part +
+ * *power. */
 FD_INLINE void exp_parts(vf x, vf *power, vf *part) {
     x = vf_max(vf_set1(EXP_LEAST), x);
     const vf shift = vf_set1(0x1.8p23f), rounded = vf_fma(x, vf_set1(1.44269504f), shift);
     const vf n = vf_sub(rounded, shift);
-    /* ln 2 in two parts, the first of which has so few digits that its product is exact. */
+    /* ln 2 as a sum of two numbers. The first has so few digits that its product with n is
+     * exact. */
     const vf r = vf_fma(n, vf_set1(2.12194440e-4f), vf_fma(n, vf_set1(-0.693359375f), x));
     vf p = vf_set1(1.f / 5040);
     p = vf_fma(p, r, vf_set1(1.f / 720));
@@ -59,7 +62,7 @@ FD_INLINE vf tanh_of(vf x) {
     return vf_select(vm_greater(vf_zero(), x), size, vf_sub(vf_zero(), size));
 }
 
-/* An odd rational function, from -4 to 4: beyond that erf is 1 in float32. */
+/* erf(x), by an odd rational function for -4 <= x <= 4. Beyond that it is 1 or -1 in float32. */
 FD_INLINE vf erf_of(vf x) {
     x = vf_min(vf_set1(4), vf_max(vf_set1(-4), x));
     const vf s = vf_mul(x, x);
@@ -78,8 +81,8 @@ FD_INLINE vf erf_of(vf x) {
     return vf_div(vf_mul(p, x), q);
 }
 
-/* x / 6, for x = 0 or 2^-22 <= x <= 6. Where vf_fma rounds once, multiplications take a third of the
- * time of a division. The bits are the same: all such numbers were tried. */
+/* x / 6, for x = 0 or 2^-22 <= x <= 6. Where vf_fma rounds once, three multiplications replace the
+ * division, in a third of the time. The bits are the same: all such numbers were tried. */
 FD_INLINE vf sixth_of(vf x) {
 #if VW == 4 && !defined(__aarch64__)
     return vf_div(x, vf_set1(6));
@@ -90,18 +93,18 @@ FD_INLINE vf sixth_of(vf x) {
 }
 
 FD_INLINE vf hardsigmoid(vf x) {
-    /* A sum with 3 is 0 or at least 2^-22. */
+    /* x + 3 is 0 or at least 2^-22 (the distance of floats near 3), as sixth_of needs. */
     return sixth_of(vf_min(vf_set1(6), vf_max(vf_zero(), vf_add(x, vf_set1(3)))));
 }
 
-/* x sigmoid(2 sqrt(2 / pi) (x + 0.044715 x^3)), as fastdeconv/kernels/activations.py has it. */
+/* x sigmoid(2 sqrt(2 / pi) (x + 0.044715 x^3)), as in fastdeconv/kernels/activations.py. */
 FD_INLINE vf gelu_by_tanh(vf x) {
     const vf c = vf_min(vf_set1(30), vf_max(vf_set1(-30), x));
     const vf cube = vf_mul(vf_mul(vf_mul(c, c), c), vf_set1(0.044715f));
     return vf_mul(x, sigmoid(vf_mul(vf_set1(1.5957691216f), vf_add(c, cube))));
 }
 
-/* x tanh(log(1 + exp(x))), by exp(-|x|). */
+/* x tanh(log(1 + exp(x))), computed from exp(-|x|). */
 FD_INLINE vf mish(vf x) {
     const vf e = exp_of(minus_abs(x)), two = vf_set1(2), one = vf_set1(1);
     const vf above = vf_fma(two, e, one), below = vf_mul(e, vf_add(e, two));
@@ -143,7 +146,8 @@ FD_INLINE vf activation(vf x, const fd_activation *f, int channel, const int kin
     }
 }
 
-/* The whole epilogue of n vectors of channels from `channel` on, `step` elements apart. */
+/* Applies the whole epilogue to n vectors in memory, which lie `step` elements apart and have the
+ * channels from `channel` on. */
 FD_INLINE void complete_kind(const fd_epilogue *e, float *at, ptrdiff_t step, int n, int channel,
                              const int kind) {
     const int first = e->scale1 != NULL, second = e->scale2 != NULL;
@@ -173,8 +177,8 @@ static FD_NOINLINE void complete(const fd_epilogue *e, float *at, ptrdiff_t step
     }
 }
 
-/* Whether the epilogue is applied when the sums are in memory. Those of few instructions are applied
- * before, in registers. */
+/* Whether the epilogue is applied when the sums are in memory (complete). If the activation takes
+ * few instructions, it is applied before that, in registers (finish_all in windows.h). */
 FD_INLINE int is_later(const fd_epilogue *e) {
     switch (e->activation.kind) {
         case FD_NO_ACTIVATION: case FD_RELU: case FD_LEAKY: case FD_HARDSWISH: return 0;
@@ -186,7 +190,7 @@ FD_INLINE int has_epilogue(const fd_epilogue *e) {
     return e->scale1 || e->activation.kind || e->scale2;
 }
 
-/* The epilogue of a row of pixels, `col` elements apart. */
+/* Applies the epilogue to a row of pixels, which lie `col` elements apart. */
 FD_INLINE void complete_row(const fd_epilogue *e, float *row, ptrdiff_t col, int cols,
                             int channels) {
     for (int c = 0; c < channels; c += VW) complete(e, row + c, col, cols, c);

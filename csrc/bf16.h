@@ -1,36 +1,40 @@
 /* The gathered product with operands rounded to bfloat16 (AVX512_BF16), sums in float32.
  *
- * What    As product.h; an instruction multiplies two entries at once, and rows of V and W are
- *         rounded to 8 bits of precision on their way there. gather.h makes lists even.
- * Layout  The pixel's entries are packed in pairs, low and high half of a 32-bit lane, into two
- *         panels: V (pair, lane) and W (pair, channel), FD_PAIRS of them at a time so that both
- *         stay in L1 and L2. W comes from a table (row, channel), 32 channels after 32, in the
- *         order that unpacking 16-bit halves turns into the natural one.
- * Mix     per pair, 64 lanes: packing 8 loads, 4 conversions, 4 permutations, 4 stores of V and
- *         4 loads, 4 unpacks, 4 stores of W; then per 6 channels 4 loads, 6 broadcasts,
+ * What    The product of product.h, with operands rounded to 8 bits of precision. One instruction
+ *         multiplies two entries of the list with their weights and adds both products; gather.h
+ *         makes the number of entries even.
+ * Layout  The entries of a pixel are packed in pairs, one in the low and one in the high half of a
+ *         32-bit lane, into two panels: V (pair, lane) and W (pair, channel). FD_PAIRS pairs are
+ *         packed at a time, so that the panels stay in L1 and L2. The weights come from a table
+ *         (row, channel), whose channels lie in groups of 32, in an order that unpacking 16-bit
+ *         halves turns into the natural one.
+ * Mix     Per pair and 64 lanes: to pack V, 8 loads, 4 conversions, 4 permutations, 4 stores; to
+ *         pack W, 4 loads, 4 unpacks, 4 stores; then for every 6 channels 4 loads, 6 broadcasts,
  *         24 VDPBF16PS.
- * Numbers V and W round to nearest even, products are exact, VDPBF16PS adds the two of a pair
- *         and then the sum, flushing denormals. A sum is off by up to 2^-8 of the sum of its
- *         absolute values (see the tests). Independent of threads and other lanes.
+ * Numbers V and W are rounded to nearest, ties to even. Products are exact. VDPBF16PS adds the two
+ *         products of a pair, then adds that to the sum, and flushes denormals to 0. A sum is off
+ *         by up to 2^-8 of the sum of the absolute values of its terms (see the tests). The result
+ *         does not depend on threads or on other lanes.
  */
 #ifndef FD_BF16_H
 #define FD_BF16_H
 
 #include "by_feature.h"
 
-/* A unit with tiles multiplies bfloat16 in them (tile_product.h). */
+/* Units that are compiled for tiles multiply bfloat16 in tiles instead (tile_product.h). */
 #if defined(__AVX512F__) && !FD_WITH_TILES && (defined(__clang__) || __GNUC__ >= 10)
 #define FD_HAS_BF16 1
 #define FD_BF16_TARGET __attribute__((target("avx512bf16")))
 #define BF16_INLINE FD_BF16_TARGET FD_INLINE
 
+/* Pairs of entries that are packed at a time. */
 #define FD_PAIRS 96
 
-/* A block of results, and where its panel of W has its rows. */
+/* A block of results. */
 typedef struct {
     const panel_block *panel;
-    int w_stride;
-    int begin, end; /* whether sums start here, and whether they are complete */
+    int w_stride;   /* numbers of 32 bits between rows of the panel of W */
+    int begin, end; /* whether the sums begin with these pairs, and whether they end with them */
 } bf16_block;
 
 BF16_INLINE void bf16_product(const entry *list, int pairs, const lane_rows *rows,
@@ -67,10 +71,10 @@ BF16_INLINE void bf16_product(const entry *list, int pairs, const lane_rows *row
 
 BLOCK_FUNCTIONS(bf16_product, bf16_block, FD_BF16_TARGET)
 
-/* Pairs of V rows, `lanes` wide (whole vectors), interleaved. */
+/* Packs the V rows of n entries in pairs, `lanes` wide (whole vectors). */
 FD_BF16_TARGET static void pack_v(const entry *list, int n, const lane_rows *rows, int lanes,
                                   float *panel) {
-    /* vcvtne2ps2bf16 leaves the second row's values behind the first one's. */
+    /* vcvtne2ps2bf16 puts all values of the second row behind all values of the first one. */
     const __m512i interleave = _mm512_set_epi16(
         31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21, 5, 20, 4,
         19, 3, 18, 2, 17, 1, 16, 0);
@@ -88,7 +92,7 @@ FD_BF16_TARGET static void pack_v(const entry *list, int n, const lane_rows *row
     }
 }
 
-/* Pairs of W rows, interleaved. */
+/* Packs the W rows of n entries in pairs. */
 static void pack_w(const entry *list, int n, const uint16_t *table, int channels, float *panel) {
     for (int e = 0; e < n; e += 2) {
         const uint16_t *a = table + entry_w(list[e]) * channels;
@@ -106,22 +110,22 @@ static void pack_w(const entry *list, int n, const uint16_t *table, int channels
     }
 }
 
-/* Channels of a row of the table and of its panel. */
+/* Numbers in a row of the table of weights (of 16 bits) and in a row of its panel (of 32 bits). */
 FD_INLINE int bf16_width(int channels) { return (channels + 2 * VW - 1) / (2 * VW) * (2 * VW); }
 
-/* Floats of scratch the pixels of a step need. */
+/* Floats of scratch space that the pixels of a step need. */
 static size_t bf16_room(const fd_step *s) {
     if (!s->nv) return (FD_PAIRS + (size_t)bf16_width(s->cout)) * s->kp;
     return FD_PAIRS * ((size_t)s->nv * VW + bf16_width(s->cout));
 }
 
-/* All channels of one pixel, whose list has n entries, into `out`. */
+/* Computes all channels of one pixel, whose list has n entries, and stores them at `out`. */
 static void step_pixel_bf16(const fd_step *s, const entry *list, int n, float *scratch,
                             float *out) {
     const int lanes = s->nv * VW, nc = tile_nc[s->nv], w_stride = bf16_width(s->cout);
     float *w_panel = scratch + FD_PAIRS * lanes;
     int at = 0;
-    do { /* once for an empty list, too */
+    do { /* an empty list needs one turn, too: it stores zeros */
         const int count = n - at < 2 * FD_PAIRS ? n - at : 2 * FD_PAIRS;
         pack_w(list + at, count, s->bf16, w_stride, w_panel);
         for (int k = 0; k < s->kp; k += lanes) {
@@ -140,7 +144,7 @@ static void step_pixel_bf16(const fd_step *s, const entry *list, int n, float *s
 
 /* ---- few features: output channels in the lanes ---- */
 
-/* The values that a list names, rounded, in its order, feature after feature. */
+/* Packs the values that a list names, rounded and in its order, one feature after the other. */
 FD_BF16_TARGET static void pack_values(const entry *list, int n, const fd_step *s, float *panel) {
     const ptrdiff_t channels = s->source.channels;
     float values[2 * FD_PAIRS];
@@ -148,7 +152,8 @@ FD_BF16_TARGET static void pack_values(const entry *list, int n, const fd_step *
         const float *v = s->v + k * channels;
         for (int e = 0; e < n; e++) {
             float value = v[entry_v(list[e])];
-            __asm__("" : "+x"(value)); /* no gathering: it takes longer */
+            /* Keeps the compiler from using a gathering load, which would take longer. */
+            __asm__("" : "+x"(value));
             values[e] = value;
         }
         for (int e = n; e % (2 * VW); e++) values[e] = 0;
@@ -158,8 +163,8 @@ FD_BF16_TARGET static void pack_values(const entry *list, int n, const fd_step *
     }
 }
 
-/* Adds a pair of entries, whose rows of W these are, to J vectors of sums of K features; `v` has
- * the values. */
+/* Adds the products of a pair of entries to J vectors of sums of K features. a, b: the rows of W of
+ * the two; v: their values, packed. */
 BF16_INLINE void add_few(const uint16_t *a, const uint16_t *b, const float *v,
                          vf acc[MAX_FEATURES][4], const int K, const int J) {
     __m512bh x[MAX_FEATURES];
@@ -169,7 +174,8 @@ BF16_INLINE void add_few(const uint16_t *a, const uint16_t *b, const float *v,
     for (int j = 0; j < J; j += 2) {
         __m512i p = _mm512_loadu_si512(a + VW * j);
         __m512i q = _mm512_loadu_si512(b + VW * j);
-        /* Into registers: as operands of both unpacks they would be loaded twice. */
+        /* Keeps both in registers: as memory operands of both unpacks they would be loaded
+         * twice. */
         __asm__("" : "+v"(p), "+v"(q));
         const __m512i low = _mm512_unpacklo_epi16(p, q), high = _mm512_unpackhi_epi16(p, q);
         FD_UNROLL
@@ -180,8 +186,8 @@ BF16_INLINE void add_few(const uint16_t *a, const uint16_t *b, const float *v,
     }
 }
 
-/* Adds a list to J vectors of channels from `channel` on, of K features. Their panels lie one after
- * the other. */
+/* Adds the products of a list to the sums of J vectors of channels, from `channel` on, for K
+ * features. panel: the packed values of the features, one after the other. */
 BF16_INLINE void add_list(const entry *list, int n, const fd_step *s, const float *panel,
                           float *sums, int channel, const int K, const int J) {
     const int width = bf16_width(s->cout);
@@ -229,7 +235,8 @@ BF16_FEW(6)
 BF16_FEW(7)
 BF16_FEW(8)
 
-/* All channels of one pixel of few features, whose list has n entries, into `out`. */
+/* Computes all channels of one pixel for few features, and stores them at `out`. The pixel's list
+ * has n entries. */
 static void step_pixel_bf16_by_feature(const fd_step *s, const entry *list, int n, float *scratch,
                                        float *out) {
     const int width = bf16_width(s->cout);

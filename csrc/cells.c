@@ -1,11 +1,14 @@
-/* Sorts the channels of every cell by the place that their switches name (see gather.h).
+/* Sorts the channels of every cell by the place that their switches name: the lists of gather.h.
  *
- * What    By counting: how many channels each place has, then each channel to its place. Where a
- *         vector of AVX-512 compares 64 switches at once, place by place instead, and no branch
- *         depends on a switch.
- * Mix     on AVX-512, per place of a cell and 64 channels: a comparison, 4 compresses, 4 stores.
- * Numbers none: channels are sorted. What gates leave over of a cell is 0: lists are copied some
- *         entries at a time, so that it is read, though not used.
+ * What    Counting sort: counts how many channels each place has, then puts each channel where its
+ *         place begins. On AVX-512, where one instruction compares 64 switches, the channels of one
+ *         place are found after the other instead, and no branch depends on a switch.
+ * Layout  order (cells, channels), first (cells, places + 1): see fd_source. Channels whose gate is
+ *         0 are left out, and the end of the cell's list is filled with 0, which is a valid
+ *         channel: lists are copied several entries at a time (FD_COPY), so it is read, though not
+ *         used.
+ * Mix     On AVX-512, per place of a cell and 64 channels: a comparison, 4 compresses, 4 stores.
+ * Numbers No arithmetic.
  */
 #include <string.h>
 
@@ -28,7 +31,7 @@ static void sort_by_counting(const void *switches, int switch_bytes, ptrdiff_t s
                 else
                     count[place + 1]++;
             }
-            /* After the first pass starts of the places, after the second their ends. */
+            /* count[p] is where place p begins, now; after the second pass, where it ends. */
             if (!pass)
                 for (int p = 0; p < places; p++) count[p + 1] += count[p];
         }
@@ -39,10 +42,11 @@ static void sort_by_counting(const void *switches, int switch_bytes, ptrdiff_t s
 }
 
 #if VW == 16
-/* Places from which on comparing all of them takes longer than counting. */
+/* With more places, comparing takes longer than counting. */
 #define MOST_COMPARED 16
 
-/* Those of channels c..c+63 whose switch is `place` and whose gate is open; bits of `there`. */
+/* Which of channels c..c+63 have the switch `place` and an open gate, as bits. there: the channels
+ * that exist. */
 FD_INLINE uint64_t channels_at(const uint8_t *switches, const uint8_t *gate, int c, int place,
                                uint64_t there) {
     if (gate) {
@@ -54,7 +58,7 @@ FD_INLINE uint64_t channels_at(const uint8_t *switches, const uint8_t *gate, int
     return _mm512_mask_cmpeq_epi8_mask(there, own, _mm512_set1_epi8((char)place));
 }
 
-/* One cell: its channels at place 0, then at place 1, and so on. */
+/* Sorts one cell: lists its channels at place 0, then those at place 1, and so on. */
 static void sort_by_comparing(const uint8_t *switches, const uint8_t *gate, int channels,
                               int places, int32_t *order, int32_t *first) {
     const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
@@ -68,7 +72,7 @@ static void sort_by_comparing(const uint8_t *switches, const uint8_t *gate, int 
                 const __mmask16 here = (__mmask16)some;
                 const int found = __builtin_popcount(here);
                 const __m512i numbers = _mm512_add_epi32(lanes, _mm512_set1_epi32(i));
-                /* No more than there are: behind them is what another thread sorts. */
+                /* Stores no more than have been found: the next cell may be another thread's. */
                 _mm512_mask_storeu_epi32(order + count, (__mmask16)((1u << found) - 1),
                                          _mm512_maskz_compress_epi32(here, numbers));
                 count += found;

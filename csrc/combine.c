@@ -1,21 +1,21 @@
-/* The backward pass through what has several inputs or outputs.
+/* The backward pass through branches and joins of the network.
  *
- * What    Where several layers take the same activation, the values that come back from them are
- *         added. A product sends back to each of its inputs the values that come, multiplied by
- *         the other input; to an input that is repeated over all places, the sum of that over all
- *         places. Both are computed here, on lane tensors.
- * Layout  (h, w, channel, lane), by feature (h, w, feature, channel). A tensor that is read may be
- *         a part of another one, or one pixel that stands for all (fd_view).
- * Mix     per term, value and vector of lanes 1 load, 1 FMA, or 1 add without a factor: bound by
- *         memory.
- * Numbers float32. Terms are added in their order. Pixels are summed row by row, then the rows from
- *         the top, whatever the number of threads.
+ * What    combine: where several layers read the same activation, the values that come back from
+ *         them are added. A product of two activations sends back to each of them what arrives,
+ *         multiplied by the other one. reduce: if one of them was a single pixel that was repeated
+ *         all over the map, it gets the sum of that over all pixels.
+ * Layout  (h, w, channel, lane), or by feature (h, w, feature, channel). A tensor that is read may
+ *         be a part of another one, or a single pixel that stands for all (fd_view).
+ * Mix     Per term and vector of lanes 1 load, 1 addition and, with a factor, 1 multiplication:
+ *         bound by memory.
+ * Numbers float32. Terms are added in their order. Pixels are summed row by row, and then the rows
+ *         from the top, whatever the number of threads.
  */
 #include <string.h>
 
 #include "post.h"
 
-/* Term i of a pixel, times its factor. */
+/* One value of a term, multiplied by its factor. */
 FD_INLINE float term_one(const float *from, const float *factor, ptrdiff_t at, int channel) {
     return factor ? from[at] * factor[channel] : from[at];
 }
@@ -36,7 +36,7 @@ static void combine_by_feature(const fd_combine *o, int y, int x, float *out) {
         }
 }
 
-/* One vector of lanes of a channel: the terms' sum, with what follows. */
+/* The sum of all terms for one vector of lanes of channel c, after `post` and the last factor. */
 FD_INLINE vf combined(const float *const *from, const float *const *by, int count, ptrdiff_t at,
                       int c, const fd_post *after, const float *last) {
     vf sum = vf_load(from[0] + at);
@@ -62,7 +62,8 @@ static void combine_lanes(const fd_combine *o, int y, int x, float *out) {
     for (int c = 0; c < o->channels; c++)
         for (int k = 0; k < kp; k += VW) {
             const ptrdiff_t at = (ptrdiff_t)c * kp + k;
-            /* Of a constant number of terms, by far the most frequent ones, without a loop. */
+            /* One and two terms are by far the most frequent: with a constant number, the loop is
+             * unrolled. */
             const vf sum = count == 2   ? combined(from, by, 2, at, c, &after, last)
                            : count == 1 ? combined(from, by, 1, at, c, &after, last)
                                         : combined(from, by, count, at, c, &after, last);
@@ -78,7 +79,7 @@ void FD_NAME(fd_combine_rows)(const fd_combine *o, int row0, int row1) {
                                                    o->out + ((size_t)y * o->w + x) * pixel);
 }
 
-/* Adds a pixel's channels from..to-1 to `sums` (channel, lane). */
+/* Adds channels from..to-1 of a pixel to `sums` (channel, lane). */
 static void add_pixel(const fd_reduce *r, int y, int x, int from, int to, float *sums) {
     const float *v = viewed(&r->of, y, x), *factor = factors(&r->factor, y, x);
     const int kp = r->kp;
@@ -99,8 +100,9 @@ static void add_pixel(const fd_reduce *r, int y, int x, int from, int to, float 
 
 int FD_NAME(fd_reduce_channels)(const fd_reduce *r, int channel0, int channel1) {
     const size_t size = (size_t)(channel1 - channel0) * r->kp;
-    float *total = fd_scratch(2 * size), *row = total + size;
+    float *total = fd_scratch(2 * size);
     if (!total) return -1;
+    float *row = total + size;
     memset(total, 0, sizeof(float) * size);
     for (int y = 0; y < r->h; y++) {
         memset(row, 0, sizeof(float) * size);

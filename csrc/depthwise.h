@@ -1,38 +1,39 @@
-/* A transposed convolution that takes every channel by itself.
+/* The transposed convolution of a step whose convolution is depthwise: each channel has a kernel of
+ * its own.
  *
- * What    A step for depthwise convolutions: the source has no pool and no gate, so that every
- *         place of V is there, and a sum has no more terms than the kernel has taps. COLUMNS
- *         pixels of a row at a time, whose windows share most of what they read.
+ * What    The source has no pool and no gate, so that V has a value for every pixel and channel. A
+ *         sum has one term for each tap, so no lists are needed. COLUMNS pixels of a row are
+ *         computed together, since they share most of the pixels of V that they read.
  * Layout  V and result as in project.c; W (tap, channel).
- * Mix     per tap and 64 lanes of a channel, on AVX-512: 4 loads, 1 broadcast, 4 FMA; before that
- *         a channel of all places is copied once.
- * Numbers float32, vf_fma over taps row-major, as in product.h.
+ * Mix     Per tap and 64 lanes of a channel, on AVX-512: 4 loads, 1 broadcast, 4 FMA. Before that,
+ *         the channel is copied once from each of the pixels of V.
+ * Numbers float32, one vf_fma per tap, taps in row-major order, as in product.h.
  */
 #ifndef FD_DEPTHWISE_H
 #define FD_DEPTHWISE_H
 
 #include "by_feature.h"
 
-/* Pixels of a row that a step gives at a time: as many as the first step does. */
+/* Pixels of a row that are computed together here, and in the first step (project.c). */
 #if FD_REGISTERS >= 32
 #define COLUMNS 12
 #else
 #define COLUMNS 6
 #endif
 
-/* One tap of a pixel of a convolution that takes every channel by itself. */
+/* One tap of an output pixel. */
 typedef struct {
-    int v;          /* which of the pixels of V that are in use */
-    const float *w; /* the weights of its channels */
+    int v;          /* index of the pixel of V that it reads */
+    const float *w; /* the weights of all channels */
 } tap;
 
-/* What some pixels of a row want of V: its places in so many rows and columns. */
+/* The pixels of V that some output pixels of a row read. */
 typedef struct {
-    const float **v; /* of every place in use */
-    float *lanes;    /* one channel of all of them */
-    tap *taps;       /* (pixel, taps) */
-    int *n;          /* taps of every pixel */
-    int places;
+    const float **v; /* these pixels */
+    float *lanes;    /* one channel of all of them, copied */
+    tap *taps;       /* (output pixels, taps) */
+    int *n;          /* for each output pixel: how many taps it has */
+    int places;      /* how many pixels of V there are */
 } depthwise;
 
 /* NV vectors of lanes of channel c. */
@@ -63,7 +64,7 @@ FD_INLINE void depthwise_channel(const tap *taps, int n, const float *lanes, int
     }
 }
 
-/* Channels further on that are fetched while one is brought together. */
+/* Prefetch distance, in channels, while a channel is copied. */
 #define DEPTHWISE_AHEAD 4
 
 static void depthwise_free(depthwise *p) {
@@ -86,8 +87,8 @@ static int depthwise_init(depthwise *p, const fd_step *s) {
     return 0;
 }
 
-/* What reaches the pixels (Y, X..X+columns-1), of a source without pool and gate, so that V has
- * every place. */
+/* Finds the pixels of V that output pixels (Y, X..X+columns-1) read, and the taps that read
+ * them. */
 static void find_taps(depthwise *p, const fd_step *s, int Y, int X, int columns) {
     const fd_window *k = &s->conv;
     const int left = X + k->left - (k->kw - 1) * k->dw, right = X + columns - 1 + k->left;
@@ -127,8 +128,9 @@ static void depthwise_by_feature(const depthwise *p, const fd_step *s, const tap
         }
 }
 
-/* Every channel by itself, of some pixels. Their windows share most of what they read: it is
- * brought together first, as pixels often lie so that all share a few sets of L1. */
+/* Computes output pixels (Y, X..X+columns-1). Each channel of the pixels of V is first copied to
+ * a small array: in V, the pixels often lie at distances at which they compete for a few sets of
+ * L1. */
 static void depthwise_columns(depthwise *p, const fd_step *s, int Y, int X, int columns,
                               float *out) {
     const ptrdiff_t most = s->conv.kh * s->conv.kw, pixel = (ptrdiff_t)s->cout * s->kp;

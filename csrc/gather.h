@@ -1,23 +1,25 @@
 /* Lists of the values that contribute to an output pixel.
  *
- * What    On the way back through [pool, convolution], every cell of the pooled tensor has one
- *         value for each channel. It belongs at the place that its switch names, and
- *         `sort_cells` has sorted the channels of every cell by that place. An output pixel
- *         of the transposed convolution reads at most one place for each tap of its kernel. Its
- *         list has all values at these places, tap after tap. Where windows overlap, a place
- *         belongs to several cells, each with other channels (overlap.c).
- * Cost    The entries of a tap are copied in steps of FD_COPY, and in at least two steps, whatever
- *         their number: a loop that ends after one or two rounds is mispredicted half of the
- *         time, which costs more than copying too much.
+ * What    On the way back through [convolution, pool], every cell of the pooled tensor has one
+ *         value for each channel. Unpooling puts it at the place that its switch names;
+ *         `sort_cells` has sorted the channels of every cell by place. An output pixel of the
+ *         transposed convolution reads at most one place for each tap of the kernel. Its list names
+ *         all values at these places, tap after tap. Where windows overlap, a place belongs to
+ *         several cells, each of which has other channels there (overlap.c).
+ * Layout  An entry is a number of 64 bits: which row of V, and which row of the packed weights.
+ * Mix     The entries of a tap are copied FD_COPY at a time, and at least twice that many, even if
+ *         there are fewer: the end of a loop of one or two turns is mispredicted half of the time,
+ *         which costs more than copying too many.
+ * Numbers The order of a list is the order in which products are added.
  */
 #ifndef FD_GATHER_H
 #define FD_GATHER_H
 
 #include "units.h"
 
-/* Lower half: row of V (cell, channel), or of few features its element for the first one.
- * Upper half: row of the packed weights (tap, channel). One number, so that one addition
- * moves both. */
+/* The lower half is a row of V, (cell, channel); in the layout by feature, the element of V that
+ * has the value of feature 0. The upper half is a row of the packed weights, (tap, channel). They
+ * are one number so that one addition changes both. */
 typedef uint64_t entry;
 
 FD_INLINE entry make_entry(uint32_t v, uint32_t w) { return (entry)w << 32 | v; }
@@ -26,15 +28,15 @@ FD_INLINE size_t entry_w(entry e) { return (size_t)(e >> 32); }
 
 /* Which row (or column) of cells a row (or column) of the unpooled tensor comes from. */
 typedef struct {
-    int cell;  /* -1: nowhere */
-    int place; /* within the window */
-    int tap;   /* row or column of the convolution's kernel that reads it */
+    int cell;  /* -1: from none */
+    int place; /* the row (or column) within the window of the cell */
+    int tap;   /* the row (or column) of the convolution's kernel that reads it */
 } origin;
 
 /* The pool's windows along one axis. */
 typedef struct {
     int pad, stride, dilation, kernel, cells;
-    int windows; /* most that a place lies in */
+    int windows; /* the most windows that one place can lie in */
 } pool_axis;
 
 FD_INLINE pool_axis make_axis(int pad, int stride, int dilation, int kernel, int cells) {
@@ -44,17 +46,17 @@ FD_INLINE pool_axis make_axis(int pad, int stride, int dilation, int kernel, int
 typedef struct {
     const fd_step *s;
     entry *list;
-    entry *split;    /* groups: the list, sorted by group */
-    int *bounds;     /* groups + 1: where each one's begins in split */
+    entry *split;    /* only with groups: the list, sorted by group */
+    int *bounds;     /* (groups + 1): where the entries of each group begin in `split` */
     pool_axis high, wide;
-    origin *columns; /* per output column, kernel column and window */
-    origin *rows;    /* per kernel row and window, of output row Y */
+    origin *columns; /* (output columns, kernel columns, windows) */
+    origin *rows;    /* (kernel rows, windows), for output row Y */
     int Y;
-    float *scratch;  /* of the product, if it wants any */
+    float *scratch;  /* scratch space of the product */
 } gatherer;
 
-/* Where place p of the unpooled tensor's axis comes from, if from the window `before` the last one
- * that could. */
+/* Along one axis: where position p of the unpooled tensor comes from. Of the windows that may cover
+ * it, takes the one that lies `before` windows before the last. */
 static origin covering(int p, const pool_axis *a, int before, int tap) {
     const int cell = (p + a->pad) / a->stride - before, offset = p + a->pad - cell * a->stride;
     const origin o = {cell, offset / a->dilation, tap};
@@ -62,7 +64,7 @@ static origin covering(int p, const pool_axis *a, int before, int tap) {
     return (origin){-1, 0, tap};
 }
 
-/* What tap t takes to output place q: its origins, in the order of the windows. */
+/* Along one axis: what tap t sends to position q of the output, as one origin for each window. */
 static void reaching(int q, int pad, int t, int dilation, int stride, int size, const pool_axis *a,
                      origin *to) {
     const int n = q + pad - t * dilation;
@@ -106,7 +108,7 @@ static int gatherer_init(gatherer *p, const fd_step *s, size_t scratch) {
     return 1;
 }
 
-/* What the rows of the kernel take to output row Y. */
+/* What each row of the kernel sends to output row Y. */
 static void find_rows(const fd_step *s, int Y, const pool_axis *high, origin *rows) {
     const fd_window *k = &s->conv;
     for (int i = 0; i < k->kh; i++)
@@ -120,7 +122,8 @@ FD_INLINE void copy_entries(entry *restrict to, const int32_t *restrict from, en
     }
 }
 
-/* Channels of one place as entries: `first` is channel 0's. */
+/* Appends the n channels of one place as entries. first: the entry of channel 0. Writes up to
+ * FD_LIST_ROOM entries more. */
 FD_INLINE void append(entry *to, const int32_t *from, int n, entry first) {
     int e = 0;
     do {
@@ -137,9 +140,10 @@ FD_INLINE const int32_t *at_place(const fd_source *f, int row, int column, int p
     return f->order + cell * f->order_cell + first[0];
 }
 
-/* All entries that reach output pixel (Y, X), of every group; returns how many. In bfloat16, where
- * two are multiplied together, those of a place are made even by one with a row of zeros for its
- * weights: which two belong together does not depend on what part of a map is computed. */
+/* Lists all entries that contribute to output pixel (Y, X), of all groups; returns how many they
+ * are. In bfloat16, entries are multiplied in pairs. There the entries of each place are made even
+ * by one whose weights are a row of zeros, so that the pairs, and with them the bits, do not depend
+ * on which part of a map is computed. */
 static int gather(gatherer *p, int Y, int X) {
     const fd_step *s = p->s;
     const fd_source *f = &s->source;
@@ -164,7 +168,7 @@ static int gather(gatherer *p, int Y, int X) {
                    make_entry((uint32_t)(cell * cell_rows),
                               (uint32_t)((row.tap * s->conv.kw + column.tap) * f->channels)));
             n += count;
-            /* Whether it counts or not: a branch would be mispredicted half of the time. */
+            /* Written even if it is not needed: a branch would be mispredicted half of the time. */
             p->list[n] = make_entry((uint32_t)(cell * cell_rows) + (uint32_t)from[0], none);
             n += count & odd;
         }
@@ -172,7 +176,8 @@ static int gather(gatherer *p, int Y, int X) {
     return n;
 }
 
-/* Sort the list of n entries by group into p->split; w becomes the row of the group's weights. */
+/* Sorts the list of n entries by group into p->split. The rows of the weights then count within the
+ * weights of their group. */
 static void split_groups(gatherer *p, int n) {
     const fd_step *s = p->s;
     const uint32_t all = (uint32_t)s->source.channels, channels = all / (uint32_t)s->groups;
@@ -188,7 +193,7 @@ static void split_groups(gatherer *p, int n) {
     p->bounds[0] = 0;
 }
 
-/* Prefetching reads beyond the end of a list. */
+/* Repeats the last entry behind the end of a list, where prefetching reads up to AHEAD entries. */
 FD_INLINE void end_list(entry *list, int n) {
     for (int e = 0; e <= AHEAD; e++) list[n + e] = n ? list[n - 1] : 0;
 }

@@ -1,12 +1,16 @@
-/* Joins activations, channels last: adds, multiplies or concatenates them along the channels, then
- * scale, shift and activation.
+/* The forward pass through joins of the network.
  *
- * Mix     per input and vector of channels, 1 load and 1 add or multiply: bound by memory.
+ * What    Adds activations up, multiplies them or concatenates them along the channels, then
+ *         applies an epilogue.
+ * Layout  Channels last, channels in the lanes. An input may be a single pixel or a single channel
+ *         that stands for all (fd_input).
+ * Mix     Per input and vector of channels, 1 load and 1 addition or multiplication: bound by
+ *         memory.
  * Numbers float32; inputs are taken in their order.
  */
 #include "activate.h"
 
-/* The first pixel of row y; those that follow are `col` elements apart. */
+/* The first pixel of row y. */
 FD_INLINE const float *row_of(const fd_input *of, int y) { return of->in + y * of->row; }
 
 FD_INLINE vf values_of(const fd_input *of, const float *pixel, int c, int channels) {
@@ -27,7 +31,7 @@ FD_INLINE void combine_row(const fd_join *j, int y, float *out, const int produc
         }
 }
 
-/* Two inputs, neither of which repeats a channel, and perhaps a ReLU. */
+/* Two inputs, neither of which is a single channel, and perhaps a ReLU. */
 FD_INLINE void combine_two(const fd_join *j, int y, float *restrict out, const int product,
                            const int relu) {
     const fd_input *first = j->inputs, *second = first + 1;
@@ -40,7 +44,7 @@ FD_INLINE void combine_two(const fd_join *j, int y, float *restrict out, const i
         }
 }
 
-/* Does the row and returns 1 if combine_two is all that it needs. */
+/* If combine_two can do all that row y needs, does it and returns 1. */
 static int combined_two(const fd_join *j, int y, float *out) {
     const fd_epilogue *e = &j->epilogue;
     const int relu = e->activation.kind == FD_RELU;

@@ -1,7 +1,7 @@
-/* Whole tensors from one layout to another.
+/* Copies whole tensors from one layout to another (see fastdeconv.h).
  *
- * Mix      on AVX-512, per 16 x 16 values: 16 loads, 64 shuffles, 16 stores.
- * Numbers  none: values are moved.
+ * Mix     On AVX-512, per 16 x 16 values: 16 loads, 64 shuffles, 16 stores.
+ * Numbers No arithmetic.
  */
 #include "layout.h"
 #include "units.h"

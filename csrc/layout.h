@@ -1,4 +1,4 @@
-/* Changing which axis is innermost. */
+/* Transposing: changing which axis of a tensor is innermost. */
 #ifndef FD_LAYOUT_H
 #define FD_LAYOUT_H
 
@@ -7,11 +7,12 @@
 
 #include "vec.h"
 
-/* to[c][r] = from[r][c] for r < rows, c < cols; both have their own row stride. With to_rows
- * column c goes to row to_rows[c] instead.
+/* to[c][r] = from[r][c] for r < rows, c < cols. The rows of each lie from_row and to_row elements
+ * apart. With to_rows, column c goes to row to_rows[c] instead.
  *
- * Squares of VW x VW in registers. The last square of a side that is no multiple of VW lies
- * over its neighbour; only a side shorter than VW goes element by element. */
+ * Squares of VW x VW are transposed in registers. If a side is not a multiple of VW, its last
+ * square overlaps the one before it. If a side is shorter than VW, elements are copied one by one.
+ */
 static inline void fd_transpose(const float *from, ptrdiff_t from_row, float *to,
                                 ptrdiff_t to_row, const int32_t *to_rows, int rows, int cols) {
 #define TO_ROW(c) (to + (to_rows ? to_rows[c] : (c)) * to_row)

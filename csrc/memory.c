@@ -1,10 +1,11 @@
-/* Keeps a few pieces of memory: see memory.h. Compiled once, for the baseline.
+/* Keeps some memory that was given back, for the next caller: see memory.h. Compiled once, without
+ * the flags of an instruction set.
  *
- * Large pieces that are given back to the system come as page faults when they are taken again:
- * 0.6 of the 4.5 ms of a small network's forward pass on one thread.
+ * When large memory is given back to the system and taken again, each of its pages costs a page
+ * fault: 0.6 of the 4.5 ms that the forward pass of a small network takes on one thread.
  *
- * Nobody waits here. Who finds another thread at the list does without, so that a child that was
- * forked meanwhile does not stop.
+ * No thread waits here. A thread that finds another one using the list does without it, so that
+ * a child process that was forked at that moment does not wait for ever.
  */
 #include "memory.h"
 
@@ -14,15 +15,18 @@
 #include <sys/mman.h>
 #endif
 
+/* How many pieces of memory are kept. */
 #define PIECES 8
-/* Bytes that are kept in all; none where a tool looks for the use of memory that was freed. */
+/* How many bytes are kept altogether. None under AddressSanitizer, which looks for uses of memory
+ * that was freed. */
 #ifdef __SANITIZE_ADDRESS__
 #define MOST ((size_t)0)
 #else
 #define MOST ((size_t)1 << 27)
 #endif
+/* Bytes of a cache line. */
 #define LINE 64
-/* Bytes of a large page, and from how many on memory is put in them. */
+/* Bytes of a large page. Memory of at least this size is put in large pages. */
 #define PAGE ((size_t)1 << 21)
 
 typedef struct {
@@ -30,13 +34,15 @@ typedef struct {
     size_t size;
 } piece;
 
-static piece kept[PIECES]; /* the one that came last is the first */
+static piece kept[PIECES]; /* from the latest to the oldest */
 static atomic_flag busy = ATOMIC_FLAG_INIT;
 
+/* Whether this thread may use `kept` now; then it must call end. */
 static int begin(void) { return !atomic_flag_test_and_set_explicit(&busy, memory_order_acquire); }
 static void end(void) { atomic_flag_clear_explicit(&busy, memory_order_release); }
 
-/* The smallest that will do, but none of which most would lie idle. */
+/* Takes the smallest piece that is large enough out of `kept`, but none that is more than twice as
+ * large as needed. */
 static piece remove_fitting(size_t size) {
     int best = -1;
     for (int i = 0; i < PIECES && kept[i].memory; i++)
@@ -50,8 +56,8 @@ static piece remove_fitting(size_t size) {
     return found;
 }
 
-/* In large pages where the system has them for who asks. A pass that goes through 15 MB leaves no
- * page of 4 KB in the tables of the processor. */
+/* Uses large pages where the system has them on request. A pass reads and writes 15 MB or more: in
+ * pages of 4 KB, that is more than the TLB can hold. */
 static void *allocate(size_t *size) {
 #ifdef MADV_HUGEPAGE
     if (*size >= PAGE) {
@@ -79,7 +85,8 @@ void *fd_memory_take(size_t *size) {
 
 void fd_memory_give(void *memory, size_t size) {
     if (size <= MOST && begin()) {
-        /* It takes the first place, everyone moves on, and who no longer fits is let go. */
+        /* The new piece becomes the first, the others move back by one, and those that exceed
+         * PIECES or MOST are freed. */
         size_t sum = 0;
         piece left[PIECES + 1] = {{memory, size}};
         for (int i = 0; i < PIECES; i++) left[i + 1] = kept[i];

@@ -1,10 +1,11 @@
-/* Memory for the results of a pass, kept for the next pass when nobody uses it any more. */
+/* Memory for the results of a pass. When it is given back, some of it is kept for the next pass. */
 #ifndef FD_MEMORY_H
 #define FD_MEMORY_H
 
 #include <stddef.h>
 
-/* At least *size bytes from a cache line on; *size becomes how many. NULL: there is none. */
+/* At least *size bytes, which begin on a cache line; *size becomes their number, which
+ * fd_memory_give needs. NULL: there is no memory. */
 void *fd_memory_take(size_t *size);
 void fd_memory_give(void *memory, size_t size);
 

@@ -1,26 +1,27 @@
 /* The backward pass through pools whose windows overlap.
  *
- * What    Where windows overlap, several of them may have the same maximum. Their values then add up
- *         in unpooling, and only the sum is rectified. The unpooled tensor is not built for that:
- *         of the windows that point to the same place, the first one gets the sum, and the others
- *         are left out of the lists of the next job (fd_link_cells finds them). The result is a
- *         tensor of pooled size again, which project.c unpools like any other.
- * Layout  V and result (h, w, channel, lane); of few features (h, w, feature, channel).
- * Mix     per value and vector of lanes 1 load, 1 store and what `post` takes, per further window
- *         2 loads, 1 add, 1 store: bound by memory. In place, only leading values are written.
- * Numbers float32, windows in row-major order. No value is written that the sum of another one
- *         reads, so nothing depends on the number of threads.
+ * What    Where windows overlap, several of them may have the same maximum. Unpooling adds their
+ *         values up, and only the sum is rectified. The unpooled tensor is not built for that. Of
+ *         the windows whose switches name the same place, the first one leads: it gets the sum, and
+ *         the lists of the next job leave the others out (fd_link_cells finds them). The result is
+ *         again a tensor of pooled size, which project.c unpools like any other.
+ * Layout  V and result (h, w, channel, lane), or by feature (h, w, feature, channel).
+ * Mix     Per value and vector of lanes 1 load, 1 store and the instructions of `post`; per further
+ *         window 2 loads, 1 addition, 1 store: bound by memory.
+ * Numbers float32; windows are added in row-major order. The result may be V itself: only leading
+ *         values are written, and no sum reads the leading value of another one. So the bits do not
+ *         depend on the number of threads.
  */
 #include "post.h"
 
-/* What cell (row, column) of the whole map holds; NULL outside V. */
+/* The values of cell (row, column) of the whole map, or NULL if it lies outside V. */
 static const float *pixel_at(const fd_overlap *o, int row, int column) {
     const int y = row - o->v_row, x = column - o->v_column;
     if (y < 0 || y >= o->v_h || x < 0 || x >= o->v_w) return NULL;
     return o->v + ((size_t)y * o->v_w + x) * o->source.channels * o->kp;
 }
 
-/* The n channels of which cell (row, column) of the whole map leads. */
+/* Sums up the n channels, order[0..n-1], in which cell (row, column) of the whole map leads. */
 static void overlap_cell(const fd_overlap *o, int row, int column, const int32_t *order, int n,
                          float *out) {
     const int whole = (int)o->source.list_row, channels = o->source.channels, kp = o->kp;
@@ -46,9 +47,9 @@ static void overlap_cell(const fd_overlap *o, int row, int column, const int32_t
     }
 }
 
-/* The same of few features. */
-static void overlap_by_feature(const fd_overlap *o, int row, int column, const int32_t *order, int n,
-                        float *out) {
+/* The same in the layout by feature. */
+static void overlap_by_feature(const fd_overlap *o, int row, int column, const int32_t *order,
+                               int n, float *out) {
     const int whole = (int)o->source.list_row, channels = o->source.channels;
     const int32_t *next = o->next + (size_t)(row * whole + column) * channels;
     const float *own = pixel_at(o, row, column);
@@ -76,6 +77,7 @@ void FD_NAME(fd_overlap_rows)(const fd_overlap *o, int row0, int row1) {
             const int32_t *order = s->order + cell * s->order_cell;
             const int n = s->first[cell * s->first_cell + s->pool.kh * s->pool.kw];
             float *out = o->out + ((size_t)y * s->cells_w + x) * pixel;
-            (o->by_feature ? overlap_by_feature : overlap_cell)(o, o->row + y, o->column + x, order, n, out);
+            (o->by_feature ? overlap_by_feature : overlap_cell)(o, o->row + y, o->column + x,
+                                                                order, n, out);
         }
 }

@@ -1,8 +1,12 @@
-/* Work that SIMD instructions do not speed up: general max pooling of planes, its adjoint, and
- * linking cells by switches. Compiled once, for the baseline.
+/* Work that SIMD instructions would not speed up. Compiled once, without the flags of an
+ * instruction set.
  *
- * Numbers  no arithmetic but the sums of overlapping windows in unpooling, added
- *          in the windows' row-major order.
+ * What    Max pooling of planes with any window, and its adjoint; the padding of activations; and
+ *         two kinds of lists of cells: links between cells whose windows overlap, and lists without
+ *         the channels that are 0.
+ * Layout  See the declarations in fastdeconv.h.
+ * Numbers The only arithmetic is in unpooling: values of overlapping windows are added in the
+ *         row-major order of the windows.
  */
 #include <math.h>
 #include <string.h>
@@ -25,7 +29,7 @@ static void put_switch(void *switches, int bytes, size_t at, uint32_t index) {
         ((uint32_t *)switches)[at] = index;
 }
 
-/* First maximum in row-major order; the first NaN before it. */
+/* The first maximum in row-major order, or the first NaN if there is one. *index: its place. */
 static float window_max(const float *plane, int w, const fd_window *k, int y0, int x0, int ilo,
                         int ihi, int jlo, int jhi, uint32_t *index) {
     float best = plane[(size_t)(y0 + ilo * k->dh) * w + x0 + jlo * k->dw];
@@ -106,8 +110,8 @@ typedef struct {
     int h, w;
 } linking;
 
-/* The next cell after (y, x) whose channel c points to the same place, or -1; *is_first becomes 0
- * when there is one before. */
+/* The next cell after (y, x) in which the switch of channel c names the same place of the unpooled
+ * tensor, or -1. *is_first becomes 0 if there is such a cell before (y, x). */
 static int32_t next_cell(const linking *l, int y, int x, int c, uint8_t *is_first) {
     const uint32_t place =
         fd_switch(l->switches, l->bytes, ((size_t)y * l->w + x) * l->cell + c);
@@ -158,7 +162,7 @@ void fd_filter_cells(const fd_source *s, const float *v, int32_t *order, int32_t
             int n = 0;
             for (int p = 0; p < places; p++) {
                 new_begin[p] = n;
-                /* No branch: which values are 0 cannot be predicted. */
+                /* Without a branch, since it cannot be predicted which values are 0. */
                 for (int e = begin[p]; e < begin[p + 1]; e++) {
                     to[n] = from[e];
                     n += value[from[e]] != 0;
@@ -167,4 +171,7 @@ void fd_filter_cells(const fd_source *s, const float *v, int32_t *order, int32_t
             new_begin[places] = n;
             memset(to + n, 0, sizeof *to * (s->channels - n));
         }
+    /* What follows the last cell is read, though not used: see FD_LIST_ROOM. */
+    if (row1 == s->cells_h)
+        memset(order + (size_t)row1 * s->cells_w * s->channels, 0, sizeof *order * FD_LIST_ROOM);
 }

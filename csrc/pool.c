@@ -1,4 +1,4 @@
-/* Pools of activations, channels last: see pool.h. */
+/* Pooling of activations that are in memory: see pool.h. */
 #include <stdlib.h>
 
 #include "pool.h"

@@ -1,10 +1,13 @@
-/* Pooling of rows, channels last: of a convolution while they are in cache, or of an activation.
+/* Pooling of any window: of the rows of a convolution while they are in cache (conv.c), or of an
+ * activation (pool.c).
  *
- * Mix     per place of a window and vector of channels, 1 load and 1 compare with 2 selects, or
- *         1 add: bound by memory.
- * Numbers float32. Maxima as take.h has them. A mean sums a window row by row, rows in blocks of
- *         SUM_AT_ONCE columns, and is divided once: equal windows give equal bits, and what is
- *         lost in long sums is little.
+ * What    The maximum of each window with its place (the switch), or the mean.
+ * Layout  Channels last, channels in the lanes. Switches (out_h, out_w, channels).
+ * Mix     Per place of a window and vector of channels, 1 load and either 1 comparison with 2
+ *         selects or 1 addition: bound by memory.
+ * Numbers float32. Maxima as in take.h. A mean is a sum of the rows of the window, each in blocks
+ *         of SUM_AT_ONCE columns, which is divided once. So equal windows give equal bits, and a
+ *         long sum loses little.
  */
 #ifndef FD_POOL_H
 #define FD_POOL_H
@@ -28,7 +31,7 @@ static void store_switches(void *switches, int bytes, size_t at, vf index) {
         memcpy((uint32_t *)switches + at, bits, sizeof bits);
 }
 
-/* The maxima of a window that begins in column x0, of all channels. */
+/* The maxima of all channels of the window that begins in column x0. */
 static void window_max(const fd_pool *p, const float *const *rows, ptrdiff_t col, int x0,
                        size_t cell, float *out) {
     const fd_window *k = &p->window;
@@ -53,7 +56,7 @@ static void window_max(const fd_pool *p, const float *const *rows, ptrdiff_t col
     }
 }
 
-/* The sum of n values, `col` apart. */
+/* The sum of n vectors, which lie `col` apart. */
 FD_INLINE vf sum_of_row(const float *in, ptrdiff_t col, int n) {
     vf sum = vf_zero();
     for (int x = 0; x < n; x += SUM_AT_ONCE) {
@@ -65,7 +68,7 @@ FD_INLINE vf sum_of_row(const float *in, ptrdiff_t col, int n) {
     return sum;
 }
 
-/* The same for means, which have no dilation. */
+/* The same for means. Windows of means have no dilation. */
 static void window_mean(const fd_pool *p, const float *const *rows, ptrdiff_t col, int x0,
                         size_t cell, float *out) {
     const fd_window *k = &p->window;
@@ -79,8 +82,8 @@ static void window_mean(const fd_pool *p, const float *const *rows, ptrdiff_t co
     }
 }
 
-/* One output row; rows[i] is the row of kernel row i, NULL in the padding; its pixels lie `col`
- * elements apart. */
+/* Pools output row y. rows[i]: the input row that row i of the windows reads, or NULL in the
+ * padding. Its pixels lie `col` elements apart. */
 static void pool_row(const fd_pool *p, const float *const *rows, ptrdiff_t col, int y) {
     for (int x = 0; x < p->out_w; x++) {
         const int x0 = x * p->window.sw - p->window.left;

@@ -1,10 +1,14 @@
-/* What follows a sum in the backward pass. */
+/* What is applied to a sum in the backward pass (fd_post), and how to read factors and views.
+ *
+ * Numbers float32; the order of operations is that of fastdeconv.h.
+ */
 #ifndef FD_POST_H
 #define FD_POST_H
 
 #include "units.h"
 
-/* fd_post with one channel in all lanes, or a channel in each from `channel` on. */
+/* Applies fd_post to a vector. one_channel: all lanes belong to `channel`; otherwise lane i belongs
+ * to channel + i. */
 FD_INLINE vf post(vf a, const fd_post *p, int channel, const int one_channel) {
     if (p->relu_before) a = vf_max(vf_zero(), a);
     if (p->scale) {
@@ -15,19 +19,19 @@ FD_INLINE vf post(vf a, const fd_post *p, int channel, const int one_channel) {
     return a;
 }
 
-/* The same of one value. */
+/* The same for a single value. */
 FD_INLINE float post_one(float a, const fd_post *p, int channel) {
     if (p->relu_before) a = 0 > a ? 0 : a;
     if (p->scale) a *= p->scale[channel];
     return p->relu_after && 0 > a ? 0 : a;
 }
 
-/* The factors of a pixel; NULL: none. */
+/* The factors of a pixel, or NULL: all are 1. */
 FD_INLINE const float *factors(const fd_factor *f, int y, int x) {
     return f->values ? f->values + y * f->row + x * f->column : NULL;
 }
 
-/* What a view has at a pixel; NULL: nothing. */
+/* The values of a view at a pixel, or NULL where the view is empty. */
 FD_INLINE const float *viewed(const fd_view *of, int y, int x) {
     return of->v ? of->v + y * of->row + x * of->column : NULL;
 }

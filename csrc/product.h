@@ -1,8 +1,12 @@
-/* The gathered product: out[channel][lane] = sum over entries of W[entry][channel] * V[entry][lane].
+/* The gathered product: the sums of an output pixel from its list of entries (gather.h).
  *
- * Blocks of NC channels x NV vectors of lanes stay in registers; FD_TILES (units.h) says which.
- * Mix     per entry, on AVX-512, 64 lanes: 4 loads, 6 broadcasts, 24 FMA, 4 prefetches. The V
- *         rows of an entry come from anywhere: those of the AHEAD-th entry ahead are fetched.
+ * What    out[channel][lane] = sum over entries of W[entry][channel] * V[entry][lane]. The sums of
+ *         a block of NC channels x NV vectors of lanes stay in registers; FD_TILES (units.h) says
+ *         which blocks fit.
+ * Layout  V (row, lane), where a row is a channel of a cell; W (row, NC channels) for each block.
+ * Mix     Per entry, on AVX-512, for 64 lanes and 6 channels: 4 loads, 6 broadcasts, 24 FMA, 4
+ *         prefetches. The rows of V that entries name lie anywhere in memory, so that of the entry
+ *         AHEAD places further on is prefetched.
  * Numbers float32, vf_fma in list order.
  */
 #ifndef FD_PRODUCT_H
@@ -14,7 +18,7 @@
 #define MAX_NC 12
 #define MAX_NV 4
 
-/* V and the distance between its rows. */
+/* V, and the floats between its rows. */
 typedef struct {
     const float *v;
     size_t stride;
@@ -46,17 +50,17 @@ FD_INLINE void product(const entry *list, int n, const lane_rows *rows, const fl
     }
 }
 
-/* Where a block of results goes: a panel, with fd_post on the way ... */
+/* Where a block of results goes: either it is stored in a panel, after `post` ... */
 typedef struct {
     float *out;
-    ptrdiff_t stride;
+    ptrdiff_t stride;    /* floats between channels */
     const fd_post *post;
-    int channel;
+    int channel;         /* the number of the first channel, which `post` needs */
 } panel_block;
 
-/* ... or added to rows of the output ring. */
+/* ... or it is added to the output ring (see scatterer in project.c). */
 typedef struct {
-    float *const *rows;
+    float *const *rows;  /* for each channel */
 } ring_block;
 
 FD_INLINE void product_to_panel(const entry *list, int n, const lane_rows *v, const float *w,
@@ -84,6 +88,8 @@ FD_INLINE void product_to_ring(const entry *list, int n, const lane_rows *v, con
         }
 }
 
+/* From here on, macros that make a function of every block size: F_NV(list, count, v, w, to, nc)
+ * switches over nc and calls F with both sizes as constants. CALL_BLOCK switches over nv. */
 #define CASE(F, n, NV) \
     case n: F(list, count, v, w, to, n, NV); break;
 #define CASES_6(F, NV) \
@@ -92,8 +98,8 @@ FD_INLINE void product_to_ring(const entry *list, int n, const lane_rows *v, con
 #define CASES_12(F, NV) \
     CASES_8(F, NV) CASE(F, 9, NV) CASE(F, 10, NV) CASE(F, 11, NV) CASE(F, 12, NV)
 #define BLOCK_FUNCTION(F, TO, ATTRIBUTE, NV, CASES)                                        \
-    ATTRIBUTE static void F##_##NV(const entry *list, int count, const lane_rows *v, const float *w, \
-                         const TO *to, int nc) {                                           \
+    ATTRIBUTE static void F##_##NV(const entry *list, int count, const lane_rows *v,       \
+                                   const float *w, const TO *to, int nc) {                 \
         switch (nc) {                                                                      \
             CASES(F, NV)                                                                   \
         }                                                                                  \

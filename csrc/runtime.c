@@ -1,7 +1,8 @@
-/* Which tables this CPU can run. Compiled once, for the baseline. */
+/* Which tables of kernels this CPU can run. Compiled once, without the flags of an instruction
+ * set. */
 #include "fastdeconv.h"
 
-/* Of `base`, with another unit's kernels for tiles. */
+/* Makes *own the table `base` with the kernels for tiles of another unit. */
 static const fd_kernels *with_tiles(fd_kernels *own, const fd_kernels *base,
                                     void (*use_tiles)(fd_kernels *)) {
     *own = *base;
@@ -28,8 +29,8 @@ const fd_kernels *fd_amx(void) { return NULL; }
 
 int fd_available(const fd_kernels **tables) {
     int n = 0;
-    /* __builtin_cpu_supports also asks the operating system whether it saves the
-     * wide registers (XCR0), which CPUID alone does not tell. */
+    /* __builtin_cpu_supports also looks whether the operating system saves the wide registers
+     * (XCR0), which CPUID alone does not tell. */
     __builtin_cpu_init();
     const int avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
     if (avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
@@ -45,7 +46,8 @@ int fd_on_request(const fd_kernels **tables) {
     int n = 0;
     fd_available(best);
     if (best[0] == &fd_table_avx512 && fd_cpu_has_tiles() && fd_amx()) tables[n++] = fd_amx();
-    /* With vectors that multiply and add with one rounding, as those beside the real tiles do. */
+    /* The emulated tiles are combined with AVX2, whose fused multiply-add rounds once, as AVX-512
+     * does beside the real tiles. So both give the same bits. */
     static fd_kernels emulated;
     if (best[0] != &fd_table_baseline)
         tables[n++] = with_tiles(&emulated, &fd_table_avx2, fd_use_tiles_amx_emulated);

@@ -1,14 +1,17 @@
-/* Hands out bands of work to threads: see schedule.h. Compiled once, for the baseline.
+/* Hands out bands of work to threads: see schedule.h. Compiled once, without the flags of an
+ * instruction set.
  *
- * Everything is changed under one lock, which is taken once a band. A thread that finds nothing
- * it may begin watches a counter for a moment without the lock, since what it waits for is mostly
- * done within microseconds, and to wake a thread that sleeps takes tens; then it sleeps.
+ * Everything is changed under one lock, which is taken once per band. A thread that finds no band
+ * that may begin first watches a counter for up to SPIN microseconds without the lock, and then
+ * sleeps: what it waits for mostly happens within microseconds, while waking a sleeping thread
+ * takes tens of them.
  *
- * Who waits, waits for the same: that the next band may begin or, when all are handed out, that
- * none runs any more. `tell` is called after every change under the lock that can bring that
- * about. It wakes one thread for a band, and who takes a band tells the next: no thread wakes to
- * find nothing, and none sleeps while a band is ready. A band waits for bands that were handed
- * out before it, so the first of those that run never waits, and all come to an end.
+ * All threads that wait are waiting for the same event (is_ready): that the next band may begin or,
+ * when all bands have been handed out, that none is running any more. After every change under the
+ * lock that can cause this event, `tell` is called. For a band it wakes one thread, and the thread
+ * that takes the band calls `tell` again for the next one. So no thread wakes up in vain, and none
+ * sleeps while a band is ready. A band waits only for bands that were handed out before it; so the
+ * earliest of the running bands never waits, and all of them come to an end.
  */
 #include "schedule.h"
 
@@ -17,7 +20,7 @@
 #include <stdlib.h>
 #include <time.h>
 
-/* Microseconds for which a thread watches before it sleeps. */
+/* Microseconds for which a thread that waits watches the counter before it sleeps. */
 #define SPIN 50
 
 struct fd_queue {
@@ -25,14 +28,16 @@ struct fd_queue {
     pthread_cond_t told;
     const fd_stage *stages;
     int count;
-    int stage, band;        /* what is handed out next; stage == count: nothing */
-    int before;             /* bands of the stages before that */
-    unsigned char *done;    /* by band, counted from the first of the first stage */
-    int total, done_first;  /* the first so many are done */
-    int running;
+    int stage, band;        /* the band that is handed out next; stage == count: there is none */
+    int before;             /* how many bands the stages before `stage` have */
+    unsigned char *done;    /* for each band, counted from the first band of the first stage */
+    int total;              /* bands of all stages */
+    int done_first;         /* bands 0..done_first-1 are all done */
+    int running;            /* bands */
     int sleeping;           /* threads */
     int stopped, failed;
-    atomic_uint news;       /* counts what was told; changed under the lock, read without it */
+    atomic_uint news;       /* counts the calls of `tell` that found the event; changed under the
+                             * lock, read without it */
 };
 
 static long long now(void) {
@@ -49,7 +54,7 @@ static void pause_briefly(void) {
 #endif
 }
 
-/* ---- with the lock ---- */
+/* ---- functions that are called with the lock held ---- */
 
 static int all_handed_out(const fd_queue *q) { return q->stopped || q->stage == q->count; }
 
@@ -107,7 +112,7 @@ static void run_next(fd_queue *q) {
     tell(q);
 }
 
-/* ---- without ---- */
+/* ---- functions that are called without it ---- */
 
 fd_queue *fd_queue_new(const fd_stage *stages, int count) {
     fd_queue *q = calloc(1, sizeof *q);
@@ -143,7 +148,7 @@ int fd_queue_work(fd_queue *q, int stay, long microseconds) {
     while (!all_handed_out(q) || (stay && q->running)) {
         more = now() >= end;
         if (more) {
-            tell(q); /* perhaps it was this thread alone that was told */
+            tell(q); /* in case this is the only thread that was woken */
             break;
         }
         if (!all_handed_out(q) && is_ready(q))

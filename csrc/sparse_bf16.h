@@ -1,29 +1,31 @@
-/* Lists of values that are not zero and their product, in bfloat16 (AVX512_BF16).
+/* The product of sparse.h in bfloat16 (AVX512_BF16), and its lists.
  *
- * What    As the float32 ones of sparse.h. The lists (sparse_lists.h) of all rows of the
- *         unpooled tensor that an output row needs are joined column by column, so that what
- *         reaches a pixel is one range: an instruction multiplies two entries, whichever two come
- *         next.
- * Layout  An entry has 32 bits: the value's bfloat16 above, below the row of W (modulo 2^15)
- *         counted as sparse.h does; in joined lists the row of the kernel is in it, too. Joined
- *         lists lie feature after feature. W of uint16, 32 channels after 32, in the order that
- *         unpacking halves turns into the natural one.
- * Mix     per two values and 64 channels: 4 loads of W and 1 of both entries, 4 unpacks,
- *         4 VDPBF16PS, 2 to broadcast.
- * Numbers as bf16.h; which two are added first depends on a feature's own values only.
+ * What    As sparse.h. One instruction multiplies two entries with their weights, so that the
+ *         entries of a pixel should be one range. Therefore the lists (sparse_lists.h) of all rows
+ *         of the unpooled tensor that an output row needs are joined, column by column.
+ * Layout  An entry has 32 bits: the value in bfloat16 is the upper half; the lower half is the row
+ *         of W, modulo 2^15, counted as in sparse_lists.h. In joined lists, the row of the kernel
+ *         has been added to it. The joined lists of the features lie one after the other. W is
+ *         uint16; its channels lie in groups of 32, in the order of bf16.h.
+ * Mix     Per two values and 64 channels: 4 loads of W, 1 load of both entries, 4 unpacks,
+ *         4 VDPBF16PS, 2 instructions to broadcast the values.
+ * Numbers As bf16.h. Which two products are added first depends only on the values of the feature
+ *         itself.
  */
 #ifndef FD_SPARSE_BF16_H
 #define FD_SPARSE_BF16_H
 
 #include "sparse_lists.h"
 
-/* Rows of W that entries may name: a row added to an entry's does not reach its value. */
+/* The bits of an entry that name a row of W. They are 15, so that the sum of two rows does not
+ * carry into the value. */
 #define ROW_MASK 0x7fff
 #define ENTRY_MASK ((int)(0xffff0000 | ROW_MASK))
 
 /* ---- the lists ---- */
 
-/* Appends as many entries to a list, a row of the kernel further on; writes up to VW more. */
+/* Appends n entries to a joined list, and adds `row` to the row of W of each. Writes up to VW
+ * entries more. */
 FD_INLINE void join_entries(uint32_t *to, const uint32_t *from, int n, __m512i row) {
     int e = 0;
     do {
@@ -33,7 +35,8 @@ FD_INLINE void join_entries(uint32_t *to, const uint32_t *from, int n, __m512i r
     } while (e < n);
 }
 
-/* Joins columns of VW features' lists from feature k on; theirs begin at `end`. */
+/* Joins the columns of the lists of VW features, from feature k on. end: where their joined lists
+ * begin. */
 static void join_features(const sparse_lists *p, size_t k, int32_t *end) {
     const fd_step *s = p->s;
     const size_t kp = p->kp, w = s->source.w;
@@ -61,7 +64,7 @@ static void join_features(const sparse_lists *p, size_t k, int32_t *end) {
     memcpy(joint, end, sizeof(int32_t) * VW);
 }
 
-/* Entries of all rows in a feature's columns that are to be joined. */
+/* How many entries feature k has in the columns that are to be joined, in all rows. */
 static int count_entries(const sparse_lists *p, size_t k) {
     const size_t kp = p->kp, w = p->s->source.w;
     int n = 0;
@@ -72,7 +75,8 @@ static int count_entries(const sparse_lists *p, size_t k) {
     return n;
 }
 
-/* Joins the lists of output row Y, from the column before `to` on, which a pixel begins with. */
+/* Joins the lists of output row Y, as many columns as there is space for; `to` is the end of the
+ * last one. */
 static void join_columns(sparse_lists *p, int to) {
     int32_t all = 0, begin[VW];
     p->joined_to = to;
@@ -80,7 +84,7 @@ static void join_columns(sparse_lists *p, int to) {
     for (int k = 0; k < p->used; k += VW) {
         for (int j = 0; j < VW; j++) {
             begin[j] = all;
-            all += count_entries(p, k + j) + VW; /* writing goes beyond the end */
+            all += count_entries(p, k + j) + VW; /* join_entries writes beyond the end */
         }
         join_features(p, k, begin);
     }
@@ -88,19 +92,20 @@ static void join_columns(sparse_lists *p, int to) {
 
 /* ---- the product ---- */
 
-/* Two entries, their rows further on by what `row` has in both halves. */
+/* Loads two entries, and adds `row`, which has the same row of W in both of its 32-bit halves. */
 FD_INLINE uint64_t load_pair(const uint32_t *list, uint64_t row) {
     uint64_t both;
     memcpy(&both, list, sizeof both);
     return both + row;
 }
 
-/* Adds the products of two entries to NP pairs of vectors of channels; a row of W has `width`. */
+/* Adds the products of two entries to NP pairs of vectors of channels. width: numbers in a row of
+ * W. */
 BF16_INLINE void add_pair(uint64_t both, const uint16_t *weights, vf *acc, const int NP,
                           const int width) {
     size_t a = (both & ROW_MASK) * width * sizeof *weights;
     size_t b = (both >> 32 & ROW_MASK) * width * sizeof *weights;
-    /* Else GCC counts in halves as well as in bytes. */
+    /* Keeps GCC from computing the same offset a second time, in numbers of 16 bits. */
     __asm__("" : "+r"(a), "+r"(b));
     const uint16_t *first = (const uint16_t *)((const char *)weights + a);
     const uint16_t *second = (const uint16_t *)((const char *)weights + b);
@@ -109,7 +114,8 @@ BF16_INLINE void add_pair(uint64_t both, const uint16_t *weights, vf *acc, const
     for (int j = 0; j < NP; j++) {
         __m512i p = _mm512_loadu_si512(first + 2 * VW * j);
         __m512i q = _mm512_loadu_si512(second + 2 * VW * j);
-        /* Into registers: as operands of both unpacks they would be loaded twice. */
+        /* Keeps both in registers: as memory operands of both unpacks they would be loaded
+         * twice. */
         __asm__("" : "+v"(p), "+v"(q));
         const __m512i low = _mm512_unpacklo_epi16(p, q), high = _mm512_unpackhi_epi16(p, q);
         acc[2 * j] = _mm512_dpbf16_ps(acc[2 * j], (__m512bh)low, x);
@@ -117,11 +123,12 @@ BF16_INLINE void add_pair(uint64_t both, const uint16_t *weights, vf *acc, const
     }
 }
 
-/* Adds a part to the sums of NP pairs of vectors: four entries a turn, to two sums, as VDPBF16PS
- * takes 6 cycles. */
+/* Adds a part to the sums of NP pairs of vectors of channels. Four entries a turn are added to two
+ * separate sums, since VDPBF16PS has a latency of 6 cycles. */
 BF16_INLINE void sparse_product_bf16(sparse_part part, const uint16_t *weights, sparse_sums to,
                                      const int NP, const int width) {
-    /* Of the last four entries those that are there; the others become zeros of row 0. */
+    /* Masks for the last four entries, of which the list may have fewer: the others become the
+     * value 0 with row 0. */
     static const uint64_t there[4][2] = {
         {~0ull, ~0ull}, {0xffffffff, 0}, {~0ull, 0}, {~0ull, 0xffffffff}};
     const uint64_t row = (uint64_t)(part.row & ROW_MASK) * 0x100000001;
@@ -131,7 +138,7 @@ BF16_INLINE void sparse_product_bf16(sparse_part part, const uint16_t *weights, 
         const uint32_t *list = entries + part.from[k], *end = entries + part.to[k];
         const uint64_t *last = there[(end - list) % 4];
         vf acc[FD_SPARSE_NV], other[FD_SPARSE_NV];
-        /* Behind a 2x2 pool a pixel's part has some 52. */
+        /* Behind a 2x2 pool, the part of a pixel has about 52 entries. */
         for (int i = 0; i < 64; i += 64 / sizeof *list)
             __builtin_prefetch(entries + part.from[k + SPARSE_AHEAD] + i);
         fetch_meanwhile(&to, k, 2 * NP);
@@ -153,7 +160,7 @@ BF16_INLINE void sparse_product_bf16(sparse_part part, const uint16_t *weights, 
     }
 }
 
-/* A part to a block of 2 or 4 vectors of channels; rows of W have as many, or two more. */
+/* Adds a part to a block of 2 or 4 vectors of channels. A row of W has as many, or two more. */
 FD_BF16_TARGET static void sparse_block_bf16(const sparse_part *part, const uint16_t *weights,
                                              int width, const sparse_sums *to, int vectors) {
     if (width == 2 * VW)

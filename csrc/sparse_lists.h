@@ -53,6 +53,7 @@ typedef struct {
     const float *cell;
     const int32_t *channels;
     int n, lane; /* channels left, and the next lane of the first of them */
+    int lanes;   /* of every channel */
 } sparse_wish;
 
 /* Where the sums of a block of output channels are: (kp, stride). */
@@ -75,9 +76,10 @@ FD_INLINE void fetch_meanwhile(const sparse_sums *to, int k, const int NV) {
     for (int i = 0; to->wish && to->wish->n && i < 2; i++) {
         sparse_wish *wish = to->wish;
         /* Only to L2, from where list_row fetches it to L1. */
-        __builtin_prefetch(wish->cell + *wish->channels * (ptrdiff_t)to->kp + wish->lane, 0, 2);
+        __builtin_prefetch(wish->cell + *wish->channels * (ptrdiff_t)wish->lanes + wish->lane, 0,
+                           2);
         wish->lane += 64 / sizeof(float);
-        if (wish->lane < to->kp) continue;
+        if (wish->lane < wish->lanes) continue;
         wish->lane = 0;
         wish->channels++;
         wish->n--;
@@ -466,7 +468,7 @@ static void hold_rows(sparse_lists *p, int Y) {
 /* What column x of the row `p->next` will need; where windows overlap, only of the last window. */
 static sparse_wish find_wish(const sparse_lists *p, int x) {
     const fd_source *f = &p->s->source;
-    sparse_wish wish = {0};
+    sparse_wish wish = {.lanes = p->s->kp};
     /* On average, each place of a window has an equal share of the channels. */
     const size_t row = sizeof(float) * f->w * f->channels * p->s->kp / (f->pool.kh * f->pool.kw);
     if (p->s->nv && row <= ROW_BYTES && p->next.cell >= 0 && x < f->w) {

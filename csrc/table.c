@@ -1,4 +1,4 @@
-/* The table of one instruction set: kernels, and tile sizes as data beside them. */
+/* The table of kernels of one instruction set, and the block sizes that packing needs to know. */
 #include "units.h"
 
 #define FD_STRING2(x) #x

@@ -1,19 +1,20 @@
-/* The gathered product in tiles (tiles.h), operands rounded to bfloat16, sums in float32.
+/* The gathered product in tiles (tiles.h): operands are rounded to bfloat16, sums are float32.
  *
- * What    As product.h. A is W transposed (16 channels x 32 entries), B is V (32 entries x 16
- *         lanes), so that the result lies as lane tensors do. What a pixel's list names is brought
- *         together for that, TILE_DEPTH tiles of entries at a time.
- * Layout  V (pair of entries, lane); W (tile of entries, tile of channels, 16, 16 pairs), from
- *         a table (row, channel) of uint16, channels padded to whole tiles; sums (channel, lane),
- *         both in whole tiles. What is left over in a tile is zero in both operands.
- * Mix     four tiles of sums stay in registers: for 32 channels, 32 lanes and 32 entries 4 loads
- *         of tiles and 4 TDPBF16PS. Bringing a pair together takes, of V, 2 loads, a conversion, a
- *         permutation and a store for 16 lanes; of W, 2 loads, 4 instructions and a store for 16
- *         channels, and then every 16 x 16 of them are transposed. bench/NOTES.md has what that
- *         comes to.
- * Numbers V and W round to nearest even, denormals to zero; sums as tiles.h, a tile of entries
- *         after the other. The bits depend on the pixel's list alone: not on threads nor on other
- *         lanes.
+ * What    The product of product.h. Operand A is W transposed (16 channels x 32 entries), operand B
+ *         is V (32 entries x 16 lanes), so that the result has the layout of lane tensors. For
+ *         that, the rows of V and W that a pixel's list names are gathered into tiles, TILE_DEPTH
+ *         tiles of entries at a time.
+ * Layout  V (pair of entries, lane). W (tile of entries, tile of channels, 16 channels, 16 pairs),
+ *         from a table (row, channel) of uint16 whose channels are padded to whole tiles. Sums
+ *         (channel, lane), both padded to whole tiles. Padding is zero in both operands.
+ * Mix     Four tiles of sums stay in registers: for 32 channels, 32 lanes and 32 entries, 4 loads
+ *         of tiles and 4 TDPBF16PS. Gathering a pair of entries takes, for V, 2 loads, a
+ *         conversion, a permutation and a store per 16 lanes; for W, 2 loads, 4 instructions and a
+ *         store per 16 channels, and then a transpose for every 16 x 16 pairs. bench/NOTES.md says
+ *         how much time that is.
+ * Numbers V and W are rounded to nearest, ties to even, and denormals become 0. Sums as in tiles.h,
+ *         one tile of entries after the other. The bits depend only on the pixel's list, not on
+ *         threads or on other lanes.
  */
 #ifndef FD_TILE_PRODUCT_H
 #define FD_TILE_PRODUCT_H
@@ -22,31 +23,31 @@
 #include "post.h"
 #include "tiles.h"
 
-/* Tiles of entries at a time: behind a 2x2 pool a pixel of 64 channels has 4 to 5. With 64
- * channels and lanes, 48 KB of operands, in L2. */
+/* Tiles of entries that are gathered at a time. Behind a 2x2 pool, a pixel of 64 channels has 4 to
+ * 5. With 64 channels and 64 lanes, the operands take 48 KB and stay in L2. */
 #define TILE_DEPTH 6
-#define TILE_ENTRIES (2 * TILE_ROWS)
-#define TILE_SIZE (TILE_ROWS * TILE_COLUMNS) /* numbers of 32 bits */
-/* The pairs of V are kept for as many lanes at a time. */
+#define TILE_ENTRIES (2 * TILE_ROWS)         /* entries in a tile */
+#define TILE_SIZE (TILE_ROWS * TILE_COLUMNS) /* numbers of 32 bits in a tile */
+/* Lanes of V that are gathered at a time. */
 #define TILE_LANES 64
 
 FD_INLINE int count_tiles(int n) { return (n + TILE_COLUMNS - 1) / TILE_COLUMNS; }
 FD_INLINE int whole_columns(int n) { return count_tiles(n) * TILE_COLUMNS; }
 
-/* Where a step's operands and sums lie in its scratch, behind the tiles. */
+/* Where the operands and sums of a step lie in its scratch space, behind the tile_file. */
 typedef struct {
     uint32_t *v;     /* (TILE_DEPTH x 16, TILE_LANES) */
     uint32_t *w;     /* (TILE_DEPTH, tiles of channels, 16, 16) */
     uint32_t *pairs; /* (16, channels) */
     float *sums;     /* (channels, lanes) */
-    ptrdiff_t row;   /* of the sums */
-    int channels;    /* of whole tiles */
+    ptrdiff_t row;   /* floats in a row of the sums */
+    int channels;    /* output channels, padded to whole tiles */
 } tile_operands;
 
-/* Of floats. */
+/* Floats that a tile_file takes in the scratch space. */
 #define TILE_FILE_ROOM ((sizeof(tile_file) + 63) / 64 * 16)
 
-/* Floats of scratch the pixels of a step need. */
+/* Floats of scratch space that the pixels of a step need. */
 static size_t tile_room(const fd_step *s) {
     const size_t channels = whole_columns(s->cout);
     const size_t v = (size_t)TILE_DEPTH * TILE_ROWS * TILE_LANES;
@@ -66,7 +67,7 @@ static tile_operands find_operands(const fd_step *s, float *scratch) {
     return o;
 }
 
-/* Before and after a thread's pixels. */
+/* To be called by a thread before its first pixel, and after its last one. */
 static void begin_tiles(float *scratch) {
     tile_file *tiles = (tile_file *)scratch;
     const tile_shapes shapes = whole_tiles();
@@ -78,13 +79,13 @@ static void end_tiles(float *scratch) {
     TILES_END(tiles);
 }
 
-/* ---- bringing together ---- */
+/* ---- gathering operands ---- */
 
-/* Two rows of V as a row of pairs. Denormals are zeros. The CPUs that have tiles convert by
- * themselves, in a quarter of the instructions. */
+/* Makes a row of pairs of two rows of V. Denormals become 0. CPUs that have tiles also have an
+ * instruction for the conversion. */
 #if defined(__AVX512BF16__)
 FD_INLINE void pair_lanes(uint32_t *to, const float *lower, const float *upper, int lanes) {
-    /* vcvtne2ps2bf16 leaves the second row's values behind the first one's. */
+    /* vcvtne2ps2bf16 puts all values of the second row behind all values of the first one. */
     const __m512i interleave = _mm512_set_epi16(
         31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21, 5, 20, 4,
         19, 3, 18, 2, 17, 1, 16, 0);
@@ -95,7 +96,7 @@ FD_INLINE void pair_lanes(uint32_t *to, const float *lower, const float *upper, 
     }
 }
 #else
-/* The bits of a float, rounded to bfloat16: its upper half. */
+/* The bits of a float, rounded to bfloat16. Only the upper half of the result counts. */
 FD_INLINE uint32_t round_upper(uint32_t bits) {
     const uint32_t magnitude = bits & 0x7fffffff, rounded = bits + 0x7fff + (bits >> 16 & 1);
     if (magnitude > 0x7f800000) return 0x7fc00000;
@@ -117,7 +118,7 @@ FD_INLINE void fetch_lanes(const float *row, int lanes) {
     for (int l = 0; l < lanes; l += 64 / (int)sizeof *row) __builtin_prefetch(row + l);
 }
 
-/* n entries' rows of V, `lanes` of them, in whole tiles. */
+/* Gathers the rows of V of n entries, `lanes` lanes of each, into whole tiles. */
 static void gather_v(const entry *list, int n, const float *v, size_t stride, int lanes,
                      uint32_t *to) {
     const int width = whole_columns(lanes);
@@ -133,20 +134,22 @@ static void gather_v(const entry *list, int n, const float *v, size_t stride, in
     memset(to, 0, sizeof *to * width * left);
 }
 
-/* A tile's worth of rows of pairs, (16, stride), to rows of channels (16, 16). */
+/* Transposes a tile: from (16 pairs, stride) to (16 channels, 16 pairs). */
 FD_INLINE void transpose_tile(const uint32_t *from, ptrdiff_t stride, uint32_t *to) {
     for (int p = 0; p < TILE_ROWS; p += VW)
         for (int c = 0; c < TILE_COLUMNS; c += VW) {
             vf x[VW];
             FD_UNROLL
-            for (int i = 0; i < VW; i++) x[i] = vf_load((const float *)(from + (p + i) * stride + c));
+            for (int i = 0; i < VW; i++)
+                x[i] = vf_load((const float *)(from + (p + i) * stride + c));
             vf_transpose(x);
             FD_UNROLL
             for (int i = 0; i < VW; i++) vf_store((float *)(to + (c + i) * TILE_COLUMNS + p), x[i]);
         }
 }
 
-/* Rows of W of at most TILE_ENTRIES entries, as a tile for every 16 channels. */
+/* Gathers the rows of W of a tile of entries into a tile for every 16 channels. n: the entries that
+ * are left, which may be fewer than TILE_ENTRIES, or more. */
 static void gather_w(const entry *list, int n, const uint16_t *table, const tile_operands *o,
                      uint32_t *to) {
     const int channels = o->channels;
@@ -166,21 +169,22 @@ static void gather_w(const entry *list, int n, const uint16_t *table, const tile
 
 /* ---- the product ---- */
 
-/* Where a block of 1 or 2 tiles of channels by 1 or 2 of lanes has its operands and sums. */
+/* A block of results: 1 or 2 tiles of channels x 1 or 2 tiles of lanes. */
 typedef struct {
     const uint32_t *v, *w;
     ptrdiff_t v_row, w_next; /* numbers between rows of V, and between tiles of entries of W */
     float *sums;
-    ptrdiff_t row;           /* of the sums */
-    int depth, begin;        /* tiles of entries; whether sums begin at 0 */
+    ptrdiff_t row;           /* floats in a row of the sums */
+    int depth, begin;        /* tiles of entries; whether the sums begin with them, at 0 */
 } tile_block;
 
-/* Sums are tiles 0 to 3, W 4 and 5, V 6 and 7. */
+/* tall: the block has 2 tiles of channels; wide: it has 2 tiles of lanes. Tiles 0 to 3 are sums,
+ * tiles 4 and 5 are W, tiles 6 and 7 are V. */
 FD_INLINE void multiply_block(tile_file *tiles, tile_block b, const int tall, const int wide) {
     const ptrdiff_t row = b.row * sizeof *b.sums, v_row = b.v_row * sizeof *b.v;
     float *lower = b.sums + TILE_ROWS * b.row;
     (void)tiles;
-    /* Compilers may not know that the instructions read memory. */
+    /* Compilers might not know that the tile instructions read and write memory. */
     __asm__ volatile("" ::: "memory");
     if (b.begin) {
         TILE_ZERO(tiles, 0);
@@ -214,7 +218,7 @@ FD_INLINE void multiply_block(tile_file *tiles, tile_block b, const int tall, co
     __asm__ volatile("" ::: "memory");
 }
 
-/* All blocks of channels and of lanes k.. of what has been brought together. */
+/* Multiplies what has been gathered: all channels, and lanes k..k + lanes - 1. */
 static void multiply_tiles(tile_file *tiles, const tile_operands *o, int k, int lanes, int depth,
                            int begin) {
     const int tiles_of_lanes = count_tiles(lanes), tiles_of_channels = o->channels / TILE_ROWS;
@@ -238,14 +242,14 @@ static void multiply_tiles(tile_file *tiles, const tile_operands *o, int k, int 
         }
 }
 
-/* All channels of one pixel, whose list has n entries, into `out`. */
+/* Computes all channels of one pixel, whose list has n entries, and stores them at `out`. */
 static void step_pixel_tiles(const fd_step *s, const entry *list, int n, float *scratch,
                              float *out) {
     tile_file *tiles = (tile_file *)scratch;
     const tile_operands o = find_operands(s, scratch);
     const int most = TILE_DEPTH * TILE_ENTRIES;
     int at = 0;
-    do { /* once for an empty list, too */
+    do { /* an empty list needs one turn, too: it stores zeros */
         const int count = n - at < most ? n - at : most;
         const int depth = (count + TILE_ENTRIES - 1) / TILE_ENTRIES;
         for (int d = 0; d < depth; d++)

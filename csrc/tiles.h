@@ -1,19 +1,19 @@
-/* Tiles of AMX, or the same in plain C.
+/* The tiles of AMX, or the same in plain C.
  *
- * What    A tile is a register of 16 rows of 64 bytes. Its instructions multiply bfloat16: a tile
- *         of 16 x 32 with one of 32 x 16, added to one of 16 x 16 floats. A unit that is compiled
- *         with -mamx-tile -mamx-bf16 gets the instructions; every other unit gets the functions
- *         below, which give the same bits, so that what is written with tiles can be tested where
- *         there are none. Both are used through the macros at the end. The number of a tile is a
- *         constant.
- * Layout  Of A (16 x 32) row m has its 32 numbers side by side. Of B (32 x 16) row k has a pair
- *         for each of 16 columns: numbers 2k and 2k + 1.
- * Numbers As Intel's manual has TDPBF16PS: for an element of the result, the 16 products of even
- *         numbers are summed by fused multiply-adds that begin at 0, and those of odd numbers by
- *         others; then the two sums are added, and what comes of that to the result. Every one of
- *         these rounds to nearest even, takes denormals as zeros and flushes a result that
- *         would be one. A NaN is a NaN; which one is not said. MXCSR does not matter, nor does
- *         the rounding mode of the process for the instructions: the functions want the default.
+ * What    A tile is a register of 16 rows of 64 bytes. TDPBF16PS multiplies a tile of 16 x 32
+ *         bfloat16 numbers with one of 32 x 16, and adds the product to a tile of 16 x 16 floats. A
+ *         unit that is compiled with -mamx-tile -mamx-bf16 uses these instructions. Every other
+ *         unit uses the functions below, which give the same bits, so that code for tiles can be
+ *         tested on machines that have none. Both are called through the macros TILE_*; the number
+ *         of a tile must be a constant.
+ * Layout  A (16 x 32): row m has its 32 numbers side by side. B (32 x 16): row k has a pair of
+ *         numbers, 2k and 2k + 1, for each of the 16 columns.
+ * Numbers As in Intel's manual of TDPBF16PS. For an element of the result, the 16 products of even
+ *         numbers are summed by fused multiply-adds from 0 on, and the 16 of odd numbers likewise;
+ *         the two sums are added, and that is added to the element. Each of these operations rounds
+ *         to nearest, ties to even, reads denormals as 0 and flushes a denormal result to 0. The
+ *         payload of a NaN is not specified. The instructions ignore MXCSR and the rounding mode of
+ *         the process; the functions need the default rounding mode.
  */
 #ifndef FD_TILES_H
 #define FD_TILES_H
@@ -27,14 +27,14 @@
 #define TILE_COLUMNS 16 /* floats or pairs of bfloat16 in a row */
 #define TILE_COUNT 8
 
-/* What LDTILECFG reads. */
+/* The configuration that the instruction LDTILECFG reads. */
 typedef struct {
     uint8_t palette, start_row, reserved[14];
     uint16_t row_bytes[16];
     uint8_t rows[16];
 } tile_shapes;
 
-/* All tiles with all of their rows. */
+/* The configuration in which all tiles have their full size. */
 static inline tile_shapes whole_tiles(void) {
     tile_shapes shapes = {.palette = 1};
     for (int i = 0; i < TILE_COUNT; i++) {
@@ -50,10 +50,11 @@ static inline tile_shapes whole_tiles(void) {
 
 #define TILES_EMULATED 0
 typedef struct {
-    char none; /* The tiles are the CPU's. */
+    char none; /* the tiles are in the CPU; a struct needs a member */
 } tile_file;
 
-/* Compilers may think that only the first bytes of the shapes are read. */
+/* The asm statement says that all of `shapes` is read: compilers may think that only its first
+ * bytes are. */
 #define TILES_BEGIN(tiles, shapes)                            \
     do {                                                      \
         (void)(tiles);                                        \
@@ -87,18 +88,19 @@ static inline uint32_t bits_of_float(float x) {
     return bits;
 }
 
-/* Of the bits of a float: a denormal becomes the zero of its sign. */
+/* The bits of a float, in which a denormal has become the 0 of its sign. */
 static inline uint32_t without_denormal(uint32_t bits) {
     return bits & 0x7f800000 ? bits : bits & 0x80000000;
 }
 
-/* a x b + c of normal floats and zeros, rounded once, for products that a double holds exactly
- * (here: of 8 bits each, or of 24 bits by 1). Rounded first to a double and then to a float the
- * sum would be off where the double lies halfway between two floats; so the double is rounded to
- * odd: a sum that is not exact gets a last bit of 1, which no halfway point has. */
+/* The bits of a x b + c, rounded once. a, b, c are normal floats or 0, and a double holds a x b
+ * exactly (here they have 8 bits each, or 24 bits and the factor 1). If the sum were rounded to the
+ * nearest double and then to float, it would be wrong where that double lies halfway between two
+ * floats. Therefore the double is rounded to odd: a sum that is not exact gets a last bit of 1,
+ * which no halfway point has. */
 static inline uint32_t fused(float a, float b, float c) {
     const double product = (double)a * b, more = c, sum = product + more;
-    /* What the addition left out (Knuth): exact where the sum did not overflow. */
+    /* The rounding error of the addition (Knuth's TwoSum), exact unless the sum overflowed. */
     const double part = sum - product, error = (product - (sum - part)) + (more - part);
     uint64_t bits;
     memcpy(&bits, &sum, sizeof bits);
@@ -108,14 +110,14 @@ static inline uint32_t fused(float a, float b, float c) {
     }
     double odd;
     memcpy(&odd, &bits, sizeof odd);
-    /* Tiny is what would be below 2^-126 if its exponent were not limited: what rounds up to it
-     * at 24 bits is not. */
+    /* A result is flushed if it is smaller than 2^-126 after rounding to 24 bits with an unlimited
+     * exponent: what rounds up to 2^-126 is not. */
     const double magnitude = odd < 0 ? -odd : odd;
     if (magnitude < 0x1.ffffffp-127) return bits >> 63 ? 0x80000000 : 0;
     return bits_of_float((float)odd);
 }
 
-/* The float that a bfloat16 is: `half` 0 the lower of a pair, 1 the upper. */
+/* The value of the lower (half = 0) or the upper (half = 1) bfloat16 of a pair. */
 static inline float float_of_half(uint32_t pair, int half) {
     return float_of_bits(without_denormal(half ? pair & 0xffff0000 : pair << 16));
 }
@@ -124,7 +126,7 @@ static inline uint32_t add_flushed(uint32_t a, uint32_t b) {
     return fused(float_of_bits(without_denormal(a)), 1, float_of_bits(without_denormal(b)));
 }
 
-/* LDTILECFG: all tiles become zeros. */
+/* LDTILECFG: sets the shapes, and all tiles to 0. */
 static inline void tiles_begin(tile_file *tiles, const tile_shapes *shapes) {
     memset(tiles, 0, sizeof *tiles);
     tiles->shapes = *shapes;
@@ -135,7 +137,8 @@ static inline void tile_zero(tile_file *tiles, int t) {
     memset(tiles->tile[t], 0, sizeof tiles->tile[t]);
 }
 
-/* TILELOADD: rows that lie `stride` bytes apart; what the tile's shape leaves out is zero. */
+/* TILELOADD: loads rows that lie `stride` bytes apart. What the tile's shape leaves out becomes
+ * 0. */
 static inline void tile_load(tile_file *tiles, int t, const void *from, ptrdiff_t stride) {
     tile_zero(tiles, t);
     for (int m = 0; m < tiles->shapes.rows[t]; m++)

@@ -1,4 +1,5 @@
-/* Whether this CPU and the system have tiles (AMX), and asking for them. Compiled once. */
+/* Whether this CPU and the system have tiles (AMX), and asking the system for permission to use
+ * them. Compiled once, without the flags of an instruction set. */
 #include "fastdeconv.h"
 
 #if defined(__x86_64__) && defined(__linux__)
@@ -8,9 +9,9 @@
 #include <unistd.h>
 
 #define ARCH_REQ_XCOMP_PERM 0x1023
-#define TILE_DATA 18 /* the state's number in XCR0 */
+#define TILE_DATA 18 /* the bit of XCR0 for the tiles; that of their shapes is the bit before it */
 
-/* What the system saves of a thread (XCR0). */
+/* Which states of a thread the system saves (XCR0). */
 static uint64_t saved_states(void) {
     uint32_t low, high;
     __asm__("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
@@ -24,13 +25,13 @@ int fd_cpu_has_tiles(void) {
     if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & osxsave)) return 0;
     if ((saved_states() & states) != states) return 0;
     if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || (d & (bf16 | tile)) != (bf16 | tile)) return 0;
-    /* Every CPU with tiles so far has AVX512_BF16, too. */
+    /* The kernels also use AVX512_BF16, which every CPU with tiles has so far. */
     return __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & convert);
 }
 
 int fd_ask_for_tiles(void) {
-    /* Linux keeps a process's answer; asking again is harmless, so no lock is needed. It says no
-     * where a thread's signal stack is too small for the tiles. */
+    /* Permission is given to the whole process, and asking again is harmless, so no lock is needed.
+     * Linux refuses where the signal stack of a thread is too small for the tiles. */
     return syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, TILE_DATA) == 0;
 }
 

@@ -1,4 +1,5 @@
-/* What the units compiled once per instruction set offer to table.c. */
+/* For the units that are compiled once per instruction set: the functions that they offer to
+ * table.c, and the block sizes that depend on the number and width of the registers. */
 #ifndef FD_UNITS_H
 #define FD_UNITS_H
 
@@ -7,12 +8,13 @@
 #include "fastdeconv.h"
 #include "vec.h"
 
-/* 1 for units whose steps in bfloat16 use tiles (tile_product.h). */
+/* 1 in units whose steps in bfloat16 use tiles (tile_product.h). */
 #ifndef FD_WITH_TILES
 #define FD_WITH_TILES 0
 #endif
 
-/* Scratch that starts on a cache line: what malloc returns makes every wide load touch two. */
+/* Scratch space that begins on a cache line. In memory from malloc, every load of 64 bytes would
+ * touch two lines. */
 static inline float *fd_scratch(size_t floats) {
     return aligned_alloc(64, (floats * sizeof(float) + 64) / 64 * 64);
 }
@@ -45,10 +47,11 @@ void FD_NAME(fd_use_tiles)(fd_kernels *);
 
 int FD_NAME(fd_single_features)(const fd_single *, int k0, int k1);
 
-/* The gathered product fetches what the entry this many further on reads. */
+/* Prefetch distance of the gathered product, in entries of a list. */
 #define AHEAD 16
 
-/* Output channels the gathered product works on at a time, by vectors of lanes. */
+/* The blocks that the gathered product (product.h) sums in registers: at most FD_MAX_NV vectors of
+ * lanes, and with nv vectors FD_TILES[nv] output channels. */
 #if VW == 16
 #define FD_MAX_NV 4
 #define FD_TILES {0, 12, 12, 8, 6}
@@ -60,8 +63,9 @@ int FD_NAME(fd_single_features)(const fd_single *, int k0, int k1);
 #define FD_TILES {0, 12, 6}
 #endif
 
-/* Where zeros are left out (sparse.h): vectors of output channels at a time, and from how many
- * channels on it pays behind a ReLU, which leaves about a third of the values. */
+/* Where zeros are left out (sparse.h): how many vectors of output channels are summed together, and
+ * from how many channels on leaving out zeros pays behind a ReLU, which keeps about a third of the
+ * values. */
 #if VW == 16
 #define FD_SPARSE_NV 4
 #else

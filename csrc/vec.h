@@ -1,20 +1,23 @@
 /* One vector type for every instruction set.
  *
- * A unit that includes this header is compiled once per instruction set with
- * FD_ISA set to avx512, avx2, baseline (SSE2) or neon. It sees
+ * A unit that includes this header is compiled once for each instruction set, with FD_ISA set to
+ * avx512, avx2, baseline (SSE2) or neon. The header defines
  *
- *   vf            a vector of VW floats
- *   FD_NAME(x)    x with the instruction set's suffix, for external names
- *   vf_fma(a,b,c) a*b+c: one rounding on avx512, avx2 and neon, two on baseline
- *   vf_from_bits(x)  x as the bits of every lane, from a register of integers
- *   vf_max(a,b)   maxps: b when either is NaN (so vf_max(0, x) keeps a NaN)
- *   vf_transpose(x)  x[0..VW-1] as the rows of a square: rows become columns
- *   vm            a comparison's result; vf_select(m, a, b) takes a where m holds,
- *                 bit by bit, so it also moves integers kept in a vf
- *   vf_store_bytes  the low byte of every lane's bits
+ *   vf                a vector of VW floats
+ *   FD_REGISTERS      how many vector registers there are
+ *   FD_NAME(x)        x with the suffix of the instruction set, for names that the linker sees
+ *   vf_fma(a, b, c)   a*b+c: one rounding on avx512, avx2 and neon, two on baseline
+ *   vf_from_bits(x)   a vector whose lanes have the bits of the integer x
+ *   vf_max(a, b)      as maxps: b if either is NaN (so vf_max(0, x) keeps a NaN)
+ *   vf_shift_left(a)  the bits of every lane as an integer, shifted by 23 to where a float has its
+ *                     exponent; vf_add_bits(a, b) adds them as integers
+ *   vf_transpose(x)   x[0..VW-1] are the rows of a square; they become its columns
+ *   vm                the result of a comparison. vf_select(m, a, b) takes a where m is true, bit
+ *                     by bit, so that it can also select integers in a vf
+ *   vf_store_bytes    stores the lowest byte of every lane's bits
  *
- * Contraction is switched off in the build: a fused multiply-add happens where
- * vf_fma is written and nowhere else, the same in every variant of a kernel.
+ * The build switches contraction off: there is a fused multiply-add where vf_fma is written, and
+ * nowhere else. So it is the same in every variant of a kernel.
  */
 #ifndef FD_VEC_H
 #define FD_VEC_H
@@ -30,7 +33,7 @@
 #define FD_NOINLINE __attribute__((noinline))
 #define FD_ALIGNED __attribute__((aligned(64)))
 #if defined(__SANITIZE_ADDRESS__)
-#define FD_UNROLL /* with a check at every access, unrolled code takes minutes to compile */
+#define FD_UNROLL /* nothing: with a check at every access, unrolled code compiles for minutes */
 #elif defined(__clang__)
 #define FD_UNROLL _Pragma("clang loop unroll(full)")
 #else
@@ -69,7 +72,7 @@ FD_INLINE int vm_all(vm a) { return a == 0xffff; }
 FD_INLINE vf vf_select(vm m, vf a, vf b) { return _mm512_mask_mov_ps(b, m, a); }
 FD_INLINE void vf_transpose(vf x[VW]) {
     vf t[VW];
-    /* 4x4 squares within the quarters of four rows, then the quarters. */
+    /* First transposes 4x4 squares in each quarter of four rows, then moves the quarters. */
     FD_UNROLL
     for (int i = 0; i < VW; i += 4) {
         const vf a = _mm512_unpacklo_ps(x[i], x[i + 1]), b = _mm512_unpackhi_ps(x[i], x[i + 1]);
@@ -209,7 +212,7 @@ FD_INLINE vf vf_mul(vf a, vf b) { return vmulq_f32(a, b); }
 FD_INLINE vf vf_div(vf a, vf b) { return vdivq_f32(a, b); }
 FD_INLINE vf vf_shift_left(vf a) { return (vf)vshlq_n_u32((uint32x4_t)a, 23); }
 FD_INLINE vf vf_add_bits(vf a, vf b) { return (vf)vaddq_u32((uint32x4_t)a, (uint32x4_t)b); }
-/* fmax would return NaN for either operand: the same as maxps for vf_max(0, x). */
+/* vmaxq returns NaN if either operand is NaN. For vf_max(0, x) that is the same as maxps. */
 FD_INLINE vf vf_max(vf a, vf b) { return vmaxq_f32(a, b); }
 FD_INLINE vf vf_min(vf a, vf b) { return vminq_f32(a, b); }
 FD_INLINE vm vm_greater(vf a, vf b) { return vcgtq_f32(a, b); }
@@ -238,7 +241,8 @@ FD_INLINE void vf_store_bytes(uint8_t *p, vf a) {
 #error "fastdeconv needs SSE2 or 64-bit NEON"
 #endif
 
-/* 2^n for the whole number n, -126 to 127, that was added to 1.5 x 2^23: its low bits are n. */
+/* 2^n, where the argument is 1.5 x 2^23 + n for a whole number n from -126 to 127: the low bits of
+ * that float are n. */
 FD_INLINE vf vf_power_of_2(vf n_and_more) {
     return vf_add_bits(vf_shift_left(n_and_more), vf_set1(1));
 }

@@ -139,6 +139,8 @@ def test_a_lone_features_zeros_are_left_out_of_its_cells(case: Any, data: st.Dat
         for y, x in np.ndindex(*part)
     ]
     assert listed(kept, begins, channels) == expected
+    # Kernels read it as channels.
+    assert (kept[-native.LIST_ROOM :] == 0).all()
 
 
 def test_without_switches_or_gate_one_list_serves_all_cells() -> None:
