@@ -113,6 +113,10 @@ class _Maps:
     maps: Array
 
 
+_COPIES = 4
+"""To project a map down the lowest convolution takes as long as to copy so many maps."""
+
+
 class Run:
     """Projects features down a network, for one trace, rule and back end."""
 
@@ -155,11 +159,14 @@ class Run:
             # This takes half the time of `values.any(axis=...)`.
             sounding = (values != 0).reshape(len(values), math.prod(values.shape[1:])).any(axis=1)
         rows = np.flatnonzero(sounding)
-        if len(rows) < len(values):
+        silent = len(values) - len(rows)
+        if values.ndim == 3 and 0 < silent < len(rows) / _COPIES and self._is_lowest(index):
+            rows, silent = np.arange(len(values)), 0  # which saves a copy of all others
+        if silent:
             out[~sounding] = 0
         if not len(rows):
             return
-        if len(rows) < len(values):
+        if silent:
             features, values = features[rows], values[rows]
         maps = values.astype(self.arithmetic.dtype, copy=False)
         if maps.ndim == 4:
@@ -210,6 +217,12 @@ class Run:
         """Tell the back end that no job follows."""
         if self.lanes is not None:
             self.lanes.end()
+
+    def _is_lowest(self, index: int) -> bool:
+        """Whether a layer's maps meet the network's lowest convolution, one by one."""
+        while index >= 0 and not self.starts.mixes(index):
+            index = self.facts.below(index)
+        return index >= 0 and self.facts.below(index) < 0
 
     def _is_single(self, starts: list[Start]) -> bool:
         """Whether there is only one convolution left, and `project_single` can do it."""

@@ -67,7 +67,7 @@ class Starts:
             if layer >= 0 and self._adds(layer):
                 for source in self.net.sources[layer]:
                     single[source] = single[source] + start.maps if source in single else start.maps
-            elif layer >= 0 and layer != top and not self._mixes(layer):
+            elif layer >= 0 and layer != top and not self.mixes(layer):
                 single[layer] = single[layer] + start.maps if layer in single else start.maps
             else:
                 starts.append(start._replace(as_planes=not start.is_first))
@@ -81,7 +81,8 @@ class Starts:
             self.facts.shape(k) == self.facts.shape(index) for k in self.net.sources[index]
         )
 
-    def _mixes(self, index: int) -> bool:
+    def mixes(self, index: int) -> bool:
+        """Whether going back through a layer mixes channels."""
         return mixes(self.net.layers[index], self.rule)
 
     def _down(
@@ -91,7 +92,7 @@ class Starts:
         output several take."""
         top, pool = index, None
         R = maps[None]
-        while index >= 0 and not self._mixes(index):
+        while index >= 0 and not self.mixes(index):
             if index != top and self.facts.takers[index] > 1:
                 break
             layer = self.net.layers[index]
