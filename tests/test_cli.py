@@ -315,13 +315,15 @@ def test_a_full_disk_is_an_error_of_the_song_and_leaves_nothing(
     tmp_path, network, out, monkeypatch
 ):
     def full(path, indices):
-        raise OSError(28, "No space left on device", str(path))
+        raise OSError(28, "No space left on device")  # without a name, as file.write raises it
 
     monkeypatch.setattr(song_report, "write_png", full)
     song = write_song(tmp_path / "song.wav")
     result = run("explain", song, "-o", out, "--network", network)
     assert result.exit_code == 1
-    assert result.stderr == f"Error: {song}: No space left on device\n"
+    assert result.stderr == (
+        f"Error: {song}: {out / 'song'} cannot be written: No space left on device\n"
+    )
     assert not out.exists()
 
 

@@ -705,3 +705,18 @@ def test_rows_are_apart_only_where_no_layer_joins_them():
     joined[0]["padding"] = [[1, 1], [0, 0]]
     arrays |= {"tall.weight": np.ones((2, 1, 1, 1)), "fc.weight": np.ones((3, 48))}
     assert rows_apart(fd.Network(joined, arrays, (1, 1, 8))) is None
+
+
+def test_sounds_of_a_shallow_layer_need_no_deeper_ones(tmp_path, monkeypatch):
+    net, song = make_network(frames=24, head="flat"), (noise(1), SR)
+    explained = fd.explain(song, net, layers="pool1", duration="all")
+    ends, real = set(), fd.Network.forward
+
+    def forward(net, x):
+        ends.add(net.layers[-1].name)
+        return real(net, x)
+
+    monkeypatch.setattr(fd.Network, "forward", forward)
+    explained.save(tmp_path)
+    explained.sound("pool1", 0)
+    assert ends == {"pool1"}

@@ -171,7 +171,7 @@ class SongExplanation(LayerFeatures):
             )
         joiner, parts = Joiner(), []
         with as_computed(self._computation):
-            for window in runs(self._plan):
+            for window in runs(self._plan, layers=[layer]):
                 maps = self._maps(window, layer, [int(feature)])
                 sounds = auralise(window.clip, maps, mode=self.mode)
                 parts.append(joiner.add(self._plan.windows.rows[window.number], sounds)[0])
@@ -296,7 +296,7 @@ class SongExplanation(LayerFeatures):
             for layer, inside in self.layer_folders().items() if layer in self.features
         }
         with as_computed(self._computation), enough_memory(_MEMORY_ADVICE):
-            for window in runs(self._plan):
+            for window in runs(self._plan, layers=self.features):
                 frames = song.frames(window.number, window.clip)
                 listener, share = song.listener(frames), float(shares[window.number])
                 for layer, wanted in self.features.items():

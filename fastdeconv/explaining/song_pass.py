@@ -156,9 +156,8 @@ class SongPass:
         """The scores of a network of fixed frames, of which a part takes any length."""
         from ..audio.windows import windows
 
-        taken = windows(self._plan.given)
-        shares = taken.shares()
-        for window in runs(self._plan, taken, self._plan.network):
+        shares = windows(self._plan.given).shares()
+        for window in runs(self._plan, of_fixed_frames=True):
             self._score(shares[window.number], window)
 
     def _score_all(self, head: Network, activation: FloatArray) -> None:
@@ -226,7 +225,7 @@ class SongPass:
         places = {layer: np.zeros(len(some)) for layer, some in candidates.items()}
         count = len(plan.windows)
         numbers = sorted({round(i * (count - 1) / (_LISTENED - 1)) for i in range(_LISTENED)})
-        for window in runs(plan, numbers=numbers):
+        for window in runs(plan, numbers, layers=candidates):
             listener = Listener(window.clip, plan.mode)
             for layer, some in candidates.items():
                 features = some.tolist()

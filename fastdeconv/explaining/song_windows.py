@@ -8,12 +8,14 @@ as those of each window by itself, bit by bit.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..audio.windows import windows as fixed_windows
+from ..network.choosing import up_to
 from ..network.locality import rows_apart
 
 if TYPE_CHECKING:
@@ -104,24 +106,31 @@ class _RowRun(WindowRun):
 
 def runs(
     plan: SongPlan,
-    windows: Windows | None = None,
-    network: Network | None = None,
     numbers: Sequence[int] | None = None,
+    *,
+    layers: Iterable[str] | None = None,
+    of_fixed_frames: bool = False,
 ) -> Iterator[WindowRun]:
     """The windows of a song, or those with some numbers, one after another.
 
     Parameters
     ----------
     plan : SongPlan
-    windows, network : optional
-        Other ones than those of the plan.
     numbers : sequence of int, optional
+    layers : iterable of str, optional
+        The layers that are needed, with which the network may end. Default: all, and the scores.
+    of_fixed_frames : bool, default False
+        Windows for the whole network, where those of the plan are pieces for a part of it.
     """
-    windows = plan.windows if windows is None else windows
-    network = plan.runs if network is None else network
+    windows, network = plan.windows, plan.runs
+    if of_fixed_frames:
+        windows, network = fixed_windows(plan.given), plan.network
     left = list(range(len(windows)) if numbers is None else numbers)
     parts = _parts(plan, windows, network) if len(left) > 1 else None
+    needed = [] if layers is None else list(layers)
     if parts is None:
+        if needed:
+            network = up_to(network, max(needed, key=network.layer_index))
         for number in left:
             clip = windows.clip(number)
             yield WindowRun(number, clip, network.forward(clip.x))

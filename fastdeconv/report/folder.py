@@ -10,6 +10,7 @@ another process is writing; it is removed when the next result is written beside
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import re
 import shutil
@@ -211,6 +212,8 @@ def new_folder(out: Path, name: str, kind: str, *, overwrite: bool = False) -> I
     ------
     ParameterError
         If `out` cannot be written, or as `check_free`.
+    OSError
+        Whatever the block raises; on a full disk with the name of the result.
     """
     check_free(out, name, kind, overwrite=overwrite)
     fresh, partial = (_hidden(out, name, what) for what in ("new", "partial"))
@@ -224,6 +227,13 @@ def new_folder(out: Path, name: str, kind: str, *, overwrite: bool = False) -> I
                 yield partial
                 check_free(out, name, kind, overwrite=overwrite)
                 _publish(partial, out / name)
+            except OSError as error:
+                # Writing to an open file on a full disk fails without the name of the file.
+                if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                    raise
+                where = printable(str(out / name))
+                reason = f"{where} cannot be written: {os.strerror(error.errno)}"
+                raise OSError(error.errno, reason) from None
             finally:
                 # The unfinished result, or the earlier one that it has replaced.
                 shutil.rmtree(partial, ignore_errors=True)
