@@ -171,6 +171,9 @@ typedef struct fd_step {
     const uint16_t *sparse_bf16; /* both (sparse_bf16.h) */
     const float *depthwise; /* (taps, channels): each channel has a kernel of its own, and the source
                              * has no pool and no gate (depthwise.h) */
+    const float *winograd;  /* products of transformed tiles (winograd_step.h) */
+    int tile_top, tile_left; /* winograd only: rows above row 0, and columns before column 0, where
+                             * the first tile begins */
     int sparse_width;       /* elements in a row of `sparse`, or of `sparse_bf16`: whole vectors, or
                              * whole pairs of vectors */
     fd_post post;           /* applied before a sum leaves the registers */
@@ -286,6 +289,8 @@ typedef struct {
     int tile_nc[8];         /* output channels at a time, by nv */
     int sparse_nv;          /* vectors of output channels at a time where zeros are left out */
     int sparse_least;       /* the number of output channels from which on that is faster */
+    int winograd_least;     /* the number of channels of V and of the result from which on
+                             * fd_step.winograd is faster than other kernels */
     int (*bf16)(void);      /* FD_BF16_..., on this CPU; for the last two fd_step.bf16 may be set */
     int (*prepare)(void);   /* to be called before the first kernel; returns whether the system
                              * allows these kernels. NULL: it always does */
@@ -327,6 +332,9 @@ static inline uint32_t fd_switch(const void *switches, int bytes, size_t at) {
     if (bytes == 2) return ((const uint16_t *)switches)[at];
     return ((const uint32_t *)switches)[at];
 }
+
+/* Output channels that a product of Winograd's algorithm has at a time (winograd_step.h). */
+#define FD_WINOGRAD_ROWS 6
 
 #define FD_MOST_TABLES 4
 
