@@ -191,6 +191,9 @@ typedef struct fd_step {
     const uint16_t *sparse_bf16; /* both (sparse_bf16.h) */
     const float *depthwise; /* (taps, channels): each channel has a kernel of its own, and the
                              * source has no pool and no gate (depthwise.h) */
+    const float *winograd;  /* products of transformed tiles (winograd_step.h) */
+    int tile_top, tile_left; /* winograd only: how many rows above row 0, and columns before column
+                              * 0, the first tile begins */
     int sparse_width;       /* elements in a row of `sparse`, which is whole vectors, or of
                              * `sparse_bf16`, which is whole pairs of vectors */
     fd_post post;           /* applied to a sum in its register; nothing where finish.more is given,
@@ -312,6 +315,8 @@ typedef struct {
     int tile_nc[8];         /* how many output channels are computed together, by nv */
     int sparse_nv;          /* the same where zeros are left out, in vectors */
     int sparse_least;       /* leaving out zeros pays from this number of output channels on */
+    int winograd_least;     /* Winograd's algorithm pays from this number of channels on, of V and
+                             * of the result */
     int (*bf16)(void);      /* FD_BF16_..., for this CPU. fd_step.bf16 may be given only where it is
                              * one of the last two */
     int (*prepare)(void);   /* must be called before the first kernel; returns whether the system
@@ -356,6 +361,9 @@ static inline uint32_t fd_switch(const void *switches, int bytes, size_t at) {
     if (bytes == 2) return ((const uint16_t *)switches)[at];
     return ((const uint32_t *)switches)[at];
 }
+
+/* Output channels that a product of Winograd's algorithm has at a time (winograd_step.h). */
+#define FD_WINOGRAD_ROWS 6
 
 #define FD_MOST_TABLES 4
 

@@ -19,6 +19,7 @@
  *         - dense (product.h), in bfloat16 bf16.h or, in units compiled for it, tile_product.h;
  *         - without zeros, behind most rectifiers (sparse.h, sparse_bf16.h);
  *         - depthwise (depthwise.h);
+ *         - by Winograd's algorithm, where no pool is above (winograd_step.h);
  *         - fused: a 1 x 1 convolution that takes its pixels from the step above while they are in
  *           cache (fused_columns);
  *         - for few features, which fill at most half a vector and are kept out of the lanes:
@@ -39,6 +40,7 @@
 #include "by_feature.h"
 #include "layout.h"
 #include "sparse.h"
+#include "winograd_step.h"
 
 /* ---- one step, pixel by pixel ---- */
 
@@ -191,6 +193,7 @@ typedef struct stepper {
     gatherer dense;
     sparse_lists sparse;
     depthwise depthwise;
+    winograd winograd;
     struct stepper *above;
     /* Only with `above`: */
     float *panel; /* pixels of the step above */
@@ -207,6 +210,8 @@ static void stepper_free(stepper *p) {
         free(p->list);
     } else if (p->s->depthwise) {
         depthwise_free(&p->depthwise);
+    } else if (p->s->winograd) {
+        winograd_free(&p->winograd);
     } else if (leaves_out_zeros(p->s)) {
         sparse_free(&p->sparse);
     } else {
@@ -236,6 +241,7 @@ static int stepper_init(stepper *p, const fd_step *s) {
     p->s = s;
     if (s->above) return fused_init(p, s);
     if (s->depthwise) return depthwise_init(&p->depthwise, s);
+    if (s->winograd) return winograd_init(&p->winograd, s);
     return leaves_out_zeros(s) ? sparse_init(&p->sparse, s)
                                : dense_init(&p->dense, s);
 }
@@ -256,10 +262,45 @@ static void fused_columns(stepper *p, int Y, int X, int columns, float *out) {
     }
 }
 
+/* Rows Y and Y + 1 of the result, which are a row of tiles. rows: where they begin; NULL: not
+ * wanted. */
+static void winograd_rows(const winograd *p, const fd_step *s, int Y, float *const rows[2]) {
+    const ptrdiff_t pixel = (ptrdiff_t)s->cout * s->kp;
+    for (int x = -s->tile_left; x < s->out_w; x += 2 * p->tiles) {
+        const int left = (s->out_w - x + 1) / 2, tiles = left < p->tiles ? left : p->tiles;
+        winograd_tiles(p, s, Y, x, tiles, rows);
+        const int end = x + 2 * tiles < s->out_w ? x + 2 * tiles : s->out_w;
+        for (int i = 0; i < 2; i++)
+            for (int c = x < 0 ? 0 : x; rows[i] && c < end; c++)
+                finish_pixel(&s->finish, Y + i, c, rows[i] + c * pixel, s->cout, s->kp, !s->nv);
+    }
+}
+
+/* The first row of the tiles that row Y is in. */
+static int tile_row(const fd_step *s, int Y) { return Y - ((Y + s->tile_top) & 1); }
+
+/* Pixels of a row out of its row of tiles, which is kept for what is asked for next. */
+static void winograd_columns(winograd *p, const fd_step *s, int Y, int X, int columns,
+                             float *out) {
+    const ptrdiff_t pixel = (ptrdiff_t)s->cout * s->kp, row = s->out_w * pixel;
+    const int first = tile_row(s, Y);
+    if (p->held != first) {
+        float *const rows[2] = {first < 0 ? NULL : p->rows,
+                                first + 1 < s->out_h ? p->rows + row : NULL};
+        winograd_rows(p, s, first, rows);
+        p->held = first;
+    }
+    memcpy(out, p->rows + (Y - first) * row + X * pixel, sizeof(float) * columns * pixel);
+}
+
 /* As many pixels of a row as columns_from says. */
 static void step_columns(stepper *p, int Y, int X, int columns, float *out) {
     const fd_step *s = p->s;
     const ptrdiff_t pixel = (ptrdiff_t)s->cout * s->kp;
+    if (s->winograd) {
+        winograd_columns(&p->winograd, s, Y, X, columns, out);
+        return;
+    }
     if (s->above)
         fused_columns(p, Y, X, columns, out);
     else if (s->depthwise)
@@ -279,17 +320,23 @@ static void step_columns(stepper *p, int Y, int X, int columns, float *out) {
  * pixels. It is one, except in kernels whose neighbouring pixels share work. */
 static int columns_from(const fd_step *s, int X, int width) {
     const int several = sums_pixels(s) ? SPARSE_PIXELS : COLUMNS;
-    const int most = s->above || s->depthwise || sums_pixels(s) ? several : 1;
+    const int most = s->above || s->depthwise || s->winograd || sums_pixels(s) ? several : 1;
     return width - X < most ? width - X : most;
 }
 
 int FD_NAME(fd_step_rows)(const fd_step *s, float *out, int row0, int row1) {
     stepper p;
     if (!stepper_init(&p, s)) return -1;
-    for (int y = row0; y < row1; y++)
+    const size_t row = (size_t)s->out_w * s->cout * s->kp;
+    for (int y = tile_row(s, row0); s->winograd && y < row1; y += 2) {
+        float *const rows[2] = {y < row0 ? NULL : out + y * row,
+                                y + 1 < row1 ? out + (y + 1) * row : NULL};
+        winograd_rows(&p.winograd, s, y, rows);
+    }
+    for (int y = row0; !s->winograd && y < row1; y++)
         for (int x = 0, n; x < s->out_w; x += n) {
             n = columns_from(s, x, s->out_w);
-            step_columns(&p, y, x, n, out + ((size_t)y * s->out_w + x) * s->cout * s->kp);
+            step_columns(&p, y, x, n, out + y * row + (size_t)x * s->cout * s->kp);
         }
     stepper_free(&p);
     return 0;

@@ -12,6 +12,7 @@ const fd_kernels FD_NAME(fd_table) = {
     .tile_nc = FD_TILES,
     .sparse_nv = FD_SPARSE_NV,
     .sparse_least = FD_SPARSE_LEAST,
+    .winograd_least = FD_WINOGRAD_LEAST,
     .conv_rows = FD_NAME(fd_conv_rows),
     .conv_pool_rows = FD_NAME(fd_conv_pool_rows),
     .conv_planes_rows = FD_NAME(fd_conv_planes_rows),

@@ -77,4 +77,7 @@ int FD_NAME(fd_single_features)(const fd_single *, int k0, int k1);
 #define FD_SPARSE_LEAST 32
 #endif
 
+/* From how many channels on a step by Winograd's algorithm (winograd_step.h) pays. */
+#define FD_WINOGRAD_LEAST 16
+
 #endif

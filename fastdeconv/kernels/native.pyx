@@ -145,6 +145,8 @@ cdef extern from "fastdeconv.h" nogil:
         const float *sparse
         const uint16_t *sparse_bf16
         const float *depthwise
+        const float *winograd
+        int tile_top, tile_left
         int sparse_width
         fd_post post
         fd_finish finish
@@ -220,7 +222,7 @@ cdef extern from "fastdeconv.h" nogil:
         const char *name
         int width, max_nv
         int tile_nc[8]
-        int sparse_nv, sparse_least
+        int sparse_nv, sparse_least, winograd_least
         int (*bf16)() noexcept nogil
         int (*prepare)() noexcept nogil
         int (*conv_rows)(const fd_conv *, int, int) noexcept nogil
@@ -254,6 +256,7 @@ cdef extern from "fastdeconv.h" nogil:
         FD_BF16_NONE, FD_BF16_SLOW, FD_BF16_VECTORS, FD_BF16_TILES
     enum: FD_LIST_ROOM
     enum: FD_MOST_TERMS
+    enum: FD_WINOGRAD_ROWS
     enum:
         FD_SUM, FD_PRODUCT, FD_CONCAT
     enum:
@@ -592,6 +595,11 @@ cdef class Table:
     def sparse_least(self):
         """Output channels from which on leaving out zeros pays."""
         return self.k.sparse_least
+
+    @property
+    def winograd_least(self):
+        """Channels from which on a step by Winograd's algorithm pays."""
+        return self.k.winograd_least
 
     def tile_nc(self, int nv):
         """Output channels a gathered product works on at a time."""
@@ -1011,6 +1019,10 @@ cdef class Step(Job):
             self.point(&d.s.v, v)
         d.s.kp, d.s.nv = kp, nv
         d.s.conv = _window(window)
+        # Tiles begin where these sums are odd: of a kernel with a padding of 1, at even rows and
+        # columns of the whole map.
+        d.s.tile_top = (source.origin[0] + window.padding[0][0] + 1) % 2
+        d.s.tile_left = (source.origin[1] + window.padding[1][0] + 1) % 2
         d.s.groups, d.s.cout = groups, cout
         _finish(self, &d.s.finish, post, more)
         if more is None:
@@ -1037,6 +1049,18 @@ cdef class Step(Job):
     def keep_apart(self, weight):
         """Every channel by itself; weights (taps, channels)."""
         (<step_job *>self.data).s.depthwise = _floats(weight, self.keep)
+
+    def multiply_in_tiles(self, weight):
+        """Winograd's algorithm; weights as csrc/winograd_step.h has them."""
+        (<step_job *>self.data).s.winograd = _floats(weight, self.keep)
+
+    @property
+    def tile_top(self):
+        """How many rows above row 0 the first row of tiles begins; None: there are no tiles."""
+        cdef const fd_step *s = &(<step_job *>self.data).s
+        if s.above != NULL:
+            s = s.above
+        return None if s.winograd == NULL else s.tile_top
 
     def sum_up(self, counts, sums):
         """Add every pixel, times its counts, to its row of `sums`."""
@@ -1462,6 +1486,7 @@ cdef class UnpoolPlanes(PoolPlanes):
 
 LIST_ROOM = FD_LIST_ROOM
 MOST_TERMS = FD_MOST_TERMS
+WINOGRAD_ROWS = FD_WINOGRAD_ROWS
 _JOINS = {"sum": FD_SUM, "product": FD_PRODUCT, "concat": FD_CONCAT}
 ACTIVATIONS = {
     None: FD_NO_ACTIVATION,

@@ -73,7 +73,7 @@ from .native_shared import (
     run_rows,
     run_stages,
 )
-from .native_steps import STEP_KERNELS
+from .native_steps import STEP_KERNELS, has_all_values
 from .recording import cpus
 from .schedule import band_edges, copy_edges, shrinking_edges
 
@@ -243,7 +243,7 @@ class NativeBackend:
             sums = aligned_zeros((h, 1, *out.shape[2:]))
             kernel.sum_up(job.post.counts, sums)
         threads = enough_threads(num_threads, _multiply_adds(job))
-        chain.add(kernel.into(out), shrinking_edges(h, threads), threads)
+        chain.add(kernel.into(out), _edges(kernel, h, threads), threads)
         result = Lanes(out, lanes, by_feature, _rectifies(job.post), chain, sums)
         if adds or chain.held > _MOST_IN_CHAIN:
             _settle(result)
@@ -269,10 +269,10 @@ class NativeBackend:
     def fuses(self, above: First | Step, source: Source, conv: Convolution) -> bool:
         """Whether a step can take its values from the step above while they are in cache."""
         pointwise = conv.groups == 1 and conv.window == NO_POOL
-        plain = source.switches is None and source.gate is None and source.open_places is None
         # What leaves out zeros does less than what saves the way to memory and back.
         return (
-            pointwise and plain and isinstance(above, Step) and isinstance(above.v, Lanes)
+            pointwise and has_all_values(source)
+            and isinstance(above, Step) and isinstance(above.v, Lanes)
             and not above.bf16 and not _rectifies(above.post)
         )
 
@@ -547,6 +547,15 @@ def _read_later(number: int, read: Read, lists: Sequence[NDArray[Any]]) -> Read:
     )
     later = source._replace(cache={"cells": (order, first), "links": (following, None)})
     return later, None if factor is None else scaled
+
+
+def _edges(kernel: Any, rows: int, threads: int) -> tuple[int, ...]:
+    """The bands of a job. They begin where a row of tiles does, which would be computed twice."""
+    top = kernel.tile_top if isinstance(kernel, native.Step) else None
+    if top is None:
+        return shrinking_edges(rows, threads)
+    between = shrinking_edges((rows + top + 1) // 2, threads)[1:-1]
+    return 0, *(2 * edge - top for edge in between), rows
 
 
 def _multiply_adds(job: First | Step) -> int:

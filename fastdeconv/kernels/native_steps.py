@@ -8,19 +8,37 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from . import native  # type: ignore[attr-defined, unused-ignore]
 from .interface import FloatArray
-from .lanes import Convolution, Step, aligned_copy, aligned_empty, pack_blocks
+from .lanes import Convolution, Source, Step, aligned_copy, aligned_empty, pack_blocks
 from .native_shared import Lanes, pad_last
+from .winograd import transform_filters
 
-__all__ = ["STEP_KERNELS", "StepKernel"]
+__all__ = ["STEP_KERNELS", "StepKernel", "has_all_values"]
 
 
 def _takes_depthwise(table: Any, job: Step) -> bool:
     """A depthwise convolution, from a source that has values everywhere."""
-    conv, source = job.conv, job.source
+    conv = job.conv
     by_itself = conv.weight.shape[:2] == (conv.groups, 1)
-    plain = source.switches is None and source.gate is None and source.open_places is None
-    return by_itself and plain and not job.bf16
+    return by_itself and has_all_values(job.source) and not job.bf16
+
+
+def has_all_values(source: Source) -> bool:
+    """Whether an unpooled tensor is the lane tensor itself: no pool, no gate."""
+    return source.switches is None and source.gate is None and source.open_places is None
+
+
+def _takes_winograd(table: Any, job: Step) -> bool:
+    """A 3 x 3 convolution from a source that has values everywhere.
+
+    Nothing here may depend on the features or on the part of a map that is computed: sums round
+    otherwise than those of the other kernels.
+    """
+    conv = job.conv
+    is_plain = conv.window[:3] == ((3, 3), (1, 1), (1, 1)) and conv.groups == 1
+    has_many = min(conv.weight.shape[:2]) >= table.winograd_least
+    return is_plain and has_many and has_all_values(job.source) and not job.bf16
 
 
 def _takes_sparse(table: Any, job: Step) -> bool:
@@ -83,6 +101,20 @@ def _pack_dense(conv: Convolution, table: Any, nv: int) -> FloatArray:
         return pack_blocks(weight, groups, table.tile_nc(nv))
     inner = weight.shape[1]
     return pad_last(pack_blocks(weight, groups, inner).reshape(-1, inner), table.width)
+
+
+def _pack_winograd(conv: Convolution, table: Any, nv: int) -> FloatArray:
+    """As csrc/winograd_step.h wants them; nv 0 by feature."""
+    out, inner = conv.weight.shape[:2]
+    places = transform_filters(conv.weight[:, :, ::-1, ::-1], 2).astype(np.float32)
+    places = places.reshape(out, inner, -1)
+    block: int = native.WINOGRAD_ROWS
+    if not nv:
+        block = table.max_nv * table.width
+        places = np.pad(places, ((0, 0), (0, -inner % table.width), (0, 0)))
+    return aligned_copy(np.concatenate(
+        [pack_blocks(places[:, :, q : q + 1], 1, block) for q in range(places.shape[2])]
+    ))
 
 
 def _pack_sparse(conv: Convolution, table: Any, nv: int) -> FloatArray:
@@ -160,6 +192,10 @@ class StepKernel(NamedTuple):
 
 STEP_KERNELS = (
     StepKernel("depthwise", _takes_depthwise, _pack_depthwise, "keep_apart", in_lists=False),
+    StepKernel(
+        "winograd", _takes_winograd, _pack_winograd, "multiply_in_tiles", by_lanes=True,
+        in_lists=False,
+    ),
     StepKernel("sparse", _takes_sparse, _pack_sparse, "leave_out_zeros"),
     StepKernel("sparse bf16", _takes_sparse_bf16, _pack_sparse_bf16, "leave_out_zeros"),
     StepKernel("bf16", _takes_vectors, _pack_bf16, "multiply"),

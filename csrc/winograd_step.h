@@ -1,0 +1,327 @@
+/* A transposed convolution of a lane tensor by Winograd's algorithm.
+ *
+ * What    A step whose source has no pool and no gate, with a 3 x 3 kernel, stride 1, dilation 1 and
+ *         one group, is a 3 x 3 convolution of the lane tensor with the kernel turned around.
+ *         F(2 x 2, 3 x 3) computes a tile of 2 x 2 pixels from 4 x 4 pixels of V with 16 products
+ *         of matrices where the gathered product has 36.
+ * Tiles   lie at the same places of the whole map whatever part of it is computed: fd_step says
+ *         where the first one begins. A tile that the part cuts is computed whole.
+ * Layout  A batch of tiles is transformed to v[place][channel][tile, lane]; of few features to
+ *         v[place][tile, feature][channel]. For each of the 16 places a product gives
+ *         m[place][channel][tile, lane], or m[place][tile, feature][channel], which is stored where
+ *         v of the place before was. Packed weights: for every place blocks of MATRIX_ROWS output
+ *         channels (the last may be smaller), [place][block][input channel][block's channels]; of
+ *         few features blocks of FD_MAX_NV vectors of output channels, padded to whole vectors.
+ * Mix     product, on AVX-512, per input channel of a block: 4 loads, 6 broadcasts, 24 FMA. Of few
+ *         features, per input channel of 6 rows and 64 channels, the same. Transforms, per vector
+ *         of V: 16 loads, 32 additions, 16 stores; per vector of the result: 16 loads, 24
+ *         additions, 4 stores.
+ * Numbers float32; sums over channels by vf_fma in ascending order. A pixel depends on the 9 pixels
+ *         of V under its kernel and on nothing else, not even in its rounding: where these are 0, it
+ *         is 0. Its bits depend on its place in its tile. They do not depend on threads, on the
+ *         other lanes, or on the layout.
+ */
+#ifndef FD_WINOGRAD_STEP_H
+#define FD_WINOGRAD_STEP_H
+
+#include "by_feature.h"
+
+#define PLACES 16
+#define MATRIX_ROWS FD_WINOGRAD_ROWS /* rows of a product at a time */
+#define FEW_ROWS 12 /* rows of a product of few features that a batch has at least */
+
+typedef struct {
+    float *places;      /* PLACES + 1 slots: m of place q in slot q, v in the one after it */
+    ptrdiff_t slot;     /* elements from one to the next; not a power of two: places would share a
+                         * few sets of L1 */
+    float *nothing;     /* a pixel of zeros */
+    int tiles;          /* of a batch */
+    ptrdiff_t v_pixel, m_pixel; /* elements of v (by channel: of a row of it) and m */
+    float *rows;        /* a row of tiles, where the result is asked for pixel by pixel: 2 rows */
+    int held;           /* the first of them; NONE_HELD: none */
+} winograd;
+
+#define NONE_HELD (-2)
+
+static void winograd_free(winograd *p) {
+    free(p->places);
+    free(p->nothing);
+    free(p->rows);
+}
+
+static int winograd_init(winograd *p, const fd_step *s) {
+    const int channels = s->source.channels, most = FD_MAX_NV * VW;
+    ptrdiff_t v, m;
+    if (s->nv) {
+        /* Tiles until their lanes are whole blocks of vectors. */
+        p->tiles = 1;
+        while (p->tiles * s->kp % most) p->tiles++;
+        v = (ptrdiff_t)channels * p->tiles * s->kp;
+        m = (ptrdiff_t)s->cout * p->tiles * s->kp;
+    } else {
+        p->tiles = (FEW_ROWS + s->kp - 1) / s->kp;
+        const int rows = (p->tiles * s->kp + MATRIX_ROWS - 1) / MATRIX_ROWS * MATRIX_ROWS;
+        v = (ptrdiff_t)rows * channels;
+        m = (ptrdiff_t)rows * padded(s->cout);
+    }
+    const ptrdiff_t larger = v > m ? v : m, line = 16;
+    p->slot = ((larger + VW + line - 1) / line | 1) * line;
+    p->held = NONE_HELD;
+    p->places = fd_scratch((size_t)(PLACES + 1) * p->slot);
+    p->nothing = fd_scratch((size_t)channels * s->kp + VW);
+    p->rows = fd_scratch((size_t)2 * s->out_w * s->cout * s->kp);
+    if (!p->places || !p->nothing || !p->rows) {
+        winograd_free(p);
+        return 0;
+    }
+    memset(p->places, 0, sizeof(float) * (PLACES + 1) * p->slot);
+    memset(p->nothing, 0, sizeof(float) * ((size_t)channels * s->kp + VW));
+    return 1;
+}
+
+/* ---- transforms ---- */
+
+FD_INLINE void to_places(const vf *d, vf *o) {
+    o[0] = vf_sub(d[0], d[2]);
+    o[1] = vf_add(d[1], d[2]);
+    o[2] = vf_sub(d[2], d[1]);
+    o[3] = vf_sub(d[1], d[3]);
+}
+
+FD_INLINE void from_places(const vf *m, vf *o) {
+    o[0] = vf_add(vf_add(m[0], m[1]), m[2]);
+    o[1] = vf_sub(vf_sub(m[1], m[2]), m[3]);
+}
+
+/* A vector of the 16 pixels of V that a tile reads, from element `at` on; the first `count` of its
+ * elements are wanted. */
+FD_INLINE void transform_vector(const float *const *pixels, ptrdiff_t at, int count, float *to,
+                                ptrdiff_t slot) {
+    vf half[4][4], d[4], o[4];
+    FD_UNROLL
+    for (int x = 0; x < 4; x++) {
+        FD_UNROLL
+        for (int y = 0; y < 4; y++) {
+            const float *from = pixels[y * 4 + x] + at;
+            d[y] = count < VW ? load_part(from, count) : vf_load(from);
+        }
+        to_places(d, o);
+        FD_UNROLL
+        for (int y = 0; y < 4; y++) half[y][x] = o[y];
+    }
+    FD_UNROLL
+    for (int y = 0; y < 4; y++) {
+        to_places(half[y], o);
+        FD_UNROLL
+        for (int x = 0; x < 4; x++) vf_store(to + (y * 4 + x) * slot, o[x]);
+    }
+}
+
+/* The pixels of V that the tile at (Y, X) reads. */
+static void find_pixels(const winograd *p, const fd_step *s, int Y, int X, const float **pixels) {
+    const fd_source *f = &s->source;
+    const ptrdiff_t pixel = (ptrdiff_t)f->channels * s->kp;
+    for (int i = 0; i < 4; i++) {
+        const int y = Y + s->conv.top - 2 + i;
+        for (int j = 0; j < 4; j++) {
+            const int x = X + s->conv.left - 2 + j;
+            const int there = y >= 0 && y < f->cells_h && x >= 0 && x < f->cells_w;
+            pixels[4 * i + j] = there ? s->v + ((ptrdiff_t)y * f->cells_w + x) * pixel : p->nothing;
+        }
+    }
+}
+
+static void transform_tile(const winograd *p, const fd_step *s, int Y, int X, int t) {
+    const float *pixels[PLACES];
+    const int channels = s->source.channels, kp = s->kp;
+    float *v = p->places + p->slot;
+    const ptrdiff_t slot = p->slot, row = (ptrdiff_t)p->tiles * kp;
+    find_pixels(p, s, Y, X, pixels);
+    if (s->nv) {
+        v += (ptrdiff_t)t * kp;
+        for (int c = 0; c < channels; c++, v += row)
+            for (int k = 0; k < kp; k += VW)
+                transform_vector(pixels, (ptrdiff_t)c * kp + k, VW, v + k, slot);
+        return;
+    }
+    const ptrdiff_t all = (ptrdiff_t)kp * channels;
+    v += t * all;
+    ptrdiff_t at = 0;
+    for (; at + VW <= all; at += VW) transform_vector(pixels, at, VW, v + at, slot);
+    if (at < all) transform_vector(pixels, at, (int)(all - at), v + at, slot);
+}
+
+/* ---- products ---- */
+
+/* m[i][j] = sum over c of a[i, c] b[c, j]: NI rows, NV vectors. */
+FD_INLINE void matrix_block(const float *a, const ptrdiff_t a_row, const ptrdiff_t a_channel,
+                            const float *b, ptrdiff_t b_row, int channels, float *m,
+                            ptrdiff_t m_row, const int NI, const int NV) {
+    vf acc[MATRIX_ROWS][FD_MAX_NV];
+    FD_UNROLL
+    for (int i = 0; i < NI; i++)
+        FD_UNROLL
+        for (int j = 0; j < NV; j++) acc[i][j] = vf_zero();
+    for (int c = 0; c < channels; c++, a += a_channel, b += b_row) {
+        vf x[FD_MAX_NV];
+        FD_UNROLL
+        for (int j = 0; j < NV; j++) x[j] = vf_load(b + j * VW);
+        FD_UNROLL
+        for (int i = 0; i < NI; i++) {
+            const vf y = vf_set1(a[i * a_row]);
+            FD_UNROLL
+            for (int j = 0; j < NV; j++) acc[i][j] = vf_fma(y, x[j], acc[i][j]);
+        }
+    }
+    FD_UNROLL
+    for (int i = 0; i < NI; i++)
+        FD_UNROLL
+        for (int j = 0; j < NV; j++) vf_store(m + i * m_row + j * VW, acc[i][j]);
+}
+
+#define CHANNELS_CASE(NI) \
+    case NI: matrix_block(u, 1, NI, v, row, channels, m, row, NI, FD_MAX_NV); break;
+
+/* Up to MATRIX_ROWS output channels, FD_MAX_NV vectors of lanes. */
+static FD_NOINLINE void multiply_channels(const float *u, const float *v, ptrdiff_t row,
+                                          int channels, float *m, int rows) {
+    switch (rows) {
+        CHANNELS_CASE(1) CHANNELS_CASE(2) CHANNELS_CASE(3)
+        CHANNELS_CASE(4) CHANNELS_CASE(5) CHANNELS_CASE(6)
+    }
+}
+
+#define FEATURES_CASE(NV)                                                                       \
+    case NV:                                                                                    \
+        matrix_block(v, channels, 1, u, NV * VW, channels, m, m_row, MATRIX_ROWS, NV); \
+        break;
+
+/* MATRIX_ROWS rows of few features, `vectors` of output channels. */
+static FD_NOINLINE void multiply_features(const float *u, const float *v, ptrdiff_t channels,
+                                          float *m, ptrdiff_t m_row, int vectors) {
+    switch (vectors) {
+        FEATURES_CASE(1) FEATURES_CASE(2)
+#if FD_MAX_NV == 4
+        FEATURES_CASE(3) FEATURES_CASE(4)
+#endif
+    }
+}
+
+/* Fetches pixels of V that the next batch reads and this one does not: part `part` of `parts` of row
+ * i of its tiles, which begin at (Y, X). While products are made, the way to memory is free. */
+static void fetch_ahead(const fd_step *s, int Y, int X, int i, int columns, int part, int parts) {
+    const fd_source *f = &s->source;
+    const int y = Y + s->conv.top - 2 + i, x = X + s->conv.left, line = 16;
+    const int left = f->cells_w - x;
+    if (y < 0 || y >= f->cells_h || x < 0 || left <= 0) return;
+    const ptrdiff_t pixel = (ptrdiff_t)f->channels * s->kp;
+    const ptrdiff_t all = (columns < left ? columns : left) * pixel;
+    const float *row = s->v + ((ptrdiff_t)y * f->cells_w + x) * pixel;
+    const ptrdiff_t begin = all * part / parts;
+    if (begin >= all * (part + 1) / parts) return;
+    /* A load, since the first fetch of a page may be dropped where its address is not known yet. */
+    (void)*(const volatile float *)(row + begin);
+    for (ptrdiff_t at = begin; at < all * (part + 1) / parts; at += line)
+        __builtin_prefetch(row + at);
+}
+
+/* All products of `tiles` tiles at one place, of a batch that ends at (Y, X). */
+static void multiply_place(const winograd *p, const fd_step *s, int q, int tiles, int Y, int X) {
+    const int channels = s->source.channels, cout = s->cout, kp = s->kp;
+    float *m = p->places + q * p->slot;
+    const float *v = m + p->slot;
+    if (s->nv) {
+        const ptrdiff_t row = (ptrdiff_t)p->tiles * kp;
+        const float *u = s->winograd + (ptrdiff_t)q * channels * cout;
+        for (int c = 0; c < cout; c += MATRIX_ROWS) {
+            const int parts = 4 * ((cout + MATRIX_ROWS - 1) / MATRIX_ROWS);
+            fetch_ahead(s, Y, X, q / 4, 2 * p->tiles, q % 4 * parts / 4 + c / MATRIX_ROWS, parts);
+            for (int k = 0; k < tiles * kp; k += FD_MAX_NV * VW)
+                multiply_channels(u + (ptrdiff_t)c * channels, v + k, row, channels,
+                                  m + c * row + k, cout - c < MATRIX_ROWS ? cout - c : MATRIX_ROWS);
+        }
+        return;
+    }
+    const int width = padded(cout), most = FD_MAX_NV * VW;
+    const float *u = s->winograd + (ptrdiff_t)q * channels * width;
+    for (int c = 0; c < width; c += most)
+        for (int r = 0; r < tiles * kp; r += MATRIX_ROWS)
+            multiply_features(u + (ptrdiff_t)c * channels, v + (ptrdiff_t)r * channels, channels,
+                              m + (ptrdiff_t)r * width + c, width,
+                              (width - c < most ? width - c : most) / VW);
+}
+
+/* ---- back to pixels ---- */
+
+FD_INLINE void transform_back(const float *m, ptrdiff_t slot, vf pixel[2][2]) {
+    vf half[2][4];
+    FD_UNROLL
+    for (int y = 0; y < 4; y++) {
+        vf in[4], o[2];
+        FD_UNROLL
+        for (int x = 0; x < 4; x++) in[x] = vf_load(m + (y * 4 + x) * slot);
+        from_places(in, o);
+        half[0][y] = o[0];
+        half[1][y] = o[1];
+    }
+    FD_UNROLL
+    for (int x = 0; x < 2; x++) {
+        vf o[2];
+        from_places(half[x], o);
+        pixel[0][x] = o[0];
+        pixel[1][x] = o[1];
+    }
+}
+
+/* Tile t of a batch to its pixels out[0..3]; NULL: not wanted. */
+static void finish_tile(const winograd *p, const fd_step *s, int t, float *const out[4]) {
+    const fd_post after = s->post; /* its own: a store may change all that a pointer leads to */
+    const int cout = s->cout, kp = s->kp;
+    const ptrdiff_t slot = p->slot, row = s->nv ? (ptrdiff_t)p->tiles * kp : padded(cout);
+    vf pixel[2][2];
+    if (s->nv) {
+        const float *m = p->places + (ptrdiff_t)t * kp;
+        for (int c = 0; c < cout; c++, m += row)
+            for (int k = 0; k < kp; k += VW) {
+                transform_back(m + k, slot, pixel);
+                FD_UNROLL
+                for (int i = 0; i < 4; i++)
+                    if (out[i])
+                        vf_store(out[i] + (ptrdiff_t)c * kp + k,
+                                 post(pixel[i / 2][i % 2], &after, c, 1));
+            }
+        return;
+    }
+    const float *m = p->places + (ptrdiff_t)t * kp * row;
+    for (int k = 0; k < kp; k++, m += row)
+        for (int c = 0; c < cout; c += VW) {
+            transform_back(m + c, slot, pixel);
+            FD_UNROLL
+            for (int i = 0; i < 4; i++)
+                if (out[i])
+                    store_part(out[i] + (ptrdiff_t)k * cout + c,
+                               post(pixel[i / 2][i % 2], &after, c, 0), cout - c);
+        }
+}
+
+/* Where pixel (y, x) of the tile that begins in column X goes; rows[y] NULL: not wanted. */
+static float *tile_pixel(const fd_step *s, float *const rows[2], int y, int x) {
+    const int there = rows[y] && x >= 0 && x < s->out_w;
+    return there ? rows[y] + (ptrdiff_t)x * s->cout * s->kp : NULL;
+}
+
+/* A batch of tiles, of which the first one is at (Y, X), without fd_finish. rows: where rows Y and
+ * Y + 1 of the result begin; NULL: not wanted. */
+static void winograd_tiles(const winograd *p, const fd_step *s, int Y, int X, int tiles,
+                           float *const rows[2]) {
+    for (int t = 0; t < tiles; t++) transform_tile(p, s, Y, X + 2 * t, t);
+    for (int q = 0; q < PLACES; q++) multiply_place(p, s, q, tiles, Y, X + 2 * tiles);
+    for (int t = 0; t < tiles; t++) {
+        const int x = X + 2 * t;
+        float *const out[4] = {tile_pixel(s, rows, 0, x), tile_pixel(s, rows, 0, x + 1),
+                               tile_pixel(s, rows, 1, x), tile_pixel(s, rows, 1, x + 1)};
+        finish_tile(p, s, t, out);
+    }
+}
+
+#endif
