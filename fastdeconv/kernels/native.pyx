@@ -1,9 +1,13 @@
 # cython: language_level=3, freethreading_compatible=True
-"""The Cython face of csrc/: a `Job` for everything that is done in bands, and the `Queue` that
-hands bands out.
+"""The Cython interface of csrc/: a `Job` for everything that is computed in bands, and the `Queue`
+that hands bands out. csrc/README.md says how a call goes through it.
 
 A job holds the C struct of its kernel and keeps its arrays alive; threads run it through a
 pointer, without Python. No shapes are checked here: the native back end is the only caller.
+
+Each kind of job has a struct ``..._job`` (the table of kernels and the kernel's own struct), a
+function ``run(job, begin, end)`` that calls the kernel, and a class whose ``__init__`` fills the
+struct.
 """
 
 from cpython.buffer cimport (
@@ -306,7 +310,7 @@ cdef const void *_bytes(array, list keep) except? NULL:
 
 
 cdef class Memory:
-    """So many bytes for an array, in memory that is used again when nobody has it any more."""
+    """`size` bytes for an array, in memory that the next pass can use again (see memory.h)."""
 
     cdef void *at
     cdef size_t size, taken
@@ -326,12 +330,15 @@ cdef class Memory:
 
 
 cdef class Place:
-    """A part of an array that comes later: `Job.bound` is told which."""
+    """A part of an array that does not exist yet: `bound` is given the arrays.
+
+    So a job can be prepared once and then run on the arrays of every call.
+    """
 
     cdef readonly int array
-    """Which one of those that come."""
+    """The index of the array among those that `bound` is given."""
     cdef readonly ptrdiff_t start
-    """Its first byte."""
+    """The byte of the array at which the part begins."""
     cdef readonly object shape, dtype
 
     def __init__(self, int array, ptrdiff_t start, shape, dtype):
@@ -342,41 +349,43 @@ cdef class Place:
         return self.dtype.itemsize
 
     def part(self, ptrdiff_t first, shape):
-        """What lies from an element on."""
+        """The place with this shape that begins `first` elements further on."""
         return Place(self.array, self.start + first * self.dtype.itemsize, shape, self.dtype)
 
     def of(self, arrays):
-        """The part, once the arrays are there; they are of bytes."""
+        """The part itself, of the arrays, which have bytes as elements."""
         array = arrays[self.array]
-        # The array's own class, called as np.ndarray: a third of the time of slices and a view.
+        # Calling the array's class (np.ndarray) takes a third of the time of a slice and a view.
         return type(array)(self.shape, self.dtype, array, self.start)
 
 
 cdef struct late_pointer:
-    size_t at               # byte of the struct
-    int array
+    size_t at               # where in the job's struct the pointer is, in bytes
+    int array               # index of the array that it will point into
 
 
 cdef struct inner_struct:
-    size_t at               # byte of the struct, where the pointer is
-    size_t begin            # byte of the other job's struct that it leads to
+    size_t at               # where in the job's struct the pointer is, in bytes
+    size_t begin            # where in the other job's struct it points to, in bytes
 
 
 cdef class Job:
     """Work on a range of rows (or planes, ...), by any number of threads on disjoint ranges."""
 
     cdef fd_work work
-    """Its job is `data`."""
+    """What threads call; its `job` is `data`."""
     cdef void *data
-    """The struct of a subclass."""
+    """The struct of the subclass."""
     cdef size_t size
+    """Bytes of `data`."""
     cdef late_pointer *late
-    """Pointers in `data` to a `Place`: what they hold is an offset."""
+    """The pointers in `data` that lead to a `Place`. Until the job is bound, they are offsets."""
     cdef int late_count
     cdef inner_struct inner[2]
-    """Pointers in `data` to the structs of other jobs, which are ..."""
+    """The pointers in `data` that lead into the structs of `inner_jobs`."""
     cdef list inner_jobs
     cdef list keep
+    """What must live as long as the job."""
 
     def __cinit__(self):
         self.data = NULL
@@ -389,8 +398,10 @@ cdef class Job:
         PyMem_Free(self.data)
         PyMem_Free(self.late)
 
-    cdef void *hold(self, size_t size, int (*run)(const void *, int, int) noexcept nogil) except NULL:
-        """Space for the struct, zeros, and what runs it."""
+    cdef void *hold(
+        self, size_t size, int (*run)(const void *, int, int) noexcept nogil
+    ) except NULL:
+        """Allocate the struct, all zeros, which `run` will be called with."""
         self.data = PyMem_Calloc(1, size)
         if not self.data:
             raise MemoryError
@@ -399,26 +410,28 @@ cdef class Job:
         return self.data
 
     cdef int point(self, void *field, what, ptrdiff_t elements=0, int flags=PyBUF_SIMPLE) except -1:
-        """Let a pointer of the struct lead to an element of an array or `Place`."""
+        """Set a pointer of the struct to an element of an array or `Place`."""
         cdef char **pointer = <char **>field
+        cdef late_pointer *late
         if not isinstance(what, Place):
-            pointer[0] = <char *>_address(what, flags, self.keep) + elements * <ptrdiff_t>what.itemsize
+            pointer[0] = <char *>_address(what, flags, self.keep)
+            pointer[0] += elements * <ptrdiff_t>what.itemsize
             return 0
         cdef Place place = <Place>what
         pointer[0] = <char *><uintptr_t>(
             place.start + elements * <ptrdiff_t>place.dtype.itemsize)
-        self.late = <late_pointer *>PyMem_Realloc(
+        late = <late_pointer *>PyMem_Realloc(
             self.late, (self.late_count + 1) * sizeof(late_pointer))
-        if not self.late:
-            self.late_count = 0
+        if not late:
             raise MemoryError
+        self.late = late
         self.late[self.late_count].at = <char *>field - <char *>self.data
         self.late[self.late_count].array = place.array
         self.late_count += 1
         return 0
 
     cdef void lead_into(self, void *field, Job inner, void *begin):
-        """Let a pointer of the struct lead into that of another job."""
+        """Set a pointer of the struct to `begin`, which lies in the struct of another job."""
         cdef int i = len(self.inner_jobs)
         (<void **>field)[0] = begin
         self.inner[i].at = <char *>field - <char *>self.data
@@ -426,7 +439,7 @@ cdef class Job:
         self.inner_jobs.append(inner)
 
     cdef Job bound_to(self, list arrays, char **addresses):
-        """This job on the arrays that places are in, whose addresses these are."""
+        """A copy of this job in which each `Place` is in one of these arrays."""
         cdef Job job = Job.__new__(Job), inner
         cdef char **pointer
         cdef int i
@@ -455,7 +468,7 @@ cdef _no_memory():
 
 
 def bound(list jobs, list arrays):
-    """Jobs on the arrays that their places are in."""
+    """Copies of the jobs in which each `Place` is in one of these arrays."""
     cdef char **addresses = <char **>PyMem_Malloc((len(arrays) + 1) * sizeof(char *))
     cdef int i
     if not addresses:
@@ -469,7 +482,7 @@ def bound(list jobs, list arrays):
 
 
 cdef enum:
-    # Microseconds after which a caller looks whether a signal has come.
+    # Microseconds between two looks at whether a signal (Ctrl-C) has come.
     _SLICE = 20000
 
 
@@ -516,17 +529,17 @@ cdef class Queue:
         PyMem_Free(self.stages)
 
     def drain(self):
-        """Work until all bands are done or, if the queue has stopped, none is at work."""
+        """Run bands until all are done or, if the queue has been stopped, until none is running."""
         cdef int more = 1
         while more:
             with nogil:
                 more = fd_queue_work(self.queue, 1, _SLICE)
             PyErr_CheckSignals()
-        # The call of a helper that comes late must not keep arrays alive.
+        # A helper that starts late still holds the queue; it must not keep the arrays alive.
         self.keep = []
 
     def help(self):
-        """Work until no band is left."""
+        """Run bands until none is left to begin."""
         cdef int more = 1
         while more:
             with nogil:
@@ -534,7 +547,7 @@ cdef class Queue:
 
     @property
     def stopped(self):
-        """Whether no band is begun any more; only set, to True."""
+        """Set to True: no further band begins. It cannot be read."""
         raise AttributeError("stopped")
 
     @stopped.setter
@@ -543,7 +556,7 @@ cdef class Queue:
 
     @property
     def error(self):
-        """What stopped it."""
+        """The error that stopped the queue, or None."""
         return _no_memory() if fd_queue_failed(self.queue) else None
 
 
@@ -572,7 +585,7 @@ cdef class Table:
 
     @property
     def max_nv(self):
-        """Most vectors of lanes a gathered product works on at a time."""
+        """The most vectors of lanes that the gathered product computes together."""
         return self.k.max_nv
 
     @property
@@ -583,17 +596,17 @@ cdef class Table:
         }.get(self.k.bf16(), "none")
 
     def prepare(self):
-        """Whether the system allows these kernels; to be asked before the first one runs."""
+        """Ask the system whether it allows these kernels; must be called before the first one."""
         return self.k.prepare == NULL or self.k.prepare() != 0
 
     @property
     def sparse_nv(self):
-        """Most vectors of output channels at a time where zeros are left out."""
+        """The most vectors of output channels computed together where zeros are left out."""
         return self.k.sparse_nv
 
     @property
     def sparse_least(self):
-        """Output channels from which on leaving out zeros pays."""
+        """Leaving out zeros pays from this number of output channels on."""
         return self.k.sparse_least
 
     @property
@@ -602,18 +615,18 @@ cdef class Table:
         return self.k.winograd_least
 
     def tile_nc(self, int nv):
-        """Output channels a gathered product works on at a time."""
+        """How many output channels the gathered product computes together, with `nv` vectors."""
         return self.k.tile_nc[nv]
 
 
 def tables():
-    """The tables this CPU can run, by name, best first."""
+    """The tables that this CPU can run, by name, best first."""
     cdef const fd_kernels *found[FD_MOST_TABLES]
     return _by_name(found, fd_available(found))
 
 
 def tables_on_request():
-    """Those that have to be asked for: "amx" and "amx_emulated", where they work."""
+    """Tables that are used only on request: "amx" and "amx_emulated", where they can run."""
     return dict(_ON_REQUEST)
 
 
@@ -648,7 +661,7 @@ cdef _find_amx():
     return None if found == NULL else _by_name(&found, 1)["amx"]
 
 
-# Found once, since finding writes to their tables.
+# Called once, since these functions write to the tables that they return.
 _ON_REQUEST, _AMX = _find_on_request(), _find_amx()
 
 
@@ -669,7 +682,7 @@ cdef fd_epilogue _epilogue(epilogue, list keep):
 
 cdef int _pool(Job job, fd_pool *p, window, in_size, out, ptrdiff_t out_offset, ptrdiff_t out_row,
                ptrdiff_t out_col, switches, counts) except -1:
-    """`counts`: of means, which have no switches."""
+    """Fill `p`. With `counts` it is an average pool, which has no switches."""
     p.window = _window(window)
     p.in_h, p.in_w = in_size
     p.out_h, p.out_w = (switches if counts is None else counts).shape[:2]
@@ -685,7 +698,7 @@ cdef int _pool(Job job, fd_pool *p, window, in_size, out, ptrdiff_t out_offset, 
 
 
 cdef int _input(Job job, fd_input *i, given) except -1:
-    """A buffer, its first element, those between neighbouring rows and columns, and channels."""
+    """Fill `i` from (buffer, offset of its first element, row stride, column stride, channels)."""
     buffer, offset, i.row, i.col, i.channels = given
     return job.point(&i.input, buffer, offset)
 
@@ -781,12 +794,12 @@ cdef int _join_rows(const void *job, int row0, int row1) noexcept nogil:
 
 
 cdef class Join(Job):
-    """Activations made one, with an epilogue (see fd_join), row by row."""
+    """Adds, multiplies or concatenates activations, with an epilogue (see fd_join), row by row."""
 
     def __init__(self, Table table, kind, inputs, epilogue, int cols, int channels,
                  out, ptrdiff_t out_offset, ptrdiff_t out_row, ptrdiff_t out_col):
         cdef int i
-        # The struct ends with as many inputs as there are.
+        # The struct's last member is extended to as many inputs as there are.
         cdef join_job *d = <join_job *>self.hold(
             sizeof(join_job) + len(inputs) * sizeof(fd_input), _join_rows)
         d.k = table.k
@@ -812,7 +825,7 @@ cdef int _pool_rows(const void *job, int row0, int row1) noexcept nogil:
 
 
 cdef class Pool(Job):
-    """Maxima of an activation, with switches, or means (see fd_pool), row by row."""
+    """Max pooling of an activation, with switches, or average pooling (see fd_pool), row by row."""
 
     def __init__(self, Table table, of, in_size, window, out, ptrdiff_t out_offset,
                  ptrdiff_t out_row, ptrdiff_t out_col, switches, counts):
@@ -869,10 +882,10 @@ cdef int _framed(const void *job, int begin, int end) noexcept nogil:
 
 
 cdef class Framed(Job):
-    """A job that fills an activation, and the zeros around that: they are in the caches then."""
+    """A job that fills an activation, and then its padding, while that is in the caches."""
 
     def __init__(self, Job inside, buffer, int top, int left, size, int unit, bint by_columns):
-        """Of the result, `size`; `unit`: rows or columns that are done at a time."""
+        """`size`: of the activation; `unit`: rows or columns for each unit of the job `inside`."""
         cdef framed_job *d = <framed_job *>self.hold(sizeof(framed_job), _framed)
         d.inside.run = inside.work.run
         self.lead_into(&d.inside.job, inside, inside.data)
@@ -901,10 +914,10 @@ cdef int _cut(const void *job, int begin, int end) noexcept nogil:
 
 
 cdef class Cut(Job):
-    """A row in pieces, of which the last one may be shorter and is a job of its own."""
+    """A row that is computed in pieces. The last piece may be shorter; it is a job of its own."""
 
     def __init__(self, Job pieces, Job rest, int whole):
-        """`whole`: how many pieces are not; `rest`, the other one, may be None."""
+        """`whole`: how many pieces `pieces` has; `rest`: the job of the shorter one, or None."""
         cdef cut_job *d = <cut_job *>self.hold(sizeof(cut_job), _cut)
         d.pieces.run = pieces.work.run
         self.lead_into(&d.pieces.job, pieces, pieces.data)
@@ -915,7 +928,7 @@ cdef class Cut(Job):
 
 
 cdef int _source(Job job, fd_source *s, source, cells) except -1:
-    """`cells`: the lists, and in which row and column of them the source's first cell is."""
+    """Fill `s`. `cells`: the lists, and the row and column in them of the source's first cell."""
     cdef ptrdiff_t row, column, cell
     order, first, (row, column) = cells
     s.order_cell, s.first_cell, s.list_row = 0, 0, 0
@@ -934,7 +947,7 @@ cdef int _source(Job job, fd_source *s, source, cells) except -1:
 
 cdef int _planes(Job job, void *field, out, ptrdiff_t *feature, ptrdiff_t *plane,
                  ptrdiff_t *row) except -1:
-    """Where planes (N, C, H, W) are that follow each other in W alone, and their strides."""
+    """Set a pointer to planes (N, C, H, W) and their strides. Only W must be contiguous."""
     if isinstance(out, Place):
         row[0] = out.shape[3]
         plane[0] = row[0] * out.shape[2]
@@ -964,7 +977,7 @@ cdef fd_factor _factor(factor, list keep):
 
 
 cdef fd_view _view(view, list keep):
-    """None: nothing; else the lane tensor, its first element and the strides."""
+    """From None, or (lane tensor, first element, strides of rows, columns and features)."""
     cdef fd_view f
     cdef ptrdiff_t first
     f.v, f.row, f.column, f.feature = NULL, 0, 0, 0
@@ -975,7 +988,7 @@ cdef fd_view _view(view, list keep):
 
 
 cdef int _finish(Job job, fd_finish *f, post, view) except -1:
-    """What is left of `post` where `view` is added before it."""
+    """Fill `f`. Its `post` is used only where a view is added; else the job applies it before."""
     f.more = _view(view, job.keep)
     f.post = _post(post, job.keep)
     f.sums = NULL
@@ -988,7 +1001,7 @@ cdef int _finish(Job job, fd_finish *f, post, view) except -1:
 
 
 cdef int _sum_up(fd_finish *f, counts, sums, list keep) except -1:
-    """Have every pixel, times its counts, added to its row of `sums`."""
+    """Let every pixel be multiplied by its counts and added to its row of `sums`."""
     f.counts = _factor(counts, keep)
     f.sums = _writable(sums, keep)
     return 0
@@ -1030,7 +1043,7 @@ cdef class Step(Job):
         d.s.out_h, d.s.out_w = out_size
 
     def multiply(self, weight):
-        """Go through all values; weights of float32, or of bfloat16 as uint16."""
+        """Multiply all values with these weights: float32, or bfloat16 as uint16."""
         cdef fd_step *s = &(<step_job *>self.data).s
         if weight.dtype == "uint16":
             s.bf16 = <const uint16_t *>_bytes(weight, self.keep)
@@ -1038,7 +1051,7 @@ cdef class Step(Job):
             s.weight = _floats(weight, self.keep)
 
     def leave_out_zeros(self, weight):
-        """Look for the values that are not zero; weights as for `multiply`."""
+        """Multiply only the values that are not zero; weights as for `multiply`."""
         cdef fd_step *s = &(<step_job *>self.data).s
         if weight.dtype == "uint16":
             s.sparse_bf16 = <const uint16_t *>_bytes(weight, self.keep)
@@ -1047,7 +1060,7 @@ cdef class Step(Job):
         s.sparse_width = weight.shape[3]
 
     def keep_apart(self, weight):
-        """Every channel by itself; weights (taps, channels)."""
+        """Let every channel have a kernel of its own (depthwise); weights (taps, channels)."""
         (<step_job *>self.data).s.depthwise = _floats(weight, self.keep)
 
     def multiply_in_tiles(self, weight):
@@ -1164,7 +1177,7 @@ cdef class Combine(Job):
 
     def __init__(self, Table table, terms, int kp, bint by_feature, int channels, post, out):
         cdef int i, count = len(terms)
-        # Behind the struct lie the views and the factors.
+        # The views and the factors lie behind the struct.
         cdef combine_job *d = <combine_job *>self.hold(
             sizeof(combine_job) + count * (sizeof(fd_view) + sizeof(fd_factor)), _combine_rows)
         cdef fd_view *views = <fd_view *>(d + 1)
@@ -1191,7 +1204,7 @@ cdef int _reduce_channels(const void *job, int channel0, int channel1) noexcept 
 
 
 cdef class Reduce(Job):
-    """The sum of all pixels of a lane tensor, each times its factor (see fd_reduce), by channels."""
+    """The sum of all pixels of a lane tensor, times their factors (see fd_reduce), by channels."""
 
     def __init__(self, Table table, view, factor, int kp, bint by_feature, size, int channels, out):
         cdef reduce_job *d = <reduce_job *>self.hold(sizeof(reduce_job), _reduce_channels)
@@ -1250,7 +1263,8 @@ cdef class Last(Job):
         _planes(self, &d.f.out, out, &d.f.out_feature, &d.f.out_plane, &d.f.out_row)
 
     def reach(self):
-        """(rows one cell row reaches, rows to the next one, elements of a row of sums)."""
+        """(output rows that a row of cells contributes to, output rows from one row of cells to the
+        next, elements of an output row of sums)"""
         cdef int reach, advance
         cdef ptrdiff_t row
         cdef last_job *d = <last_job *>self.data
@@ -1265,7 +1279,7 @@ cdef class Last(Job):
 
 
 cdef class Seams(Job):
-    """What is shared between band i and i + 1 of a `Last`, when both are done."""
+    """Adds up the output rows that bands i and i + 1 of a `Last` share, when both are done."""
 
     def __init__(self, Last bands):
         cdef seams_job *d = <seams_job *>self.hold(sizeof(seams_job), _last_seams)
@@ -1340,7 +1354,7 @@ cdef int _sort_cells(const void *job, int cell0, int cell1) noexcept nogil:
 
 
 cdef class SortCells(Job):
-    """The channels of cells by place (see sort_cells of fd_kernels), cell by cell."""
+    """Sorts the channels of cells by place (see sort_cells of fd_kernels), cell by cell."""
 
     def __init__(self, Table table, switches, gate, int channels, int places, order, first):
         cdef sort_job *d = <sort_job *>self.hold(sizeof(sort_job), _sort_cells)
@@ -1367,7 +1381,7 @@ cdef int _link_cells(const void *job, int row0, int row1) noexcept nogil:
 
 
 cdef class LinkCells(Job):
-    """Links between values that go to the same place (see fd_link_cells), row by row."""
+    """Links cells that send a channel to the same place (see fd_link_cells), row by row."""
 
     def __init__(self, switches, gate, int channels, int kernel_w, high, wide, next, is_first):
         cdef link_job *d = <link_job *>self.hold(sizeof(link_job), _link_cells)
@@ -1401,7 +1415,8 @@ cdef int _filter_cells(const void *job, int row0, int row1) noexcept nogil:
 
 
 cdef class FilterCells(Job):
-    """The cells of a source less what is 0 in a lone feature's v (H, W, 1, C), row by row."""
+    """The lists of a source's cells without the values that are 0 in a single feature's v
+    (H, W, 1, C), row by row."""
 
     def __init__(self, source, cells, v, order, first):
         cdef filter_job *d = <filter_job *>self.hold(sizeof(filter_job), _filter_cells)

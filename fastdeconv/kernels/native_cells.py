@@ -26,6 +26,7 @@ Cells = tuple[NDArray[np.int32], NDArray[np.int32], Pair]
 
 
 def cells_of(source: Source, num_threads: int) -> Cells:
+    """The lists of a source; made once, and kept with the source."""
     order, first = cached(source.cache, "cells", lambda: _sort_cells(source, num_threads))
     return order, first, source.origin
 
@@ -72,8 +73,8 @@ def _spread_cells(
 
 
 def links_of(source: Source, num_threads: int) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
-    """Of overlapping windows: the next cell that sends a channel to the same place, and whether
-    none did before."""
+    """Where windows overlap: for each cell and channel the next cell that sends the channel to the
+    same place (-1: none), and whether the cell is the first one that does."""
     links: tuple[NDArray[np.int32], NDArray[np.uint8]] = cached(
         source.cache, "links", lambda: _link_cells(source, num_threads)
     )
@@ -101,8 +102,8 @@ def _link_cells(
 def _empty_cells(
     size: Pair, channels: int, places: int
 ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    # Not np.zeros, whose fresh memory comes page by page. The room at the end is read as channels,
-    # not used.
+    # Not np.zeros: its memory is new to the process, and every page of it costs a page fault. What
+    # is behind the last cell is read as channels, though not used.
     order = np.empty(math.prod(size) * channels + native.LIST_ROOM, np.int32)
     order[-native.LIST_ROOM :] = 0
     return order, np.empty((*size, places + 1), np.int32)
@@ -111,11 +112,10 @@ def _empty_cells(
 def without_zeros(
     source: Source, cells: Cells, v: FloatArray, num_threads: int, chain: Chain
 ) -> Cells:
-    """The cells of a lone feature (H, W, 1, C) less its zeros: adding what is 0 changes nothing.
+    """The lists for a single feature, `v` (H, W, 1, C), without the values that are 0.
 
-    For the dense product; csrc/sparse.h leaves zeros out by itself.
-
-    They are there when the chain has run, which fills `v`.
+    Adding 0 changes no sum. This is for the dense product; csrc/sparse.h leaves zeros
+    out by itself. The lists are made when the chain runs, after the jobs that fill `v`.
     """
     places, values = math.prod(source.pool.kernel), math.prod(v.shape)
     order = chain.room((values + native.LIST_ROOM,), _INT)

@@ -4,9 +4,9 @@ Kernels never own threads: the threads are those of this module. The calling thr
 too, so a call makes progress even when all other threads are busy, and calls may nest. No
 OpenMP run time is involved that could clash with another library's.
 
-What threads take bands from is a queue. That of `run_bands` calls a Python function for every
-band. The native back end has one in C (``native.Queue``), which hands out the bands of its jobs
-without Python; `share` brings threads to either.
+Threads take bands from a queue. There are two kinds: the queue of `run_bands` calls a Python
+function for every band; that of the native back end (``native.Queue``) hands out the bands of its
+jobs in C. `share` lets threads work on either.
 
 The main thread can be interrupted at any place: the handler of a signal (Ctrl-C)
 may raise an exception there, even in ``Condition.__enter__`` when the lock is
@@ -39,10 +39,10 @@ _MAX_HELPERS = 256
 """An upper bound only: a helper starts when there is work for it."""
 
 _LOOK_AGAIN = 0.1
-"""Seconds after which a thread that waits asks again whether it still has to.
+"""Seconds after which a waiting thread checks again whether it still has to wait.
 
-A caller that was interrupted twice may have told nobody, and a signal that another thread
-was given does not wake the main thread.
+A caller that was interrupted twice may not have notified it, and a signal that the system delivers
+to another thread does not wake the main thread.
 """
 
 
@@ -50,29 +50,32 @@ class BandQueue(Protocol):
     """Bands of work that several threads take one by one."""
 
     stopped: bool
-    """Whether no band is begun any more."""
+    """Whether no further band may begin."""
 
     @property
     def error(self) -> BaseException | None:
         """The first exception in a thread other than the caller's."""
 
     def drain(self) -> None:
-        """Work until all bands are done or, if the queue has stopped, none is at work.
+        """Run bands until all are done or, if the queue has been stopped, until none is running.
 
-        The caller's part: a signal may end it with an exception.
+        For the calling thread: the handler of a signal may end it with an exception.
         """
 
     def help(self) -> None:
-        """Work until no band is left; raises nothing. One who comes late finds nothing to do."""
+        """Run bands until none is left to begin; raises nothing.
+
+        For the helpers. One that starts late returns at once.
+        """
 
 
 def run_bands(count: int, work: Callable[[int], None], num_threads: int) -> None:
     """Call ``work(i)`` once for every i in range(count), on up to `num_threads` threads.
 
-    Bands are handed out in order to whichever thread is free. The first
-    exception stops the handing out and is raised here once all threads are done. A second
-    one that comes meanwhile (Ctrl-C again) is raised at once; a band that another thread
-    has begun then runs to its end.
+    Bands are handed out in order to whichever thread is free. After the first exception no further
+    band begins, and the exception is raised here when all threads are done. A second exception
+    before that (Ctrl-C again) is raised at once; a band that another thread has begun then runs to
+    its end.
     """
     helpers = min(count, num_threads) - 1
     if helpers < 1:
@@ -83,13 +86,13 @@ def run_bands(count: int, work: Callable[[int], None], num_threads: int) -> None
 
 
 def share(queue: BandQueue, helpers: int) -> None:
-    """Work through a queue together with up to so many other threads; exceptions as there."""
+    """Run all bands of a queue with up to `helpers` other threads; exceptions as in `run_bands`."""
     try:
         if helpers > 0:
             _helpers.call(_Help(queue, _other_cpus()), helpers)
         queue.drain()
     except BaseException:
-        # Set here: a second exception may come before a method has begun.
+        # Not inside drain(): a second exception may come before its first statement.
         queue.stopped = True
         queue.drain()
         raise
@@ -98,11 +101,11 @@ def share(queue: BandQueue, helpers: int) -> None:
 
 
 def run_undisturbed(function: Callable[..., _T], *arguments: Any) -> _T:
-    """``function(*arguments)`` where no handler of a signal can raise anything.
+    """Call ``function(*arguments)`` where no handler of a signal can raise an exception.
 
-    For what takes seconds and writes to no array of the caller's. An exception in the main
-    thread ends its call at once: it waits neither here nor for a helper that is in here. The
-    function itself runs on to its end.
+    For functions that take seconds and write to no array of the caller. An exception in the main
+    thread ends its call at once: it waits neither for this function nor for a helper that runs it.
+    The function itself continues to its end.
     """
     if threading.get_ident() != threading.main_thread().ident:
         queue: _Queue | None = getattr(_thread, "queue", None)
@@ -139,9 +142,10 @@ def band_edges(rows: int, num_threads: int, *, smallest: int = 1, largest: int =
 
 
 def copy_edges(rows: int, num_threads: int) -> list[int]:
-    """As `band_edges`, two bands a thread.
+    """As `band_edges`, with two bands per thread.
 
-    For work of microseconds a row: smaller bands would only wait for one another's Python.
+    For work that takes microseconds per row: with smaller bands, threads would mostly wait for each
+    other's Python.
     """
     size = max(1, rows // (2 * num_threads))
     return band_edges(rows, num_threads, smallest=size, largest=size)
@@ -149,9 +153,9 @@ def copy_edges(rows: int, num_threads: int) -> list[int]:
 
 @functools.lru_cache(maxsize=256)
 def shrinking_edges(rows: int, num_threads: int) -> tuple[int, ...]:
-    """As `band_edges`, the largest band first: for kernels that keep something from row to row.
+    """As `band_edges`, with the largest bands first: for kernels that keep results between rows.
 
-    The last ones are small, so that all threads are done at about the same time.
+    The last bands are small, so that all threads finish at about the same time.
     """
     edges = [0]
     while (left := rows - edges[-1]) > 0:
@@ -160,11 +164,11 @@ def shrinking_edges(rows: int, num_threads: int) -> tuple[int, ...]:
 
 
 class _StoppedError(Exception):
-    """Ends a band whose queue has stopped."""
+    """Ends a band whose queue has been stopped."""
 
 
 class _Help:
-    """What a helper is called for."""
+    """What a helper does for one call of `share`."""
 
     def __init__(self, queue: BandQueue, cpus: frozenset[int] | None) -> None:
         self._queue, self._cpus = queue, cpus
@@ -184,9 +188,9 @@ class _Queue:
         self._done: list[None] = []
         """One entry for each band that is done."""
         self._helping: list[None] = []
-        """One entry for each helper at work."""
+        """One entry for each helper that is running bands."""
         self._waiting: list[SimpleQueue[None]] = []
-        """One for each thread that waits, which is told of every change."""
+        """One for each waiting thread, which gets an item at every change."""
         self.stopped = False
         self.error: BaseException | None = None
 
@@ -194,7 +198,7 @@ class _Queue:
         self._take_all()
         self._wait_until(lambda: self.stopped or len(self._done) == self._count)
         self._wait_until(lambda: not self._helping)
-        # The call of a helper that comes late must not keep arrays alive.
+        # A helper that starts late still holds this queue; it must not keep arrays alive.
         self._work = None
 
     def help(self) -> None:
@@ -212,7 +216,7 @@ class _Queue:
             self._tell()
 
     def leave_for(self, function: Callable[..., _T], *arguments: Any) -> _T:
-        """Call a function for a helper; where the queue stops meanwhile it does not return."""
+        """Call a function in a helper. If the queue is stopped meanwhile, raise an exception."""
         _thread.queue = None
         self._helping.pop()
         self._tell()
@@ -225,7 +229,7 @@ class _Queue:
                 raise _StoppedError
 
     def _take_all(self) -> None:
-        """Work until no band is left."""
+        """Run bands until none is left to begin."""
         work = self._work
         while work is not None and not self.stopped:
             try:
@@ -241,7 +245,7 @@ class _Queue:
             return
         changed: SimpleQueue[None] = SimpleQueue()
         self._waiting.append(changed)
-        # Asked again now that it is in the list: what changes from here on is told.
+        # Checked again now that `changed` is in the list: no later change can be missed.
         while not ready():
             with suppress(Empty):
                 changed.get(timeout=_LOOK_AGAIN)
@@ -253,22 +257,22 @@ class _Queue:
 
 
 class _Helpers:
-    """Threads that wait for calls, one more than there is work for.
+    """Threads that wait for calls; one more than are needed at a time.
 
-    Helpers start each other: one that leaves nobody waiting when it begins to work starts
-    the next. They are not joined when the interpreter exits.
+    Helpers start each other: a helper that gets a call when no other one is waiting starts the
+    next. They are not joined when the interpreter exits.
     """
 
     def __init__(self) -> None:
         self._calls: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self._started = False
         self._lock = threading.Lock()
-        """Of the numbers below, which belong to the helpers."""
+        """Protects the two numbers below, which only helpers use."""
         self._count = 1
         self._waiting = 0
 
     def call(self, function: Callable[[], None], times: int) -> None:
-        """Have so many helpers call a function that raises nothing; does not wait for them.
+        """Let `times` helpers call a function that raises nothing; does not wait for them.
 
         Where no thread may start (the interpreter is closing down, or a limit of the system)
         there may be fewer, and they may come late.
@@ -305,11 +309,11 @@ _helpers = _Helpers()
 
 
 def _other_cpus() -> frozenset[int] | None:
-    """The CPUs the caller may use less the one it is on; None where that is not known.
+    """The CPUs that the caller may use without the one it is on; None where that is not known.
 
-    Left to itself, Linux likes to wake a helper on the CPU of its caller, who does not
-    let go of it until the work is done. The forward pass of a 4 s clip took 7.7 ms so
-    after a pause, and takes 5.0 ms with the helper kept off that CPU (two cores).
+    Linux often wakes a helper on the CPU of its caller, which keeps that CPU busy until the work
+    is done. After a pause, the forward pass of a 4 s clip took 7.7 ms for that reason, and takes
+    5.0 ms with the helper kept off that CPU (two cores).
     """
     if _current_cpu is None:
         return None
@@ -330,7 +334,7 @@ def _run_on(cpus: frozenset[int] | None) -> None:
 def _find_current_cpu() -> Callable[[], int] | None:
     if not hasattr(os, "sched_setaffinity"):
         return None
-    # PyDLL: the call is too short to let go of the GIL for.
+    # PyDLL: the call is so short that releasing the GIL would not pay.
     return getattr(ctypes.PyDLL(None), "sched_getcpu", None)
 
 
@@ -339,7 +343,7 @@ _thread = threading.local()
 
 
 def _forget_helpers() -> None:
-    """After fork the child has none of the threads."""
+    """To be called in the child after a fork, which has none of the threads."""
     global _helpers
     _helpers = _Helpers()
 
