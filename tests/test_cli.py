@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -324,6 +325,31 @@ def test_a_full_disk_is_an_error_of_the_song_and_leaves_nothing(
     assert result.stderr == (
         f"Error: {song}: {out / 'song'} cannot be written: No space left on device\n"
     )
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("arguments", [
+    ("explain", "closed"), ("why", "closed"), ("import", "closed", "--input-shape", "1,8,8"),
+    ("survey", "song.wav", "--tags", "closed"), ("invariance", "closed"),
+])
+def test_a_file_that_may_not_be_read_is_an_error_like_others(
+    tmp_path, network, out, monkeypatch, arguments
+):
+    write_song(tmp_path / "song.wav")
+    (tmp_path / "closed").write_bytes(b"something")
+
+    def closed(path, *mode):
+        if os.fspath(path).endswith("closed"):
+            raise PermissionError(13, "Permission denied", os.fspath(path))
+        return open(path, *mode)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("fastdeconv.files.open", closed, raising=False)
+    monkeypatch.setattr(os, "access", lambda path, mode: not os.fspath(path).endswith("closed"))
+    given = () if arguments[0] == "import" else ("--network", network)
+    result = run(*arguments, "-o", out, *given)
+    assert result.exit_code == 1
+    assert re.search(r"^Error: '?closed'?: .*Permission denied", result.stderr)
     assert not out.exists()
 
 

@@ -720,3 +720,15 @@ def test_sounds_of_a_shallow_layer_need_no_deeper_ones(tmp_path, monkeypatch):
     explained.save(tmp_path)
     explained.sound("pool1", 0)
     assert ends == {"pool1"}
+
+
+@pytest.mark.parametrize(("frames", "seconds", "said", "not_said"), [
+    (40, 1.0, "windows, each by itself", "single window"),
+    (40, 0.2, "it is a single window", "windows, each by itself"),
+    (None, 0.2, "Each row is a feature", "one pass of the network"),
+])
+def test_the_page_says_how_many_windows_there_are(tmp_path, frames, seconds, said, not_said):
+    net = make_network(frames=frames, scale="db" if frames else LOG)
+    song = fd.explain((noise(seconds), SR), net, layers="pool1", features=[0], duration="all")
+    page = (song.save(tmp_path) / "index.html").read_text(encoding="utf-8")
+    assert said in page and not_said not in page

@@ -14,6 +14,7 @@ from ..errors import FastdeconvError, ParameterError, printable, reason_of
 from ..report.names import safe_name, unique_names
 from .shared import (
     FEATURE_RULES,
+    PATH,
     Backend,
     NetworkChoice,
     audio_format_option,
@@ -51,7 +52,7 @@ class _Song(NamedTuple):
 
 
 @click.command(short_help="Write the sound and the picture of every feature for each song.")
-@click.argument("songs", metavar="SONG...", nargs=-1, type=click.Path())
+@click.argument("songs", metavar="SONG...", nargs=-1, type=PATH)
 @out_option("Folder for the results; each song gets a folder of its own in it.")
 @click.option("--demo", is_flag=True, help="Explain the bundled clip, beside any SONG.")
 @network_option

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ..network.network import Network
 
 __all__ = [
-    "DEFAULT_NETWORK", "FEATURE_RULES", "METHODS", "RULES", "Backend", "NetworkChoice",
+    "DEFAULT_NETWORK", "FEATURE_RULES", "METHODS", "PATH", "RULES", "Backend", "NetworkChoice",
     "audio_format_option", "clean_exit", "computing", "control_option", "demo_clip",
     "frontend_option", "layers_option", "network_option", "offset_option", "out_option",
     "parse_duration", "parse_features", "parse_names", "parse_numbers", "precision_option",
@@ -42,6 +42,9 @@ METHODS = (
     "integrated_gradients", "cam", "occlusion", "gradient_x_deviation", "gradient", "guided",
     "deconvnet",
 )
+#: A path. Whether it can be read is found out where it is opened: the message and the exit status
+#: are then the same as for a file that is missing or damaged.
+PATH = click.Path(readable=False)
 _FORMATS = ("wav", "flac", "ogg")
 
 _MOST_FEATURES = 1_000_000
@@ -121,7 +124,7 @@ def computing(command: Command) -> Command:
 
 def out_option(text: str) -> Option[Any]:
     """The folder to write to; `text` says what goes where."""
-    return click.option("-o", "--out", required=True, type=click.Path(), metavar="OUT", help=text)
+    return click.option("-o", "--out", required=True, type=PATH, metavar="OUT", help=text)
 
 
 def layers_option(text: str) -> Option[Any]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .shared import (
+    PATH,
     Backend,
     NetworkChoice,
     clean_exit,
@@ -38,13 +39,13 @@ _NO_FIGURES = "No figures: pip install 'fastdeconv[figures]' draws them."
 @out_option("Folder for the result, which goes to OUT/attributes.")
 @network_option
 @control_option
-@click.option("--stimuli", type=click.Path(), metavar="CSV|FOLDER",
+@click.option("--stimuli", type=PATH, metavar="CSV|FOLDER",
               help="Sounds of your own: a CSV with a column file and a column for each attribute, "
                    "or a folder that holds such a CSV as attributes.csv.  [default: 480 rendered "
                    "chords]")
 @click.option("--renderer", type=click.Choice(["numpy", "fluidsynth"]), default="numpy",
               show_default=True, help="What renders the chords.")
-@click.option("--soundfont", type=click.Path(), metavar="SF2",
+@click.option("--soundfont", type=PATH, metavar="SF2",
               help="The sound font that fluidsynth plays.")
 @layers_option("Layers to study.  [default: every pooling layer]")
 @click.option("--features", callback=parse_numbers, metavar="0-15,20",
@@ -115,7 +116,7 @@ def attributes(
 @click.option("--layer", required=True, metavar="NAME", help="The layer of the features.")
 @click.option("--features", callback=parse_numbers, metavar="0-15,20",
               help="Features to show.  [default: the eight strongest at the last checkpoint]")
-@click.option("--clip", "clips", multiple=True, type=click.Path(), metavar="SONG",
+@click.option("--clip", "clips", multiple=True, type=PATH, metavar="SONG",
               help="A sound, which is cut into consecutive clips; may be given several times.  "
                    "[default: 480 rendered chords]")
 @rule_option()
@@ -170,7 +171,7 @@ def evolution(
 
 
 @click.command(short_help="Show how much each layer changes when a song is altered.")
-@click.argument("song", type=click.Path())
+@click.argument("song", type=PATH)
 @out_option("Folder for the result, which goes to OUT/invariance.")
 @network_option
 @control_option

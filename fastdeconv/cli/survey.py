@@ -13,6 +13,7 @@ import click
 from ..errors import printable, shown
 from ..report.numbers import length_text
 from .shared import (
+    PATH,
     NetworkChoice,
     clean_exit,
     demo_clip,
@@ -45,12 +46,12 @@ def _parse_part(ctx: click.Context, param: click.Parameter, value: str | None) -
 
 
 @click.command(short_help="Record what every feature responds to in a collection.")
-@click.argument("files", metavar="FOLDER|LIST|CSV", type=click.Path())
+@click.argument("files", metavar="FOLDER|LIST|CSV", type=PATH)
 @out_option("Folder for the survey. A survey that was begun there is continued.")
 @network_option
 @layers_option("Layers to survey, or to add to a survey.  [default: every pooling layer; in a "
                "network without one, up to six convolutions]")
-@click.option("--tags", type=click.Path(), metavar="CSV",
+@click.option("--tags", type=PATH, metavar="CSV",
               help="What is known about the tracks: a column track, and columns of numbers or "
                    "classes.")
 @click.option("--workers", type=click.IntRange(min=1), metavar="N",

@@ -8,6 +8,7 @@ import click
 
 from .shared import (
     METHODS,
+    PATH,
     Backend,
     NetworkChoice,
     audio_format_option,
@@ -24,7 +25,7 @@ __all__ = ["why"]
 
 
 @click.command(short_help="Explain why a network chose a class.")
-@click.argument("song", type=click.Path())
+@click.argument("song", type=PATH)
 @out_option("Folder for the result, which goes to OUT/<song> why.")
 @network_option
 @click.option("--class", "classes", multiple=True, metavar="NAME",

@@ -56,14 +56,18 @@ _SCORES = {
               "them into probabilities.",
 }
 
-# What the page says of the windows of a song, by whether the result is as in one pass over it.
+# What the page says of the windows of a song: whether the result is as in one pass over it, and
+# whether there are several.
 _WINDOWS = {
-    True: "What you see and hear is the same as in one pass of the network over the whole song. "
-          "Numbers are means over {count} pieces of the song, weighted by the energy that is heard "
-          "of the feature in each.",
-    False: "The network takes {seconds:.2f} s at a time, so the song is explained in {count} "
-           "windows, each by itself, and their sounds fade into each other. Numbers and scores are "
-           "means over the windows.",
+    (True, True): "What you see and hear is the same as in one pass of the network over the whole "
+                  "song. Numbers are means over {count} pieces of the song, weighted by the energy "
+                  "that is heard of the feature in each.",
+    (True, False): None,
+    (False, True): "The network takes {seconds:.2f} s at a time, so the song is explained in "
+                   "{count} windows, each by itself, and their sounds fade into each other. "
+                   "Numbers and scores are means over the windows.",
+    (False, False): "The network takes {seconds:.2f} s at a time, and what was explained is no "
+                    "longer: it is a single window.",
 }
 
 #: How many features of a layer show their activation beside the layer's mean.
@@ -172,7 +176,8 @@ def _notices(manifest: Mapping[str, Any]) -> list[str]:
                 f"{manifest['left_out']}. The time lines show all features; fastdeconv explain "
                 "--features all makes sounds of all."
             )
-        notices.append(_WINDOWS[taken["exact"]].format(**taken))
+        text = _WINDOWS[taken["exact"], taken["count"] > 1]
+        notices.append(text and text.format(**taken))
     return [text for text in notices if text]
 
 
