@@ -436,10 +436,13 @@ class _FusedRunner(Runner):
         """What the kernel is told of a block; kept, as the next input often has the same size."""
         cache = layer_cache(self.net, block.first)
         key = self.fuses_all, block, shapes
-        known, prepared = cache.get("forward block", (None, None))
+        # A part of a block, which is computed when asked for, does not replace the block: the plan
+        # of the whole pass is for this very one.
+        place = "forward block", block.layers
+        known, prepared = cache.get(place, (None, None))
         if known != key:
             prepared = self._make_prepared(block, shapes)
-            cache["forward block"] = key, prepared
+            cache[place] = key, prepared
         return prepared
 
     def _make_prepared(self, block: Block, shapes: tuple[_Shape, ...]) -> ForwardBlock | None:

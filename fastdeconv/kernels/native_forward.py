@@ -141,13 +141,14 @@ def _plan(
         for source, x in inputs.items()
     )
     cache, key = blocks[0].cache, (layouts, algorithm, num_threads, kernels().name)
-    kept_blocks, kept_key, kept = cache.get("plan", ((), None, None))
+    place = "plan", blocks[-1].key  # a part of the first block has the same cache
+    kept_blocks, kept_key, kept = cache.get(place, ((), None, None))
     # Blocks are compared by identity: comparing them by value would compare their arrays.
     if kept_key == key and [*map(id, kept_blocks)] == [*map(id, blocks)]:
         plan: _Plan = kept
     else:
         plan = _make_plan(inputs, blocks, algorithm, num_threads)
-        cache["plan"] = tuple(blocks), key, plan
+        cache[place] = tuple(blocks), key, plan
     return plan
 
 

@@ -15,7 +15,7 @@ import pytest
 
 import fastdeconv as fd
 from fastdeconv.deconvnet import plan, run
-from fastdeconv.kernels import native_shared
+from fastdeconv.kernels import native_forward, native_shared
 
 CONV = {"type": "conv2d", "kernel": (3, 3), "padding": "same"}
 RELU = {"type": "relu"}
@@ -201,6 +201,21 @@ def test_a_network_and_its_trace_can_be_pickled_after_a_pass_back(on, net):
     for other in (again, traced(pickle.loads(pickle.dumps(net)))):
         np.testing.assert_array_equal(projected(other, 5, "guided"), want)
     np.testing.assert_array_equal(projected(trace, 5, "guided"), want)
+
+
+def test_a_layer_that_is_asked_for_does_not_undo_the_plan_of_a_pass(build, monkeypatch):
+    made: list[Any] = []
+    make = native_forward._make_plan
+    monkeypatch.setattr(native_forward, "_make_plan", lambda *a: made.append(1) or make(*a))
+    # The last layer is no block of its own, so blocks are prepared one by one.
+    net = build([{**CONV, "out": 6}, {**RELU, "name": "inside"}, POOL,
+                 {"type": "softmax"}], SHAPE)
+    with fd.config(backend="native"):
+        for turn in range(3):
+            _ = traced(net)["inside"]
+            if turn == 0:
+                before = len(made)
+    assert before == len(made) == 2
 
 
 def test_a_network_keeps_no_more_than_a_few_plans(net, monkeypatch):
