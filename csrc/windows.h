@@ -93,23 +93,35 @@ FD_INLINE vf mean_of(vf a, vf b, vf d, vf e) {
     return vf_mul(vf_set1(0.25f), vf_add(vf_add(a, b), vf_add(d, e)));
 }
 
-/* One vector of a window; its four pixels lie `step` floats apart in sums. Without switches they
- * are averaged. */
+/* One vector of a window from the sums x of its pixels. *best: their maximum, *index: where it is;
+ * without switches *best is their mean. */
+FD_INLINE void pooled(const fd_conv *c, const window *k, vf x[4], int channel, vf *best,
+                      vf *index) {
+    finish_all(x, &c->epilogue, channel, 4);
+    *index = vf_zero();
+    if (!k->switches) {
+        *best = mean_of(x[0], x[1], x[2], x[3]);
+        return;
+    }
+    *best = x[0];
+    FD_UNROLL
+    for (int i = 1; i < 4; i++) take(x[i], (uint32_t)i, best, index);
+}
+
+FD_INLINE void pool_pixels(const fd_conv *c, const window *k, vf x[4], int channel) {
+    vf best, index;
+    pooled(c, k, x, channel, &best, &index);
+    vf_store(k->out + channel, best);
+    if (k->switches) vf_store_bytes(k->switches + channel, index);
+}
+
+/* The same with sums in memory, `step` floats apart. */
 FD_INLINE void pool_sums(const fd_conv *c, const window *k, const float *sums, ptrdiff_t step,
                          int channel) {
     vf x[4];
     FD_UNROLL
     for (int i = 0; i < 4; i++) x[i] = vf_load(sums + i * step);
-    finish_all(x, &c->epilogue, channel, 4);
-    if (!k->switches) {
-        vf_store(k->out + channel, mean_of(x[0], x[1], x[2], x[3]));
-        return;
-    }
-    vf best = x[0], index = vf_zero();
-    FD_UNROLL
-    for (int i = 1; i < 4; i++) take(x[i], (uint32_t)i, &best, &index);
-    vf_store(k->out + channel, best);
-    vf_store_bytes(k->switches + channel, index);
+    pool_pixels(c, k, x, channel);
 }
 
 /* A function of its own for every size, and sums that go through memory: inlined into what
