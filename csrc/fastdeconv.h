@@ -112,8 +112,10 @@ typedef struct {
 typedef struct {
     int tile;               /* pixels along a tile's side: 2 or 4 */
     const float *weight;    /* packed */
-    const float *slope, *base; /* tile 2 only: the bound of each channel's error, padded like
-                                * bias */
+    /* Only with tile 2: */
+    const float *slope, *base; /* the bound of each channel's error, padded like bias */
+    const float *by_channel; /* the filters (channel, tap, input): channels padded like bias, inputs
+                              * to whole vectors */
 } fd_winograd;
 
 /* Lists are copied FD_COPY elements at a time, and at least two times that many (gather.h). So up

@@ -15,6 +15,10 @@
  *   vm                the result of a comparison. vf_select(m, a, b) takes a where m is true, bit
  *                     by bit, so that it can also select integers in a vf
  *   vf_store_bytes    stores the lowest byte of every lane's bits
+ *   vf_lane_sum(x)    the sum of all lanes: the upper half of the lanes is added to the lower half,
+ *                     until one lane is left
+ *   vm_bits(m)        a bit for every lane
+ *   v4                four floats, for work too narrow for vf; v4_fma rounds as vf_fma does
  *
  * The build switches contraction off: there is a fused multiply-add where vf_fma is written, and
  * nowhere else. So it is the same in every variant of a kernel.
@@ -99,6 +103,8 @@ FD_INLINE void vf_store_bytes(uint8_t *p, vf a) {
     _mm_storeu_si128((__m128i *)p, _mm512_cvtepi32_epi8(_mm512_castps_si512(a)));
 }
 
+FD_INLINE unsigned vm_bits(vm a) { return a; }
+
 #elif defined(__AVX2__) && defined(__FMA__)
 
 #include <immintrin.h>
@@ -154,6 +160,8 @@ FD_INLINE void vf_store_bytes(uint8_t *p, vf a) {
     _mm_storel_epi64((__m128i *)p, _mm_packus_epi16(words, words));
 }
 
+FD_INLINE unsigned vm_bits(vm a) { return (unsigned)_mm256_movemask_ps(a); }
+
 #elif defined(__SSE2__)
 
 #include <emmintrin.h>
@@ -192,6 +200,8 @@ FD_INLINE void vf_store_bytes(uint8_t *p, vf a) {
     const int bytes = _mm_cvtsi128_si32(_mm_packus_epi16(words, words));
     memcpy(p, &bytes, VW);
 }
+
+FD_INLINE unsigned vm_bits(vm a) { return (unsigned)_mm_movemask_ps(a); }
 
 #elif defined(__ARM_NEON) && defined(__aarch64__)
 
@@ -237,9 +247,55 @@ FD_INLINE void vf_store_bytes(uint8_t *p, vf a) {
     vst1_lane_u32((uint32_t *)p, vreinterpret_u32_u8(bytes), 0);
 }
 
+FD_INLINE unsigned vm_bits(vm a) {
+    const uint32x4_t bits = {1, 2, 4, 8};
+    return vaddvq_u32(vandq_u32(a, bits));
+}
+
 #else
 #error "fastdeconv needs SSE2 or 64-bit NEON"
 #endif
+
+#if VW > 4
+
+typedef __m128 v4;
+FD_INLINE v4 v4_load(const float *p) { return _mm_loadu_ps(p); }
+FD_INLINE void v4_store(float *p, v4 a) { _mm_storeu_ps(p, a); }
+FD_INLINE v4 v4_set1(float x) { return _mm_set1_ps(x); }
+FD_INLINE v4 v4_fma(v4 a, v4 b, v4 c) { return _mm_fmadd_ps(a, b, c); }
+FD_INLINE void v4_transpose(v4 x[4]) { _MM_TRANSPOSE4_PS(x[0], x[1], x[2], x[3]); }
+
+#else
+
+typedef vf v4;
+FD_INLINE v4 v4_load(const float *p) { return vf_load(p); }
+FD_INLINE void v4_store(float *p, v4 a) { vf_store(p, a); }
+FD_INLINE v4 v4_set1(float x) { return vf_set1(x); }
+FD_INLINE v4 v4_fma(v4 a, v4 b, v4 c) { return vf_fma(a, b, c); }
+FD_INLINE void v4_transpose(v4 x[4]) { vf_transpose(x); }
+
+#endif
+
+FD_INLINE float vf_lane_sum(vf a) {
+#if defined(__ARM_NEON)
+    const float32x2_t halves = vadd_f32(vget_low_f32(a), vget_high_f32(a));
+    return vget_lane_f32(halves, 0) + vget_lane_f32(halves, 1);
+#else
+#if VW == 16
+    const __m256 half = _mm256_add_ps(_mm512_castps512_ps256(a),
+                                      _mm512_extractf32x8_ps(a, 1));
+#elif VW == 8
+    const __m256 half = a;
+#endif
+#if VW > 4
+    __m128 quarter = _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
+#else
+    __m128 quarter = a;
+#endif
+    quarter = _mm_add_ps(quarter, _mm_movehl_ps(quarter, quarter));
+    return _mm_cvtss_f32(_mm_add_ss(quarter, _mm_shuffle_ps(quarter, quarter, 1)));
+#endif
+}
 
 /* 2^n, where the argument is 1.5 x 2^23 + n for a whole number n from -126 to 127: the low bits of
  * that float are n. */

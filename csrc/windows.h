@@ -96,23 +96,36 @@ FD_INLINE vf mean_of(vf a, vf b, vf d, vf e) {
     return vf_mul(vf_set1(0.25f), vf_add(vf_add(a, b), vf_add(d, e)));
 }
 
-/* Pools and stores one vector of channels of a window. The sums of its four pixels lie `step`
- * floats apart. */
+/* Pools one vector of channels of a window. x: the sums of its four pixels. *best is their maximum
+ * and *index its place; in a window without switches *best is their mean. */
+FD_INLINE void pooled(const fd_conv *c, const window *k, vf x[4], int channel, vf *best,
+                      vf *index) {
+    finish_all(x, &c->epilogue, channel, 4);
+    *index = vf_zero();
+    if (!k->switches) {
+        *best = mean_of(x[0], x[1], x[2], x[3]);
+        return;
+    }
+    *best = x[0];
+    FD_UNROLL
+    for (int i = 1; i < 4; i++) take(x[i], (uint32_t)i, best, index);
+}
+
+/* The same, stored. */
+FD_INLINE void pool_pixels(const fd_conv *c, const window *k, vf x[4], int channel) {
+    vf best, index;
+    pooled(c, k, x, channel, &best, &index);
+    vf_store(k->out + channel, best);
+    if (k->switches) vf_store_bytes(k->switches + channel, index);
+}
+
+/* The same, from sums in memory that lie `step` floats apart. */
 FD_INLINE void pool_sums(const fd_conv *c, const window *k, const float *sums, ptrdiff_t step,
                          int channel) {
     vf x[4];
     FD_UNROLL
     for (int i = 0; i < 4; i++) x[i] = vf_load(sums + i * step);
-    finish_all(x, &c->epilogue, channel, 4);
-    if (!k->switches) {
-        vf_store(k->out + channel, mean_of(x[0], x[1], x[2], x[3]));
-        return;
-    }
-    vf best = x[0], index = vf_zero();
-    FD_UNROLL
-    for (int i = 1; i < 4; i++) take(x[i], (uint32_t)i, &best, &index);
-    vf_store(k->out + channel, best);
-    vf_store_bytes(k->switches + channel, index);
+    pool_pixels(c, k, x, channel);
 }
 
 /* Every size has a function that is not inlined, and passes its sums to the pool through memory:

@@ -34,8 +34,9 @@
  *         A leaky ReLU with a positive slope keeps the order of the sums. For it the error is
  *         enlarged, so that multiplying by the slope does not round different sums to one number.
  *         Two sums that differ by more than twice the error have the same order in the direct
- *         kernel. Any other window is summed again by the direct kernel, one vector of channels at
- *         a time. NaN, infinities and whatever might overflow make the error infinite.
+ *         kernel. Any other value is summed again, directly, and no value beside it, so that bits do
+ *         not depend on the width of vectors. NaN, infinities and whatever might overflow make the
+ *         error infinite.
  */
 #include <math.h>
 #include <stdlib.h>
@@ -54,6 +55,15 @@
 #define TINY 0x1p-130f
 #define HUGE_NORM 1e15f
 
+/* A channel of a window. */
+typedef struct {
+    window at;
+    int channel;
+} value;
+
+/* Values at a time: as many independent sums as hide the latency of a multiply-add. */
+#define VALUES 4
+
 typedef struct {
     const fd_conv *c;
     const fd_pool *p;
@@ -65,6 +75,8 @@ typedef struct {
         int y, x;       /* first pool window */
         float norm;
     } tiles[BATCH];
+    value doubts[VALUES]; /* values to be summed again */
+    int n_doubts;
 } batch;
 
 /* ---- transforms in one direction: P = M + 2 values to P; transform_back: P values to M ---- */
@@ -102,14 +114,6 @@ FD_INLINE void transform_back(const vf *m, vf *o, const int M) {
     o[3] = vf_add(vf_fma(vf_set1(8), f, b), m[5]);
 }
 
-static float lane_sum(vf a) {
-    float lanes[VW];
-    vf_store(lanes, a);
-    for (int n = VW / 2; n; n /= 2)
-        for (int l = 0; l < n; l++) lanes[l] += lanes[l + n];
-    return lanes[0];
-}
-
 /* The largest of the norms of the inputs of a window's four pixels. square[y][x] has the sums of
  * squares of the 4 x 4 input: index 0 is its first row or column, 1 the middle two, 2 the last. */
 static float window_norm(vf square[3][3]) {
@@ -117,7 +121,7 @@ static float window_norm(vf square[3][3]) {
     for (int y = 0; y < 3; y += 2)
         for (int x = 0; x < 3; x += 2) {
             const vf middle = vf_add(square[1][1], square[y][1]);
-            const float sum = lane_sum(vf_add(vf_add(square[1][x], square[y][x]), middle));
+            const float sum = vf_lane_sum(vf_add(vf_add(square[1][x], square[y][x]), middle));
             all += sum;
             if (sum > largest) largest = sum;
         }
@@ -283,17 +287,96 @@ FD_INLINE void average_window(const fd_conv *c, const window *k, vf a, vf b, vf 
     vf_store(k->out + channel, mean_of(x[0], x[1], x[2], x[3]));
 }
 
-/* Computes a vector of channels of a window by the direct kernel. */
-static void sum_again(const fd_conv *c, const window *k, int channel) {
+/* ---- values in doubt, summed directly ---- */
+
+/* Sums the values in doubt of a batch directly. The four pixels of a window are in the lanes, so that
+ * a channel takes a fraction of the work of its whole vector. Only for one group, and for
+ * activations that are not is_later. */
+static FD_NOINLINE void sum_doubts(batch *b) {
+    if (!b->n_doubts) return;
+    const fd_conv *c = b->c;
+    const value *values = b->doubts;
+    const float *w[VALUES];
+    v4 acc[VALUES];
+    for (int n = b->n_doubts; n < VALUES; n++) b->doubts[n] = b->doubts[0];
+    for (int n = 0; n < VALUES; n++) {
+        w[n] = b->w->by_channel + (size_t)values[n].channel * c->ntaps * b->depth;
+        acc[n] = v4_set1(c->bias[values[n].channel]);
+    }
+    for (int t = 0; t < c->ntaps; t++)
+        for (int i = 0; i < c->cin; i += 4) {
+            const int inputs = c->cin - i < 4 ? c->cin - i : 4;
+            FD_UNROLL
+            for (int n = 0; n < VALUES; n++) {
+                const float *in = values[n].at.in + c->taps[t] + i, *below = in + c->in_row;
+                const float *weight = w[n] + t * b->depth + i;
+                v4 x[4] = {v4_load(in), v4_load(in + c->in_col), v4_load(below),
+                           v4_load(below + c->in_col)};
+                v4_transpose(x);
+                if (inputs == 4)
+                    FD_UNROLL
+                    for (int j = 0; j < 4; j++)
+                        acc[n] = v4_fma(x[j], v4_set1(weight[j]), acc[n]);
+                else
+                    for (int j = 0; j < inputs; j++)
+                        acc[n] = v4_fma(x[j], v4_set1(weight[j]), acc[n]);
+            }
+        }
+    for (int n = 0; n < VALUES; n++) {
+        const window *k = &values[n].at;
+        const int channel = values[n].channel, lane = channel % VW;
+        float pixels[4], best[VW];
+        uint8_t places[VW];
+        v4_store(pixels, acc[n]);
+        vf x[4], max, index;
+        FD_UNROLL
+        for (int i = 0; i < 4; i++) x[i] = vf_set1(pixels[i]);
+        pooled(c, k, x, channel - lane, &max, &index);
+        vf_store(best, max);
+        k->out[channel] = best[lane];
+        if (!k->switches) continue;
+        vf_store_bytes(places, index);
+        k->switches[channel] = places[lane];
+    }
+    b->n_doubts = 0;
+}
+
+/* From this number of values in doubt on, it takes less time to sum their whole vector. */
+#define MANY_DOUBTS 4
+
+/* Sums a whole vector directly. Values that are not in doubt stay as they are, so that bits do not
+ * depend on the width of vectors. */
+static void sum_vector(const fd_conv *c, const window *k, int channel, unsigned doubts) {
+    float values[VW];
+    uint8_t places[VW];
+    memcpy(values, k->out + channel, sizeof values);
+    if (k->switches) memcpy(places, k->switches + channel, sizeof places);
     const int v = channel / VW, vectors = (c->cout + VW - 1) / VW;
     const size_t vector = (size_t)c->ntaps * c->cin * VW;
     const int nv = (v | 1) < vectors ? 2 : 1;
     sum_windows_1_1(c, k, c->weight + (v & ~1) * vector + (v & 1) * VW, nv * VW, channel);
+    for (int i = 0; i < VW; i++) {
+        if (doubts >> i & 1) continue;
+        k->out[channel + i] = values[i];
+        if (k->switches) k->switches[channel + i] = places[i];
+    }
+}
+
+/* Sum again, directly, the channels of a vector whose bits in `doubts` are set. */
+static FD_NOINLINE void sum_again(batch *b, const window *k, int channel, unsigned doubts) {
+    if (__builtin_popcount(doubts) >= MANY_DOUBTS) {
+        sum_vector(b->c, k, channel, doubts);
+        return;
+    }
+    for (; doubts; doubts &= doubts - 1) {
+        b->doubts[b->n_doubts++] = (value){*k, channel + __builtin_ctz(doubts)};
+        if (b->n_doubts == VALUES) sum_doubts(b);
+    }
 }
 
 /* Transforms back, checks and pools one vector of channels of tile t. The places lie `step` floats
  * apart in m. */
-FD_INLINE void finish_tile(const batch *b, int t, const float *m, size_t step, int channel,
+FD_INLINE void finish_tile(batch *b, int t, const float *m, size_t step, int channel,
                            const int M, const int MEAN) {
     const fd_conv *c = b->c;
     const fd_pool *p = b->p;
@@ -330,8 +413,20 @@ FD_INLINE void finish_tile(const batch *b, int t, const float *m, size_t step, i
             (MEAN ? average_window : pool_window)(
                 c, &k, pixel[y][x], pixel[y][x + 1], pixel[y + 1][x], pixel[y + 1][x + 1], error,
                 channel, &sure);
-            if (M == 2 && !vm_all(sure)) sum_again(c, &k, channel);
+            if (M == 2 && !vm_all(sure)) sum_again(b, &k, channel, ~vm_bits(sure) & ((1u << VW) - 1));
         }
+}
+
+/* Prefetch what a tile of the next batch reads first: the input comes from memory, and its transform
+ * waits for it. */
+FD_INLINE void fetch_tile(const batch *b, int t) {
+    const fd_conv *c = b->c;
+    const int y = b->tiles[t].y, x = b->tiles[t].x + BATCH;
+    if (x >= b->p->out_w) return;
+    const float *in = c->in + (2 * y + 2) * c->in_row + (2 * x + 2) * c->in_col;
+    for (int row = 0; row < 2; row++, in += c->in_row)
+        for (int col = 0; col < 2; col++)
+            for (int i = 0; i < c->cin; i += 16) __builtin_prefetch(in + col * c->in_col + i);
 }
 
 FD_INLINE void run_batch(batch *b, const int M, const int MEAN) {
@@ -343,8 +438,10 @@ FD_INLINE void run_batch(batch *b, const int M, const int MEAN) {
         const int nv = vectors - v >= 2 ? 2 : 1;
         product *const multiply = product_for(b->n, nv);
         const size_t step = (size_t)BATCH * nv * VW;
-        for (int q = 0; q < places; q++, w += (size_t)cin * nv * VW)
+        for (int q = 0; q < places; q++, w += (size_t)cin * nv * VW) {
+            if (M == 2 && v == 0 && q < b->n) fetch_tile(b, q);
             multiply(b->v + (size_t)q * BATCH * b->depth, b->depth, w, cin, b->m + q * step);
+        }
         for (int t = 0; t < b->n; t++)
             for (int j = 0; j < nv; j++)
                 finish_tile(b, t, b->m + (t * nv + j) * VW, step, (v + j) * VW, M, MEAN);
@@ -394,6 +491,7 @@ static void rows_of_2(batch *b, int row0, int row1) {
         }
     direct_windows(b->c, direct, n);
     if (b->n) run(b);
+    sum_doubts(b);
 }
 
 static void rows_of_4(batch *b, int row0, int row1) {

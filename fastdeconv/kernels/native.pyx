@@ -109,6 +109,7 @@ cdef extern from "fastdeconv.h" nogil:
         const float *weight
         const float *slope
         const float *base
+        const float *by_channel
 
     ctypedef struct fd_source:
         const int32_t *order
@@ -767,14 +768,15 @@ cdef class Conv(Job):
         self.work.run = _conv_pool_rows
         return self
 
-    def winograd(self, int tile, weight, slope, base):
-        """Compute it by Winograd's algorithm; `slope` and `base` with tile 2 only."""
+    def winograd(self, int tile, weight, slope, base, by_channel):
+        """Compute it by Winograd's algorithm; the last three with tile 2 only."""
         cdef conv_job *d = <conv_job *>self.data
         d.w.tile = tile
         self.point(&d.w.weight, weight)
         if tile == 2:
             self.point(&d.w.slope, slope)
             self.point(&d.w.base, base)
+            self.point(&d.w.by_channel, by_channel)
         self.work.run = _winograd_rows
         return self
 

@@ -302,7 +302,7 @@ def _conv_job(
             _of_lines(pool.counts, lines),
         )
         if tile:
-            job.winograd(tile, *_packed_winograd(block, tile, table)[:3])
+            job.winograd(tile, *_packed_winograd(block, tile, table)[:4])
         return job
 
     cut = _can_be_cut(out, pool, block.out_size) and block.out_size[0] == 1
@@ -535,7 +535,7 @@ def _winograd_tile(x: Channels, block: ConvBlock, algorithm: str, table: Any) ->
         return 0
     if algorithm == "winograd":
         return 4
-    return 2 if _packed_winograd(block, 2, table)[3] else 0
+    return 2 if _packed_winograd(block, 2, table)[4] else 0
 
 
 def _rises(epilogue: Epilogue) -> bool:
@@ -547,7 +547,8 @@ def _rises(epilogue: Epilogue) -> bool:
 
 
 def _packed_winograd(block: ConvBlock, tile: int, table: Any) -> tuple[Any, ...]:
-    """Filters, bounds of the error (slope and base by channel), and whether they can be used."""
+    """Filters, bounds of the error (slope and base by channel), filters by channel for what is in
+    doubt, and whether they can be used."""
 
     def make() -> tuple[Any, ...]:
         size = len(block.weight)
@@ -558,7 +559,13 @@ def _packed_winograd(block: ConvBlock, tile: int, table: Any) -> tuple[Any, ...]
         lanes = [pad_lanes(bound, size, table.width) for bound in bounds]
         lanes[1][size:] = -1  # lanes without a channel are never in doubt
         usable = bool(lanes[0].max() < _LARGEST_SLOPE)
-        return pack_forward(filters, 1, table.width), *lanes, usable
+        inputs = block.weight.shape[1]
+        by_channel = aligned_empty(
+            (len(lanes[0]), *block.weight.shape[2:], -(-inputs // table.width) * table.width)
+        )
+        by_channel[:] = 0
+        by_channel[:size, ..., :inputs] = block.weight.transpose(0, 2, 3, 1)
+        return pack_forward(filters, 1, table.width), *lanes, by_channel, usable
 
     key = ("winograd", table.name, tile, block.epilogue.parts)
     packed: tuple[Any, ...] = cached(block.cache, key, make)
