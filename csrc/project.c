@@ -616,6 +616,83 @@ static void scatter_pixel_of_one(const scatterer *p, int Y, int X, const float *
     }
 }
 
+#if VW == 16
+/* One feature through 3 x 3 taps below a 2 x 2 pool, which most networks have:
+ *
+ * The four places of a pixel reach a square of 4 x 4 outputs, which is one vector. It stays in a
+ * register while the places are added to it one after the other, in the same order as elsewhere. Its
+ * right half is the left half of the next pixel's square. In memory every output would have to
+ * wait for the store of the place before. */
+
+/* Whether all of these squares lie in the ring. */
+static int sums_squares(const fd_last *f) {
+    const fd_window *k = &f->conv, *pool = &f->source.pool;
+    return f->kp == 1 && f->cout == 1 && k->kh == 3 && k->kw == 3 && k->sh == 1 && k->sw == 1 &&
+           k->dh == 1 && k->dw == 1 && pool->kh == 2 && pool->kw == 2 && pool->sh == 2 &&
+           pool->sw == 2 && pool->dh == 1 && pool->dw == 1 && !pool->top && !pool->left &&
+           f->source.w >= 2 * f->source.cells_w;
+}
+
+/* Column `column` of the current rows and three more of them. */
+static vf load_square(const scatterer *p, ptrdiff_t column) {
+    vf a = _mm512_castps128_ps512(_mm_loadu_ps(p->rows[0] + column));
+    a = _mm512_insertf32x4(a, _mm_loadu_ps(p->rows[1] + column), 1);
+    a = _mm512_insertf32x4(a, _mm_loadu_ps(p->rows[2] + column), 2);
+    return _mm512_insertf32x4(a, _mm_loadu_ps(p->rows[3] + column), 3);
+}
+
+static void store_square(const scatterer *p, ptrdiff_t column, vf a) {
+    _mm_storeu_ps(p->rows[0] + column, _mm512_castps512_ps128(a));
+    _mm_storeu_ps(p->rows[1] + column, _mm512_extractf32x4_ps(a, 1));
+    _mm_storeu_ps(p->rows[2] + column, _mm512_extractf32x4_ps(a, 2));
+    _mm_storeu_ps(p->rows[3] + column, _mm512_extractf32x4_ps(a, 3));
+}
+
+/* The square two columns further on: of the old one only what is new is loaded. */
+static vf next_square(const scatterer *p, ptrdiff_t column, vf old) {
+    const __m512i from = _mm512_setr_epi32(2, 3, 16, 17, 6, 7, 18, 19, 10, 11, 20, 21, 14, 15, 22,
+                                           23);
+    const __m128 none = _mm_setzero_ps();
+    const __m128 upper = _mm_loadh_pi(_mm_loadl_pi(none, (const __m64 *)(p->rows[0] + column + 2)),
+                                      (const __m64 *)(p->rows[1] + column + 2));
+    const __m128 lower = _mm_loadh_pi(_mm_loadl_pi(none, (const __m64 *)(p->rows[2] + column + 2)),
+                                      (const __m64 *)(p->rows[3] + column + 2));
+    const vf right = _mm512_insertf32x4(_mm512_castps128_ps512(upper), lower, 1);
+    return _mm512_permutex2var_ps(old, from, right);
+}
+
+/* Adds `columns` pixels of a row, from X on, to the ring. */
+static void scatter_squares(const scatterer *p, int Y, int X, int columns, const float *panel) {
+    const fd_last *f = p->f;
+    const fd_source *s = &f->source;
+    const float *weight = f->weight;
+    /* Of the 16 outputs, which of a place's 9 sums they get; place 0 sends to the 9 of SENDS. */
+    enum { SENDS = 0x0777 };
+    const __m512i taps = _mm512_setr_epi32(0, 1, 2, 0, 3, 4, 5, 0, 6, 7, 8, 0, 0, 0, 0, 0);
+    const __m512i outputs = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    vf square = load_square(p, 2 * (ptrdiff_t)X);
+    for (int x = X; x < X + columns; x++, panel += s->channels) {
+        if (x > X) square = next_square(p, 2 * (ptrdiff_t)x, square);
+        FD_UNROLL
+        for (int q = 0; q < 4; q++) {
+            int n;
+            const int32_t *from = at_place(s, Y, x, q, &n);
+            if (!n) continue;
+            vf sum = vf_zero();
+            for (int e = 0; e < n; e++)
+                sum = vf_fma(vf_load(weight + (ptrdiff_t)from[e] * VW), vf_set1(panel[from[e]]),
+                             sum);
+            const int shift = q / 2 * 4 + q % 2;
+            const __m512i at = _mm512_permutexvar_epi32(
+                _mm512_sub_epi32(outputs, _mm512_set1_epi32(shift)), taps);
+            square = _mm512_mask_add_ps(square, (__mmask16)(SENDS << shift), square,
+                                        _mm512_permutexvar_ps(at, sum));
+        }
+        store_square(p, 2 * (ptrdiff_t)x, square);
+    }
+}
+#endif
+
 /* Adds what one cell, whose values are `panel` (channels x lanes), sends to the ring. */
 static void scatter(scatterer *p, int Y, int X, const float *panel) {
     const fd_last *f = p->f;
@@ -638,6 +715,18 @@ static void scatter(scatterer *p, int Y, int X, const float *panel) {
         else
             scatter_by_feature(p, p->list, n, panel, outs);
     }
+}
+
+/* The same for several neighbouring cells. */
+static void scatter_columns(scatterer *p, int Y, int X, int columns, const float *panel) {
+    const ptrdiff_t pixel = (ptrdiff_t)p->f->source.channels * p->f->kp;
+#if VW == 16
+    if (sums_squares(p->f)) {
+        scatter_squares(p, Y, X, columns, panel);
+        return;
+    }
+#endif
+    for (int i = 0; i < columns; i++) scatter(p, Y, X + i, panel + i * pixel);
 }
 
 /* Copies a finished output row to the output planes, where it belongs to the output. */
@@ -686,24 +775,22 @@ static void produce_row(scatterer *p, stepper *above, int Y, float *panel) {
     for (int i = 0; i < p->reach; i++) p->rows[i] = ring_row(p, Y, i);
     if (f->kp == 1) find_first_targets(p);
     if (f->step) {
-        const ptrdiff_t pixel = (ptrdiff_t)f->step->cout * f->kp;
         for (int x = 0, n; x < columns; x += n) {
             n = columns_from(f->step, x, columns);
             step_columns(above, Y, x, n, panel);
-            for (int i = 0; i < n; i++) scatter(p, Y, x + i, panel + i * pixel);
+            scatter_columns(p, Y, x, n, panel);
         }
         return;
     }
     if (f->v) {
-        const size_t pixel = (size_t)f->source.channels * f->kp;
-        for (int x = 0; x < columns; x++)
-            scatter(p, Y, x, f->v + ((size_t)Y * columns + x) * pixel);
+        const size_t row = (size_t)f->source.channels * f->kp * columns;
+        scatter_columns(p, Y, 0, columns, f->v + Y * row);
         return;
     }
     if (f->first->by_feature) {
         for (int x = 0; x < columns; x++) {
             first_pixel_by_feature(f->first, Y, x, panel);
-            scatter(p, Y, x, panel);
+            scatter_columns(p, Y, x, 1, panel);
         }
         return;
     }
@@ -714,7 +801,7 @@ static void produce_row(scatterer *p, stepper *above, int Y, float *panel) {
     for (int x = 0; x < columns; x += most) {
         const int n = columns - x < most ? columns - x : most;
         first_columns(f->first, Y, x, n, panel, pixel);
-        for (int i = 0; i < n; i++) scatter(p, Y, x + i, panel + i * pixel);
+        scatter_columns(p, Y, x, n, panel);
     }
 }
 

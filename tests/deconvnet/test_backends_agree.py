@@ -378,6 +378,45 @@ def test_a_feature_alone_in_a_wide_map_gives_the_bits_it_gives_among_others(
             np.testing.assert_array_equal(alone, together[feature])
 
 
+@pytest.mark.parametrize("padding", [0, 1, 2])
+@pytest.mark.parametrize("pool", [{}, {"ceil_mode": True}, {"padding": 1}], ids=str)
+@pytest.mark.parametrize("size", [(8, 10), (11, 67), (5, 5)])
+def test_a_feature_alone_gives_the_same_bits_at_every_edge_of_the_input(
+    size: tuple[int, int], pool: dict[str, Any], padding: int
+) -> None:
+    """Of a lone feature, four places of a window are added to the input's map together, if it has
+    them all."""
+    draft = Draft((1, *size), seed=5)
+    for out in (7, 5):
+        draft.add("conv2d", out=out, kernel=(3, 3), padding=padding).add("relu")
+        draft.add("max_pool2d", kernel_size=2, **pool)
+    case = draft.case("gradient")
+    assert_agreement(case)
+    for implementation in IMPLEMENTATIONS:
+        together = case.maps([0, 1, 2, 3, 4] * 4, **implementation)
+        for feature in range(5):
+            alone = case.maps([feature], **implementation)[0]
+            np.testing.assert_array_equal(alone, together[feature])
+
+
+@pytest.mark.parametrize("silent", [[4], [0, 1, 2, 3, 5, 6]])
+def test_silent_features_of_the_lowest_layer_change_no_bit_of_others(silent: list[int]) -> None:
+    """Few are projected with the others, many are left out."""
+    case = plain((12,), {"kernel_size": 2}).case()
+    layer = case.trace.network.layers[-1].name
+    values = case.trace[layer].copy()
+    for implementation in IMPLEMENTATIONS:
+        with fd.config(**implementation):
+            loud = fd.deconvolve(case.trace, layer, start=values)
+            quiet = values.copy()
+            quiet[silent] = 0
+            found = fd.deconvolve(case.trace, layer, start=quiet)
+        assert not found[silent].any()
+        others = np.setdiff1d(np.arange(len(values)), silent)
+        np.testing.assert_array_equal(found[others], loud[others])
+        assert found[others].any()
+
+
 @pytest.mark.parametrize("maker", IMPLEMENTATIONS, ids=lambda i: "-".join(i.values()))
 def test_every_implementation_projects_any_others_trace(maker: dict[str, str]) -> None:
     draft = published()
