@@ -219,7 +219,7 @@ static void fetch_ahead(const fd_step *s, int Y, int X, int i, int columns, int 
     const float *row = s->v + ((ptrdiff_t)y * f->cells_w + x) * pixel;
     const ptrdiff_t begin = all * part / parts;
     if (begin >= all * (part + 1) / parts) return;
-    /* A load, since the first fetch of a page may be dropped where its address is not known yet. */
+    /* A load: a fetch from a page whose address the processor has to look up is dropped. */
     (void)*(const volatile float *)(row + begin);
     for (ptrdiff_t at = begin; at < all * (part + 1) / parts; at += line)
         __builtin_prefetch(row + at);
@@ -244,6 +244,7 @@ static void multiply_place(const winograd *p, const fd_step *s, int q, int tiles
     }
     const int width = padded(cout), most = FD_MAX_NV * VW;
     const float *u = s->winograd + (ptrdiff_t)q * channels * width;
+    fetch_ahead(s, Y, X, q / 4, 2 * p->tiles, q % 4, 4);
     for (int c = 0; c < width; c += most)
         for (int r = 0; r < tiles * kp; r += MATRIX_ROWS)
             multiply_features(u + (ptrdiff_t)c * channels, v + (ptrdiff_t)r * channels, channels,
