@@ -247,9 +247,10 @@ def checked_features(layer: str, count: int, features: Sequence[int] | None) -> 
         raise ParameterError(f"features must be a sequence of ints, found {shown(features)}")
     if not isinstance(features, range) and any(isinstance(f, (bool, np.bool_)) for f in features):
         raise ParameterError(f"features must be ints, found a bool in {features!r}")
-    if array.size and (array.min() < 0 or array.max() >= count):
+    outside = array[(array < 0) | (array >= count)]
+    if outside.size:
         raise ParameterError(
-            f"layer {shown(layer)} has features 0..{count - 1}, found {array.min()}..{array.max()}"
+            f"layer {shown(layer)} has features 0..{count - 1}, found {outside[0]}"
         )
     return array.astype(np.intp)
 
