@@ -722,6 +722,34 @@ def test_sounds_of_a_shallow_layer_need_no_deeper_ones(tmp_path, monkeypatch):
     assert ends == {"pool1"}
 
 
+def test_sounds_below_a_branch_are_the_same_with_and_without_what_is_above(tmp_path):
+    """A layer that several take is computed apart from those above it, which changes roundings."""
+    rng = np.random.default_rng(7)
+    layers, arrays = [], {}
+
+    def conv(name, out, channels, size=3, **how):
+        layers.append({"type": "conv2d", "name": name, "padding": "same", **how})
+        arrays[f"{name}.weight"] = 0.2 * rng.standard_normal((out, channels, size, size))
+        arrays[f"{name}.bias"] = np.zeros(out)
+
+    conv("conv1", 16, 1)
+    conv("conv2", 32, 16)
+    layers.append({"type": "relu", "name": "relu"})
+    layers.append({"type": "max_pool2d", "name": "pool", "kernel_size": 2})
+    conv("conv3", 8, 32)
+    conv("skip", 8, 32, 2, inputs=["relu"], stride=2, padding=0)
+    layers.append({"type": "add", "name": "sum", "inputs": ["conv3", "skip"]})
+    net = fd.Network(
+        layers, arrays, (1, BANDS, None), frontend=fd.Frontend(**MEL, scale=LOG), name="branched",
+    )
+    song, how = (noise(1), SR), {"duration": "all", "features": [0, 3]}
+    fd.explain(song, net, layers="pool", **how).save(tmp_path, "alone")
+    fd.explain(song, net, layers=["pool", "sum"], **how).save(tmp_path, "with")
+    for name in ("feature_0.wav", "feature_3.wav"):
+        alone, beside = ((tmp_path / of / "pool" / name).read_bytes() for of in ("alone", "with"))
+        assert alone == beside
+
+
 @pytest.mark.parametrize(("frames", "seconds", "said", "not_said"), [
     (40, 1.0, "windows, each by itself", "single window"),
     (40, 0.2, "it is a single window", "windows, each by itself"),

@@ -207,7 +207,7 @@ def _padded(samples: FloatArray, before: int, after: int, mode: str) -> FloatArr
         padded[..., before : before + size] = samples
         if mode == "reflect":
             padded[..., :before] = samples[..., before:0:-1]
-            padded[..., before + size :] = samples[..., size - 2 : size - 2 - after : -1]
+            padded[..., before + size :] = samples[..., ::-1][..., 1 : 1 + after]
         return padded
     widths = [(0, 0)] * (samples.ndim - 1) + [(before, after)]
     return np.pad(samples, widths, mode=mode)  # type: ignore[call-overload]

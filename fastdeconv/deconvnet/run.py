@@ -222,7 +222,7 @@ class Run:
         """Whether a layer's maps meet the network's lowest convolution, one by one."""
         while index >= 0 and not self.starts.mixes(index):
             index = self.facts.below(index)
-        return index >= 0 and self.facts.below(index) < 0
+        return index >= 0 and self.net.sources[index] == (-1,)
 
     def _is_single(self, starts: list[Start]) -> bool:
         """Whether there is only one convolution left, and `project_single` can do it."""
@@ -308,10 +308,7 @@ class Run:
         given = self._given(start, features, rows, out, at, self._lists(way))
 
         def follow(values: Any, rows: Any, out: Any, read: Sequence[Read]) -> Any:
-            legs = [
-                leg._replace(source=source, post=leg.post._replace(factor=factor))
-                for leg, (source, factor) in zip(way.legs, read)
-            ]
+            legs = [_with_read(leg, one) for leg, one in zip(way.legs, read)]
             starts = [Start(start.layer, values, True)]
             self._run(way._replace(legs=legs), starts, given.features, rows, out)
             return self._left.pop()
@@ -635,8 +632,17 @@ def _read(way: Way) -> list[Read]:
     read = []
     for leg in way.legs:
         assert leg.source is not None
-        read.append((leg.source, leg.post.factor))
+        read.append((leg.source, (leg.below or leg.post).factor))
     return read
+
+
+def _with_read(leg: Leg, read: Read) -> Leg:
+    """A leg of a chain that reads something else, see `_read`."""
+    source, factor = read
+    leg = leg._replace(source=source)
+    if leg.below is not None:
+        return leg._replace(below=leg.below._replace(factor=factor))
+    return leg._replace(post=leg.post._replace(factor=factor))
 
 
 def _keep(kept: dict[Any, Any], key: Any, value: Any) -> None:

@@ -130,7 +130,7 @@ def runs(
     needed = [] if layers is None else list(layers)
     if parts is None:
         if needed:
-            network = up_to(network, max(needed, key=network.layer_index))
+            network = _up_to(network, max(map(network.layer_index, needed)))
         for number in left:
             clip = windows.clip(number)
             yield WindowRun(number, clip, network.forward(clip.x))
@@ -142,6 +142,19 @@ def runs(
         rows = _Rows(clips, *parts)
         for row, (number, clip) in enumerate(zip(group, clips)):
             yield _RowRun(number, clip, rows, row)
+
+
+def _up_to(network: Network, last: int) -> Network:
+    """The network as far as layer `last`, and no branch cut off that leaves it further below.
+
+    Where the output of a layer goes to several others it is computed apart, which rounds otherwise.
+    """
+    while beyond := [
+        i for i, sources in enumerate(network.sources)
+        if i > last and any(0 <= source < last for source in sources)
+    ]:
+        last = max(beyond)
+    return up_to(network, network.layers[last].name)
 
 
 def _parts(

@@ -252,7 +252,7 @@ class Single(NamedTuple):
 
 Read = tuple[Source, FloatArray | None]
 """What jobs read of a trace between two convolutions: the source of the lower one, and the
-`Post.factor` above it."""
+`Post.factor` above it, or of its `Overlap`."""
 
 
 class Given(NamedTuple):

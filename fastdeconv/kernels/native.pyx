@@ -994,12 +994,17 @@ cdef int _finish(Job job, fd_finish *f, post, view) except -1:
     f.more = _view(view, job.keep)
     f.post = _post(post, job.keep)
     f.sums = NULL
-    if not isinstance(post.factor, Place):
-        f.factor = _factor(post.factor, job.keep)
+    return _point_factor(job, &f.factor, post.factor)
+
+
+cdef int _point_factor(Job job, fd_factor *f, factor) except -1:
+    """Fill `f` from None, an array or a whole `Place`."""
+    if not isinstance(factor, Place):
+        f[0] = _factor(factor, job.keep)
         return 0
-    _, w, channels = post.factor.shape
-    f.factor.row, f.factor.column = w * channels, channels
-    return job.point(&f.factor.values, post.factor)
+    _, w, channels = factor.shape
+    f.row, f.column = w * channels, channels
+    return job.point(&f.values, factor)
 
 
 cdef int _sum_up(fd_finish *f, counts, sums, list keep) except -1:
@@ -1156,7 +1161,7 @@ cdef class Overlap(Job):
         d.o.v_h, d.o.v_w = v.shape[:2]
         d.o.kp, d.o.by_feature = kp, by_feature
         d.o.post = _post(post, self.keep)
-        d.o.factor = _factor(post.factor, self.keep)
+        _point_factor(self, &d.o.factor, post.factor)
         self.point(&d.o.out, out, 0, PyBUF_WRITABLE)
 
 

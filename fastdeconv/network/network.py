@@ -348,7 +348,10 @@ class Network:
         """
         # Kept, because every pass asks for the shapes, and most inputs have the same size.
         known, shapes = self._latest_shapes
-        if known == input_shape and [*map(type, input_shape)] == [int] * 3:
+        if (
+            isinstance(input_shape, tuple) and [*map(type, input_shape)] == [int] * 3
+            and known == input_shape
+        ):
             return list(shapes)
         shape = _declared_shape(input_shape)
         if None in shape:

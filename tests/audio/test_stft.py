@@ -67,7 +67,7 @@ def test_every_pad_mode_is_that_of_librosa(pad_mode, n):
 
 
 @pytest.mark.parametrize("pad_mode", ["constant", "edge", "linear_ramp", "reflect", "symmetric"])
-@pytest.mark.parametrize("n", [2, 3, 100])
+@pytest.mark.parametrize("n", [2, 3, 100, 129])
 def test_sounds_shorter_than_a_frame_are_padded_like_any_other(pad_mode, n):
     fe = Frontend(sr=8000, n_fft=256, hop_length=256, pad_mode=pad_mode)
     padded = np.pad(noise(n), 128, mode=pad_mode)

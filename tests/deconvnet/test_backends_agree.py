@@ -417,6 +417,24 @@ def test_silent_features_of_the_lowest_layer_change_no_bit_of_others(silent: lis
         assert found[others].any()
 
 
+@pytest.mark.parametrize("kind", ["add", "multiply", "concat"])
+def test_a_few_silent_features_above_a_layer_of_several_inputs(kind: str) -> None:
+    draft = Draft((1, 9, 11), seed=3)
+    draft.add("conv2d", out=12, padding=1).add("relu").add("conv2d", out=12, padding=1)
+    draft.add(kind, inputs=["layer1", "layer2"]).add("relu")
+    case = draft.case()
+    layer = "layer4"
+    values = case.trace[layer].copy()
+    values[4] = 0
+    with fd.config(backend="reference"):
+        wanted = fd.deconvolve(case.trace, layer, start=values)
+    for implementation in IMPLEMENTATIONS:
+        with fd.config(**implementation):
+            found = fd.deconvolve(case.trace, layer, start=values)
+        assert not found[4].any()
+        np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-5 * np.abs(wanted).max())
+
+
 @pytest.mark.parametrize("maker", IMPLEMENTATIONS, ids=lambda i: "-".join(i.values()))
 def test_every_implementation_projects_any_others_trace(maker: dict[str, str]) -> None:
     draft = published()

@@ -113,9 +113,21 @@ def slopes(build: Any) -> fd.Network:
     return build(records, SHAPE)
 
 
-@pytest.mark.parametrize("kind", ["rectified", "slopes"])
+def slopes_of_sums(build: Any) -> fd.Network:
+    """The same where windows overlap: their sums are multiplied."""
+    pool = {**POOL, "kernel_size": 3, "stride": 2}
+    records = [
+        {**CONV, "out": 6}, {"type": "elu"}, pool,
+        {**CONV, "out": 18}, {"type": "tanh"}, pool, {**CONV, "out": 33, "name": "top"},
+    ]
+    return build(records, SHAPE)
+
+
+@pytest.mark.parametrize("kind", ["rectified", "slopes", "slopes of sums"])
 def test_traces_in_turn_give_the_bits_of_each_alone(on, net, build, monkeypatch, kind):
-    net = net if kind == "rectified" else slopes(build)
+    net = {"rectified": lambda _: net, "slopes": slopes, "slopes of sums": slopes_of_sums}[kind](
+        build
+    )
     cases = list(itertools.product((1, 20), RULES))
     seeds = range(3)
     with monkeypatch.context() as patch:
