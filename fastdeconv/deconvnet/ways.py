@@ -222,7 +222,7 @@ class Ways:
     ) -> Iterator[tuple[Way, list[int]]]:
         rest = list(range(len(starts[0].maps)))
         few = cost.few_apart(route, self.rule, self.bf16)
-        if sparse and route.is_chain:
+        if sparse and route.is_chain and not _starts_at_sums(route, starts):
             rest, facts = [], self.facts
             whole = cost.whole_parts(facts, route)
             for box, group in cost.boxes(starts[0].maps).items():
@@ -245,3 +245,9 @@ class Ways:
         for some in cost.together(rest, few, most):
             for way in ways:
                 yield way, some
+
+
+def _starts_at_sums(route: Route, starts: Sequence[Start]) -> bool:
+    """Whether maps arrive where the windows of a pool overlap. Only whole maps are added there."""
+    tops = (route.segments.get(start.layer) for start in starts)
+    return any(segment is not None and segment.below is not None for segment in tops)

@@ -1070,7 +1070,7 @@ cdef class Step(Job):
         """Let every channel have a kernel of its own (depthwise); weights (taps, channels)."""
         (<step_job *>self.data).s.depthwise = _floats(weight, self.keep)
 
-    def multiply_in_tiles(self, weight):
+    def multiply_transformed(self, weight):
         """Winograd's algorithm; weights as csrc/winograd_step.h has them."""
         (<step_job *>self.data).s.winograd = _floats(weight, self.keep)
 

@@ -723,7 +723,7 @@ def _step(table: Any, job: Step, post: Post, num_threads: int, chain: Chain) -> 
         table, v, lanes, nv, source, cells, window, conv.groups,
         conv.input_channels, post, _viewed(post.more), conv.input_size,
     )
-    key = kernel.name, table.name, nv if kernel.by_lanes else None
+    key = kernel.name, table.name, kernel.packing(nv)
     weight = cached(conv.cache, key, lambda: kernel.pack(conv, table, nv))
     getattr(step, kernel.give)(weight)
     return step

@@ -547,8 +547,8 @@ def _rises(epilogue: Epilogue) -> bool:
 
 
 def _packed_winograd(block: ConvBlock, tile: int, table: Any) -> tuple[Any, ...]:
-    """Filters, bounds of the error (slope and base by channel), filters by channel for what is in
-    doubt, and whether they can be used."""
+    """Filters, bounds of the error (slope and base by channel), with tile 2 filters by channel for
+    what is in doubt, and whether they can be used."""
 
     def make() -> tuple[Any, ...]:
         size = len(block.weight)
@@ -559,12 +559,12 @@ def _packed_winograd(block: ConvBlock, tile: int, table: Any) -> tuple[Any, ...]
         lanes = [pad_lanes(bound, size, table.width) for bound in bounds]
         lanes[1][size:] = -1  # lanes without a channel are never in doubt
         usable = bool(lanes[0].max() < _LARGEST_SLOPE)
-        inputs = block.weight.shape[1]
-        by_channel = aligned_empty(
-            (len(lanes[0]), *block.weight.shape[2:], -(-inputs // table.width) * table.width)
-        )
-        by_channel[:] = 0
-        by_channel[:size, ..., :inputs] = block.weight.transpose(0, 2, 3, 1)
+        by_channel = None
+        if tile == 2 and usable:
+            rows = np.zeros((len(lanes[0]) - size, *block.weight.shape[1:]), np.float32)
+            by_channel = pad_last(
+                np.concatenate([block.weight, rows]).transpose(0, 2, 3, 1), table.width
+            )
         return pack_forward(filters, 1, table.width), *lanes, by_channel, usable
 
     key = ("winograd", table.name, tile, block.epilogue.parts)

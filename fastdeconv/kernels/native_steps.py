@@ -18,9 +18,12 @@ __all__ = ["STEP_KERNELS", "StepKernel", "has_all_values"]
 
 
 def _takes_depthwise(table: Any, job: Step) -> bool:
-    """A depthwise convolution, from a source that has values everywhere."""
+    """A depthwise convolution, from a lane tensor that has values everywhere.
+
+    A 1 x 1 convolution of one channel is one, too, unless it takes its values from the step above.
+    """
     conv = job.conv
-    by_itself = conv.weight.shape[:2] == (conv.groups, 1)
+    by_itself = conv.weight.shape[:2] == (conv.groups, 1) and isinstance(job.v, Lanes)
     return by_itself and has_all_values(job.source) and not job.bf16
 
 
@@ -182,8 +185,8 @@ class StepKernel(NamedTuple):
     """``pack(conv, table, nv)``: the weights as it reads them; nv as in csrc/fastdeconv.h."""
     give: str
     """The method of `native.Step` that is given these weights."""
-    by_lanes: bool = False
-    """Whether the packed weights depend on nv."""
+    packing: Callable[[int], int] = lambda nv: 0
+    """The packing for nv; where the number is the same, so are the packed weights."""
     in_lists: bool = True
     """Whether it uses the lists of csrc/gather.h, which need a stride of 1."""
     filtered: bool = False
@@ -193,7 +196,7 @@ class StepKernel(NamedTuple):
 STEP_KERNELS = (
     StepKernel("depthwise", _takes_depthwise, _pack_depthwise, "keep_apart", in_lists=False),
     StepKernel(
-        "winograd", _takes_winograd, _pack_winograd, "multiply_in_tiles", by_lanes=True,
+        "winograd", _takes_winograd, _pack_winograd, "multiply_transformed", packing=bool,
         in_lists=False,
     ),
     StepKernel("sparse", _takes_sparse, _pack_sparse, "leave_out_zeros"),
@@ -201,7 +204,7 @@ STEP_KERNELS = (
     StepKernel("bf16", _takes_vectors, _pack_bf16, "multiply"),
     StepKernel("tiles", _takes_tiles, _pack_tiles, "multiply"),
     StepKernel(
-        "dense", lambda table, job: True, _pack_dense, "multiply", by_lanes=True, filtered=True
+        "dense", lambda table, job: True, _pack_dense, "multiply", packing=int, filtered=True
     ),
 )
 """A job is done by the first of these that takes it."""

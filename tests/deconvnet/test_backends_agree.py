@@ -435,6 +435,28 @@ def test_a_few_silent_features_above_a_layer_of_several_inputs(kind: str) -> Non
         np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-5 * np.abs(wanted).max())
 
 
+def test_a_convolution_of_one_channel_and_place_below_another() -> None:
+    """It is depthwise, and takes its values from the step above while they are in cache."""
+    draft = Draft((1, 12, 22), seed=3)
+    draft.add("conv2d", out=3, padding=1)
+    for _ in range(2):
+        draft.add("conv2d", out=1, kernel=(1, 1)).add("elu")
+    draft.add("conv2d", out=32, padding=1).add("conv2d", out=16, padding=1)
+    assert_agreement(draft.case())
+
+
+@pytest.mark.parametrize("rule", ["deconvnet", "gradient"])
+def test_the_strongest_unit_of_a_block_that_begins_at_an_overlapping_pool(rule: str) -> None:
+    draft = Draft((1, 60, 90), seed=3)
+    draft.add("conv2d", out=18, padding=1)
+    draft.add("max_pool2d", kernel_size=3, stride=2, padding=1)
+    draft.add("conv2d", out=18, padding=1).add("conv2d", out=18, padding=1)
+    draft.add("add", inputs=["layer1", "layer3"]).add("relu")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cost, "pays", lambda *_: True)
+        assert_agreement(draft.case(rule, "max"))
+
+
 @pytest.mark.parametrize("maker", IMPLEMENTATIONS, ids=lambda i: "-".join(i.values()))
 def test_every_implementation_projects_any_others_trace(maker: dict[str, str]) -> None:
     draft = published()

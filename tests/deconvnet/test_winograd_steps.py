@@ -184,3 +184,31 @@ def test_a_silent_start_gives_exact_zeros(on, build):
     start[3] = 1
     found = maps(trace, range(20), start=start)
     assert not np.delete(found, 3, axis=0).any()
+
+
+def residual(kind: str) -> list[dict[str, Any]]:
+    """3 x 3 convolutions in lanes to whose sums others are added, or whose rows are summed."""
+    block = [conv(16), {"type": "elu"}, conv(16), {"type": "elu"}, conv(16)]
+    if kind == "add":
+        return [*block, {"type": "add", "inputs": ["l1", "l4"]}, {"type": "elu"}, conv(16)]
+    if kind == "gate":
+        gate = [
+            {"type": "reduce_mean", "axes": "HW"}, conv(16, kernel=(1, 1)), {"type": "sigmoid"},
+            {"type": "multiply", "inputs": ["l4", "l7"]},
+        ]
+        return [*block, *gate, conv(16)]
+    return [conv(16), conv(20), conv(24), conv(17, kernel=(1, 1)), {"type": "elu"}, conv(16)]
+
+
+@pytest.mark.parametrize("kind", ["add", "gate", "pointwise"])
+@pytest.mark.parametrize("count", [1, 5, 16])
+@pytest.mark.parametrize("rule", ["deconvnet", "gradient"])
+def test_what_is_added_to_its_pixels_is_added_to_the_right_ones(
+    on, build, kernels_used, kind, count, rule
+):
+    trace = traced(build, (residual(kind), (1, 19, 30)), seed=5)
+    found = maps(trace, range(count), rule)
+    assert "winograd" in kernels_used
+    with fd.config(backend="reference"):
+        want = maps(trace, range(count), rule)
+    assert np.abs(found - want).max() <= 2e-6 * np.abs(want).max()
