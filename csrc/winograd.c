@@ -41,6 +41,7 @@
 #include <math.h>
 #include <stdlib.h>
 
+#include "transform.h"
 #include "windows.h"
 
 #if FD_REGISTERS >= 32
@@ -83,10 +84,7 @@ typedef struct {
 
 FD_INLINE void transform(const vf *d, vf *o, const int M) {
     if (M == 2) {
-        o[0] = vf_sub(d[0], d[2]);
-        o[1] = vf_add(d[1], d[2]);
-        o[2] = vf_sub(d[2], d[1]);
-        o[3] = vf_sub(d[1], d[3]);
+        to_places(d, o);
         return;
     }
     const vf four = vf_set1(4), five = vf_set1(-5), two = vf_set1(2), minus4 = vf_set1(-4);
@@ -102,8 +100,7 @@ FD_INLINE void transform(const vf *d, vf *o, const int M) {
 
 FD_INLINE void transform_back(const vf *m, vf *o, const int M) {
     if (M == 2) {
-        o[0] = vf_add(vf_add(m[0], m[1]), m[2]);
-        o[1] = vf_sub(vf_sub(m[1], m[2]), m[3]);
+        from_places(m, o);
         return;
     }
     const vf a = vf_add(m[1], m[2]), b = vf_sub(m[1], m[2]);

@@ -25,6 +25,7 @@
 #define FD_WINOGRAD_STEP_H
 
 #include "by_feature.h"
+#include "transform.h"
 
 #define PLACES 16
 #define MATRIX_ROWS FD_WINOGRAD_ROWS /* rows of a product at a time */
@@ -80,18 +81,6 @@ static int winograd_init(winograd *p, const fd_step *s) {
 }
 
 /* ---- transforms ---- */
-
-FD_INLINE void to_places(const vf *d, vf *o) {
-    o[0] = vf_sub(d[0], d[2]);
-    o[1] = vf_add(d[1], d[2]);
-    o[2] = vf_sub(d[2], d[1]);
-    o[3] = vf_sub(d[1], d[3]);
-}
-
-FD_INLINE void from_places(const vf *m, vf *o) {
-    o[0] = vf_add(vf_add(m[0], m[1]), m[2]);
-    o[1] = vf_sub(vf_sub(m[1], m[2]), m[3]);
-}
 
 /* A vector of the 16 pixels of V that a tile reads, from element `at` on; the first `count` of its
  * elements are wanted. */
