@@ -104,6 +104,15 @@ def assert_agreement(case: Case) -> None:
         assert not maps[zero].any(), implementation
 
 
+def assert_the_same_bits_alone(case: Case) -> None:
+    """Five features, each alone and among others."""
+    for implementation in IMPLEMENTATIONS:
+        together = case.maps([0, 1, 2, 3, 4] * 4, **implementation)
+        for feature in range(5):
+            alone = case.maps([feature], **implementation)[0]
+            np.testing.assert_array_equal(alone, together[feature])
+
+
 # Random networks
 
 
@@ -371,11 +380,7 @@ def test_a_feature_alone_in_a_wide_map_gives_the_bits_it_gives_among_others(
             draft.add("max_pool2d", **pool)
     case = draft.case(rule)
     assert_agreement(case)
-    for implementation in IMPLEMENTATIONS:
-        together = case.maps([0, 1, 2, 3, 4] * 4, **implementation)
-        for feature in range(5):
-            alone = case.maps([feature], **implementation)[0]
-            np.testing.assert_array_equal(alone, together[feature])
+    assert_the_same_bits_alone(case)
 
 
 @pytest.mark.parametrize("padding", [0, 1, 2])
@@ -392,11 +397,7 @@ def test_a_feature_alone_gives_the_same_bits_at_every_edge_of_the_input(
         draft.add("max_pool2d", kernel_size=2, **pool)
     case = draft.case("gradient")
     assert_agreement(case)
-    for implementation in IMPLEMENTATIONS:
-        together = case.maps([0, 1, 2, 3, 4] * 4, **implementation)
-        for feature in range(5):
-            alone = case.maps([feature], **implementation)[0]
-            np.testing.assert_array_equal(alone, together[feature])
+    assert_the_same_bits_alone(case)
 
 
 @pytest.mark.parametrize("silent", [[4], [0, 1, 2, 3, 5, 6]])
