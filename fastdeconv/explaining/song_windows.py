@@ -88,7 +88,9 @@ class _RowRun(WindowRun):
         return np.ascontiguousarray(values[..., self._row : self._row + 1, :])
 
     def activation(self, layer: str) -> FloatArray:
-        return self._own(super().activation(layer))
+        # Cut first: the trace would copy the rows of all windows.
+        values = self._trace.activation(self._trace.network.layer_index(layer))
+        return self._own(values).astype(np.float32)
 
     def maps(
         self, layer: str, features: Sequence[int], start: Any, how: Mapping[str, Any]
