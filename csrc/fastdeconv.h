@@ -174,13 +174,35 @@ typedef struct {
     fd_factor counts;
 } fd_finish;
 
+/* Transposed convolution of a tensor in which every feature has a single channel, in its own
+ * lane. */
+typedef struct {
+    const float *u;         /* (.., .., kp): padded with zeros for every tap in use */
+    ptrdiff_t u_row;        /* elements between rows of u */
+    const float *weight;    /* (cout, taps, kp); by feature (taps, kp, padded cout) */
+    int kp, cout, ntaps_all;
+    int by_feature;         /* few features, see nv in fd_step */
+    /* Output pixels whose position modulo the stride is the same see the same taps: a phase. For
+     * each of the stride_h x stride_w phases, a range of (offset in u, tap): */
+    const int32_t *phase_start;
+    const ptrdiff_t *phase_offset;
+    const int32_t *phase_tap;
+    fd_window conv;
+    fd_post post;
+    fd_finish finish;
+    int out_h, out_w;
+} fd_first;
+
 /* Transposed convolution of an unpooled lane tensor. */
 typedef struct fd_step {
     fd_source source;
     const struct fd_step *above; /* or NULL. The step that computes V pixel by pixel, so that V is
                              * never in memory. Only for a 1 x 1 convolution of stride 1 whose
                              * source has no pool and no gate */
-    const float *v;         /* lanes (cells_h, cells_w, source.channels, kp) */
+    const fd_first *first;  /* or NULL. The first step, which computes a row of V when tiles want
+                             * it, so that V is never in memory as a whole. Only with `winograd` */
+    const float *v;         /* lanes (cells_h, cells_w, source.channels, kp); not used with `above`
+                             * or `first` */
     int kp, nv;             /* nv > 0: kp lanes, of which nv vectors are computed together; nv
                              * divides kp / vector width. nv = 0: the layout is by feature, and
                              * there are kp features, at most half a vector of them */
@@ -203,25 +225,6 @@ typedef struct fd_step {
     fd_finish finish;       /* applied when all sums of a pixel are in memory */
     int out_h, out_w;
 } fd_step;
-
-/* Transposed convolution of a tensor in which every feature has a single channel, in its own
- * lane. */
-typedef struct {
-    const float *u;         /* (.., .., kp): padded with zeros for every tap in use */
-    ptrdiff_t u_row;        /* elements between rows of u */
-    const float *weight;    /* (cout, taps, kp); by feature (taps, kp, padded cout) */
-    int kp, cout, ntaps_all;
-    int by_feature;         /* as in an fd_step with nv = 0 */
-    /* Output pixels whose position modulo the stride is the same see the same taps: a phase. For
-     * each of the stride_h x stride_w phases, a range of (offset in u, tap): */
-    const int32_t *phase_start;
-    const ptrdiff_t *phase_offset;
-    const int32_t *phase_tap;
-    fd_window conv;
-    fd_post post;
-    fd_finish finish;
-    int out_h, out_w;
-} fd_first;
 
 /* Adds up what overlapping windows send to the same place. Of the windows that send a channel to
  * the same place, the first one *leads*: its value becomes the sum. The values of the other windows

@@ -8,7 +8,8 @@
  *         names the entries {row of V, row of W} that reach it, and product.h sums their products.
  *         Behind a 2x2 pool and a 3x3 kernel, that is 2.25 products per channel instead of 9.
  * First   The first step: every feature is still a single channel, in a lane of its own, with its
- *         own weights and switches. No lists are needed; it has a kernel of its own.
+ *         own weights and switches. No lists are needed; it has a kernel of its own. A step by
+ *         Winograd's algorithm has it compute its rows just before it reads them.
  * Last    The step to the network's input is fused with the step above it. Each pixel of that step
  *         (channels x lanes, the panel) is scattered into a ring of output rows while it is in
  *         cache; the tensor between the two steps never exists. Where a pool with overlapping
@@ -60,6 +61,9 @@ static void add_to_sums(const fd_finish *f, int y, int x, const float *pixel, in
             vf_store(sums + k, vf_add(vf_load(sums + k),
                                       vf_mul(vf_load(pixel + k), vf_set1(by[c]))));
 }
+
+/* Whether finish_pixel has anything to do. */
+static int finishes(const fd_finish *f) { return f->more.v || f->factor.values || f->sums; }
 
 /* Applies `fd_finish` to a pixel while it is in cache. The pixel is (channels, kp), or by feature
  * (kp, channels). */
@@ -246,32 +250,44 @@ static int stepper_init(stepper *p, const fd_step *s) {
                                : dense_init(&p->dense, s);
 }
 
-static void step_columns(stepper *p, int Y, int X, int columns, float *out);
+static const float *step_columns(stepper *p, int Y, int X, int columns, float *room);
 
 /* A 1 x 1 convolution of pixels that the step above computes here, immediately before. */
 static void fused_columns(stepper *p, int Y, int X, int columns, float *out) {
     const fd_step *s = p->s;
     const int channels = s->source.channels;
-    step_columns(p->above, Y, X, columns, p->panel);
+    const float *v = step_columns(p->above, Y, X, columns, p->panel);
     for (int i = 0; i < columns; i++, out += (ptrdiff_t)s->cout * s->kp) {
-        const float *v = p->panel + (ptrdiff_t)i * channels * s->kp;
         if (s->nv)
             step_group(s, v, p->list, channels, 0, out);
         else
             step_group_by_feature(s, v, p->list, channels, 0, out);
+        v += (ptrdiff_t)channels * s->kp;
     }
+}
+
+static void first_row(const fd_first *f, int Y, float *out);
+
+/* Computes the rows of V that the row of tiles at row Y reads, where they are not in memory. */
+static void make_v_rows(winograd *p, const fd_step *s, int Y) {
+    const int begin = Y + s->conv.top - 2, end = begin + V_ROWS, height = s->source.cells_h;
+    /* Rows above are only missing where a band begins. */
+    if (p->v_next < begin || p->v_next > end) p->v_next = begin > 0 ? begin : 0;
+    for (; p->v_next < end && p->v_next < height; p->v_next++)
+        first_row(s->first, p->v_next, kept_row(p, s, p->v_next));
 }
 
 /* Rows Y and Y + 1 of the result, which are a row of tiles. rows: where they begin; NULL: not
  * wanted. */
-static void winograd_rows(const winograd *p, const fd_step *s, int Y, float *const rows[2]) {
+static void winograd_rows(winograd *p, const fd_step *s, int Y, float *const rows[2]) {
     const ptrdiff_t pixel = (ptrdiff_t)s->cout * s->kp;
+    if (s->first) make_v_rows(p, s, Y);
     for (int x = -s->tile_left; x < s->out_w; x += 2 * p->tiles) {
         const int left = (s->out_w - x + 1) / 2, tiles = left < p->tiles ? left : p->tiles;
         winograd_tiles(p, s, Y, x, tiles, rows);
         const int end = x + 2 * tiles < s->out_w ? x + 2 * tiles : s->out_w;
         for (int i = 0; i < 2; i++)
-            for (int c = x < 0 ? 0 : x; rows[i] && c < end; c++)
+            for (int c = x < 0 ? 0 : x; rows[i] && finishes(&s->finish) && c < end; c++)
                 finish_pixel(&s->finish, Y + i, c, rows[i] + c * pixel, s->cout, s->kp, !s->nv);
     }
 }
@@ -279,10 +295,9 @@ static void winograd_rows(const winograd *p, const fd_step *s, int Y, float *con
 /* The first row of the tiles that row Y is in. */
 static int tile_row(const fd_step *s, int Y) { return Y - ((Y + s->tile_top) & 1); }
 
-/* Pixels of a row out of its row of tiles, which is kept for what is asked for next. */
-static void winograd_columns(winograd *p, const fd_step *s, int Y, int X, int columns,
-                             float *out) {
-    const ptrdiff_t pixel = (ptrdiff_t)s->cout * s->kp, row = s->out_w * pixel;
+/* Row Y out of its row of tiles, which is kept for what is asked for next. */
+static const float *winograd_row(winograd *p, const fd_step *s, int Y) {
+    const ptrdiff_t row = (ptrdiff_t)s->out_w * s->cout * s->kp;
     const int first = tile_row(s, Y);
     if (p->held != first) {
         float *const rows[2] = {first < 0 ? NULL : p->rows,
@@ -290,17 +305,15 @@ static void winograd_columns(winograd *p, const fd_step *s, int Y, int X, int co
         winograd_rows(p, s, first, rows);
         p->held = first;
     }
-    memcpy(out, p->rows + (Y - first) * row + X * pixel, sizeof(float) * columns * pixel);
+    return p->rows + (Y - first) * row;
 }
 
-/* As many pixels of a row as columns_from says. */
-static void step_columns(stepper *p, int Y, int X, int columns, float *out) {
+/* As many pixels of a row as columns_from says, in `room` or in the step's own memory. */
+static const float *step_columns(stepper *p, int Y, int X, int columns, float *room) {
     const fd_step *s = p->s;
     const ptrdiff_t pixel = (ptrdiff_t)s->cout * s->kp;
-    if (s->winograd) {
-        winograd_columns(&p->winograd, s, Y, X, columns, out);
-        return;
-    }
+    if (s->winograd) return winograd_row(&p->winograd, s, Y) + X * pixel;
+    float *out = room;
     if (s->above)
         fused_columns(p, Y, X, columns, out);
     else if (s->depthwise)
@@ -314,13 +327,15 @@ static void step_columns(stepper *p, int Y, int X, int columns, float *out) {
             dense_pixel(&p->dense, Y, X + i, out);
         finish_pixel(&s->finish, Y, X + i, out, s->cout, s->kp, !s->nv);
     }
+    return room;
 }
 
 /* How many pixels step_columns should compute together, from column X on of a row of `width`
  * pixels. It is one, except in kernels whose neighbouring pixels share work. */
 static int columns_from(const fd_step *s, int X, int width) {
+    if (s->winograd) return width - X;
     const int several = sums_pixels(s) ? SPARSE_PIXELS : COLUMNS;
-    const int most = s->above || s->depthwise || s->winograd || sums_pixels(s) ? several : 1;
+    const int most = s->above || s->depthwise || sums_pixels(s) ? several : 1;
     return width - X < most ? width - X : most;
 }
 
@@ -392,16 +407,8 @@ FD_INLINE void first_tile(const fd_first *f, const ptrdiff_t *offset, const int3
 #define FIRST_CASES FIRST_CASES_6
 #endif
 
-/* All channels of `columns` neighbouring columns of one phase; they lie out_col apart in out. */
-static void first_columns(const fd_first *f, int Y, int X, int columns, float *out,
-                          ptrdiff_t out_col) {
-    const fd_window *k = &f->conv;
-    const int py = Y + k->top, px = X + k->left;
-    const int phase = py % k->sh * k->sw + px % k->sw;
-    const int start = f->phase_start[phase], n = f->phase_start[phase + 1] - start;
-    const float *u = f->u + py / k->sh * f->u_row + (ptrdiff_t)(px / k->sw) * f->kp;
-    const ptrdiff_t *offset = f->phase_offset + start;
-    const int32_t *tap = f->phase_tap + start;
+static void first_in_lanes(const fd_first *f, const ptrdiff_t *offset, const int32_t *tap, int n,
+                           const float *u, int columns, float *out, ptrdiff_t out_col) {
     int i = 0;
     for (; i + 2 <= f->cout; i += 2) {
         float *q = out + (size_t)i * f->kp;
@@ -412,8 +419,61 @@ static void first_columns(const fd_first *f, int Y, int X, int columns, float *o
     for (int x = 0; i < f->cout && x < columns; x++)
         first_tile(f, offset, tap, n, u + x * f->kp, i, out + x * out_col + (size_t)i * f->kp,
                    out_col, 1, 1);
+}
+
+/* Feature i, a vector of channels from `channel` on, of T columns. */
+FD_INLINE void first_tile_by_feature(const fd_first *f, const ptrdiff_t *offset,
+                                     const int32_t *tap, int n, const float *u, int i, int channel,
+                                     float *out, ptrdiff_t out_col, const int T) {
+    const int kp = f->kp, width = padded(f->cout), left = f->cout - channel;
+    const fd_post after = f->post;
+    const float *weight = f->weight + (ptrdiff_t)i * width + channel;
+    vf acc[COLUMNS];
+    FD_UNROLL
+    for (int x = 0; x < T; x++) acc[x] = vf_zero();
+    for (int t = 0; t < n; t++) {
+        const vf w = vf_load(weight + (ptrdiff_t)tap[t] * kp * width);
+        const float *a = u + offset[t] + i;
+        FD_UNROLL
+        for (int x = 0; x < T; x++) acc[x] = vf_fma(w, vf_set1(a[x * kp]), acc[x]);
+    }
+    FD_UNROLL
+    for (int x = 0; x < T; x++)
+        store_part(out + x * out_col + (ptrdiff_t)i * f->cout + channel,
+                   post(acc[x], &after, channel, 0), left);
+}
+
+static void first_by_feature(const fd_first *f, const ptrdiff_t *offset, const int32_t *tap, int n,
+                             const float *u, int columns, float *out, ptrdiff_t out_col) {
+    for (int i = 0; i < f->kp; i++)
+        for (int c = 0; c < f->cout; c += VW) {
+            if (columns == COLUMNS) {
+                first_tile_by_feature(f, offset, tap, n, u, i, c, out, out_col, COLUMNS);
+                continue;
+            }
+            for (int x = 0; x < columns; x++)
+                first_tile_by_feature(f, offset, tap, n, u + x * f->kp, i, c, out + x * out_col,
+                                      out_col, 1);
+        }
+}
+
+/* All channels of `columns` neighbouring columns of one phase; they lie out_col apart in out. */
+static void first_columns(const fd_first *f, int Y, int X, int columns, float *out,
+                          ptrdiff_t out_col) {
+    const fd_window *k = &f->conv;
+    const int py = Y + k->top, px = X + k->left;
+    const int phase = py % k->sh * k->sw + px % k->sw;
+    const int start = f->phase_start[phase], n = f->phase_start[phase + 1] - start;
+    const float *u = f->u + py / k->sh * f->u_row + (ptrdiff_t)(px / k->sw) * f->kp;
+    const ptrdiff_t *offset = f->phase_offset + start;
+    const int32_t *tap = f->phase_tap + start;
+    if (f->by_feature)
+        first_by_feature(f, offset, tap, n, u, columns, out, out_col);
+    else
+        first_in_lanes(f, offset, tap, n, u, columns, out, out_col);
     for (int x = 0; x < columns; x++)
-        finish_pixel(&f->finish, Y, X + x * k->sw, out + x * out_col, f->cout, f->kp, 0);
+        finish_pixel(&f->finish, Y, X + x * k->sw, out + x * out_col, f->cout, f->kp,
+                     f->by_feature);
 }
 
 /* How many of the columns X, X + stride, ... first_columns can compute together. */
@@ -422,39 +482,17 @@ static int first_count(const fd_first *f, int X) {
     return left < COLUMNS ? left : COLUMNS;
 }
 
-/* One pixel, by feature: out[feature][channel]. */
-static void first_pixel_by_feature(const fd_first *f, int Y, int X, float *out) {
-    const fd_window *k = &f->conv;
-    const int py = Y + k->top, px = X + k->left;
-    const int phase = py % k->sh * k->sw + px % k->sw, width = padded(f->cout);
-    const float *u = f->u + py / k->sh * f->u_row + (ptrdiff_t)(px / k->sw) * f->kp;
-    for (int i = 0; i < f->kp; i++)
-        for (int c = 0; c < width; c += VW) {
-            vf acc = vf_zero();
-            for (int t = f->phase_start[phase]; t < f->phase_start[phase + 1]; t++) {
-                const float *w = f->weight + ((size_t)f->phase_tap[t] * f->kp + i) * width + c;
-                acc = vf_fma(vf_load(w), vf_set1(u[f->phase_offset[t] + i]), acc);
-            }
-            store_part(out + (size_t)i * f->cout + c, post(acc, &f->post, c, 0),
-                       f->cout - c);
-        }
-    finish_pixel(&f->finish, Y, X, out, f->cout, f->kp, 1);
+static void first_row(const fd_first *f, int Y, float *out) {
+    const ptrdiff_t pixel = (ptrdiff_t)f->cout * f->kp;
+    const int stride = f->conv.sw;
+    for (int phase = 0; phase < stride; phase++)
+        for (int x = phase; x < f->out_w; x += COLUMNS * stride)
+            first_columns(f, Y, x, first_count(f, x), out + x * pixel, stride * pixel);
 }
 
 int FD_NAME(fd_first_rows)(const fd_first *f, float *out, int row0, int row1) {
-    const ptrdiff_t pixel = (ptrdiff_t)f->cout * f->kp;
-    const int stride = f->conv.sw;
-    if (f->by_feature) {
-        for (int y = row0; y < row1; y++)
-            for (int x = 0; x < f->out_w; x++)
-                first_pixel_by_feature(f, y, x, out + ((size_t)y * f->out_w + x) * pixel);
-        return 0;
-    }
-    for (int y = row0; y < row1; y++)
-        for (int phase = 0; phase < stride; phase++)
-            for (int x = phase; x < f->out_w; x += COLUMNS * stride)
-                first_columns(f, y, x, first_count(f, x),
-                              out + ((size_t)y * f->out_w + x) * pixel, stride * pixel);
+    const size_t row = (size_t)f->out_w * f->cout * f->kp;
+    for (int y = row0; y < row1; y++) first_row(f, y, out + y * row);
     return 0;
 }
 
@@ -468,7 +506,8 @@ typedef struct {
     int margin;           /* columns left of column 0 */
     float *ring;          /* `reach` output rows, which are being summed */
     float **rows;         /* the same, in the order in which the current row of cells sees them */
-    entry *list;          /* the channels at one place of a cell */
+    entry *list;          /* the channels at one place of a cell, ... */
+    const int32_t *listed; /* ... which are these; NULL: it is empty */
     float **targets;      /* where the sum of each (tap, channel) of one place is added; for a
                            * single feature: of all places of the cell in column 0 */
     float *sums;          /* by feature: the sums of one place, [feature][(tap, channel)] */
@@ -507,6 +546,7 @@ static int scatterer_init(scatterer *p, const fd_last *f) {
         scatterer_free(p);
         return 0;
     }
+    p->listed = NULL;
     memset(p->ring, 0, sizeof(float) * p->reach * p->row);
     return 1;
 }
@@ -707,8 +747,12 @@ static void scatter(scatterer *p, int Y, int X, const float *panel) {
         int n;
         const int32_t *from = at_place(s, Y, X, q, &n);
         if (!n) continue;
-        append(p->list, from, n, 0);
-        end_list(p->list, n);
+        /* Where there are no switches all cells have the same channels. */
+        if (from != p->listed) {
+            append(p->list, from, n, 0);
+            end_list(p->list, n);
+            p->listed = from;
+        }
         find_targets(p, X, q / kw, q % kw);
         if (f->nv)
             scatter_lanes(p, p->list, n, panel, outs);
@@ -777,21 +821,13 @@ static void produce_row(scatterer *p, stepper *above, int Y, float *panel) {
     if (f->step) {
         for (int x = 0, n; x < columns; x += n) {
             n = columns_from(f->step, x, columns);
-            step_columns(above, Y, x, n, panel);
-            scatter_columns(p, Y, x, n, panel);
+            scatter_columns(p, Y, x, n, step_columns(above, Y, x, n, panel));
         }
         return;
     }
     if (f->v) {
         const size_t row = (size_t)f->source.channels * f->kp * columns;
         scatter_columns(p, Y, 0, columns, f->v + Y * row);
-        return;
-    }
-    if (f->first->by_feature) {
-        for (int x = 0; x < columns; x++) {
-            first_pixel_by_feature(f->first, Y, x, panel);
-            scatter_columns(p, Y, x, 1, panel);
-        }
         return;
     }
     const ptrdiff_t pixel = (ptrdiff_t)f->first->cout * f->kp;

@@ -6,6 +6,8 @@
  *         of matrices where the gathered product has 36.
  * Tiles   lie at the same places of the whole map whatever part of it is computed: fd_step says
  *         where the first one begins. A tile that the part cuts is computed whole.
+ * V       is in memory, or the first step computes its rows when the tiles come to them: a row of tiles
+ *         reads four, of which it shares two with the next one.
  * Layout  A batch of tiles is transformed to v[place][channel][tile, lane]; of few features to
  *         v[place][tile, feature][channel]. For each of the 16 places a product gives
  *         m[place][channel][tile, lane], or m[place][tile, feature][channel], which is stored where
@@ -30,12 +32,16 @@
 #define PLACES 16
 #define MATRIX_ROWS FD_WINOGRAD_ROWS /* rows of a product at a time */
 #define FEW_ROWS 12 /* rows of a product of few features that a batch has at least */
+#define MOST_TILES FEW_ROWS /* of a batch: where one feature has all rows */
 
 typedef struct {
     float *places;      /* PLACES + 1 slots: m of place q in slot q, v in the one after it */
     ptrdiff_t slot;     /* elements from one to the next; not a power of two: places would share a
                          * few sets of L1 */
     float *nothing;     /* a pixel of zeros */
+    float *v_rows;      /* with fd_step.first: the last V_ROWS rows of V, row y in place y % V_ROWS;
+                         * else NULL */
+    int v_next;         /* the row of V that comes after them */
     int tiles;          /* of a batch */
     ptrdiff_t v_pixel, m_pixel; /* elements of v (by channel: of a row of it) and m */
     float *rows;        /* a row of tiles, where the result is asked for pixel by pixel: 2 rows */
@@ -43,11 +49,27 @@ typedef struct {
 } winograd;
 
 #define NONE_HELD (-2)
+#define V_ROWS 4 /* that a row of tiles reads */
 
 static void winograd_free(winograd *p) {
     free(p->places);
     free(p->nothing);
+    free(p->v_rows);
     free(p->rows);
+}
+
+/* Elements of a row of V. */
+static size_t v_row_size(const fd_step *s) {
+    return (size_t)s->source.cells_w * s->source.channels * s->kp;
+}
+
+static float *kept_row(const winograd *p, const fd_step *s, int y) {
+    return p->v_rows + y % V_ROWS * v_row_size(s);
+}
+
+/* Row y of V. */
+static const float *v_row(const winograd *p, const fd_step *s, int y) {
+    return p->v_rows ? kept_row(p, s, y) : s->v + y * v_row_size(s);
 }
 
 static int winograd_init(winograd *p, const fd_step *s) {
@@ -70,8 +92,10 @@ static int winograd_init(winograd *p, const fd_step *s) {
     p->held = NONE_HELD;
     p->places = fd_scratch((size_t)(PLACES + 1) * p->slot);
     p->nothing = fd_scratch((size_t)channels * s->kp + VW);
+    p->v_rows = s->first ? fd_scratch(V_ROWS * v_row_size(s)) : NULL;
+    p->v_next = 0;
     p->rows = fd_scratch((size_t)2 * s->out_w * s->cout * s->kp);
-    if (!p->places || !p->nothing || !p->rows) {
+    if (!p->places || !p->nothing || !p->rows || (s->first && !p->v_rows)) {
         winograd_free(p);
         return 0;
     }
@@ -82,62 +106,77 @@ static int winograd_init(winograd *p, const fd_step *s) {
 
 /* ---- transforms ---- */
 
-/* A vector of the 16 pixels of V that a tile reads, from element `at` on; the first `count` of its
- * elements are wanted. */
-FD_INLINE void transform_vector(const float *const *pixels, ptrdiff_t at, int count, float *to,
-                                ptrdiff_t slot) {
-    vf half[4][4], d[4], o[4];
+/* Element `at` of a column of four pixels of V, and of the following lanes, transformed; the first
+ * `count` of these elements are wanted. */
+FD_INLINE void transform_column(const float *const *pixels, ptrdiff_t at, int count, vf *o) {
+    vf d[4];
     FD_UNROLL
-    for (int x = 0; x < 4; x++) {
+    for (int y = 0; y < 4; y++)
+        d[y] = count < VW ? load_part(pixels[y] + at, count) : vf_load(pixels[y] + at);
+    to_places(d, o);
+}
+
+/* The same of all tiles of a batch, which lie `tile` elements apart in `to`. A tile shares two
+ * columns with the one before. */
+FD_INLINE void transform_vector(const winograd *p, const float *const (*pixels)[4], ptrdiff_t at,
+                                int count, int tiles, float *to, ptrdiff_t tile) {
+    const ptrdiff_t slot = p->slot;
+    vf half[4][4];
+    transform_column(pixels[0], at, count, half[2]);
+    transform_column(pixels[1], at, count, half[3]);
+    for (int t = 0; t < tiles; t++, to += tile) {
         FD_UNROLL
         for (int y = 0; y < 4; y++) {
-            const float *from = pixels[y * 4 + x] + at;
-            d[y] = count < VW ? load_part(from, count) : vf_load(from);
+            half[0][y] = half[2][y];
+            half[1][y] = half[3][y];
         }
-        to_places(d, o);
+        transform_column(pixels[2 * t + 2], at, count, half[2]);
+        transform_column(pixels[2 * t + 3], at, count, half[3]);
         FD_UNROLL
-        for (int y = 0; y < 4; y++) half[y][x] = o[y];
-    }
-    FD_UNROLL
-    for (int y = 0; y < 4; y++) {
-        to_places(half[y], o);
-        FD_UNROLL
-        for (int x = 0; x < 4; x++) vf_store(to + (y * 4 + x) * slot, o[x]);
+        for (int y = 0; y < 4; y++) {
+            const vf d[4] = {half[0][y], half[1][y], half[2][y], half[3][y]};
+            vf o[4];
+            to_places(d, o);
+            FD_UNROLL
+            for (int x = 0; x < 4; x++) vf_store(to + (y * 4 + x) * slot, o[x]);
+        }
     }
 }
 
-/* The pixels of V that the tile at (Y, X) reads. */
-static void find_pixels(const winograd *p, const fd_step *s, int Y, int X, const float **pixels) {
+/* The pixels of V that tiles read, the first of which is at (Y, X), column by column. */
+static void find_pixels(const winograd *p, const fd_step *s, int Y, int X, int columns,
+                        const float *(*pixels)[4]) {
     const fd_source *f = &s->source;
     const ptrdiff_t pixel = (ptrdiff_t)f->channels * s->kp;
     for (int i = 0; i < 4; i++) {
         const int y = Y + s->conv.top - 2 + i;
-        for (int j = 0; j < 4; j++) {
+        const float *row = y >= 0 && y < f->cells_h ? v_row(p, s, y) : NULL;
+        for (int j = 0; j < columns; j++) {
             const int x = X + s->conv.left - 2 + j;
-            const int there = y >= 0 && y < f->cells_h && x >= 0 && x < f->cells_w;
-            pixels[4 * i + j] = there ? s->v + ((ptrdiff_t)y * f->cells_w + x) * pixel : p->nothing;
+            pixels[j][i] = row && x >= 0 && x < f->cells_w ? row + x * pixel : p->nothing;
         }
     }
 }
 
-static void transform_tile(const winograd *p, const fd_step *s, int Y, int X, int t) {
-    const float *pixels[PLACES];
+static void transform_tiles(const winograd *p, const fd_step *s, int Y, int X, int tiles) {
+    const float *found[2 * MOST_TILES + 2][4];
+    const float *const(*pixels)[4] = (const float *const(*)[4])found;
     const int channels = s->source.channels, kp = s->kp;
     float *v = p->places + p->slot;
-    const ptrdiff_t slot = p->slot, row = (ptrdiff_t)p->tiles * kp;
-    find_pixels(p, s, Y, X, pixels);
+    find_pixels(p, s, Y, X, 2 * tiles + 2, found);
     if (s->nv) {
-        v += (ptrdiff_t)t * kp;
+        const ptrdiff_t row = (ptrdiff_t)p->tiles * kp;
         for (int c = 0; c < channels; c++, v += row)
             for (int k = 0; k < kp; k += VW)
-                transform_vector(pixels, (ptrdiff_t)c * kp + k, VW, v + k, slot);
+                transform_vector(p, pixels, (ptrdiff_t)c * kp + k, VW, tiles, v + k, kp);
         return;
     }
     const ptrdiff_t all = (ptrdiff_t)kp * channels;
-    v += t * all;
-    ptrdiff_t at = 0;
-    for (; at + VW <= all; at += VW) transform_vector(pixels, at, VW, v + at, slot);
-    if (at < all) transform_vector(pixels, at, (int)(all - at), v + at, slot);
+    const int rest = (int)(all % VW);
+    /* At first, since it also stores something where the next tile begins. */
+    if (rest) transform_vector(p, pixels, all - rest, rest, tiles, v + all - rest, all);
+    for (ptrdiff_t at = 0; at + VW <= all; at += VW)
+        transform_vector(p, pixels, at, VW, tiles, v + at, all);
 }
 
 /* ---- products ---- */
@@ -198,14 +237,15 @@ static FD_NOINLINE void multiply_features(const float *u, const float *v, ptrdif
 
 /* Fetches pixels of V that the next batch reads and this one does not: part `part` of `parts` of row
  * i of its tiles, which begin at (Y, X). While products are made, the way to memory is free. */
-static void fetch_ahead(const fd_step *s, int Y, int X, int i, int columns, int part, int parts) {
+static void fetch_ahead(const winograd *p, const fd_step *s, int Y, int X, int i, int columns,
+                        int part, int parts) {
     const fd_source *f = &s->source;
     const int y = Y + s->conv.top - 2 + i, x = X + s->conv.left, line = 16;
     const int left = f->cells_w - x;
     if (y < 0 || y >= f->cells_h || x < 0 || left <= 0) return;
     const ptrdiff_t pixel = (ptrdiff_t)f->channels * s->kp;
     const ptrdiff_t all = (columns < left ? columns : left) * pixel;
-    const float *row = s->v + ((ptrdiff_t)y * f->cells_w + x) * pixel;
+    const float *row = v_row(p, s, y) + x * pixel;
     const ptrdiff_t begin = all * part / parts;
     if (begin >= all * (part + 1) / parts) return;
     /* A load: a fetch from a page whose address the processor has to look up is dropped. */
@@ -224,7 +264,7 @@ static void multiply_place(const winograd *p, const fd_step *s, int q, int tiles
         const float *u = s->winograd + (ptrdiff_t)q * channels * cout;
         for (int c = 0; c < cout; c += MATRIX_ROWS) {
             const int parts = 4 * ((cout + MATRIX_ROWS - 1) / MATRIX_ROWS);
-            fetch_ahead(s, Y, X, q / 4, 2 * p->tiles, q % 4 * parts / 4 + c / MATRIX_ROWS, parts);
+            fetch_ahead(p, s, Y, X, q / 4, 2 * p->tiles, q % 4 * parts / 4 + c / MATRIX_ROWS, parts);
             for (int k = 0; k < tiles * kp; k += FD_MAX_NV * VW)
                 multiply_channels(u + (ptrdiff_t)c * channels, v + k, row, channels,
                                   m + c * row + k, cout - c < MATRIX_ROWS ? cout - c : MATRIX_ROWS);
@@ -233,7 +273,7 @@ static void multiply_place(const winograd *p, const fd_step *s, int q, int tiles
     }
     const int width = padded(cout), most = FD_MAX_NV * VW;
     const float *u = s->winograd + (ptrdiff_t)q * channels * width;
-    fetch_ahead(s, Y, X, q / 4, 2 * p->tiles, q % 4, 4);
+    fetch_ahead(p, s, Y, X, q / 4, 2 * p->tiles, q % 4, 4);
     for (int c = 0; c < width; c += most)
         for (int r = 0; r < tiles * kp; r += MATRIX_ROWS)
             multiply_features(u + (ptrdiff_t)c * channels, v + (ptrdiff_t)r * channels, channels,
@@ -304,7 +344,7 @@ static float *tile_pixel(const fd_step *s, float *const rows[2], int y, int x) {
  * Y + 1 of the result begin; NULL: not wanted. */
 static void winograd_tiles(const winograd *p, const fd_step *s, int Y, int X, int tiles,
                            float *const rows[2]) {
-    for (int t = 0; t < tiles; t++) transform_tile(p, s, Y, X + 2 * t, t);
+    transform_tiles(p, s, Y, X, tiles);
     for (int q = 0; q < PLACES; q++) multiply_place(p, s, q, tiles, Y, X + 2 * tiles);
     for (int t = 0; t < tiles; t++) {
         const int x = X + 2 * t;

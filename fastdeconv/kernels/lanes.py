@@ -168,7 +168,7 @@ class Step(NamedTuple):
 
     v: Any
     """A lane tensor, in the layout of the back end that runs the job. Where the back end ``fuses``
-    two steps, the step that makes the lane tensor."""
+    two jobs, the `First` or `Step` that makes the lane tensor."""
     source: Source
     conv: Convolution
     post: Post
@@ -288,7 +288,7 @@ class LaneBackend(Backend, Protocol):
     - `Post.more` and `Post.counts`: if its ``joins`` is true. It then also has
       ``combine(job: Combine, num_threads)`` and ``reduce(job: Reduce, num_threads)``, which both
       return a lane tensor; ``add_maps(v, maps, features)``, which adds one map to each lane; and
-      ``fuses(above, source, conv)``, which tells whether a step may have another step in the
+      ``fuses(above, source, conv)``, which tells whether a step may have the job above it in the
       place of its lane tensor.
     - plans, which are prepared once and run for any features of the same number, and for any trace
       of the same network on inputs of the same shape: if it has ``plan``, ``lists``, ``together``

@@ -138,9 +138,23 @@ cdef extern from "fastdeconv.h" nogil:
         float *sums
         fd_factor counts
 
+    ctypedef struct fd_first:
+        const float *u
+        ptrdiff_t u_row
+        const float *weight
+        int kp, cout, ntaps_all, by_feature
+        const int32_t *phase_start
+        const ptrdiff_t *phase_offset
+        const int32_t *phase_tap
+        fd_window conv
+        fd_post post
+        fd_finish finish
+        int out_h, out_w
+
     ctypedef struct fd_step:
         fd_source source
         const fd_step *above
+        const fd_first *first
         const float *v
         int kp, nv
         fd_window conv
@@ -153,19 +167,6 @@ cdef extern from "fastdeconv.h" nogil:
         const float *winograd
         int tile_top, tile_left
         int sparse_width
-        fd_post post
-        fd_finish finish
-        int out_h, out_w
-
-    ctypedef struct fd_first:
-        const float *u
-        ptrdiff_t u_row
-        const float *weight
-        int kp, cout, ntaps_all, by_feature
-        const int32_t *phase_start
-        const ptrdiff_t *phase_offset
-        const int32_t *phase_tap
-        fd_window conv
         fd_post post
         fd_finish finish
         int out_h, out_w
@@ -1014,6 +1015,49 @@ cdef int _sum_up(fd_finish *f, counts, sums, list keep) except -1:
     return 0
 
 
+cdef struct first_job:
+    const fd_kernels *k
+    fd_first f
+    float *out
+
+
+cdef int _first_rows(const void *job, int row0, int row1) noexcept nogil:
+    cdef const first_job *d = <const first_job *>job
+    return d.k.first_rows(&d.f, d.out, row0, row1)
+
+
+cdef class First(Job):
+    """A transposed convolution with one channel per lane (see fd_first), row by row."""
+
+    def __init__(self, Table table, u, weight, bint by_feature, int cout, phase_start,
+                 phase_offset, phase_tap, window, post, more, out_size):
+        cdef first_job *d = <first_job *>self.hold(sizeof(first_job), _first_rows)
+        d.k = table.k
+        self.point(&d.f.u, u)
+        d.f.kp = u.shape[2]
+        d.f.u_row = u.shape[1] * u.shape[2]
+        self.point(&d.f.weight, weight)
+        d.f.cout, d.f.by_feature = cout, by_feature
+        d.f.ntaps_all = window.kernel[0] * window.kernel[1]
+        d.f.phase_start = <const int32_t *>_bytes(phase_start, self.keep)
+        d.f.phase_offset = <const ptrdiff_t *>_bytes(phase_offset, self.keep)
+        d.f.phase_tap = <const int32_t *>_bytes(phase_tap, self.keep)
+        d.f.conv = _window(window)
+        _finish(self, &d.f.finish, post, more)
+        if more is None:
+            d.f.post = d.f.finish.post
+        d.f.out_h, d.f.out_w = out_size
+
+    def sum_up(self, counts, sums):
+        """Add every pixel, times its counts, to its row of `sums`."""
+        _sum_up(&(<first_job *>self.data).f.finish, counts, sums, self.keep)
+
+    def into(self, out):
+        """Write the result there; one that feeds another job has no `out`."""
+        self.point(&(<first_job *>self.data).out, out, 0, PyBUF_WRITABLE)
+        return self
+
+
 cdef struct step_job:
     const fd_kernels *k
     fd_step s
@@ -1035,6 +1079,8 @@ cdef class Step(Job):
         _source(self, &d.s.source, source, cells)
         if isinstance(v, Step):
             self.lead_into(&d.s.above, <Step>v, &(<step_job *>(<Step>v).data).s)
+        elif isinstance(v, First):
+            self.lead_into(&d.s.first, <First>v, &(<first_job *>(<First>v).data).f)
         else:
             self.point(&d.s.v, v)
         d.s.kp, d.s.nv = kp, nv
@@ -1089,49 +1135,6 @@ cdef class Step(Job):
     def into(self, out):
         """Write the result there; one that feeds another job has no `out`."""
         self.point(&(<step_job *>self.data).out, out, 0, PyBUF_WRITABLE)
-        return self
-
-
-cdef struct first_job:
-    const fd_kernels *k
-    fd_first f
-    float *out
-
-
-cdef int _first_rows(const void *job, int row0, int row1) noexcept nogil:
-    cdef const first_job *d = <const first_job *>job
-    return d.k.first_rows(&d.f, d.out, row0, row1)
-
-
-cdef class First(Job):
-    """A transposed convolution with one channel per lane (see fd_first), row by row."""
-
-    def __init__(self, Table table, u, weight, bint by_feature, int cout, phase_start,
-                 phase_offset, phase_tap, window, post, more, out_size):
-        cdef first_job *d = <first_job *>self.hold(sizeof(first_job), _first_rows)
-        d.k = table.k
-        self.point(&d.f.u, u)
-        d.f.kp = u.shape[2]
-        d.f.u_row = u.shape[1] * u.shape[2]
-        self.point(&d.f.weight, weight)
-        d.f.cout, d.f.by_feature = cout, by_feature
-        d.f.ntaps_all = window.kernel[0] * window.kernel[1]
-        d.f.phase_start = <const int32_t *>_bytes(phase_start, self.keep)
-        d.f.phase_offset = <const ptrdiff_t *>_bytes(phase_offset, self.keep)
-        d.f.phase_tap = <const int32_t *>_bytes(phase_tap, self.keep)
-        d.f.conv = _window(window)
-        _finish(self, &d.f.finish, post, more)
-        if more is None:
-            d.f.post = d.f.finish.post
-        d.f.out_h, d.f.out_w = out_size
-
-    def sum_up(self, counts, sums):
-        """Add every pixel, times its counts, to its row of `sums`."""
-        _sum_up(&(<first_job *>self.data).f.finish, counts, sums, self.keep)
-
-    def into(self, out):
-        """Write the result there; one that feeds another job has no `out`."""
-        self.point(&(<first_job *>self.data).out, out, 0, PyBUF_WRITABLE)
         return self
 
 

@@ -73,7 +73,7 @@ from .native_shared import (
     run_rows,
     run_stages,
 )
-from .native_steps import STEP_KERNELS, has_all_values
+from .native_steps import STEP_KERNELS, has_all_values, takes_winograd
 from .recording import cpus
 from .schedule import band_edges, copy_edges, shrinking_edges
 
@@ -267,12 +267,15 @@ class NativeBackend:
         return Lanes(out, v.lanes, v.by_feature, rectified, chain)
 
     def fuses(self, above: First | Step, source: Source, conv: Convolution) -> bool:
-        """Whether a step can take its values from the step above while they are in cache."""
+        """Whether a step can take its values from the job above while they are in cache."""
+        if isinstance(above, First):
+            # Tiles come to its rows one after the other, and want few of them at a time.
+            return takes_winograd(kernels(), Step(above, source, conv, Post(), above.bf16))
         pointwise = conv.groups == 1 and conv.window == NO_POOL
         # What leaves out zeros does less than what saves the way to memory and back.
         return (
             pointwise and has_all_values(source)
-            and isinstance(above, Step) and isinstance(above.v, Lanes)
+            and isinstance(above.v, Lanes)
             and not above.bf16 and not _rectifies(above.post)
         )
 
@@ -560,7 +563,7 @@ def _edges(kernel: Any, rows: int, threads: int) -> tuple[int, ...]:
 
 def _multiply_adds(job: First | Step) -> int:
     """Multiply-adds of a job, as if it had no pool; with a pool there are fewer."""
-    if isinstance(job, Step) and isinstance(job.v, Step):
+    if isinstance(job, Step) and not isinstance(job.v, Lanes):
         lanes, _ = _lanes_of(job)
         own = math.prod(job.conv.input_size) * lanes * job.conv.weight.size
         return own + _multiply_adds(job.v)
@@ -660,7 +663,7 @@ def _settle_what_is_added(job: First | Step) -> bool:
     adds = job.post.more is not None
     if job.post.more is not None:
         _settle(job.post.more.v)
-    if isinstance(job, Step) and isinstance(job.v, Step):
+    if isinstance(job, Step) and not isinstance(job.v, Lanes):
         return _settle_what_is_added(job.v) or adds
     return adds
 
@@ -682,17 +685,19 @@ def _prepare(
     What has to run before it is added to the chain.
     """
     post = _readable(table, job.post)
+    lanes, by_feature = _lanes_of(job)
     if isinstance(job, Step):
-        return _step(table, job, post, num_threads, chain), *_lanes_of(job)
-    lanes, by_feature = _lanes(table, len(job.values), job.bf16)
+        return _step(table, job, post, num_threads, chain), lanes, by_feature
     return _first(table, job, post, lanes, by_feature, num_threads, chain), lanes, by_feature
 
 
-def _lanes_of(job: Step) -> tuple[int, bool]:
-    """The lanes of a step's result, and whether its layout is by feature."""
-    if isinstance(job.v, Step):
-        return _lanes_of(job.v)
-    return job.v.lanes, job.v.by_feature
+def _lanes_of(job: First | Step) -> tuple[int, bool]:
+    """The lanes of a job's result, and whether its layout is by feature."""
+    if isinstance(job, First):
+        return _lanes(kernels(), len(job.values), job.bf16)
+    if isinstance(job.v, Lanes):
+        return job.v.lanes, job.v.by_feature
+    return _lanes_of(job.v)
 
 
 def _readable(table: Any, post: Post) -> Post:
@@ -708,13 +713,13 @@ def _step(table: Any, job: Step, post: Post, num_threads: int, chain: Chain) -> 
     lanes, by_feature = _lanes_of(job)
     nv = 0 if by_feature else _vectors(table, lanes)
     cells = cells_of(source, num_threads)
-    if isinstance(job.v, Step):
-        v, _, _ = _prepare(table, job.v, num_threads, chain)
-    else:
+    if isinstance(job.v, Lanes):
         v = job.v.values
+    else:
+        v, _, _ = _prepare(table, job.v, num_threads, chain)
     window = conv.window
     kernel = next(kernel for kernel in STEP_KERNELS if kernel.takes(table, job))
-    alone = lanes == 1 and not isinstance(job.v, Step)
+    alone = lanes == 1 and isinstance(job.v, Lanes)
     if alone and kernel.filtered and source.open_places is None:
         cells = without_zeros(source, cells, job.v.values, num_threads, chain)
     if window.stride != (1, 1) and kernel.in_lists:

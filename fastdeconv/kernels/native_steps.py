@@ -14,7 +14,7 @@ from .lanes import Convolution, Source, Step, aligned_copy, aligned_empty, pack_
 from .native_shared import Lanes, pad_last
 from .winograd import transform_filters
 
-__all__ = ["STEP_KERNELS", "StepKernel", "has_all_values"]
+__all__ = ["STEP_KERNELS", "StepKernel", "has_all_values", "takes_winograd"]
 
 
 def _takes_depthwise(table: Any, job: Step) -> bool:
@@ -32,7 +32,7 @@ def has_all_values(source: Source) -> bool:
     return source.switches is None and source.gate is None and source.open_places is None
 
 
-def _takes_winograd(table: Any, job: Step) -> bool:
+def takes_winograd(table: Any, job: Step) -> bool:
     """A 3 x 3 convolution from a source that has values everywhere.
 
     Nothing here may depend on the features or on the part of a map that is computed: sums round
@@ -196,7 +196,7 @@ class StepKernel(NamedTuple):
 STEP_KERNELS = (
     StepKernel("depthwise", _takes_depthwise, _pack_depthwise, "keep_apart", in_lists=False),
     StepKernel(
-        "winograd", _takes_winograd, _pack_winograd, "multiply_transformed", packing=bool,
+        "winograd", takes_winograd, _pack_winograd, "multiply_transformed", packing=bool,
         in_lists=False,
     ),
     StepKernel("sparse", _takes_sparse, _pack_sparse, "leave_out_zeros"),
