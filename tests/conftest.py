@@ -74,3 +74,55 @@ def make_survey():
             )
 
     return make
+
+
+@pytest.fixture(scope="session")
+def pitch_tracker():
+    """A network of frames of 256 samples, each normalised by itself."""
+    import numpy as np
+
+    import fastdeconv as fd
+
+    rng = np.random.default_rng(3)
+    layers, arrays, inputs = [], {}, 1
+    for i, (outputs, stride) in enumerate(((12, 2), (10, 1)), start=1):
+        layers += [
+            {"type": "pad", "name": f"pad{i}", "padding": [[0, 0], [7, 8]]},
+            {"type": "conv2d", "name": f"conv{i}", "stride": [1, stride]},
+            {"type": "relu", "name": f"relu{i}"},
+            {"type": "batch_norm2d", "name": f"norm{i}"},
+            {"type": "max_pool2d", "name": f"pool{i}", "kernel_size": [1, 2]},
+        ]
+        arrays[f"conv{i}.weight"] = 0.3 * rng.standard_normal((outputs, inputs, 1, 16))
+        arrays[f"conv{i}.bias"] = 0.1 * rng.standard_normal(outputs)
+        for name in ("weight", "running_var"):
+            arrays[f"norm{i}.{name}"] = rng.uniform(0.5, 2, outputs)
+        for name in ("bias", "running_mean"):
+            arrays[f"norm{i}.{name}"] = 0.1 * rng.standard_normal(outputs)
+        inputs = outputs
+    layers += [{"type": "flatten", "name": "flat"}, {"type": "linear", "name": "fc"}]
+    arrays["fc.weight"] = rng.standard_normal((3, inputs * 32))
+    arrays["fc.bias"] = np.zeros(3)
+    return fd.Network(
+        layers, arrays, (1, 1, 256), name="pitch", classes=["low", "middle", "high"],
+        output="sigmoid",
+        frontend=fd.Frontend(
+            kind="waveform", sr=SURVEY_SR, n_fft=64, hop_length=16, frames=256,
+            normalize={"type": "standardize", "per": "clip"},
+        ),
+    )
+
+
+@pytest.fixture
+def forward_shapes(monkeypatch):
+    """The shapes of what networks are run on, from now on."""
+    import fastdeconv as fd
+
+    shapes, real = [], fd.Network.forward
+
+    def forward(net, x):
+        shapes.append(x.shape)
+        return real(net, x)
+
+    monkeypatch.setattr(fd.Network, "forward", forward)
+    return shapes

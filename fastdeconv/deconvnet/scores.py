@@ -19,8 +19,8 @@ from .layerwise import probabilities
 from .trace import Trace
 
 __all__ = [
-    "ClassScore", "ClassStart", "class_number", "class_scores", "class_start", "log_odds",
-    "log_odds_slopes", "output_kind", "score_layer", "score_probabilities", "scores_of",
+    "ClassScore", "ClassStart", "class_means", "class_number", "class_scores", "class_start",
+    "log_odds", "log_odds_slopes", "output_kind", "score_layer", "score_probabilities", "scores_of",
 ]
 
 _CLASS_DIGITS = 9
@@ -65,13 +65,19 @@ def class_scores(trace: Trace) -> list[ClassScore]:
     net = trace.network
     if not net.classes:
         return []
-    output = trace.activation(len(net.layers) - 1)
     kind = output_kind(net)
     known: list[float | None] = [None] * len(net.classes)
     if kind is not None:
         # A network that ends in a softmax or sigmoid puts out probabilities already.
+        output = trace.activation(len(net.layers) - 1)
         known = _means(probabilities(kind, output) if net.output else output)
-    return list(map(ClassScore, net.classes, _means(output), known))
+    return list(map(ClassScore, net.classes, class_means(trace), known))
+
+
+def class_means(trace: Trace) -> list[float]:
+    """The `ClassScore.score` of all classes, in order; empty if the network does not name them."""
+    net = trace.network
+    return _means(trace.activation(len(net.layers) - 1)) if net.classes else []
 
 
 def class_start(trace: Trace, number: int, *, strongest: bool = False) -> ClassStart:

@@ -1,10 +1,4 @@
-"""Running the windows of a song through the network, short ones several at a time.
-
-Networks such as pitch trackers take a thousand samples at a time. Each of these windows is little
-work for the kernels and much for Python. Where the input of the network is a single row and no
-layer joins rows, several windows therefore become the rows of one input. The results are the same
-as those of each window by itself, bit by bit.
-"""
+"""Running the windows of a song through the network, short ones several at a time."""
 
 from __future__ import annotations
 
@@ -16,25 +10,18 @@ from numpy.typing import NDArray
 
 from ..audio.windows import windows as fixed_windows
 from ..network.choosing import up_to
-from ..network.locality import rows_apart
 
 if TYPE_CHECKING:
     from ..audio.clip import Clip
     from ..audio.windows import Windows
     from ..deconvnet.scores import ClassScore
-    from ..deconvnet.trace import Trace
+    from ..deconvnet.together import InputRun, Together
     from ..network.network import Network
     from .song_planning import SongPlan
 
 __all__ = ["WindowRun", "runs"]
 
 FloatArray = NDArray[np.float32]
-
-_SAMPLES = 1 << 14
-"""Samples of the windows that run at a time: as much memory as one window of that length needs.
-
-Sixteen windows of a thousand samples are enough for two threads; more save no time.
-"""
 
 
 class WindowRun:
@@ -46,64 +33,24 @@ class WindowRun:
     clip : Clip
     """
 
-    def __init__(self, number: int, clip: Clip, trace: Trace) -> None:
-        self.number, self.clip, self._trace = number, clip, trace
+    def __init__(self, number: int, clip: Clip, network: Network, run: InputRun) -> None:
+        self.number, self.clip, self._network, self._run = number, clip, network, run
 
     def activation(self, layer: str) -> FloatArray:
         """The feature maps of a layer, (C, H, W)."""
-        return self._trace[layer]
+        return np.asarray(self._run.activation(self._network.layer_index(layer)), np.float32)
 
     def maps(
         self, layer: str, features: Sequence[int], start: Any, how: Mapping[str, Any]
     ) -> FloatArray:
         """What `deconvolve` finds for features of a layer with this start."""
-        from ..deconvnet.projection import deconvolve
-
-        return deconvolve(self._trace, layer, features=features, **{**how, "start": start})
+        return self._run.maps(layer, features, {**how, "start": start})
 
     def scores(self) -> list[ClassScore]:
         """The scores of all classes."""
         from ..deconvnet.scores import class_scores
 
-        return class_scores(self._trace)
-
-
-class _Rows:
-    """Several windows as the rows of one input, with the maps that were asked for."""
-
-    def __init__(self, clips: Sequence[Clip], local: Network, cut: str, head: Network) -> None:
-        self.trace = local.forward(np.concatenate([clip.x for clip in clips], axis=1))
-        self.cut, self.head = cut, head
-        self.maps: dict[tuple[str, tuple[int, ...]], FloatArray] = {}
-
-
-class _RowRun(WindowRun):
-    """A window that is a row of an input."""
-
-    def __init__(self, number: int, clip: Clip, rows: _Rows, row: int) -> None:
-        super().__init__(number, clip, rows.trace)
-        self._rows, self._row = rows, row
-
-    def _own(self, values: FloatArray) -> FloatArray:
-        return np.ascontiguousarray(values[..., self._row : self._row + 1, :])
-
-    def activation(self, layer: str) -> FloatArray:
-        # Cut first: the trace would copy the rows of all windows.
-        values = self._trace.activation(self._trace.network.layer_index(layer))
-        return self._own(values).astype(np.float32)
-
-    def maps(
-        self, layer: str, features: Sequence[int], start: Any, how: Mapping[str, Any]
-    ) -> FloatArray:
-        found, key = self._rows.maps, (layer, tuple(features))
-        if key not in found:
-            found[key] = super().maps(layer, features, start, how)
-        return self._own(found[key])
-
-    def scores(self) -> list[ClassScore]:
-        from ..deconvnet.scores import class_scores
-
-        return class_scores(self._rows.head.forward(self.activation(self._rows.cut)))
+        return class_scores(self._run.output)
 
 
 def runs(
@@ -124,26 +71,20 @@ def runs(
     of_fixed_frames : bool, default False
         Windows for the whole network, where those of the plan are pieces for a part of it.
     """
+    from ..deconvnet.together import run_inputs
+
     windows, network = plan.windows, plan.runs
     if of_fixed_frames:
         windows, network = fixed_windows(plan.given), plan.network
     left = list(range(len(windows)) if numbers is None else numbers)
-    parts = _parts(plan, windows, network) if len(left) > 1 else None
+    how = _together(plan, windows, network) if len(left) > 1 else None
     needed = [] if layers is None else list(layers)
-    if parts is None:
-        if needed:
-            network = _up_to(network, max(map(network.layer_index, needed)))
-        for number in left:
-            clip = windows.clip(number)
-            yield WindowRun(number, clip, network.forward(clip.x))
-        return
-    count = _SAMPLES // windows.clip(0).samples.size
-    for begin in range(0, len(left), count):
-        group = left[begin : begin + count]
-        clips = [windows.clip(number) for number in group]
-        rows = _Rows(clips, *parts)
-        for row, (number, clip) in enumerate(zip(group, clips)):
-            yield _RowRun(number, clip, rows, row)
+    if how is None and needed:
+        network = _up_to(network, max(map(network.layer_index, needed)))
+    inputs = ((number, windows.clip(number)) for number in left)
+    for group in run_inputs(network, inputs, how):
+        for number, clip, run in group:
+            yield WindowRun(number, clip, network, run)
 
 
 def _up_to(network: Network, last: int) -> Network:
@@ -159,18 +100,17 @@ def _up_to(network: Network, last: int) -> Network:
     return up_to(network, network.layers[last].name)
 
 
-def _parts(
-    plan: SongPlan, windows: Windows, network: Network
-) -> tuple[Network, str, Network] | None:
-    """The parts of a network that takes windows as rows, see `rows_apart`; None if it does not."""
+def _together(plan: SongPlan, windows: Windows, network: Network) -> Together | None:
+    """How windows run together; None if they have to run one at a time."""
+    from ..deconvnet.together import together
+
     # A single unit is that of a window, and 1 everywhere is so only where the window sounds.
     how = plan.how
     if windows.exact or how["start"] != "map" or how["precision"] != "float32":
         return None
-    if 2 * windows.clip(0).samples.size > _SAMPLES:
+    found = together(network, windows.clip(0).samples.size)
+    if found is None:
         return None
-    parts = rows_apart(network)
-    if parts is None:
-        return None
-    last = network.layer_index(parts[1])
-    return parts if all(network.layer_index(own) <= last for own in plan.chosen) else None
+    # What goes back from a layer after the first part does not come through rows.
+    count = len(found.part.layers)
+    return found if all(network.layer_index(own) < count for own in plan.chosen) else None

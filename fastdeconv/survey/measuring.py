@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from ..audio.clip import LEAST_SAMPLES, Clip, native_samples
 from ..audio.frontend import Frontend
 from ..audio.song import Song, load_song
-from ..deconvnet.scores import class_scores
+from ..deconvnet.scores import class_means
 from ..deconvnet.strongest import strongest_units
+from ..deconvnet.together import run_inputs, together
 from ..errors import AudioError
 from ..network.network import Network
 from .collection import Track, path_of
@@ -90,15 +91,16 @@ def measure(
     places, scores = [], []
     indices = [network.layer_index(layer) for layer in layers]
     values: list[tuple[list[Any], ...]] = [([], [], [], [], []) for _ in layers]
-    for window, clip in windows(song, seconds):
-        trace = network.forward(clip.x)
-        share = window.duration / clip.duration
-        for index, columns in zip(indices, values):
-            planes = trace.activation(index)
-            for column, own in zip(columns, reduced(planes, frontend.layout, share)):
-                column.append(own)
-        scores.append([one.score for one in class_scores(trace)])
-        places.append(window)
+    how = together(network, window_samples(frontend, seconds)[0])
+    for group in run_inputs(network, windows(song, seconds), how):
+        for window, clip, run in group:
+            share = window.duration / clip.duration
+            for index, columns in zip(indices, values):
+                planes = run.activation(index)
+                for column, own in zip(columns, reduced(planes, frontend.layout, share)):
+                    column.append(own)
+            scores.append(class_means(run.output))
+            places.append(window)
     return Measured(
         places, np.array(scores, np.float32), [LayerValues(*map(np.stack, v)) for v in values]
     )

@@ -55,6 +55,26 @@ def test_a_row_is_what_the_network_puts_out_in_that_window(sounds, run):
             assert row[f"{layer}.at"] == (flat.argmax(axis=1) % width).tolist()
 
 
+def test_short_frames_that_run_together_give_the_same_tables_as_each_alone(
+    tmp_path, run, monkeypatch, pitch_tracker, forward_shapes,
+):
+    (tmp_path / "music").mkdir()
+    for number, frames in enumerate((20.4, 1.0, 0.5)):
+        samples = 0.1 * np.random.default_rng(number).standard_normal(round(256 * frames))
+        soundfile.write(tmp_path / "music" / f"{number}.wav", samples, RATE)
+    found, shapes = {}, {}
+    for name, samples in (("together", 1 << 11), ("alone", 1)):
+        with monkeypatch.context() as patch:
+            patch.setattr("fastdeconv.deconvnet.together._SAMPLES", samples)
+            forward_shapes.clear()
+            # One layer before and one after the layers that keep rows apart.
+            run(tmp_path / "music", name, pitch_tracker, layers=["relu1", "pool2", "fc"])
+            found[name], shapes[name] = tables(tmp_path / name), set(forward_shapes)
+    assert (1, 8, 256) in shapes["together"]
+    assert {shape[1] for shape in shapes["alone"]} == {1}
+    assert found["together"] == found["alone"]
+
+
 def test_windows_lie_side_by_side_and_the_last_ends_with_the_track(sounds, run):
     hop, length = FRAMES * 32 / RATE, (FRAMES - 1) * 32 / RATE
     for track in ("sound00.wav", "sound05.wav"):
