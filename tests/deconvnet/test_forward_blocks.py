@@ -54,8 +54,9 @@ def test_an_activation_of_two_joined_inputs_is_that_of_their_join(name, join, is
     x = np.random.default_rng(1).normal(0, 2, (17, 3, 5)).astype(np.float32)
     joined = {"add": x + x, "multiply": x * x, "concat": np.concatenate([x, x])}[join]
     weight = {"a.weight": np.random.default_rng(2).normal(size=len(joined))}
-    layers = [{"type": join, "name": "j", "inputs": ["input", "input"]}, {"type": name, "name": "a"}]
-    net = fd.Network(layers, weight if ACTIVATIONS[name].has_weight else {}, x.shape)
+    join_layer = {"type": join, "name": "j", "inputs": ["input", "input"]}
+    weight = weight if ACTIVATIONS[name].has_weight else {}
+    net = fd.Network([join_layer, {"type": name, "name": "a"}], weight, x.shape)
     given = net.layers[1].parameters
     if ACTIVATIONS[name].has_weight:
         given["weight"] = weight["a.weight"][:, None, None]
