@@ -47,8 +47,9 @@ FD_INLINE void combine_two(const fd_join *j, int y, float *restrict out, const i
 /* If combine_two can do all that row y needs, does it and returns 1. */
 static int combined_two(const fd_join *j, int y, float *out) {
     const fd_epilogue *e = &j->epilogue;
-    const int relu = e->activation.kind == FD_RELU;
-    if (j->count != 2 || j->kind == FD_CONCAT || e->scale1 || e->scale2 || is_later(e) ||
+    const int kind = e->activation.kind, relu = kind == FD_RELU;
+    if (j->count != 2 || j->kind == FD_CONCAT || e->scale1 || e->scale2 ||
+        (kind != FD_RELU && kind != FD_NO_ACTIVATION) ||
         j->inputs[0].channels < j->channels || j->inputs[1].channels < j->channels)
         return 0;
     if (j->kind == FD_PRODUCT)

@@ -47,6 +47,25 @@ def test_an_activation_by_itself_is_what_its_row_says(name, isa):
         np.testing.assert_allclose(found, wanted, rtol=2e-6, atol=1e-6 if name == "gelu" else 1e-7)
 
 
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("join", ["add", "multiply", "concat"])
+@pytest.mark.parametrize("name", [n for n in ACTIVATIONS if n not in ("log", "sqrt", "power")])
+def test_an_activation_of_two_joined_inputs_is_that_of_their_join(name, join, isa):
+    x = np.random.default_rng(1).normal(0, 2, (17, 3, 5)).astype(np.float32)
+    joined = {"add": x + x, "multiply": x * x, "concat": np.concatenate([x, x])}[join]
+    weight = {"a.weight": np.random.default_rng(2).normal(size=len(joined))}
+    join_layer = {"type": join, "name": "j", "inputs": ["input", "input"]}
+    weight = weight if ACTIVATIONS[name].has_weight else {}
+    net = fd.Network([join_layer, {"type": name, "name": "a"}], weight, x.shape)
+    given = net.layers[1].parameters
+    if ACTIVATIONS[name].has_weight:
+        given["weight"] = weight["a.weight"][:, None, None]
+    wanted = ACTIVATIONS[name].forward(joined.astype(np.float64), **given)
+    with fd.config(backend="native", isa=isa):
+        found = net.forward(x)["a"]
+    np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-6)
+
+
 def layers_of_one_shape(draw: Any, channels: int) -> list[dict[str, Any]]:
     """What keeps (C, H, W) as it is: one to three layers on top of one another."""
     kinds = [

@@ -21,9 +21,9 @@ from .operators import OPERATORS
 from .passes import rewrite
 from .start import input_view
 from .varying import varying_shape
-from .verifying import Original, difference, value_of, values_of, verify
+from .verifying import Original, Witness, difference, value_of, values_of, verify
 from .views import View
-from .witness import as_wide_as_shown, witnessed
+from .witness import as_wide_as_shown, whole_output, witnessed
 
 __all__ = ["import_model"]
 
@@ -91,8 +91,10 @@ def _network_of(built: _Built, declared: Declared | None, wishes: Wishes) -> Net
             for letter, n in zip(wishes.heard.found.letters, start.shape)
         )
     fixed = builder.graph.sized or any(builder.drafts[place].sized for place in kept)
+    narrow = [builder.drafts[place].narrow for place in kept]
     return Network(
-        layers, arrays, varying_shape(layers, arrays, start, open_sizes, fixed=fixed),
+        layers, arrays,
+        varying_shape(layers, arrays, start, open_sizes, fixed=fixed, narrow=narrow),
         frontend=frontend, classes=wishes.classes, name=wishes.name,
         aliases=_plain_aliases(aliases, names, kept),
     )
@@ -113,15 +115,25 @@ def _compared(
             network, wishes.witness(x), found, builder, names, aliases, last
         )
         receipt += f"; {count} outputs of modules too"
-        network = as_wide_as_shown(network, wishes.witness, start, names[last])
-    elif declared is not None and not all(isinstance(n, int) for n in declared[1:]):
-        end = builder.drafts[last].value
+        network = as_wide_as_shown(
+            network, _of_layers(wishes.witness, builder, last), start, names[last]
+        )
+    else:
+        end, sizes = builder.drafts[last].value, declared[1:] if declared else ()
         if end:
+            # A file whose sizes are fixed may refuse others.
             network = as_wide_as_shown(
-                network, lambda x: {"": [value_of(original, end, x)]}, start, names[last]
+                network, lambda x: {"": [value_of(original, end, x)]}, start, names[last],
+                may_fail=all(isinstance(n, int) for n in sizes),
             )
     network.receipt = receipt
     return network
+
+
+def _of_layers(witness: Witness, builder: Builder, last: int) -> Witness:
+    """The witness; without the output of the whole module, unless that is the layer `last`."""
+    whole = whole_output(builder, last) is not None
+    return lambda x: {name: found for name, found in witness(x).items() if name or whole}
 
 
 def _with_its_front_end(model: Any, label: str, wishes: Wishes, sr: float) -> Network:

@@ -54,6 +54,8 @@ class Draft:
     """The value of the file that its output stands for."""
     sized: bool = False
     """Whether one of its numbers depends on the size of the network's input."""
+    narrow: str = ""
+    """Axes over which nothing was reduced, because they have size 1."""
 
 
 @dataclass(frozen=True)

@@ -367,7 +367,44 @@ def test_convolutions_of_every_kind(case: dict[str, Any]) -> None:
     inputs = ["x", "w", "b"] if bias else ["x", "w"]
     net = imported([node("Conv", inputs, "y", **case)], constants, (1, 3, 9, 8))
     assert [layer.type for layer in net.layers] == ["conv2d"]
-    assert net.input_shape == (3, 9, None)
+    # The pads of SAME_LOWER depend on the size, unless every place is taken.
+    fixed = case["auto_pad"] == "SAME_LOWER" and case["strides"] != [1, 1]
+    assert net.input_shape == (3, 9, 8 if fixed else None)
+
+
+def numbers(*values: int) -> Any:
+    return i64(values)
+
+
+#: Nodes from (1, 3, 6, 8) whose numbers hold for that width alone, or for every width.
+OTHER_WIDTHS: list[tuple[list[Any], dict[str, Any], bool]] = [
+    ([node("AveragePool", ["x"], "y", kernel_shape=[2, 2], strides=[1, 3],
+           auto_pad="SAME_LOWER")], {}, False),
+    ([node("Slice", ["x", "a", "b", "c"], "y")],
+     {"a": numbers(1), "b": numbers(8), "c": numbers(3)}, False),
+    ([node("Slice", ["x", "a", "b", "c"], "y")],
+     {"a": numbers(-3), "b": numbers(2**63 - 1), "c": numbers(3)}, False),
+    ([node("Slice", ["x", "a", "b", "c"], "y")],
+     {"a": numbers(3), "b": numbers(2**63 - 1), "c": numbers(3)}, True),
+    ([node("Gather", ["x", "a"], "y", axis=3)], {"a": numbers(7)}, False),
+    ([node("Gather", ["x", "a"], "y", axis=3)], {"a": numbers(-1)}, False),
+    ([node("Pad", ["x", "a"], "y")], {"a": numbers(0, 0, 0, -1, 0, 0, 0, -2)}, False),
+    ([node("Resize", ["x", "", "", "a"], "y", mode="linear")], {"a": numbers(1, 3, 6, 16)}, False),
+    ([node("ConvTranspose", ["x", "w"], "y", output_shape=[6, 8])], {"w": floats(0, 3, 2, 3, 3)},
+     False),
+    ([node("MaxPool", ["x"], "p", kernel_shape=[1, 8], strides=[1, 8]),
+      node("ReduceMean", ["p"], "y", axes=[2, 3], keepdims=0)], {}, False),
+]
+
+
+@pytest.mark.parametrize(("nodes", "constants", "free"), OTHER_WIDTHS)
+@pytest.mark.parametrize("declared", ["time", 8])
+def test_a_width_varies_only_if_the_model_gives_the_same_for_others(
+    nodes: Any, constants: dict[str, Any], free: bool, declared: Any
+) -> None:
+    made = model(nodes, constants, (1, 3, 6, declared), opset=13)
+    net = fd.from_onnx(made, (1, 3, 6, 8))
+    assert (net.input_shape[2] is None) == free
 
 
 @settings(max_examples=30)

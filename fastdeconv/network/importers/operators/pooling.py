@@ -7,9 +7,9 @@ from typing import Any
 
 from ..building import Builder, CannotImportError
 from ..graph import Node
-from ..views import View
+from ..views import View, completed
 from .scaling import times
-from .windows import over_window, window
+from .windows import depends_on_size, over_window, window
 
 __all__ = [
     "average_pool", "global_average_pool", "global_max_pool", "max_pool", "reduce_l1", "reduce_l2",
@@ -32,6 +32,7 @@ def _pool(builder: Builder, node: Node, kind: str, **more: Any) -> View:
     pair = (1, *kernel) if len(kernel) == 1 else tuple(kernel)
     plain["kernel_size"] = pair[0] if pair[0] == pair[1] else pair
     draft = builder.put(kind, view, ceil_mode=ceil, **plain, **more)
+    builder.drafts[draft].sized = depends_on_size(node, plain)
     return builder.read(draft, "CHW", _in_rank(builder, draft, len(view.shape)))
 
 
@@ -66,6 +67,11 @@ def _reduced(
     view, groups = builder.grouped(view, marks)
     axes = [i for i, group in enumerate(groups) if any(marks[axis] for axis in group)]
     view, letters = builder.letters(view)
+    if view.draft >= 0:
+        full = completed(view, letters)
+        builder.drafts[view.draft].narrow += "".join(
+            str(full[axis]) for axis in axes if view.shape[axis] == 1 and full[axis]
+        )
     gone = tuple(sorted(str(letters[axis]) for axis in axes if letters[axis]))
     shape = [1 if axis in axes else n for axis, n in enumerate(view.shape)]
     if not gone:

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from ...layers.checks import LARGEST_SIZE
 from ..building import Builder, CannotImportError
 from ..graph import Node
 from ..views import View
@@ -23,7 +24,10 @@ _MOST_ELEMENTS = 1 << 22
 
 
 def taken(builder: Builder, view: View, axis: int, places: slice, suffix: str = "") -> View:
-    """Select places along an axis at equal distances."""
+    """Select places along an axis at equal distances.
+
+    A stop says where to end on an axis of any size; None is the end of the axis.
+    """
     n = view.shape[axis]
     found = range(*places.indices(n))
     if len(found) == n and found.step == 1:
@@ -34,10 +38,10 @@ def taken(builder: Builder, view: View, axis: int, places: slice, suffix: str = 
     view, groups = builder.grouped(view, [i > axis for i in range(len(shape))], [axis])
     own = groups.index([axis])
     view, letters = builder.letters(view)
-    to_the_end = found.stop >= n
+    # Not the numbers of `found`: on a longer axis, places counted from the end are others.
     draft = builder.put(
-        "slice", view, suffix=suffix, axis=str(letters[own]), start=found.start,
-        stop=None if to_the_end else found.stop, step=found.step,
+        "slice", view, suffix=suffix, axis=str(letters[own]), start=places.start or 0,
+        stop=places.stop, step=found.step,
     )
     return builder.read(draft, view.order, shape)
 
@@ -93,7 +97,8 @@ def slices(builder: Builder, node: Node) -> View:
     parts = []
     for start, end, axis, step in zip(starts, ends, axes, steps):
         n = view.shape[axis % rank]
-        stop = None if end >= n or (step < 0 and end < -n) else max(end, -n)
+        stop = None if end >= LARGEST_SIZE or (step < 0 and end < -n) else max(end, -LARGEST_SIZE)
+        start = max(-LARGEST_SIZE, min(start, LARGEST_SIZE))
         if len(range(*slice(start, stop, step).indices(n))) < n or step < 0:
             parts.append((axis % rank, slice(start, stop, step)))
     for count, (axis, places) in enumerate(parts, start=1):
@@ -108,8 +113,9 @@ def gather(builder: Builder, node: Node) -> View:
     indices = builder.ints(node, "indices", 1) or []
     if not all(-n <= i < n for i in indices):
         raise CannotImportError(f"it selects places beyond the end of an axis of size {n}")
-    made = _places(builder, view, axis, [i % n for i in indices])
-    return replace(made, shape=builder.shape(node))
+    if any(i >= 0 for i in indices):
+        indices = [i % n for i in indices]
+    return replace(_places(builder, view, axis, indices), shape=builder.shape(node))
 
 
 def gather_nd(builder: Builder, node: Node) -> View:
@@ -133,7 +139,8 @@ def _places(builder: Builder, view: View, axis: int, places: Sequence[int]) -> V
         raise CannotImportError("it selects no place")
     step = places[1] - places[0] if len(places) > 1 else 1
     if step > 0 and list(places) == list(range(places[0], places[-1] + 1, step)):
-        return taken(builder, view, axis, slice(places[0], places[-1] + 1, step))
+        # After place -1 comes the end of the axis, and not place 0.
+        return taken(builder, view, axis, slice(places[0], places[-1] + 1 or None, step))
     return picked(builder, view, axis, places)
 
 

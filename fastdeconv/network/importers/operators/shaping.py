@@ -89,8 +89,8 @@ def pad(builder: Builder, node: Node) -> View:
         before[axis % rank], after[axis % rank] = pads[i], pads[len(axes) + i]
     for axis in range(rank):
         if before[axis] < 0 or after[axis] < 0:
-            start, stop = max(0, -before[axis]), view.shape[axis] - max(0, -after[axis])
-            view = taken(builder, view, axis, slice(start, stop), "crop")
+            places = slice(max(0, -before[axis]), min(0, after[axis]) or None)
+            view = taken(builder, view, axis, places, "crop")
     sides = {
         axis: (max(0, before[axis]), max(0, after[axis])) for axis in range(rank)
         if max(before[axis], after[axis]) > 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +14,8 @@ from ..building import Builder, CannotImportError
 from ..graph import Node
 from ..views import Letters, View
 
-__all__ = ["conv", "conv_transpose", "dense", "gemm", "linear", "over_window", "window"]
+__all__ = ["conv", "conv_transpose", "dense", "depends_on_size", "gemm", "linear", "over_window",
+           "window"]
 
 _PLANES: dict[int, Letters] = {3: (None, "C", "W"), 4: (None, "C", "H", "W")}
 
@@ -62,6 +64,12 @@ def window(node: Node, spatial: int, size: tuple[int, ...], kernel: tuple[int, .
     return {"stride": _short(strides), "padding": plain, "dilation": _short(dilations)}
 
 
+def depends_on_size(node: Node, made: Mapping[str, Any]) -> bool:
+    """Whether the pads of a window, as `window` made them, hold for this size alone."""
+    automatic = node.attributes.get("auto_pad", "NOTSET") in ("SAME_UPPER", "SAME_LOWER")
+    return automatic and made["padding"] != "same" and made["stride"] != 1
+
+
 def _short(pair: list[int]) -> Any:
     return pair[0] if pair[0] == pair[1] else tuple(pair)
 
@@ -82,10 +90,12 @@ def conv(builder: Builder, node: Node) -> View:
     weight = _weight(builder, node)
     kernel = weight.shape[2:][-(rank - 2):]
     arrays = _with_bias(builder, node, weight)
+    plain = window(node, rank - 2, view.shape[2:], kernel)
     draft = builder.put(
         "conv2d", view, arrays, bias="bias" in arrays, groups=int(node.attributes.get("group", 1)),
-        **window(node, rank - 2, view.shape[2:], kernel),
+        **plain,
     )
+    builder.drafts[draft].sized = depends_on_size(node, plain)
     return _planes(builder, draft, rank)
 
 
@@ -102,6 +112,7 @@ def conv_transpose(builder: Builder, node: Node) -> View:
         groups=int(given.get("group", 1)),
         output_padding=_short([0, *extra] if spatial == 1 else extra), **plain,
     )
+    builder.drafts[draft].sized = "output_shape" in given
     return _planes(builder, draft, rank)
 
 
