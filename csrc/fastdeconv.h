@@ -416,6 +416,8 @@ typedef struct {
 /* Fills the padding beside rows (or columns) begin..end-1 with zeros; with the first one, also the
  * padding before it; with the last one, also the padding behind it. */
 void fd_clear_frame(const fd_frame *, int begin, int end);
+/* The largest absolute value of n numbers; NaN if one of them is. */
+float fd_largest(const float *, size_t n);
 /* Max pooling with switches, and its adjoint, of planes plane0..plane1-1. */
 void fd_pool_planes(const float *x, const fd_window *, int in_h, int in_w, int out_h, int out_w,
                     float *values, void *switches, int switch_bytes, int plane0, int plane1);

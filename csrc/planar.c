@@ -1,8 +1,8 @@
-/* Work that SIMD instructions would not speed up. Compiled once, without the flags of an
- * instruction set.
+/* Work that the SIMD instructions of vec.h would not speed up. Compiled once, without the flags of
+ * an instruction set.
  *
- * What    Max pooling of planes with any window, and its adjoint; the padding of activations; and
- *         two kinds of lists of cells: links between cells whose windows overlap, and lists without
+ * What    Max pooling of planes with any window, and its adjoint; the padding of activations; the
+ *         largest of some numbers; and two kinds of lists of cells: links between cells whose windows overlap, and lists without
  *         the channels that are 0.
  * Layout  See the declarations in fastdeconv.h.
  * Numbers The only arithmetic is in unpooling: values of overlapping windows are added in the
@@ -174,4 +174,18 @@ void fd_filter_cells(const fd_source *s, const float *v, int32_t *order, int32_t
     /* What follows the last cell is read, though not used: see FD_LIST_ROOM. */
     if (row1 == s->cells_h)
         memset(order + (size_t)row1 * s->cells_w * s->channels, 0, sizeof *order * FD_LIST_ROOM);
+}
+
+float fd_largest(const float *x, size_t n) {
+    /* Bits of absolute values are in the order of the values, and those of a NaN come last. */
+    int32_t largest = 0;
+    for (size_t i = 0; i < n; i++) {
+        int32_t bits;
+        memcpy(&bits, x + i, sizeof bits);
+        bits &= INT32_MAX;
+        largest = bits > largest ? bits : largest;
+    }
+    float value;
+    memcpy(&value, &largest, sizeof value);
+    return value;
 }

@@ -154,9 +154,9 @@ class _Run:
     def __init__(self, trace: Trace, wanted: Collection[int]) -> None:
         self.trace, self.net, self.wanted = trace, trace.network, frozenset(wanted)
         self.arithmetic = Arithmetic(get_backend(), get_num_threads())
-        self.shapes = [*self.net.shapes(trace.x.shape), trace.x.shape]  # -1 is the input
+        self.shapes = [*self.net.shapes(trace.input_shape), trace.input_shape]  # -1 is the input
         fuses_all = getattr(get_backend(), "runs_joins", False)
-        key = "steps of boxes", fuses_all, trace.x.shape, self.wanted
+        key = "steps of boxes", fuses_all, trace.input_shape, self.wanted
         self.steps: list[_Step] = cached(
             layer_cache(self.net, -1), key, lambda: self._plan(fuses_all)
         )

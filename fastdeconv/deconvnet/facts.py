@@ -37,10 +37,10 @@ class Facts:
 
     def __init__(self, trace: Trace, dtype: Any) -> None:
         self.trace, self.net, self.dtype = trace, trace.network, dtype
-        self._of_shape = shape_cache(self.net, trace.x.shape)
+        self._of_shape = shape_cache(self.net, trace.input_shape)
         known = self.of_shape("facts")
         self.shapes = cached(
-            known, "shapes", lambda: [trace.x.shape, *self.net.shapes(trace.x.shape)]
+            known, "shapes", lambda: [trace.input_shape, *self.net.shapes(trace.input_shape)]
         )
         self.takers = cached(known, "takers", lambda: takers_of(self.net))
         self.overlapping = cached(known, "overlapping", lambda: {

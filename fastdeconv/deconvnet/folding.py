@@ -13,6 +13,7 @@ the places that are open (`fastdeconv.kernels.lanes.Source`).
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -45,9 +46,13 @@ class FoldedTrace(Trace):
 
     def __init__(self, trace: Trace, folded: Folded, derived: dict[Any, dict[Any, Any]]) -> None:
         self.network = folded.network
-        self.x = trace.x
+        self.input_shape = trace.input_shape
         self._trace, self._places = trace, (*folded.places, -1)
         self._derived = derived
+
+    @functools.cached_property
+    def x(self) -> NDArray[np.float32]:
+        return self._trace.x
 
     def activation(self, index: int) -> Array:
         return self._trace.activation(self._places[index])
@@ -69,7 +74,7 @@ def folded(trace: Trace, index: int, rule: str) -> tuple[Trace, int]:
     """
     if not any(isinstance(layer, nn.AvgPool2d) for layer in trace.network.layers[: index + 1]):
         return trace, index
-    net, shape = trace.network, trace.x.shape
+    net, shape = trace.network, trace.input_shape
     through_rectifiers = rule == "deconvnet"
     found: Folded | None = cached(
         shape_cache(net, shape), ("folded", index, through_rectifiers),

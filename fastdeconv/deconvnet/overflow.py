@@ -22,7 +22,10 @@ from ..network.network import Network
 from .layerwise import affine_of
 from .plan import layer_cache
 
-__all__ = ["bounds_back", "bounds_forward", "check_overflow", "is_safe", "without_warnings"]
+__all__ = [
+    "bounds_back", "bounds_forward", "check_overflow", "is_safe", "largest_safe",
+    "without_warnings",
+]
 
 _SAFE = 1e30
 """float32 ends at 3.4e38. The factor between is for sums inside kernels (Winograd's transforms)."""
@@ -74,11 +77,8 @@ def bounds_forward(
         if values have overflowed.
     """
     most = max(1.0, largest)
-    lines = cached(layer_cache(net, -1), "lines", lambda: _lines(net))
-    if lines is not None:
-        bounds = [slope * most + shift for slope, shift in lines]
-        if all(map(is_safe, bounds)):
-            return bounds
+    if largest <= largest_safe(net):
+        return [slope * most + shift for slope, shift in _lines(net)]
     own = {-1: most}
     growths = _growths(net)
 
@@ -112,13 +112,33 @@ def _tighten(
         own[index] = grown(index)
 
 
-def _lines(net: Network) -> list[tuple[float, float]] | None:
-    """The bounds by weights alone: each layer's is slope * (bound of the input) + shift.
+def largest_safe(net: Network) -> float:
+    """Inputs up to this value cannot overflow, by the weights alone; -1 if they do not tell."""
+    safe: float = cached(layer_cache(net, -1), "largest safe", lambda: _largest_safe(net))
+    return safe
 
-    None where they do not have this form.
-    """
+
+def _largest_safe(net: Network) -> float:
+    largest = _SAFE
+    while largest >= 1:
+        if all(is_safe(slope * largest + shift) for slope, shift in _lines(net)):
+            return largest
+        largest /= 10
+    return -1.0
+
+
+def _lines(net: Network) -> list[tuple[float, float]]:
+    """The bounds by weights alone: each layer's is slope * (bound of the input) + shift."""
+    found: list[tuple[float, float]] = cached(
+        layer_cache(net, -1), "lines", lambda: _make_lines(net)
+    )
+    return found
+
+
+def _make_lines(net: Network) -> list[tuple[float, float]]:
+    """Infinite where they do not have this form."""
     if any(isinstance(layer, (nn.Multiply, nn.Concat)) for layer in net.layers):
-        return None
+        return [(math.inf, math.inf)] * len(net.layers)
     slopes, shifts = {-1: 1.0}, {-1: 0.0}
     for index, growth in enumerate(_growths(net)):
         slope, shift = (sum(of[k] for k in net.sources[index]) for of in (slopes, shifts))

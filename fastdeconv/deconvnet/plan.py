@@ -69,14 +69,19 @@ class Block(NamedTuple):
         return Block(layers, self.sources, *(i if i in layers else None for i in parts))
 
 
-def kept_layers(net: Network, blocks: Sequence[Block]) -> list[tuple[int, ...]]:
-    """The layers whose output is that of each block: its end, and dropout after it."""
+def kept_layers(net: Network, blocks: Sequence[Block]) -> dict[int, int]:
+    """The layers whose output is that of a block, its end and dropout after it: the block's number
+    by layer."""
     cache = layer_cache(net, -1)
-    known, layers = cache.get("kept layers", (None, []))
+    known, numbers = cache.get("kept layers", (None, {}))
     if known is not blocks:
-        layers = [block.layers[block.layers.index(block.end) :] for block in blocks]
-        cache["kept layers"] = blocks, layers
-    return layers
+        numbers = {
+            index: number
+            for number, block in enumerate(blocks)
+            for index in block.layers[block.layers.index(block.end) :]
+        }
+        cache["kept layers"] = blocks, numbers
+    return numbers
 
 
 def forward_plan(net: Network, fuses_all: bool) -> list[Block]:

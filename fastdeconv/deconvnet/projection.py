@@ -137,7 +137,7 @@ def deconvolve(
     threads = get_num_threads(num_threads)
 
     run = Run(trace, rule, chosen_backend, threads, bf16)
-    out = np.empty((len(chosen), *trace.x.shape), np.float32)
+    out = np.empty((len(chosen), *trace.input_shape), np.float32)
     with without_warnings():
         run.project(index, chosen, values, out, sparse=not named or _is_max(start), own=own)
     # Values of one's own may be as large as they like; others are not larger than the map's.
@@ -171,7 +171,7 @@ def deconvolve_from(
         If maps overflow float32.
     """
     run = Run(trace, rule, get_backend(), get_num_threads(), False)
-    out = np.empty((len(values), *trace.x.shape), np.float32)
+    out = np.empty((len(values), *trace.input_shape), np.float32)
     with without_warnings():
         run.project(index, np.arange(len(values)), values, out, sparse=False)
     largest = float(np.abs(values).max(initial=0))

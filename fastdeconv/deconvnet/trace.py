@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -13,6 +14,7 @@ from ..arrays import as_array
 from ..audio._checks import as_choice, as_int
 from ..errors import ParameterError, enough_memory
 from ..kernels.blocks import (
+    Activation,
     BlockBackend,
     ConvBlock,
     Epilogue,
@@ -29,7 +31,7 @@ from ..network.network import Network
 from .fields import Place, boxes_seen, place_of
 from .joins import forward_join
 from .layerwise import Arithmetic, affine_of, forward_layer, mean_window
-from .overflow import bounds_forward, check_overflow, without_warnings
+from .overflow import bounds_forward, check_overflow, largest_safe, without_warnings
 from .plan import Block, forward_plan, in_kernel, kept_layers, layer_cache, room_around
 
 __all__ = ["Runner", "Trace", "as_input", "forward", "make_runner"]
@@ -48,29 +50,40 @@ class Trace:
     Attributes
     ----------
     network : Network
-    x : array of float32, shape (C, H, W)
-        The input, read-only.
+    input_shape : (C, H, W)
     """
 
-    def __init__(
-        self, network: Network, x: NDArray[Any], runner: Runner, largest: float
-    ) -> None:
+    # A pass goes through the caches, so that all that Python does right after it takes several
+    # times as long as otherwise. What may wait until it is asked for therefore waits.
+    def __init__(self, network: Network, x: NDArray[Any], runner: Runner) -> None:
         self.network = network
-        self.x = x
+        self.input_shape = x.shape
         self._runner = runner
-        self._kept: dict[int, Any] = {-1: x}
+        self._blocks = forward_plan(network, runner.fuses_all)
+        self._numbers = kept_layers(network, self._blocks)
+        done = runner.run_all(self._blocks, x)
+        self._results, self._largest_input = done.results, done.largest
+        self._kept: dict[int, Any] = {-1: done.x}
         self._switches: dict[int, NDArray[Any]] = {}
         self._planes: dict[int, NDArray[Any]] = {}
         self._derived: dict[Any, dict[Any, Any]] = {}
-        self._blocks = forward_plan(network, runner.fuses_all)
-        with without_warnings():
-            results = runner.run(self._blocks, self._kept)
-        for layers, (value, switches) in zip(kept_layers(network, self._blocks), results):
-            for index in layers:
-                self._kept[index] = value
-            if switches is not None:
-                self._switches[layers[0]] = switches
-        self._bounds = bounds_forward(network, largest, self._largest, self._checked)
+        self._bounds: list[float] | None = None
+        if done.largest > largest_safe(network):
+            self._bounds = bounds_forward(network, done.largest, self._largest, self._checked)
+
+    @functools.cached_property
+    def x(self) -> NDArray[np.float32]:
+        """The input.
+
+        Returns
+        -------
+        array of float32, shape (C, H, W), read-only
+        """
+        kept = self._kept[-1]
+        if not isinstance(kept, np.ndarray):
+            kept = kept.planes()
+            kept.flags.writeable = False
+        return kept
 
     def __getitem__(self, layer: str) -> NDArray[np.float32]:
         """Activation of a named layer.
@@ -144,16 +157,20 @@ class Trace:
             for name, value, size in (("row", row, height), ("column", column, width))
         ]
         ((top, bottom, left, right),) = boxes_seen(
-            self.network, index, self.x.shape, np.array([at])
+            self.network, index, self.input_shape, np.array([at])
         ).tolist()
         return place_of(self.network.frontend, (top, bottom), (left, right))
 
     def __repr__(self) -> str:
-        return f"Trace(network={self.network.name!r}, x={self.x.shape})"
+        return f"Trace(network={self.network.name!r}, x={self.input_shape})"
 
     def __getstate__(self) -> dict[str, Any]:
-        # What the way back derives refers to the packed weights and jobs of this process.
-        return {**self.__dict__, "_derived": {}}
+        # What the way back derives refers to the packed weights and jobs of this process, and so
+        # may the results as long as nobody has asked for them.
+        return {
+            **self.__dict__, "_derived": {}, "_results": list(self._results),
+            "_kept": {-1: self._kept[-1]}, "_switches": {},
+        }
 
     # ---- for the way back: layers by index, -1 is the input ----
 
@@ -171,7 +188,7 @@ class Trace:
         """
         planes = self._planes.get(index)
         if planes is None:
-            kept = self._kept.get(index)
+            kept = self._value(index)
             if kept is None:
                 kept = self._recompute(index)
             planes = self._runner.planes(kept)
@@ -190,7 +207,7 @@ class Trace:
         -------
         array, shape (H, W, C)
         """
-        kept = self._kept.get(index)
+        kept = self._value(index)
         found = None if kept is None else self._runner.cells(kept)
         return self.activation(index).transpose(1, 2, 0) if found is None else found
 
@@ -206,11 +223,23 @@ class Trace:
         -------
         float
         """
+        if self._bounds is None:
+            self._bounds = bounds_forward(self.network, self._largest_input)
         return self._bounds[index]
+
+    def _value(self, index: int) -> Any:
+        """An activation as the runner keeps it; None if it is not kept."""
+        value = self._kept.get(index)
+        if value is None and index in self._numbers:
+            value, switches = self._results[self._numbers[index]]
+            self._kept[index] = value
+            if switches is not None:
+                self._switches[index] = switches
+        return value
 
     def _largest(self, index: int) -> float | None:
         """The largest absolute value of an activation that is kept."""
-        kept = self._kept.get(index)
+        kept = self._value(index)
         return None if kept is None else self._runner.largest(kept)
 
     def _checked(self, index: int) -> float:
@@ -231,6 +260,7 @@ class Trace:
         -------
         array, shape (H, W, Cs)
         """
+        self._value(index)
         return self._switches[index]
 
     def switch_planes(self, index: int) -> NDArray[Any]:
@@ -249,7 +279,7 @@ class Trace:
         return cached(
             self.derived("switch planes"), index,
             lambda: np.ascontiguousarray(
-                self._switches[index][:, :, :channels].transpose(2, 0, 1)
+                self.switch_cells(index)[:, :, :channels].transpose(2, 0, 1)
             ),
         )
 
@@ -269,8 +299,9 @@ class Trace:
 
     def _recompute(self, index: int) -> Any:
         block = next(b for b in self._blocks if index in b.layers)
+        taken = {source: self._value(source) for source in block.sources}
         with without_warnings():
-            ((value, _),) = self._runner.run([block.cut(index)], self._kept)
+            ((value, _),) = self._runner.run([block.cut(index)], taken)
         return value
 
 
@@ -278,9 +309,9 @@ class Trace:
 def forward(net: Network, x: ArrayLike, algorithm: str) -> Trace:
     """Run `net` on one input; see `Network.forward`."""
     as_choice("algorithm", algorithm, ALGORITHMS)
-    array, largest = _input_and_largest(x, "x")
+    array = _as_planes(x, "x")
     net.shapes(array.shape)
-    return Trace(net, array, make_runner(net, algorithm), largest)
+    return Trace(net, array, make_runner(net, algorithm))
 
 
 def make_runner(net: Network, algorithm: str = "auto") -> Runner:
@@ -300,24 +331,35 @@ def as_input(value: ArrayLike, name: str) -> NDArray[np.float32]:
     ParameterError
         If it is not finite real numbers of three axes; begins with `name`.
     """
-    return _input_and_largest(value, name)[0]
+    return _copy_and_largest(_as_planes(value, name), name)[0]
 
 
-def _input_and_largest(value: ArrayLike, name: str) -> tuple[NDArray[np.float32], float]:
-    """`as_input`, and the largest absolute value in it."""
+def _as_planes(value: ArrayLike, name: str) -> NDArray[np.float32]:
+    """A network input as float32, (C, H, W), contiguous; `value` itself if it is that."""
     array = as_array(value, name)
     if array.dtype.kind not in "fiub" or array.ndim != 3:
         raise ParameterError(
             f"{name} must be real numbers of shape (C, H, W), found {array.dtype} of shape "
             f"{array.shape}"
         )
+    if array.dtype == np.float32 and array.flags.c_contiguous and array.flags.aligned:
+        return array
     with np.errstate(over="ignore"):  # what overflows float32 is refused as infinite
-        copy = _read_only(array, np.float32)
+        return np.array(array, np.float32, order="C")
+
+
+def _copy_and_largest(array: NDArray[np.float32], name: str) -> tuple[NDArray[np.float32], float]:
+    """A copy that nobody else can change, and the largest absolute value in it."""
+    copy = _read_only(array, np.float32)
     # NaN is the maximum of everything among which it is.
     largest = max(float(copy.max(initial=0)), -float(copy.min(initial=0)))
+    return copy, _finite(largest, name)
+
+
+def _finite(largest: float, name: str) -> float:
     if not math.isfinite(largest):
         raise ParameterError(f"{name} has NaN or infinite values (as float32)")
-    return copy, largest
+    return largest
 
 
 def _read_only(array: NDArray[Any], dtype: Any) -> NDArray[Any]:
@@ -330,6 +372,17 @@ def _read_only(array: NDArray[Any], dtype: Any) -> NDArray[Any]:
 _Result = tuple[Any, "NDArray[Any] | None"]
 
 
+class _Pass(NamedTuple):
+    """What a pass through a whole network has made."""
+
+    results: Sequence[_Result]
+    """One for each block."""
+    x: NDArray[Any] | Activation
+    """A copy of the input."""
+    largest: float
+    """Its largest absolute value."""
+
+
 class Runner:
     """Runs blocks layer by layer; values are planes."""
 
@@ -339,7 +392,19 @@ class Runner:
         self.net, self.num_threads = net, num_threads
         self.arithmetic = Arithmetic(backend, num_threads)
 
-    def run(self, blocks: Sequence[Block], kept: Mapping[int, Any]) -> list[_Result]:
+    def run_all(self, blocks: Sequence[Block], x: NDArray[np.float32]) -> _Pass:
+        """Run all blocks of the network.
+
+        Raises
+        ------
+        ParameterError
+            If `x` is not finite.
+        """
+        copy, largest = _copy_and_largest(x, "x")
+        with without_warnings():
+            return _Pass(self.run(blocks, {-1: copy}), copy, largest)
+
+    def run(self, blocks: Sequence[Block], kept: Mapping[int, Any]) -> Sequence[_Result]:
         """(value, switches (H, W, C)) after every block.
 
         `kept` has what the blocks take, as far as no other block here gives it.
@@ -388,17 +453,36 @@ class _FusedRunner(Runner):
         self.backend, self.algorithm = backend, algorithm
         self.fuses_all = backend.runs_joins
 
-    def run(self, blocks: Sequence[Block], kept: Mapping[int, Any]) -> list[_Result]:
+    def run_all(self, blocks: Sequence[Block], x: NDArray[np.float32]) -> _Pass:
+        together = self._known(blocks, {-1: x})
+        if together is None or not self.backend.copies_given:
+            return super().run_all(blocks, x)
+        results: Any = self._run_together(together, {-1: x})
+        copy, largest = results.copy_of(-1)
+        return _Pass(results, copy, _finite(largest, "x"))
+
+    def _known(
+        self, blocks: Sequence[Block], kept: Mapping[int, Any]
+    ) -> Sequence[ForwardBlock] | None:
+        """What the back end is told of these blocks, if it was told the same the last time and
+        runs them all in one go: often an input has the size of the last one."""
+        known, together = layer_cache(self.net, -1).get("forward blocks", (None, None))
+        return together if known == self._key(blocks, kept) else None
+
+    def _key(self, blocks: Sequence[Block], kept: Mapping[int, Any]) -> Any:
+        return self.fuses_all, blocks, [(index, value.shape) for index, value in kept.items()]
+
+    def _run_together(
+        self, blocks: Sequence[ForwardBlock], given: Mapping[int, Any]
+    ) -> Sequence[_Result]:
+        return self.backend.forward_blocks(given, blocks, self.algorithm, self.num_threads)
+
+    def run(self, blocks: Sequence[Block], kept: Mapping[int, Any]) -> Sequence[_Result]:
+        together = self._known(blocks, kept)
+        if together is not None:
+            return self._run_together(together, kept)
         results: list[_Result] = []
         values = dict(kept)
-        # Often the next input has the size of the last one.
-        cache = layer_cache(self.net, -1)
-        key = self.fuses_all, blocks, [(index, value.shape) for index, value in kept.items()]
-        known, together = cache.get("forward blocks", (None, []))
-        if known == key:
-            return self.backend.forward_blocks(
-                values, together, self.algorithm, self.num_threads
-            )
 
         def finish(block: Block, result: _Result) -> None:
             results.append(result)
@@ -408,9 +492,7 @@ class _FusedRunner(Runner):
         """Blocks that are handed over together."""
 
         def run_waiting() -> None:
-            found = self.backend.forward_blocks(
-                values, [*waiting.values()], self.algorithm, self.num_threads
-            )
+            found = self._run_together([*waiting.values()], values)
             for block, result in zip(waiting, found):
                 finish(block, result)
             waiting.clear()
@@ -427,7 +509,9 @@ class _FusedRunner(Runner):
                 waiting[block] = prepared
                 shapes[block.last] = prepared.shape
         if len(waiting) == len(blocks) > 1:
-            cache["forward blocks"] = key, [*waiting.values()]
+            layer_cache(self.net, -1)["forward blocks"] = (
+                self._key(blocks, kept), [*waiting.values()]
+            )
         if waiting:
             run_waiting()
         return results

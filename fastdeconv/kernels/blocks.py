@@ -18,8 +18,8 @@ from .activations import InKernel
 from .interface import Backend, FloatArray, Padding, Pair, Window
 
 __all__ = [
-    "Activation", "BlockBackend", "ConvBlock", "Epilogue", "ForwardBlock", "JoinBlock",
-    "Pool", "PoolBlock",
+    "Activation", "BlockBackend", "BlockResults", "ConvBlock", "Epilogue", "ForwardBlock",
+    "JoinBlock", "Pool", "PoolBlock",
 ]
 
 Shape = tuple[int, int, int]
@@ -126,6 +126,20 @@ class Activation(Protocol):
         """Its largest absolute value."""
 
 
+class BlockResults(Protocol):
+    """What blocks made: a sequence with one pair of activation and switches for each block.
+
+    It also has the arrays that the blocks were given, copied in the same go.
+    """
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, block: int) -> tuple[Activation, NDArray[Any] | None]: ...
+
+    def copy_of(self, key: int) -> tuple[Activation, float]:
+        """An array that was given, and its largest absolute value; NaN if it has NaN."""
+
+
 class BlockBackend(Backend, Protocol):
     """A back end that runs blocks.
 
@@ -134,14 +148,17 @@ class BlockBackend(Backend, Protocol):
     runs_joins : bool
         True if it can run every kind of block. False if it can run a `ConvBlock` only, with ReLU
         as the only activation and a max pool as the only pool.
+    copies_given : bool
+        Whether what `forward_blocks` returns is `BlockResults`.
     """
 
     runs_joins: bool
+    copies_given: bool
 
     def forward_blocks(
         self, given: Mapping[int, Any], blocks: Sequence[ForwardBlock], algorithm: str,
         num_threads: int,
-    ) -> list[tuple[Any, NDArray[Any] | None]]:
+    ) -> Sequence[tuple[Any, NDArray[Any] | None]]:
         """Run blocks one after another.
 
         Parameters
@@ -155,7 +172,7 @@ class BlockBackend(Backend, Protocol):
 
         Returns
         -------
-        list of (Activation, switches)
+        sequence of (Activation, switches)
             One pair for each block. The switches have shape (H, W, Cs) with Cs >= C; None for a
             block without a max pool.
         """

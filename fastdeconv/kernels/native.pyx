@@ -283,6 +283,7 @@ cdef extern from "fastdeconv.h" nogil:
 
     void fd_clear_frame(const fd_frame *, int, int)
     void fd_filter_cells(const fd_source *, const float *, int32_t *, int32_t *, int, int)
+    float fd_largest(const float *, size_t)
     void fd_pool_planes(const float *, const fd_window *, int, int, int, int, float *, void *,
                         int, int, int)
     void fd_unpool_planes(const float *, const void *, int, const fd_window *, int, int, int,
@@ -481,6 +482,12 @@ def bound(list jobs, list arrays):
         return [(<Job>job).bound_to(arrays, addresses) for job in jobs]
     finally:
         PyMem_Free(addresses)
+
+
+def largest(array):
+    """The largest absolute value of an array of float32; NaN if it has one."""
+    cdef list keep = []
+    return fd_largest(_floats(array, keep), array.size)
 
 
 cdef enum:
@@ -842,25 +849,34 @@ cdef struct to_channels_job:
     const fd_kernels *k
     const float *planes
     float *out              # pixel (0, 0), inside the padding
+    float *largest          # (h, channels): of every row; or NULL
     int channels, h, w
     ptrdiff_t out_row, out_col
 
 
 cdef int _to_channels_rows(const void *job, int row0, int row1) noexcept nogil:
     cdef const to_channels_job *d = <const to_channels_job *>job
-    cdef int y
+    cdef int y, c
     if d.out_col > d.channels:
         for y in range(row0, row1):
             memset(d.out + y * d.out_row, 0, d.w * d.out_col * sizeof(float))
     d.k.planes_to_channels(d.planes, d.channels, d.h, d.w, d.out, d.out_row, d.out_col, row0,
                            row1)
+    if d.largest:
+        for y in range(row0, row1):
+            for c in range(d.channels):
+                d.largest[<size_t>y * d.channels + c] = fd_largest(
+                    d.planes + (<size_t>c * d.h + y) * d.w, d.w)
     return 0
 
 
 cdef class ToChannels(Job):
-    """Planes (C, H, W) into a channels-last buffer from a row and column on, row by row."""
+    """Planes (C, H, W) into a channels-last buffer from a row and column on, row by row.
 
-    def __init__(self, Table table, planes, out, ptrdiff_t row, ptrdiff_t column):
+    `largest`, if given, gets the largest absolute values: (H, C), one for each row of each plane.
+    """
+
+    def __init__(self, Table table, planes, out, ptrdiff_t row, ptrdiff_t column, largest=None):
         cdef to_channels_job *d = <to_channels_job *>self.hold(
             sizeof(to_channels_job), _to_channels_rows)
         d.k = table.k
@@ -868,6 +884,8 @@ cdef class ToChannels(Job):
         d.out_row, d.out_col = out.shape[1] * out.shape[2], out.shape[2]
         self.point(&d.planes, planes)
         self.point(&d.out, out, row * d.out_row + column * d.out_col, PyBUF_WRITABLE)
+        if largest is not None:
+            self.point(&d.largest, largest, 0, PyBUF_WRITABLE)
 
 
 cdef struct framed_job:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import native  # type: ignore[attr-defined, unused-ignore]
-from .blocks import ForwardBlock
+from .blocks import BlockResults, ForwardBlock
 from .interface import FloatArray, Pair, Window, switch_dtype
 from .lanes import (
     NO_POOL,
@@ -141,7 +141,7 @@ class NativeBackend:
     """The kernels of csrc/, on the instruction set chosen by `fastdeconv.config`."""
 
     name = "native"
-    multiplies = joins = spreads = runs_joins = True
+    multiplies = joins = spreads = runs_joins = copies_given = True
 
     # ---- the general operations, (N, C, H, W) ----
 
@@ -218,7 +218,7 @@ class NativeBackend:
     def forward_blocks(
         self, given: Mapping[int, Any], blocks: Sequence[ForwardBlock], algorithm: str,
         num_threads: int,
-    ) -> list[tuple[Channels, NDArray[Any] | None]]:
+    ) -> BlockResults:
         """See `fastdeconv.kernels.blocks.BlockBackend`."""
         return forward_blocks(given, blocks, algorithm, min(num_threads, cpus()))
 

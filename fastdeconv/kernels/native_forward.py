@@ -89,7 +89,7 @@ class Channels(NamedTuple):
 
     def largest(self) -> float:
         """Its largest absolute value."""
-        return float(max(self.buffer.max(), -self.buffer.min()))
+        return float(native.largest(self.buffer))
 
     def offset(self, row: int, column: int) -> int:
         """The index in the buffer of place (row, column), counted with the padding."""
@@ -99,7 +99,7 @@ class Channels(NamedTuple):
 def forward_blocks(
     given: Mapping[int, Any], blocks: Sequence[ForwardBlock], algorithm: str,
     num_threads: int,
-) -> list[tuple[Channels, NDArray[Any] | None]]:
+) -> _Results:
     """See `fastdeconv.kernels.blocks.BlockBackend`."""
     made = {block.key for block in blocks}
     inputs = {
@@ -111,10 +111,7 @@ def forward_blocks(
         [x.buffer if isinstance(x, Channels) else x for x in inputs.values()]
     )
     run_stages(stages, plan.plan.threads)
-    return [
-        (Channels(buffer.of(arrays), top, left, shape), switches and switches.of(arrays))
-        for (buffer, top, left, shape), switches in plan.results
-    ]
+    return _Results(plan, arrays[:1])
 
 
 def _as_input(value: FloatArray | Channels) -> FloatArray | Channels:
@@ -130,6 +127,33 @@ class _Plan(NamedTuple):
     """The arrays that it is given are the inputs, in their order."""
     results: list[tuple[Channels, Any]]
     """The activation and the switches of every block; both are places in the memory."""
+    copies: dict[int, tuple[Channels, Any]]
+    """The copies of the inputs that are planes, and the largest values of their rows: places, too.
+    """
+
+
+class _Results(Sequence[tuple[Channels, "NDArray[Any] | None"]]):
+    """What a pass has made. Arrays are made of its memory when they are asked for: to make them
+    all takes some 20 us, most of them for nothing."""
+
+    def __init__(self, plan: _Plan, memory: list[Any]) -> None:
+        """`memory`: array 0, in which all places are. The inputs belong to the caller."""
+        self._plan, self._arrays = plan, memory
+
+    def __len__(self) -> int:
+        return len(self._plan.results)
+
+    def __getitem__(self, block: Any) -> Any:
+        made, switches = self._plan.results[block]
+        return self._found(made), None if switches is None else switches.of(self._arrays)
+
+    def copy_of(self, key: int) -> tuple[Channels, float]:
+        """See `fastdeconv.kernels.blocks.BlockResults`."""
+        copy, rows = self._plan.copies[key]
+        return self._found(copy), native.largest(rows.of(self._arrays))
+
+    def _found(self, place: Channels) -> Channels:
+        return place._replace(buffer=place.buffer.of(self._arrays))
 
 
 def _plan(
@@ -159,6 +183,7 @@ def _make_plan(
     stages, memory = BlockStages(threads), Places()
     results: list[tuple[Channels, Any]] = []
     values: dict[int, Channels] = {}
+    copies: dict[int, tuple[Channels, Any]] = {}
     for number, (source, x) in enumerate(inputs.items(), start=1):
         if isinstance(x, Channels):
             place = native.Place(number, 0, x.buffer.shape, _FLOAT)
@@ -166,7 +191,9 @@ def _make_plan(
             continue
         takers = [block for block in blocks if source in block.sources]
         planes = native.Place(number, 0, x.shape, _FLOAT)
-        values[source], job = _to_channels_job(planes, *_wanted_around(takers), memory.take)
+        rows = memory.take(x.shape[1::-1])
+        values[source], job = _to_channels_job(planes, *_wanted_around(takers), memory.take, rows)
+        copies[source] = values[source], rows
         stages.add_copy(source, job, x.shape[1])
     for block in blocks:
         found = _forward_job(block, [values[i] for i in block.sources], algorithm, memory)
@@ -176,7 +203,7 @@ def _make_plan(
         )
         values[block.key] = found.out
         results.append((found.out, found.switches))
-    return _Plan(Plan.of(stages.all, memory, threads), results)
+    return _Plan(Plan.of(stages.all, memory, threads), results, copies)
 
 
 _FLOAT = np.dtype(np.float32)
@@ -191,14 +218,18 @@ def to_channels(planes: FloatArray, padding: Padding, num_threads: int) -> Chann
 
 
 def _to_channels_job(
-    planes: Any, padding: Padding, whole: bool, take: Callable[[tuple[int, ...]], Any]
+    planes: Any, padding: Padding, whole: bool, take: Callable[[tuple[int, ...]], Any],
+    largest: Any = None,
 ) -> tuple[Channels, Any]:
-    """`to_channels`, and the job that fills it row by row; `whole`: channels in whole vectors."""
+    """`to_channels`, and the job that fills it row by row; `whole`: channels in whole vectors.
+
+    `largest`: where the job stores the largest absolute value of every row, (H, C).
+    """
     c, h, w = planes.shape
     table = kernels()
     stored = -(-c // table.width) * table.width if whole else c
     inside = _room((c, h, w), stored, padding, take)
-    job = native.ToChannels(table, planes, inside.buffer, inside.top, inside.left)
+    job = native.ToChannels(table, planes, inside.buffer, inside.top, inside.left, largest)
     return inside, _framed(job, inside, 1, False)
 
 

@@ -104,7 +104,7 @@ class CudaBackend:
     """
 
     name = "cuda"
-    runs_joins = False
+    runs_joins = copies_given = False
 
     # ---- the general operations, (N, C, H, W) ----
 

@@ -144,6 +144,28 @@ def test_the_caller_may_change_x_afterwards(on, net):
     assert np.array_equal(trace["conv1"], conv)
 
 
+def test_a_pass_like_the_one_before_gives_the_same_and_refuses_the_same(on, net):
+    x, y = noise((1, 13, 17)), noise((1, 13, 17), 2)
+    first = net.forward(x)
+    with pytest.raises(fd.ParameterError, match="NaN or infinite"):
+        net.forward(np.full((1, 13, 17), np.nan, np.float32))
+    net.forward(y)
+    again = net.forward(x)
+    for layer in net.layers:
+        assert first[layer.name].tobytes() == again[layer.name].tobytes()
+    assert again.x.tobytes() == x.tobytes()
+    assert first.bound(5) == again.bound(5) >= again["pool2"].max()
+
+
+def test_a_trace_does_not_keep_the_array_of_the_caller_alive(on, net):
+    for _ in range(2):
+        x = noise((1, 13, 17))
+        trace, left = net.forward(x), weakref.ref(x)
+        del x
+        assert left() is None
+    assert trace.x.shape == trace.input_shape == (1, 13, 17)
+
+
 def test_dropout_anywhere_changes_no_bit(on, build):
     plain = build([CONV, NORM, RELU, POOL, CONV, RELU, POOL], (1, 12, 12))
     layers = [{"type": "dropout", "name": "first"}]
