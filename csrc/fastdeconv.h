@@ -347,10 +347,11 @@ typedef struct {
     void (*overlap_rows)(const fd_overlap *, int row0, int row1);
     void (*combine_rows)(const fd_combine *, int row0, int row1);
     int (*reduce_channels)(const fd_reduce *, int channel0, int channel1);
-    /* From planes (C, H, W) to channels, and from lanes to planes (K, C, H, W). */
+    /* From planes (C, H, W) to channels, and from lanes, whose rows lie `row` elements apart, to
+     * planes (K, C, H, W). */
     void (*planes_to_channels)(const float *planes, int channels, int h, int w, float *out,
                                ptrdiff_t out_row, ptrdiff_t out_col, int row0, int row1);
-    void (*lanes_to_planes)(const float *lanes, int h, int w, int channels, int kp,
+    void (*lanes_to_planes)(const float *lanes, ptrdiff_t row, int h, int w, int channels, int kp,
                             int features, float *planes, int row0, int row1);
     /* *reach: how many output rows a row of cells contributes to; *advance: how many output rows
      * further down the next row of cells begins; *row: elements of one output row of sums. */
@@ -418,6 +419,10 @@ typedef struct {
 void fd_clear_frame(const fd_frame *, int begin, int end);
 /* The largest absolute value of n numbers; NaN if one of them is. */
 float fd_largest(const float *, size_t n);
+/* Copies rows row0..row1-1 of switches (H, W, Cs), `bytes` bytes each, of which the first of every
+ * pixel's `stored` are of the `channels`, to planes (C, H, W). */
+void fd_switches_to_planes(const void *switches, int bytes, int stored, int channels, int h, int w,
+                           void *planes, int row0, int row1);
 /* Max pooling with switches, and its adjoint, of planes plane0..plane1-1. */
 void fd_pool_planes(const float *x, const fd_window *, int in_h, int in_w, int out_h, int out_w,
                     float *values, void *switches, int switch_bytes, int plane0, int plane1);

@@ -13,12 +13,12 @@ void FD_NAME(fd_planes_to_channels)(const float *planes, int channels, int h, in
                      NULL, channels, w);
 }
 
-void FD_NAME(fd_lanes_to_planes)(const float *lanes, int h, int w, int channels, int kp,
-                                 int features, float *planes, int row0, int row1) {
+void FD_NAME(fd_lanes_to_planes)(const float *lanes, ptrdiff_t row, int h, int w, int channels,
+                                 int kp, int features, float *planes, int row0, int row1) {
     const ptrdiff_t pixel = (ptrdiff_t)channels * kp, plane = (ptrdiff_t)h * w;
     for (int y = row0; y < row1; y++)
         for (int c = 0; c < channels; c++)
-            fd_transpose(lanes + (size_t)y * w * pixel + (size_t)c * kp, pixel,
+            fd_transpose(lanes + y * row + (size_t)c * kp, pixel,
                          planes + c * plane + (size_t)y * w, channels * plane, NULL, w,
                          features);
 }

@@ -2,8 +2,8 @@
  * an instruction set.
  *
  * What    Max pooling of planes with any window, and its adjoint; the padding of activations; the
- *         largest of some numbers; and two kinds of lists of cells: links between cells whose windows overlap, and lists without
- *         the channels that are 0.
+ *         largest of some numbers; switches as planes; and two kinds of lists of cells: links between
+ *         cells whose windows overlap, and lists without the channels that are 0.
  * Layout  See the declarations in fastdeconv.h.
  * Numbers The only arithmetic is in unpooling: values of overlapping windows are added in the
  *         row-major order of the windows.
@@ -45,6 +45,50 @@ static float window_max(const float *plane, int w, const fd_window *k, int y0, i
         }
     }
     return best;
+}
+
+/* The upper bits of a (those that `mask` has after a shift by `shift`) and the lower ones of b
+ * change places. */
+static inline void exchange(uint64_t *a, uint64_t *b, int shift, uint64_t mask) {
+    const uint64_t differ = (*a >> shift ^ *b) & mask;
+    *b ^= differ;
+    *a ^= differ << shift;
+}
+
+/* to[c][r] = from[r][c] for 8 x 8 bytes: in eight words, quarters of the square change places, then
+ * quarters of those, then single bytes. */
+static void transpose_square(const uint8_t *from, size_t from_row, uint8_t *to, size_t to_row) {
+    uint64_t row[8];
+    for (int i = 0; i < 8; i++) memcpy(row + i, from + i * from_row, 8);
+    for (int i = 0; i < 4; i++) exchange(row + i, row + i + 4, 32, 0x00000000FFFFFFFF);
+    for (int i = 0; i < 2; i++) {
+        exchange(row + i, row + i + 2, 16, 0x0000FFFF0000FFFF);
+        exchange(row + i + 4, row + i + 6, 16, 0x0000FFFF0000FFFF);
+    }
+    for (int i = 0; i < 8; i += 2) exchange(row + i, row + i + 1, 8, 0x00FF00FF00FF00FF);
+    for (int i = 0; i < 8; i++) memcpy(to + i * to_row, row + i, 8);
+}
+
+void fd_switches_to_planes(const void *switches, int bytes, int stored, int channels, int h, int w,
+                           void *planes, int row0, int row1) {
+    const size_t plane = (size_t)h * w;
+    for (int y = row0; y < row1; y++) {
+        const uint8_t *from = (const uint8_t *)switches + (size_t)y * w * stored * bytes;
+        uint8_t *to = (uint8_t *)planes + (size_t)y * w * bytes;
+        if (bytes > 1 || w < 8 || channels < 8) {
+            for (int c = 0; c < channels; c++)
+                for (int x = 0; x < w; x++)
+                    memcpy(to + (c * plane + x) * bytes, from + ((size_t)x * stored + c) * bytes,
+                           bytes);
+            continue;
+        }
+        /* If a side is no multiple of 8, its last square overlaps the one before it. */
+        for (int x0 = 0; x0 < w; x0 += 8)
+            for (int c0 = 0; c0 < channels; c0 += 8) {
+                const int x = x0 + 8 <= w ? x0 : w - 8, c = c0 + 8 <= channels ? c0 : channels - 8;
+                transpose_square(from + (size_t)x * stored + c, stored, to + c * plane + x, plane);
+            }
+    }
 }
 
 void fd_clear_frame(const fd_frame *f, int begin, int end) {

@@ -28,8 +28,8 @@ void FD_NAME(fd_join_rows)(const fd_join *, int row0, int row1);
 int FD_NAME(fd_pool_rows)(const fd_pool *, const fd_input *, int row0, int row1);
 void FD_NAME(fd_planes_to_channels)(const float *planes, int channels, int h, int w, float *out,
                                     ptrdiff_t out_row, ptrdiff_t out_col, int row0, int row1);
-void FD_NAME(fd_lanes_to_planes)(const float *lanes, int h, int w, int channels, int kp,
-                                 int features, float *planes, int row0, int row1);
+void FD_NAME(fd_lanes_to_planes)(const float *lanes, ptrdiff_t row, int h, int w, int channels,
+                                 int kp, int features, float *planes, int row0, int row1);
 
 int FD_NAME(fd_bf16)(void);
 int FD_NAME(fd_step_rows)(const fd_step *, float *out, int row0, int row1);

@@ -19,7 +19,7 @@ from ..kernels.interface import Pair, Window
 from ..kernels.lanes import NO_POOL, Convolution, Post, Source, cached
 from ..network import layers as nn
 from .layerwise import activation_slope, affine_of
-from .plan import layer_cache, shape_cache
+from .plan import layer_cache, rectifies, shape_cache
 from .region import Part, Region, within
 from .route import Order, Segment, takers_of
 from .trace import Trace
@@ -38,16 +38,17 @@ class Facts:
     def __init__(self, trace: Trace, dtype: Any) -> None:
         self.trace, self.net, self.dtype = trace, trace.network, dtype
         self._of_shape = shape_cache(self.net, trace.input_shape)
-        known = self.of_shape("facts")
-        self.shapes = cached(
-            known, "shapes", lambda: [trace.input_shape, *self.net.shapes(trace.input_shape)]
-        )
-        self.takers = cached(known, "takers", lambda: takers_of(self.net))
-        self.overlapping = cached(known, "overlapping", lambda: {
-            i
-            for i, layer in enumerate(self.net.layers)
-            if isinstance(layer, nn.MaxPool2d) and self.window(i).overlapping
-        })
+        known = self._of_shape.get("facts")
+        if known is None:
+            self.shapes = [trace.input_shape, *self.net.shapes(trace.input_shape)]
+            self.takers = takers_of(self.net)
+            self.overlapping = {
+                i
+                for i, layer in enumerate(self.net.layers)
+                if isinstance(layer, nn.MaxPool2d) and self.window(i).overlapping
+            }
+            known = self._of_shape["facts"] = self.shapes, self.takers, self.overlapping
+        self.shapes, self.takers, self.overlapping = known
 
     def of_shape(self, key: Any) -> dict[Any, Any]:
         """Where to keep what depends on the network and the shape of its input alone."""
@@ -87,21 +88,39 @@ class Facts:
 
     # ---- values ----
 
-    def sounding(self, index: int, features: NDArray[np.intp]) -> tuple[Array, bool]:
-        """Which of these channels of the output of a layer are not all zero, (K,), and whether any
-        of their values is negative."""
+    def sounding(self, index: int, features: NDArray[np.intp]) -> tuple[Array | None, bool]:
+        """Which of these channels of the output of a layer are not all zero, (K,), None for all of
+        them, and whether any of their values is negative."""
         activation = self.trace.activation(index)
         known: Array = cached(
             self.trace.derived("sounding"), index, lambda: np.zeros(len(activation), np.int8)
         )
         found = known[features]
-        if not found.all():
-            new = np.unique(features[found == 0])
-            maps = activation[as_index(new)]
-            lowest, highest = maps.min(axis=(1, 2)), maps.max(axis=(1, 2))
-            known[new] = np.where(lowest < 0, _NEGATIVE, np.where(highest > 0, _SOUNDS, _SILENT))
+        kinds = found.tobytes()  # looking for a byte in them is sooner than comparing arrays
+        if 0 in kinds:
+            wanted = np.zeros(len(known), bool)
+            wanted[features] = True
+            new = np.flatnonzero(wanted & (known == 0))
+            known[new] = self._kinds(index, activation[as_index(new)])
             found = known[features]
-        return found != _SILENT, bool((found == _NEGATIVE).any())
+            kinds = found.tobytes()
+        return found != _SILENT if _SILENT in kinds else None, _NEGATIVE in kinds
+
+    def _kinds(self, index: int, maps: Array) -> Array:
+        """What is known of channels (K, H, W) of a layer, once they have been looked at."""
+        if self._is_rectified(index):
+            sounds: Array = maps[:, ::8].any(axis=(1, 2))  # shows of most that they are not silent
+            others = np.flatnonzero(~sounds)
+            sounds[others] = maps[others].any(axis=(1, 2))
+            return np.where(sounds, _SOUNDS, _SILENT)
+        lowest, highest = maps.min(axis=(1, 2)), maps.max(axis=(1, 2))
+        return np.where(lowest < 0, _NEGATIVE, np.where(highest > 0, _SOUNDS, _SILENT))
+
+    def _is_rectified(self, index: int) -> bool:
+        """Whether a layer puts out values of a rectifier, which has none below zero."""
+        while index >= 0 and isinstance(self.net.layers[index], (nn.MaxPool2d, nn.Dropout)):
+            index = self.below(index)
+        return index >= 0 and rectifies(self.net.layers[index])
 
     # ---- for jobs ----
 

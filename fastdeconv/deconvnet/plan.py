@@ -172,7 +172,10 @@ def layer_cache(net: Network, index: int) -> dict[Any, Any]:
 
     Index -1 is for what is of the whole network.
     """
-    return _caches.setdefault(net, {}).setdefault(index, {})
+    found = _caches.get(net)  # which takes a third of the time of `setdefault`
+    if found is None:
+        found = _caches.setdefault(net, {})
+    return found.setdefault(index, {})
 
 
 def shape_cache(net: Network, shape: tuple[int, ...]) -> dict[Any, Any]:

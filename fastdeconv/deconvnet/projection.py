@@ -26,6 +26,7 @@ Array = NDArray[Any]
 
 _STARTS = ("map", "max", "one")
 _CLASS = "class:"
+_BOOLS = {bool, np.bool_}
 
 
 @enough_memory("these maps: take a shorter clip or fewer features at a time")
@@ -245,14 +246,16 @@ def checked_features(layer: str, count: int, features: Sequence[int] | None) -> 
     array = as_array(features, "features")
     if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
         raise ParameterError(f"features must be a sequence of ints, found {shown(features)}")
-    if not isinstance(features, range) and any(isinstance(f, (bool, np.bool_)) for f in features):
+    if not isinstance(features, (range, np.ndarray)) and not _BOOLS.isdisjoint(map(type, features)):
         raise ParameterError(f"features must be ints, found a bool in {features!r}")
-    outside = array[(array < 0) | (array >= count)]
-    if outside.size:
+    chosen = array.astype(np.int64)
+    # As unsigned numbers, negative ones are too large, too.
+    if np.count_nonzero(chosen.view(np.uint64) >= count):
+        outside = array[(array < 0) | (array >= count)]
         raise ParameterError(
             f"layer {shown(layer)} has features 0..{count - 1}, found {outside[0]}"
         )
-    return array.astype(np.intp)
+    return chosen.astype(np.intp, copy=False)
 
 
 def _start_values(activation: Array, features: NDArray[np.intp], start: Any) -> Array:

@@ -57,6 +57,9 @@ Array = NDArray[Any]
 _Plans = list[tuple[Any, list[Any]]]
 """Plans of passes that run together, and the indices of the features of each of these passes."""
 
+_UNKNOWN = object()
+"""Stands for a plan that nobody has asked for yet; None is one that it is better not to have."""
+
 _MOST_PLANS = 64
 """The most plans kept with a network for a shape of its input: for each layer, rule and number of
 features, all of them and those of one pass. Of a layer's features some are silent, so that these
@@ -152,17 +155,19 @@ class Run:
                 run = Run(trace, self.rule, self.backend, self.num_threads, self.bf16)
                 run.project(index, features, values, out, sparse, own=own)
                 return
+        sounding: Array | None
         may_be_negative = True
         if own:
             sounding, may_be_negative = self.facts.sounding(index, features)
         else:
             # This takes half the time of `values.any(axis=...)`.
             sounding = (values != 0).reshape(len(values), math.prod(values.shape[1:])).any(axis=1)
-        rows = np.flatnonzero(sounding)
+        rows = np.arange(len(values)) if sounding is None else np.flatnonzero(sounding)
         silent = len(values) - len(rows)
         if values.ndim == 3 and 0 < silent < len(rows) / _COPIES and self._is_lowest(index):
             rows, silent = np.arange(len(values)), 0  # which saves a copy of all others
         if silent:
+            assert sounding is not None
             out[~sounding] = 0
         if not len(rows):
             return
@@ -272,19 +277,21 @@ class Run:
         for way, some in itertools.chain.from_iterable(together):
             count = len(some)
             if count not in made:
-                made[count] = kept.get((*key, count))
-            if made[count] is None and self._is_whole(way, start):
-                made[count] = self._plan(way, start, features, rows, out, as_index(some))
+                made[count] = kept.get((*key, count), _UNKNOWN)
+            if made[count] is _UNKNOWN:
+                made[count] = None
+                if self._is_whole(way, start):
+                    made[count] = self._plan(way, start, features, rows, out, as_index(some))
                 _keep(kept, (*key, count), made[count])
             if made[count] is None:
                 break
-        plans = [] if None in made.values() else [
-            (
-                self.backend.together([made[len(some)] for _, some in passes]),
-                [as_index(some) for _, some in passes],
-            )
-            for passes in together
-        ]
+        plans = []
+        if None not in made.values():
+            for passes in together:
+                joined = self.backend.together([made[len(some)] for _, some in passes])
+                plans.append((joined, [as_index(some) for _, some in passes]))
+        if any(joined is None for joined, _ in plans):
+            plans = []
         _keep(kept, in_all, plans)
         return plans
 

@@ -6,11 +6,12 @@ feature's own channel is not zero. What is added on the way stays single, too.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..kernels.lanes import cached
 from ..network import layers as nn
 from .facts import Facts
 from .layerwise import Arithmetic, backward_layer, mixes
@@ -35,6 +36,17 @@ class Start(NamedTuple):
     """A pool that is left to do, at whose output they are."""
     as_planes: bool = False
     """Whether the layer goes by itself, on planes of all channels."""
+
+
+class _Descent(NamedTuple):
+    """What single maps go through from a layer on; the same for every trace."""
+
+    steps: list[tuple[Literal["rectifier", "slope", "layer"], int, int]]
+    """What is done, the layer that does it, and the pool at whose output the maps are then."""
+    end: int
+    """The layer at whose output they are left, and ..."""
+    pool: int | None
+    """... the pool that is left to do above it."""
 
 
 class Starts:
@@ -70,7 +82,7 @@ class Starts:
             elif layer >= 0 and layer != top and not self.mixes(layer):
                 single[layer] = single[layer] + start.maps if layer in single else start.maps
             else:
-                starts.append(start._replace(as_planes=not start.is_first))
+                starts.append(start if start.is_first else start._replace(as_planes=True))
                 if layer >= 0:
                     others.update(self.net.sources[layer])
         return starts
@@ -90,8 +102,26 @@ class Starts:
     ) -> Start:
         """Maps (K, H, W), one a feature, down to the layer that first mixes channels, or whose
         output several take."""
-        top, pool = index, None
+        descent = cached(
+            self.facts.of_shape("descents"), (index, self.rule), lambda: self._descent(index)
+        )
         R = maps[None]
+        for kind, layer, pool in descent.steps:
+            if kind == "rectifier":
+                R = self._pooled_rectifier(layer, pool, R, features, may_be_negative)
+                continue
+            if kind == "slope":
+                R = R * self.facts.pooled_slope(layer, pool)[features]
+            else:
+                R = self._layer(layer, R, features)
+            may_be_negative = True
+        start = self._start(descent.end, R[0], descent.pool)
+        return start if start.is_first else self.unpooled(start, features)
+
+    def _descent(self, index: int) -> _Descent:
+        """What maps at the output of a layer go through before channels are mixed."""
+        steps: list[Any] = []
+        top, pool = index, None
         while index >= 0 and not self.mixes(index):
             if index != top and self.facts.takers[index] > 1:
                 break
@@ -102,20 +132,17 @@ class Starts:
                 # Every value goes to one place: what follows is done while there are few.
                 pool = index
             elif pool is not None and rectifies(layer):
-                R = self._pooled_rectifier(index, pool, R, features, may_be_negative)
+                steps.append(("rectifier", index, pool))
             elif pool is not None and has_slope(layer, self.net.arrays):
-                R = R * self.facts.pooled_slope(index, pool)[features]
-                may_be_negative = True
+                steps.append(("slope", index, pool))
             elif pool is not None and not (isinstance(layer, nn.Dropout) or is_affine(layer)):
-                R, pool = self._layer(pool, R, features), None
-                may_be_negative = True
+                steps.append(("layer", pool, pool))
+                pool = None
                 continue
             else:
-                R = self._layer(index, R, features)
-                may_be_negative = True
+                steps.append(("layer", index, index))
             index = self.facts.below(index)
-        start = self._start(index, R[0], pool)
-        return start if start.is_first else self.unpooled(start, features)
+        return _Descent(steps, index, pool)
 
     def _start(self, index: int, maps: Array, pool: int | None = None) -> Start:
         is_convolution = index >= 0 and isinstance(self.net.layers[index], nn.Conv2d)

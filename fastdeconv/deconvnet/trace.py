@@ -275,11 +275,10 @@ class Trace:
         -------
         array, shape (C, H, W)
         """
-        channels = self.activation(index).shape[0]
         return cached(
             self.derived("switch planes"), index,
-            lambda: np.ascontiguousarray(
-                self.switch_cells(index)[:, :, :channels].transpose(2, 0, 1)
+            lambda: self._runner.switch_planes(
+                self.switch_cells(index), self.activation(index).shape[0]
             ),
         )
 
@@ -432,6 +431,10 @@ class Runner:
     def planes(self, value: Any) -> NDArray[Any]:
         """A kept value as planes (C, H, W)."""
         return np.asarray(value, self.arithmetic.dtype)
+
+    def switch_planes(self, switches: NDArray[Any], channels: int) -> NDArray[Any]:
+        """Switches (H, W, Cs) as planes (C, H, W)."""
+        return np.ascontiguousarray(switches[:, :, :channels].transpose(2, 0, 1))
 
     def cells(self, value: Any) -> NDArray[Any] | None:
         """A kept value as (H, W, C), if it is kept like that."""
@@ -590,7 +593,10 @@ class _FusedRunner(Runner):
         return Epilogue(affine(block.affine1), function, weight, affine(block.affine2))
 
     def planes(self, value: Any) -> NDArray[Any]:
-        return value if isinstance(value, np.ndarray) else value.planes()
+        return value if isinstance(value, np.ndarray) else value.planes(self.num_threads)
+
+    def switch_planes(self, switches: NDArray[Any], channels: int) -> NDArray[Any]:
+        return self.backend.switch_planes(switches, channels, self.num_threads)
 
     def cells(self, value: Any) -> NDArray[Any] | None:
         return None if isinstance(value, np.ndarray) else value.cells()

@@ -116,7 +116,7 @@ class Activation(Protocol):
     @property
     def shape(self) -> Shape: ...
 
-    def planes(self) -> FloatArray:
+    def planes(self, num_threads: int) -> FloatArray:
         """The activation as a (C, H, W) array."""
 
     def cells(self) -> FloatArray | None:
@@ -176,3 +176,8 @@ class BlockBackend(Backend, Protocol):
             One pair for each block. The switches have shape (H, W, Cs) with Cs >= C; None for a
             block without a max pool.
         """
+
+    def switch_planes(
+        self, switches: NDArray[Any], channels: int, num_threads: int
+    ) -> NDArray[Any]:
+        """Switches (H, W, Cs) as planes (C, H, W)."""

@@ -126,7 +126,7 @@ def get_backend(name: str | None = None) -> Backend:
             "a C compiler and reinstall fastdeconv). backend='reference' runs without either, but "
             "much slower"
         )
-    return _load(best)
+    return _imported(best)
 
 
 def get_isa() -> str:

@@ -247,7 +247,7 @@ cdef extern from "fastdeconv.h" nogil:
         int (*reduce_channels)(const fd_reduce *, int, int) noexcept nogil
         void (*planes_to_channels)(const float *, int, int, int, float *, ptrdiff_t, ptrdiff_t,
                                    int, int) noexcept nogil
-        void (*lanes_to_planes)(const float *, int, int, int, int, int, float *, int,
+        void (*lanes_to_planes)(const float *, ptrdiff_t, int, int, int, int, int, float *, int,
                                 int) noexcept nogil
         void (*last_reach)(const fd_last *, int *, int *, ptrdiff_t *) noexcept nogil
         int (*last_bands)(const fd_last *, int, int) noexcept nogil
@@ -282,6 +282,7 @@ cdef extern from "fastdeconv.h" nogil:
         int by_columns
 
     void fd_clear_frame(const fd_frame *, int, int)
+    void fd_switches_to_planes(const void *, int, int, int, int, int, void *, int, int)
     void fd_filter_cells(const fd_source *, const float *, int32_t *, int32_t *, int, int)
     float fd_largest(const float *, size_t)
     void fd_pool_planes(const float *, const fd_window *, int, int, int, int, float *, void *,
@@ -1457,25 +1458,56 @@ cdef class FilterCells(Job):
 cdef struct to_planes_job:
     const fd_kernels *k
     const float *lanes
+    ptrdiff_t row
     float *planes
     int h, w, channels, kp, features
 
 
 cdef int _to_planes_rows(const void *job, int row0, int row1) noexcept nogil:
     cdef const to_planes_job *d = <const to_planes_job *>job
-    d.k.lanes_to_planes(d.lanes, d.h, d.w, d.channels, d.kp, d.features, d.planes, row0, row1)
+    d.k.lanes_to_planes(d.lanes, d.row, d.h, d.w, d.channels, d.kp, d.features, d.planes, row0,
+                        row1)
     return 0
 
 
 cdef class ToPlanes(Job):
-    """A lane tensor (H, W, C, KP) into (K, C, H, W) `planes`, row by row."""
+    """A lane tensor (H, W, C, KP), or what of it begins at a row and column, into (K, C, h, w)
+    `planes`, row by row."""
 
-    def __init__(self, Table table, lanes, planes):
+    def __init__(self, Table table, lanes, planes, ptrdiff_t row=0, ptrdiff_t column=0):
         cdef to_planes_job *d = <to_planes_job *>self.hold(sizeof(to_planes_job), _to_planes_rows)
+        cdef ptrdiff_t pixel
         d.k = table.k
-        d.h, d.w, d.channels, d.kp = lanes.shape
-        d.features = len(planes)
-        self.point(&d.lanes, lanes)
+        d.channels, d.kp = lanes.shape[2:]
+        pixel = <ptrdiff_t>d.channels * d.kp
+        d.features, _, d.h, d.w = planes.shape
+        d.row = lanes.shape[1] * pixel
+        self.point(&d.lanes, lanes, row * d.row + column * pixel)
+        self.point(&d.planes, planes, 0, PyBUF_WRITABLE)
+
+
+cdef struct switch_planes_job:
+    const void *switches
+    void *planes
+    int bytes, stored, channels, h, w
+
+
+cdef int _switch_planes_rows(const void *job, int row0, int row1) noexcept nogil:
+    cdef const switch_planes_job *d = <const switch_planes_job *>job
+    fd_switches_to_planes(d.switches, d.bytes, d.stored, d.channels, d.h, d.w, d.planes, row0,
+                          row1)
+    return 0
+
+
+cdef class SwitchPlanes(Job):
+    """Switches (H, W, Cs) into (C, H, W) `planes` of the same type, row by row."""
+
+    def __init__(self, switches, planes):
+        cdef switch_planes_job *d = <switch_planes_job *>self.hold(
+            sizeof(switch_planes_job), _switch_planes_rows)
+        d.bytes, d.stored = switches.itemsize, switches.shape[2]
+        d.channels, d.h, d.w = planes.shape
+        self.point(&d.switches, switches)
         self.point(&d.planes, planes, 0, PyBUF_WRITABLE)
 
 

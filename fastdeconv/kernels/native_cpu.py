@@ -53,6 +53,7 @@ from .native_forward import (
     origin_steps,
     pack_forward,
     pad_lanes,
+    switch_planes,
     tap_offsets,
     to_channels,
 )
@@ -92,9 +93,10 @@ _MOST_IN_CHAIN = 1 << 27
 made from are free for the next ones."""
 
 _MOST_PLANNED, _MOST_PLANNED_FOR_MANY, _MANY = 1 << 24, 1 << 26, 8
-"""Bytes of the memory of a planned pass, and those with `_MANY` threads or more. Nothing in it is
-used twice. What needs more takes so long that it does not matter how its jobs are prepared, unless
-many threads wait for that: of the predicted 7 ms of 64 features on 16 cores it is 0.4."""
+"""Bytes of the memory of planned passes that run together, and those with `_MANY` threads or more.
+Nothing in it is used twice. What needs more takes so long that it does not matter how its jobs are
+prepared, unless many threads wait for that: of the predicted 7 ms of 64 features on 16 cores it is
+0.4."""
 
 
 class _Later:
@@ -221,6 +223,12 @@ class NativeBackend:
     ) -> BlockResults:
         """See `fastdeconv.kernels.blocks.BlockBackend`."""
         return forward_blocks(given, blocks, algorithm, min(num_threads, cpus()))
+
+    def switch_planes(
+        self, switches: NDArray[Any], channels: int, num_threads: int
+    ) -> NDArray[Any]:
+        """See `fastdeconv.kernels.blocks.BlockBackend`."""
+        return switch_planes(switches, channels, num_threads)
 
     # ---- the backward pass ----
 
@@ -392,7 +400,7 @@ class NativeBackend:
         later = [_read_later(i, one, given.lists) for i, one in enumerate(read)]
         follow(_Later(values, chain), rows, _place(_OUT, given.out.shape), later)
         table, plan = kernels(), chain.plan()
-        if places.size > (_MOST_PLANNED_FOR_MANY if plan.threads >= _MANY else _MOST_PLANNED):
+        if places.size > _most_planned(plan.threads):
             return None
         return _PassPlan(plan, table, conv, *_lanes(table, len(given.values), bf16))
 
@@ -406,14 +414,16 @@ class NativeBackend:
             found.append(order if factor is None else np.ascontiguousarray(factor))
         return found
 
-    def together(self, passes: list[_PassPlan]) -> _Together:
+    def together(self, passes: list[_PassPlan]) -> _Together | None:
         """See `fastdeconv.kernels.lanes.LaneBackend`."""
+        threads = max(one.plan.threads for one in passes)
+        if sum(one.plan.size for one in passes) > _most_planned(threads):
+            return None
         each = [one.plan.stages for one in passes]
         numbered = [
             [stage._replace(job=(i, j)) for j, stage in enumerate(stages)]
             for i, stages in enumerate(each)
         ]
-        threads = max(one.plan.threads for one in passes)
         return _Together(passes, in_turn(numbered), threads, most_bands(each))
 
     def run_plans(self, together: _Together, given: Sequence[Given]) -> None:
@@ -422,8 +432,7 @@ class NativeBackend:
             plan.plan.on(_arrays_of(plan, one))[1] for plan, one in zip(together.passes, given)
         ]
         stages = each[0] if len(each) == 1 else [
-            stage._replace(job=each[i][j].job)
-            for stage in together.stages for i, j in (stage.job,)
+            (each[i][j][0], edges, needs) for (i, j), edges, needs in together.stages
         ]
         run_stages(stages, together.threads, together.most)
 
@@ -525,6 +534,11 @@ def _tensor_of(chain: Chain, shape: tuple[int, ...]) -> Any:
     tensor = _scratch.take(shape)
     chain.held += tensor.nbytes
     return tensor
+
+
+def _most_planned(threads: int) -> int:
+    """The most bytes that planned passes may have that run together on so many threads."""
+    return _MOST_PLANNED_FOR_MANY if threads >= _MANY else _MOST_PLANNED
 
 
 def _place(array: int, shape: tuple[int, ...], dtype: Any = _FLOAT) -> Any:

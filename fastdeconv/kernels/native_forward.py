@@ -33,13 +33,20 @@ from .native_shared import (
     kernels,
     pad_last,
     run_edges,
+    run_rows,
     run_stages,
 )
 from .schedule import copy_edges
 from .winograd import error_bound, transform_filters
 
 __all__ = [
-    "Channels", "forward_blocks", "origin_steps", "pack_forward", "pad_lanes", "tap_offsets",
+    "Channels",
+    "forward_blocks",
+    "origin_steps",
+    "pack_forward",
+    "pad_lanes",
+    "switch_planes",
+    "tap_offsets",
     "to_channels",
 ]
 
@@ -70,16 +77,15 @@ class Channels(NamedTuple):
     shape: tuple[int, int, int]
     """(C, H, W) without the padding."""
 
-    def planes(self) -> FloatArray:
+    def planes(self, num_threads: int = 1) -> FloatArray:
         """The activation as a (C, H, W) array."""
         c, h, w = self.shape
-        table, stored = kernels(), self.buffer.shape[2]
-        if self.buffer.shape[:2] == (h, w) and stored % table.width == 0:
-            planes = np.empty((c, h, w), np.float32)
-            lanes = self.buffer.reshape(h, w, 1, stored)
-            native.ToPlanes(table, lanes, planes.reshape(c, 1, h, w))(0, h)
-            return planes
-        return np.ascontiguousarray(self.cells().transpose(2, 0, 1))
+        planes = np.empty((c, h, w), np.float32)
+        job = native.ToPlanes(
+            kernels(), self.buffer[:, :, None], planes[:, None], self.top, self.left
+        )
+        run_rows(job, h, enough_threads(num_threads, planes.size * COPY))
+        return planes
 
     def cells(self) -> FloatArray:
         """The activation as a view (H, W, C)."""
@@ -112,6 +118,17 @@ def forward_blocks(
     )
     run_stages(stages, plan.plan.threads)
     return _Results(plan, arrays[:1])
+
+
+def switch_planes(switches: NDArray[Any], channels: int, num_threads: int) -> NDArray[Any]:
+    """See `fastdeconv.kernels.blocks.BlockBackend`."""
+    h, w, _ = switches.shape
+    planes = np.empty((channels, h, w), switches.dtype)
+    run_rows(
+        native.SwitchPlanes(switches, planes), h,
+        enough_threads(num_threads, planes.size * COPY),
+    )
+    return planes
 
 
 def _as_input(value: FloatArray | Channels) -> FloatArray | Channels:

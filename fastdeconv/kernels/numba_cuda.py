@@ -84,7 +84,7 @@ class Activation(NamedTuple):
         _, c, h, w = self.on_card.shape
         return c, h, w
 
-    def planes(self) -> FloatArray:
+    def planes(self, num_threads: int = 1) -> FloatArray:
         with _CARD:
             planes: FloatArray = _copied(self.on_card)[0]
             return planes
@@ -172,6 +172,11 @@ class CudaBackend:
                 results.append(_forward_block(values[source], block))
                 values[block.key] = results[-1][0]
         return results
+
+    def switch_planes(
+        self, switches: NDArray[Any], channels: int, num_threads: int
+    ) -> NDArray[Any]:
+        return np.ascontiguousarray(switches[:, :, :channels].transpose(2, 0, 1))
 
     # ---- the backward pass, see `fastdeconv.kernels.lanes.LaneBackend` ----
 

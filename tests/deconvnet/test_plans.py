@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 import fastdeconv as fd
-from fastdeconv.deconvnet import plan, run
-from fastdeconv.kernels import native_forward, native_shared
+from fastdeconv.deconvnet import cost, plan, run
+from fastdeconv.kernels import native_cpu, native_forward, native_shared
 
 CONV = {"type": "conv2d", "kernel": (3, 3), "padding": "same"}
 RELU = {"type": "relu"}
@@ -239,12 +239,64 @@ def test_a_network_keeps_no_more_than_a_few_plans(net, monkeypatch):
         assert len(plans_of(trace)) <= 3
 
 
+def sounding_of(trace: fd.Trace, count: int) -> np.ndarray:
+    """The first features of the top layer that are not silent."""
+    found = np.flatnonzero(trace["top"].any(axis=(1, 2)))[:count]
+    assert len(found) == count
+    return found
+
+
+def test_a_plan_that_is_refused_is_not_prepared_again(net, monkeypatch):
+    monkeypatch.setattr(native_cpu, "_MOST_PLANNED", 0)
+    done = times_planned(monkeypatch)
+    with fd.config(backend="native", num_threads=1):
+        trace = traced(net)
+        for count in (16, 17, 18):  # each begins with a pass of 16
+            fd.deconvolve(trace, "top", sounding_of(trace, count))
+    assert len(done) == 1
+
+
+def test_passes_that_want_too_much_memory_together_are_not_planned(net, monkeypatch):
+    monkeypatch.setattr(cost, "side_by_side", lambda *_: (16, 2))
+    with fd.config(backend="native", num_threads=1):
+        trace = traced(net)
+        features = sounding_of(trace, 18)
+
+        def plans() -> Any:
+            wanted = fd.deconvolve(trace, "top", features)
+            (found,) = [kept for key, kept in plans_of(trace).items() if "in all" in key]
+            plans_of(trace).clear()
+            return wanted, found
+
+        wanted, ((joined, _),) = plans()
+        largest = max(one.plan.size for one in joined.passes)
+        monkeypatch.setattr(native_cpu, "_MOST_PLANNED", largest)
+        maps, found = plans()
+    assert len(joined.passes) == 2 and found == []
+    np.testing.assert_array_equal(maps, wanted)
+
+
+def test_each_trace_leaves_out_the_features_that_are_silent_there(on, build):
+    shape = 1, 4, 4  # maps of one place: half of them are silent
+    net = build(
+        [{**CONV, "out": 6}, RELU, POOL, {**CONV, "out": 40}, RELU, {**POOL, "name": "top"}], shape
+    )
+    traces = [traced(net, seed, shape) for seed in (0, 1)]
+    sounding = [trace["top"].any(axis=(1, 2)) for trace in traces]
+    assert not np.array_equal(*sounding)
+    wanted = [projected(traced(net, seed, shape), 40, "deconvnet") for seed in (0, 1)]
+    for _ in range(2):
+        for trace, sounds, want in zip(traces, sounding, wanted):
+            maps = projected(trace, 40, "deconvnet")
+            assert not maps[~sounds].any()
+            np.testing.assert_array_equal(maps, want)
+
+
 def test_passes_of_as_many_features_share_a_plan(net, monkeypatch):
     done = times_planned(monkeypatch)
     with fd.config(backend="native", num_threads=1):
         trace = traced(net)
-        sounding = np.flatnonzero(trace["top"].any(axis=(1, 2)))[:18]
-        assert len(sounding) == 18
+        sounding = sounding_of(trace, 18)
         fd.deconvolve(trace, "top", sounding)  # 16 features, and 2 that are left over
         before = len(done)
         fd.deconvolve(trace, "top", sounding[:2])

@@ -188,6 +188,32 @@ def test_lanes_become_planes_of_every_feature(table, features, width):
         assert (planes[features] == GUARD).all()
 
 
+@pytest.mark.parametrize("width", SIZES)
+@pytest.mark.parametrize("channels", SIZES)
+def test_an_activation_becomes_planes_without_its_padding(table, channels, width):
+    h, row, col = 3, 2, 1
+    padded = np.full((h + 5, width + 3, 1, channels + 3), GUARD)
+    inside = np.arange(h * width * channels, dtype=np.float32).reshape(h, width, channels)
+    padded[row : row + h, col : col + width, 0, :channels] = inside
+    planes = np.full((channels, 1, h, width), np.nan, np.float32)
+    native.ToPlanes(table, padded, planes, row, col)(0, h)
+    np.testing.assert_array_equal(planes[:, 0], inside.transpose(2, 0, 1))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.uint32])
+@pytest.mark.parametrize("width", SIZES)
+@pytest.mark.parametrize("channels", SIZES)
+def test_switches_become_planes(channels, width, dtype):
+    h, rng = 3, np.random.default_rng(0)
+    for stored in (channels, channels + 5):
+        switches = rng.integers(0, np.iinfo(dtype).max, (h, width, stored), dtype, endpoint=True)
+        planes = np.zeros((channels, h, width), dtype)
+        native.SwitchPlanes(switches, planes)(0, 2)
+        assert not planes[:, 2].any()
+        native.SwitchPlanes(switches, planes)(2, h)
+        np.testing.assert_array_equal(planes, switches[:, :, :channels].transpose(2, 0, 1))
+
+
 def test_rows_that_are_not_asked_for_are_left_alone(table):
     planes = np.random.default_rng(0).random((17, 5, 19), np.float32)
     out = np.full((5, 19, 17), GUARD)

@@ -36,7 +36,7 @@ def run(x: np.ndarray, one: ConvBlock, algorithm: str = "direct") -> tuple[Any, 
     """Values and switches, planes."""
     backend: Any = get_backend("native")
     ((value, switches),) = backend.forward_blocks({-1: x}, [one], algorithm, 1)
-    return value.planes(), switches[:, :, : len(one.weight)].transpose(2, 0, 1)
+    return value.planes(1), switches[:, :, : len(one.weight)].transpose(2, 0, 1)
 
 
 @pytest.mark.parametrize("isa", ISAS)
