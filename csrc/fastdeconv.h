@@ -370,6 +370,18 @@ static inline uint32_t fd_switch(const void *switches, int bytes, size_t at) {
 
 /* Output channels that a product of Winograd's algorithm has at a time (winograd_step.h). */
 #define FD_WINOGRAD_ROWS 6
+/* Rows of a product of few features, each of which is a tile of a feature, that a batch of tiles has
+ * at least. */
+#define FD_WINOGRAD_FEW_ROWS 12
+
+/* Tiles of a batch, so that no part of a product is empty: for kp lanes, whole blocks of `block`
+ * lanes; of few features (nv = 0), at least FD_WINOGRAD_FEW_ROWS rows, whole blocks of them. */
+static inline int fd_winograd_tiles(int kp, int nv, int block) {
+    const int whole = nv ? block : FD_WINOGRAD_ROWS, least = nv ? 0 : FD_WINOGRAD_FEW_ROWS;
+    int tiles = 1;
+    while (tiles * kp < least || tiles * kp % whole) tiles++;
+    return tiles;
+}
 
 #define FD_MOST_TABLES 4
 

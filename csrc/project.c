@@ -277,18 +277,31 @@ static void make_v_rows(winograd *p, const fd_step *s, int Y) {
         first_row(s->first, p->v_next, kept_row(p, s, p->v_next));
 }
 
-/* Rows Y and Y + 1 of the result, which are a row of tiles. rows: where they begin; NULL: not
- * wanted. */
+/* Computes what is in the batch. The tile after it is at (Y, X). */
+static void finish_batch(winograd *p, const fd_step *s, int Y, int X) {
+    const int finished = !finishes(&s->finish);
+    for (int q = 0; p->count && q < PLACES; q++) multiply_place(p, s, q, p->count, Y, X);
+    for (int t = 0; t < p->count; t++) {
+        const tile *one = p->batch + t;
+        finish_tile(p, s, t);
+        for (int i = 0; !finished && i < 4; i++)
+            if (one->out[i])
+                finish_pixel(&s->finish, one->Y + i / 2, one->X + i % 2, one->out[i], s->cout,
+                             s->kp, !s->nv);
+    }
+    p->count = 0;
+}
+
+/* Rows Y and Y + 1 of the result, which are a row of tiles; the last tiles may be left in the batch.
+ * rows: where they begin; NULL: not wanted. */
 static void winograd_rows(winograd *p, const fd_step *s, int Y, float *const rows[2]) {
-    const ptrdiff_t pixel = (ptrdiff_t)s->cout * s->kp;
     if (s->first) make_v_rows(p, s, Y);
-    for (int x = -s->tile_left; x < s->out_w; x += 2 * p->tiles) {
-        const int left = (s->out_w - x + 1) / 2, tiles = left < p->tiles ? left : p->tiles;
-        winograd_tiles(p, s, Y, x, tiles, rows);
-        const int end = x + 2 * tiles < s->out_w ? x + 2 * tiles : s->out_w;
-        for (int i = 0; i < 2; i++)
-            for (int c = x < 0 ? 0 : x; rows[i] && finishes(&s->finish) && c < end; c++)
-                finish_pixel(&s->finish, Y + i, c, rows[i] + c * pixel, s->cout, s->kp, !s->nv);
+    for (int x = -s->tile_left; x < s->out_w;) {
+        const int left = (s->out_w - x + 1) / 2, room = p->tiles - p->count;
+        const int tiles = left < room ? left : room;
+        add_tiles(p, s, Y, x, tiles, rows);
+        x += 2 * tiles;
+        if (p->count == p->tiles) finish_batch(p, s, Y, x);
     }
 }
 
@@ -303,6 +316,7 @@ static const float *winograd_row(winograd *p, const fd_step *s, int Y) {
         float *const rows[2] = {first < 0 ? NULL : p->rows,
                                 first + 1 < s->out_h ? p->rows + row : NULL};
         winograd_rows(p, s, first, rows);
+        finish_batch(p, s, first, s->out_w);
         p->held = first;
     }
     return p->rows + (Y - first) * row;
@@ -348,6 +362,7 @@ int FD_NAME(fd_step_rows)(const fd_step *s, float *out, int row0, int row1) {
                                 y + 1 < row1 ? out + (y + 1) * row : NULL};
         winograd_rows(&p.winograd, s, y, rows);
     }
+    if (s->winograd) finish_batch(&p.winograd, s, row1, s->out_w);
     for (int y = row0; !s->winograd && y < row1; y++)
         for (int x = 0, n; x < s->out_w; x += n) {
             n = columns_from(s, x, s->out_w);

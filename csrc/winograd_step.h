@@ -31,8 +31,13 @@
 
 #define PLACES 16
 #define MATRIX_ROWS FD_WINOGRAD_ROWS /* rows of a product at a time */
-#define FEW_ROWS 12 /* rows of a product of few features that a batch has at least */
-#define MOST_TILES FEW_ROWS /* of a batch: where one feature has all rows */
+#define MOST_TILES FD_WINOGRAD_FEW_ROWS /* of a batch: where one feature has all rows */
+
+/* A tile of a batch. */
+typedef struct {
+    int Y, X;
+    float *out[4]; /* where its pixels go; NULL: not wanted */
+} tile;
 
 typedef struct {
     float *places;      /* PLACES + 1 slots: m of place q in slot q, v in the one after it */
@@ -43,6 +48,8 @@ typedef struct {
                          * else NULL */
     int v_next;         /* the row of V that comes after them */
     int tiles;          /* of a batch */
+    tile batch[MOST_TILES];
+    int count;          /* how many of the batch have been transformed */
     ptrdiff_t v_pixel, m_pixel; /* elements of v (by channel: of a row of it) and m */
     float *rows;        /* a row of tiles, where the result is asked for pixel by pixel: 2 rows */
     int held;           /* the first of them; NONE_HELD: none */
@@ -73,17 +80,15 @@ static const float *v_row(const winograd *p, const fd_step *s, int y) {
 }
 
 static int winograd_init(winograd *p, const fd_step *s) {
-    const int channels = s->source.channels, most = FD_MAX_NV * VW;
+    const int channels = s->source.channels;
     ptrdiff_t v, m;
+    p->tiles = fd_winograd_tiles(s->kp, s->nv, FD_MAX_NV * VW);
+    p->count = 0;
     if (s->nv) {
-        /* Tiles until their lanes are whole blocks of vectors. */
-        p->tiles = 1;
-        while (p->tiles * s->kp % most) p->tiles++;
         v = (ptrdiff_t)channels * p->tiles * s->kp;
         m = (ptrdiff_t)s->cout * p->tiles * s->kp;
     } else {
-        p->tiles = (FEW_ROWS + s->kp - 1) / s->kp;
-        const int rows = (p->tiles * s->kp + MATRIX_ROWS - 1) / MATRIX_ROWS * MATRIX_ROWS;
+        const int rows = p->tiles * s->kp;
         v = (ptrdiff_t)rows * channels;
         m = (ptrdiff_t)rows * padded(s->cout);
     }
@@ -116,15 +121,15 @@ FD_INLINE void transform_column(const float *const *pixels, ptrdiff_t at, int co
     to_places(d, o);
 }
 
-/* The same of all tiles of a batch, which lie `tile` elements apart in `to`. A tile shares two
+/* The same of all tiles of a batch, which lie `apart` elements apart in `to`. A tile shares two
  * columns with the one before. */
 FD_INLINE void transform_vector(const winograd *p, const float *const (*pixels)[4], ptrdiff_t at,
-                                int count, int tiles, float *to, ptrdiff_t tile) {
+                                int count, int tiles, float *to, ptrdiff_t apart) {
     const ptrdiff_t slot = p->slot;
     vf half[4][4];
     transform_column(pixels[0], at, count, half[2]);
     transform_column(pixels[1], at, count, half[3]);
-    for (int t = 0; t < tiles; t++, to += tile) {
+    for (int t = 0; t < tiles; t++, to += apart) {
         FD_UNROLL
         for (int y = 0; y < 4; y++) {
             half[0][y] = half[2][y];
@@ -158,7 +163,9 @@ static void find_pixels(const winograd *p, const fd_step *s, int Y, int X, int c
     }
 }
 
-static void transform_tiles(const winograd *p, const fd_step *s, int Y, int X, int tiles) {
+/* Tiles of a row, of which the first one is at (Y, X): numbers first, first + 1, ... of the batch. */
+static void transform_tiles(const winograd *p, const fd_step *s, int Y, int X, int first,
+                            int tiles) {
     const float *found[2 * MOST_TILES + 2][4];
     const float *const(*pixels)[4] = (const float *const(*)[4])found;
     const int channels = s->source.channels, kp = s->kp;
@@ -166,6 +173,7 @@ static void transform_tiles(const winograd *p, const fd_step *s, int Y, int X, i
     find_pixels(p, s, Y, X, 2 * tiles + 2, found);
     if (s->nv) {
         const ptrdiff_t row = (ptrdiff_t)p->tiles * kp;
+        v += (ptrdiff_t)first * kp;
         for (int c = 0; c < channels; c++, v += row)
             for (int k = 0; k < kp; k += VW)
                 transform_vector(p, pixels, (ptrdiff_t)c * kp + k, VW, tiles, v + k, kp);
@@ -173,6 +181,7 @@ static void transform_tiles(const winograd *p, const fd_step *s, int Y, int X, i
     }
     const ptrdiff_t all = (ptrdiff_t)kp * channels;
     const int rest = (int)(all % VW);
+    v += first * all;
     /* At first, since it also stores something where the next tile begins. */
     if (rest) transform_vector(p, pixels, all - rest, rest, tiles, v + all - rest, all);
     for (ptrdiff_t at = 0; at + VW <= all; at += VW)
@@ -303,8 +312,9 @@ FD_INLINE void transform_back(const float *m, ptrdiff_t slot, vf pixel[2][2]) {
     }
 }
 
-/* Tile t of a batch to its pixels out[0..3]; NULL: not wanted. */
-static void finish_tile(const winograd *p, const fd_step *s, int t, float *const out[4]) {
+/* Tile t of a batch to its pixels, without fd_finish. */
+static void finish_tile(const winograd *p, const fd_step *s, int t) {
+    float *const *out = p->batch[t].out;
     const fd_post after = s->post; /* its own: a store may change all that a pointer leads to */
     const int cout = s->cout, kp = s->kp;
     const ptrdiff_t slot = p->slot, row = s->nv ? (ptrdiff_t)p->tiles * kp : padded(cout);
@@ -340,18 +350,15 @@ static float *tile_pixel(const fd_step *s, float *const rows[2], int y, int x) {
     return there ? rows[y] + (ptrdiff_t)x * s->cout * s->kp : NULL;
 }
 
-/* A batch of tiles, of which the first one is at (Y, X), without fd_finish. rows: where rows Y and
- * Y + 1 of the result begin; NULL: not wanted. */
-static void winograd_tiles(const winograd *p, const fd_step *s, int Y, int X, int tiles,
-                           float *const rows[2]) {
-    transform_tiles(p, s, Y, X, tiles);
-    for (int q = 0; q < PLACES; q++) multiply_place(p, s, q, tiles, Y, X + 2 * tiles);
-    for (int t = 0; t < tiles; t++) {
-        const int x = X + 2 * t;
-        float *const out[4] = {tile_pixel(s, rows, 0, x), tile_pixel(s, rows, 0, x + 1),
-                               tile_pixel(s, rows, 1, x), tile_pixel(s, rows, 1, x + 1)};
-        finish_tile(p, s, t, out);
-    }
+/* Adds tiles of a row to the batch, of which the first one is at (Y, X). rows: where rows Y and Y + 1
+ * of the result begin; NULL: not wanted. */
+static void add_tiles(winograd *p, const fd_step *s, int Y, int X, int tiles,
+                      float *const rows[2]) {
+    transform_tiles(p, s, Y, X, p->count, tiles);
+    for (int t = 0; t < tiles; t++, X += 2)
+        p->batch[p->count++] = (tile){
+            Y, X, {tile_pixel(s, rows, 0, X), tile_pixel(s, rows, 0, X + 1),
+                   tile_pixel(s, rows, 1, X), tile_pixel(s, rows, 1, X + 1)}};
 }
 
 #endif

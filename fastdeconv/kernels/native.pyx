@@ -263,6 +263,7 @@ cdef extern from "fastdeconv.h" nogil:
     enum: FD_LIST_ROOM
     enum: FD_MOST_TERMS
     enum: FD_WINOGRAD_ROWS
+    int fd_winograd_tiles(int kp, int nv, int block) nogil
     enum:
         FD_SUM, FD_PRODUCT, FD_CONCAT
     enum:
@@ -1140,12 +1141,15 @@ cdef class Step(Job):
         (<step_job *>self.data).s.winograd = _floats(weight, self.keep)
 
     @property
-    def tile_top(self):
-        """How many rows above row 0 the first row of tiles begins; None: there are no tiles."""
-        cdef const fd_step *s = &(<step_job *>self.data).s
-        if s.above != NULL:
-            s = s.above
-        return None if s.winograd == NULL else s.tile_top
+    def tiles(self):
+        """(how many rows above row 0 the first row of tiles begins, tiles in a row, tiles that are
+        multiplied together); None: there are no tiles."""
+        cdef const step_job *d = <const step_job *>self.data
+        cdef const fd_step *s = &d.s if d.s.above == NULL else d.s.above
+        if s.winograd == NULL:
+            return None
+        return (s.tile_top, (s.out_w + s.tile_left + 1) // 2,
+                fd_winograd_tiles(s.kp, s.nv, d.k.max_nv * d.k.width))
 
     def sum_up(self, counts, sums):
         """Add every pixel, times its counts, to its row of `sums`."""

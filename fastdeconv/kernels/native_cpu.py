@@ -568,11 +568,15 @@ def _read_later(number: int, read: Read, lists: Sequence[NDArray[Any]]) -> Read:
 
 def _edges(kernel: Any, rows: int, threads: int) -> tuple[int, ...]:
     """The bands of a job. They begin where a row of tiles does, which would be computed twice."""
-    top = kernel.tile_top if isinstance(kernel, native.Step) else None
-    if top is None:
+    tiles = kernel.tiles if isinstance(kernel, native.Step) else None
+    if tiles is None:
         return shrinking_edges(rows, threads)
-    between = shrinking_edges((rows + top + 1) // 2, threads)[1:-1]
-    return 0, *(2 * edge - top for edge in between), rows
+    top, across, together = tiles
+    count = (rows + top + 1) // 2
+    # In bands of fewer rows of tiles, those that are multiplied together would not be complete.
+    unit = min(together // math.gcd(across, together), -(-count // threads))
+    between = shrinking_edges(-(-count // unit), threads)[1:-1]
+    return 0, *(2 * unit * edge - top for edge in between), rows
 
 
 def _multiply_adds(job: First | Step) -> int:

@@ -168,6 +168,25 @@ def test_which_convolutions_it_takes(on, build, kernels_used, records, uses, cou
     assert ("winograd" in kernels_used) is uses
 
 
+@pytest.mark.parametrize("depth, lies", [(3, False), (4, True)])
+@pytest.mark.parametrize("count", [1, 20])
+def test_a_tensor_lies_between_two_of_them_but_not_above_the_first(
+    on, build, monkeypatch, depth, lies, count
+):
+    made = []
+
+    def noting(chain: Any, shape: tuple[int, ...], real: Any = native_cpu._tensor_of) -> Any:
+        made.append(shape)
+        return real(chain, shape)
+
+    monkeypatch.setattr(native_cpu, "_tensor_of", noting)
+    shape = 1, 20, 24
+    records = [conv(32), {"type": "elu"}] * (depth - 1) + [conv(32)]
+    trace = build([dict(record) for record in records], shape).forward(np.ones(shape))
+    maps(trace, range(count))
+    assert bool(made) is lies
+
+
 def test_a_closed_gate_is_left_to_other_kernels(on, build, kernels_used):
     shape = 1, 20, 24
     records = [conv(32), {"type": "relu"}, conv(32), {"type": "relu"}, conv(32)]
