@@ -36,7 +36,8 @@ def decisions(report: Report, options: Options) -> None:
     report.heading("Decisions")
     report.paragraph(
         "The bundled network on the demo clip, one class, log odds; each figure with the forward "
-        f"passes that it needs. Integrated gradients: {STEPS} steps from silence. Occlusion: "
+        f"passes that it needs. Integrated gradients: {STEPS} steps from silence, whose scores "
+        "the network keeps and Captum does not compute. Occlusion: "
         "patches of 16 x 16, band means; ours gives all classes in the same time, Captum has a "
         "17th row of patches, one bin high."
     )

@@ -180,7 +180,14 @@ class Decision:
         # For each class another one whose map it is compared with: a map of this class should not
         # explain the other.
         self._rivals = {name: self._rival(name) for name in self.classes}
-        self._rules = Rules(trace, Grid.of(clip), [*self._targets.values()], self.steps)
+        # Their maps come with the others: one pass through the network serves all classes.
+        rivals = {
+            rival.name: rival for rival in self._rivals.values()
+            if rival is not None and rival.name not in self._targets
+        }
+        every = self._targets | rivals
+        self._rules = Rules(trace, Grid.of(clip), [*every.values()], self.steps)
+        self._rows_of_maps = {name: row for row, name in enumerate(every)}
         self.maps = {
             (name, method): plane
             for method in methods
@@ -410,20 +417,9 @@ class Decision:
                 f"method {shown(method)} was not asked for; there are {', '.join(self.methods)}"
             )
 
-    @functools.cached_property
-    def _rivals_rules(self) -> tuple[list[str], Rules]:
-        """Names and rules of the other classes that only the table compares with."""
-        others = {
-            rival.name: rival for rival in self._rivals.values()
-            if rival is not None and rival.name not in self._targets
-        }
-        return [*others], Rules(self._trace, Grid.of(self.clip), [*others.values()], self.steps)
-
     def _map(self, name: str, method: str) -> Numbers:
-        if name in self._targets:
-            return self.maps[name, method]
-        names, rules = self._rivals_rules
-        plane: Numbers = rules.maps(method)[names.index(name)]
+        """The map of a class, or of a rival."""
+        plane: Numbers = self._rules.maps(method)[self._rows_of_maps[name]]
         return plane
 
     def _heard_map(self, name: str, method: str) -> Numbers:

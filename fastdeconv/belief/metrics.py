@@ -12,9 +12,10 @@ AG, FF and Fid-In are as in Paissan et al., L-MAC (2024). SPS and COMP are `Spar
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,7 @@ from ..audio.clip import Clip
 from ..deconvnet.scores import scores_of
 from ..network.network import Network
 from .grid import Grid, Patches, as_fill
+from .passes import scores_of_constant, side_by_side
 from .targets import Target
 
 __all__ = ["FILLS", "NUMBERS", "Trial", "Tried", "complexity", "own_mask", "sparseness", "top_mask"]
@@ -98,9 +100,14 @@ class Trial:
         self.clip, self.net, self.scores = clip, net, scores
         self.grid = Grid.of(clip)
         self._patches = Patches.of(self.grid.shape)
-        self._ends = {
-            fill: (filled := as_fill(self.grid, fill), self._run(filled)) for fill in FILLS
-        }
+        self._ends: dict[str, tuple[Array, Numbers]] = {}
+        """For each fill what replaces the input, and the scores of nothing but that."""
+        for fill in FILLS:
+            filled = as_fill(self.grid, fill)
+            self._ends[fill] = filled, (
+                scores_of_constant(net, clip.x.shape, clip.x.min()) if fill == "min"
+                else self._run(filled)
+            )
         self._energies = np.square(np.abs(clip.stft), dtype=np.float64)
 
     def _run(self, x: Array) -> Numbers:
@@ -112,27 +119,37 @@ class Trial:
         means = self._patches.means(e)
         # Equal patches are in row-major order in both.
         orders = np.argsort(-means, kind="stable"), np.argsort(means, kind="stable")
-        curves = {}
-        for fill in FILLS:
-            curves[fill] = self._curve(orders[0], fill), self._curve(orders[1], fill)
-        return Tried(
-            curves, self._heard(own_mask(e)), self._heard(top_mask(e)), sparseness(e),
-            complexity(e),
-        )
+        gone = [self._cuts(order) for order in orders]
+        masks = own_mask(e), top_mask(e)
+        curves = [*itertools.product(FILLS, gone)]
 
-    def _curve(self, order: NDArray[np.intp], fill: str) -> list[Numbers]:
-        filled, end = self._ends[fill]
-        patches, x = [*self._patches], self.grid.x.copy()
-        curve, gone = [self.scores], 0
-        for k in range(1, _CUTS):
-            # floor(k N / n + 1 / 2) in whole numbers.
-            upto = (2 * k * len(patches) + _CUTS) // (2 * _CUTS)
-            for i in order[gone:upto]:
-                bins, frames = (slice(*span) for span in patches[i])
-                x[:, bins, frames] = filled[:, bins, frames]
-            gone = upto
-            curve.append(self._run(x))
-        return [*curve, end]
+        def answers(i: int) -> _Heard | Numbers:
+            """What the network makes of the sounds, then of the points of all curves."""
+            if i < len(masks):
+                return self._heard(masks[i])
+            curve, k = divmod(i - len(masks), _CUTS - 1)
+            fill, cuts = curves[curve]
+            return self._run(np.where(cuts <= k, self._ends[fill][0], self.grid.x))
+
+        found = side_by_side(answers, len(masks) + len(curves) * (_CUTS - 1))
+        own, top = (cast(_Heard, next(found)) for _ in masks)
+        whole = [
+            [self.scores, *cast("list[Numbers]", [*itertools.islice(found, _CUTS - 1)]),
+             self._ends[fill][1]]
+            for fill, _ in curves
+        ]
+        by_fill = dict(zip(FILLS, zip(whole[::2], whole[1::2])))
+        return Tried(by_fill, own, top, sparseness(e), complexity(e))
+
+    def _cuts(self, order: NDArray[np.intp]) -> NDArray[np.intp]:
+        """For each bin (F, T), at which point after its first a curve has it replaced, from 0."""
+        cuts, patches = np.empty(self.grid.shape, np.intp), [*self._patches]
+        # floor(k N / n + 1 / 2) in whole numbers.
+        upto = [(2 * k * len(patches) + _CUTS) // (2 * _CUTS) for k in range(1, _CUTS)]
+        for i, k in zip(order, np.searchsorted(upto, np.arange(len(order)), side="right")):
+            bins, frames = patches[i]
+            cuts[slice(*bins), slice(*frames)] = k
+        return cuts
 
     def _heard(self, mask: Numbers) -> _Heard:
         both = np.stack([mask, 1 - mask]).astype(np.float32)

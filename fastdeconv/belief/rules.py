@@ -17,7 +17,7 @@ from ..network import layers as nn
 from .feature_maps import deviation
 from .grid import Grid, Patches, as_fill
 from .occlusion import occlude_trace
-from .passes import side_by_side
+from .passes import scores_of_constant, side_by_side
 from .targets import Target
 
 __all__ = ["METHODS", "STEPS", "Rules", "blurred", "cam_layer"]
@@ -100,14 +100,14 @@ class Rules:
 
     def _integrated_gradients(self) -> Numbers:
         x = self.trace.x
-        silence = np.full(x.shape, x.min(), np.float32)
+        silence = x.min()
         way = x.astype(np.float64) - silence
         total = np.zeros((len(self.targets), *x.shape))
 
         def found_at(k: int) -> Array:
             """The scores of silence, then the gradients at every step."""
             if k == 0:
-                return scores_of(self.trace.network.forward(silence))
+                return scores_of_constant(self.trace.network, x.shape, silence)
             share = (k - 0.5) / self.steps
             return self._gradients(self.trace.network.forward(silence + share * way))
 

@@ -162,8 +162,12 @@ def route_of(
         before = senders.get(top, [])
         is_convolution = isinstance(net.layers[top], nn.Conv2d)
         segment = None
+        # From planes lanes begin at a convolution, or at a mean, which spreads few values.
+        begins = is_convolution or (
+            abilities is not None and abilities.joins and is_spread(net.layers[top])
+        )
         if abilities is not None and (
-            is_convolution or not (top in planes or None in before)
+            begins or not (top in planes or None in before)
         ) and (abilities.joins or is_convolution or len(before) + (top in starts) == 1):
             segment = segment_from(net, top, rule, overlapping, abilities, shapes, takers)
         # A layer that several take comes next itself, unless its turn is now.

@@ -12,7 +12,9 @@ import pytest
 
 import fastdeconv as fd
 from fastdeconv.belief.metrics import complexity, own_mask, sparseness, top_mask
+from fastdeconv.belief.passes import scores_of_constant
 from fastdeconv.belief.rules import METHODS, cam_layer
+from fastdeconv.deconvnet.scores import scores_of
 from fastdeconv.errors import ParameterError
 
 from . import reference
@@ -325,3 +327,14 @@ def test_the_only_class_cannot_be_compared_with_another(
     )
     with pytest.raises(ParameterError, match="has no other class than versus, 'voice'"):
         fd.decision(song, one, versus="voice")
+
+
+def test_silence_goes_through_a_network_once(
+    clip: fd.Clip, make_net: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net = make_net(clip.frontend, clip.x.shape)
+    silence = np.full(clip.x.shape, clip.x.min(), np.float32)
+    found = scores_of_constant(net, clip.x.shape, clip.x.min())
+    np.testing.assert_array_equal(found, scores_of(net.forward(silence)))
+    monkeypatch.setattr(fd.Network, "forward", None)
+    np.testing.assert_array_equal(scores_of_constant(net, clip.x.shape, clip.x.min()), found)

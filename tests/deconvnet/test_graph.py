@@ -14,6 +14,7 @@ from fastdeconv.deconvnet import cost
 from fastdeconv.deconvnet.joins import backward_join
 from fastdeconv.deconvnet.layerwise import Arithmetic, backward_layer
 from fastdeconv.deconvnet.plan import forward_plan
+from fastdeconv.deconvnet.route import Abilities, route_of
 from fastdeconv.kernels.dispatch import get_backend
 
 from .conftest import IMPLEMENTATIONS
@@ -398,3 +399,23 @@ def test_any_graph_goes_back_as_layer_by_layer(graph, rule):
             few = fd.deconvolve(exact, net.layers[-1].name, [1], rule=rule, num_threads=3)
         np.testing.assert_allclose(found / scale, wanted / scale, atol=3e-6)
         assert few[0].tobytes() == found[1].tobytes(), implementation
+
+
+def test_below_a_mean_the_way_from_planes_goes_in_lanes():
+    rng = np.random.default_rng(0)
+    net = fd.Network(
+        [
+            conv("c1"), layer("relu", "r1"), conv("c2"), layer("relu", "r2"),
+            layer("max_pool2d", "pool", kernel_size=2), layer("global_avg_pool2d", "mean"),
+            layer("flatten", "flat"), layer("linear", "fc"),
+        ],
+        weights(rng, c1=(6, 1, 3, 3), c2=(6, 6, 3, 3), fc=(3, 6)),
+        (1, None, None),
+    )
+    top, able = len(net.layers) - 1, Abilities(True, True, True, True)
+    shapes = net.shapes((1, 12, 10))
+    route = route_of(net, {top: False}, "gradient", set(), able, shapes)
+    by_themselves = {net.layers[i].name for i, segment in route.items() if segment is None}
+    assert by_themselves == {"flat", "fc"}
+    without = route_of(net, {top: False}, "gradient", set(), able._replace(joins=False), shapes)
+    assert without[net.layer_index("mean")] is None
