@@ -185,6 +185,14 @@ def test_a_page_that_is_not_all_there_is_refused_where_it_is_wanted(end):
     np.testing.assert_array_equal(loaded(cut, frames=20), loaded(content, frames=20))
 
 
+@pytest.mark.parametrize("kept", [1, 4, 5, 6, 26, 27, 30])
+def test_a_page_of_whose_header_the_beginning_is_there_is_refused(kept):
+    content = encoded(sound(60000))
+    cut = joined(pages_of(content)[:-1]) + pages_of(content)[-1][:kept]
+    with pytest.raises(AudioError, match="truncated: the last page of Ogg is not all there"):
+        loaded(cut)
+
+
 def test_other_bytes_around_pages_are_passed_over():
     content = encoded(sound(60000))
     pages, junk = pages_of(content), np.random.default_rng(0).bytes(2000)

@@ -92,7 +92,7 @@ def parts(file: Any, start: int, stop: int, measure: Measure) -> Iterator[Part]:
     # All streams of a link begin before the first of them goes on.
     goes_on = False
     for page in _pages(file, start, stop):
-        if page.head[5] & _FIRST and page.is_whole:
+        if page.is_whole and page.head[5] & _FIRST:
             if goes_on:
                 yield _sound_of(link).part(measure)
                 link, goes_on = {}, False
