@@ -91,10 +91,10 @@ def _network_of(built: _Built, declared: Declared | None, wishes: Wishes) -> Net
             for letter, n in zip(wishes.heard.found.letters, start.shape)
         )
     fixed = builder.graph.sized or any(builder.drafts[place].sized for place in kept)
-    narrow = [builder.drafts[place].narrow for place in kept]
+    held = [builder.drafts[place].held for place in kept]
     return Network(
         layers, arrays,
-        varying_shape(layers, arrays, start, open_sizes, fixed=fixed, narrow=narrow),
+        varying_shape(layers, arrays, start, open_sizes, fixed=fixed, held=held),
         frontend=frontend, classes=wishes.classes, name=wishes.name,
         aliases=_plain_aliases(aliases, names, kept),
     )

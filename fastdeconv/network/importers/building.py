@@ -9,7 +9,7 @@ still be imported.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -22,6 +22,7 @@ from .graph import MALFORMED, Graph, Node, as_floats
 from .views import (
     Letters,
     View,
+    completed,
     default_letters,
     group_sizes,
     joined_axes,
@@ -54,8 +55,8 @@ class Draft:
     """The value of the file that its output stands for."""
     sized: bool = False
     """Whether one of its numbers depends on the size of the network's input."""
-    narrow: str = ""
-    """Axes over which nothing was reduced, because they have size 1."""
+    held: str = ""
+    """Axes that must keep their size, because a node after it does nothing for this size alone."""
 
 
 @dataclass(frozen=True)
@@ -222,6 +223,14 @@ class Builder:
             raise CannotImportError(f"its input has more than three axes: {view.shape}")
         view = self.settle(view, wanted)
         return view, view.letters or wanted
+
+    def hold(self, view: View, axes: Iterable[int]) -> None:
+        """Note that a layer is left out only because some axes have the size that they have."""
+        letters = view.letters
+        if view.draft < 0 or letters is None:
+            return
+        full = completed(view, letters)
+        self.drafts[view.draft].held += "".join(str(full[axis]) for axis in axes if full[axis])
 
     def settle(self, view: View, letters: Letters) -> View:
         """The same array, read from a layer in which its axes are `letters`."""

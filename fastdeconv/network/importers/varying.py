@@ -16,7 +16,7 @@ __all__ = ["varying_shape"]
 
 def varying_shape(
     layers: Sequence[Mapping[str, Any]], arrays: Mapping[str, Any], start: View,
-    declared: Declared | None, *, fixed: bool = False, narrow: Sequence[str] = (),
+    declared: Declared | None, *, fixed: bool = False, held: Sequence[str] = (),
 ) -> tuple[int | None, int | None, int | None]:
     """The shape of the input, with None for sizes that may vary.
 
@@ -34,8 +34,8 @@ def varying_shape(
         The shape of the model's input in the file.
     fixed : bool
         Whether a number in the network depends on the size; then no size may vary.
-    narrow : sequence of str
-        For each layer, axes of its output that must keep the size 1.
+    held : sequence of str
+        For each layer, axes of its output that must keep their size.
     """
     c, h, w = start.sizes
     if fixed:
@@ -51,14 +51,14 @@ def varying_shape(
         wanted = said or wanted
     for free in ({"H", "W"} & wanted, {"W"} & wanted, {"H"} & wanted):
         shape = (c, None if "H" in free else h, None if "W" in free else w)
-        if free and _takes_any(layers, arrays, shape, narrow):
+        if free and _takes_any(layers, arrays, shape, held):
             return shape
     return c, h, w
 
 
 def _takes_any(
     layers: Sequence[Mapping[str, Any]], arrays: Mapping[str, Any],
-    shape: tuple[int | None, int | None, int | None], narrow: Sequence[str],
+    shape: tuple[int | None, int | None, int | None], held: Sequence[str],
 ) -> bool:
     """Whether all layers allow any value for the sizes that are None."""
     try:
@@ -70,7 +70,7 @@ def _takes_any(
         return False
     if any(
         n is None and axis in letters
-        for found, letters in zip(network.known_shapes, narrow) for axis, n in zip("CHW", found)
+        for found, letters in zip(network.known_shapes, held) for axis, n in zip("CHW", found)
     ):
         return False
     return not any(

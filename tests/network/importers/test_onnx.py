@@ -388,12 +388,18 @@ OTHER_WIDTHS: list[tuple[list[Any], dict[str, Any], bool]] = [
      {"a": numbers(3), "b": numbers(2**63 - 1), "c": numbers(3)}, True),
     ([node("Gather", ["x", "a"], "y", axis=3)], {"a": numbers(7)}, False),
     ([node("Gather", ["x", "a"], "y", axis=3)], {"a": numbers(-1)}, False),
+    ([node("AveragePool", ["x"], "p", kernel_shape=[1, 1], strides=[1, 5]),
+      node("Gather", ["p", "a"], "y", axis=3)], {"a": numbers(0, 1)}, False),
+    ([node("MaxPool", ["x"], "p", kernel_shape=[1, 6], strides=[1, 6]),
+      node("GlobalAveragePool", ["p"], "y")], {}, True),
+    ([node("MaxPool", ["x"], "p", kernel_shape=[2, 6], strides=[1, 6]),
+      node("ReduceMean", ["p"], "y", axes=[3])], {}, False),
     ([node("Pad", ["x", "a"], "y")], {"a": numbers(0, 0, 0, -1, 0, 0, 0, -2)}, False),
     ([node("Resize", ["x", "", "", "a"], "y", mode="linear")], {"a": numbers(1, 3, 6, 16)}, False),
     ([node("ConvTranspose", ["x", "w"], "y", output_shape=[6, 8])], {"w": floats(0, 3, 2, 3, 3)},
      False),
     ([node("MaxPool", ["x"], "p", kernel_shape=[1, 8], strides=[1, 8]),
-      node("ReduceMean", ["p"], "y", axes=[2, 3], keepdims=0)], {}, False),
+      node("ReduceMean", ["p"], "y", axes=[2, 3], keepdims=0)], {}, True),
 ]
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..building import Builder, CannotImportError
 from ..graph import Node
-from ..views import View, completed
+from ..views import View
 from .scaling import times
 from .windows import depends_on_size, over_window, window
 
@@ -67,20 +67,18 @@ def _reduced(
     view, groups = builder.grouped(view, marks)
     axes = [i for i, group in enumerate(groups) if any(marks[axis] for axis in group)]
     view, letters = builder.letters(view)
-    if view.draft >= 0:
-        full = completed(view, letters)
-        builder.drafts[view.draft].narrow += "".join(
-            str(full[axis]) for axis in axes if view.shape[axis] == 1 and full[axis]
-        )
+    alone = [axis for axis in axes if view.shape[axis] == 1]
     gone = tuple(sorted(str(letters[axis]) for axis in axes if letters[axis]))
     shape = [1 if axis in axes else n for axis, n in enumerate(view.shape)]
     if not gone:
+        builder.hold(view, alone)
         return view, gone
     whole = all(letter in gone or view.size(letter) == 1 for letter in "HW")
     if whole and "C" not in gone:
         kind = {"reduce_mean": "global_avg_pool2d", "reduce_max": "global_max_pool2d"}[kind]
         draft = builder.put(kind, view)
     else:
+        builder.hold(view, alone)
         draft = builder.put(kind, view, axes="".join(gone))
     return builder.read(draft, view.order, shape), gone
 

@@ -31,6 +31,8 @@ def taken(builder: Builder, view: View, axis: int, places: slice, suffix: str = 
     n = view.shape[axis]
     found = range(*places.indices(n))
     if len(found) == n and found.step == 1:
+        if places.stop is not None or places.start:
+            builder.hold(view, [axis])
         return view
     if found.step < 1:
         return picked(builder, view, axis, found)
