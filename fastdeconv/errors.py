@@ -7,8 +7,7 @@ Every one is a `FastdeconvError`; the three that report bad input are also
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ContextDecorator
 from typing import Any
 
 __all__ = [
@@ -56,13 +55,20 @@ class BackendError(FastdeconvError, RuntimeError):
     """A requested back end or instruction set is not available here."""
 
 
-@contextmanager
-def enough_memory(what: str) -> Iterator[None]:
-    """Turn a MemoryError inside into a ParameterError; also a decorator."""
-    try:
-        yield
-    except MemoryError:
-        raise ParameterError(f"not enough memory for {what}") from None
+class enough_memory(ContextDecorator):  # noqa: N801, as it is used like a function
+    """Turn a MemoryError inside into a ParameterError; also a decorator.
+
+    Not made by `contextlib.contextmanager`, which takes 12 us after a forward pass.
+    """
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None and issubclass(kind, MemoryError):
+            raise ParameterError(f"not enough memory for {self._what}") from None
 
 
 def printable(text: str) -> str:
