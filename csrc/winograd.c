@@ -173,13 +173,13 @@ FD_INLINE void transform_tile(batch *b, int t, const int M) {
 
 /* ---- products ---- */
 
-/* T tiles x NV vectors of channels at one place; T is a multiple of three (see conv_tile). */
+/* T tiles x NV vectors of channels at one place (three tiles share a pointer, as in conv_tile). */
 FD_INLINE void product_tile(const float *v, ptrdiff_t step, const float *w, int cin, float *m,
                             const int T, const int NV) {
     vf acc[BATCH][2];
     const float *p[BATCH / 3];
     FD_UNROLL
-    for (int q = 0; q < T / 3; q++) p[q] = v + 3 * q * step;
+    for (int q = 0; q < (T + 2) / 3; q++) p[q] = v + 3 * q * step;
     FD_UNROLL
     for (int x = 0; x < T; x++)
         FD_UNROLL
@@ -206,23 +206,28 @@ FD_INLINE void product_tile(const float *v, ptrdiff_t step, const float *w, int 
                                                const float *w, int cin, float *m) {       \
         product_tile(v, step, w, cin, m, T, NV);                                          \
     }
-PRODUCT(3, 1) PRODUCT(3, 2) PRODUCT(6, 1) PRODUCT(6, 2)
+PRODUCT(2, 1) PRODUCT(2, 2) PRODUCT(4, 1) PRODUCT(4, 2) PRODUCT(5, 1) PRODUCT(5, 2)
+PRODUCT(6, 1) PRODUCT(6, 2)
 #if BATCH == 12
-PRODUCT(9, 1) PRODUCT(9, 2) PRODUCT(12, 1) PRODUCT(12, 2)
+PRODUCT(8, 1) PRODUCT(8, 2) PRODUCT(10, 1) PRODUCT(10, 2) PRODUCT(12, 1) PRODUCT(12, 2)
 #endif
 
 typedef void product(const float *v, ptrdiff_t step, const float *w, int cin, float *m);
 
-/* The function for n tiles, or for up to two more: what it reads and writes behind them is part of
- * the scratch space of the batch. */
+/* The function for n tiles, or for one more: what it reads and writes behind them is part of the
+ * scratch space of the batch. */
 static product *product_for(int n, int nv) {
     static product *const sizes[][2] = {
-        {product_3_1, product_3_2}, {product_6_1, product_6_2},
+        {product_2_1, product_2_2},   {product_2_1, product_2_2},
+        {product_4_1, product_4_2},   {product_4_1, product_4_2},
+        {product_5_1, product_5_2},   {product_6_1, product_6_2},
 #if BATCH == 12
-        {product_9_1, product_9_2}, {product_12_1, product_12_2},
+        {product_8_1, product_8_2},   {product_8_1, product_8_2},
+        {product_10_1, product_10_2}, {product_10_1, product_10_2},
+        {product_12_1, product_12_2}, {product_12_1, product_12_2},
 #endif
     };
-    return sizes[(n - 1) / 3][nv - 1];
+    return sizes[n - 1][nv - 1];
 }
 
 /* ---- back to pixels, check, epilogue and pool ---- */

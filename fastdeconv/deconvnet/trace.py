@@ -14,7 +14,6 @@ from ..arrays import as_array
 from ..audio._checks import as_choice, as_int
 from ..errors import ParameterError, enough_memory
 from ..kernels.blocks import (
-    Activation,
     BlockBackend,
     ConvBlock,
     Epilogue,
@@ -63,7 +62,7 @@ class Trace:
         self._numbers = kept_layers(network, self._blocks)
         done = runner.run_all(self._blocks, x)
         self._results, self._largest_input = done.results, done.largest
-        self._kept: dict[int, Any] = {-1: done.x}
+        self._kept: dict[int, Any] = {} if done.x is None else {-1: done.x}
         self._switches: dict[int, NDArray[Any]] = {}
         self._planes: dict[int, NDArray[Any]] = {}
         self._derived: dict[Any, dict[Any, Any]] = {}
@@ -79,7 +78,7 @@ class Trace:
         -------
         array of float32, shape (C, H, W), read-only
         """
-        kept = self._kept[-1]
+        kept = self._value(-1)
         if not isinstance(kept, np.ndarray):
             kept = kept.planes()
             kept.flags.writeable = False
@@ -169,7 +168,7 @@ class Trace:
         # may the results as long as nobody has asked for them.
         return {
             **self.__dict__, "_derived": {}, "_results": list(self._results),
-            "_kept": {-1: self._kept[-1]}, "_switches": {},
+            "_kept": {-1: self._value(-1)}, "_switches": {},
         }
 
     # ---- for the way back: layers by index, -1 is the input ----
@@ -230,7 +229,10 @@ class Trace:
     def _value(self, index: int) -> Any:
         """An activation as the runner keeps it; None if it is not kept."""
         value = self._kept.get(index)
-        if value is None and index in self._numbers:
+        if value is None and index == -1:
+            results: Any = self._results
+            self._kept[index] = value = results.copy_of(index)
+        elif value is None and index in self._numbers:
             value, switches = self._results[self._numbers[index]]
             self._kept[index] = value
             if switches is not None:
@@ -376,10 +378,10 @@ class _Pass(NamedTuple):
 
     results: Sequence[_Result]
     """One for each block."""
-    x: NDArray[Any] | Activation
-    """A copy of the input."""
     largest: float
-    """Its largest absolute value."""
+    """The largest absolute value of the input."""
+    x: NDArray[Any] | None = None
+    """A copy of the input. None: the results, which are `BlockResults`, have it."""
 
 
 class Runner:
@@ -401,7 +403,7 @@ class Runner:
         """
         copy, largest = _copy_and_largest(x, "x")
         with without_warnings():
-            return _Pass(self.run(blocks, {-1: copy}), copy, largest)
+            return _Pass(self.run(blocks, {-1: copy}), largest, copy)
 
     def run(self, blocks: Sequence[Block], kept: Mapping[int, Any]) -> Sequence[_Result]:
         """(value, switches (H, W, C)) after every block.
@@ -461,8 +463,7 @@ class _FusedRunner(Runner):
         if together is None or not self.backend.copies_given:
             return super().run_all(blocks, x)
         results: Any = self._run_together(together, {-1: x})
-        copy, largest = results.copy_of(-1)
-        return _Pass(results, copy, _finite(largest, "x"))
+        return _Pass(results, _finite(results.largest_of(-1), "x"))
 
     def _known(
         self, blocks: Sequence[Block], kept: Mapping[int, Any]

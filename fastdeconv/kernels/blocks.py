@@ -136,8 +136,11 @@ class BlockResults(Protocol):
 
     def __getitem__(self, block: int) -> tuple[Activation, NDArray[Any] | None]: ...
 
-    def copy_of(self, key: int) -> tuple[Activation, float]:
-        """An array that was given, and its largest absolute value; NaN if it has NaN."""
+    def copy_of(self, key: int) -> Activation:
+        """An array that was given."""
+
+    def largest_of(self, key: int) -> float:
+        """The largest absolute value of an array that was given; NaN if it has NaN."""
 
 
 class BlockBackend(Backend, Protocol):

@@ -164,13 +164,16 @@ class _Results(Sequence[tuple[Channels, "NDArray[Any] | None"]]):
         made, switches = self._plan.results[block]
         return self._found(made), None if switches is None else switches.of(self._arrays)
 
-    def copy_of(self, key: int) -> tuple[Channels, float]:
+    def copy_of(self, key: int) -> Channels:
         """See `fastdeconv.kernels.blocks.BlockResults`."""
-        copy, rows = self._plan.copies[key]
-        return self._found(copy), native.largest(rows.of(self._arrays))
+        return self._found(self._plan.copies[key][0])
+
+    def largest_of(self, key: int) -> float:
+        """See `fastdeconv.kernels.blocks.BlockResults`."""
+        return float(native.largest(self._plan.copies[key][1].of(self._arrays)))
 
     def _found(self, place: Channels) -> Channels:
-        return place._replace(buffer=place.buffer.of(self._arrays))
+        return Channels(place.buffer.of(self._arrays), *place[1:])
 
 
 def _plan(

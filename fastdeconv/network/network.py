@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache, partial
 from typing import IO, TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -59,6 +59,15 @@ _SHOWN_OF_FRONTEND = (
     "kind", "sr", "n_fft", "hop_length", "n_mels", "n_bins", "scale", "normalize", "layout",
     "frames",
 )
+
+
+@cache
+def _forward() -> Callable[[Network, ArrayLike, str], Trace]:
+    # Imported inside the function: deconvnet imports this module. And once: after a pass, which
+    # leaves nothing in the caches, an import of what is there takes 17 us.
+    from ..deconvnet.trace import forward
+
+    return forward
 
 
 class Network:
@@ -324,10 +333,7 @@ class Network:
         >>> trace["pool3"].shape, trace.switches("pool3").dtype
         ((64, 32, 21), dtype('uint8'))
         """
-        # Imported inside the function: deconvnet imports this module.
-        from ..deconvnet.trace import forward
-
-        return forward(self, x, algorithm)
+        return _forward()(self, x, algorithm)
 
     def shapes(self, input_shape: Sequence[int]) -> list[tuple[int, int, int]]:
         """Output shapes of all layers for an input of a given shape.
