@@ -35,8 +35,11 @@ LEAST_COLUMNS = 128
 """The least number of input columns of a piece: neighbouring pieces overlap, which costs."""
 PIECE_WORK = 2e7
 """The overhead of a piece, in multiply-adds: about 0.2 ms."""
-PASS_WORK = 4e7
-"""The overhead of a pass among several side by side, in multiply-adds: about 0.4 ms of Python."""
+PASS_WORK = 1e7
+"""The overhead of a pass among several side by side, in multiply-adds: about 0.1 ms of Python."""
+PASS_FEATURES = 2
+"""The same of each of its bands, in features: a feature takes a tenth longer among 16 than among
+64."""
 
 
 def sources_of(facts: Facts, segment: Segment) -> tuple[int, ...]:
@@ -228,9 +231,8 @@ def side_by_side(
     """With many threads: how many features a pass has, and how many passes run side by side.
 
     The last step has a fixed number of bands, and each is one thread's work. Where there are more
-    threads than bands, passes get fewer features, so that several can run side by side. There is a
-    limit to that: every pass has an overhead, and a feature takes about a tenth longer among 16
-    features than among 64.
+    threads than bands, passes get fewer features, so that several can run side by side, if that
+    ends sooner: threads that are not enough for the bands of all passes take turns.
     """
     if not route.is_chain or not route.segments:
         return most, 1
@@ -238,11 +240,20 @@ def side_by_side(
     bands = last_bands(height)
     if threads <= bands:
         return most, 1
-    # With p passes a thread does work / p, and all threads wait for the overhead of p passes.
-    work = count * _work(facts, route, whole_parts(facts, route)) / bands
-    passes = min(-(-threads // bands), max(1, round(math.sqrt(work / PASS_WORK))))
-    each = -(-count // (passes * FEW_LANES)) * FEW_LANES
-    return min(most, max(FEW_LANES, each)), passes
+    work = _work(facts, route, whole_parts(facts, route)) / bands
+
+    def at_a_time(each: int) -> int:
+        return min(-(-count // each), -(-threads // bands))
+
+    def time(each: int) -> float:
+        side_by_side = at_a_time(each)
+        passes, turns = -(-count // each), -(-side_by_side * bands // threads)
+        rounds = -(-passes // side_by_side) * turns
+        return rounds * (each + PASS_FEATURES) * work + passes * PASS_WORK
+
+    largest = max(FEW_LANES, min(most, -(-count // FEW_LANES) * FEW_LANES))
+    each = min(range(largest, 0, -FEW_LANES), key=time)
+    return each, at_a_time(each)
 
 
 def _lane_bytes(facts: Facts, route: Route) -> int:

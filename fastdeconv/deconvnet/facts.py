@@ -109,7 +109,8 @@ class Facts:
     def _kinds(self, index: int, maps: Array) -> Array:
         """What is known of channels (K, H, W) of a layer, once they have been looked at."""
         if self._is_rectified(index):
-            sounds: Array = maps[:, ::8].any(axis=(1, 2))  # shows of most that they are not silent
+            # Every eighth row shows of most that they are not silent.
+            sounds = np.asarray(maps[:, ::8].any(axis=(1, 2)))
             others = np.flatnonzero(~sounds)
             sounds[others] = maps[others].any(axis=(1, 2))
             return np.where(sounds, _SOUNDS, _SILENT)

@@ -288,7 +288,9 @@ class Run:
         plans = []
         if None not in made.values():
             for passes in together:
-                joined = self.backend.together([made[len(some)] for _, some in passes])
+                joined = self.backend.together(
+                    [made[len(some)] for _, some in passes], self.num_threads
+                )
                 plans.append((joined, [as_index(some) for _, some in passes]))
         if any(joined is None for joined, _ in plans):
             plans = []

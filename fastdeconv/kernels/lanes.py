@@ -299,9 +299,9 @@ class LaneBackend(Backend, Protocol):
       is unpooled to. ``follow(values, rows, out, read)`` goes the whole way once, with what stands
       for these four, and returns the result of ``project_last``. The plan is None where it is
       better to prepare the jobs in every call. ``lists(read, num_threads)`` are the arrays of a
-      trace that jobs read; they are kept with the trace. ``together(plans)`` joins the plans of
-      passes that run at the same time, or returns None if they want too much memory together;
-      ``run_plans(joined, given)`` runs them, with a list of `Given`.
+      trace that jobs read; they are kept with the trace. ``together(plans, num_threads)``
+      joins the plans of passes that run at the same time, or returns None if they want too much
+      memory together; ``run_plans(joined, given)`` runs them, with a list of `Given`.
     """
 
     def bf16(self) -> Bf16:

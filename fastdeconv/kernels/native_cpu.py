@@ -360,7 +360,7 @@ class NativeBackend:
         kernel.set_bands(band, skip, side)
         values = math.prod(job.source.cells) * job.source.channels * lanes
         work = values * conv.weight[0].size
-        if isinstance(job.above, Step):
+        if not isinstance(job.above, Lanes):
             work += _multiply_adds(job.above)
         threads = enough_threads(num_threads, _BY_FEATURE * work if by_feature else work)
         edges = shrinking_edges(bands, threads)
@@ -414,9 +414,9 @@ class NativeBackend:
             found.append(order if factor is None else np.ascontiguousarray(factor))
         return found
 
-    def together(self, passes: list[_PassPlan]) -> _Together | None:
+    def together(self, passes: list[_PassPlan], num_threads: int) -> _Together | None:
         """See `fastdeconv.kernels.lanes.LaneBackend`."""
-        threads = max(one.plan.threads for one in passes)
+        threads = min(num_threads, sum(one.plan.threads for one in passes))
         if sum(one.plan.size for one in passes) > _most_planned(threads):
             return None
         each = [one.plan.stages for one in passes]

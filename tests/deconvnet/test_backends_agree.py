@@ -383,6 +383,26 @@ def test_a_feature_alone_in_a_wide_map_gives_the_bits_it_gives_among_others(
     assert_the_same_bits_alone(case)
 
 
+@pytest.mark.parametrize("channels", [3, 8, 9, 16, 17])
+def test_a_feature_alone_gives_the_same_bits_where_all_channels_have_one_switch(
+    channels: int
+) -> None:
+    """All weights are positive and the input does not change along the windows: the first place of
+    each has every channel, the others have none."""
+    draft = Draft((1, 8, 10), seed=5)
+    draft.add("conv2d", out=channels, kernel=(3, 3), padding="same").add("relu")
+    draft.add("max_pool2d", kernel_size=2)
+    draft.add("conv2d", out=5, kernel=(3, 3), padding="same").add("relu")
+    draft.arrays["layer0.weight"] = np.abs(draft.arrays["layer0.weight"])
+    case = draft.case("gradient")
+    with fd.config(backend="reference"):
+        case = case._replace(trace=draft.network().forward(np.ones(draft.input_shape)))
+    inside = case.trace.switches("layer2")[:, 1:-1, 1:-1]
+    assert (inside == inside[0]).all()
+    assert_agreement(case)
+    assert_the_same_bits_alone(case)
+
+
 @pytest.mark.parametrize("padding", [0, 1, 2])
 @pytest.mark.parametrize("pool", [{}, {"ceil_mode": True}, {"padding": 1}], ids=str)
 @pytest.mark.parametrize("size", [(8, 10), (11, 67), (5, 5)])

@@ -191,11 +191,11 @@ def test_passes_that_run_together_give_the_bits_of_one(
 def test_more_threads_than_bands_get_passes_of_fewer_features(build):
     trace = published(build)
     features = some_features(trace, "l8", 64)
-    for threads, most in ((1, 64), (2, 64), (16, 16)):
+    for threads, most in ((1, 64), (2, 64), (16, 32), (32, 16)):
         with many_threads(threads) as passes:
             fd.deconvolve(trace, "l8", features)
         assert max(len(some) for _, some in passes) <= most
-        assert len(passes) == 1 or threads == 16
+        assert len(passes) == 1 or threads >= 16
 
 
 def strided(build: Any) -> fd.Trace:
