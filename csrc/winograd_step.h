@@ -6,17 +6,18 @@
  *         of matrices where the gathered product has 36.
  * Tiles   lie at the same places of the whole map whatever part of it is computed: fd_step says
  *         where the first one begins. A tile that the part cuts is computed whole.
- * V       is in memory, or the first step computes its rows when the tiles come to them: a row of tiles
- *         reads four, of which it shares two with the next one.
- * Layout  A batch of tiles is transformed to v[place][channel][tile, lane]; of few features to
- *         v[place][tile, feature][channel]. For each of the 16 places a product gives
- *         m[place][channel][tile, lane], or m[place][tile, feature][channel], which is stored where
- *         v of the place before was. Packed weights: for every place blocks of MATRIX_ROWS output
- *         channels (the last may be smaller), [place][block][input channel][block's channels]; of
- *         few features blocks of FD_MAX_NV vectors of output channels, padded to whole vectors.
+ * V       is in memory, or the first step computes its rows when the tiles come to them. A row of
+ *         tiles reads four rows, two of which it shares with the next one.
+ * Layout  A batch of tiles, which may go on in the next row of tiles, is transformed to
+ *         v[place][channel][tile, lane]; of few features to v[place][tile, feature][channel]. For
+ *         each of the 16 places a product gives m[place][channel][tile, lane], or m[place][tile,
+ *         feature][channel], which is stored where v of the place before was. Packed weights: for
+ *         every place blocks of MATRIX_ROWS output channels (the last may be smaller),
+ *         [place][block][input channel][block's channels]; of few features blocks of FD_MAX_NV
+ *         vectors of output channels, padded to whole vectors.
  * Mix     product, on AVX-512, per input channel of a block: 4 loads, 6 broadcasts, 24 FMA. Of few
  *         features, per input channel of 6 rows and 64 channels, the same. Transforms, per vector
- *         of V: 16 loads, 32 additions, 16 stores; per vector of the result: 16 loads, 24
+ *         of V: 8 loads, 24 additions, 16 stores; per vector of the result: 16 loads, 24
  *         additions, 4 stores.
  * Numbers float32; sums over channels by vf_fma in ascending order. A pixel depends on the 9 pixels
  *         of V under its kernel and on nothing else, not even in its rounding: where these are 0, it
@@ -50,7 +51,6 @@ typedef struct {
     int tiles;          /* of a batch */
     tile batch[MOST_TILES];
     int count;          /* how many of the batch have been transformed */
-    ptrdiff_t v_pixel, m_pixel; /* elements of v (by channel: of a row of it) and m */
     float *rows;        /* a row of tiles, where the result is asked for pixel by pixel: 2 rows */
     int held;           /* the first of them; NONE_HELD: none */
 } winograd;
