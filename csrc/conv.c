@@ -155,7 +155,7 @@ FD_INLINE void depthwise_columns(const fd_conv *c, const float *origin, int vect
  * they are. The last vector is one of them only where pixels of the input are padded. */
 static int conv_row_depthwise(const fd_conv *c, const float *origin, float *out,
                               ptrdiff_t out_col) {
-    const int vectors = (c->in_padded ? padded(c->cout) : c->cout) / VW;
+    const int vectors = (c->in_pixel % VW == 0 ? padded(c->cout) : c->cout) / VW;
     int x = 0;
 #define COLUMNS(T)                                                                          \
     for (; x + T <= c->cols; x += T)                                                        \
@@ -219,7 +219,140 @@ static void conv_row(const fd_conv *c, int y, float *out, ptrdiff_t out_col) {
     if (is_later(&c->epilogue)) complete_row(&c->epilogue, out, out_col, c->cols, c->cout);
 }
 
+/* ---- rows shorter than a tile: the pixels of a tile may be in several rows ---- */
+
+/* Where a pixel is read and written, at channel 0. */
+typedef struct {
+    const float *in;
+    float *out;
+} pixel;
+
+/* T pixels x NV vectors of channels; T and NV are constants after inlining. */
+FD_INLINE void pixels_tile(const fd_conv *c, const pixel *at, const float *w, int channel,
+                           const int T, const int NV) {
+    vf acc[TILE][2];
+    FD_UNROLL
+    for (int x = 0; x < T; x++)
+        FD_UNROLL
+        for (int j = 0; j < NV; j++) acc[x][j] = vf_load(c->bias + channel + j * VW);
+    for (int t = 0; t < c->ntaps; t++) {
+        const float *p[TILE];
+        FD_UNROLL
+        for (int x = 0; x < T; x++) p[x] = at[x].in + c->taps[t];
+        for (int i = 0; i < c->cin; i++, w += NV * VW) {
+            vf b[2];
+            FD_UNROLL
+            for (int j = 0; j < NV; j++) b[j] = vf_load(w + j * VW);
+            FD_UNROLL
+            for (int x = 0; x < T; x++) {
+                const vf v = vf_set1(p[x][i]);
+                FD_UNROLL
+                for (int j = 0; j < NV; j++) acc[x][j] = vf_fma(v, b[j], acc[x][j]);
+            }
+        }
+    }
+    FD_UNROLL
+    for (int j = 0; j < NV; j++) {
+        vf sums[TILE];
+        FD_UNROLL
+        for (int x = 0; x < T; x++) sums[x] = acc[x][j];
+        finish_all(sums, &c->epilogue, channel + j * VW, T);
+        FD_UNROLL
+        for (int x = 0; x < T; x++) vf_store(at[x].out + channel + j * VW, sums[x]);
+    }
+}
+
+#define PIXELS(T, NV)                                                                        \
+    static FD_NOINLINE void pixels_##T##_##NV(const fd_conv *c, const pixel *at,             \
+                                              const float *w, int channel) {                 \
+        pixels_tile(c, at, w, channel, T, NV);                                               \
+    }
+PIXELS(3, 1) PIXELS(3, 2) PIXELS(6, 1) PIXELS(6, 2)
+#if TILE == 12
+PIXELS(9, 1) PIXELS(9, 2) PIXELS(12, 1) PIXELS(12, 2)
+#endif
+
+/* A tile of n pixels. Up to two more are computed, which must be the last one again. */
+static void sum_pixels(const fd_conv *c, const pixel *at, int n, const float *w, int channel,
+                       int nv) {
+    typedef void sum(const fd_conv *, const pixel *, const float *, int);
+    static sum *const sizes[][2] = {
+        {pixels_3_1, pixels_3_2}, {pixels_6_1, pixels_6_2},
+#if TILE == 12
+        {pixels_9_1, pixels_9_2}, {pixels_12_1, pixels_12_2},
+#endif
+    };
+    sizes[(n - 1) / 3][nv - 1](c, at, w, channel);
+}
+
+/* Where pixels lie a multiple of so many elements apart, the same channel of all pixels of a tile
+ * competes for a few sets of L1, which have 8 ways. */
+#define SAME_SETS 512
+
+/* A copy of all pixels of the input that rows row0..row1-1 read, further apart. Sets `in`, its
+ * strides and `taps`, of which `copy` has as many as `c`. */
+static float *spread_pixels(const fd_conv *c, int row0, int row1, fd_conv *copy, ptrdiff_t *taps) {
+    const ptrdiff_t from = c->in_pixel, to = from + VW;
+    ptrdiff_t first = c->taps[0], last = c->taps[0];
+    for (int t = 1; t < c->ntaps; t++) {
+        if (c->taps[t] < first) first = c->taps[t];
+        if (c->taps[t] > last) last = c->taps[t];
+    }
+    const float *in = c->in + row0 * c->in_row + first;
+    const ptrdiff_t pixels =
+        ((row1 - 1 - row0) * c->in_row + (c->cols - 1) * c->in_col + last - first) / from + 1;
+    float *spread = fd_scratch((size_t)pixels * to);
+    if (!spread) return NULL;
+    for (ptrdiff_t i = 0; i < pixels; i++)
+        memcpy(spread + i * to, in + i * from, sizeof(float) * c->cin);
+    for (int t = 0; t < c->ntaps; t++) taps[t] = (c->taps[t] - first) / from * to;
+    copy->in_row = c->in_row / from * to;
+    copy->in_col = c->in_col / from * to;
+    copy->in = spread - row0 * copy->in_row;
+    copy->taps = taps;
+    return spread;
+}
+
+/* Rows row0..row1-1 of a convolution without groups. The weights of two vectors of channels are used
+ * for all pixels before those of the next two: with many channels they come from memory. */
+static int sum_short_rows(const fd_conv *c, int row0, int row1) {
+    const int vectors = (c->cout + VW - 1) / VW;
+    const ptrdiff_t n = (ptrdiff_t)(row1 - row0) * c->cols;
+    pixel *at = malloc(sizeof *at * (n + 2)), *end = at;
+    if (!at) return -1;
+    for (int y = row0; y < row1; y++)
+        for (int x = 0; x < c->cols; x++)
+            *end++ = (pixel){c->in + y * c->in_row + x * c->in_col,
+                             c->out + y * c->out_row + x * c->out_col};
+    end[0] = end[1] = end[-1];
+    const float *w = c->weight;
+    for (int v = 0; v < vectors; v += 2) {
+        const int nv = vectors - v >= 2 ? 2 : 1;
+        for (ptrdiff_t i = 0; i < n; i += TILE)
+            sum_pixels(c, at + i, n - i < TILE ? (int)(n - i) : TILE, w, v * VW, nv);
+        w += (size_t)c->ntaps * c->cin * nv * VW;
+    }
+    free(at);
+    if (is_later(&c->epilogue))
+        for (int y = row0; y < row1; y++)
+            complete_row(&c->epilogue, c->out + y * c->out_row, c->out_col, c->cols, c->cout);
+    return 0;
+}
+
+static int conv_short_rows(const fd_conv *c, int row0, int row1) {
+    if (TILE <= 8 || c->in_pixel % SAME_SETS || !c->ntaps) return sum_short_rows(c, row0, row1);
+    fd_conv copy = *c;
+    ptrdiff_t *taps = malloc(sizeof *taps * c->ntaps);
+    float *spread = taps ? spread_pixels(c, row0, row1, &copy, taps) : NULL;
+    const int status = spread ? sum_short_rows(&copy, row0, row1) : -1;
+    free(taps);
+    free(spread);
+    return status;
+}
+
 int FD_NAME(fd_conv_rows)(const fd_conv *c, int row0, int row1) {
+    if (c->groups == 1 && c->cols < TILE && row1 - row0 > 1)
+        return conv_short_rows(c, row0, row1);
     for (int y = row0; y < row1; y++) conv_row(c, y, c->out + y * c->out_row, c->out_col);
     return 0;
 }

@@ -67,7 +67,8 @@ typedef struct {
     const ptrdiff_t *taps;  /* where each tap reads, counted from the origin of the output pixel */
     int ntaps;
     int cin, cout, groups;  /* cin: input channels of one group; cout: of all groups */
-    int in_padded;          /* whether pixels of the input are whole vectors */
+    int in_pixel;           /* elements of a pixel of the input, of all groups and with what pads
+                             * it */
     const float *weight;    /* packed: see conv.c */
     const float *bias;      /* padded to the vector width like scale and shift */
     fd_epilogue epilogue;
@@ -83,7 +84,8 @@ typedef struct {
     int channels;           /* padded to the vector width */
     float *out;
     ptrdiff_t out_row, out_col;
-    void *switches;         /* (out_h, out_w, channels) */
+    void *switches;         /* (out_h, out_w, switch_cell) */
+    int switch_cell;        /* >= channels */
     int switch_bytes;       /* 1, 2 or 4 */
     const float *counts;    /* NULL: a max pool, which has switches. Otherwise an average pool, and
                              * (out_h, out_w): what its sums are divided by */

@@ -2,7 +2,7 @@
  * activation (pool.c).
  *
  * What    The maximum of each window with its place (the switch), or the mean.
- * Layout  Channels last, channels in the lanes. Switches (out_h, out_w, channels).
+ * Layout  Channels last, channels in the lanes. Switches (out_h, out_w, switch_cell).
  * Mix     Per place of a window and vector of channels, 1 load and either 1 comparison with 2
  *         selects or 1 addition: bound by memory.
  * Numbers float32. Maxima as in take.h. A mean is a sum of the rows of the window, each in blocks
@@ -52,7 +52,7 @@ static void window_max(const fd_pool *p, const float *const *rows, ptrdiff_t col
             }
         }
         vf_store(out + c, best);
-        store_switches(p->switches, p->switch_bytes, cell * p->channels + c, at);
+        store_switches(p->switches, p->switch_bytes, cell * p->switch_cell + c, at);
     }
 }
 

@@ -32,7 +32,7 @@ FD_INLINE window window_at(const fd_conv *c, const fd_pool *p, int y, int x) {
     return (window){
         c->in + 2 * (y * c->in_row + x * c->in_col),
         p->out + y * p->out_row + x * p->out_col,
-        p->counts ? NULL : (uint8_t *)p->switches + cell * p->channels,
+        p->counts ? NULL : (uint8_t *)p->switches + cell * p->switch_cell,
     };
 }
 

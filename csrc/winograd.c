@@ -51,6 +51,10 @@
 #endif
 #define MAX_SIDE 6 /* places along a side of a transformed tile */
 
+/* With a multiple of so many channels, the same channel of all tiles would compete for a few sets of
+ * L1. */
+#define SAME_SETS 256
+
 /* TINY bounds what squares of inputs may lose to underflow. Products of a norm larger than
  * HUGE_NORM might overflow. */
 #define TINY 0x1p-130f
@@ -70,6 +74,7 @@ typedef struct {
     const fd_pool *p;
     const fd_winograd *w;
     int depth;          /* input channels in whole vectors */
+    int step;           /* elements between tiles in v */
     float *v, *m;
     int n;
     struct {
@@ -143,8 +148,8 @@ FD_INLINE void transform_tile(batch *b, int t, const int M) {
     vf square[3][3];
     FD_UNROLL
     for (int i = 0; i < 9; i++) square[i / 3][i % 3] = vf_zero();
-    const size_t place = (size_t)BATCH * b->depth;
-    float *v = b->v + (size_t)t * b->depth;
+    const size_t place = (size_t)BATCH * b->step;
+    float *v = b->v + (size_t)t * b->step;
     for (int i = 0; i < b->depth; i += VW) {
         vf half[MAX_SIDE][MAX_SIDE], d[MAX_SIDE], o[MAX_SIDE];
         FD_UNROLL
@@ -442,7 +447,7 @@ FD_INLINE void run_batch(batch *b, const int M, const int MEAN) {
         const size_t step = (size_t)BATCH * nv * VW;
         for (int q = 0; q < places; q++, w += (size_t)cin * nv * VW) {
             if (M == 2 && v == 0 && q < b->n) fetch_tile(b, q);
-            multiply(b->v + (size_t)q * BATCH * b->depth, b->depth, w, cin, b->m + q * step);
+            multiply(b->v + (size_t)q * BATCH * b->step, b->step, w, cin, b->m + q * step);
         }
         for (int t = 0; t < b->n; t++)
             for (int j = 0; j < nv; j++)
@@ -510,11 +515,12 @@ static void rows_of_4(batch *b, int row0, int row1) {
 int FD_NAME(fd_winograd_rows)(const fd_conv *c, const fd_pool *p, const fd_winograd *w,
                               int row0, int row1) {
     const int places = (w->tile + 2) * (w->tile + 2), depth = padded(c->cin);
-    const size_t v = (size_t)places * BATCH * depth, m = (size_t)places * BATCH * 2 * VW;
+    const int step = depth % SAME_SETS ? depth : depth + VW;
+    const size_t v = (size_t)places * BATCH * step, m = (size_t)places * BATCH * 2 * VW;
     float *scratch = fd_scratch(v + m);
     if (!scratch) return -1;
     memset(scratch, 0, sizeof(float) * v);
-    batch b = {.c = c, .p = p, .w = w, .depth = depth, .v = scratch, .m = scratch + v};
+    batch b = {.c = c, .p = p, .w = w, .depth = depth, .step = step, .v = scratch, .m = scratch + v};
     if (w->tile == 2)
         rows_of_2(&b, row0, row1);
     else

@@ -17,7 +17,11 @@ from .interface import Window
 from .native_shared import Stage
 from .schedule import band_edges, copy_edges
 
-__all__ = ["BlockStages", "Reach"]
+__all__ = ["CHANNELS", "BlockStages", "Reach"]
+
+CHANNELS = 2
+"""The axis of an activation that is computed in ranges of channels. Such a range needs all of the
+input, and what takes the activation needs all ranges."""
 
 Reach = tuple[tuple[Window, int], ...]
 """The windows between an input and a result, along one axis; the last one comes first.
@@ -32,7 +36,7 @@ class _Filled(NamedTuple):
     before: int
     """The number of bands before its own ones."""
     axis: int
-    """0: row by row. 1: column by column."""
+    """0: row by row. 1: column by column. Or `CHANNELS`."""
     edges: tuple[int, ...]
     """Where along the axis its bands begin or end."""
 
@@ -54,16 +58,20 @@ class BlockStages:
 
     def add(
         self, key: int, job: Any, size: int, axis: int, unit: int, sources: Sequence[int],
-        reach: Reach,
+        reach: Reach, smallest: int = 1,
     ) -> None:
-        """Add a job that computes an activation from others, in units of rows (or columns)."""
-        edges, done = _edges(size, unit, self._threads)
+        """Add a job that computes an activation from others, in units of rows (or columns).
+
+        No band is smaller than `smallest` units, except the last one. Where the axis is `CHANNELS`,
+        bands are ranges of channels, and `size` counts the units in which they are computed.
+        """
+        edges, done = _edges(size, unit, self._threads, smallest)
         needs: list[int] | None = None
         for source in sources:
             if source not in self._filled:
                 continue  # it is there before the pass begins
             filled = self._filled[source]
-            if filled.axis == axis:
+            if filled.axis == axis != CHANNELS:
                 waits = _waits(done, reach, axis, filled.edges)
             else:
                 waits = [len(filled.edges) - 1] * (len(edges) - 1)
@@ -83,9 +91,11 @@ class BlockStages:
 
 
 @functools.lru_cache(maxsize=256)
-def _edges(size: int, unit: int, num_threads: int) -> tuple[Sequence[int], tuple[int, ...]]:
+def _edges(
+    size: int, unit: int, num_threads: int, smallest: int
+) -> tuple[Sequence[int], tuple[int, ...]]:
     """The edges of the bands, in units, and in rows or columns."""
-    edges = band_edges(-(-size // unit), num_threads)
+    edges = band_edges(-(-size // unit), num_threads, smallest=smallest)
     return edges, tuple(min(unit * edge, size) for edge in edges)
 
 

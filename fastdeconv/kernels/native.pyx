@@ -73,7 +73,7 @@ cdef extern from "fastdeconv.h" nogil:
         const float *input "in"
         ptrdiff_t in_row, in_col
         const ptrdiff_t *taps
-        int ntaps, cin, cout, groups, in_padded
+        int ntaps, cin, cout, groups, in_pixel
         const float *weight
         const float *bias
         fd_epilogue epilogue
@@ -87,7 +87,7 @@ cdef extern from "fastdeconv.h" nogil:
         float *out
         ptrdiff_t out_row, out_col
         void *switches
-        int switch_bytes
+        int switch_cell, switch_bytes
         const float *counts
 
     ctypedef struct fd_input:
@@ -697,7 +697,7 @@ cdef int _pool(Job job, fd_pool *p, window, in_size, out, ptrdiff_t out_offset, 
     p.window = _window(window)
     p.in_h, p.in_w = in_size
     p.out_h, p.out_w = (switches if counts is None else counts).shape[:2]
-    p.channels = out.shape[2]
+    p.channels = p.switch_cell = out.shape[2]
     job.point(&p.out, out, out_offset, PyBUF_WRITABLE)
     p.out_row, p.out_col = out_row, out_col
     if counts is None:
@@ -719,6 +719,9 @@ cdef struct conv_job:
     fd_conv c
     fd_pool p
     fd_winograd w
+    # Only where bands are ranges of channels, each band with all rows of the result:
+    int (*run_rows)(const void *, int, int) noexcept nogil
+    int channels, rows      # output channels of a band; rows
 
 
 cdef int _conv_rows(const void *job, int row0, int row1) noexcept nogil:
@@ -741,6 +744,38 @@ cdef int _winograd_rows(const void *job, int row0, int row1) noexcept nogil:
     return d.k.winograd_rows(&d.c, &d.p, &d.w, row0, row1)
 
 
+cdef void _skip(const float **array, size_t elements) noexcept nogil:
+    if array[0]:
+        array[0] += elements
+
+
+cdef int _conv_channels(const void *job, int begin, int end) noexcept nogil:
+    cdef const conv_job *d = <const conv_job *>job
+    cdef conv_job part = d[0]
+    cdef int width = d.k.width
+    cdef size_t first = begin * d.channels, last = min(end * d.channels, d.c.cout)
+    part.c.cout = last - first
+    part.p.channels = (part.c.cout + width - 1) // width * width
+    part.c.weight += first * d.c.ntaps * d.c.cin
+    part.c.bias += first
+    _skip(&part.c.epilogue.scale1, first)
+    _skip(&part.c.epilogue.shift1, first)
+    _skip(&part.c.epilogue.activation.weight, first)
+    _skip(&part.c.epilogue.scale2, first)
+    _skip(&part.c.epilogue.shift2, first)
+    part.c.out += first
+    _skip(<const float **>&part.p.out, first)
+    if part.p.switches:
+        part.p.switches = <char *>part.p.switches + first * d.p.switch_bytes
+    if d.w.tile:
+        part.w.weight += first * (d.w.tile + 2) * (d.w.tile + 2) * d.c.cin
+    if d.w.tile == 2:
+        part.w.slope += first
+        part.w.base += first
+        part.w.by_channel += first * d.c.ntaps * ((d.c.cin + width - 1) // width * width)
+    return d.run_rows(&part, 0, d.rows)
+
+
 cdef class Conv(Job):
     """A convolution over a padded channels-last input (see fd_conv), row by row.
 
@@ -759,7 +794,7 @@ cdef class Conv(Job):
         self.point(&d.c.taps, taps)
         d.c.ntaps = taps.size
         d.c.cin, d.c.cout, d.c.groups = cin, cout, groups
-        d.c.in_padded = x.shape[2] % table.k.width == 0
+        d.c.in_pixel = x.shape[2]
         if taps.size:
             self.point(&d.c.weight, weight)
         self.point(&d.c.bias, bias)
@@ -788,6 +823,16 @@ cdef class Conv(Job):
             self.point(&d.w.base, base)
             self.point(&d.w.by_channel, by_channel)
         self.work.run = _winograd_rows
+        return self
+
+    def by_channels(self, int channels, int rows):
+        """Make every band a range of so many output channels, of all `rows` of the result.
+
+        `channels` is a multiple of twice the vector width. Not for a convolution with groups.
+        """
+        cdef conv_job *d = <conv_job *>self.data
+        d.run_rows, d.channels, d.rows = self.work.run, channels, rows
+        self.work.run = _conv_channels
         return self
 
 
@@ -892,7 +937,7 @@ cdef class ToChannels(Job):
 
 cdef struct framed_job:
     fd_work inside
-    int unit
+    int unit                # 0: every band has all rows
     fd_frame frame
 
 
@@ -900,6 +945,10 @@ cdef int _framed(const void *job, int begin, int end) noexcept nogil:
     cdef const framed_job *d = <const framed_job *>job
     cdef int size = d.frame.w if d.frame.by_columns else d.frame.h
     cdef int status = d.inside.run(d.inside.job, begin, end)
+    if d.unit == 0:
+        if begin == 0:
+            fd_clear_frame(&d.frame, 0, size)
+        return status
     fd_clear_frame(&d.frame, begin * d.unit, min(end * d.unit, size))
     return status
 
@@ -908,7 +957,8 @@ cdef class Framed(Job):
     """A job that fills an activation, and then its padding, while that is in the caches."""
 
     def __init__(self, Job inside, buffer, int top, int left, size, int unit, bint by_columns):
-        """`size`: of the activation; `unit`: rows or columns for each unit of the job `inside`."""
+        """`size`: of the activation; `unit`: rows or columns for each unit of the job `inside`, 0
+        where its bands are ranges of channels."""
         cdef framed_job *d = <framed_job *>self.hold(sizeof(framed_job), _framed)
         d.inside.run = inside.work.run
         self.lead_into(&d.inside.job, inside, inside.data)

@@ -20,13 +20,14 @@ from numpy.typing import NDArray
 
 from . import native  # type: ignore[attr-defined, unused-ignore]
 from .activations import InKernel
-from .block_stages import BlockStages, Reach
+from .block_stages import CHANNELS, BlockStages, Reach
 from .blocks import ConvBlock, Epilogue, ForwardBlock, JoinBlock, Pool, PoolBlock
 from .interface import FloatArray, Padding, Pair, Window, switch_dtype
 from .lanes import aligned_empty, cached
 from .native_shared import (
     ADD,
     COPY,
+    SPLIT,
     Places,
     Plan,
     enough_threads,
@@ -53,6 +54,11 @@ __all__ = [
 _WINOGRAD_INPUTS = 16
 """The least number of input channels for Winograd's algorithm. Measured: with 8 it takes 1.0 to 1.1
 of the time of the direct kernel, with 16 0.8 to 1.0, with 32 0.6 to 0.7."""
+
+_WINOGRAD_MOST_INPUTS = 512
+"""The most of them. With the number of products, the bound of the error grows faster than the sums,
+so that more values are in doubt. Measured: with 1024 it takes 1.3 of the time of the direct kernel,
+with 512 0.8."""
 
 _LARGEST_SLOPE = 1e15
 """The largest slope of an error bound: with larger ones, sums might overflow on the way."""
@@ -216,10 +222,12 @@ def _make_plan(
         copies[source] = values[source], rows
         stages.add_copy(source, job, x.shape[1])
     for block in blocks:
-        found = _forward_job(block, [values[i] for i in block.sources], algorithm, memory)
+        given = [values[i] for i in block.sources]
+        found = _forward_job(block, given, algorithm, memory, threads)
+        size = found.units if found.axis == CHANNELS else block.shape[1 + found.axis]
         stages.add(
-            block.key, found.job, block.shape[1 + found.axis], found.axis, found.unit,
-            block.sources, found.reach,
+            block.key, found.job, size, found.axis, found.unit, block.sources, found.reach,
+            found.smallest,
         )
         values[block.key] = found.out
         results.append((found.out, found.switches))
@@ -292,10 +300,15 @@ class _ForwardJob(NamedTuple):
     job: Any
     """A ``native.Job``."""
     axis: int
-    """0: the job works on ranges of rows. 1: on ranges of columns."""
+    """0: the job works on ranges of rows. 1: on ranges of columns. `CHANNELS`: on ranges of
+    channels."""
     unit: int
     """How many rows (or columns) are computed at a time."""
     reach: Reach = ()
+    smallest: int = 1
+    """How many units a band has at least."""
+    units: int = 0
+    """How many ranges of channels there are."""
 
 
 def _operations(block: ForwardBlock) -> int:
@@ -308,7 +321,7 @@ def _operations(block: ForwardBlock) -> int:
 
 
 def _forward_job(
-    block: ForwardBlock, given: Sequence[Channels], algorithm: str, memory: Places
+    block: ForwardBlock, given: Sequence[Channels], algorithm: str, memory: Places, threads: int
 ) -> _ForwardJob:
     width = kernels().width
     stored = -(-block.shape[0] // width) * width
@@ -318,12 +331,12 @@ def _forward_job(
     assert isinstance(block, (ConvBlock, PoolBlock))
     switches = _switches(block.pool, block.shape, out, memory)
     if isinstance(block, ConvBlock):
-        return _conv_job(block, given[0], out, switches, algorithm)
+        return _conv_job(block, given[0], out, switches, algorithm, threads)
     return _pool_job(block, given[0], out, switches)
 
 
 def _conv_job(
-    block: ConvBlock, x: Channels, out: Channels, switches: Any, algorithm: str
+    block: ConvBlock, x: Channels, out: Channels, switches: Any, algorithm: str, threads: int
 ) -> _ForwardJob:
     table, pool = kernels(), block.pool
     channels, window = block.shape[0], block.window
@@ -357,11 +370,57 @@ def _conv_job(
         return job
 
     cut = _can_be_cut(out, pool, block.out_size) and block.out_size[0] == 1
-    axis, unit, job = _lines_job(out, make, max(1, tile // 2), cut)
+    unit = max(1, tile // 2)
+    channels_each = 0 if cut else _channels_each(block, out, tile, table.width, threads)
+    if channels_each:
+        rows = -(-out.shape[1] // unit)
+        job = make(_Lines(0, *out.shape[1:], None)).by_channels(channels_each, rows)
+        return _ForwardJob(
+            out, switches, _framed(job, out, 0, False), CHANNELS, 1,
+            units=-(-channels // channels_each),
+        )
+    axis, unit, job = _lines_job(out, make, unit, cut)
+    smallest = -(-_TILE // out.shape[2]) if axis == 0 and (tile or pool is None) else 1
     reach: Reach = ((window, x.shape[1 + axis]),)
     if pool is not None:
         reach = (pool.window, block.out_size[axis]), *reach
-    return _ForwardJob(out, switches, job, axis, unit, reach)
+    return _ForwardJob(out, switches, job, axis, unit, reach, smallest)
+
+
+def _channels_each(
+    block: ConvBlock, out: Channels, tile: int, width: int, threads: int
+) -> int:
+    """How many channels each band of a convolution has; 0 where bands are ranges of rows.
+
+    Every band of rows reads all weights. Those of many channels come from memory, so where the map
+    is small it pays to read them only once. A map that has fewer rows than there are threads is
+    shared between these.
+    """
+    pair = 2 * width  # weights are packed for two vectors of channels at a time
+    channels, height, columns = out.shape
+    if block.groups > 1 or channels <= pair:
+        return 0
+    few_rows = height < threads and _operations(block) > SPLIT
+    pixels = height * columns if tile else math.prod(block.out_size)
+    is_heavy = block.weight.nbytes > _CACHED and pixels <= _FEW_TILES * _TILE * threads
+    if not (few_rows or is_heavy):
+        return 0
+    return max(1, channels // (_RANGES * threads * pair)) * pair
+
+
+_TILE = 12
+"""Pixels, or windows of Winograd's algorithm, that kernels compute together, at most."""
+
+_CACHED = 2**20
+"""Bytes of weights that stay in the cache of a core."""
+
+_FEW_TILES = 32
+"""Up to so many tiles a thread, bands are ranges of channels where weights do not stay there. With
+more tiles, bands of rows have enough work for the weights that they read, and those of Winograd's
+algorithm transform the input only once."""
+
+_RANGES = 4
+"""About how many ranges of channels there are for each thread."""
 
 
 def _join_job(block: JoinBlock, given: Sequence[Channels], out: Channels) -> _ForwardJob:
@@ -586,6 +645,8 @@ def _winograd_tile(x: Channels, block: ConvBlock, algorithm: str, table: Any) ->
         return 0
     if algorithm == "winograd":
         return 4
+    if block.weight.shape[1] > _WINOGRAD_MOST_INPUTS:
+        return 0
     return 2 if _packed_winograd(block, 2, table)[4] else 0
 
 

@@ -1,0 +1,85 @@
+"""Convolutions of small maps with many channels: how they are divided must not change a bit."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import fastdeconv as fd
+from fastdeconv.kernels import native_forward
+from fastdeconv.kernels.activations import InKernel
+from fastdeconv.kernels.blocks import ConvBlock, Epilogue, Pool
+from fastdeconv.kernels.dispatch import get_backend
+from fastdeconv.kernels.interface import FloatArray, Window
+
+ISAS = fd.available_isas()
+NO_PADDING = ((0, 0), (0, 0))
+ONE = ((1, 1), (1, 1))
+CHANNELS = 80
+"""Whole vectors of every instruction set, and an odd number of pairs of them."""
+POOLS = {
+    "no pool": None, "2x2": Window((2, 2), (2, 2), (1, 1), NO_PADDING),
+    "3x3": Window((3, 3), (2, 2), (1, 1), NO_PADDING),
+    "whole columns": Window((6, 1), (6, 1), (1, 1), NO_PADDING),
+}
+
+
+def make_block(inputs: int, size: tuple[int, int], pool: Window | None) -> ConvBlock:
+    """A 3 x 3 convolution with everything that can follow; room for another one around it."""
+    rng = np.random.default_rng(inputs)
+    def normal(*shape: int) -> FloatArray:
+        return rng.normal(size=shape).astype(np.float32)
+
+    out = size
+    if pool is not None:
+        out = tuple(  # type: ignore[assignment]
+            (n - k) // s + 1 for n, k, s in zip(size, pool.kernel, pool.stride)
+        )
+    affine = normal(CHANNELS), normal(CHANNELS)
+    weight, bias = normal(CHANNELS, inputs, 3, 3), normal(CHANNELS)
+    epilogue = Epilogue(affine, InKernel("leaky", 0.0), np.abs(normal(CHANNELS)), None)
+    return ConvBlock(
+        sources=(-1,), key=0, shape=(CHANNELS, *out), room=ONE, weight=weight, bias=bias,
+        window=Window((3, 3), (1, 1), (1, 1), ONE), groups=1, out_size=size, epilogue=epilogue,
+        pool=pool and Pool(pool), cache={},
+    )
+
+
+def run(x: FloatArray, block: ConvBlock, num_threads: int = 1) -> tuple[Any, Any, Any]:
+    """The buffer with its room, the values as planes, and the switches."""
+    backend: Any = get_backend("native")
+    ((value, switches),) = backend.forward_blocks({-1: x}, [block], "auto", num_threads)
+    if switches is not None:
+        switches = switches[:, :, :CHANNELS].copy()
+    return value.buffer.copy(), value.planes(), switches
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("pool", POOLS)
+@pytest.mark.parametrize("width", [2, 7, 19])
+def test_ranges_of_channels_have_the_bits_of_ranges_of_rows(isa, pool, width, monkeypatch):
+    if pool == "3x3" and width == 2:
+        width = 3
+    x = np.random.default_rng(width).normal(size=(20, 6, width)).astype(np.float32)
+    found = []
+    with fd.config(backend="native", isa=isa):
+        for cached, threads in ((2**60, 1), (0, 1), (0, 3)):
+            monkeypatch.setattr(native_forward, "_CACHED", cached)
+            found.append(run(x, make_block(20, (6, width), POOLS[pool]), threads))
+    for other in found[1:]:
+        for got, wanted in zip(other, found[0]):
+            np.testing.assert_array_equal(got, wanted)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("inputs", [20, 512])
+@pytest.mark.parametrize("width", [1, 2, 5, 11])
+def test_short_rows_have_the_bits_of_long_ones(isa, inputs, width):
+    x = np.zeros((inputs, 7, 40), np.float32)
+    x[:, :, :width] = np.random.default_rng(0).normal(size=(inputs, 7, width))
+    with fd.config(backend="native", isa=isa):
+        _, short, _ = run(x[:, :, :width].copy(), make_block(inputs, (7, width), None))
+        _, long, _ = run(x, make_block(inputs, (7, 40), None))
+    np.testing.assert_array_equal(short, long[:, :, :width])
