@@ -432,7 +432,7 @@ class NativeBackend:
             plan.plan.on(_arrays_of(plan, one))[1] for plan, one in zip(together.passes, given)
         ]
         stages = each[0] if len(each) == 1 else [
-            (each[i][j][0], edges, needs) for (i, j), edges, needs in together.stages
+            Stage(each[i][j].job, edges, needs) for (i, j), edges, needs in together.stages
         ]
         run_stages(stages, together.threads, together.most)
 

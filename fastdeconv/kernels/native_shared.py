@@ -68,9 +68,6 @@ class Stage(NamedTuple):
     band i begins. None: it waits for none."""
 
 
-_Stage = tuple[Any, NDArray[np.int32], "NDArray[np.int32] | None"]
-"""A `Stage`, or a plain tuple of the same, which takes a fifth of the time to make."""
-
 _FLOAT = np.dtype(np.float32)
 _LINE = 64
 """Bytes of a cache line."""
@@ -107,12 +104,12 @@ class Plan(NamedTuple):
         jobs = [stage.job for stage in stages]
         return cls([stage._replace(job=None) for stage in stages], jobs, places.size, threads)
 
-    def on(self, given: Sequence[Any]) -> tuple[list[Any], list[_Stage]]:
+    def on(self, given: Sequence[Any]) -> tuple[list[Any], list[Stage]]:
         """The arrays of a pass and its stages."""
         arrays = [new_memory(self.size), *given]
         jobs = native.bound(self.jobs, arrays)
         return arrays, [
-            (job, edges, needs) for job, (_, edges, needs) in zip(jobs, self.stages)
+            Stage(job, edges, needs) for job, (_, edges, needs) in zip(jobs, self.stages)
         ]
 
 
@@ -257,7 +254,7 @@ def enough_threads(num_threads: int, multiply_adds: int) -> int:
     return min(num_threads, cpus(), 1 + multiply_adds // SPLIT)
 
 
-def run_stages(stages: Sequence[_Stage], num_threads: int, most: int | None = None) -> None:
+def run_stages(stages: Sequence[Stage], num_threads: int, most: int | None = None) -> None:
     """Run stages in order; a band does not wait for the whole stage before it.
 
     `most`: how many bands may run at the same time. Default: the number of the largest stage.
@@ -271,7 +268,7 @@ def run_stages(stages: Sequence[_Stage], num_threads: int, most: int | None = No
         _run_recorded(record, stages, threads)
 
 
-def _run_recorded(record: Recording, stages: Sequence[_Stage], threads: int) -> None:
+def _run_recorded(record: Recording, stages: Sequence[Stage], threads: int) -> None:
     begin = perf_counter()  # what only a recording needs does not count as serial
     bands: list[Callable[[], Any]] = []
     needs: list[int] = []
