@@ -27,6 +27,12 @@ _KINDS = {
     stat.S_IFBLK: "a device",
 }
 
+# UTF-32 first: its mark begins with that of UTF-16.
+_MARKS = {
+    "UTF-32": (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE),
+    "UTF-16": (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE),
+}
+
 
 def open_regular(path: str | os.PathLike[str]) -> IO[bytes]:
     """Open a file for reading bytes; whatever is not a regular file is refused at once.
@@ -93,17 +99,20 @@ def read_text(path: str | os.PathLike[str], most: int, *, any_bytes: bool = Fals
         raise
     except OSError as error:
         raise ParameterError(f"{where}: {error.strerror}") from None
-    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        raise ParameterError(f"{where}: the text is UTF-16; save it as UTF-8")
+    for name, marks in _MARKS.items():
+        if data.startswith(marks):
+            raise ParameterError(f"{where}: the text is {name}; save it as UTF-8")
     if b"\0" in data:
-        raise ParameterError(f"{where}: not a text file (it has NUL characters)")
-    data = data.removeprefix(codecs.BOM_UTF8)
-    try:
-        return os.fsdecode(data) if any_bytes else data.decode("utf-8")
-    except UnicodeDecodeError as error:
         raise ParameterError(
-            f"{where}: not UTF-8 at byte {error.start}; save it as UTF-8"
-        ) from None
+            f"{where}: not a text file (it has NUL characters); if it is UTF-16 or UTF-32, save it "
+            "as UTF-8"
+        )
+    text = data.removeprefix(codecs.BOM_UTF8)
+    try:
+        return os.fsdecode(text) if any_bytes else text.decode("utf-8")
+    except UnicodeDecodeError as error:
+        at = len(data) - len(text) + error.start
+        raise ParameterError(f"{where}: not UTF-8 at byte {at}; save it as UTF-8") from None
 
 
 def read_table(

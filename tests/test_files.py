@@ -7,7 +7,8 @@ import socket
 
 import pytest
 
-from fastdeconv.files import open_regular
+from fastdeconv.errors import ParameterError
+from fastdeconv.files import open_regular, read_text
 
 
 def test_a_regular_file_is_opened_also_through_a_link(tmp_path):
@@ -40,3 +41,16 @@ def test_a_missing_file_and_a_name_that_cannot_be_opened_keep_their_errors(tmp_p
         open_regular(tmp_path / "missing")
     with pytest.raises(OSError, match="null"):
         open_regular("a\0b")
+
+
+@pytest.mark.parametrize(("content", "reason"), [
+    ("a\n".encode("utf-32"), "the text is UTF-32; save it as UTF-8"),
+    ("a\n".encode("utf-16"), "the text is UTF-16; save it as UTF-8"),
+    ("a\n".encode("utf-16-le"), "not a text file .* UTF-16 or UTF-32, save it as UTF-8"),
+    (b"\xef\xbb\xbfab\xff", "not UTF-8 at byte 5;"),
+    (b"ab\xff", "not UTF-8 at byte 2;"),
+])
+def test_text_in_another_encoding_is_named(tmp_path, content, reason):
+    (tmp_path / "list.txt").write_bytes(content)
+    with pytest.raises(ParameterError, match=reason):
+        read_text(tmp_path / "list.txt", 1 << 20)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import weakref
 
 import numpy as np
 import pytest
@@ -632,6 +633,24 @@ def test_frames_that_run_together_give_the_same_files_as_each_alone(
     for path in files:
         other = tmp_path / "together" / path.relative_to(tmp_path / "alone")
         assert other.read_bytes() == path.read_bytes(), path
+
+
+def test_only_one_layer_has_its_maps_in_memory(tmp_path, monkeypatch, pitch_tracker):
+    explained = fd.explain(
+        (noise(0.7), SR), pitch_tracker, layers=["relu1", "pool1", "pool2"], duration="all"
+    )
+    maps, alive = [], []
+
+    def deconvolve(*args, **how):
+        alive.append(sum(one() is not None for one in maps))
+        found = fd.deconvolve(*args, **how)
+        maps.append(weakref.ref(found))
+        return found
+
+    monkeypatch.setattr("fastdeconv.deconvnet.together.deconvolve", deconvolve)
+    explained.save(tmp_path)
+    assert len(alive) == 3  # once a layer, for all windows
+    assert not any(alive)
 
 
 @pytest.mark.parametrize("start", ["max", "one"])

@@ -81,7 +81,15 @@ class _Rows:
     def __init__(self, how: Together, clips: Sequence[Clip]) -> None:
         self.head = how.head
         self.trace = how.part.forward(np.concatenate([clip.x for clip in clips], axis=1))
-        self.maps: dict[tuple[str, tuple[int, ...]], FloatArray] = {}
+        self._maps: tuple[Any, FloatArray] | None = None
+
+    def maps(self, layer: str, features: Sequence[int], how: Mapping[str, Any]) -> FloatArray:
+        """Of all rows. Those asked for last are kept, so that every row takes its own of them."""
+        asked = layer, tuple(features), how
+        if self._maps is None or self._maps[0] != asked:
+            self._maps = None  # before others are made: they may be large
+            self._maps = asked, deconvolve(self.trace, layer, features=features, **how)
+        return self._maps[1]
 
 
 class _RowRun(InputRun):
@@ -102,10 +110,7 @@ class _RowRun(InputRun):
         return self._own(self._trace.activation(index))
 
     def maps(self, layer: str, features: Sequence[int], how: Mapping[str, Any]) -> FloatArray:
-        found, key = self._rows.maps, (layer, tuple(features))
-        if key not in found:
-            found[key] = super().maps(layer, features, how)
-        return self._own(found[key])
+        return self._own(self._rows.maps(layer, features, how))
 
     @property
     def output(self) -> Trace:

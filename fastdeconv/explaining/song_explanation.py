@@ -171,10 +171,11 @@ class SongExplanation(LayerFeatures):
             )
         joiner, parts = Joiner(), []
         with as_computed(self._computation):
-            for window in runs(self._plan, layers=[layer]):
-                maps = self._maps(window, layer, [int(feature)])
-                sounds = auralise(window.clip, maps, mode=self.mode)
-                parts.append(joiner.add(self._plan.windows.rows[window.number], sounds)[0])
+            for group in runs(self._plan, layers=[layer]):
+                for window in group:
+                    maps = self._maps(window, layer, [int(feature)])
+                    sounds = auralise(window.clip, maps, mode=self.mode)
+                    parts.append(joiner.add(self._plan.windows.rows[window.number], sounds)[0])
         return np.concatenate(parts)
 
     def trust(
@@ -221,7 +222,8 @@ class SongExplanation(LayerFeatures):
         out, name, audio_format, overwrite
             As in `Explanation.save`.
         progress : callable, optional
-            Called with ("sounds", windows done, windows in all) after each window.
+            Called with ("sounds", windows done, windows in all) after each window, or after
+            several short ones that run together.
 
         Returns
         -------
@@ -296,13 +298,15 @@ class SongExplanation(LayerFeatures):
             for layer, inside in self.layer_folders().items() if layer in self.features
         }
         with as_computed(self._computation), enough_memory(_MEMORY_ADVICE):
-            for window in runs(self._plan, layers=self.features):
-                frames = song.frames(window.number, window.clip)
-                listener, share = song.listener(frames), float(shares[window.number])
+            for group in runs(self._plan, layers=self.features):
+                framed = [song.frames(window.number, window.clip) for window in group]
+                listeners = [song.listener(frames) for frames in framed]
                 for layer, wanted in self.features.items():
-                    streams[layer].add(frames, listener, self._maps(window, layer, wanted), share)
+                    for window, frames, listener in zip(group, framed, listeners):
+                        maps, share = self._maps(window, layer, wanted), shares[window.number]
+                        streams[layer].add(frames, listener, maps, float(share))
                 if progress is not None:
-                    progress("sounds", window.number + 1, len(windows))
+                    progress("sounds", group[-1].number + 1, len(windows))
         self._numbers = song.numbers
         self._rows = {layer: stream.rows() for layer, stream in streams.items()}
         return song, streams

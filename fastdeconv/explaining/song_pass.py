@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -64,7 +65,7 @@ class SongPass:
         self._scored: list[tuple[float, float, float, list[ClassScore]]] = []
         parts: list[FloatArray] = []
         shares = plan.windows.shares()
-        for window in runs(plan):
+        for window in chain.from_iterable(runs(plan)):
             number = window.number
             if number == 0:
                 self._check(window)
@@ -157,7 +158,7 @@ class SongPass:
         from ..audio.windows import windows
 
         shares = windows(self._plan.given).shares()
-        for window in runs(self._plan, of_fixed_frames=True):
+        for window in chain.from_iterable(runs(self._plan, of_fixed_frames=True)):
             self._score(shares[window.number], window)
 
     def _score_all(self, head: Network, activation: FloatArray) -> None:
@@ -225,12 +226,13 @@ class SongPass:
         places = {layer: np.zeros(len(some)) for layer, some in candidates.items()}
         count = len(plan.windows)
         numbers = sorted({round(i * (count - 1) / (_LISTENED - 1)) for i in range(_LISTENED)})
-        for window in runs(plan, numbers, layers=candidates):
-            listener = Listener(window.clip, plan.mode)
+        for group in runs(plan, numbers, layers=candidates):
+            listeners = [Listener(window.clip, plan.mode) for window in group]
             for layer, some in candidates.items():
                 features = some.tolist()
-                start = self.start(window.number, layer, features, window.activation(layer))
-                maps = window.maps(layer, features, start, plan.how)
-                told = listener.describe(window.clip.weights(maps, plan.mode))
-                places[layer] += [row["rank"] for row in told]
+                for window, listener in zip(group, listeners):
+                    start = self.start(window.number, layer, features, window.activation(layer))
+                    maps = window.maps(layer, features, start, plan.how)
+                    told = listener.describe(window.clip.weights(maps, plan.mode))
+                    places[layer] += [row["rank"] for row in told]
         return places

@@ -59,8 +59,11 @@ def runs(
     *,
     layers: Iterable[str] | None = None,
     of_fixed_frames: bool = False,
-) -> Iterator[WindowRun]:
-    """The windows of a song, or those with some numbers, one after another.
+) -> Iterator[list[WindowRun]]:
+    """The windows of a song, or those with some numbers; those that run at a time, in order.
+
+    The maps of a layer are computed for all of these together, and kept until another is asked for.
+    So ask every one of them for a layer before you ask for the next layer.
 
     Parameters
     ----------
@@ -83,8 +86,7 @@ def runs(
         network = _up_to(network, max(map(network.layer_index, needed)))
     inputs = ((number, windows.clip(number)) for number in left)
     for group in run_inputs(network, inputs, how):
-        for number, clip, run in group:
-            yield WindowRun(number, clip, network, run)
+        yield [WindowRun(number, clip, network, run) for number, clip, run in group]
 
 
 def _up_to(network: Network, last: int) -> Network:

@@ -145,7 +145,7 @@ def _write_classes(
             methods.append({"name": method, "picture": url(f"{start}.png"), "sounds": sounds})
         rows = [row for row in why.table if row["class"] == name]
         shown.append({
-            "name": printable(name), "verdict": why.verdict(name), "methods": methods,
+            "name": printable(name), "verdict": with_minus(why.verdict(name)), "methods": methods,
             "rows": [_cells(row) for row in rows],
         })
     return shown

@@ -13,6 +13,7 @@ from click.testing import CliRunner
 import fastdeconv as fd
 from fastdeconv.cli import main
 from fastdeconv.errors import ParameterError
+from fastdeconv.report.numbers import with_minus
 from fastdeconv.textfiles import read_rows
 
 
@@ -38,7 +39,7 @@ def test_everything_is_in_the_folder(why: fd.Decision, tmp_path: Path) -> None:
     page = (folder / "index.html").read_text(encoding="utf-8")
     assert "<b>rock</b>" not in page and "&lt;b&gt;rock&lt;/b&gt;" in page
     for name in why.classes:
-        assert why.verdict(name).replace("'", "&#39;") in page
+        assert with_minus(why.verdict(name)).replace("'", "&#39;") in page
     manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     assert manifest["format"] == "fastdeconv-decision"
     assert manifest["classes"] == ["<b>rock</b>", "a/b"]
@@ -57,6 +58,13 @@ def test_everything_is_in_the_folder(why: fd.Decision, tmp_path: Path) -> None:
     assert len(sounds) > 4
     for path in sounds:
         assert soundfile.info(path).frames == 760
+
+
+def test_a_verdict_has_minus_signs_on_the_page(why, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(fd.Decision, "verdict", lambda self, name: "(what is loud: -0.07)")
+    page = (why.save(tmp_path, "song") / "index.html").read_text(encoding="utf-8")
+    assert "(what is loud: \N{MINUS SIGN}0.07)" in page
+    assert "-0.07" not in page
 
 
 def test_the_same_decision_gives_the_same_bytes(why: fd.Decision, tmp_path: Path) -> None:
