@@ -179,7 +179,7 @@ def _scores(why: Decision) -> Sequence[tuple[str, str, str, str]]:
 def _notes(why: Decision) -> list[str]:
     clip = why.clip
     part = covered(clip.start, clip.duration, is_cut=clip.is_cut)
-    return [printable(note) for note in [*why.notes, *([] if part is None else [part])]]
+    return [with_minus(printable(note)) for note in [*why.notes, *([] if part is None else [part])]]
 
 
 def _manifest(why: Decision, audio_format: str) -> dict[str, Any]:

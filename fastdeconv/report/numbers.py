@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, NamedTuple
 
 __all__ = ["NUMBERS", "PLACES", "TRUST", "Number", "length_text", "rounded", "with_minus"]
@@ -29,8 +30,8 @@ class Number(NamedTuple):
 
 
 def with_minus(text: str) -> str:
-    """The text of a number with a minus sign instead of a hyphen."""
-    return text.replace("-", "−")
+    """A text with minus signs instead of the hyphens before and in its numbers."""
+    return re.sub(r"(?<!\w)-(?=\.?\d)|(?<=\de)-(?=\d)", "−", text)
 
 
 def length_text(seconds: float) -> str:
