@@ -252,7 +252,7 @@ def test_running_again_with_one_more_layer_computes_only_that(
         return real(trace, layer, **how)
 
     monkeypatch.setattr("fastdeconv.belief.feature_maps.deconvolve", watched)
-    monkeypatch.setattr("fastdeconv.deconvnet.projection.deconvolve", watched)
+    monkeypatch.setattr("fastdeconv.deconvnet.together.deconvolve", watched)
     result = command("step", "--layers", "pool1,conv2,pool2", *kind)
     assert result.exit_code == 0, result.output
     assert projected == {"pool1", "pool2"}
