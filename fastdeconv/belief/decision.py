@@ -388,12 +388,11 @@ class Decision:
         self._require(name)
         rows = [row for row in self.table if row["class"] == name]
         by_loudness = next(row["srg"] for row in rows if row["method"] == "input")
-        loud = round(by_loudness, 2) + 0  # not "-0.00"
         best = next((row for row in rows if row["best"]), None)
         if best is not None:
             return (
                 f"Look at {best['method']}: srg {best['srg']:.2f} under band means (what is loud: "
-                f"{loud:.2f}); with its top fifth alone the network loses "
+                f"{round(by_loudness, 2) + 0:.2f}); with its top fifth alone the network loses "
                 f"{best['ad_top']:.0f} % of the probability."
             )
         methods = [row for row in rows if row["method"] in METHODS]

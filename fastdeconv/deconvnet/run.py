@@ -282,7 +282,7 @@ class Run:
                 made[count] = None
                 if self._is_whole(way, start):
                     made[count] = self._plan(way, start, features, rows, out, as_index(some))
-                _keep(kept, (*key, count), made[count])
+                    _keep(kept, (*key, count), made[count])
             if made[count] is None:
                 break
         plans = []

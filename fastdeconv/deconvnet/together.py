@@ -17,9 +17,11 @@ from numpy.typing import NDArray
 
 from ..audio.clip import Clip
 from ..kernels.dispatch import get_backend
+from ..kernels.lanes import cached
 from ..network.locality import rows_apart
 from ..network.network import Network
 from .layerwise import Arithmetic
+from .plan import layer_cache
 from .projection import deconvolve
 from .trace import Trace
 
@@ -51,7 +53,10 @@ def together(network: Network, samples: int) -> Together | None:
     count = _SAMPLES // samples
     # What the reference back end keeps between two layers is more exact than an input may be.
     is_rounded = Arithmetic(get_backend(), 1).dtype == np.float32
-    split = rows_apart(network) if count > 1 and is_rounded else None
+    split = None
+    if count > 1 and is_rounded:
+        # Kept, as the parts keep what kernels make of their weights: many songs are short.
+        split = cached(layer_cache(network, -1), "rows apart", lambda: rows_apart(network))
     return None if split is None else Together(split[0], split[2], count)
 
 

@@ -80,7 +80,7 @@ class Trace:
         """
         kept = self._value(-1)
         if not isinstance(kept, np.ndarray):
-            kept = kept.planes()
+            kept = kept.planes(self._runner.num_threads)
             kept.flags.writeable = False
         return kept
 
@@ -234,9 +234,9 @@ class Trace:
             self._kept[index] = value = results.copy_of(index)
         elif value is None and index in self._numbers:
             value, switches = self._results[self._numbers[index]]
-            self._kept[index] = value
             if switches is not None:
                 self._switches[index] = switches
+            self._kept[index] = value  # last: to other threads it says that the switches are there
         return value
 
     def _largest(self, index: int) -> float | None:

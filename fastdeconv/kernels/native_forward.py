@@ -404,7 +404,9 @@ def _channels_each(
     is_heavy = block.weight.nbytes > _CACHED and pixels <= _FEW_TILES * _TILE * threads
     if not (few_rows or is_heavy):
         return 0
-    return max(1, channels // (_RANGES * threads * pair)) * pair
+    each = max(1, channels // (_RANGES * threads * pair)) * pair
+    # Fewer ranges than rows would leave threads without work.
+    return each if -(-channels // each) >= min(threads, height) else 0
 
 
 _TILE = 12

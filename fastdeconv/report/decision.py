@@ -170,7 +170,7 @@ def _scores(why: Decision) -> Sequence[tuple[str, str, str, str]]:
     return [
         (
             printable(name), with_minus(f"{one.score:.3g}"), f"{100 * one.probability:.1f} %",
-            with_minus(f"{one.log_odds:.2f}"),
+            with_minus(f"{round(one.log_odds, 2) + 0:.2f}"),
         )
         for name, one in ordered
     ]

@@ -63,3 +63,11 @@ def test_rows_have_the_bits_of_each_input_alone(on, head):
                 run.maps("conv0", [0], {"rule": "gradient"}),
                 fd.deconvolve(alone, "conv0", features=[0], rule="gradient"),
             )
+
+
+def test_the_parts_of_a_network_are_made_once():
+    net = network(np.random.default_rng(0), ["max_pool2d"], None)
+    with fd.config(backend="numba"):
+        first, second = together(net, FRAME), together(net, 2 * FRAME)
+    assert first is not None and second is not None
+    assert first.part is second.part and first.head is second.head

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,8 @@ import pytest
 import fastdeconv as fd
 from fastdeconv.kernels import native_forward
 from fastdeconv.kernels.activations import InKernel
+from fastdeconv.kernels.block_stages import CHANNELS as CHANNEL_AXIS
+from fastdeconv.kernels.block_stages import BlockStages
 from fastdeconv.kernels.blocks import ConvBlock, Epilogue, Pool
 from fastdeconv.kernels.dispatch import get_backend
 from fastdeconv.kernels.interface import FloatArray, Window
@@ -83,3 +86,27 @@ def test_short_rows_have_the_bits_of_long_ones(isa, inputs, width):
         _, short, _ = run(x[:, :, :width].copy(), make_block(inputs, (7, width), None))
         _, long, _ = run(x, make_block(inputs, (7, 40), None))
     np.testing.assert_array_equal(short, long[:, :, :width])
+
+
+def test_what_takes_ranges_of_channels_waits_for_all_of_them():
+    stages = BlockStages(3)
+    stages.add(0, None, 4, CHANNEL_AXIS, 1, (-1,), ())
+    ranges = len(stages.all[0].edges) - 1
+    assert ranges > 1
+    for key, axis in ((1, CHANNEL_AXIS), (2, 0)):
+        stages.add(key, None, 4, axis, 1, (0,), ())
+        assert set(stages.all[-1].needs) == {ranges}
+
+
+@pytest.mark.parametrize(("channels", "height", "is_cut"), [(512, 6, True), (64, 30, False)])
+def test_channels_are_cut_only_into_as_many_ranges_as_there_are_rows(channels, height, is_cut):
+    weight = np.zeros((channels, 1024, 3, 3), np.float32)
+    block = dataclasses.replace(
+        make_block(20, (height, 40), None), shape=(channels, height, 40), weight=weight
+    )
+    with fd.config(backend="native"):
+        width = native_forward.kernels().width
+        out = native_forward.Channels(np.zeros(0), 0, 0, block.shape)
+        each = native_forward._channels_each(block, out, 0, width, 16)
+    assert bool(each) == is_cut
+    assert not is_cut or channels // each >= height

@@ -91,7 +91,7 @@ def _network_of(built: _Built, declared: Declared | None, wishes: Wishes) -> Net
             for letter, n in zip(wishes.heard.found.letters, start.shape)
         )
     fixed = builder.graph.sized or any(builder.drafts[place].sized for place in kept)
-    held = [builder.drafts[place].held for place in kept]
+    held = [builder.held, *(builder.drafts[place].held for place in kept)]
     return Network(
         layers, arrays,
         varying_shape(layers, arrays, start, open_sizes, fixed=fixed, held=held),

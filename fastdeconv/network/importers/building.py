@@ -75,6 +75,8 @@ class Builder:
     drafts: list[Draft] = field(default_factory=list)
     views: dict[str, View] = field(default_factory=dict)
     lost: dict[str, Lost] = field(default_factory=dict)
+    held: str = ""
+    """`Draft.held` of the input."""
     _node: Node = field(default_factory=lambda: Node("", [], []))
 
     # --- building the nodes ---------------------------------------------------------------
@@ -227,10 +229,14 @@ class Builder:
     def hold(self, view: View, axes: Iterable[int]) -> None:
         """Note that a layer is left out only because some axes have the size that they have."""
         letters = view.letters
-        if view.draft < 0 or letters is None:
+        if letters is None:
             return
         full = completed(view, letters)
-        self.drafts[view.draft].held += "".join(str(full[axis]) for axis in axes if full[axis])
+        found = "".join(str(full[axis]) for axis in axes if full[axis])
+        if view.draft < 0:
+            self.held += found
+        else:
+            self.drafts[view.draft].held += found
 
     def settle(self, view: View, letters: Letters) -> View:
         """The same array, read from a layer in which its axes are `letters`."""

@@ -70,7 +70,8 @@ def _takes_any(
         return False
     if any(
         n is None and axis in letters
-        for found, letters in zip(network.known_shapes, held) for axis, n in zip("CHW", found)
+        for found, letters in zip([shape, *network.known_shapes], held)
+        for axis, n in zip("CHW", found)
     ):
         return False
     return not any(

@@ -400,6 +400,10 @@ OTHER_WIDTHS: list[tuple[list[Any], dict[str, Any], bool]] = [
      False),
     ([node("MaxPool", ["x"], "p", kernel_shape=[1, 8], strides=[1, 8]),
       node("ReduceMean", ["p"], "y", axes=[2, 3], keepdims=0)], {}, True),
+    ([node("Slice", ["x", "a", "b", "c"], "p"), node("Relu", ["p"], "y")],
+     {"a": numbers(0), "b": numbers(100), "c": numbers(3)}, False),
+    ([node("Relu", ["x"], "p"), node("Slice", ["p", "a", "b", "c"], "y")],
+     {"a": numbers(-100), "b": numbers(2**63 - 1), "c": numbers(3)}, False),
 ]
 
 
@@ -411,6 +415,18 @@ def test_a_width_varies_only_if_the_model_gives_the_same_for_others(
     made = model(nodes, constants, (1, 3, 6, declared), opset=13)
     net = fd.from_onnx(made, (1, 3, 6, 8))
     assert (net.input_shape[2] is None) == free
+
+
+def test_a_long_width_in_a_number_is_found() -> None:
+    corrected = [
+        node("Shape", ["x"], "shape"), node("Gather", ["shape", "last"], "found"),
+        node("Cast", ["found"], "n", to=1), node("Sub", ["n", "one"], "fewer"),
+        node("Div", ["n", "fewer"], "ratio"), node("ReduceMean", ["x"], "mean", axes=[3]),
+        node("Mul", ["mean", "ratio"], "y"),
+    ]
+    constants = {"last": numbers(3)[0], "one": np.float32(1)}
+    made = model(corrected, constants, (1, 3, 6, "time"), opset=13)
+    assert fd.from_onnx(made, (1, 3, 6, 7000)).input_shape == (3, 6, 7000)
 
 
 @settings(max_examples=30)

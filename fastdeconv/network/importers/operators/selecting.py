@@ -101,7 +101,7 @@ def slices(builder: Builder, node: Node) -> View:
         n = view.shape[axis % rank]
         stop = None if end >= LARGEST_SIZE or (step < 0 and end < -n) else max(end, -LARGEST_SIZE)
         start = max(-LARGEST_SIZE, min(start, LARGEST_SIZE))
-        if len(range(*slice(start, stop, step).indices(n))) < n or step < 0:
+        if start or stop is not None or step < 0 or len(range(0, n, step)) < n:
             parts.append((axis % rank, slice(start, stop, step)))
     for count, (axis, places) in enumerate(parts, start=1):
         view = taken(builder, view, axis, places, "" if count == len(parts) else "slice")
