@@ -4,12 +4,15 @@
  *         weight[o][i][t] * in[y][x][t][i]), for rows row0 <= y < row1. Where a pool follows, the
  *         result is pooled (with switches) before it is stored: the full-size map never exists.
  * Layout  Output channels are in the lanes, two vectors at a time. The sums of TILE neighbouring
- *         output columns are kept in registers. Whoever produced the input has padded it, so that
- *         no tap has to test for a border. Packed weights: for every block of channels (two
- *         vectors; the last block may be one) [tap][input channel][lane], with zeros for channels
- *         beyond cout. Where the channels of a group are not whole vectors, a vector of output
- *         channels spans groups: it is computed alone, and every lane gathers the input of its own
- *         group. In a depthwise convolution, where every channel is a group, lanes can load it.
+ *         output columns are kept in registers; where rows are shorter than that, those of TILE
+ *         pixels of one row or several (pixels_tile). A job may be a range of output channels
+ *         instead of rows, so that small maps read each weight once. Whoever produced the input has
+ *         padded it, so that no tap has to test for a border. Packed weights: for every block of
+ *         channels (two vectors; the last block may be one) [tap][input channel][lane], with zeros
+ *         for channels beyond cout. Where the channels of a group are not whole vectors, a vector
+ *         of output channels spans groups: it is computed alone, and every lane gathers the input
+ *         of its own group. In a depthwise convolution, where every channel is a group, lanes can
+ *         load it.
  * Mix     Per tap and input channel, on AVX-512: 2 loads, 12 broadcasts, 24 FMA. 3 x 3
  *         taps of a single input channel before a 2 x 2 pool: per three windows and vector of
  *         channels, 32 broadcasts, 108 FMA.
