@@ -338,3 +338,12 @@ def test_silence_goes_through_a_network_once(
     np.testing.assert_array_equal(found, scores_of(net.forward(silence)))
     monkeypatch.setattr(fd.Network, "forward", None)
     np.testing.assert_array_equal(scores_of_constant(net, clip.x.shape, clip.x.min()), found)
+
+
+def test_scores_of_silence_are_those_of_the_back_end_in_use(clip: fd.Clip, make_net: Any) -> None:
+    net = make_net(clip.frontend, clip.x.shape)
+    silence = np.full(clip.x.shape, clip.x.min(), np.float32)
+    for name in fd.available_backends():
+        with fd.config(backend=name):
+            found = scores_of_constant(net, clip.x.shape, clip.x.min())
+            np.testing.assert_array_equal(found, scores_of(net.forward(silence)))
