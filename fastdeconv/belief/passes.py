@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ..deconvnet.plan import shape_cache
 from ..deconvnet.scores import scores_of
-from ..kernels.dispatch import config, get_backend, get_isa, get_num_threads
+from ..kernels.dispatch import config, get_implementation, get_num_threads
 from ..kernels.schedule import run_bands
 from ..network.network import Network
 
@@ -37,8 +37,7 @@ def scores_of_constant(
     in a window of a pool are equal, and clips often have the same least value.
     """
     kept: dict[Any, NDArray[np.float64]] = shape_cache(net, shape).setdefault("constants", {})
-    name = get_backend().name
-    key = name, get_isa() if name == "native" else None, float(value)
+    key = *get_implementation(), float(value)
     found = kept.get(key)
     if found is None:
         found = scores_of(net.forward(np.full(shape, value, np.float32)))
@@ -55,8 +54,7 @@ def side_by_side(work: Callable[[int], Found], count: int) -> Iterator[Found]:
     Passes through small maps hardly gain from threads inside: two such passes side by side take
     two thirds of the time of two in a row (bundled network, two cores).
     """
-    threads, name = get_num_threads(), get_backend().name
-    isa = get_isa() if name == "native" else None
+    threads, (name, isa) = get_num_threads(), get_implementation()
     at_once = min(threads, _AT_ONCE)
     for first in range(0, count, _IN_A_ROUND):
         found: dict[int, Found] = {}

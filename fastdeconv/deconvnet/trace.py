@@ -23,7 +23,7 @@ from ..kernels.blocks import (
     PoolBlock,
 )
 from ..kernels.dispatch import get_backend, get_num_threads
-from ..kernels.interface import Backend
+from ..kernels.interface import Backend, switches_as_planes
 from ..kernels.lanes import cached
 from ..network import layers as nn
 from ..network.network import Network
@@ -436,7 +436,7 @@ class Runner:
 
     def switch_planes(self, switches: NDArray[Any], channels: int) -> NDArray[Any]:
         """Switches (H, W, Cs) as planes (C, H, W)."""
-        return np.ascontiguousarray(switches[:, :, :channels].transpose(2, 0, 1))
+        return switches_as_planes(switches, channels)
 
     def cells(self, value: Any) -> NDArray[Any] | None:
         """A kept value as (H, W, C), if it is kept like that."""

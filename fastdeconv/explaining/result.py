@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..files import open_regular
-from ..kernels.dispatch import config, get_backend, get_isa, get_num_threads
+from ..kernels.dispatch import config, get_implementation, get_num_threads
 from ..report.citations import AURALISATION, DECONVNET
 from ..report.folder import EXPLANATION, MANIFEST, manifest_head
 from ..report.names import safe_name, unique_names
@@ -111,12 +111,8 @@ def _content(folder: Path, page: Layer, audio_format: str) -> str:
 
 def computation() -> dict[str, Any]:
     """Which back end, instruction set and number of threads are in use now."""
-    backend_name = get_backend().name
-    return {
-        "backend": backend_name,
-        "instruction_set": get_isa() if backend_name == "native" else None,
-        "threads": get_num_threads(),
-    }
+    backend, isa = get_implementation()
+    return {"backend": backend, "instruction_set": isa, "threads": get_num_threads()}
 
 
 def as_computed(found: Mapping[str, Any]) -> AbstractContextManager[None]:

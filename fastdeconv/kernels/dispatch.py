@@ -137,6 +137,12 @@ def get_isa() -> str:
     return _check_isa(isa)
 
 
+def get_implementation() -> tuple[str, str | None]:
+    """The name of the back end in use, and its instruction set; None if it has none to choose."""
+    name = get_backend().name
+    return name, get_isa() if name == "native" else None
+
+
 def get_num_threads(num_threads: int | None = None) -> int:
     """The number of threads that a call with ``num_threads=num_threads`` uses."""
     if num_threads is not None:

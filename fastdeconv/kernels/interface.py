@@ -37,6 +37,7 @@ __all__ = [
     "pool_window",
     "resolve_padding",
     "switch_dtype",
+    "switches_as_planes",
 ]
 
 # Kernels count rows and columns in 32 bits.
@@ -224,6 +225,11 @@ def switch_dtype(kernel: Pair) -> type[np.unsignedinteger[Any]]:
     if area <= 1 << 8:
         return np.uint8
     return np.uint16 if area <= 1 << 16 else np.uint32
+
+
+def switches_as_planes(switches: NDArray[Any], channels: int) -> NDArray[Any]:
+    """Switches (H, W, Cs) as planes (C, H, W), on one thread."""
+    return np.ascontiguousarray(switches[:, :, :channels].transpose(2, 0, 1))
 
 
 class Backend(Protocol):

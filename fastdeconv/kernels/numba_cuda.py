@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from . import numba_cuda_kernels as kernels
 from .blocks import ConvBlock, ForwardBlock
-from .interface import FloatArray, Pair, Window, conv_output_size, switch_dtype
+from .interface import FloatArray, Pair, Window, conv_output_size, switch_dtype, switches_as_planes
 from .lanes import (
     Bf16,
     Convolution,
@@ -176,7 +176,7 @@ class CudaBackend:
     def switch_planes(
         self, switches: NDArray[Any], channels: int, num_threads: int
     ) -> NDArray[Any]:
-        return np.ascontiguousarray(switches[:, :, :channels].transpose(2, 0, 1))
+        return switches_as_planes(switches, channels)
 
     # ---- the backward pass, see `fastdeconv.kernels.lanes.LaneBackend` ----
 

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from ..errors import ParameterError, printable, shown
-from ..kernels.dispatch import get_backend, get_isa
+from ..kernels.dispatch import get_implementation
 from ..network.fingerprint import hash_of, network_hash
 from ..network.network import Network
 from ..textfiles import as_bytes, table_text
@@ -111,12 +111,12 @@ class Plan:
         ]
         total = sum(len(shard.tracks) for shard, _ in mine)
         done = total - sum(len(shard.tracks) for shard, _ in todo)
-        backend = get_backend().name
+        backend, isa = get_implementation()
         common = {
             "out": str(self._out.absolute()), "root": self._collection.root,
             "network": self._record["settings"]["network"], "seconds": self._seconds,
             "padded_to": padded_to(self._record), "rows": self._rows, "backend": backend,
-            "isa": get_isa() if backend == "native" else None,
+            "isa": isa,
         }
 
         def jobs() -> Iterator[Job]:

@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from ..belief.trust import VERDICTS, trust_features
 from ..errors import AudioError, FastdeconvError, ParameterError
-from ..kernels.dispatch import config, get_backend, get_isa
+from ..kernels.dispatch import config, get_implementation
 from ..version import __version__
 from .collection import Track, path_of, reason_without_path
 from .engine import Progress, run_jobs
@@ -172,14 +172,14 @@ def judge_places(
     total = sum(map(len, places.values()))
     done = total - sum(len(missing) for _, missing in todo)
     failed: dict[str, str] = {}
-    backend = get_backend().name
+    backend, isa = get_implementation()
 
     def jobs() -> Iterator[WindowJob]:
         for place, missing in todo:
             yield WindowJob(
                 str(out.absolute()), root, (place.track,), place.start, place.end,
                 {layer: _name(settings, way, place, layer) for layer in missing},
-                settings["network"], way, backend, get_isa() if backend == "native" else None,
+                settings["network"], way, backend, isa,
             )
 
     def tell(one: Judged) -> None:
