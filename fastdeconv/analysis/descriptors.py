@@ -21,7 +21,13 @@ from ..kernels.schedule import run_bands
 from ..network.choosing import as_list
 from .hpss import harmonic_mask
 from .labels import label
-from .measures import PRODUCT, correlation, selectivity, spectral_flux
+from .measures import (
+    PRODUCT,
+    correlation,
+    require_product_memory,
+    selectivity,
+    spectral_flux,
+)
 
 __all__ = ["DESCRIPTORS", "TWINS", "Listener", "Measured", "describe"]
 
@@ -235,6 +241,7 @@ class Listener:
         rows: list[dict[str, Any]] = [dict.fromkeys(DESCRIPTORS) for _ in planes]
         energies = np.zeros(len(planes))
         size = max(1, _BLOCK_VALUES // self._stft.size)
+        require_product_memory(self._threads)
 
         def work(block: int) -> None:
             part = slice(block * size, (block + 1) * size)

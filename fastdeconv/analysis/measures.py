@@ -2,19 +2,42 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["PRODUCT", "correlation", "cross_correlations", "selectivity", "spectral_flux"]
+__all__ = [
+    "PRODUCT", "correlation", "cross_correlations", "require_product_memory", "selectivity",
+    "spectral_flux",
+]
 
 #: Largest matrix product that is computed in one go, in multiply-adds. From 262,144 on, OpenBLAS
 #: starts threads of its own: its sums depend on their number, and they spin on the cores that our
 #: threads need.
 PRODUCT = 200_000
 
+#: Bytes of memory for each thread that computes matrix products: the buffer of OpenBLAS, 32 MB, and
+#: some room for what other threads allocate meanwhile.
+_BUFFER = 40 << 20
+
 Array = NDArray[Any]
+
+
+@functools.cache
+def require_product_memory(threads: int) -> None:
+    """Check that so many threads can compute matrix products at the same time.
+
+    OpenBLAS takes a buffer for each of them and keeps it, so one check is enough. If there is no
+    memory for a buffer, it ends the process itself; another thread that is in a product at that
+    moment turns this into a segmentation fault.
+
+    Raises
+    ------
+    MemoryError
+    """
+    np.empty(threads * _BUFFER, np.uint8)
 
 
 def spectral_flux(magnitude: Array) -> NDArray[np.float64]:

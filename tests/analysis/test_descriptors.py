@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import librosa
 import numpy as np
 import pytest
@@ -326,6 +329,33 @@ def test_rows_that_are_time_give_the_same_numbers(mixture):
     (two,) = fd.describe(other, masks["bass"].T[None])
     for key in DESCRIPTORS:
         assert one[key] == pytest.approx(two[key], rel=1e-5, abs=1e-6), key
+
+
+WITH_LITTLE_MEMORY = """
+import resource
+import numpy as np
+import fastdeconv as fd
+from fastdeconv.analysis.descriptors import Listener
+
+clip = fd.Clip(np.sin(np.arange(44100, dtype=np.float32)), 11025, fd.Frontend(sr=11025))
+listener = Listener(clip, "mask", num_threads=4)
+maps = np.random.default_rng(0).random((40, *clip.stft.T.shape), np.float32)
+with open("/proc/self/statm") as pages:
+    used = int(pages.read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + (20 << 20),) * 2)
+try:
+    listener.measure(maps)
+except MemoryError:
+    print("MemoryError")
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the limit is one of Linux")
+def test_too_little_memory_for_products_is_an_error_and_not_the_end_of_the_process():
+    done = subprocess.run(
+        [sys.executable, "-c", WITH_LITTLE_MEMORY], capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout) == (0, "MemoryError\n"), done.stderr
 
 
 @pytest.mark.parametrize("threads", [1, 2, 5])
