@@ -14,9 +14,11 @@ import errno
 import os
 import re
 import shutil
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -96,19 +98,22 @@ def result_place(out: Any, name: Any, fallback: str) -> tuple[Path, str]:
 
 
 def check_writable(out: Path) -> None:
-    """Check that the folder `out` can be written, or made; leaves nothing behind.
+    """Check that the folder `out` can be written, or made; makes nothing that others could see.
 
     Raises
     ------
     ParameterError
         If it cannot be made or written.
     """
-    probe = _hidden(out, "check", "new")
-    made = [probe]
     try:
-        _make(probe, made)
-    finally:
-        _remove_empty(made)
+        missing = list(takewhile(lambda path: not _is_there(path), (out, *out.parents)))
+        nearest = missing[-1].parent if missing else out
+        for path in missing:
+            _is_there(nearest / path.name)  # raises an error where the name is too long
+        # A file that has no name, where the system knows such files.
+        tempfile.TemporaryFile(dir=nearest).close()
+    except (OSError, ValueError) as error:
+        raise _cannot_write(out, error) from None
 
 
 def check_free(out: Path, name: str, kind: str, *, overwrite: bool) -> None:
@@ -305,11 +310,23 @@ def _make(folder: Path, made: list[Path]) -> None:
     try:
         made += [parent for parent in folder.parents if not parent.exists()]
         folder.mkdir(parents=True)
-    except (OSError, ValueError) as error:  # ValueError: a null character in the path
-        reason = getattr(error, "strerror", None) or error
-        raise ParameterError(
-            f"cannot write in the output folder {printable(str(folder.parent))}: {reason}"
-        ) from None
+    except (OSError, ValueError) as error:
+        raise _cannot_write(folder.parent, error) from None
+
+
+def _is_there(path: Path) -> bool:
+    """Whether a path exists, be it a link to nothing; an OSError where it never can."""
+    try:
+        path.lstat()
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _cannot_write(out: Path, error: OSError | ValueError) -> ParameterError:
+    # A ValueError: there is a null character in the path.
+    reason = getattr(error, "strerror", None) or error
+    return ParameterError(f"cannot write in the output folder {printable(str(out))}: {reason}")
 
 
 def _remove_empty(folders: list[Path]) -> None:

@@ -223,6 +223,32 @@ def test_folders_that_were_there_or_hold_something_stay(tmp_path):
     assert os.listdir(tmp_path) == ["a"]
 
 
+def test_the_check_makes_no_folder(tmp_path, monkeypatch):
+    (tmp_path / "there").mkdir()
+    monkeypatch.delattr(os, "mkdir")
+    for out in (tmp_path, tmp_path / "there", tmp_path / "a" / "b", tmp_path / "a" / ".." / "b"):
+        check_writable(out)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need a privilege there")
+@pytest.mark.parametrize(
+    ("out", "reason"),
+    [
+        ("to nothing", "No such file"),
+        ("to itself", "symbolic links"),
+        ("file", "Not a directory"),
+        ("file/a", "Not a directory"),
+        ("a/" + 300 * "b", "name too long"),
+    ],
+)
+def test_a_folder_that_cannot_be_made_is_a_clear_error(tmp_path, out, reason):
+    (tmp_path / "to nothing").symlink_to("nothing")
+    (tmp_path / "to itself").symlink_to("to itself")
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(ParameterError, match=f"cannot write in the output folder .*{reason}"):
+        check_writable(tmp_path / out)
+
+
 def test_an_output_folder_that_is_a_file_is_a_clear_error(tmp_path):
     (tmp_path / "out").write_text("x")
     with pytest.raises(ParameterError, match=r"cannot write in the output folder .*out"):
