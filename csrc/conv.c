@@ -17,8 +17,10 @@
  *         taps of a single input channel before a 2 x 2 pool: per three windows and vector of
  *         channels, 32 broadcasts, 108 FMA.
  * Numbers float32. A sum starts from the bias, then taps are added in row-major order, input
- *         channels innermost, with one vf_fma each. Every output pixel gets the same sequence of
- *         operations wherever it lies in a tile: equal patches give equal bits.
+ *         channels innermost, with one vf_fma each. Of more than FD_SUM_INPUTS input channels, each
+ *         tap has partial sums for so many channels at a time, which start from zero and are added
+ *         in the same order. Every output pixel gets the same sequence of operations wherever it
+ *         lies in a tile: equal patches give equal bits.
  */
 #include <stdlib.h>
 
@@ -54,11 +56,13 @@ FD_INLINE void store_finished(vf *sums, const fd_epilogue *e, int channel, float
 FD_INLINE void conv_tile(const fd_conv *c, const float *origin, const float *w, int channel,
                          float *out, ptrdiff_t out_col, const int T, const int NV) {
     vf acc[TILE][2];
+    float total[TILE * 2 * VW] FD_ALIGNED;
     const ptrdiff_t step = c->in_col;
     FD_UNROLL
     for (int x = 0; x < T; x++)
         FD_UNROLL
         for (int j = 0; j < NV; j++) acc[x][j] = vf_load(c->bias + channel + j * VW);
+    if (in_parts(c)) begin_parts(total, acc, T, NV);
     FD_UNROLL
     for (int x = 0; x < T; x++) fetch_for_writing(out + x * out_col, NV);
     for (int t = 0; t < c->ntaps; t++) {
@@ -66,18 +70,22 @@ FD_INLINE void conv_tile(const fd_conv *c, const float *origin, const float *w, 
         const float *p[TILE / 3];
         FD_UNROLL
         for (int q = 0; q < TILE / 3; q++) p[q] = origin + c->taps[t] + 3 * q * step;
-        for (int i = 0; i < c->cin; i++, w += NV * VW) {
-            vf b[2];
-            FD_UNROLL
-            for (int j = 0; j < NV; j++) b[j] = vf_load(w + j * VW);
-            FD_UNROLL
-            for (int x = 0; x < T; x++) {
-                vf v = vf_set1(p[x / 3][(x % 3) * step + i]);
+        for (int i = 0; i < c->cin;) {
+            for (const int end = part_end(c, i); i < end; i++, w += NV * VW) {
+                vf b[2];
                 FD_UNROLL
-                for (int j = 0; j < NV; j++) acc[x][j] = vf_fma(v, b[j], acc[x][j]);
+                for (int j = 0; j < NV; j++) b[j] = vf_load(w + j * VW);
+                FD_UNROLL
+                for (int x = 0; x < T; x++) {
+                    vf v = vf_set1(p[x / 3][(x % 3) * step + i]);
+                    FD_UNROLL
+                    for (int j = 0; j < NV; j++) acc[x][j] = vf_fma(v, b[j], acc[x][j]);
+                }
             }
+            if (in_parts(c)) end_part(total, acc, T, NV);
         }
     }
+    if (in_parts(c)) end_parts(total, acc, T, NV);
     FD_UNROLL
     for (int j = 0; j < NV; j++) {
         vf sums[TILE];
@@ -183,16 +191,22 @@ static void conv_row_gather(const fd_conv *c, const float *origin, float *out,
             from[l] = o / per_group * c->cin;
         }
         for (int x = 0; x < c->cols; x++) {
-            vf acc = vf_load(c->bias + v * VW);
+            vf total = vf_load(c->bias + v * VW), acc = in_parts(c) ? vf_zero() : total;
             const float *w = w0;
             for (int t = 0; t < c->ntaps; t++) {
                 const float *p = origin + x * c->in_col + c->taps[t];
-                for (int i = 0; i < c->cin; i++, w += VW) {
-                    float lane[VW];
-                    for (int l = 0; l < VW; l++) lane[l] = p[from[l] + i];
-                    acc = vf_fma(vf_load(lane), vf_load(w), acc);
+                for (int i = 0; i < c->cin;) {
+                    for (const int end = part_end(c, i); i < end; i++, w += VW) {
+                        float lane[VW];
+                        for (int l = 0; l < VW; l++) lane[l] = p[from[l] + i];
+                        acc = vf_fma(vf_load(lane), vf_load(w), acc);
+                    }
+                    if (!in_parts(c)) continue;
+                    total = vf_add(total, acc);
+                    acc = vf_zero();
                 }
             }
+            if (in_parts(c)) acc = total;
             store_finished(&acc, &c->epilogue, v * VW, out + x * out_col + v * VW, out_col, 1);
         }
     }
@@ -234,26 +248,32 @@ typedef struct {
 FD_INLINE void pixels_tile(const fd_conv *c, const pixel *at, const float *w, int channel,
                            const int T, const int NV) {
     vf acc[TILE][2];
+    float total[TILE * 2 * VW] FD_ALIGNED;
     FD_UNROLL
     for (int x = 0; x < T; x++)
         FD_UNROLL
         for (int j = 0; j < NV; j++) acc[x][j] = vf_load(c->bias + channel + j * VW);
+    if (in_parts(c)) begin_parts(total, acc, T, NV);
     for (int t = 0; t < c->ntaps; t++) {
         const float *p[TILE];
         FD_UNROLL
         for (int x = 0; x < T; x++) p[x] = at[x].in + c->taps[t];
-        for (int i = 0; i < c->cin; i++, w += NV * VW) {
-            vf b[2];
-            FD_UNROLL
-            for (int j = 0; j < NV; j++) b[j] = vf_load(w + j * VW);
-            FD_UNROLL
-            for (int x = 0; x < T; x++) {
-                const vf v = vf_set1(p[x][i]);
+        for (int i = 0; i < c->cin;) {
+            for (const int end = part_end(c, i); i < end; i++, w += NV * VW) {
+                vf b[2];
                 FD_UNROLL
-                for (int j = 0; j < NV; j++) acc[x][j] = vf_fma(v, b[j], acc[x][j]);
+                for (int j = 0; j < NV; j++) b[j] = vf_load(w + j * VW);
+                FD_UNROLL
+                for (int x = 0; x < T; x++) {
+                    const vf v = vf_set1(p[x][i]);
+                    FD_UNROLL
+                    for (int j = 0; j < NV; j++) acc[x][j] = vf_fma(v, b[j], acc[x][j]);
+                }
             }
+            if (in_parts(c)) end_part(total, acc, T, NV);
         }
     }
+    if (in_parts(c)) end_parts(total, acc, T, NV);
     FD_UNROLL
     for (int j = 0; j < NV; j++) {
         vf sums[TILE];

@@ -58,6 +58,11 @@ typedef struct {
     const float *scale2, *shift2;
 } fd_epilogue;
 
+/* Of more input channels than these, the forward pass sums each tap's products for so many channels
+ * at a time, from zero, and adds these partial sums up: they are rounded less often than one long
+ * sum, and Winograd's algorithm leaves fewer values in doubt (winograd.c). A multiple of 4. */
+#define FD_SUM_INPUTS 64
+
 /* A convolution as a list of taps. It also serves for one phase of a transposed convolution: the
  * output pixels of one phase see the same taps. */
 typedef struct {

@@ -263,6 +263,7 @@ FD_INLINE v4 v4_load(const float *p) { return _mm_loadu_ps(p); }
 FD_INLINE void v4_store(float *p, v4 a) { _mm_storeu_ps(p, a); }
 FD_INLINE v4 v4_set1(float x) { return _mm_set1_ps(x); }
 FD_INLINE v4 v4_fma(v4 a, v4 b, v4 c) { return _mm_fmadd_ps(a, b, c); }
+FD_INLINE v4 v4_add(v4 a, v4 b) { return _mm_add_ps(a, b); }
 FD_INLINE void v4_transpose(v4 x[4]) { _MM_TRANSPOSE4_PS(x[0], x[1], x[2], x[3]); }
 
 #else
@@ -272,6 +273,7 @@ FD_INLINE v4 v4_load(const float *p) { return vf_load(p); }
 FD_INLINE void v4_store(float *p, v4 a) { vf_store(p, a); }
 FD_INLINE v4 v4_set1(float x) { return vf_set1(x); }
 FD_INLINE v4 v4_fma(v4 a, v4 b, v4 c) { return vf_fma(a, b, c); }
+FD_INLINE v4 v4_add(v4 a, v4 b) { return vf_add(a, b); }
 FD_INLINE void v4_transpose(v4 x[4]) { vf_transpose(x); }
 
 #endif

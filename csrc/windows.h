@@ -4,7 +4,7 @@
  * Layout  As in conv.c: output channels in the lanes, two vectors of them at a time.
  * Mix     For three windows and two vectors of channels, per tap and input channel, on AVX-512:
  *         2 loads, 12 broadcasts, 24 FMA.
- * Numbers As in conv.c.
+ * Numbers As in conv.c: see in_parts.
  */
 #ifndef FD_WINDOWS_H
 #define FD_WINDOWS_H
@@ -59,6 +59,44 @@ FD_INLINE void finish_all(vf *a, const fd_epilogue *e, int channel, const int n)
     }
 }
 
+/* Whether the products are summed FD_SUM_INPUTS channels at a time. */
+FD_INLINE int in_parts(const fd_conv *c) { return c->cin > FD_SUM_INPUTS; }
+
+/* The end of the channels that are summed in one go from channel i on. */
+FD_INLINE int part_end(const fd_conv *c, int i) {
+    return c->cin - i < FD_SUM_INPUTS ? c->cin : i + FD_SUM_INPUTS;
+}
+
+/* With in_parts, the accumulators of T x NV vectors of channels hold the partial sums, and `total`,
+ * in memory, what they have come to: at first the bias. */
+FD_INLINE void begin_parts(float *total, vf acc[][2], const int T, const int NV) {
+    FD_UNROLL
+    for (int x = 0; x < T; x++)
+        FD_UNROLL
+        for (int j = 0; j < NV; j++) {
+            vf_store(total + (x * NV + j) * VW, acc[x][j]);
+            acc[x][j] = vf_zero();
+        }
+}
+
+FD_INLINE void end_part(float *total, vf acc[][2], const int T, const int NV) {
+    FD_UNROLL
+    for (int x = 0; x < T; x++)
+        FD_UNROLL
+        for (int j = 0; j < NV; j++) {
+            float *at = total + (x * NV + j) * VW;
+            vf_store(at, vf_add(vf_load(at), acc[x][j]));
+            acc[x][j] = vf_zero();
+        }
+}
+
+FD_INLINE void end_parts(const float *total, vf acc[][2], const int T, const int NV) {
+    FD_UNROLL
+    for (int x = 0; x < T; x++)
+        FD_UNROLL
+        for (int j = 0; j < NV; j++) acc[x][j] = vf_load(total + (x * NV + j) * VW);
+}
+
 /* Sums N windows x NV vectors of channels (constants after inlining), and stores
  * sums[window][pixel][vector]. Weights of neighbouring input channels lie w_step floats apart. */
 FD_INLINE void sum_tile(const fd_conv *c, const window *k, const float *w, ptrdiff_t w_step,
@@ -69,22 +107,27 @@ FD_INLINE void sum_tile(const fd_conv *c, const window *k, const float *w, ptrdi
     for (int x = 0; x < 4 * N; x++)
         FD_UNROLL
         for (int j = 0; j < NV; j++) acc[x][j] = vf_load(c->bias + channel + j * VW);
+    if (in_parts(c)) begin_parts(sums, acc, 4 * N, NV);
     for (int t = 0; t < c->ntaps; t++) {
         const float *p[2 * WINDOWS];
         FD_UNROLL
         for (int r = 0; r < 2 * N; r++) p[r] = k[r / 2].in + c->taps[t] + r % 2 * c->in_row;
-        for (int i = 0; i < c->cin; i++, w += w_step) {
-            vf b[2];
-            FD_UNROLL
-            for (int j = 0; j < NV; j++) b[j] = vf_load(w + j * VW);
-            FD_UNROLL
-            for (int x = 0; x < 4 * N; x++) {
-                const vf v = vf_set1(p[x / 2][x % 2 * col + i]);
+        for (int i = 0; i < c->cin;) {
+            for (const int end = part_end(c, i); i < end; i++, w += w_step) {
+                vf b[2];
                 FD_UNROLL
-                for (int j = 0; j < NV; j++) acc[x][j] = vf_fma(v, b[j], acc[x][j]);
+                for (int j = 0; j < NV; j++) b[j] = vf_load(w + j * VW);
+                FD_UNROLL
+                for (int x = 0; x < 4 * N; x++) {
+                    const vf v = vf_set1(p[x / 2][x % 2 * col + i]);
+                    FD_UNROLL
+                    for (int j = 0; j < NV; j++) acc[x][j] = vf_fma(v, b[j], acc[x][j]);
+                }
             }
+            if (in_parts(c)) end_part(sums, acc, 4 * N, NV);
         }
     }
+    if (in_parts(c)) return;
     FD_UNROLL
     for (int x = 0; x < 4 * N; x++)
         FD_UNROLL

@@ -20,12 +20,14 @@
  *
  * Doubt   (when the order of the sums in a window could differ from the direct kernel's)
  *         Let x be the input of an output pixel (9 taps x cin), w its filter and u = 2^-24. A
- *         product is rounded in every partial sum that it is part of. Direct kernel: |error| <=
- *         u sum_k (n - k + 2) |w_k| |x_k| with n = 9 cin, where k counts in summation order.
- *         Winograd: with U the transformed filter and V the transformed input, product i of place q
- *         has an error of at most u (cin - i + 10) |U_qi| |V|_qi, where |V| is the sum of the
- *         absolute inputs that make up V. The factor counts the roundings: those of the partial
- *         sums, one of U, two of V, four of the transform back and one of the bias. Both bounds are
+ *         product is rounded in every sum that it is part of; r counts these. Up to FD_SUM_INPUTS
+ *         channels, product k of n has r = n - k; of more, product k of a partial sum of s has
+ *         r = s - k, and N - b more, if this is partial sum b of N. Direct kernel (n = 9 cin or
+ *         s = FD_SUM_INPUTS): |error| <= u sum_k (r_k + 2) |w_k| |x_k|. Winograd: with U the
+ *         transformed filter and V the transformed input, product i of place q (n = cin or s =
+ *         FD_SUM_INPUTS) has an error of at most u (r_i + 10) |U_qi| |V|_qi, where |V| is the sum of
+ *         the absolute inputs that make up V. The factor counts the roundings: those of the sums,
+ *         one of U, two of V, four of the transform back and one of the bias. Both bounds are
  *         linear in |x|. With a_k the sum of the coefficients of |x_k|, the Cauchy-Schwarz
  *         inequality gives |winograd - direct| <= u ||a|| ||x||. ||a|| is computed when weights are
  *         packed; the largest ||x|| of a window's four pixels, while its input is transformed.
@@ -185,25 +187,35 @@ FD_INLINE void product_tile(const float *v, ptrdiff_t step, const float *w, int 
     const float *p[BATCH / 3];
     FD_UNROLL
     for (int q = 0; q < (T + 2) / 3; q++) p[q] = v + 3 * q * step;
-    FD_UNROLL
-    for (int x = 0; x < T; x++)
+    for (int first = 0; first < cin; first += FD_SUM_INPUTS) {
+        const int end = cin - first < FD_SUM_INPUTS ? cin : first + FD_SUM_INPUTS;
         FD_UNROLL
-        for (int j = 0; j < NV; j++) acc[x][j] = vf_zero();
-    for (int i = 0; i < cin; i++, w += NV * VW) {
-        vf u[2];
-        FD_UNROLL
-        for (int j = 0; j < NV; j++) u[j] = vf_load(w + j * VW);
-        FD_UNROLL
-        for (int x = 0; x < T; x++) {
-            const vf a = vf_set1(p[x / 3][(x % 3) * step + i]);
+        for (int x = 0; x < T; x++)
             FD_UNROLL
-            for (int j = 0; j < NV; j++) acc[x][j] = vf_fma(a, u[j], acc[x][j]);
+            for (int j = 0; j < NV; j++) acc[x][j] = vf_zero();
+        for (int i = first; i < end; i++, w += NV * VW) {
+            vf u[2];
+            FD_UNROLL
+            for (int j = 0; j < NV; j++) u[j] = vf_load(w + j * VW);
+            FD_UNROLL
+            for (int x = 0; x < T; x++) {
+                const vf a = vf_set1(p[x / 3][(x % 3) * step + i]);
+                FD_UNROLL
+                for (int j = 0; j < NV; j++) acc[x][j] = vf_fma(a, u[j], acc[x][j]);
+            }
         }
-    }
-    FD_UNROLL
-    for (int x = 0; x < T; x++)
+        if (first) {
+            FD_UNROLL
+            for (int x = 0; x < T; x++)
+                FD_UNROLL
+                for (int j = 0; j < NV; j++)
+                    acc[x][j] = vf_add(vf_load(m + (x * NV + j) * VW), acc[x][j]);
+        }
         FD_UNROLL
-        for (int j = 0; j < NV; j++) vf_store(m + (x * NV + j) * VW, acc[x][j]);
+        for (int x = 0; x < T; x++)
+            FD_UNROLL
+            for (int j = 0; j < NV; j++) vf_store(m + (x * NV + j) * VW, acc[x][j]);
+    }
 }
 
 #define PRODUCT(T, NV)                                                                    \
@@ -304,11 +316,12 @@ static FD_NOINLINE void sum_doubts(batch *b) {
     const fd_conv *c = b->c;
     const value *values = b->doubts;
     const float *w[VALUES];
-    v4 acc[VALUES];
+    v4 acc[VALUES], total[VALUES];
     for (int n = b->n_doubts; n < VALUES; n++) b->doubts[n] = b->doubts[0];
     for (int n = 0; n < VALUES; n++) {
         w[n] = b->w->by_channel + (size_t)values[n].channel * c->ntaps * b->depth;
-        acc[n] = v4_set1(c->bias[values[n].channel]);
+        total[n] = v4_set1(c->bias[values[n].channel]);
+        acc[n] = in_parts(c) ? v4_set1(0) : total[n];
     }
     for (int t = 0; t < c->ntaps; t++)
         for (int i = 0; i < c->cin; i += 4) {
@@ -328,13 +341,19 @@ static FD_NOINLINE void sum_doubts(batch *b) {
                     for (int j = 0; j < inputs; j++)
                         acc[n] = v4_fma(x[j], v4_set1(weight[j]), acc[n]);
             }
+            if (!in_parts(c) || (i + inputs < c->cin && (i + 4) % FD_SUM_INPUTS)) continue;
+            FD_UNROLL
+            for (int n = 0; n < VALUES; n++) {
+                total[n] = v4_add(total[n], acc[n]);
+                acc[n] = v4_set1(0);
+            }
         }
     for (int n = 0; n < VALUES; n++) {
         const window *k = &values[n].at;
         const int channel = values[n].channel, lane = channel % VW;
         float pixels[4], best[VW];
         uint8_t places[VW];
-        v4_store(pixels, acc[n]);
+        v4_store(pixels, in_parts(c) ? total[n] : acc[n]);
         vf x[4], max, index;
         FD_UNROLL
         for (int i = 0; i < 4; i++) x[i] = vf_set1(pixels[i]);

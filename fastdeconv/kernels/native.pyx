@@ -262,6 +262,7 @@ cdef extern from "fastdeconv.h" nogil:
         FD_BF16_NONE, FD_BF16_SLOW, FD_BF16_VECTORS, FD_BF16_TILES
     enum: FD_LIST_ROOM
     enum: FD_MOST_TERMS
+    enum: FD_SUM_INPUTS
     enum: FD_WINOGRAD_ROWS
     int fd_winograd_tiles(int kp, int nv, int block) nogil
     enum:
@@ -1615,6 +1616,7 @@ cdef class UnpoolPlanes(PoolPlanes):
 
 LIST_ROOM = FD_LIST_ROOM
 MOST_TERMS = FD_MOST_TERMS
+SUM_INPUTS = FD_SUM_INPUTS
 WINOGRAD_ROWS = FD_WINOGRAD_ROWS
 _JOINS = {"sum": FD_SUM, "product": FD_PRODUCT, "concat": FD_CONCAT}
 ACTIVATIONS = {

@@ -668,7 +668,9 @@ def _packed_winograd(block: ConvBlock, tile: int, table: Any) -> tuple[Any, ...]
         with np.errstate(over="ignore"):
             filters = transform_filters(block.weight, tile).astype(np.float32)
         roundings = 0 if block.epilogue.activation in (None, _RELU) else _LEAKY_ROUNDINGS
-        bounds = error_bound(block.weight, block.bias, block.epilogue.affine1, roundings)
+        bounds = error_bound(
+            block.weight, block.bias, block.epilogue.affine1, native.SUM_INPUTS, roundings
+        )
         lanes = [pad_lanes(bound, size, table.width) for bound in bounds]
         lanes[1][size:] = -1  # lanes without a channel are never in doubt
         usable = bool(lanes[0].max() < _LARGEST_SLOPE)

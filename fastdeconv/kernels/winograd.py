@@ -42,36 +42,32 @@ def transform_filters(weight: FloatArray, tile: int) -> NDArray[np.float64]:
 
 
 def error_bound(
-    weight: FloatArray, bias: FloatArray | None, affine: Any, roundings: int = 0
+    weight: FloatArray, bias: FloatArray | None, affine: Any, part: int, roundings: int = 0
 ) -> tuple[FloatArray, FloatArray]:
     """(slope, base) of every output channel; infinite where they overflow float32.
 
     The sums of F(2 x 2, 3 x 3) and the direct sums, with bias, scale and shift, differ by less
     than slope * (Euclidean norm of the input of a pixel) + base, plus `roundings` roundings of
-    the result. csrc/winograd.c has the derivation. A channel whose weights are all zero has the
-    same bits either way. Its base is -1, so that it is never in doubt.
+    the result. Both sum up to `part` input channels at a time. csrc/winograd.c has the derivation.
+    A channel whose weights are all zero has the same bits either way. Its base is -1, so that it
+    is never in doubt.
     """
-    w = np.abs(weight.astype(np.float64))
-    channels, inner = w.shape[:2]
+    channels, inner = weight.shape[:2]
     terms = 9 * inner
-    later = terms - np.arange(terms).reshape(3, 3, inner).transpose(2, 0, 1) + 2
-    places = np.abs(transform_filters(weight, 2)) * (
-        inner - np.arange(inner)[:, None, None] + 10
-    )
-    norms = []
-    for y in (0, 1):
-        for x in (0, 1):
-            rows, cols = (_READS_PLACES[i, :, None] * _READS_INPUTS for i in (y, x))
-            patch = np.einsum("ocpq,pi,qj->ocij", places, rows, cols)
-            whole = later * w + patch[:, :, y : y + 3, x : x + 3]
-            norms.append(np.sqrt((whole**2).sum(axis=(1, 2, 3))))
-    norm = np.sqrt((w**2).sum(axis=(1, 2, 3)))
+    direct = _roundings(9, inner, part).reshape(3, 3, inner) + 2
+    places = _roundings(1, inner, part) + 10
+    # A few channels at a time: what is computed for a filter takes ten times its memory.
+    found = [
+        _norms(weight[at : at + _AT_A_TIME], direct, places)
+        for at in range(0, channels, _AT_A_TIME)
+    ]
+    norm, largest = (np.concatenate(of) for of in zip(*found))
     offset = np.abs(np.zeros(channels) if bias is None else bias.astype(np.float64))
     scale, shift = (
         (1.0, 0.0) if affine is None else (np.abs(a.astype(np.float64)) for a in affine)
     )
     # The last roundings are of the sum with its bias, and of scale and shift.
-    slope = scale * (np.max(norms, axis=0) + (6 + roundings) * norm)
+    slope = scale * (largest + (6 + roundings) * norm)
     base = scale * (terms + 9 + roundings) * offset + (4 + roundings) * shift
     slack = _SLACK / (1 - 2 * terms * _UNIT) * _UNIT
     empty = norm == 0
@@ -80,3 +76,47 @@ def error_bound(
             np.where(empty, 0, slope * slack + _UNDERFLOW).astype(np.float32),
             np.where(empty, -1, base * slack + _UNDERFLOW).astype(np.float32),
         )
+
+
+_AT_A_TIME = 32
+"""Output channels whose norms are computed together."""
+
+
+def _roundings(taps: int, inner: int, part: int) -> NDArray[np.float64]:
+    """How often the product of each tap and input channel is rounded, (taps, inner), in a sum that
+    adds partial sums where there are more than `part` channels."""
+    if inner <= part:
+        return np.arange(taps * inner, 0, -1, float).reshape(taps, inner)
+    channel = np.arange(inner)
+    number, place = np.divmod(channel, part)
+    in_part = np.minimum(part, inner - number * part) - place
+    parts = -(-inner // part)
+    return in_part + taps * parts - (np.arange(taps)[:, None] * parts + number) * 1.0
+
+
+def _norms(
+    weight: FloatArray, direct: NDArray[np.float64], places: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Of every filter the norm, and the largest of a tile's pixels of the norm of what multiplies
+    the absolute inputs. `direct` (3, 3, inner) and `places` (1, inner) are numbers of roundings."""
+    filters = np.abs(weight.astype(np.float64)).transpose(2, 3, 0, 1)
+    transformed = np.abs(transform_filters(weight, 2)).transpose(2, 3, 0, 1) * places
+    weighted = direct[:, :, None] * filters
+    largest = np.zeros(len(weight))
+    for y, x in np.ndindex(2, 2):
+        of_rows = _by_input(y, transformed)
+        patch = [_by_input(x, row) for row in of_rows]
+        squares = sum(
+            ((weighted[i, j] + patch[i][j]) ** 2).sum(axis=1) for i, j in np.ndindex(3, 3)
+        )
+        largest = np.maximum(largest, np.sqrt(squares))
+    return np.sqrt((filters**2).sum(axis=(0, 1, 3))), largest
+
+
+def _by_input(pixel: int, places: Any) -> list[Any]:
+    """What the three inputs of a pixel meet along one axis: for each, the sum of the places that
+    the pixel reads and the input is part of."""
+    return [
+        sum(places[k] for k in range(4) if _READS_PLACES[pixel, k] and _READS_INPUTS[k, i])
+        for i in range(pixel, pixel + 3)
+    ]

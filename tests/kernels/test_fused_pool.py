@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -88,3 +89,61 @@ def test_exactly_the_values_in_doubt_are_summed_again(isa, kind, monkeypatch):
     assert sure.any() and doubtful.any()
     np.testing.assert_array_equal(mixed[sure], quick[sure])
     np.testing.assert_array_equal(mixed[doubtful], direct[doubtful])
+
+
+def documented_sums(x: np.ndarray, one: ConvBlock, fused: bool) -> np.ndarray:
+    """The convolution (O, H, W) in the order of csrc/conv.c, with a rounding after every multiply-add
+    (`fused`) or after every operation."""
+    h, w = one.out_size
+    inner = one.weight.shape[1]
+    exact = np.float64 if fused else np.float32
+    total = np.zeros((len(one.weight), h, w), np.float32)
+    group = np.repeat(np.arange(one.groups), len(one.weight) // one.groups)
+    for i, j in np.ndindex(one.weight.shape[2:]):
+        for first in range(0, inner, 64):
+            part = np.zeros_like(total) if inner > 64 else total
+            for c in range(first, min(inner, first + 64)):
+                values = x[group * inner + c, i : i + h, j : j + w].astype(exact)
+                weights = one.weight[:, c, i, j, None, None].astype(exact)
+                part = (values * weights + part).astype(np.float32)
+            total = total + part if inner > 64 else part
+    return total
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("inputs", [64, 65, 150])
+def test_sums_have_the_documented_order_in_every_kernel(isa, inputs, monkeypatch):
+    native_forward = pytest.importorskip("fastdeconv.kernels.native_forward")
+    rng = np.random.default_rng(inputs)
+    x = rng.standard_normal((3 * inputs, 8, 32)).astype(np.float32)
+    weight = rng.standard_normal((24, inputs, 3, 3)).astype(np.float32)
+    pooled = block(weight, (8, 32), PLAIN, (3, 15))
+    plain = dataclasses.replace(pooled, shape=(24, 6, 30), pool=None)
+    wide = block(weight, (8, 32), WIDE, (2, 14))
+    short = dataclasses.replace(plain, shape=(24, 6, 5), out_size=(6, 5))
+    groups = dataclasses.replace(plain, groups=3, cache={})
+    # All values of a vector, or only one of them, in doubt.
+    every, some = np.full(24, np.inf, np.float32), np.full(24, -1, np.float32)
+    some[::16] = np.inf
+    with fd.config(backend="native", isa=isa):
+        backend: Any = get_backend("native")
+
+        def found(one: ConvBlock, given: np.ndarray, algorithm: str = "direct") -> np.ndarray:
+            ((value, _),) = backend.forward_blocks({-1: given}, [one], algorithm, 1)
+            return np.asarray(value.planes(1))
+
+        sums = documented_sums(x[:inputs], plain, isa != "baseline")
+        best = sums.reshape(24, 3, 2, 15, 2).max(axis=(2, 4))
+        np.testing.assert_array_equal(found(plain, x[:inputs]), sums)
+        np.testing.assert_array_equal(found(short, x[:inputs, :, :7].copy()), sums[:, :, :5])
+        np.testing.assert_array_equal(
+            found(groups, x), documented_sums(x, groups, isa != "baseline")
+        )
+        windows = np.lib.stride_tricks.sliding_window_view(sums, (3, 3), (1, 2))[:, ::2, ::2]
+        np.testing.assert_array_equal(found(wide, x[:inputs]), windows.max(axis=(3, 4)))
+        np.testing.assert_array_equal(found(pooled, x[:inputs]), best)
+        for base in (every, some):
+            bounds = np.zeros(24, np.float32), base
+            monkeypatch.setattr(native_forward, "error_bound", lambda *_, b=bounds: b)
+            again = found(dataclasses.replace(pooled, cache={}), x[:inputs], "auto")
+            np.testing.assert_array_equal(again[np.isinf(base)], best[np.isinf(base)])
