@@ -18,7 +18,7 @@ __all__ = [
 #: threads need.
 PRODUCT = 200_000
 
-#: Bytes of memory for each thread that computes matrix products: the buffer of OpenBLAS, 32 MB, and
+#: Bytes of memory for a thread that computes matrix products: the buffer of OpenBLAS, 32 MB, and
 #: some room for what other threads allocate meanwhile.
 _BUFFER = 40 << 20
 
@@ -37,7 +37,12 @@ def require_product_memory(threads: int) -> None:
     ------
     MemoryError
     """
-    np.empty(threads * _BUFFER, np.uint8)
+    if threads == 1:
+        return
+    np.empty(_BUFFER, np.uint8)
+    rows = np.ones((64, 32), np.float32)
+    np.matmul(rows, rows.T)  # takes the first buffer, if no product has taken it yet
+    np.empty((threads - 1) * _BUFFER, np.uint8)
 
 
 def spectral_flux(magnitude: Array) -> NDArray[np.float64]:

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..arrays import as_index
-from ..kernels.dispatch import get_isa
+from ..kernels.dispatch import bf16_of, get_isa
 from ..kernels.lanes import (
     NO_POOL,
     Combine,
@@ -193,6 +193,10 @@ class Run:
             self._end()
             return
         run = self
+        if self.bf16 and bf16_of(self.backend) == "tiles":
+            # A tile adds up entries by their place in a pixel's list. At the rim of a rectangle
+            # the list is shorter, and the sum is rounded differently.
+            sparse = False
         if self.bf16 and len(route.segments) == 1:
             # Only steps multiply in bfloat16, and hardly ever one lies between the first job and
             # the last: float32 is sooner where few features need not be in lanes.

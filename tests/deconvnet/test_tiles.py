@@ -94,6 +94,23 @@ def test_pieces_change_no_bit(tiles: str, trace: fd.Trace, columns: int) -> None
         np.testing.assert_array_equal(maps(trace), whole)
 
 
+@pytest.mark.parametrize("column", [0, 8, 20])
+def test_whether_only_the_rectangle_that_a_start_reaches_is_computed_changes_no_bit(
+    tiles: str, build: Any, column: int
+) -> None:
+    wide = [conv(48) | {"kernel": (1, width)} for width in (2, 5, 4)]
+    trace = traced(build, wide, (2, 1, 49))
+    start = np.zeros((4, 1, 49), np.float32)
+    start[:, 0, column] = 1
+    found = []
+    for pays in (True, False):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(cost, "pays", lambda *_, pays=pays: pays)
+            arguments = {"start": start, "precision": "bf16"}
+            found.append(fd.deconvolve(trace, "l2", range(4), **arguments))
+    np.testing.assert_array_equal(*found)
+
+
 def test_silent_features_are_exact_zeros_and_change_no_other_bit(
     tiles: str, trace: fd.Trace
 ) -> None:
