@@ -52,11 +52,16 @@ FD_INLINE void store_finished(vf *sums, const fd_epilogue *e, int channel, float
     for (int x = 0; x < T; x++) vf_store(out + x * out_col, sums[x]);
 }
 
-/* T columns x NV vectors of channels; T and NV are constants after inlining. */
+/* Elements of the sums of a tile. They are the caller's: compilers would copy an array of the tile's
+ * own to and fro, also where it is not needed. */
+#define TILE_SIZE (TILE * 2 * VW)
+
+/* T columns x NV vectors of channels; T and NV are constants after inlining. total: TILE_SIZE
+ * elements, used with in_parts. */
 FD_INLINE void conv_tile(const fd_conv *c, const float *origin, const float *w, int channel,
-                         float *out, ptrdiff_t out_col, const int T, const int NV) {
+                         float *out, ptrdiff_t out_col, float *total, const int T,
+                         const int NV) {
     vf acc[TILE][2];
-    float total[TILE * 2 * VW] FD_ALIGNED;
     const ptrdiff_t step = c->in_col;
     FD_UNROLL
     for (int x = 0; x < T; x++)
@@ -96,10 +101,11 @@ FD_INLINE void conv_tile(const fd_conv *c, const float *origin, const float *w, 
 }
 
 #define TILE_CASE(n, NV) \
-    case n: conv_tile(c, origin, w, channel, out, out_col, n, NV); break;
+    case n: conv_tile(c, origin, w, channel, out, out_col, total, n, NV); break;
 #define TILE_FUNCTION(NV)                                                                \
     static void conv_tile_##NV(const fd_conv *c, const float *origin, const float *w,    \
-                               int channel, float *out, ptrdiff_t out_col, int columns) { \
+                               int channel, float *out, ptrdiff_t out_col, float *total,  \
+                               int columns) {                                             \
         switch (columns) {                                                               \
             TILE_CASES(NV)                                                               \
         }                                                                                \
@@ -121,6 +127,7 @@ TILE_FUNCTION(2)
  * of the channels after them. */
 static const float *conv_row_block(const fd_conv *c, const float *origin, const float *w,
                                    int first, int vectors, float *out, ptrdiff_t out_col) {
+    float total[TILE_SIZE] FD_ALIGNED;
     for (int v = 0; v < vectors; v += 2) {
         const int nv = vectors - v >= 2 ? 2 : 1, channel = first + v * VW;
         for (int x = 0; x < c->cols; x += TILE) {
@@ -128,9 +135,9 @@ static const float *conv_row_block(const fd_conv *c, const float *origin, const 
             const float *o = origin + x * c->in_col;
             float *q = out + x * out_col + channel;
             if (nv == 2)
-                conv_tile_2(c, o, w, channel, q, out_col, n);
+                conv_tile_2(c, o, w, channel, q, out_col, total, n);
             else
-                conv_tile_1(c, o, w, channel, q, out_col, n);
+                conv_tile_1(c, o, w, channel, q, out_col, total, n);
         }
         w += (size_t)c->ntaps * c->cin * nv * VW;
     }
@@ -244,11 +251,10 @@ typedef struct {
     float *out;
 } pixel;
 
-/* T pixels x NV vectors of channels; T and NV are constants after inlining. */
+/* T pixels x NV vectors of channels, as conv_tile. */
 FD_INLINE void pixels_tile(const fd_conv *c, const pixel *at, const float *w, int channel,
-                           const int T, const int NV) {
+                           float *total, const int T, const int NV) {
     vf acc[TILE][2];
-    float total[TILE * 2 * VW] FD_ALIGNED;
     FD_UNROLL
     for (int x = 0; x < T; x++)
         FD_UNROLL
@@ -287,8 +293,8 @@ FD_INLINE void pixels_tile(const fd_conv *c, const pixel *at, const float *w, in
 
 #define PIXELS(T, NV)                                                                        \
     static FD_NOINLINE void pixels_##T##_##NV(const fd_conv *c, const pixel *at,             \
-                                              const float *w, int channel) {                 \
-        pixels_tile(c, at, w, channel, T, NV);                                               \
+                                              const float *w, int channel, float *total) {   \
+        pixels_tile(c, at, w, channel, total, T, NV);                                        \
     }
 PIXELS(3, 1) PIXELS(3, 2) PIXELS(6, 1) PIXELS(6, 2)
 #if TILE == 12
@@ -298,14 +304,15 @@ PIXELS(9, 1) PIXELS(9, 2) PIXELS(12, 1) PIXELS(12, 2)
 /* A tile of n pixels. Up to two more are computed, which must be the last one again. */
 static void sum_pixels(const fd_conv *c, const pixel *at, int n, const float *w, int channel,
                        int nv) {
-    typedef void sum(const fd_conv *, const pixel *, const float *, int);
+    typedef void sum(const fd_conv *, const pixel *, const float *, int, float *);
+    float total[TILE_SIZE] FD_ALIGNED;
     static sum *const sizes[][2] = {
         {pixels_3_1, pixels_3_2}, {pixels_6_1, pixels_6_2},
 #if TILE == 12
         {pixels_9_1, pixels_9_2}, {pixels_12_1, pixels_12_2},
 #endif
     };
-    sizes[(n - 1) / 3][nv - 1](c, at, w, channel);
+    sizes[(n - 1) / 3][nv - 1](c, at, w, channel, total);
 }
 
 /* Where pixels lie a multiple of so many elements apart, the same channel of all pixels of a tile

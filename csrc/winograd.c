@@ -180,48 +180,46 @@ FD_INLINE void transform_tile(batch *b, int t, const int M) {
 
 /* ---- products ---- */
 
-/* T tiles x NV vectors of channels at one place (three tiles share a pointer, as in conv_tile). */
+/* T tiles x NV vectors of channels at one place (three tiles share a pointer, as in conv_tile).
+ * add: m already has the sums of the input channels before these. */
 FD_INLINE void product_tile(const float *v, ptrdiff_t step, const float *w, int cin, float *m,
-                            const int T, const int NV) {
+                            int add, const int T, const int NV) {
     vf acc[BATCH][2];
     const float *p[BATCH / 3];
     FD_UNROLL
     for (int q = 0; q < (T + 2) / 3; q++) p[q] = v + 3 * q * step;
-    for (int first = 0; first < cin; first += FD_SUM_INPUTS) {
-        const int end = cin - first < FD_SUM_INPUTS ? cin : first + FD_SUM_INPUTS;
+    FD_UNROLL
+    for (int x = 0; x < T; x++)
         FD_UNROLL
-        for (int x = 0; x < T; x++)
-            FD_UNROLL
-            for (int j = 0; j < NV; j++) acc[x][j] = vf_zero();
-        for (int i = first; i < end; i++, w += NV * VW) {
-            vf u[2];
-            FD_UNROLL
-            for (int j = 0; j < NV; j++) u[j] = vf_load(w + j * VW);
-            FD_UNROLL
-            for (int x = 0; x < T; x++) {
-                const vf a = vf_set1(p[x / 3][(x % 3) * step + i]);
-                FD_UNROLL
-                for (int j = 0; j < NV; j++) acc[x][j] = vf_fma(a, u[j], acc[x][j]);
-            }
-        }
-        if (first) {
-            FD_UNROLL
-            for (int x = 0; x < T; x++)
-                FD_UNROLL
-                for (int j = 0; j < NV; j++)
-                    acc[x][j] = vf_add(vf_load(m + (x * NV + j) * VW), acc[x][j]);
-        }
+        for (int j = 0; j < NV; j++) acc[x][j] = vf_zero();
+    for (int i = 0; i < cin; i++, w += NV * VW) {
+        vf u[2];
         FD_UNROLL
-        for (int x = 0; x < T; x++)
+        for (int j = 0; j < NV; j++) u[j] = vf_load(w + j * VW);
+        FD_UNROLL
+        for (int x = 0; x < T; x++) {
+            const vf a = vf_set1(p[x / 3][(x % 3) * step + i]);
             FD_UNROLL
-            for (int j = 0; j < NV; j++) vf_store(m + (x * NV + j) * VW, acc[x][j]);
+            for (int j = 0; j < NV; j++) acc[x][j] = vf_fma(a, u[j], acc[x][j]);
+        }
     }
+    if (add)
+        FD_UNROLL
+        for (int x = 0; x < T; x++)
+            FD_UNROLL
+            for (int j = 0; j < NV; j++)
+                acc[x][j] = vf_add(vf_load(m + (x * NV + j) * VW), acc[x][j]);
+    FD_UNROLL
+    for (int x = 0; x < T; x++)
+        FD_UNROLL
+        for (int j = 0; j < NV; j++) vf_store(m + (x * NV + j) * VW, acc[x][j]);
 }
 
 #define PRODUCT(T, NV)                                                                    \
     static FD_NOINLINE void product_##T##_##NV(const float *v, ptrdiff_t step,            \
-                                               const float *w, int cin, float *m) {       \
-        product_tile(v, step, w, cin, m, T, NV);                                          \
+                                               const float *w, int cin, float *m,         \
+                                               int add) {                                 \
+        product_tile(v, step, w, cin, m, add, T, NV);                                     \
     }
 PRODUCT(2, 1) PRODUCT(2, 2) PRODUCT(4, 1) PRODUCT(4, 2) PRODUCT(5, 1) PRODUCT(5, 2)
 PRODUCT(6, 1) PRODUCT(6, 2)
@@ -229,7 +227,7 @@ PRODUCT(6, 1) PRODUCT(6, 2)
 PRODUCT(8, 1) PRODUCT(8, 2) PRODUCT(10, 1) PRODUCT(10, 2) PRODUCT(12, 1) PRODUCT(12, 2)
 #endif
 
-typedef void product(const float *v, ptrdiff_t step, const float *w, int cin, float *m);
+typedef void product(const float *v, ptrdiff_t step, const float *w, int cin, float *m, int add);
 
 /* The function for n tiles, or for one more: what it reads and writes behind them is part of the
  * scratch space of the batch. */
@@ -324,24 +322,26 @@ static FD_NOINLINE void sum_doubts(batch *b) {
         acc[n] = in_parts(c) ? v4_set1(0) : total[n];
     }
     for (int t = 0; t < c->ntaps; t++)
-        for (int i = 0; i < c->cin; i += 4) {
-            const int inputs = c->cin - i < 4 ? c->cin - i : 4;
-            FD_UNROLL
-            for (int n = 0; n < VALUES; n++) {
-                const float *in = values[n].at.in + c->taps[t] + i, *below = in + c->in_row;
-                const float *weight = w[n] + t * b->depth + i;
-                v4 x[4] = {v4_load(in), v4_load(in + c->in_col), v4_load(below),
-                           v4_load(below + c->in_col)};
-                v4_transpose(x);
-                if (inputs == 4)
-                    FD_UNROLL
-                    for (int j = 0; j < 4; j++)
-                        acc[n] = v4_fma(x[j], v4_set1(weight[j]), acc[n]);
-                else
-                    for (int j = 0; j < inputs; j++)
-                        acc[n] = v4_fma(x[j], v4_set1(weight[j]), acc[n]);
+        for (int i = 0; i < c->cin;) {
+            for (const int end = part_end(c, i); i < end; i += 4) {
+                const int inputs = end - i < 4 ? end - i : 4;
+                FD_UNROLL
+                for (int n = 0; n < VALUES; n++) {
+                    const float *in = values[n].at.in + c->taps[t] + i, *below = in + c->in_row;
+                    const float *weight = w[n] + t * b->depth + i;
+                    v4 x[4] = {v4_load(in), v4_load(in + c->in_col), v4_load(below),
+                               v4_load(below + c->in_col)};
+                    v4_transpose(x);
+                    if (inputs == 4)
+                        FD_UNROLL
+                        for (int j = 0; j < 4; j++)
+                            acc[n] = v4_fma(x[j], v4_set1(weight[j]), acc[n]);
+                    else
+                        for (int j = 0; j < inputs; j++)
+                            acc[n] = v4_fma(x[j], v4_set1(weight[j]), acc[n]);
+                }
             }
-            if (!in_parts(c) || (i + inputs < c->cin && (i + 4) % FD_SUM_INPUTS)) continue;
+            if (!in_parts(c)) continue;
             FD_UNROLL
             for (int n = 0; n < VALUES; n++) {
                 total[n] = v4_add(total[n], acc[n]);
@@ -464,9 +464,14 @@ FD_INLINE void run_batch(batch *b, const int M, const int MEAN) {
         const int nv = vectors - v >= 2 ? 2 : 1;
         product *const multiply = product_for(b->n, nv);
         const size_t step = (size_t)BATCH * nv * VW;
-        for (int q = 0; q < places; q++, w += (size_t)cin * nv * VW) {
+        for (int q = 0; q < places; q++) {
             if (M == 2 && v == 0 && q < b->n) fetch_tile(b, q);
-            multiply(b->v + (size_t)q * BATCH * b->step, b->step, w, cin, b->m + q * step);
+            const float *inputs = b->v + (size_t)q * BATCH * b->step;
+            for (int i = 0, end; i < cin; i = end) {
+                end = part_end(b->c, i);
+                multiply(inputs + i, b->step, w, end - i, b->m + q * step, i > 0);
+                w += (size_t)(end - i) * nv * VW;
+            }
         }
         for (int t = 0; t < b->n; t++)
             for (int j = 0; j < nv; j++)

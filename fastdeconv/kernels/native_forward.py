@@ -55,10 +55,6 @@ _WINOGRAD_INPUTS = 16
 """The least number of input channels for Winograd's algorithm. Measured: with 8 it takes 1.0 to 1.1
 of the time of the direct kernel, with 16 0.8 to 1.0, with 32 0.6 to 0.7."""
 
-_WINOGRAD_MOST_INPUTS = 512
-"""The most of them. With the number of products, the bound of the error grows faster than the sums,
-so that more values are in doubt: by estimate 7 % with 512 and 20 % with 1024."""
-
 _LARGEST_SLOPE = 1e15
 """The largest slope of an error bound: with larger ones, sums might overflow on the way."""
 
@@ -646,8 +642,6 @@ def _winograd_tile(x: Channels, block: ConvBlock, algorithm: str, table: Any) ->
         return 0
     if algorithm == "winograd":
         return 4
-    if block.weight.shape[1] > _WINOGRAD_MOST_INPUTS:
-        return 0
     return 2 if _packed_winograd(block, 2, table)[4] else 0
 
 

@@ -86,7 +86,7 @@ def _roundings(taps: int, inner: int, part: int) -> NDArray[np.float64]:
     """How often the product of each tap and input channel is rounded, (taps, inner), in a sum that
     adds partial sums where there are more than `part` channels."""
     if inner <= part:
-        return np.arange(taps * inner, 0, -1, float).reshape(taps, inner)
+        return np.arange(taps * inner, 0, -1, dtype=np.float64).reshape(taps, inner)
     channel = np.arange(inner)
     number, place = np.divmod(channel, part)
     in_part = np.minimum(part, inner - number * part) - place

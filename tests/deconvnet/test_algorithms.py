@@ -141,6 +141,7 @@ def test_steady_input_keeps_its_ties_up_to_its_edge_wherever_that_lies(on, build
 
 @pytest.mark.parametrize("name", ["noise", "clip", "tones", "nearly flat", "checks"])
 @pytest.mark.parametrize("pool", ["max_pool2d", "avg_pool2d"])
+@pytest.mark.parametrize("on", NATIVE, indirect=True, ids=lambda i: i["isa"])
 def test_sums_of_many_channels_keep_every_switch_and_gate(on, build, name, pool):
     records = [conv(200), RELU, conv(70), RELU, {"type": pool, "kernel_size": 2}]
     net, x = build(records, (1, 64, 64)), INPUTS[name]()[:, :44, :64]

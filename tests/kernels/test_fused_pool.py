@@ -92,7 +92,7 @@ def test_exactly_the_values_in_doubt_are_summed_again(isa, kind, monkeypatch):
 
 
 def documented_sums(x: np.ndarray, one: ConvBlock, fused: bool) -> np.ndarray:
-    """The convolution (O, H, W) in the order of csrc/conv.c, with a rounding after every multiply-add
+    """The convolution (O, H, W) in the order of csrc/conv.c, rounded after every multiply-add
     (`fused`) or after every operation."""
     h, w = one.out_size
     inner = one.weight.shape[1]
