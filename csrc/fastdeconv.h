@@ -227,6 +227,10 @@ typedef struct fd_step {
                               * 0, the first tile begins */
     int sparse_width;       /* elements in a row of `sparse`, which is whole vectors, or of
                              * `sparse_bf16`, which is whole pairs of vectors */
+    int *lead;              /* with `sparse`, for each number of vectors in sparse_width: how many
+                             * more votes there were for computing two rows of the result together
+                             * than one by one. Steps change it at work until it is FD_SURE
+                             * (next_rows in project.c). No bit depends on it */
     fd_post post;           /* applied to a sum in its register; nothing where finish.more is given,
                              * since that is added first */
     fd_finish finish;       /* applied when all sums of a pixel are in memory */
@@ -311,6 +315,11 @@ typedef struct {
     float *out;
     ptrdiff_t out_feature, out_plane, out_row;
 } fd_single;
+
+/* The lead, or its negative, with which a trial of speed is over (fd_step.lead). */
+#define FD_SURE 16
+/* Numbers of vectors that may be in sparse_width: 0 to 8. */
+#define FD_LEADS 9
 
 /* How a CPU can compute steps in bfloat16. */
 enum {

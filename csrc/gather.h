@@ -108,10 +108,10 @@ static int gatherer_init(gatherer *p, const fd_step *s, size_t scratch) {
     return 1;
 }
 
-/* What each row of the kernel sends to output row Y. */
-static void find_rows(const fd_step *s, int Y, const pool_axis *high, origin *rows) {
+/* What the first n rows of the kernel send to output row Y. */
+static void find_rows(const fd_step *s, int Y, int n, const pool_axis *high, origin *rows) {
     const fd_window *k = &s->conv;
-    for (int i = 0; i < k->kh; i++)
+    for (int i = 0; i < n; i++)
         reaching(Y, k->top, i, k->dh, k->sh, s->source.h, high, rows + i * high->windows);
 }
 
@@ -153,7 +153,7 @@ static int gather(gatherer *p, int Y, int X) {
     const uint32_t none = (uint32_t)(s->conv.kh * s->conv.kw * f->channels);
     const int odd = s->bf16 != NULL;
     int n = 0;
-    if (p->Y != Y) find_rows(s, p->Y = Y, &p->high, p->rows);
+    if (p->Y != Y) find_rows(s, p->Y = Y, s->conv.kh, &p->high, p->rows);
     for (int i = 0; i < from_rows; i++) {
         const origin row = p->rows[i];
         if (row.cell < 0) continue;

@@ -15,7 +15,8 @@
  *         cache; the tensor between the two steps never exists. Where a pool with overlapping
  *         windows (overlap.c) lies between the two, that tensor is needed as a whole and is read
  *         from memory. Work is divided into bands of rows of a fixed height. Rows that two bands
- *         contribute to are kept aside, and added in `fd_last_seam`.
+ *         contribute to are kept aside, and added in `fd_last_seam`. Where the step above computes
+ *         two rows together, both are scattered meanwhile (produce_rows).
  * Kernels A step is computed by one of several kernels, for which its weights are packed:
  *         - dense (product.h), in bfloat16 bf16.h or, in units compiled for it, tile_product.h;
  *         - without zeros, behind most rectifiers (sparse.h, sparse_bf16.h);
@@ -33,6 +34,8 @@
  * Numbers float32, vf_fma in list order: taps row-major, channels innermost. The result does not
  *         depend on threads, on other lanes, or on the block that a channel is in.
  */
+#include <time.h>
+
 #include "bf16.h"
 #if FD_WITH_TILES
 #include "tile_product.h"
@@ -202,6 +205,9 @@ typedef struct stepper {
     /* Only with `above`: */
     float *panel; /* pixels of the step above */
     entry *list;  /* names all channels of one of them */
+    /* Only while a trial runs (next_rows): */
+    int turn;
+    long long began[6]; /* nanoseconds: when each turn began */
 } stepper;
 
 static int leaves_out_zeros(const fd_step *s) { return s->sparse || s->sparse_bf16; }
@@ -243,6 +249,7 @@ static int fused_init(stepper *p, const fd_step *s) {
 
 static int stepper_init(stepper *p, const fd_step *s) {
     p->s = s;
+    p->turn = 0;
     if (s->above) return fused_init(p, s);
     if (s->depthwise) return depthwise_init(&p->depthwise, s);
     if (s->winograd) return winograd_init(&p->winograd, s);
@@ -336,7 +343,7 @@ static const float *step_columns(stepper *p, int Y, int X, int columns, float *r
         sparse_columns(&p->sparse, Y, X, columns, out);
     for (int i = 0; i < columns; i++, out += pixel) {
         if (leaves_out_zeros(s) && !sums_pixels(s))
-            sparse_pixel(&p->sparse, Y, X + i, out);
+            sparse_pixels(&p->sparse, Y, 1, X + i, out, 0);
         else if (!s->above && !s->depthwise && !sums_pixels(s))
             dense_pixel(&p->dense, Y, X + i, out);
         finish_pixel(&s->finish, Y, X + i, out, s->cout, s->kp, !s->nv);
@@ -353,6 +360,50 @@ static int columns_from(const fd_step *s, int X, int width) {
     return width - X < most ? width - X : most;
 }
 
+/* Pixel X of rows Y..Y+n-1, where n > 1 is what next_rows says; in `out` they lie `apart`. */
+static void step_pixels_below(stepper *p, int Y, int n, int X, float *out, ptrdiff_t apart) {
+    const fd_step *s = p->s;
+    sparse_pixels(&p->sparse, Y, n, X, out, apart);
+    for (int i = 0; i < n; i++)
+        finish_pixel(&s->finish, Y + i, X, out + i * apart, s->cout, s->kp, !s->nv);
+}
+
+/* How many rows a step may compute together. */
+static int most_rows(const stepper *p) {
+    return !p->s->above && leaves_out_zeros(p->s) ? p->sparse.together : 1;
+}
+
+static long long nanoseconds(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return t.tv_sec * 1000000000LL + t.tv_nsec;
+}
+
+/* How many rows to compute together next, of `left`; 0 when none are left.
+ *
+ * Where zeros are left out it may be two (sparse.h). Whether that is faster depends on the CPU, so
+ * it is tried: twice two rows, then three times one. The first of each only fills the caches. The
+ * second two rows and the last two single ones are compared, and the faster way gets a vote; two
+ * rows only if they are clearly faster. */
+static int next_rows(stepper *p, int left) {
+    enum { TURNS = sizeof p->began / sizeof *p->began - 1, ROWS = 7 };
+    const fd_step *s = p->s;
+    if (most_rows(p) < 2) return left > 0;
+    const int lead = __atomic_load_n(lead_of(s), __ATOMIC_RELAXED);
+    if (lead >= FD_SURE) return left < 2 ? left : 2;
+    /* In rows of fewer pixels and lanes there is little to measure. */
+    if (lead <= -FD_SURE || s->out_w * s->kp < 256) return left > 0;
+    if (p->turn > 0 || left >= ROWS) p->began[p->turn] = nanoseconds();
+    if (p->turn == TURNS) {
+        const long long two = p->began[2] - p->began[1], one = p->began[5] - p->began[3];
+        __atomic_fetch_add(lead_of(s), 100 * two < 97 * one ? 1 : -1, __ATOMIC_RELAXED);
+        p->turn = 0;
+        return next_rows(p, left);
+    }
+    if (p->turn == 0 && left < ROWS) return left > 0;
+    return p->turn++ < 2 ? 2 : 1;
+}
+
 int FD_NAME(fd_step_rows)(const fd_step *s, float *out, int row0, int row1) {
     stepper p;
     if (!stepper_init(&p, s)) return -1;
@@ -363,10 +414,14 @@ int FD_NAME(fd_step_rows)(const fd_step *s, float *out, int row0, int row1) {
         winograd_rows(&p.winograd, s, y, rows);
     }
     if (s->winograd) finish_batch(&p.winograd, s, row1, s->out_w);
-    for (int y = row0; !s->winograd && y < row1; y++)
+    for (int y = row0, rows; !s->winograd && (rows = next_rows(&p, row1 - y)); y += rows)
         for (int x = 0, n; x < s->out_w; x += n) {
-            n = columns_from(s, x, s->out_w);
-            step_columns(&p, y, x, n, out + y * row + (size_t)x * s->cout * s->kp);
+            float *to = out + y * row + (size_t)x * s->cout * s->kp;
+            n = rows > 1 ? 1 : columns_from(s, x, s->out_w);
+            if (rows > 1)
+                step_pixels_below(&p, y, rows, x, to, (ptrdiff_t)row);
+            else
+                step_columns(&p, y, x, n, to);
         }
     stepper_free(&p);
     return 0;
@@ -519,8 +574,11 @@ typedef struct {
                            * one row of cells to the next */
     ptrdiff_t row;        /* elements of one output row, margins included */
     int margin;           /* columns left of column 0 */
-    float *ring;          /* `reach` output rows, which are being summed */
-    float **rows;         /* the same, in the order in which the current row of cells sees them */
+    int ring_rows;
+    float *ring;          /* output rows, which are being summed: as many as the rows of cells that
+                           * are computed together contribute to */
+    float **rows;         /* `reach` of them, in the order in which the current row of cells sees
+                           * them */
     entry *list;          /* the channels at one place of a cell, ... */
     const int32_t *listed; /* ... which are these; NULL: it is empty */
     float **targets;      /* where the sum of each (tap, channel) of one place is added; for a
@@ -547,11 +605,12 @@ static void scatterer_free(scatterer *p) {
     free(p->sums);
 }
 
-static int scatterer_init(scatterer *p, const fd_last *f) {
+static int scatterer_init(scatterer *p, const fd_last *f, int together) {
     p->f = f;
     FD_NAME(fd_last_reach)(f, &p->reach, &p->advance, &p->row);
     p->margin = f->conv.left;
-    p->ring = fd_scratch((size_t)p->reach * p->row);
+    p->ring_rows = p->reach + (together - 1) * p->advance;
+    p->ring = fd_scratch((size_t)p->ring_rows * p->row);
     p->rows = malloc(sizeof(float *) * p->reach);
     p->list = malloc(sizeof(entry) * ((size_t)f->source.channels + FD_LIST_ROOM));
     const int places = f->kp == 1 ? f->source.pool.kh * f->source.pool.kw : 1;
@@ -562,12 +621,12 @@ static int scatterer_init(scatterer *p, const fd_last *f) {
         return 0;
     }
     p->listed = NULL;
-    memset(p->ring, 0, sizeof(float) * p->reach * p->row);
+    memset(p->ring, 0, sizeof(float) * p->ring_rows * p->row);
     return 1;
 }
 
 static float *ring_row(const scatterer *p, int cell_row, int i) {
-    return p->ring + (size_t)(((long)cell_row * p->advance + i) % p->reach) * p->row;
+    return p->ring + (size_t)(((long)cell_row * p->advance + i) % p->ring_rows) * p->row;
 }
 
 /* Finds the targets of place (i, j) of a cell in column X. */
@@ -853,10 +912,41 @@ static void retire_rows(scatterer *p, int band, int Y, int first, int last) {
     }
 }
 
+static void begin_row(scatterer *p, int Y) {
+    for (int i = 0; i < p->reach; i++) p->rows[i] = ring_row(p, Y, i);
+}
+
+/* How many columns behind the cells of the upper row those of a lower row are scattered where two
+ * rows are computed together. They then reach no output that the upper row still contributes to, so
+ * that every output gets its sums in the same order as row by row. */
+static int lag(const fd_last *f) {
+    const fd_window *k = &f->conv, *pool = &f->source.pool;
+    const int span = (pool->kw - 1) * pool->dw * k->sw + (k->kw - 1) * k->dw + 1;
+    return (span - 1) / (pool->sw * k->sw);
+}
+
+/* Rows of cells Y..Y+n-1, which the step above computes together. In `panel` every row has room for
+ * the pixels that wait to be scattered. */
+static void produce_rows(scatterer *p, stepper *above, int Y, int n, float *panel) {
+    const fd_last *f = p->f;
+    const ptrdiff_t pixel = (ptrdiff_t)f->source.channels * f->kp;
+    const int columns = f->source.cells_w, behind = lag(f), room = behind + 1;
+    for (int x = 0; x < columns + (n - 1) * behind; x++) {
+        if (x < columns)
+            step_pixels_below(above, Y, n, x, panel + x % room * pixel, room * pixel);
+        for (int i = 0; i < n; i++) {
+            const int column = x - i * behind;
+            if (column < 0 || column >= columns) continue;
+            begin_row(p, Y + i);
+            scatter(p, Y + i, column, panel + (i * room + column % room) * pixel);
+        }
+    }
+}
+
 static void produce_row(scatterer *p, stepper *above, int Y, float *panel) {
     const fd_last *f = p->f;
     const int columns = f->source.cells_w;
-    for (int i = 0; i < p->reach; i++) p->rows[i] = ring_row(p, Y, i);
+    begin_row(p, Y);
     if (f->kp == 1) find_first_targets(p);
     if (f->step) {
         for (int x = 0, n; x < columns; x += n) {
@@ -885,9 +975,12 @@ static void produce_band(scatterer *p, stepper *above, int band, float *panel) {
     const fd_last *f = p->f;
     const int cells = f->source.cells_h, row0 = band_row(f, band), next = band_row(f, band + 1);
     const int row1 = next < cells ? next : cells;
-    for (int y = row0; y < row1; y++) {
-        produce_row(p, above, y, panel);
-        retire_rows(p, band, y, 0, p->advance);
+    for (int y = row0, n; (n = f->step ? next_rows(above, row1 - y) : y < row1); y += n) {
+        if (n > 1)
+            produce_rows(p, above, y, n, panel);
+        else
+            produce_row(p, above, y, panel);
+        for (int i = 0; i < n; i++) retire_rows(p, band, y + i, 0, p->advance);
     }
     if (row1 == cells) {
         retire_rows(p, band, row1 - 1, p->advance, p->reach);
@@ -907,15 +1000,21 @@ static void produce_band(scatterer *p, stepper *above, int band, float *panel) {
 int FD_NAME(fd_last_bands)(const fd_last *f, int band0, int band1) {
     scatterer p;
     stepper above;
-    if (!scatterer_init(&p, f)) return -1;
+    if (f->step && !stepper_init(&above, f->step)) return -1;
+    const int together = f->step ? most_rows(&above) : 1;
+    if (!scatterer_init(&p, f, together)) {
+        if (f->step) stepper_free(&above);
+        return -1;
+    }
     const int columns = f->step && sums_pixels(f->step) ? SPARSE_PIXELS : COLUMNS;
-    float *panel = fd_scratch((size_t)columns * f->source.channels * f->kp);
-    const int ok = panel && (!f->step || stepper_init(&above, f->step));
-    for (int band = band0; ok && band < band1; band++) produce_band(&p, &above, band, panel);
-    if (ok && f->step) stepper_free(&above);
-    free(panel);
+    const int waiting = together * (lag(f) + 1);
+    float *panel = fd_scratch((size_t)(columns > waiting ? columns : waiting) *
+                              f->source.channels * f->kp);
+    for (int band = band0; panel && band < band1; band++) produce_band(&p, &above, band, panel);
+    if (f->step) stepper_free(&above);
     scatterer_free(&p);
-    return ok ? 0 : -1;
+    free(panel);
+    return panel ? 0 : -1;
 }
 
 /* Adds up the output rows that both `band` and the band above it contributed to. */

@@ -8,15 +8,21 @@
  *         Neighbouring pixels then take the place that features have otherwise: what one tap sends
  *         to SPARSE_PIXELS of them is added to their sums before the next tap is read, so that the
  *         weights of one tap stay in L1.
+ * Rows    Where all output channels are in one block, pixels of two neighbouring output rows can be
+ *         summed together. A row of the unpooled tensor that both need sends them the same entries,
+ *         by two rows of the kernel, so an entry is read once and added to twice as many sums, and
+ *         fewer of them wait for one another. Whether that is faster depends on the CPU and on the
+ *         number of channels; next_rows in project.c tries it.
  * Lists   See sparse_lists.h.
- * Layout  W [block of channels][tap][input channel][width]. Sums (feature, channel), which are then
- *         transposed into lanes.
+ * Layout  W [block of channels][tap][input channel][width]. Sums (pixel, feature, channel), which
+ *         are then transposed into lanes.
  * Mix     Per non-zero value and 64 channels, on AVX-512: 4 FMA with an operand from L1, 1 load of
  *         value and offset, 1 broadcast. The loads alone take 4.5 cycles; measured are 6.1. (The
  *         dense product takes a little over 4, but for every value.) In between, what is needed
  *         next is prefetched: lists, the memory of the result, the values of the next row.
  * Numbers float32, vf_fma in the order of gather.h. A value that is left out would add 0 to a sum
- *         that began at 0, so the bits are those of product.h. bfloat16: see sparse_bf16.h.
+ *         that began at 0, so the bits are those of product.h; the sums of a pixel have the same
+ *         order beside those of another one. bfloat16: see sparse_bf16.h.
  */
 #ifndef FD_SPARSE_H
 #define FD_SPARSE_H
@@ -36,47 +42,76 @@ FD_INLINE void fetch_list(const sparse_part *p, int k, ptrdiff_t feature) {
     for (int i = 0; i < 24; i += 64 / sizeof *list) __builtin_prefetch(list + i);
 }
 
-/* Adds the products of the entries of a list to NV vectors of channels. */
+/* Adds the products of the entries of a list to NV vectors of channels of M pixels, whose weights
+ * begin `tap` elements after one another. */
 FD_INLINE void add_entries(const sparse_entry *begin, const sparse_entry *end, const float *weight,
-                        vf *acc, const int NV) {
+                           ptrdiff_t tap, vf *acc, const int NV, const int M) {
+    const float *from[FD_SPARSE_ROWS];
+    FD_UNROLL
+    for (int m = 0; m < M; m++) {
+        from[m] = weight + m * tap;
+        /* Keeps GCC from computing the address of every vector by itself. */
+        if (M > 1) __asm__("" : "+r"(from[m]));
+    }
     for (const sparse_entry *e = begin; e < end; e++) {
         uint64_t both; /* in one load; every CPU we build for is little-endian */
         memcpy(&both, e, sizeof both);
-        const float *w = weight + ((int64_t)both >> 32);
+        const int64_t offset = (int64_t)both >> 32;
         const vf x = vf_from_bits((uint32_t)both);
         FD_UNROLL
-        for (int j = 0; j < NV; j++) acc[j] = vf_fma(vf_load(w + j * VW), x, acc[j]);
+        for (int m = 0; m < M; m++)
+            FD_UNROLL
+            for (int j = 0; j < NV; j++)
+                acc[m * NV + j] = vf_fma(vf_load(from[m] + offset + j * VW), x, acc[m * NV + j]);
     }
 }
 
-/* Adds a part to the sums of NV vectors of channels. Structs are passed by value, because compilers
- * would read what a pointer refers to again after every store of a vector. */
-FD_INLINE void sparse_product(sparse_part p, ptrdiff_t feature, const float *weight,
-                              sparse_sums to, const int NV) {
+/* Adds a part to the sums of NV vectors of channels of M pixels. Structs are passed by value or
+ * copied, because compilers would read what a pointer refers to again after every store of a
+ * vector. */
+FD_INLINE void sparse_product(sparse_part p, ptrdiff_t feature, const float *weight, ptrdiff_t tap,
+                              const sparse_sums *pixels, const int NV, const int M) {
+    sparse_sums to[FD_SPARSE_ROWS];
+    FD_UNROLL
+    for (int m = 0; m < M; m++) to[m] = pixels[m];
     const char *entries = p.entries;
-    float *sums = to.panel;
-    for (int k = 0; k < to.kp; k++, entries += feature, sums += to.stride) {
+    for (int k = 0; k < to[0].kp; k++, entries += feature) {
         const sparse_entry *list = (const sparse_entry *)entries;
         const sparse_entry *begin = list + p.from[k], *end = list + p.to[k];
         fetch_list(&p, k + SPARSE_AHEAD, feature);
-        fetch_meanwhile(&to, k, NV);
-        vf acc[FD_SPARSE_NV];
+        vf acc[FD_SPARSE_ROWS * FD_SPARSE_NV];
         FD_UNROLL
-        for (int j = 0; j < NV; j++) acc[j] = to.first ? vf_zero() : vf_load(sums + j * VW);
-        add_entries(begin, end, weight, acc, NV);
+        for (int m = 0; m < M; m++) {
+            fetch_meanwhile(&to[m], k, NV);
+            FD_UNROLL
+            for (int j = 0; j < NV; j++)
+                acc[m * NV + j] = to[m].first ? vf_zero() : vf_load(to[m].panel + j * VW);
+        }
+        add_entries(begin, end, weight, tap, acc, NV, M);
         FD_UNROLL
-        for (int j = 0; j < NV; j++) vf_store(sums + j * VW, acc[j]);
+        for (int m = 0; m < M; m++) {
+            FD_UNROLL
+            for (int j = 0; j < NV; j++) vf_store(to[m].panel + j * VW, acc[m * NV + j]);
+            to[m].panel += to[m].stride;
+        }
     }
 }
 
-#define SPARSE_CASE(NV) \
-    case NV: sparse_product(*p, feature, weight, *to, NV); break;
-static void sparse_block(const sparse_part *p, ptrdiff_t feature, const float *weight,
-                         const sparse_sums *to, int vectors) {
-    switch (vectors) {
-        SPARSE_CASE(1) SPARSE_CASE(2) SPARSE_CASE(3) SPARSE_CASE(4)
+#define SPARSE_CASE(NV, M) \
+    case 10 * M + NV: sparse_product(*p, feature, weight, tap, to, NV, M); break;
 #if FD_SPARSE_NV == 8
-        SPARSE_CASE(5) SPARSE_CASE(6) SPARSE_CASE(7) SPARSE_CASE(8)
+#define SPARSE_CASES(M) \
+    SPARSE_CASE(1, M) SPARSE_CASE(2, M) SPARSE_CASE(3, M) SPARSE_CASE(4, M) \
+    SPARSE_CASE(5, M) SPARSE_CASE(6, M) SPARSE_CASE(7, M) SPARSE_CASE(8, M)
+#else
+#define SPARSE_CASES(M) SPARSE_CASE(1, M) SPARSE_CASE(2, M) SPARSE_CASE(3, M) SPARSE_CASE(4, M)
+#endif
+static void sparse_block(const sparse_part *p, ptrdiff_t feature, const float *weight, ptrdiff_t tap,
+                         const sparse_sums *to, int vectors, int pixels) {
+    switch (10 * pixels + vectors) {
+        SPARSE_CASES(1)
+#if FD_SPARSE_ROWS == 2
+        SPARSE_CASES(2)
 #endif
     }
 }
@@ -102,52 +137,63 @@ static void sparse_to_lanes(const fd_step *s, const float *sums, ptrdiff_t strid
 
 /* A pixel that is being summed. */
 typedef struct {
-    const float *out;
+    float *panel;
+    float *out;
     sparse_wish wish;
     int parts; /* how many parts have been added to its sums */
 } sparse_target;
 
-/* Adds a part to the pixel's sums in the panel. The first part starts them at 0. */
-static void sum_part(const sparse_lists *p, const sparse_part *part, sparse_target *pixel) {
+/* Adds a part to the sums of a number of neighbouring pixels of a column: in the upper ones by the
+ * row of the kernel that the part names, in a lower one by the next. The first part of a pixel
+ * starts its sums at 0. */
+static void sum_part(const sparse_lists *p, const sparse_part *part, sparse_target *to,
+                     int pixels) {
     const fd_step *s = p->s;
-    const ptrdiff_t rows = (ptrdiff_t)s->conv.kh * s->conv.kw * s->source.channels;
+    const ptrdiff_t tap = (ptrdiff_t)s->conv.kw * s->source.channels, rows = s->conv.kh * tap;
     const int width = s->sparse_width;
-    /* The memory of the result is prefetched while the first part is summed, and the wish during
-     * the second part; in bfloat16, where a pixel may have only one, during the first. */
-    const int first = pixel->parts == 0, wishes = pixel->parts == (s->sparse ? 1 : 0);
     for (int c = 0; c < p->all; c += width) {
-        const sparse_sums sums = {
-            p->panel + c, p->all, p->used, first, first ? pixel->out + (ptrdiff_t)c * s->kp : NULL,
-            wishes && c == 0 ? &pixel->wish : NULL,
-        };
+        sparse_sums sums[FD_SPARSE_ROWS];
+        for (int m = 0; m < pixels; m++) {
+            /* The memory of the result is prefetched while a pixel's first part is summed, and the
+             * wish during the second part; in bfloat16, where a pixel may have only one, during
+             * the first. */
+            const int first = to[m].parts == 0, wishes = to[m].parts == (s->sparse ? 1 : 0);
+            sums[m] = (sparse_sums){
+                to[m].panel + c, p->all, p->used, first,
+                first ? to[m].out + (ptrdiff_t)c * s->kp : NULL,
+                wishes && c == 0 ? &to[m].wish : NULL,
+            };
+        }
         const int vectors = (p->all - c < width ? p->all - c : width) / VW;
 #if FD_HAS_BF16
         if (s->sparse_bf16) {
-            sparse_block_bf16(part, s->sparse_bf16 + rows * c, width, &sums, vectors);
+            sparse_block_bf16(part, s->sparse_bf16 + rows * c, width, sums, vectors);
             continue;
         }
 #endif
-        sparse_block(part, p->feature, s->sparse + rows * c + part->row * width, &sums, vectors);
+        sparse_block(part, p->feature, s->sparse + rows * c + part->row * width, tap * width, sums,
+                     vectors, pixels);
     }
-    pixel->parts++;
+    for (int m = 0; m < pixels; m++) to[m].parts++;
 }
 
-/* Adds what n columns of lists send to a pixel. The lists of these columns begin at `start`, and
+/* Adds what n columns of lists send to pixels. The lists of these columns begin at `start`, and
  * their rows of W count from `row`. `before`: how many columns of the kernel lie to their right,
  * outside the map. They are counted as well when columns are divided into parts, so that the parts,
  * and with them the bits, are the same everywhere in the map. */
 static void sum_columns(const sparse_lists *p, const char *entries, const int32_t *start, int n,
-                        int before, ptrdiff_t row, sparse_target *pixel) {
+                        int before, ptrdiff_t row, sparse_target *to, int pixels) {
     const size_t kp = p->kp;
     for (int x = 0, end; x < n; x = end) {
         end = x + p->columns - (before + x) % p->columns;
         if (end > n) end = n;
         const sparse_part part = {entries, start + x * kp, start + end * kp, row};
-        sum_part(p, &part, pixel);
+        sum_part(p, &part, to, pixels);
     }
 }
 
-static void sparse_pixel(sparse_lists *p, int Y, int X, float *out) {
+/* Pixel X of output rows Y..Y+n-1; in `out` they lie `apart`. */
+static void sparse_pixels(sparse_lists *p, int Y, int n, int X, float *out, ptrdiff_t apart) {
     const fd_step *s = p->s;
     const fd_source *f = &s->source;
     const size_t kp = p->kp;
@@ -157,27 +203,37 @@ static void sparse_pixel(sparse_lists *p, int Y, int X, float *out) {
     const int beyond = right < f->w ? 0 : right - (f->w - 1);
     const int from = f->w - 1 - (right - beyond);
     const int to = f->w - (left > 0 ? left : 0);
-    if (p->Y != Y) hold_rows(p, Y);
-    sparse_target pixel = {out, find_wish(p, X), 0};
+    hold_rows(p, Y, n);
+    sparse_target pixels[FD_SPARSE_ROWS];
+    for (int m = 0; m < n; m++)
+        pixels[m] = (sparse_target){p->panel + m * kp * p->all, out + m * apart,
+                                    find_wish(p, p->next[m], X), 0};
 #if FD_HAS_BF16
     if (!s->sparse && from < to) {
         if (from < p->joined_from || to > p->joined_to) join_columns(p, to);
         sum_columns(p, (const char *)p->joined, p->joints + (from - p->joined_from) * kp,
-                    to - from, beyond, (ptrdiff_t)right * f->channels, &pixel);
+                    to - from, beyond, (ptrdiff_t)right * f->channels, pixels, 1);
     }
 #endif
     for (int i = 0; s->sparse && i < p->slots; i++) {
         const origin row = p->rows[i];
         if (row.cell < 0) continue;
         const int32_t *start = p->start + ((size_t)p->slot[i] * (f->w + 1) + from) * kp;
+        /* The last pixel gets the row by row.tap of the kernel, the one above it by the row of the
+         * kernel before: those get it where there is such a row. */
+        const int above = n - 1 - row.tap, below = above + s->conv.kh;
+        const int first = above > 0 ? above : 0, end = below < n ? below : n;
         sum_columns(p, p->entries + p->slot[i] * kp * p->feature, start, to - from, beyond,
-                    ((ptrdiff_t)row.tap * s->conv.kw + right) * f->channels, &pixel);
+                    ((ptrdiff_t)(first - above) * s->conv.kw + right) * f->channels,
+                    pixels + first, end - first);
     }
-    if (!pixel.parts) memset(p->panel, 0, sizeof(float) * kp * p->all);
-    if (s->nv)
-        sparse_to_lanes(s, p->panel, p->all, out);
-    else
-        store_by_feature(s, p->panel, p->all, out);
+    for (const sparse_target *pixel = pixels; pixel < pixels + n; pixel++) {
+        if (!pixel->parts) memset(pixel->panel, 0, sizeof(float) * kp * p->all);
+        if (s->nv)
+            sparse_to_lanes(s, pixel->panel, p->all, pixel->out);
+        else
+            store_by_feature(s, pixel->panel, p->all, pixel->out);
+    }
 }
 
 /* ---- a single feature: neighbouring pixels are summed together, tap by tap ---- */
@@ -197,7 +253,7 @@ FD_INLINE void tap_product(sparse_tap t, const float *weight, float *sums, ptrdi
         vf acc[FD_SPARSE_NV];
         FD_UNROLL
         for (int j = 0; j < NV; j++) acc[j] = vf_load(sums + j * VW);
-        add_entries(t.list + t.start[-i], t.list + t.start[1 - i], weight, acc, NV);
+        add_entries(t.list + t.start[-i], t.list + t.start[1 - i], weight, 0, acc, NV, 1);
         FD_UNROLL
         for (int j = 0; j < NV; j++) vf_store(sums + j * VW, acc[j]);
     }
@@ -242,7 +298,7 @@ static void sum_row(const sparse_lists *p, int i, int X, int columns) {
 /* Up to SPARSE_PIXELS neighbouring pixels of a row, for a single feature. */
 static void sparse_columns(sparse_lists *p, int Y, int X, int columns, float *out) {
     const fd_step *s = p->s;
-    if (p->Y != Y) hold_rows(p, Y);
+    hold_rows(p, Y, 1);
     memset(p->panel, 0, sizeof(float) * columns * p->all);
     for (int i = 0; i < p->slots; i++)
         if (p->rows[i].cell >= 0) sum_row(p, i, X, columns);

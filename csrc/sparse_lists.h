@@ -90,13 +90,15 @@ typedef struct {
     const fd_step *s;
     int kp;                /* features that have lists; in bfloat16 padded to whole vectors */
     pool_axis high, wide;
-    int Y;                 /* the output row that is being computed; -1: none yet */
-    origin *rows;          /* the rows of the unpooled tensor that it needs: for each row of the
-                            * kernel, one for each window that may overlap */
+    int together;          /* how many output rows are computed together at most */
+    int Y, n;              /* rows Y..Y+n-1 are being computed; Y is -1: none yet */
+    origin *rows;          /* the rows of the unpooled tensor that they need: for each row of the
+                            * kernel, one for each window that may overlap. Their taps are those of
+                            * row Y + n - 1 */
     int columns;           /* how many columns of lists make a part (SPARSE_BYTES) */
     int slots;             /* how many rows have lists at a time: as many as there are `rows` */
     int *slot;             /* for each of `rows`: the slot that has its lists */
-    origin next;           /* the row whose lists will be made next; its cell is -1: none */
+    origin next[FD_SPARSE_ROWS]; /* the rows whose lists will be made next; cell -1: none */
     int *held;             /* for each slot: the row_key of its row, or -1 */
     char *entries;         /* (slots, kp, feature) */
     ptrdiff_t feature;     /* bytes reserved for one feature's list */
@@ -105,7 +107,7 @@ typedef struct {
     int used;              /* features from this one on have had no value so far: mostly those
                             * that only pad the lanes */
     int all;               /* output channels, padded to whole vectors, or pairs of vectors */
-    float *panel;          /* the sums of a pixel, (kp, all); for a single feature, of several */
+    float *panel;          /* the sums of the pixels that are computed together, (kp, all) each */
     /* Only bfloat16 (sparse_bf16.h): */
     uint32_t *joined;      /* columns joined_from..joined_to-1 of the lists of all `rows`, joined */
     int joined_from, joined_to, joined_most; /* at most `joined_most` columns at a time */
@@ -114,6 +116,16 @@ typedef struct {
 
 /* Whether a step sums neighbouring pixels of a single feature together (sparse_columns). */
 static int sums_pixels(const fd_step *s) { return s->sparse && s->kp == 1; }
+
+/* The lead of two rows over one, for steps of as many channels. */
+static int *lead_of(const fd_step *s) { return s->lead + s->sparse_width / VW; }
+
+/* How many rows of its result a step may compute together, as far as the trial has gone. Of several
+ * blocks of output channels, the sums of two pixels would not stay in L1. */
+static int sparse_rows(const fd_step *s) {
+    const int may = s->sparse && s->kp > 1 && s->cout <= s->sparse_width;
+    return may && __atomic_load_n(lead_of(s), __ATOMIC_RELAXED) > -FD_SURE ? FD_SPARSE_ROWS : 1;
+}
 
 static void sparse_free(sparse_lists *p) {
     free(p->rows);
@@ -135,7 +147,8 @@ static int sparse_init(sparse_lists *p, const fd_step *s) {
     p->Y = -1;
     p->high = make_axis(pool->top, pool->sh, pool->dh, pool->kh, f->cells_h);
     p->wide = make_axis(pool->left, pool->sw, pool->dw, pool->kw, f->cells_w);
-    p->slots = s->conv.kh * p->high.windows;
+    p->together = sparse_rows(s);
+    p->slots = (s->conv.kh + p->together - 1) * p->high.windows;
     const size_t entry = s->sparse ? sizeof(sparse_entry) : sizeof(uint32_t);
     /* Where one value goes to all places of its window, a row has it as often as the window is
      * wide. */
@@ -149,7 +162,7 @@ static int sparse_init(sparse_lists *p, const fd_step *s) {
     p->columns = rows * pool->kh * pool->kw / f->channels;
     if (!s->sparse) p->columns /= p->slots; /* a joined column has the entries of all rows */
     if (p->columns < 1) p->columns = 1;
-    const int unit = s->sparse ? VW : 2 * VW, pixels = sums_pixels(s) ? SPARSE_PIXELS : 1;
+    const int unit = s->sparse ? VW : 2 * VW, pixels = sums_pixels(s) ? SPARSE_PIXELS : p->together;
     p->all = (s->cout + unit - 1) / unit * unit;
     p->joined_most = s->conv.kw + JOINED_PIXELS;
     if (p->joined_most > f->w) p->joined_most = f->w;
@@ -170,7 +183,7 @@ static int sparse_init(sparse_lists *p, const fd_step *s) {
     }
     for (int i = 0; i < p->slots; i++) p->held[i] = -1;
     p->used = 0;
-    memset(p->panel, 0, sizeof(float) * p->kp * p->all);
+    memset(p->panel, 0, sizeof(float) * pixels * p->kp * p->all);
     return 1;
 }
 
@@ -445,35 +458,45 @@ static int find_slot(sparse_lists *p, int i) {
     return other;
 }
 
-/* Sets p->next to a row that output row Y + 1 needs and that has no lists yet. Afterwards p->rows
- * are the rows of output row Y + 1. */
-static void find_next(sparse_lists *p) {
-    find_rows(p->s, p->Y + 1, &p->high, p->rows);
-    p->next.cell = -1;
-    for (int i = 0; i < p->slots; i++)
-        if (p->rows[i].cell >= 0 && slot_of(p, row_key(p, p->rows[i])) < 0) p->next = p->rows[i];
+/* Sets p->rows to the rows of the unpooled tensor that output rows Y..Y+n-1 need. */
+static void need_rows(sparse_lists *p, int Y, int n) {
+    for (int i = 0; i < p->slots; i++) p->rows[i].cell = -1;
+    find_rows(p->s, Y + n - 1, p->s->conv.kh + n - 1, &p->high, p->rows);
 }
 
-/* Sees to it that all rows that output row Y needs have lists. */
-static void hold_rows(sparse_lists *p, int Y) {
+/* Sets p->next to rows that the next n output rows need and that have no lists yet. Afterwards
+ * p->rows are the rows of these output rows. */
+static void find_next(sparse_lists *p, int Y, int n) {
+    int found = 0;
+    need_rows(p, Y, n);
+    for (int i = 0; i < FD_SPARSE_ROWS; i++) p->next[i].cell = -1;
+    for (int i = p->slots - 1; i >= 0 && found < n; i--)
+        if (p->rows[i].cell >= 0 && slot_of(p, row_key(p, p->rows[i])) < 0)
+            p->next[found++] = p->rows[i];
+}
+
+/* Sees to it that all rows that output rows Y..Y+n-1 need have lists. */
+static void hold_rows(sparse_lists *p, int Y, int n) {
+    if (p->Y == Y && p->n == n) return;
     p->Y = Y;
-    find_rows(p->s, Y, &p->high, p->rows);
+    p->n = n;
+    need_rows(p, Y, n);
     for (int i = 0; i < p->slots; i++)
         if (p->rows[i].cell >= 0) p->slot[i] = find_slot(p, i);
-    find_next(p);
-    find_rows(p->s, Y, &p->high, p->rows);
+    find_next(p, Y + n, n);
+    need_rows(p, Y, n);
     p->joined_from = p->joined_to = 0;
 }
 
-/* What column x of the row `p->next` will need; where windows overlap, only of the last window. */
-static sparse_wish find_wish(const sparse_lists *p, int x) {
+/* What column x of row `next` will need; where windows overlap, only of the last window. */
+static sparse_wish find_wish(const sparse_lists *p, origin next, int x) {
     const fd_source *f = &p->s->source;
     sparse_wish wish = {.lanes = p->s->kp};
     /* On average, each place of a window has an equal share of the channels. */
     const size_t row = sizeof(float) * f->w * f->channels * p->s->kp / (f->pool.kh * f->pool.kw);
-    if (p->s->nv && row <= ROW_BYTES && p->next.cell >= 0 && x < f->w) {
-        const int column = wanted(p, x, 0, p->next.cell, p->next.place, &wish.channels, &wish.n);
-        const size_t cell = (size_t)p->next.cell * f->cells_w + column;
+    if (p->s->nv && row <= ROW_BYTES && next.cell >= 0 && x < f->w) {
+        const int column = wanted(p, x, 0, next.cell, next.place, &wish.channels, &wish.n);
+        const size_t cell = (size_t)next.cell * f->cells_w + column;
         wish.cell = p->s->v + cell * f->channels * p->s->kp;
         if (column < 0) wish.n = 0;
     }

@@ -63,15 +63,22 @@ int FD_NAME(fd_single_features)(const fd_single *, int k0, int k1);
 #define FD_TILES {0, 12, 6}
 #endif
 
-/* Where zeros are left out (sparse.h): how many vectors of output channels are summed together, and
- * from how many channels on leaving out zeros pays behind a ReLU, which keeps about a third of the
- * values. */
+/* Where zeros are left out (sparse.h): how many vectors of output channels are summed together, of
+ * how many pixels at most, and from how many channels on leaving out zeros pays behind a ReLU,
+ * which keeps about a third of the values. */
 #if VW == 16
 #define FD_SPARSE_NV 4
 #else
 #define FD_SPARSE_NV 8
 #endif
-#if VW >= 8
+#if FD_REGISTERS >= 32
+#define FD_SPARSE_ROWS 2
+#else
+#define FD_SPARSE_ROWS 1
+#endif
+#if VW == 16
+#define FD_SPARSE_LEAST 40
+#elif VW == 8
 #define FD_SPARSE_LEAST 48
 #else
 #define FD_SPARSE_LEAST 32

@@ -167,6 +167,7 @@ cdef extern from "fastdeconv.h" nogil:
         const float *winograd
         int tile_top, tile_left
         int sparse_width
+        int *lead
         fd_post post
         fd_finish finish
         int out_h, out_w
@@ -264,6 +265,7 @@ cdef extern from "fastdeconv.h" nogil:
     enum: FD_MOST_TERMS
     enum: FD_SUM_INPUTS
     enum: FD_WINOGRAD_ROWS
+    enum: FD_SURE, FD_LEADS
     int fd_winograd_tiles(int kp, int nv, int block) nogil
     enum:
         FD_SUM, FD_PRODUCT, FD_CONCAT
@@ -585,6 +587,7 @@ cdef class Table:
     """The kernels of one instruction set."""
 
     cdef const fd_kernels *k
+    cdef int lead[FD_LEADS]
 
     @property
     def name(self):
@@ -620,6 +623,25 @@ cdef class Table:
     def sparse_least(self):
         """Leaving out zeros pays from this number of output channels on."""
         return self.k.sparse_least
+
+    @property
+    def rows_together(self):
+        """How many rows of a result are computed together where zeros are left out, in float32.
+
+        Steps try at work which is faster on this CPU; no bit depends on it. So it is a dictionary:
+        1 or 2 by the number of vectors of channels, for those that have been decided. Setting it
+        decides for all of them; None begins anew.
+        """
+        return {
+            vectors: 2 if self.lead[vectors] > 0 else 1
+            for vectors in range(FD_LEADS) if abs(self.lead[vectors]) >= FD_SURE
+        }
+
+    @rows_together.setter
+    def rows_together(self, rows):
+        cdef int vectors
+        for vectors in range(FD_LEADS):
+            self.lead[vectors] = {None: 0, 1: -FD_SURE, 2: FD_SURE}[rows]
 
     @property
     def winograd_least(self):
@@ -1147,6 +1169,8 @@ cdef class Step(Job):
                  int cout, post, more, out_size):
         cdef step_job *d = <step_job *>self.hold(sizeof(step_job), _step_rows)
         d.k = table.k
+        d.s.lead = table.lead
+        self.keep.append(table)
         _source(self, &d.s.source, source, cells)
         if isinstance(v, Step):
             self.lead_into(&d.s.above, <Step>v, &(<step_job *>(<Step>v).data).s)

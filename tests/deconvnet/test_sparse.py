@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -14,7 +16,7 @@ import fastdeconv as fd
 pytest.importorskip("fastdeconv.kernels.native")
 
 from fastdeconv.deconvnet.plan import shape_cache
-from fastdeconv.kernels import native_cpu, native_steps
+from fastdeconv.kernels import native_cpu, native_shared, native_steps
 
 PROPERTY = settings(derandomize=True, deadline=None)
 
@@ -37,6 +39,15 @@ def maps(trace: fd.Trace, features: Any, rule: str, sparse: bool, **options: Any
         found = fd.deconvolve(trace, layer, features, rule, **options)
         plans.clear()
         return found
+
+
+@contextmanager
+def rows_together(rows: int | None) -> Iterator[None]:
+    """csrc/sparse.h computes so many rows of a result together; None: it tries both ways."""
+    table = native_shared.kernels()
+    table.rows_together = rows
+    yield
+    table.rows_together = None
 
 
 def sides(smallest: int, largest: int) -> st.SearchStrategy[tuple[int, int]]:
@@ -91,7 +102,10 @@ def test_the_bits_are_those_of_the_dense_product(build, network, seed, rule, cou
     for isa in fd.available_isas():
         with fd.config(backend="native", isa=isa):
             dense = maps(trace, features, rule, sparse=False)
-            assert np.array_equal(maps(trace, features, rule, sparse=True), dense), isa
+            for rows in 1, 2:
+                with rows_together(rows):
+                    found = maps(trace, features, rule, sparse=True)
+                assert np.array_equal(found, dense), (isa, rows)
 
 
 @settings(PROPERTY, max_examples=60)
@@ -166,12 +180,30 @@ def test_without_a_rectifier_nothing_is_looked_for(on, build, zeros_left_out):
 
 
 @pytest.mark.parametrize("threads", [1, 2, 5])
-def test_the_number_of_threads_changes_no_bit(on, build, threads):
+@pytest.mark.parametrize("rows", [1, 2, None])
+def test_neither_threads_nor_rows_computed_together_change_a_bit(on, build, threads, rows):
     trace = tower(build, 50)
-    one = maps(trace, range(50), "deconvnet", sparse=True, num_threads=1)
-    assert np.array_equal(
-        maps(trace, range(50), "deconvnet", sparse=True, num_threads=threads), one
-    )
+    dense = maps(trace, range(50), "deconvnet", sparse=False, num_threads=1)
+    with rows_together(rows):
+        found = maps(trace, range(50), "deconvnet", sparse=True, num_threads=threads)
+    assert np.array_equal(found, dense)
+
+
+@pytest.mark.parametrize("start", ["max", "one"])
+def test_parts_of_maps_by_two_rows_have_the_bits_of_one_by_one(on, build, start):
+    trace = tower(build, 64)
+    found = []
+    for rows in 1, 2:
+        with rows_together(rows):
+            found.append(maps(trace, range(40), "deconvnet", sparse=True, start=start))
+    assert np.array_equal(*found)
+
+
+def test_what_was_decided_about_rows_is_kept_by_the_number_of_vectors(on):
+    table = native_shared.kernels()
+    with rows_together(2):
+        assert set(table.rows_together.values()) == {2}
+    assert table.rows_together == {}
 
 
 def test_values_that_are_all_there_fit_into_the_lists(on, build):
