@@ -379,7 +379,16 @@ def test_what_an_offset_covers_is_said(tmp_path, network, out):
     said = run(
         "explain", song, "-o", out, "--network", network, "--offset", 1.95, "--overwrite"
     ).stdout
-    assert "The song was explained from 1.95 s to its end" in said
+    assert "The song was explained from 1.95 s to its end at 2.00 s." in said
+
+
+def test_silence_that_follows_a_song_is_said(tmp_path, network, out):
+    song = tmp_path / "song.wav"
+    soundfile.write(song, np.full(SR // 50, 0.1), SR)
+    said = "The network takes 0.08 s and was given silence after the 0.02 s of sound"
+    assert said in run("explain", song, "-o", out, "--network", network).stdout
+    assert said in (out / "song" / "index.html").read_text(encoding="utf-8")
+    assert said in (fd.Explanation.load(out / "song").covered or "")
 
 
 def test_songs_that_are_not_on_the_page_of_all_are_named(tmp_path, network, out):
