@@ -142,4 +142,6 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    """What a notebook offers on tab: no names that are only used in here."""
+    own = {name for name in globals() if name.startswith("__")}
+    return sorted({*own, *__all__})

@@ -90,7 +90,7 @@ class _Saveable:
         return self._write(out, self._folder if name is None else name, overwrite=overwrite)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class AttributeStudy(_Saveable, attributes.AttributeStudy):
     __doc__ = attributes.AttributeStudy.__doc__
 
@@ -110,7 +110,7 @@ class AttributeStudy(_Saveable, attributes.AttributeStudy):
         return write_study(self, self.findings(), out, name, overwrite=overwrite)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Evolution(_Saveable, evolution.Evolution):
     __doc__ = evolution.Evolution.__doc__
 
@@ -209,7 +209,7 @@ class Decision(belief.Decision):
         return write_decision(self, out, name, overwrite=overwrite, audio_format=audio_format)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class TopClips(tops.TopClips):
     __doc__ = tops.TopClips.__doc__
 

@@ -379,7 +379,28 @@ def test_what_an_offset_covers_is_said(tmp_path, network, out):
     said = run(
         "explain", song, "-o", out, "--network", network, "--offset", 1.95, "--overwrite"
     ).stdout
-    assert "The song was explained from 1.95 s to its end" in said
+    assert "The song was explained from 1.95 s to its end at 2.00 s." in said
+
+
+@pytest.mark.parametrize("variable", [
+    "FASTDECONV_BACKEND", "FASTDECONV_ISA", "FASTDECONV_NUM_THREADS",
+])
+def test_a_wrong_variable_is_an_error_of_no_song(tmp_path, network, out, monkeypatch, variable):
+    monkeypatch.setenv(variable, "many")
+    songs = [write_song(tmp_path / f"{name}.wav", i) for i, name in enumerate("ab")]
+    result = run("explain", *songs, "-o", out, "--network", network)
+    assert result.exit_code == 1
+    assert "'many'" in result.stderr and result.stderr.count("Error: ") == 1
+    assert "a.wav" not in result.stderr
+
+
+def test_silence_that_follows_a_song_is_said(tmp_path, network, out):
+    song = tmp_path / "song.wav"
+    soundfile.write(song, np.full(SR // 50, 0.1), SR)
+    said = "The network takes 0.08 s and was given silence after the 0.02 s of sound"
+    assert said in run("explain", song, "-o", out, "--network", network).stdout
+    assert said in (out / "song" / "index.html").read_text(encoding="utf-8")
+    assert said in (fd.Explanation.load(out / "song").covered or "")
 
 
 def test_songs_that_are_not_on_the_page_of_all_are_named(tmp_path, network, out):

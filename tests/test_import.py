@@ -41,6 +41,12 @@ def test_every_public_name_is_there(name: str) -> None:
     assert getattr(fastdeconv, name) is not None
 
 
+@pytest.mark.parametrize("module", [fastdeconv, fastdeconv.ops])
+def test_tab_offers_public_names_alone(module) -> None:
+    offered = {name for name in dir(module) if not name.startswith("_")}
+    assert offered == {name for name in module.__all__ if not name.startswith("_")}
+
+
 def test_an_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="no attribute 'deconvolute'"):
         fastdeconv.deconvolute  # noqa: B018

@@ -137,6 +137,8 @@ def change(folder, edit):
         lambda m: m["audio"].update(samples=-1),
         lambda m: m["audio"].update(samples=1 << 60),
         lambda m: m["audio"].update(original_gain=0),
+        lambda m: m["audio"].update(start="soon"),
+        lambda m: m["audio"].update(padding="much"),
         lambda m: m["audio"].update(format="../../x"),
         lambda m: m["parameters"].update(mode="loud"),
         lambda m: m["frontend"].update(n_fft=1 << 40),

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -255,7 +255,11 @@ class AttributeStudy:
     stimuli: tuple[Stimulus, ...]
     design: Design
     parameters: dict[str, Any]
-    found: dict[tuple[str, str], dict[str, Correlations]] = field(repr=False)
+    found: dict[tuple[str, str], dict[str, Correlations]]
+
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{layer}: {len(ks)}" for layer, ks in self.features.items())
+        return f"<AttributeStudy of {self.network!r}: {len(self.stimuli)} stimuli; {counts}>"
 
     @property
     def layers(self) -> list[str]:

@@ -160,6 +160,12 @@ class Evolution:
     box: Array
     frontend: Frontend | None
 
+    def __repr__(self) -> str:
+        return (
+            f"<Evolution of {self.layer}: {len(self.features)} features, "
+            f"{len(self.labels)} checkpoints>"
+        )
+
     def patch(self, k: int, t: int) -> Array:
         """The map of ``features[k]`` at ``labels[t]``, cropped to its receptive field.
 

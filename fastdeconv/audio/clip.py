@@ -90,6 +90,8 @@ class Clip:
         Where the clip begins in its source, in seconds: the `offset` of `load_clip`.
     is_cut : bool
         Whether the source continues after the clip.
+    padding : float
+        Seconds of silence at the end of the clip, where the source was too short for `frames`.
 
     Raises
     ------
@@ -114,6 +116,7 @@ class Clip:
     frontend: Frontend
     start: float
     is_cut: bool
+    padding: float
 
     def __init__(self, samples: ArrayLike, sr: float, frontend: Frontend) -> None:
         check_frontend(frontend)
@@ -133,6 +136,7 @@ class Clip:
         except MemoryError as error:
             raise AudioError(f"the STFT of {heard.size} samples: {error}") from error
         self._set(fitted, spectra, frontend, analysed, is_cut=is_cut)
+        self.padding = max(0, fitted.size - given.size) / self.sr
 
     def _set(
         self, samples: FloatArray, spectra: ComplexArray, frontend: Frontend,
@@ -149,7 +153,7 @@ class Clip:
             array.flags.writeable = False
         self.samples, self.stft, self.x = samples, spectra.T, x
         self.frontend = frontend
-        self.start, self.is_cut = 0.0, is_cut
+        self.start, self.is_cut, self.padding = 0.0, is_cut, 0.0
 
     @classmethod
     def from_stft(cls, stft: ArrayLike, frontend: Frontend) -> Clip:
@@ -232,6 +236,8 @@ class Clip:
         clip.x.flags.writeable = False
         clip.start = self.start + begin * hop / self.sr
         clip.is_cut = self.is_cut or end < frames
+        sound = self.samples.size - round(self.padding * self.sr) - begin * hop
+        clip.padding = (clip.samples.size - min(max(0, sound), clip.samples.size)) / self.sr
         return clip
 
     def to_stft(

@@ -52,6 +52,12 @@ class Occlusion:
     log_odds: dict[str, float]
     class_drops: dict[str, Numbers]
 
+    def __repr__(self) -> str:
+        counts = [f"{layer}: {len(each)}" for layer, each in self.activations.items()]
+        counts += [f"classes: {len(self.log_odds)}"] if self.log_odds else []
+        patches = f"{len(self.bins)} x {len(self.frames)} patches"
+        return f"<Occlusion by {patches}: {', '.join(counts)}>"
+
     @property
     def patches(self) -> Patches:
         """All patches."""

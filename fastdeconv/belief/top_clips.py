@@ -60,6 +60,10 @@ class Excerpt:
     heard: NDArray[np.float32]
     begin: float
 
+    def __repr__(self) -> str:
+        layer, feature, rank = (self.row[key] for key in ("layer", "feature", "rank"))
+        return f"<Excerpt: {layer}/{feature}, rank {rank}, from {self.begin:.2f} s>"
+
 
 @dataclass(frozen=True, eq=False)
 class TopClips:
@@ -83,6 +87,12 @@ class TopClips:
     clips: list[Clip]
     network: Network
     layers: list[str]
+
+    def __repr__(self) -> str:
+        return (
+            f"<TopClips of {self.network.name!r}: {len(self.clips)} clips, "
+            f"layers {', '.join(self.layers)}>"
+        )
 
     def maps(self, layer: str, feature: int) -> NDArray[np.float32]:
         """For each of a feature's clips, the projection of the strongest unit to the input.

@@ -7,7 +7,7 @@ import re
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
@@ -64,17 +64,24 @@ class Backend(NamedTuple):
     isa: str | None
     threads: int | None
 
-    def in_use(self) -> AbstractContextManager[None]:
-        """Everything inside is computed by it.
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Everything inside is computed by it, or by what the environment asks for.
 
         Raises
         ------
         BackendError
             If it is not available here.
+        ParameterError
+            If a variable of the environment has no such value.
         """
-        from ..kernels.dispatch import config
+        from ..kernels.dispatch import config, get_implementation, get_num_threads
 
-        return config(backend=self.name, isa=self.isa, num_threads=self.threads)
+        with config(backend=self.name, isa=self.isa, num_threads=self.threads):
+            # Checked before the work: otherwise the error is taken for one of every song.
+            get_implementation()
+            get_num_threads()
+            yield
 
 
 class NetworkChoice(NamedTuple):

@@ -217,11 +217,13 @@ def _tracks(count: int) -> str:
 
 
 def _closing_lines(found: Survey, out: Path) -> list[str]:
+    from ..survey.surveying import tracks_text
+
     if not found.is_complete:
         return [f"{out}: this part is done, others are not yet. The last one writes the tables."]
     counts = found.counts
     line = (
-        f"{out}: {_tracks(counts['tracks'])}, {counts['windows']:,} windows, "
+        f"{out}: {tracks_text(counts)}, {counts['windows']:,} windows, "
         f"{length_text(counts['seconds'])}; {sum(found.layers.values()):,} features of "
         f"{', '.join(found.layers)}."
     )

@@ -262,10 +262,14 @@ class Explanation(LayerFeatures):
 
     @property
     def covered(self) -> str | None:
-        """Which part of the song was explained, in words; None if all of it was."""
+        """Which part of the song was explained, in words; None if all of it was.
+
+        It also says so where silence follows the song, because the network takes more.
+        """
         from ..report.listening import covered
 
-        return covered(self.clip.start, self.clip.duration, is_cut=self.clip.is_cut)
+        clip = self.clip
+        return covered(clip.start, clip.duration, is_cut=clip.is_cut, padding=clip.padding)
 
     @staticmethod
     def load(folder: str | os.PathLike[str]) -> SavedExplanation:
@@ -584,7 +588,7 @@ class Explanation(LayerFeatures):
         return manifest(
             name, planned.source, self.network,
             audio=audio_record(
-                clip.samples, clip.sr, clip.start, clip.is_cut, audio_format,
+                clip.samples, clip.sr, clip.start, clip.is_cut, clip.padding, audio_format,
                 original_gain(clip.samples), clip.round_trip,
             ),
             outputs=self.outputs, probabilities=self.probabilities,

@@ -123,8 +123,8 @@ def as_computed(found: Mapping[str, Any]) -> AbstractContextManager[None]:
 
 
 def audio_record(
-    samples: NDArray[np.float32], sr: float, start: float, is_cut: bool, audio_format: str,
-    gain: float, round_trip: float | None,
+    samples: NDArray[np.float32], sr: float, start: float, is_cut: bool, padding: float,
+    audio_format: str, gain: float, round_trip: float | None,
 ) -> dict[str, Any]:
     """What a manifest says about the sound."""
     energy = np.square(samples, dtype=np.float64).sum()
@@ -133,6 +133,7 @@ def audio_record(
         "samples": int(samples.size),
         "start": start,
         "is_cut": is_cut,
+        "padding": padding,
         "format": audio_format,
         "original_gain": gain,
         "original_rms": gain * float(np.sqrt(energy / max(1, samples.size))),

@@ -68,6 +68,8 @@ class SavedExplanation(LayerFeatures):
         self.sr = float(self.frontend["sr"])
         self._size = as_int("samples", audio["samples"], minimum=1, maximum=MAX_SAMPLES)
         self.duration = self._size / self.sr
+        self._start = as_number("start", audio["start"])
+        self._padding = as_number("padding", audio.get("padding", 0.0))
         self.format = as_choice("audio format", audio["format"], FORMATS)
         self._gain = as_number("original_gain", audio["original_gain"], above=0)
         self.name = str(manifest["song"])
@@ -106,8 +108,8 @@ class SavedExplanation(LayerFeatures):
     @property
     def covered(self) -> str | None:
         """Which part of the song this is about, in words; None if it is about all of it."""
-        audio = self.manifest["audio"]
-        return covered(float(audio["start"]), self.duration, is_cut=bool(audio["is_cut"]))
+        is_cut = bool(self.manifest["audio"]["is_cut"])
+        return covered(self._start, self.duration, is_cut=is_cut, padding=self._padding)
 
     def _rows_of(self, layer: str) -> list[dict[str, Any]]:
         return [row for row in self.table if row["layer"] == layer]

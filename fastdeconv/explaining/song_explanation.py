@@ -326,7 +326,7 @@ class SongExplanation(LayerFeatures):
         return manifest(
             name, plan.source, self.network,
             audio=audio_record(
-                self.samples, self.sr, given.start, given.is_cut, audio_format,
+                self.samples, self.sr, given.start, given.is_cut, 0.0, audio_format,
                 original_gain(self.samples), song.round_trip,
             ),
             outputs=self.outputs, probabilities=self.probabilities,

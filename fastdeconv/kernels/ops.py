@@ -32,6 +32,11 @@ from .interface import (
 __all__ = ["conv2d", "conv_transpose2d", "max_pool2d", "max_unpool2d"]
 
 
+def __dir__() -> list[str]:
+    """What a notebook offers on tab: no names that are only used in here."""
+    return __all__
+
+
 @enough_memory("an operation of this size")
 def conv2d(
     x: ArrayLike,

@@ -178,7 +178,7 @@ def _scores(why: Decision) -> Sequence[tuple[str, str, str, str]]:
 
 def _notes(why: Decision) -> list[str]:
     clip = why.clip
-    part = covered(clip.start, clip.duration, is_cut=clip.is_cut)
+    part = covered(clip.start, clip.duration, is_cut=clip.is_cut, padding=clip.padding)
     return [with_minus(printable(note)) for note in [*why.notes, *([] if part is None else [part])]]
 
 

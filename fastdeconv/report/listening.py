@@ -74,6 +74,8 @@ _WINDOWS = {
 STAGE_FEATURES = 6
 
 _UNHEARD_DB = -60.0
+_LEAST_PADDING = 0.005
+"""Seconds of silence at the end of a clip that are said. Times are printed to 0.01 s."""
 _MOST_CHANCE = 0.1
 """How large the share of "yes" of an untrained network may be, relative to that of the layer,
 before the page says: be careful."""
@@ -169,7 +171,9 @@ def _notices(manifest: Mapping[str, Any]) -> list[str]:
     """Which part of the song and which features the page is about, and how windows are joined."""
     audio, taken = manifest["audio"], manifest.get("windows")
     seconds = audio["samples"] / audio["sr"]
-    notices = [covered(audio["start"], seconds, is_cut=audio["is_cut"])]
+    notices = [
+        covered(audio["start"], seconds, is_cut=audio["is_cut"], padding=audio.get("padding", 0.0))
+    ]
     if taken is not None:
         if manifest["left_out"] is not None:
             notices.append(
@@ -186,18 +190,34 @@ def _in_atlas(atlas: str, manifest: Mapping[str, Any]) -> str:
     return f"{atlas}#search={url(printable(manifest['source'] or manifest['song']))}"
 
 
-def covered(start: float, seconds: float, *, is_cut: bool) -> str | None:
-    """Which part of a song was explained, in words; None if all of it was."""
-    end = start + seconds
+def covered(start: float, seconds: float, *, is_cut: bool, padding: float = 0.0) -> str | None:
+    """Which part of a song was explained, in words; None if all of it was, and nothing else.
+
+    Parameters
+    ----------
+    start, seconds : float
+        Where the clip begins in the song, and how long it is.
+    is_cut : bool
+        Whether the song goes on after the clip.
+    padding : float
+        Seconds of the clip, at its end, that are silence and not the song's.
+    """
+    end = start + seconds - padding
     if is_cut:
         part = f"{start:.2f} to {end:.2f}" if start else f"The first {seconds:.2f}"
         return (
             f"{part} s of the song were explained. The song is longer: another offset explains "
             "another part."
         )
+    said = []
     if start:
-        return f"The song was explained from {start:.2f} s to its end at {end:.2f} s."
-    return None
+        said.append(f"The song was explained from {start:.2f} s to its end at {end:.2f} s.")
+    if padding >= _LEAST_PADDING:
+        said.append(
+            f"The network takes {seconds:.2f} s and was given silence after the {end - start:.2f} "
+            "s of sound, so scores and numbers are of both."
+        )
+    return " ".join(said) or None
 
 
 def class_table(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,7 +22,7 @@ from .engine import Progress
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["Survey", "as_workers", "survey"]
+__all__ = ["Survey", "as_workers", "survey", "tracks_text"]
 
 _LONGEST_SECONDS = 3600.0
 _MOST_WORKERS = 4096
@@ -187,6 +187,13 @@ def _without_leftovers(folder: Path, *, alone: bool) -> Iterator[None]:
         clear_temporary(place)
 
 
+def tracks_text(counts: Mapping[str, Any]) -> str:
+    """How many tracks a survey is of, in words: those that could be used, of all."""
+    tracks, errors = counts["tracks"], counts["errors"]
+    used = f"{tracks - errors:,} of " if errors else ""
+    return f"{used}{tracks:,} track{'' if tracks == 1 else 's'}"
+
+
 class Survey:
     """The results of a survey. Made by `survey`, or read with `Survey.load`.
 
@@ -207,7 +214,8 @@ class Survey:
     left_aside : int
         How many files of the folder were left out because of their suffix.
     counts : dict of str to number
-        ``tracks``, ``errors``, ``windows`` and ``seconds``; empty until the survey is complete.
+        ``tracks``; ``errors``, how many of them could not be used; ``windows`` and ``seconds`` of
+        the others. Empty until the survey is complete.
     left_out : list of str
         Attributes of the user's table that are not in `attributes`, each with the reason.
     """
@@ -247,7 +255,7 @@ class Survey:
         return cls(_folder(folder))
 
     def __repr__(self) -> str:
-        state = f"{self.counts['tracks']} tracks" if self.is_complete else "not complete"
+        state = tracks_text(self.counts) if self.is_complete else "not complete"
         return f"<Survey in {str(self.folder)!r}: {state}, layers {', '.join(self.layers)}>"
 
     @property

@@ -296,6 +296,17 @@ def test_a_part_of_a_clip_is_taken_as_it_is(frontend):
     assert part.start == 640 / 8000 and part.is_cut
 
 
+def test_a_clip_knows_the_silence_behind_its_sound():
+    frontend = Frontend(sr=8000, n_fft=256, hop_length=64, frames=50)
+    assert Clip(np.ones(4000), 8000, frontend).padding == 0
+    clip = Clip(np.ones(2000), 8000, frontend)
+    silence = clip.samples.size - 2000
+    assert clip.padding == silence / 8000 and not clip.samples[2000:].any()
+    assert clip.part(0, 20).padding == 0
+    assert clip.part(20, 35).padding == (35 * 64 - 2000) / 8000
+    assert clip.part(40, 45).padding == 5 * 64 / 8000
+
+
 @pytest.mark.parametrize("frames", [(-1, 5), (5, 5), (0, 1000)])
 def test_frames_that_are_not_there_are_no_part(frames):
     frontend = Frontend(sr=8000, n_fft=256, hop_length=64)

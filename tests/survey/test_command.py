@@ -30,11 +30,13 @@ def test_it_says_what_there_is_and_fails_for_broken_files(invoke, sounds, tmp_pa
     result = invoke("--layers", "pool1,conv2", "--workers", "1")
     assert "1 file with another suffix was not read." in result.output
     assert result.exit_code == 1
-    assert "13 tracks, " in result.output and "6 features of pool1, conv2." in result.output
+    assert ": 12 of 13 tracks, " in result.output and "6 features of pool1, conv2." in result.output
     assert "1 track could not be used, see errors.csv; the first: =broken.wav: " in result.output
     # In a spreadsheet a name is no formula.
     assert "\n'=broken.wav," in (tmp_path / "out/errors.csv").read_text()
-    assert fd.Survey.load(tmp_path / "out").counts["errors"] == 1
+    found = fd.Survey.load(tmp_path / "out")
+    assert found.counts["errors"] == 1
+    assert repr(found).endswith(": 12 of 13 tracks, layers pool1, conv2>")
 
 
 def test_parts_make_the_tables_when_all_are_done(invoke, tmp_path):

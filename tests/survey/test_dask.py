@@ -57,7 +57,7 @@ def test_workers_that_die_cost_the_track_that_kills_them(cluster, deadly, tmp_pa
         str(tmp_path / "net.npz"), "--scheduler", cluster[0],
     ])
     assert result.exit_code == 1, result.output
-    assert "13 tracks, " in result.output and "1 track could not be used" in result.output
+    assert "12 of 13 tracks, " in result.output and "1 track could not be used" in result.output
     found = fd.Survey.load(tmp_path / "out")
     assert found.errors == [{"track": deadly_one, "error": DIED}]
     (deadly / deadly_one).unlink()
