@@ -106,8 +106,8 @@ FD_INLINE void sparse_product(sparse_part p, ptrdiff_t feature, const float *wei
 #else
 #define SPARSE_CASES(M) SPARSE_CASE(1, M) SPARSE_CASE(2, M) SPARSE_CASE(3, M) SPARSE_CASE(4, M)
 #endif
-static void sparse_block(const sparse_part *p, ptrdiff_t feature, const float *weight, ptrdiff_t tap,
-                         const sparse_sums *to, int vectors, int pixels) {
+static void sparse_block(const sparse_part *p, ptrdiff_t feature, const float *weight,
+                         ptrdiff_t tap, const sparse_sums *to, int vectors, int pixels) {
     switch (10 * pixels + vectors) {
         SPARSE_CASES(1)
 #if FD_SPARSE_ROWS == 2
