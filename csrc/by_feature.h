@@ -2,9 +2,9 @@
  *
  * What    out[feature][channel] = sum over entries of W[entry][channel] * V[entry][feature]. "Few"
  *         are features that fill at most half a vector: in the layout `lanes` most lanes would
- *         be empty. A single feature is computed by sparse_columns (sparse.h) instead, except in
- *         grouped convolutions, whose lists are made without the zeros of that feature
- *         (fd_filter_cells).
+ *         be empty. A single feature, and more of them behind a rectifier, are computed by
+ *         sparse_columns (sparse.h) instead, except in grouped convolutions; there the lists of a
+ *         single feature are made without its zeros (fd_filter_cells).
  * Layout  V (h, w, feature, channel), result [feature][channel]. W (tap, input channel, output
  *         channel), output channels padded with zeros to whole vectors.
  * Mix     Per entry, on AVX-512, for one feature: 4 loads, 1 broadcast, 4 FMA, 4 prefetches. Bound

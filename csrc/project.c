@@ -25,7 +25,7 @@
  *         - fused: a 1 x 1 convolution that takes its pixels from the step above while they are in
  *           cache (fused_columns);
  *         - for few features, which fill at most half a vector and are kept out of the lanes:
- *           by_feature.h; for a single one sparse.h.
+ *           by_feature.h; for a single one, and behind rectifiers, sparse.h.
  * Layout  V (h, w, channel, lane); for few features (h, w, feature, channel). W packed per group:
  *         for every block of NC output channels (the last may be smaller) [tap][input channel][NC].
  *         In the last step every pair (tap, channel) counts as an output channel. For few features
@@ -355,7 +355,7 @@ static const float *step_columns(stepper *p, int Y, int X, int columns, float *r
  * pixels. It is one, except in kernels whose neighbouring pixels share work. */
 static int columns_from(const fd_step *s, int X, int width) {
     if (s->winograd) return width - X;
-    const int several = sums_pixels(s) ? SPARSE_PIXELS : COLUMNS;
+    const int several = sums_pixels(s) ? summed_pixels(s) : COLUMNS;
     const int most = s->above || s->depthwise || sums_pixels(s) ? several : 1;
     return width - X < most ? width - X : most;
 }
@@ -572,7 +572,9 @@ typedef struct {
     const fd_last *f;
     int reach, advance;   /* output rows that one row of cells contributes to; output rows from
                            * one row of cells to the next */
-    ptrdiff_t row;        /* elements of one output row, margins included */
+    ptrdiff_t row;        /* elements of one output row, margins included. Of few features each has
+                           * a row of its own, one after the other */
+    ptrdiff_t feature;    /* elements of one of these rows */
     int margin;           /* columns left of column 0 */
     int ring_rows;
     float *ring;          /* output rows, which are being summed: as many as the rows of cells that
@@ -581,8 +583,8 @@ typedef struct {
                            * them */
     entry *list;          /* the channels at one place of a cell, ... */
     const int32_t *listed; /* ... which are these; NULL: it is empty */
-    float **targets;      /* where the sum of each (tap, channel) of one place is added; for a
-                           * single feature: of all places of the cell in column 0 */
+    float **targets;      /* where the sum of each (tap, channel) of one place is added; of few
+                           * features: for the first one, of all places of the cell in column 0 */
     float *sums;          /* by feature: the sums of one place, [feature][(tap, channel)] */
 } scatterer;
 
@@ -608,12 +610,13 @@ static void scatterer_free(scatterer *p) {
 static int scatterer_init(scatterer *p, const fd_last *f, int together) {
     p->f = f;
     FD_NAME(fd_last_reach)(f, &p->reach, &p->advance, &p->row);
+    p->feature = p->row / f->kp;
     p->margin = f->conv.left;
     p->ring_rows = p->reach + (together - 1) * p->advance;
     p->ring = fd_scratch((size_t)p->ring_rows * p->row);
     p->rows = malloc(sizeof(float *) * p->reach);
     p->list = malloc(sizeof(entry) * ((size_t)f->source.channels + FD_LIST_ROOM));
-    const int places = f->kp == 1 ? f->source.pool.kh * f->source.pool.kw : 1;
+    const int places = f->nv ? 1 : f->source.pool.kh * f->source.pool.kw;
     p->targets = malloc(sizeof(float *) * places * f->conv.kh * f->conv.kw * f->cout);
     p->sums = fd_scratch((size_t)padded(f->conv.kh * f->conv.kw * f->cout) * f->kp);
     if (!p->ring || !p->rows || !p->list || !p->targets || !p->sums) {
@@ -633,7 +636,7 @@ static float *ring_row(const scatterer *p, int cell_row, int i) {
 static void find_targets(scatterer *p, int X, int i, int j) {
     const fd_last *f = p->f;
     const fd_window *k = &f->conv, *pool = &f->source.pool;
-    const int x = X * pool->sw - pool->left + j * pool->dw;
+    const int x = X * pool->sw - pool->left + j * pool->dw, lanes = f->nv ? f->kp : 1;
     float **target = p->targets;
     for (int a = 0; a < k->kh; a++) {
         float *row = p->rows[i * pool->dh * k->sh + a * k->dh];
@@ -642,19 +645,9 @@ static void find_targets(scatterer *p, int X, int i, int j) {
              * padding: no switch names it, so nothing is stored there. */
             const ptrdiff_t column = x * k->sw + b * k->dw;
             for (int c = 0; c < f->cout; c++)
-                *target++ = row + (column * f->cout + c) * f->kp;
+                *target++ = row + (column * f->cout + c) * lanes;
         }
     }
-}
-
-static void scatter_by_feature(scatterer *p, entry *list, int n, const float *panel, int outs) {
-    static const fd_post nothing = {0};
-    const fd_last *f = p->f;
-    const feature_block b = {panel, f->source.channels, f->weight, padded(outs), p->sums, outs,
-                         outs, &nothing, 0};
-    product_by_feature(&b, list, n, f->kp);
-    for (int o = 0; o < outs; o++)
-        for (int k = 0; k < f->kp; k++) p->targets[o][k] += p->sums[k * outs + o];
 }
 
 /* NV vectors of the (tap, channel) sums of one place, for a single feature. `width`: floats in a
@@ -677,10 +670,9 @@ FD_INLINE void place_product(const int32_t *from, int n, const float *panel, con
 #define PLACE_CASE(NV) \
     case NV: place_product(from, n, panel, f->weight, NV * VW, p->sums, NV); break;
 
-/* Adds what channels from[0..n-1] of a cell send, for a single feature. `to`: the targets of the
- * cell in column 0, from which those of this cell lie x elements further on. */
-static void scatter_one(const scatterer *p, float *const *to, ptrdiff_t x, const int32_t *from,
-                        int n, const float *panel, int outs) {
+/* Sums what channels from[0..n-1] of a cell send, for a single feature. */
+static void sum_place_of_one(const scatterer *p, const int32_t *from, int n, const float *panel,
+                             int outs) {
     const fd_last *f = p->f;
     const int width = padded(outs);
     switch (width / VW) {
@@ -689,7 +681,25 @@ static void scatter_one(const scatterer *p, float *const *to, ptrdiff_t x, const
             for (int o = 0; o < width; o += VW)
                 place_product(from, n, panel, f->weight + o, width, p->sums + o, 1);
     }
-    for (int o = 0; o < outs; o++) to[o][x] += p->sums[o];
+}
+
+/* p->list: channels from[0..n-1] of a cell. */
+static void list_channels(scatterer *p, const int32_t *from, int n) {
+    /* Where there are no switches all cells have the same channels. */
+    if (from == p->listed) return;
+    append(p->list, from, n, 0);
+    end_list(p->list, n);
+    p->listed = from;
+}
+
+/* The same for few features: p->sums[feature][(tap, channel)]. */
+static void sum_place(scatterer *p, const int32_t *from, int n, const float *panel, int outs) {
+    static const fd_post nothing = {0};
+    const fd_last *f = p->f;
+    const feature_block b = {panel, f->source.channels, f->weight, padded(outs), p->sums, outs,
+                             outs, &nothing, 0};
+    list_channels(p, from, n);
+    product_by_feature(&b, p->list, n, f->kp);
 }
 
 static void scatter_lanes(scatterer *p, const entry *list, int n, const float *panel, int outs) {
@@ -717,31 +727,39 @@ static void find_first_targets(scatterer *p) {
     p->targets = all;
 }
 
-/* Adds what one cell sends to the ring, for a single feature. */
-static void scatter_pixel_of_one(const scatterer *p, int Y, int X, const float *panel) {
+/* Adds what one cell sends to the ring, for few features. */
+static void scatter_by_feature(scatterer *p, int Y, int X, const float *panel) {
     const fd_last *f = p->f;
     const fd_source *s = &f->source;
     const int places = s->pool.kh * s->pool.kw, outs = f->conv.kh * f->conv.kw * f->cout;
+    /* From the targets of the cell in column 0 to those of this one. */
     const ptrdiff_t x = (ptrdiff_t)X * s->pool.sw * f->conv.sw * f->cout;
     for (int q = 0; q < places; q++) {
         int n;
         const int32_t *from = at_place(s, Y, X, q, &n);
-        if (n) scatter_one(p, p->targets + q * outs, x, from, n, panel, outs);
+        float *const *to = p->targets + q * outs;
+        if (!n) continue;
+        if (f->kp == 1)
+            sum_place_of_one(p, from, n, panel, outs);
+        else
+            sum_place(p, from, n, panel, outs);
+        for (int k = 0; k < f->kp; k++)
+            for (int o = 0; o < outs; o++) to[o][x + k * p->feature] += p->sums[k * outs + o];
     }
 }
 
 #if VW == 16
-/* One feature through 3 x 3 taps below a 2 x 2 pool, which most networks have:
+/* Few features through 3 x 3 taps below a 2 x 2 pool, which most networks have:
  *
- * The four places of a pixel reach a square of 4 x 4 outputs, which is one vector. It stays in a
- * register while the places are added to it one after the other, in the same order as elsewhere. Its
+ * The four places of a pixel reach a square of 4 x 4 outputs, which is one vector. For every feature
+ * it stays in a register while the places are added to it one after the other, in the same order as elsewhere. Its
  * right half is the left half of the next pixel's square. In memory every output would have to
  * wait for the store of the place before. */
 
 /* Whether all of these squares lie in the ring. */
 static int sums_squares(const fd_last *f) {
     const fd_window *k = &f->conv, *pool = &f->source.pool;
-    return f->kp == 1 && f->cout == 1 && k->kh == 3 && k->kw == 3 && k->sh == 1 && k->sw == 1 &&
+    return !f->nv && f->cout == 1 && k->kh == 3 && k->kw == 3 && k->sh == 1 && k->sw == 1 &&
            k->dh == 1 && k->dw == 1 && pool->kh == 2 && pool->kw == 2 && pool->sh == 2 &&
            pool->sw == 2 && pool->dh == 1 && pool->dw == 1 && !pool->top && !pool->left &&
            f->source.w >= 2 * f->source.cells_w;
@@ -775,56 +793,101 @@ static vf next_square(const scatterer *p, ptrdiff_t column, vf old) {
     return _mm512_permutex2var_ps(old, from, right);
 }
 
-/* The sum of what channels from[0..n-1] send, one lane for each tap. `most` of them, a constant
- * number, are added at a time, those beyond n masked out: where a place has only a few channels, no
- * processor foresees after how many a loop ends. */
-FD_INLINE vf sum_of_place(const int32_t *from, int n, const float *panel, const float *weight,
-                          const int most) {
+/* The sums of what channels from[0..n-1] send, one lane for each tap, of K features, whose values
+ * lie `channels` elements apart. `most` of them, a constant number, are added at a time, those
+ * beyond n masked out: where a place has only a few channels, no processor foresees after how many
+ * a loop ends. */
+FD_INLINE void sum_taps(const int32_t *from, int n, const float *panel, ptrdiff_t channels,
+                        const float *weight, vf *sum, const int K, const int most) {
     enum { MOST = 8, ALL = 0xFFFF };
     static const uint16_t lanes[2 * MOST] = {ALL, ALL, ALL, ALL, ALL, ALL, ALL, ALL};
-    vf sum = vf_zero();
+    FD_UNROLL
+    for (int k = 0; k < K; k++) sum[k] = vf_zero();
     if (most == 1) {
-        for (int e = 0; e < n; e++)
-            sum = vf_fma(vf_load(weight + (ptrdiff_t)from[e] * VW), vf_set1(panel[from[e]]), sum);
-        return sum;
+        for (int e = 0; e < n; e++) {
+            const vf w = vf_load(weight + (ptrdiff_t)from[e] * VW);
+            const float *value = panel + from[e];
+            FD_UNROLL
+            for (int k = 0; k < K; k++) sum[k] = vf_fma(w, vf_set1(value[k * channels]), sum[k]);
+        }
+        return;
     }
     for (; n > 0; n -= most, from += most) {
         const uint16_t *const own = lanes + MOST - (n < most ? n : most);
         FD_UNROLL
-        for (int e = 0; e < most; e++)
-            sum = _mm512_mask3_fmadd_ps(vf_load(weight + (ptrdiff_t)from[e] * VW),
-                                        vf_set1(panel[from[e]]), sum, (__mmask16)own[e]);
+        for (int e = 0; e < most; e++) {
+            const vf w = vf_load(weight + (ptrdiff_t)from[e] * VW);
+            FD_UNROLL
+            for (int k = 0; k < K; k++)
+                sum[k] = _mm512_mask3_fmadd_ps(w, vf_set1(panel[from[e] + k * channels]), sum[k],
+                                               (__mmask16)own[e]);
+        }
     }
-    return sum;
 }
 
-/* Adds `columns` pixels of a row, from X on, to the ring. */
+/* Adds `columns` pixels of a row, from X on, to the ring, for K features. */
 FD_INLINE void scatter_squares(const scatterer *p, int Y, int X, int columns, const float *panel,
-                               const int most) {
+                               const int K, const int most) {
     const fd_last *f = p->f;
     const fd_source *s = &f->source;
     const float *weight = f->weight;
+    const ptrdiff_t channels = s->channels, feature = p->feature;
     /* Of the 16 outputs, which of a place's 9 sums they get; place 0 sends to the 9 of SENDS. */
     enum { SENDS = 0x0777 };
     const __m512i taps = _mm512_setr_epi32(0, 1, 2, 0, 3, 4, 5, 0, 6, 7, 8, 0, 0, 0, 0, 0);
     const __m512i outputs = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-    vf square = load_square(p, 2 * (ptrdiff_t)X);
-    for (int x = X; x < X + columns; x++, panel += s->channels) {
-        if (x > X) square = next_square(p, 2 * (ptrdiff_t)x, square);
+    vf square[MAX_FEATURES];
+    FD_UNROLL
+    for (int k = 0; k < K; k++) square[k] = load_square(p, 2 * (ptrdiff_t)X + k * feature);
+    for (int x = X; x < X + columns; x++, panel += K * channels) {
+        FD_UNROLL
+        for (int k = 0; x > X && k < K; k++)
+            square[k] = next_square(p, 2 * (ptrdiff_t)x + k * feature, square[k]);
         FD_UNROLL
         for (int q = 0; q < 4; q++) {
             int n;
             const int32_t *from = at_place(s, Y, x, q, &n);
             if (!n) continue;
-            const vf sum = sum_of_place(from, n, panel, weight, most);
+            vf sum[MAX_FEATURES];
+            sum_taps(from, n, panel, channels, weight, sum, K, most);
             const int shift = q / 2 * 4 + q % 2;
             const __m512i at = _mm512_permutexvar_epi32(
                 _mm512_sub_epi32(outputs, _mm512_set1_epi32(shift)), taps);
-            square = _mm512_mask_add_ps(square, (__mmask16)(SENDS << shift), square,
-                                        _mm512_permutexvar_ps(at, sum));
+            FD_UNROLL
+            for (int k = 0; k < K; k++)
+                square[k] = _mm512_mask_add_ps(square[k], (__mmask16)(SENDS << shift), square[k],
+                                               _mm512_permutexvar_ps(at, sum[k]));
         }
-        store_square(p, 2 * (ptrdiff_t)x, square);
+        FD_UNROLL
+        for (int k = 0; k < K; k++) store_square(p, 2 * (ptrdiff_t)x + k * feature, square[k]);
     }
+}
+
+#define SQUARES(K, MOST)                                                                         \
+    static void scatter_squares_##K##_##MOST(const scatterer *p, int Y, int X, int columns,      \
+                                             const float *panel) {                               \
+        scatter_squares(p, Y, X, columns, panel, K, MOST);                                       \
+    }
+SQUARES(1, 8)
+SQUARES(1, 1)
+SQUARES(2, 1)
+SQUARES(3, 1)
+SQUARES(4, 1)
+SQUARES(5, 1)
+SQUARES(6, 1)
+SQUARES(7, 1)
+SQUARES(8, 1)
+
+static void scatter_all_squares(const scatterer *p, int Y, int X, int columns,
+                                const float *panel) {
+    static void (*const functions[])(const scatterer *, int, int, int, const float *) = {
+        scatter_squares_1_8, scatter_squares_1_1, scatter_squares_2_1,
+        scatter_squares_3_1, scatter_squares_4_1, scatter_squares_5_1,
+        scatter_squares_6_1, scatter_squares_7_1, scatter_squares_8_1,
+    };
+    const int kp = p->f->kp;
+    /* A place has a quarter of the channels on average: of 16 hardly ever more than 8. */
+    functions[kp == 1 && p->f->source.channels <= 16 ? 0 : kp](p, Y, X, columns, panel);
 }
 #endif
 
@@ -834,25 +897,17 @@ static void scatter(scatterer *p, int Y, int X, const float *panel) {
     const fd_source *s = &f->source;
     const int kw = s->pool.kw, places = s->pool.kh * kw;
     const int outs = f->conv.kh * f->conv.kw * f->cout;
-    if (f->kp == 1) {
-        scatter_pixel_of_one(p, Y, X, panel);
+    if (!f->nv) {
+        scatter_by_feature(p, Y, X, panel);
         return;
     }
     for (int q = 0; q < places; q++) {
         int n;
         const int32_t *from = at_place(s, Y, X, q, &n);
         if (!n) continue;
-        /* Where there are no switches all cells have the same channels. */
-        if (from != p->listed) {
-            append(p->list, from, n, 0);
-            end_list(p->list, n);
-            p->listed = from;
-        }
+        list_channels(p, from, n);
         find_targets(p, X, q / kw, q % kw);
-        if (f->nv)
-            scatter_lanes(p, p->list, n, panel, outs);
-        else
-            scatter_by_feature(p, p->list, n, panel, outs);
+        scatter_lanes(p, p->list, n, panel, outs);
     }
 }
 
@@ -861,11 +916,7 @@ static void scatter_columns(scatterer *p, int Y, int X, int columns, const float
     const ptrdiff_t pixel = (ptrdiff_t)p->f->source.channels * p->f->kp;
 #if VW == 16
     if (sums_squares(p->f)) {
-        /* A place has a quarter of the channels on average: of 16 hardly ever more than 8. */
-        if (p->f->source.channels <= 16)
-            scatter_squares(p, Y, X, columns, panel, 8);
-        else
-            scatter_squares(p, Y, X, columns, panel, 1);
+        scatter_all_squares(p, Y, X, columns, panel);
         return;
     }
 #endif
@@ -873,14 +924,19 @@ static void scatter_columns(scatterer *p, int Y, int X, int columns, const float
 }
 
 /* Copies a finished output row to the output planes, where it belongs to the output. */
-static void flush_row(const fd_last *f, const float *row, int margin, int y) {
+static void flush_row(const scatterer *p, const float *row, int y) {
+    const fd_last *f = p->f;
     if (y < 0 || y >= f->out_h) return;
-    const ptrdiff_t pixel = (ptrdiff_t)f->cout * f->kp;
-    row += margin * pixel;
-    for (int c = 0; c < f->cout; c++)
-        fd_transpose(row + (size_t)c * f->kp, pixel,
-                     f->out + c * f->out_plane + y * f->out_row, f->out_feature, f->rows, f->out_w,
-                     f->features);
+    const ptrdiff_t lanes = f->nv ? f->kp : 1, pixel = f->cout * lanes;
+    float *out = f->out + y * f->out_row;
+    row += p->margin * pixel;
+    for (int c = 0; c < f->cout; c++, row += lanes, out += f->out_plane) {
+        if (f->nv)
+            fd_transpose(row, pixel, out, f->out_feature, f->rows, f->out_w, f->features);
+        for (int k = 0; !f->nv && k < f->features; k++)
+            fd_transpose(row + k * p->feature, pixel, out, f->out_feature, f->rows + k, f->out_w,
+                         1);
+    }
 }
 
 /* The first output row that cell row Y contributes to; it may lie above the output. */
@@ -907,7 +963,7 @@ static void retire_rows(scatterer *p, int band, int Y, int first, int last) {
         if (band > 0 && offset + i < shared)
             memcpy(side_row(p, band, 0, offset + i), row, sizeof(float) * p->row);
         else
-            flush_row(f, row, p->margin, base_row(f, Y) + i);
+            flush_row(p, row, base_row(f, Y) + i);
         memset(row, 0, sizeof(float) * p->row);
     }
 }
@@ -947,7 +1003,7 @@ static void produce_row(scatterer *p, stepper *above, int Y, float *panel) {
     const fd_last *f = p->f;
     const int columns = f->source.cells_w;
     begin_row(p, Y);
-    if (f->kp == 1) find_first_targets(p);
+    if (!f->nv) find_first_targets(p);
     if (f->step) {
         for (int x = 0, n; x < columns; x += n) {
             n = columns_from(f->step, x, columns);
@@ -987,7 +1043,7 @@ static void produce_band(scatterer *p, stepper *above, int band, float *panel) {
         /* Output rows below, which nothing contributes to: any row of the ring will do, as all of
          * them are zero now. */
         for (int y = base_row(f, row1 - 1) + p->reach; y < f->out_h; y++)
-            flush_row(f, p->ring, p->margin, y);
+            flush_row(p, p->ring, y);
         return;
     }
     for (int i = p->advance; i < p->reach; i++) {
@@ -1006,7 +1062,7 @@ int FD_NAME(fd_last_bands)(const fd_last *f, int band0, int band1) {
         if (f->step) stepper_free(&above);
         return -1;
     }
-    const int columns = f->step && sums_pixels(f->step) ? SPARSE_PIXELS : COLUMNS;
+    const int columns = f->step && sums_pixels(f->step) ? summed_pixels(f->step) : COLUMNS;
     const int waiting = together * (lag(f) + 1);
     float *panel = fd_scratch((size_t)(columns > waiting ? columns : waiting) *
                               f->source.channels * f->kp);
@@ -1019,13 +1075,14 @@ int FD_NAME(fd_last_bands)(const fd_last *f, int band0, int band1) {
 
 /* Adds up the output rows that both `band` and the band above it contributed to. */
 int FD_NAME(fd_last_seam)(const fd_last *f, int band) {
-    scatterer p = {.f = f};
+    scatterer p = {.f = f, .margin = f->conv.left};
     FD_NAME(fd_last_reach)(f, &p.reach, &p.advance, &p.row);
+    p.feature = p.row / f->kp;
     for (int i = 0; i < p.reach - p.advance; i++) {
         float *sum = side_row(&p, band, 0, i);
         const float *upper = side_row(&p, band - 1, 1, i);
         for (ptrdiff_t j = 0; j < p.row; j++) sum[j] += upper[j];
-        flush_row(f, sum, f->conv.left, base_row(f, band_row(f, band)) + i);
+        flush_row(&p, sum, base_row(f, band_row(f, band)) + i);
     }
     return 0;
 }

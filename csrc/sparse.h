@@ -4,10 +4,10 @@
  *         every feature, so that hardly any vector of lanes is zero as a whole. Therefore output
  *         channels are in the lanes here, and every feature has lists of its own, which name only
  *         its non-zero values: the work is proportional to their number.
- *         A single feature is computed from the same kind of lists, whether or not it has zeros.
- *         Neighbouring pixels then take the place that features have otherwise: what one tap sends
- *         to SPARSE_PIXELS of them is added to their sums before the next tap is read, so that the
- *         weights of one tap stay in L1.
+ *         Few features, which are kept out of the lanes, are computed from the same kind of lists;
+ *         a single one whether or not it has zeros. Neighbouring pixels are then summed together:
+ *         what one tap sends to all features of them is added to their sums before the next tap is
+ *         read, so that the weights of one tap stay in L1, as do the SPARSE_SUMS sums.
  * Rows    Where all output channels are in one block, pixels of two neighbouring output rows can be
  *         summed together. A row of the unpooled tensor that both need sends them the same entries,
  *         by two rows of the kernel, so an entry is read once and added to twice as many sums, and
@@ -236,31 +236,42 @@ static void sparse_pixels(sparse_lists *p, int Y, int n, int X, float *out, ptrd
     }
 }
 
-/* ---- a single feature: neighbouring pixels are summed together, tap by tap ---- */
+/* ---- few features: neighbouring pixels are summed together, tap by tap ---- */
 
-/* The entries that one tap sends to neighbouring pixels. Pixel i gets the entries start[-i] to
- * start[1 - i] - 1. */
+/* The entries that one tap sends to neighbouring pixels. Of feature k, pixel i gets the entries
+ * start[-i * kp + k] to start[(1 - i) * kp + k] - 1. */
 typedef struct {
-    const sparse_entry *list;
+    const char *entries; /* the lists of feature 0 */
+    ptrdiff_t feature;   /* bytes from one feature's list to the next */
     const int32_t *start;
-    int pixels;
+    int kp, pixels;
     ptrdiff_t step; /* elements of W from one pixel to the next one */
 } sparse_tap;
 
+/* kp is t.kp; for a single feature it is a constant. */
 FD_INLINE void tap_product(sparse_tap t, const float *weight, float *sums, ptrdiff_t stride,
-                           const int NV) {
-    for (int i = 0; i < t.pixels; i++, weight += t.step, sums += stride) {
-        vf acc[FD_SPARSE_NV];
-        FD_UNROLL
-        for (int j = 0; j < NV; j++) acc[j] = vf_load(sums + j * VW);
-        add_entries(t.list + t.start[-i], t.list + t.start[1 - i], weight, 0, acc, NV, 1);
-        FD_UNROLL
-        for (int j = 0; j < NV; j++) vf_store(sums + j * VW, acc[j]);
+                           const int kp, const int NV) {
+    for (int i = 0; i < t.pixels; i++, weight += t.step, t.start -= kp) {
+        const char *entries = t.entries;
+        for (int k = 0; k < kp; k++, entries += t.feature, sums += stride) {
+            const sparse_entry *list = (const sparse_entry *)entries;
+            vf acc[FD_SPARSE_NV];
+            FD_UNROLL
+            for (int j = 0; j < NV; j++) acc[j] = vf_load(sums + j * VW);
+            add_entries(list + t.start[k], list + t.start[k + kp], weight, 0, acc, NV, 1);
+            FD_UNROLL
+            for (int j = 0; j < NV; j++) vf_store(sums + j * VW, acc[j]);
+        }
     }
 }
 
-#define TAP_CASE(NV) \
-    case NV: tap_product(*t, weight, sums, stride, NV); break;
+#define TAP_CASE(NV)                                                   \
+    case NV:                                                           \
+        if (t->kp == 1)                                                \
+            tap_product(*t, weight, sums, stride, 1, NV);              \
+        else                                                           \
+            tap_product(*t, weight, sums, stride, t->kp, NV);          \
+        break;
 static void tap_block(const sparse_tap *t, const float *weight, float *sums, ptrdiff_t stride,
                       int vectors) {
     switch (vectors) {
@@ -279,31 +290,33 @@ static void sum_row(const sparse_lists *p, int i, int X, int columns) {
     const int width = s->sparse_width, kw = s->conv.kw;
     const ptrdiff_t pixel = (ptrdiff_t)f->channels * width;
     const origin row = p->rows[i];
-    const sparse_entry *list = (const sparse_entry *)(p->entries + p->slot[i] * p->feature);
-    const int32_t *start = p->start + (size_t)p->slot[i] * (f->w + 1);
+    const ptrdiff_t kp = p->kp;
+    const char *entries = p->entries + p->slot[i] * kp * p->feature;
+    const int32_t *start = p->start + p->slot[i] * kp * (f->w + 1);
     for (int c = 0; c < p->all; c += width)
         for (int j = 0; j < kw; j++) {
             /* The column that tap j sends to the first pixel. Lists count columns from the right,
              * so a pixel further right has its entries further to the front. */
             const int x = X + s->conv.left - j * s->conv.dw, first = x < 0 ? -x : 0;
             const int last = f->w - x < columns ? f->w - x : columns;
-            const sparse_tap tap = {list, start + f->w - 1 - x - first, last - first, pixel};
+            const sparse_tap tap = {entries, p->feature, start + (f->w - 1 - x - first) * kp,
+                                    p->kp, last - first, pixel};
             const float *weight = s->sparse + c * pixel / width * s->conv.kh * kw;
             tap_block(&tap, weight + (row.tap * kw + j + x + first) * pixel,
-                      p->panel + (ptrdiff_t)first * p->all + c, p->all,
+                      p->panel + first * kp * p->all + c, p->all,
                       (p->all - c < width ? p->all - c : width) / VW);
         }
 }
 
-/* Up to SPARSE_PIXELS neighbouring pixels of a row, for a single feature. */
+/* Up to summed_pixels(s) neighbouring pixels of a row, for few features. */
 static void sparse_columns(sparse_lists *p, int Y, int X, int columns, float *out) {
     const fd_step *s = p->s;
     hold_rows(p, Y, 1);
-    memset(p->panel, 0, sizeof(float) * columns * p->all);
+    memset(p->panel, 0, sizeof(float) * columns * p->kp * p->all);
     for (int i = 0; i < p->slots; i++)
         if (p->rows[i].cell >= 0) sum_row(p, i, X, columns);
-    for (int i = 0; i < columns; i++, out += s->cout)
-        store_by_feature(s, p->panel + (ptrdiff_t)i * p->all, p->all, out);
+    for (int i = 0; i < columns; i++, out += (ptrdiff_t)s->cout * s->kp)
+        store_by_feature(s, p->panel + (ptrdiff_t)i * p->kp * p->all, p->all, out);
 }
 
 #endif

@@ -32,9 +32,9 @@
 /* Prefetch distance: the lists of the feature this many places ahead. */
 #define SPARSE_AHEAD 3
 
-/* Only for a single feature: the number of neighbouring pixels that are summed together. Their
- * sums, the weights of a tap and the lists stay in L1. */
-#define SPARSE_PIXELS 32
+/* Only for few features: the number of neighbouring pixels that are summed together, times the
+ * number of features. Their sums, the weights of a tap and the lists stay in L1. */
+#define SPARSE_SUMS 32
 
 typedef struct {
     float value;
@@ -114,8 +114,11 @@ typedef struct {
     int32_t *joints;       /* (columns + 1, kp): where each column begins in `joined` */
 } sparse_lists;
 
-/* Whether a step sums neighbouring pixels of a single feature together (sparse_columns). */
-static int sums_pixels(const fd_step *s) { return s->sparse && s->kp == 1; }
+/* Whether a step sums neighbouring pixels of few features together (sparse_columns). */
+static int sums_pixels(const fd_step *s) { return s->sparse && !s->nv; }
+
+/* How many of them. */
+static int summed_pixels(const fd_step *s) { return (SPARSE_SUMS + s->kp - 1) / s->kp; }
 
 /* The lead of two rows over one, for steps of as many channels. */
 static int *lead_of(const fd_step *s) { return s->lead + s->sparse_width / VW; }
@@ -123,7 +126,7 @@ static int *lead_of(const fd_step *s) { return s->lead + s->sparse_width / VW; }
 /* How many rows of its result a step may compute together, as far as the trial has gone. Of several
  * blocks of output channels, the sums of two pixels would not stay in L1. */
 static int sparse_rows(const fd_step *s) {
-    const int may = s->sparse && s->kp > 1 && s->cout <= s->sparse_width;
+    const int may = s->sparse && s->nv && s->cout <= s->sparse_width;
     return may && __atomic_load_n(lead_of(s), __ATOMIC_RELAXED) > -FD_SURE ? FD_SPARSE_ROWS : 1;
 }
 
@@ -162,7 +165,8 @@ static int sparse_init(sparse_lists *p, const fd_step *s) {
     p->columns = rows * pool->kh * pool->kw / f->channels;
     if (!s->sparse) p->columns /= p->slots; /* a joined column has the entries of all rows */
     if (p->columns < 1) p->columns = 1;
-    const int unit = s->sparse ? VW : 2 * VW, pixels = sums_pixels(s) ? SPARSE_PIXELS : p->together;
+    const int unit = s->sparse ? VW : 2 * VW;
+    const int pixels = sums_pixels(s) ? summed_pixels(s) : p->together;
     p->all = (s->cout + unit - 1) / unit * unit;
     p->joined_most = s->conv.kw + JOINED_PIXELS;
     if (p->joined_most > f->w) p->joined_most = f->w;
@@ -238,15 +242,15 @@ FD_INLINE int append_some(sparse_entry *to, vf values, const int32_t *offsets, i
 }
 #endif
 
-/* Appends channels order[0..n-1] of a cell to feature k's list. v: channel 0 of the cell, of which
- * every channel has kp features. */
+/* Appends channels order[0..n-1] of a cell to feature k's list. v: channel 0 of the feature; the
+ * next one is `channel` elements further on. */
 FD_INLINE void append_values_of(const sparse_lists *p, char *to, const float *v,
-                                const int32_t *order, int n, int shift, int k, int kp) {
+                                const int32_t *order, int n, int shift, int k, int channel) {
     sparse_entry *list = (sparse_entry *)(to + k * p->feature);
     const int unit = p->s->sparse_width;
     int count = p->count[k];
     for (int i = 0; i < n; i++) {
-        const float value = v[(ptrdiff_t)order[i] * kp + k];
+        const float value = v[(ptrdiff_t)order[i] * channel];
         list[count] = (sparse_entry){value, (order[i] - shift) * unit};
         count += value != 0;
     }
@@ -257,15 +261,17 @@ FD_INLINE void append_values_of(const sparse_lists *p, char *to, const float *v,
 static void append_values(const sparse_lists *p, char *to, const float *v, const int32_t *order,
                           int n, int shift) {
     const int kp = p->s->kp;
+    if (!p->s->nv) {
+        const int channels = p->s->source.channels;
+        for (int k = 0; k < kp; k++, v += channels)
+            append_values_of(p, to, v, order, n, shift, k, 1);
+        return;
+    }
 #if SPARSE_SQUARES
     const ptrdiff_t feature = p->feature;
     int32_t *counts = p->count;
     /* Offsets count elements of W; in bfloat16, rows. */
     const int unit = p->s->sparse ? p->s->sparse_width : 1;
-    if (kp == 1) {
-        append_values_of(p, to, v, order, n, shift, 0, 1);
-        return;
-    }
 #if FD_HAS_BF16
     const int bf16 = p->s->sparse_bf16 != NULL;
 #endif
@@ -294,7 +300,7 @@ static void append_values(const sparse_lists *p, char *to, const float *v, const
         }
     }
 #else
-    for (int k = 0; k < kp; k++) append_values_of(p, to, v, order, n, shift, k, kp);
+    for (int k = 0; k < kp; k++) append_values_of(p, to, v + k, order, n, shift, k, kp);
 #endif
 }
 
@@ -350,7 +356,7 @@ static void append_by_feature(const sparse_lists *p, char *to, const float *v,
 /* Prefetch distance while lists are made, in columns of the unpooled tensor: V is not in the caches
  * yet. */
 #define SPARSE_COLUMNS_AHEAD 3
-/* The same for a single feature, in cells: they are so small that they are fetched as a whole. */
+/* The same for few features, in cells: they are so small that they are fetched as a whole. */
 #define SPARSE_CELLS_AHEAD 4
 
 /* Which values of a row of cells belong to column x of the unpooled tensor, in the row of it that
@@ -380,17 +386,16 @@ static void fetch_column(const sparse_lists *p, const float *v, int x, int row, 
     }
 }
 
-/* For a single feature: prefetches all values of the cell that column x comes from. */
+/* For few features: prefetches all values of the cell that column x comes from. */
 static void fetch_cell(const sparse_lists *p, const float *v, int x, int row) {
     const fd_source *f = &p->s->source;
     const origin column = x < 0 ? (origin){-1, 0, 0} : covering(x, &p->wide, 0, 0);
     if (column.cell < 0) return;
-    const float *values = v + (ptrdiff_t)column.cell * f->channels;
+    const int line = 64 / sizeof(float), all = f->channels * p->s->kp;
+    const float *values = v + (ptrdiff_t)column.cell * all;
     const int32_t *order = f->order + (row * f->list_row + column.cell) * f->order_cell;
-    for (int c = 0; c < f->channels; c += 64 / sizeof(float)) {
-        __builtin_prefetch(values + c);
-        __builtin_prefetch(order + c);
-    }
+    for (int c = 0; c < f->channels; c += line) __builtin_prefetch(order + c);
+    for (int i = 0; i < all; i += line) __builtin_prefetch(values + i);
 }
 
 /* Makes the lists of one row of the unpooled tensor: row `place` of the windows of a row of
@@ -405,7 +410,7 @@ static void list_row(sparse_lists *p, int slot, int row, int place) {
     memset(p->count, 0, lanes);
     for (int x = f->w - 1; x >= 0; x--, start += p->kp) {
         memcpy(start, p->count, lanes);
-        if (s->kp == 1)
+        if (!s->nv && s->sparse)
             fetch_cell(p, v, x - SPARSE_CELLS_AHEAD * f->pool.sw, row);
         else if (s->nv && x >= SPARSE_COLUMNS_AHEAD)
             fetch_column(p, v, x - SPARSE_COLUMNS_AHEAD, row, place);

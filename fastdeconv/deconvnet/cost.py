@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from numpy.typing import NDArray
 
 from ..kernels.interface import Pair
-from ..kernels.lanes import last_bands
+from ..kernels.lanes import Convolution, Source, last_bands
 from ..network import layers as nn
 from .facts import Facts
 from .region import Part, Region, covering_cells, reached_by
 from .route import Route, Segment, is_spread
 
 __all__ = [
-    "at_once", "boxes", "few_apart", "is_convolution", "part_whole", "parts_above",
+    "Fuses", "at_once", "boxes", "few_apart", "is_convolution", "part_whole", "parts_above",
     "parts_below", "pays", "pieces_of", "route_in_lanes", "side_by_side", "sources_of",
     "together", "whole_parts", "whole_start",
 ]
 
 Array = NDArray[Any]
+
+Fuses = Callable[[Convolution, Source, Convolution], bool]
+"""``fuses(first, source, conv)``: whether `conv` takes the tensor that the first convolution of a
+way makes row by row, so that it never exists as a whole."""
 
 LANES = 64
 """The largest number of features in one pass."""
@@ -31,6 +35,10 @@ LANE_BYTES = 1 << 26
 """Bytes of two consecutive lane tensors; where they would be larger, clips go in pieces."""
 BRANCHED_BYTES = 1 << 28
 """Bytes of all lane tensors that exist at the same time, in networks with branches."""
+ROWS_MADE = 32
+"""A tensor that is made row by row counts as so many rows of it. Few are kept at a time, but those
+of all threads should stay in the L3: 860 columns of 64 channels and features at once are slower
+than pieces of 128."""
 LEAST_COLUMNS = 128
 """The least number of input columns of a piece: neighbouring pieces overlap, which costs."""
 PIECE_WORK = 2e7
@@ -196,7 +204,7 @@ def pieces_of(size: Pair, columns: int) -> list[Region]:
 
 
 def route_in_lanes(
-    facts: Facts, firsts: tuple[int, ...], segments: dict[int, Segment]
+    facts: Facts, firsts: tuple[int, ...], segments: dict[int, Segment], fuses: Fuses | None
 ) -> Route:
     """The route from some convolutions down to the input."""
     below = [facts.below(conv) for conv in firsts]
@@ -207,7 +215,7 @@ def route_in_lanes(
     )
     route = Route(firsts, segments, is_chain)
     return route._replace(
-        lane_bytes=_lane_bytes(facts, route),
+        lane_bytes=_lane_bytes(facts, route, fuses),
         needs_everything=any(_needs_everything(facts, s) for s in segments.values()),
     )
 
@@ -256,20 +264,22 @@ def side_by_side(
     return each, at_a_time(each)
 
 
-def _lane_bytes(facts: Facts, route: Route) -> int:
+def _lane_bytes(facts: Facts, route: Route, fuses: Fuses | None) -> int:
     """The largest number of bytes, for one lane, of the tensors that exist at the same time."""
     tops = list(route.segments)
     place = {top: i for i, top in enumerate([*tops, -1])}
     alive = [0] * (len(tops) + 1)
-    last = _fused_last(facts, route)
+    first, last = _fused_first(facts, route, fuses), _fused_last(facts, route)
     passed_on = _passed_on(facts, route)
     for i, top in enumerate(tops):
         if top == last or top in passed_on:
             continue  # it stays in cache, or is the tensor of another segment
+        channels, height, width = facts.shape(top)
+        rows = min(height, ROWS_MADE) if top == first else height
         until = max(place[source] for source in sources_of(facts, route.segments[top]))
         for at in range(i, until + 1):
             if at < len(tops):
-                alive[at] += math.prod(facts.shape(top))
+                alive[at] += channels * rows * width
     if last is None:
         alive[-1] += math.prod(facts.shape(-1))
     return 4 * max(alive)
@@ -289,6 +299,19 @@ def _passed_on(facts: Facts, route: Route) -> set[int]:
     }
 
 
+def _fused_first(facts: Facts, route: Route, fuses: Fuses | None) -> int | None:
+    """The top of the first segment, if its tensor goes on row by row; else None."""
+    top, segment = next(iter(route.segments.items()), (None, None))
+    if fuses is None or segment is None or not route.is_chain:
+        return None
+    if segment.pool is not None or segment.gates:
+        return None
+    (conv,), part = route.firsts, part_whole(facts, segment)
+    first = facts.convolution(conv, facts.whole(conv))
+    below = facts.convolution(segment.end, part)
+    return top if fuses(first, facts.source(segment, part), below) else None
+
+
 def _fused_last(facts: Facts, route: Route) -> int | None:
     """The top of the last segment, if its tensor goes to the input pixel by pixel; else None."""
     top, segment = list(route.segments.items())[-1] if route.segments else (None, None)
@@ -303,9 +326,9 @@ def pays(
 ) -> bool:
     """Whether `count` features are faster on these parts than among others on the whole maps."""
     alone, all_of_it = _work(facts, route, parts), _work(facts, route, whole)
-    # Measured with 64 channels: one feature alone takes as long as 4 in full lanes, 8 as 12.
+    # Measured with 64 channels: one feature alone takes as long as 2 in full lanes, 8 as 11.
     few = count <= FEW_LANES // 2
-    in_lanes = 3 + 1.1 * count if few else -(-count // FEW_LANES) * FEW_LANES
+    in_lanes = 1 + 1.3 * count if few else -(-count // FEW_LANES) * FEW_LANES
     return alone * in_lanes + PIECE_WORK < all_of_it * count
 
 

@@ -33,6 +33,7 @@ from ..kernels.lanes import (
     Read,
     Reduce,
     Single,
+    Source,
     Step,
     Term,
     View,
@@ -134,9 +135,16 @@ class Run:
         abilities = None if self.lanes is None else abilities_of(backend)
         self._joins = abilities is not None and abilities.joins
         self.starts = Starts(self.facts, rule, self.arithmetic, lanes=abilities is not None)
-        self.ways = Ways(self.facts, rule, abilities, bf16)
+        fuses = self._fuses_first if self._joins else None
+        self.ways = Ways(self.facts, rule, abilities, bf16, fuses)
         self._left: list[Any] = []
         """The jobs of passes that are still to be run, all together."""
+
+    def _fuses_first(self, first: Convolution, source: Source, conv: Convolution) -> bool:
+        """Whether a convolution takes what the first one of a way makes row by row."""
+        job = First(np.empty((0, 0, 0), np.float32), np.empty(0, np.intp), first, Post(), self.bf16)
+        fuses: bool = self.backend.fuses(job, source, conv)
+        return fuses
 
     def project(
         self, index: int, features: NDArray[np.intp], values: Array, out: Array, sparse: bool,

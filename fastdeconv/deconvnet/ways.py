@@ -67,10 +67,11 @@ class Ways:
     """The ways down for one trace, rule and back end; `abilities` None: there are no lanes."""
 
     def __init__(
-        self, facts: Facts, rule: str, abilities: Abilities | None, bf16: bool
+        self, facts: Facts, rule: str, abilities: Abilities | None, bf16: bool,
+        fuses: cost.Fuses | None,
     ) -> None:
         self.facts, self.net, self.rule = facts, facts.net, rule
-        self.abilities, self.bf16 = abilities, bf16
+        self.abilities, self.bf16, self._fuses = abilities, bf16, fuses
 
     def _segments(self, key: _Key) -> dict[int, Segment | None]:
         """The way down from the starts; without lane kernels layer by layer."""
@@ -100,9 +101,11 @@ class Ways:
                 return None
             whole = {top: s for top, s in segments.items() if s is not None}
             firsts = tuple(layer for layer, is_first, _ in key.starts if is_first)
-            return cost.route_in_lanes(self.facts, firsts, whole) if firsts else None
+            if not firsts:
+                return None
+            return cost.route_in_lanes(self.facts, firsts, whole, self._fuses)
 
-        return cached(self.facts.of_shape("routes"), key, make)
+        return cached(self.facts.of_shape("routes"), (key, self.bf16), make)
 
     def _way(self, route: Route, inputs: Region, parts: dict[int, Part]) -> Way:
         firsts = {}

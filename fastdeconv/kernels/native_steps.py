@@ -45,11 +45,11 @@ def takes_winograd(table: Any, job: Step) -> bool:
 
 
 def _takes_sparse(table: Any, job: Step) -> bool:
-    """What csrc/sparse.h can take: one feature, or as many as fill the lanes if they have zeros."""
+    """What csrc/sparse.h can take: one feature, or more of them if they have zeros."""
     if job.bf16 or not _fits_lists(table, job):
         return False
     if job.v.by_feature:
-        return bool(job.v.lanes == 1)
+        return bool(job.v.lanes == 1 or job.v.rectified)
     return _is_undilated(job) and _has_zeros(table, job)
 
 

@@ -521,3 +521,23 @@ def test_a_region_cuts_what_it_says_out_of_a_map(region: Region) -> None:
     assert part.shape == region.size
     assert part[0, 0] == whole[region.begin]
     assert whole[Region.of(whole.shape).slices].shape == whole.shape
+
+
+@pytest.mark.skipif("native" not in fd.available_backends(), reason="the native back end fuses")
+def test_a_tensor_that_is_made_row_by_row_counts_as_few_rows(build: Any) -> None:
+    conv = {"type": "conv2d", "out": 16, "kernel": (3, 3), "padding": 1}
+    shape = 1, 2 * cost.ROWS_MADE, 40
+    net = build([conv, {"type": "relu"}] * 3, shape)
+
+    def pieces(rule: str) -> int:
+        trace = net.forward(np.ones(shape))
+        with ways_gone() as ways, pytest.MonkeyPatch.context() as patch:
+            patch.setattr(cost, "LEAST_COLUMNS", 1)
+            patch.setattr(cost, "LANE_BYTES", 4 * 16 * cost.ROWS_MADE * 40 * cost.LANES)
+            fd.deconvolve(trace, "l5", [0], rule=rule, start=np.ones((1, *shape[1:])))
+            return len(ways)
+
+    with fd.config(backend="native"):
+        assert pieces("deconvnet") == 1
+        # Gates stand between the first convolution and the next one, which then wants the whole.
+        assert pieces("gradient") == 2
