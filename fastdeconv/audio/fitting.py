@@ -34,6 +34,11 @@ def advice(frontend: Frontend, found: Sequence[int], wanted: Sequence[int | None
         layout = "".join(letters)
         if _fit([sizes[letter] for letter in layout], wanted):
             return f"layout={layout!r}"
+    if None not in wanted and sizes["F"] > 1:
+        for layout in map("".join, itertools.permutations("CFT")):
+            given = dict(zip(layout, wanted))
+            if layout != frontend.layout and all(given[axis] == sizes[axis] for axis in "CF"):
+                return f"layout={layout!r}, frames={given['T']}"
     settings = []
     for letter, n, size in zip(frontend.layout, found, wanted):
         if size is not None and n != size:

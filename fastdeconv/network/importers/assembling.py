@@ -20,7 +20,7 @@ from .names import layer_names, module_aliases, module_of
 from .operators import OPERATORS
 from .passes import rewrite
 from .start import input_view
-from .varying import varying_shape
+from .varying import take_frames, varying_shape
 from .verifying import Original, Witness, difference, value_of, values_of, verify
 from .views import View
 from .witness import as_wide_as_shown, whole_output, witnessed
@@ -62,6 +62,7 @@ def import_model(model: Any, label: str, wishes: Wishes) -> Network:
     network = _network_of(built, declared, wishes)
     original = Original(model, graph.input, graph.shapes, start)
     network = _compared(network, built, original, declared, wishes)
+    take_frames(network)
     logging.getLogger("fastdeconv").info("%s: %s", label, network.receipt)
     return network
 
@@ -114,7 +115,7 @@ def _compared(
         network, count = witnessed(
             network, wishes.witness(x), found, builder, names, aliases, last
         )
-        receipt += f"; {count} outputs of modules too"
+        receipt += f"; {count} output{'' if count == 1 else 's'} of modules too"
         network = as_wide_as_shown(
             network, _of_layers(wishes.witness, builder, last), start, names[last]
         )
@@ -141,17 +142,11 @@ def _with_its_front_end(model: Any, label: str, wishes: Wishes, sr: float) -> Ne
     graph, _ = _folded(model, label, wishes)
     original = Original(model, graph.input, graph.shapes)
     found = recognise(graph, sr, lambda x, names: values_of(original, names, x))
-    network = import_model(model, label, replace(
+    return import_model(model, label, replace(
         wishes, inputs=found.value, input_shape=graph.shapes[found.value],
         frontend=None, witness=None,
         heard=Heard(found, lambda name: value_of(original, name, found.samples)),
     ))
-    frontend = network.frontend
-    assert frontend is not None
-    frames = network.input_shape[frontend.layout.index("T")]
-    if frames is not None:
-        network.frontend = replace(frontend, frames=frames)
-    return network
 
 
 def _heard_alike(network: Network, last: Draft, name: str, heard: Heard) -> str:

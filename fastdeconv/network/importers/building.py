@@ -351,4 +351,9 @@ def _why_not(kind: str, node: Node) -> str:
         return "it repeats a part of the graph"
     if node.op in _RECURRENT:
         return "there is no layer for recurrent networks"
+    if node.op == "Dropout":
+        return (
+            "it drops values at random also after training; F.dropout needs "
+            "training=self.training"
+        )
     return f"there is no layer for the operator {kind}"

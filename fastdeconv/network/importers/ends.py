@@ -51,6 +51,8 @@ class Wishes:
     modules: Collection[str] = ()
     witness: Witness | None = None
     heard: Heard | None = None
+    output_names: Sequence[str] | None = None
+    """What the original calls its outputs, if it names them; None: as the graph does."""
 
     def __post_init__(self) -> None:
         for key in ("inputs", "outputs"):
@@ -80,6 +82,7 @@ def last_layer(
             return names.index(wanted)
         if wanted in aliases:
             return aliases[wanted][0]
+        wanted = dict(zip(_called(builder, names, wishes), graph.outputs)).get(wanted, wanted)
         for node in graph.nodes:
             if wanted == node.name and node.outputs:
                 wanted = node.outputs[0]
@@ -97,9 +100,10 @@ def last_layer(
             f"outputs: there is no layer {shown(wanted)}; there are {', '.join(names)}"
         )
     if len(graph.outputs) > 1:
+        called = _called(builder, names, wishes)
         raise ParameterError(
-            f"the model has the outputs {', '.join(map(shown, graph.outputs))}, and a network "
-            f"has one; choose it with {wishes.call}outputs={graph.outputs[0]!r})"
+            f"the model has the outputs {', '.join(map(shown, called))}, and a network "
+            f"has one; choose it with {wishes.call}outputs={called[0]!r})"
         )
     (output,) = graph.outputs
     if output in builder.lost:
@@ -107,6 +111,19 @@ def last_layer(
     if output not in builder.views or builder.views[output].draft < 0:
         raise ArchiveError(f"the output {shown(output)} is not computed from the input by a layer")
     return builder.views[output].draft
+
+
+def _called(builder: Builder, names: Sequence[str], wishes: Wishes) -> list[str]:
+    """What the outputs of the model are called: by the original, or after their last layers."""
+    outputs = builder.graph.outputs
+    if wishes.output_names is None:
+        return list(outputs)
+    if len(wishes.output_names) == len(outputs):
+        return list(wishes.output_names)
+    ends = [builder.views[name].draft if name in builder.views else -1 for name in outputs]
+    if len(set(ends)) < len(ends):
+        return list(outputs)
+    return [names[end] if end >= 0 else name for end, name in zip(ends, outputs)]
 
 
 def _not_reached(

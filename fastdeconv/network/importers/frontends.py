@@ -218,13 +218,19 @@ def _what_to_give(graph: Graph, spectra: Sequence[str] | None = None) -> str:
         name for node in _reached(graph, spectra) for name in node.outputs
         if len(graph.shapes.get(name, ())) >= 3
     ]
-    if not behind:
-        return "give the whole front end, frontend=Frontend(...)"
-    shape = " x ".join(map(str, graph.shapes[behind[-1]]))
-    return (
-        "give the front end of your own code, frontend=Frontend(...), and begin after it "
-        f"with inputs={behind[-1]!r}, which is {shape}"
-    )
+    advice = "give the whole front end, frontend=Frontend(...)"
+    if behind:
+        shape = " x ".join(map(str, graph.shapes[behind[-1]]))
+        advice = (
+            "give the front end of your own code, frontend=Frontend(...), and begin after it "
+            f"with inputs={behind[-1]!r}, which is {shape}"
+        )
+    if not any(node.op in ("STFT", "DFT") for node in graph.nodes):
+        advice += (
+            "; or let its convolutions be layers and explain the samples, "
+            "frontend=Frontend(kind='waveform', sr=...)"
+        )
+    return advice
 
 
 # ---- the STFT ----

@@ -22,6 +22,7 @@ from .keras_shaping import JOINING_LAYERS, SHAPING_LAYERS
 from .keras_steps import at_every_step
 from .keras_verifying import compare
 from .keras_weights import GroupsByNumber
+from .varying import take_frames
 
 if TYPE_CHECKING:
     from ...audio.frontend import Frontend
@@ -143,6 +144,7 @@ def from_keras(
             )
         except ParameterError as exc:
             raise ArgumentError(str(exc)) from exc.__cause__
+        take_frames(net)
         if live:
             net.receipt = compare(model, description.weights, graph, values, net)
         return net

@@ -6,6 +6,7 @@ import contextlib
 import copy
 import io
 import logging
+import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -49,7 +50,7 @@ def from_torch(
 
     Parameters
     ----------
-    module : torch.nn.Module
+    module : torch.nn.Module or torch.export.ExportedProgram
     input_shape : sequence of int, or torch.Tensor
         The shape of an input, with or without the batch, or an example of an input with a batch
         of 1. An example is needed if the module accepts both (1, N) and (1, 1, N) and treats them
@@ -64,7 +65,8 @@ def from_torch(
         A module such as ``"melspectrogram"``: the network begins after it. Or a
         value of the exported graph, as error messages name it.
     outputs : str, optional
-        The last module, such as ``"features.5"``. What follows it need not be importable.
+        The last module, such as ``"features.5"``. What follows it need not be importable. Of a
+        module with several outputs, the key or field name of one of them will do.
     name : str, optional
         By default the name of the module's class.
 
@@ -97,6 +99,8 @@ def from_torch(
     """
     torch = _torch()
     onnx_module()
+    if isinstance(module, torch.export.ExportedProgram):
+        module = module.module()
     if not isinstance(module, torch.nn.Module):
         raise ParameterError(
             f"module must be a torch.nn.Module, found {shown(module)}; load a checkpoint into "
@@ -104,6 +108,7 @@ def from_torch(
         )
     module = _unwrapped(torch, module)
     title = type(module).__name__
+    _require_values(torch, module)
     module = _in_float32(torch, module)
     modules = {path for path, _ in module.named_modules() if path}
     with named_in_errors(title), _evaluating(module), torch.no_grad():
@@ -113,6 +118,7 @@ def from_torch(
             wanted_name(title) if name is None else name, modules,
             # The outputs of modules are known only for an input of the whole module.
             None if inputs else lambda x: _outputs_of(torch, module, example, x),
+            output_names=_output_names(torch, module(example)),
         )
         return _imported(torch, module, example, title, wishes)
 
@@ -129,7 +135,7 @@ def _imported(torch: Any, module: Any, example: Any, title: str, wishes: Wishes)
             with _quiet(), as_products(torch):
                 data = export(torch, module, example)
         except Exception as error:  # the exporter runs the module's own code
-            failed.append(" ".join(str(error).split())[:200] or type(error).__name__)
+            failed.append(_cause(error))
             continue
         try:
             return import_model(read_model(data)[0], title, wishes)
@@ -144,6 +150,14 @@ def _imported(torch: Any, module: Any, example: Any, title: str, wishes: Wishes)
         f"PyTorch cannot export the module to ONNX: {failed[0]}; nor with its older exporter: "
         f"{failed[1]}"
     )
+
+
+def _cause(error: BaseException) -> str:
+    """What PyTorch says went wrong: its first error, of which the others are consequences."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    text = re.sub(r"\x1b\[[0-9;]*m", "", str(error))  # exporters write in colours
+    return " ".join(text.split())[:200] or type(error).__name__
 
 
 def _torch() -> Any:
@@ -162,10 +176,26 @@ def _unwrapped(torch: Any, module: Any) -> Any:
             return module
 
 
+def _require_values(torch: Any, module: Any) -> None:
+    """Refuse modules whose weights are integers, or have a shape but no values."""
+    for key, value in module.state_dict().items():
+        if "_packed_params" in key or (isinstance(value, torch.Tensor) and value.is_quantized):
+            raise ParameterError(
+                f"the weights of the module are quantised ({shown(key)}); import the module in "
+                "floating point from which it was made"
+            )
+        if isinstance(value, torch.Tensor) and value.is_meta:
+            raise ParameterError(
+                f"the weights of the module have no values ({shown(key)} is on PyTorch's device "
+                "'meta'); load its state_dict first, with assign=True"
+            )
+
+
 def _in_float32(torch: Any, module: Any) -> Any:
     """The module; of one in half precision, a copy in float32, because halves are too coarse."""
     coarse = (torch.float16, torch.bfloat16)
-    halves = any(tensor.dtype in coarse for tensor in module.state_dict().values())
+    # A module may have things of its own in its state_dict.
+    halves = any(getattr(value, "dtype", None) in coarse for value in module.state_dict().values())
     return copy.deepcopy(module).float() if halves else module
 
 
@@ -173,7 +203,9 @@ def _in_float32(torch: Any, module: Any) -> Any:
 def _evaluating(module: Any) -> Iterator[None]:
     """Put the module into evaluation mode, and restore its mode afterwards."""
     flags = [(part, part.training) for part in module.modules()]
-    module.eval()
+    # An exported program has no modes, and its eval() raises this error.
+    with contextlib.suppress(NotImplementedError):
+        module.eval()
     try:
         yield
     finally:
@@ -236,20 +268,37 @@ def _refuse_two_meanings(torch: Any, module: Any, example: Any) -> None:
 def _cannot_take(shapes: Sequence[tuple[int, ...]], error: Exception) -> ParameterError:
     why = " ".join(str(error).split()) or type(error).__name__
     tried = " or ".join(map(str, shapes))
-    return ParameterError(f"the module cannot take an input of shape {tried}: {shown(why)}")
+    text = f"the module cannot take an input of shape {tried}: {shown(why)}"
+    # It needs other arguments, or takes a key of something that it thinks is a dict.
+    if isinstance(error, (TypeError, IndexError)):
+        text += (
+            ". Its forward must take one tensor and nothing else: if it takes a dict or several "
+            "arguments, put it into a module whose forward takes the tensor and calls it"
+        )
+    return ParameterError(text)
+
+
+def _output_names(torch: Any, result: Any) -> list[str]:
+    """The names that a module itself gives its outputs; none if it returns no dict of tensors."""
+    named = result._asdict() if hasattr(result, "_asdict") else result
+    if not isinstance(named, Mapping):
+        return []
+    given = {key: value for key, value in named.items() if value is not None}
+    tensors = all(isinstance(value, torch.Tensor) for value in given.values())
+    return [str(key) for key in given] if tensors else []
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    """Keep the exporters from printing warnings, and the graph where they fail."""
+    disabled = logging.root.manager.disable
+    logging.disable(max(disabled, logging.WARNING))
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
+        logging.disable(disabled)
 
 
 def _exported(torch: Any, module: Any, example: Any) -> bytes:

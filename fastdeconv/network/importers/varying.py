@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from ...errors import ParameterError
@@ -11,7 +12,7 @@ from ..network import Network
 from .inputs import Declared
 from .views import View
 
-__all__ = ["varying_shape"]
+__all__ = ["take_frames", "varying_shape"]
 
 
 def varying_shape(
@@ -54,6 +55,20 @@ def varying_shape(
         if free and _takes_any(layers, arrays, shape, held):
             return shape
     return c, h, w
+
+
+def take_frames(network: Network) -> None:
+    """Give a front end without `frames` as many as a network of fixed width takes.
+
+    A front end whose rows or channels do not fit is left as it is: then its layout may be wrong.
+    """
+    frontend = network.frontend
+    if frontend is None or frontend.frames is not None:
+        return
+    sizes = dict(zip(frontend.layout, network.input_shape))
+    rows, channels = frontend.meaning.rows(frontend), frontend.num_channels
+    if sizes["F"] in (None, rows) and sizes["C"] in (None, channels) and sizes["T"] is not None:
+        network.frontend = replace(frontend, frames=sizes["T"])
 
 
 def _takes_any(

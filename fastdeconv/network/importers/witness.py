@@ -143,7 +143,9 @@ def witnessed(
             elif off > TOLERANCE:
                 raise ArchiveError(
                     f"layer {shown(name)} differs from the output of the module by {off:.1e} of "
-                    "its largest value: PyTorch exports it wrongly; the network is not imported"
+                    "its largest value; the network is not imported. PyTorch exports it wrongly: "
+                    "this happens where a forward decides by values of its input (an `if`), "
+                    "computes in half precision (torch.autocast), or draws at random"
                 )
             else:
                 count += 1

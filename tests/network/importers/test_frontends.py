@@ -164,8 +164,13 @@ def test_what_follows_an_unknown_spectrogram_can_be_imported_by_itself():
             return self.net(self.front(x[:, None]).abs())
 
     model = Split().eval()
-    with pytest.raises(fd.ParameterError, match=r"no STFT .* give"):
+    with pytest.raises(fd.ParameterError, match=r"no STFT .* give .* or let its convolutions be "
+                       r"layers .*kind='waveform'"):
         fd.from_torch(model, torch.zeros(1, SR), frontend={"sr": SR})
+    net = fd.from_torch(model, torch.zeros(1, SR), frontend={"kind": "waveform", "sr": SR})
+    assert net.layers[0].name == "front.0"
+    sound = np.random.default_rng(0).normal(0, 0.1, SR).astype(np.float32), SR
+    assert np.abs(fd.explain(sound, net, layers="net.1").sound("net.1", 0)).max() > 0
     net = fd.from_torch(model, torch.zeros(1, SR), inputs="front")
     assert [layer.name for layer in net.layers] == ["abs1", "net.0", "net.1"]
     assert net.input_shape == (40, 1, None)

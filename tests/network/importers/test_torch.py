@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import warnings
 from typing import Any
 
@@ -472,3 +473,102 @@ def test_rows_vary_where_they_are_time() -> None:
 def test_an_input_that_does_not_fit_into_the_memory_is_an_error_of_ours():
     with pytest.raises(fd.ParameterError, match="the module cannot take an input of shape"):
         fd.from_torch(torch.nn.Conv2d(1, 1, 3), (1, 2**30, 2**30))
+
+
+class Several(nn.Module):
+    """Two outputs, as `kind` gives them."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind, self.conv = kind, nn.Conv2d(1, 3, 3)
+        self.genre, self.mood = nn.Linear(3, 4), nn.Linear(3, 2)
+
+    def forward(self, x: Any) -> Any:
+        x = F.relu(self.conv(x)).mean((2, 3))
+        found = {"of genre": self.genre(x), "of mood": self.mood(x)}
+        if self.kind == "dict":
+            return found
+        if self.kind == "named":
+            return collections.namedtuple("Scores", ["first", "second"])(*found.values())
+        return tuple(found.values())
+
+
+@pytest.mark.parametrize(("kind", "names"), [
+    ("dict", ("of genre", "of mood")), ("named", ("first", "second")), ("tuple", ("genre", "mood")),
+])
+def test_an_output_is_chosen_by_the_name_that_the_module_gives_it(kind, names):
+    module = Several(kind)
+    with pytest.raises(fd.ParameterError, match=f"outputs '{names[0]}', '{names[1]}', and a "
+                       rf"network has one; choose it with from_torch\(..., outputs='{names[0]}'"):
+        fd.from_torch(module, (1, 8, 9))
+    net = fd.from_torch(module, (1, 8, 9), outputs=names[1])
+    assert net.layers[-1].name == "mood"
+    assert net.forward(np.ones((1, 8, 9)))["mood"].shape == (2, 1, 1)
+
+
+@pytest.mark.parametrize("kind", ["program", "its module"])
+def test_a_program_of_torch_export(kind):
+    module = nn.Sequential(nn.Conv2d(1, 3, 3), nn.ReLU()).eval()
+    program = torch.export.export(module, (torch.zeros(1, 1, 8, 9),))
+    net = fd.from_torch(program if kind == "program" else program.module(), (1, 8, 9))
+    x = np.random.default_rng(0).normal(size=(1, 8, 9)).astype(np.float32)
+    wanted = module(torch.from_numpy(x)[None]).detach().numpy()[0]
+    np.testing.assert_allclose(net.forward(x)[net.layers[-1].name], wanted, rtol=1e-5, atol=1e-6)
+
+
+class Quantised(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Identity()
+        self.fc._packed_params = nn.Identity()
+        self.fc._packed_params.register_buffer("dtype", torch.zeros(1))
+
+
+class Choosing(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 3, 3)
+
+    def forward(self, x: Any) -> Any:
+        return self.conv(x / 7 if x.abs().max() > 1 else x)
+
+
+class Dropping(Choosing):
+    def forward(self, x: Any) -> Any:
+        return F.dropout(self.conv(x), 0.5)
+
+
+class Batches(Choosing):
+    def forward(self, x: Any) -> Any:
+        return self.conv(x["x"])
+
+
+class Lengths(Choosing):
+    def forward(self, x: Any, lengths: Any) -> Any:
+        return self.conv(x) * lengths
+
+
+@pytest.mark.parametrize(("module", "said"), [
+    (Quantised, r"quantised \('fc._packed_params.dtype'\); import the module in floating"),
+    (lambda: nn.Conv2d(1, 3, 3, device="meta"), "have no values .*'weight' is on .*'meta'"),
+    (Dropping, r"after training; F.dropout needs training=self.training. .*outputs='conv'"),
+    (Batches, "Its forward must take one tensor and nothing else"),
+    (Lengths, "missing 1 required positional argument: 'lengths'.*takes a dict or several"),
+    (Choosing, r"exports it wrongly: this happens where a forward decides by values .*`if`"),
+])
+def test_modules_that_cannot_be_imported_are_told_why(module, said, capfd):
+    with pytest.raises(fd.FastdeconvError, match=said):
+        fd.from_torch(module(), (1, 8, 9))
+    assert "GraphModule" not in "".join(capfd.readouterr())
+
+
+@pytest.mark.parametrize(("frontend", "frames"), [
+    ({"n_mels": 16}, 12), ({"n_mels": 16, "frames": 12}, 12),
+    ({"n_mels": 8, "layout": "CTF"}, None), ({"n_mels": 12, "layout": "CTF"}, 16),
+])
+def test_a_front_end_gives_as_many_frames_as_a_network_of_fixed_width_takes(frontend, frames):
+    """Unless its rows do not fit: then its layout may be wrong, not the number of frames."""
+    module = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(2 * 14 * 10, 3))
+    fields = {"kind": "mel", "sr": 8000, "n_fft": 256, **frontend}
+    net = fd.from_torch(module, (1, 16, 12), frontend=fields)
+    assert net.frontend is not None and net.frontend.frames == frames
