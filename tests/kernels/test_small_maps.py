@@ -62,15 +62,16 @@ def run(x: FloatArray, block: ConvBlock, num_threads: int = 1) -> tuple[Any, Any
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("pool", POOLS)
 @pytest.mark.parametrize("width", [2, 7, 19])
-def test_ranges_of_channels_have_the_bits_of_ranges_of_rows(isa, pool, width, monkeypatch):
+@pytest.mark.parametrize("inputs", [20, 130])
+def test_ranges_of_channels_have_the_bits_of_ranges_of_rows(isa, pool, width, inputs, monkeypatch):
     if pool == "3x3" and width == 2:
         width = 3
-    x = np.random.default_rng(width).normal(size=(20, 6, width)).astype(np.float32)
+    x = np.random.default_rng(width).normal(size=(inputs, 6, width)).astype(np.float32)
     found = []
     with fd.config(backend="native", isa=isa):
         for cached, threads in ((2**60, 1), (0, 1), (0, 3)):
             monkeypatch.setattr(native_forward, "_CACHED", cached)
-            found.append(run(x, make_block(20, (6, width), POOLS[pool]), threads))
+            found.append(run(x, make_block(inputs, (6, width), POOLS[pool]), threads))
     for other in found[1:]:
         for got, wanted in zip(other, found[0]):
             np.testing.assert_array_equal(got, wanted)
