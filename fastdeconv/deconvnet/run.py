@@ -41,6 +41,7 @@ from ..kernels.lanes import (
 )
 from ..kernels.recording import cpus
 from ..network import layers as nn
+from .cost import Fuses
 from .facts import Facts
 from .folding import folded
 from .joins import backward_join
@@ -121,6 +122,17 @@ _COPIES = 4
 """To project a map down the lowest convolution takes as long as to copy so many maps."""
 
 
+def _fuses_first(backend: Any, bf16: bool) -> Fuses:
+    """What says whether a convolution takes what the first one of a way makes row by row."""
+
+    def fuses(first: Convolution, source: Source, conv: Convolution) -> bool:
+        job = First(np.empty((0, 0, 0), np.float32), np.empty(0, np.intp), first, Post(), bf16)
+        takes: bool = backend.fuses(job, source, conv)
+        return takes
+
+    return fuses
+
+
 class Run:
     """Projects features down a network, for one trace, rule and back end."""
 
@@ -135,16 +147,10 @@ class Run:
         abilities = None if self.lanes is None else abilities_of(backend)
         self._joins = abilities is not None and abilities.joins
         self.starts = Starts(self.facts, rule, self.arithmetic, lanes=abilities is not None)
-        fuses = self._fuses_first if self._joins else None
+        fuses = _fuses_first(backend, bf16) if self._joins else None
         self.ways = Ways(self.facts, rule, abilities, bf16, fuses)
         self._left: list[Any] = []
         """The jobs of passes that are still to be run, all together."""
-
-    def _fuses_first(self, first: Convolution, source: Source, conv: Convolution) -> bool:
-        """Whether a convolution takes what the first one of a way makes row by row."""
-        job = First(np.empty((0, 0, 0), np.float32), np.empty(0, np.intp), first, Post(), self.bf16)
-        fuses: bool = self.backend.fuses(job, source, conv)
-        return fuses
 
     def project(
         self, index: int, features: NDArray[np.intp], values: Array, out: Array, sparse: bool,

@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from ..kernels.dispatch import get_isa
 from ..kernels.lanes import Convolution, Post, Source, cached
 from . import cost
 from .facts import Facts
@@ -105,7 +106,7 @@ class Ways:
                 return None
             return cost.route_in_lanes(self.facts, firsts, whole, self._fuses)
 
-        return cached(self.facts.of_shape("routes"), (key, self.bf16), make)
+        return cached(self.facts.of_shape("routes"), (key, self.bf16, get_isa()), make)
 
     def _way(self, route: Route, inputs: Region, parts: dict[int, Part]) -> Way:
         firsts = {}
