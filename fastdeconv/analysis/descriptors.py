@@ -241,7 +241,8 @@ class Listener:
         rows: list[dict[str, Any]] = [dict.fromkeys(DESCRIPTORS) for _ in planes]
         energies = np.zeros(len(planes))
         size = max(1, _BLOCK_VALUES // self._stft.size)
-        require_product_memory(self._threads)
+        blocks, chunks = -(-len(planes) // size), -(-self._stft.size // _CHUNK)
+        require_product_memory(min(self._threads, max(1, blocks, chunks)))
 
         def work(block: int) -> None:
             part = slice(block * size, (block + 1) * size)
@@ -249,7 +250,7 @@ class Listener:
             for row, own in zip(rows[part], found):
                 row.update(own)
 
-        run_bands(-(-len(planes) // size), work, self._threads)
+        run_bands(blocks, work, self._threads)
         # Correlations do not depend on the order of bins, so take the order in memory.
         alike, copies = _correlations(
             [plane.ravel(self._order) for plane in planes], self._input.ravel(self._order),

@@ -31,7 +31,7 @@ def require_product_memory(threads: int) -> None:
 
     OpenBLAS takes a buffer for each of them and keeps it, so one check is enough. If there is no
     memory for a buffer, it ends the process itself; another thread that is in a product at that
-    moment turns this into a segmentation fault.
+    moment turns this into a segmentation fault. One thread is not checked.
 
     Raises
     ------

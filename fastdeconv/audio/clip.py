@@ -235,9 +235,10 @@ class Clip:
         clip.x = _in_layout(clip._values, clip.frontend)
         clip.x.flags.writeable = False
         clip.start = self.start + begin * hop / self.sr
-        clip.is_cut = self.is_cut or end < frames
-        sound = self.samples.size - round(self.padding * self.sr) - begin * hop
-        clip.padding = (clip.samples.size - min(max(0, sound), clip.samples.size)) / self.sr
+        size, sound = clip.samples.size, self.samples.size - round(self.padding * self.sr)
+        left = max(0, sound - begin * hop)
+        clip.is_cut = self.is_cut or left > size
+        clip.padding = (size - min(left, size)) / self.sr
         return clip
 
     def to_stft(

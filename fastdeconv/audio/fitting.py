@@ -35,10 +35,12 @@ def advice(frontend: Frontend, found: Sequence[int], wanted: Sequence[int | None
         if _fit([sizes[letter] for letter in layout], wanted):
             return f"layout={layout!r}"
     if None not in wanted and sizes["F"] > 1:
-        for layout in map("".join, itertools.permutations("CFT")):
+        # The own layout first: in a square, others fit too.
+        for layout in (frontend.layout, *map("".join, itertools.permutations("CFT"))):
             given = dict(zip(layout, wanted))
-            if layout != frontend.layout and all(given[axis] == sizes[axis] for axis in "CF"):
-                return f"layout={layout!r}, frames={given['T']}"
+            if all(given[axis] == sizes[axis] for axis in "CF"):
+                frames = f"frames={given['T']}"
+                return frames if layout == frontend.layout else f"layout={layout!r}, {frames}"
     settings = []
     for letter, n, size in zip(frontend.layout, found, wanted):
         if size is not None and n != size:

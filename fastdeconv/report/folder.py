@@ -98,7 +98,7 @@ def result_place(out: Any, name: Any, fallback: str) -> tuple[Path, str]:
 
 
 def check_writable(out: Path) -> None:
-    """Check that the folder `out` can be written, or made; makes nothing that others could see.
+    """Check that the folder `out` can be written, or made; makes no folder.
 
     Raises
     ------

@@ -204,7 +204,7 @@ def covered(start: float, seconds: float, *, is_cut: bool, padding: float = 0.0)
     """
     end = start + seconds - padding
     if is_cut:
-        part = f"{start:.2f} to {end:.2f}" if start else f"The first {seconds:.2f}"
+        part = f"{start:.2f} to {end:.2f}" if start else f"The first {end:.2f}"
         return (
             f"{part} s of the song were explained. The song is longer: another offset explains "
             "another part."

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import fastdeconv as fd
+from fastdeconv.analysis import descriptors
 from fastdeconv.analysis.descriptors import DESCRIPTORS, Listener
 from fastdeconv.analysis.hpss import harmonic_mask
 from fastdeconv.analysis.labels import LABELS, label
@@ -356,6 +357,14 @@ def test_too_little_memory_for_products_is_an_error_and_not_the_end_of_the_proce
         [sys.executable, "-c", WITH_LITTLE_MEMORY], capture_output=True, text=True
     )
     assert (done.returncode, done.stdout) == (0, "MemoryError\n"), done.stderr
+
+
+def test_memory_is_looked_for_only_for_threads_that_have_work(mixture, monkeypatch):
+    asked: list[int] = []
+    monkeypatch.setattr(descriptors, "require_product_memory", asked.append)
+    clip, _ = mixture
+    Listener(clip, "mask", num_threads=1000).measure(np.ones((2, *clip.stft.T.shape), np.float32))
+    assert 1 <= asked[0] <= 2 + clip.stft.size // descriptors._CHUNK
 
 
 @pytest.mark.parametrize("threads", [1, 2, 5])

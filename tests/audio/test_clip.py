@@ -302,9 +302,11 @@ def test_a_clip_knows_the_silence_behind_its_sound():
     clip = Clip(np.ones(2000), 8000, frontend)
     silence = clip.samples.size - 2000
     assert clip.padding == silence / 8000 and not clip.samples[2000:].any()
-    assert clip.part(0, 20).padding == 0
-    assert clip.part(20, 35).padding == (35 * 64 - 2000) / 8000
-    assert clip.part(40, 45).padding == 5 * 64 / 8000
+    for begin, end, padding, is_cut in [
+        (0, 20, 0, True), (20, 35, 35 * 64 - 2000, False), (40, 45, 5 * 64, False),
+    ]:
+        part = clip.part(begin, end)
+        assert (part.padding, part.is_cut) == (padding / 8000, is_cut)
 
 
 @pytest.mark.parametrize("frames", [(-1, 5), (5, 5), (0, 1000)])

@@ -24,6 +24,7 @@ FILTERS = np.ones((9, 257))
     ({"kind": "waveform"}, (1, 1, 59049), "frames=59049"),
     ({"kind": "mel"}, (None, 128, None), None),
     ({"kind": "mel", "layout": "FTC"}, (1, 128, 187), "layout='CFT', frames=187"),
+    ({"kind": "mel", "n_mels": 64}, (1, 64, 64), "frames=64"),
 ])
 def test_the_nearest_setting_that_fits(fields, wanted, said):
     frontend = Frontend(sr=16000, n_fft=512, hop_length=256, **fields)

@@ -78,11 +78,14 @@ def last_layer(
     """
     graph, wanted = builder.graph, wishes.outputs
     if wanted is not None:
-        if wanted in names:
+        called = dict(zip(_called(builder, names, wishes), graph.outputs))
+        # A key of the result is that result, also where a module has the same name.
+        is_key = len(called) > 1 and wanted in called
+        if wanted in names and not is_key:
             return names.index(wanted)
-        if wanted in aliases:
+        if wanted in aliases and not is_key:
             return aliases[wanted][0]
-        wanted = dict(zip(_called(builder, names, wishes), graph.outputs)).get(wanted, wanted)
+        wanted = called.get(wanted, wanted)
         for node in graph.nodes:
             if wanted == node.name and node.outputs:
                 wanted = node.outputs[0]

@@ -7,6 +7,7 @@ import copy
 import io
 import logging
 import re
+import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -288,17 +289,23 @@ def _output_names(torch: Any, result: Any) -> list[str]:
     return [str(key) for key in given] if tensors else []
 
 
+_EXPORTING = threading.Lock()
+
+
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Keep the exporters from printing warnings, and the graph where they fail."""
-    disabled = logging.root.manager.disable
-    logging.disable(max(disabled, logging.WARNING))
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(disabled)
+    # What is set here is the process's, not the thread's: two at a time would restore each other's.
+    # Nor can PyTorch export on two threads.
+    with _EXPORTING:
+        disabled = logging.root.manager.disable
+        logging.disable(max(disabled, logging.WARNING))
+        try:
+            with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+                warnings.simplefilter("ignore")
+                yield
+        finally:
+            logging.disable(disabled)
 
 
 def _exported(torch: Any, module: Any, example: Any) -> bytes:

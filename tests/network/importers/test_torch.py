@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import collections
+import logging
+import sys
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -504,6 +507,31 @@ def test_an_output_is_chosen_by_the_name_that_the_module_gives_it(kind, names):
     net = fd.from_torch(module, (1, 8, 9), outputs=names[1])
     assert net.layers[-1].name == "mood"
     assert net.forward(np.ones((1, 8, 9)))["mood"].shape == (2, 1, 1)
+
+
+class Crossed(Several):
+    """Each output has the name of the other's module."""
+
+    def forward(self, x: Any) -> Any:
+        found = super().forward(x)
+        return {"mood": found["of genre"], "genre": torch.sigmoid(found["of mood"])}
+
+
+def test_a_key_is_that_output_also_where_a_module_has_its_name():
+    module = Crossed("dict")
+    x = torch.randn(1, 1, 8, 9)
+    for key, want in module.eval()(x).items():
+        net = fd.from_torch(module, (1, 8, 9), outputs=key)
+        found = net.forward(x[0].numpy())[net.layers[-1].name]
+        np.testing.assert_allclose(found[:, 0, 0], want[0].detach(), rtol=1e-5, atol=1e-6)
+
+
+def test_imports_on_several_threads_leave_stderr_and_logging_as_they_were():
+    before = sys.stderr, logging.root.manager.disable
+    with ThreadPoolExecutor(3) as pool:
+        nets = list(pool.map(lambda _: fd.from_torch(nn.Conv2d(1, 2, 3), (1, 8, 9)), range(6)))
+    assert [net.input_shape for net in nets] == 6 * [nets[0].input_shape]
+    assert (sys.stderr, logging.root.manager.disable) == before
 
 
 @pytest.mark.parametrize("kind", ["program", "its module"])
