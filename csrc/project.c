@@ -299,8 +299,8 @@ static void finish_batch(winograd *p, const fd_step *s, int Y, int X) {
     p->count = 0;
 }
 
-/* Rows Y and Y + 1 of the result, which are a row of tiles; the last tiles may be left in the batch.
- * rows: where they begin; NULL: not wanted. */
+/* Rows Y and Y + 1 of the result, which are a row of tiles; the last tiles may be left in the
+ * batch. rows: where they begin; NULL: not wanted. */
 static void winograd_rows(winograd *p, const fd_step *s, int Y, float *const rows[2]) {
     if (s->first) make_v_rows(p, s, Y);
     for (int x = -s->tile_left; x < s->out_w;) {
@@ -355,8 +355,11 @@ static const float *step_columns(stepper *p, int Y, int X, int columns, float *r
  * pixels. It is one, except in kernels whose neighbouring pixels share work. */
 static int columns_from(const fd_step *s, int X, int width) {
     if (s->winograd) return width - X;
-    const int several = sums_pixels(s) ? summed_pixels(s) : COLUMNS;
-    const int most = s->above || s->depthwise || sums_pixels(s) ? several : 1;
+    int most = s->above || s->depthwise ? COLUMNS : 1;
+    if (sums_pixels(s)) most = summed_pixels(s);
+    /* A fused step asks the one above for as many. */
+    if (s->above && sums_pixels(s->above) && most > summed_pixels(s->above))
+        most = summed_pixels(s->above);
     return width - X < most ? width - X : most;
 }
 
@@ -401,7 +404,9 @@ static int next_rows(stepper *p, int left) {
         return next_rows(p, left);
     }
     if (p->turn == 0 && left < ROWS) return left > 0;
-    return p->turn++ < 2 ? 2 : 1;
+    const int rows = p->turn++ < 2 ? 2 : 1;
+    /* Fewer may be left where votes of other threads ended this trial and let it go on later. */
+    return rows < left ? rows : left;
 }
 
 int FD_NAME(fd_step_rows)(const fd_step *s, float *out, int row0, int row1) {
@@ -752,9 +757,9 @@ static void scatter_by_feature(scatterer *p, int Y, int X, const float *panel) {
 /* Few features through 3 x 3 taps below a 2 x 2 pool, which most networks have:
  *
  * The four places of a pixel reach a square of 4 x 4 outputs, which is one vector. For every feature
- * it stays in a register while the places are added to it one after the other, in the same order as elsewhere. Its
- * right half is the left half of the next pixel's square. In memory every output would have to
- * wait for the store of the place before. */
+ * it stays in a register while the places are added to it one after the other, in the same order
+ * as elsewhere. Its right half is the left half of the next pixel's square. In memory every output
+ * would have to wait for the store of the place before. */
 
 /* Whether all of these squares lie in the ring. */
 static int sums_squares(const fd_last *f) {

@@ -630,7 +630,7 @@ cdef class Table:
 
         Steps try at work which is faster on this CPU; no bit depends on it. So it is a dictionary:
         1 or 2 by the number of vectors of channels, for those that have been decided. Setting it
-        decides for all of them; None begins anew.
+        decides for all of them; None begins anew. It is set by tests, while nothing runs.
         """
         return {
             vectors: 2 if self.lead[vectors] > 0 else 1

@@ -46,8 +46,10 @@ def rows_together(rows: int | None) -> Iterator[None]:
     """csrc/sparse.h computes so many rows of a result together; None: it tries both ways."""
     table = native_shared.kernels()
     table.rows_together = rows
-    yield
-    table.rows_together = None
+    try:
+        yield
+    finally:
+        table.rows_together = None
 
 
 def sides(smallest: int, largest: int) -> st.SearchStrategy[tuple[int, int]]:
@@ -170,6 +172,22 @@ def test_many_channels_behind_a_rectifier_go_without_their_zeros(on, build, zero
     found = fd.deconvolve(trace, trace.network.layers[-1].name, range(20), rule)
     assert zeros_left_out
     assert np.array_equal(found, maps(trace, range(20), rule, sparse=False))
+
+
+@pytest.mark.parametrize("count", range(1, 10))
+def test_few_features_are_taken_on_by_a_1x1_convolution(on, build, count):
+    """It takes its pixels from the step above, which sums several of them together."""
+    net = build([
+        {"type": "conv2d", "out": 8, "kernel": (3, 3), "padding": "same"}, {"type": "relu"},
+        {"type": "conv2d", "out": 12, "kernel": (1, 1)},
+        {"type": "conv2d", "out": 70, "kernel": (5, 5), "padding": "same"}, {"type": "relu"},
+        {"type": "conv2d", "out": 10, "kernel": (3, 3), "padding": "same"},
+    ], (1, 13, 61))
+    trace = net.forward(np.random.default_rng(7).standard_normal((1, 13, 61)))
+    found = fd.deconvolve(trace, net.layers[-1].name, range(count))
+    with fd.config(backend="reference"):
+        want = fd.deconvolve(trace, net.layers[-1].name, range(count))
+    assert np.abs(found - want).max() <= 2e-6 * np.abs(want).max()
 
 
 def test_without_a_rectifier_nothing_is_looked_for(on, build, zeros_left_out):
