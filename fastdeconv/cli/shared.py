@@ -261,7 +261,13 @@ def read_frontend(given: str | None, sr: float | None = None) -> dict[str, Any] 
         return None
     from ..untrusted_json import parse_json
 
-    text = given if given.lstrip().startswith("{") else read_text(given)
+    try:
+        text = given if given.lstrip().startswith("{") else read_text(given)
+    except FileNotFoundError:
+        raise ParameterError(
+            f"{shown(given)}: No such file; --frontend takes a JSON object, such as "
+            "'{\"kind\": \"mel\", \"sr\": 16000}', or a file that holds one"
+        ) from None
     try:
         record = parse_json(text, most_chars=_MOST_TEXT, deepest=8)
     except ValueError as error:

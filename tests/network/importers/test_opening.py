@@ -99,6 +99,7 @@ def test_the_sample_rate_and_a_file_of_the_front_end(model, tmp_path):
 
 @pytest.mark.parametrize(("arguments", "said"), [
     (["--input-shape", "12,30"], "must be C,H,W"), (["--sr", "8000"], "--sr goes with --frontend"),
+    (["--frontend", "sr=8000"], "such as '{\"kind\": \"mel\", \"sr\": 16000}', or a file"),
     (["--frontend", "[1]"], "No such file"), (["--classes", "."], ".: a folder, not a regular"),
     (["--frontend", '{"kind": "mel", "bands": 3}'], "bands"),
     (["--frontend", '{"a": NaN}'], "no JSON object"),
