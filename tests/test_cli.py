@@ -353,6 +353,16 @@ def test_a_file_that_may_not_be_read_is_an_error_like_others(
     assert not out.exists()
 
 
+@pytest.mark.parametrize("command", ["explain", "why", "import", "survey"])
+def test_an_empty_path_is_no_place_to_write_to(tmp_path, monkeypatch, command):
+    write_song(tmp_path / "song.wav")
+    monkeypatch.chdir(tmp_path)
+    result = run(command, "song.wav", "-o", "")
+    assert result.exit_code == 2
+    assert "'-o' / '--out': the path is empty" in result.stderr
+    assert folders(tmp_path) == ["song.wav"]
+
+
 # What was left out is said
 
 
