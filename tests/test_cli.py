@@ -363,6 +363,22 @@ def test_an_empty_path_is_no_place_to_write_to(tmp_path, monkeypatch, command):
     assert folders(tmp_path) == ["song.wav"]
 
 
+def test_a_song_whose_name_begins_with_a_dash_gets_a_hint(tmp_path, network, out, monkeypatch):
+    write_song(tmp_path / "-hyphen.wav")
+    monkeypatch.chdir(tmp_path)
+    common = "-o", out, "--network", network, "--layers", "pool1"
+    refused = run("explain", "-hyphen.wav", *common)
+    assert refused.exit_code == 2
+    said = "The file -hyphen.wav was taken for options: write ./-hyphen.wav, or put -- before it."
+    assert said in " ".join(refused.stderr.split())
+    for arguments in (["./-hyphen.wav", *common], [*common, "--overwrite", "--", "-hyphen.wav"]):
+        assert run("explain", *arguments).exit_code == 0
+    # No hint where there is no such file, or it was not taken for options.
+    for arguments in (["-other.wav"], ["--deep", "--", "-hyphen.wav"]):
+        refused = run("explain", *common, *arguments)
+        assert refused.exit_code == 2 and "taken for options" not in refused.stderr
+
+
 # What was left out is said
 
 
