@@ -277,11 +277,13 @@ def test_what_is_wrong_for_every_song_is_said_once(tmp_path, network, out, optio
     assert not out.exists()
 
 
-def test_a_feature_that_does_not_exist_is_an_error_of_the_song(tmp_path, network, out):
-    song = write_song(tmp_path / "song.wav")
-    result = run("explain", song, "-o", out, "--network", network, "--features", "5")
-    assert result.exit_code == 1
-    assert "song.wav: " in result.stderr and "5" in result.stderr
+def test_a_feature_that_no_song_has_is_one_error(tmp_path, network, out):
+    songs = [write_song(tmp_path / f"{name}.wav") for name in "ab"]
+    common = ["explain", *songs, "-o", out, "--network", network, "--features", "0-99"]
+    for more in ([], ["--duration", "all"]):
+        result = run(*common, *more)
+        assert result.exit_code == 1
+        assert re.fullmatch(r"Error: layer 'pool1' has features 0\.\.\d, found \d\n", result.stderr)
     assert not out.exists()
 
 

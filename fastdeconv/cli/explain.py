@@ -127,12 +127,13 @@ def explain(
             "--duration out, and choose the part of the song with --offset."
         )
     with clean_exit(ctx), ExitStack() as stack:
-        from ..network.choosing import choose_layers
+        from ..explaining.planning import choose_features
         from ..report.folder import check_writable
 
         stack.enter_context(backend.in_use())
         net = network.open()
-        how |= {"layers": choose_layers(net, layers), "features": features}
+        # Checked before the work: otherwise the error is taken for one of every song.
+        how |= {"layers": [*choose_features(net, layers, features)], "features": features}
         check_writable(Path(out))
         failures: list[str] = []
         # Reported at the end, also if this run is interrupted.
