@@ -269,7 +269,7 @@ def test_what_a_table_says_of_trust_is_not_believed(copy, old, new):
 # The command
 
 
-def test_more_is_added_to_what_is_there_and_less_is_refused(command, tmp_path):
+def test_more_is_added_to_what_is_there_and_less_leaves_it_as_it_is(command, tmp_path):
     common = ["--layers", "pool1"]
     assert command("out", *common).exit_code == 0
     assert command("out", *common, "--trust").exit_code == 0
@@ -279,9 +279,31 @@ def test_more_is_added_to_what_is_there_and_less_is_refused(command, tmp_path):
     assert "already there, with the same settings" in command("out", *more).stdout
     saved = fd.Explanation.load(tmp_path / "out" / "song")
     assert saved.versions == ["guided", "wiener"] and "verdict" in saved.table[0]
+    before = read_tree(tmp_path / "out")
     less = command("out", *common, "--rules", "guided")
-    assert less.exit_code == 1
-    assert "differs in other rules and modes, trust: --overwrite replaces it" in less.stderr
+    assert less.exit_code == 0, less.output
+    assert (
+        "already there, with the same settings, and more: verdicts (--trust); other rules and "
+        "modes (wiener)." in less.stdout
+    )
+    assert read_tree(tmp_path / "out") == before
+    other = command("out", *common, "--rules", "gradient")
+    assert other.exit_code == 1
+    assert "differs in other rules and modes, trust: --overwrite replaces it" in other.stderr
+
+
+def test_a_result_with_verdicts_has_all_that_one_without_them_has(command, tmp_path):
+    assert command("with", "--trust").exit_code == command("without").exit_code == 0
+    more, less = (read_tree(tmp_path / name / "song") for name in ("with", "without"))
+    told = {"features.csv", "index.html", "manifest.json"}
+    assert {name: more[name] for name in less.keys() - told} == {
+        name: less[name] for name in less.keys() - told
+    }
+    rows, fewer = (
+        fd.Explanation.load(tmp_path / name / "song").table for name in ("with", "without")
+    )
+    names = fewer[0].keys()
+    assert [{name: row[name] for name in names} for row in rows] == fewer
 
 
 def test_layers_added_later_have_the_same_as_the_others(command, tmp_path):

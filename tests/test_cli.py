@@ -277,11 +277,13 @@ def test_what_is_wrong_for_every_song_is_said_once(tmp_path, network, out, optio
     assert not out.exists()
 
 
-def test_a_feature_that_does_not_exist_is_an_error_of_the_song(tmp_path, network, out):
-    song = write_song(tmp_path / "song.wav")
-    result = run("explain", song, "-o", out, "--network", network, "--features", "5")
-    assert result.exit_code == 1
-    assert "song.wav: " in result.stderr and "5" in result.stderr
+def test_a_feature_that_no_song_has_is_one_error(tmp_path, network, out):
+    songs = [write_song(tmp_path / f"{name}.wav") for name in "ab"]
+    common = ["explain", *songs, "-o", out, "--network", network, "--features", "0-99"]
+    for more in ([], ["--duration", "all"]):
+        result = run(*common, *more)
+        assert result.exit_code == 1
+        assert re.fullmatch(r"Error: layer 'pool1' has features 0\.\.\d, found \d\n", result.stderr)
     assert not out.exists()
 
 
@@ -351,6 +353,32 @@ def test_a_file_that_may_not_be_read_is_an_error_like_others(
     assert result.exit_code == 1
     assert re.search(r"^Error: '?closed'?: .*Permission denied", result.stderr)
     assert not out.exists()
+
+
+@pytest.mark.parametrize("command", ["explain", "why", "import", "survey"])
+def test_an_empty_path_is_no_place_to_write_to(tmp_path, monkeypatch, command):
+    write_song(tmp_path / "song.wav")
+    monkeypatch.chdir(tmp_path)
+    result = run(command, "song.wav", "-o", "")
+    assert result.exit_code == 2
+    assert "'-o' / '--out': the path is empty" in result.stderr
+    assert folders(tmp_path) == ["song.wav"]
+
+
+def test_a_song_whose_name_begins_with_a_dash_gets_a_hint(tmp_path, network, out, monkeypatch):
+    write_song(tmp_path / "-hyphen.wav")
+    monkeypatch.chdir(tmp_path)
+    common = "-o", out, "--network", network, "--layers", "pool1"
+    refused = run("explain", "-hyphen.wav", *common)
+    assert refused.exit_code == 2
+    said = "The file -hyphen.wav was taken for options: write ./-hyphen.wav, or put -- before it."
+    assert said in " ".join(refused.stderr.split())
+    for arguments in (["./-hyphen.wav", *common], [*common, "--overwrite", "--", "-hyphen.wav"]):
+        assert run("explain", *arguments).exit_code == 0
+    # No hint where there is no such file, or it was not taken for options.
+    for arguments in (["-other.wav"], ["--deep", "--", "-hyphen.wav"]):
+        refused = run("explain", *common, *arguments)
+        assert refused.exit_code == 2 and "taken for options" not in refused.stderr
 
 
 # What was left out is said

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -114,10 +114,10 @@ def explain(
     those from --offset on. With --duration all the whole SONG is explained, window by window, and
     the page shows when each feature fires.
 
-    A SONG that was explained before, with the same settings, is left as it is. If only --layers ask
-    for more, only the new layers are computed. If only --trust, --rules or --modes ask for more,
-    the result is made again with everything. Other differences are an error unless --overwrite is
-    given.
+    A SONG that was explained before, with the same settings, is left as it is, also if it was with
+    --trust or with more --rules or --modes. If only --layers ask for more, only the new layers are
+    computed. If only --trust, --rules or --modes ask for more, the result is made again with
+    everything. Other differences are an error unless --overwrite is given.
     """
     if not songs and not demo:
         raise click.UsageError("Give at least one SONG, or --demo.")
@@ -127,12 +127,13 @@ def explain(
             "--duration out, and choose the part of the song with --offset."
         )
     with clean_exit(ctx), ExitStack() as stack:
-        from ..network.choosing import choose_layers
+        from ..explaining.planning import choose_features
         from ..report.folder import check_writable
 
         stack.enter_context(backend.in_use())
         net = network.open()
-        how |= {"layers": choose_layers(net, layers), "features": features}
+        # Checked before the work: otherwise the error is taken for one of every song.
+        how |= {"layers": [*choose_features(net, layers, features)], "features": features}
         check_writable(Path(out))
         failures: list[str] = []
         # Reported at the end, also if this run is interrupted.
@@ -187,10 +188,10 @@ def _explain_song(
 
     planned = prepare(song.path, net, **how)
     # Checked before the work and not after it.
-    found, kept = _found(planned, out, song, save)
+    found, kept, beyond = _found(planned, out, song, save)
     if found == "whole":
         if not quiet:
-            say(f"{out / song.folder}: already there, with the same settings.")
+            say(f"{out / song.folder}: already there, with the same settings{beyond}.")
         return
     if found == "part":
         # The earlier result is replaced by one that contains all of it, also its arrays of maps.
@@ -212,8 +213,8 @@ def _explain_song(
 
 def _found(
     planned: Plan | SongPlan, out: Path, song: _Song, save: dict[str, Any]
-) -> tuple[Literal["whole", "part", "nothing"], Kept | None]:
-    """How much of the result is there already, and what of it is kept.
+) -> tuple[Literal["whole", "part", "nothing"], Kept | None, str]:
+    """How much of the result is there already, what of it is kept, and what else is there.
 
     Raises
     ------
@@ -235,16 +236,25 @@ def _found(
     if there is None:
         # Anything that is not a result of ours is an error here.
         check_free(out, song.folder, EXPLANATION, overwrite=save["overwrite"])
-        return "nothing", None
+        return "nothing", None, ""
     if not there.differing:
-        return "whole", None
+        return "whole", None, _beyond(there.beyond)
     if not there.is_part:
         raise ParameterError(
             f"{printable(str(out / song.folder))} is already there and differs in "
             f"{', '.join(map(printable, there.differing))}: --overwrite replaces it"
         )
     check_free(out, song.folder, EXPLANATION, overwrite=True)
-    return "part", there.kept
+    return "part", there.kept, ""
+
+
+def _beyond(additions: Mapping[str, Sequence[str]]) -> str:
+    """What a result that is there has besides what is asked for, as the end of a sentence."""
+    parts = [
+        f"{name} ({', '.join(ones)})" if name != "trust" else "verdicts (--trust)"
+        for name, ones in additions.items()
+    ]
+    return f", and more: {'; '.join(parts)}" if parts else ""
 
 
 def _overview(out: Path, *, quiet: bool) -> None:

@@ -10,7 +10,15 @@ import click
 
 from ..errors import shown
 from .process import print_out
-from .shared import PATH, clean_exit, frontend_option, read_frontend, read_text, say
+from .shared import (
+    PATH,
+    clean_exit,
+    frontend_option,
+    out_option,
+    read_frontend,
+    read_text,
+    say,
+)
 
 if TYPE_CHECKING:
     from ..network.network import Network
@@ -42,8 +50,7 @@ def networks(ctx: click.Context) -> None:
 
 @click.command("import", short_help="Turn an ONNX or Keras model into an archive.")
 @click.argument("model", metavar="MODEL", type=PATH)
-@click.option("-o", "--out", required=True, type=PATH, metavar="NET.npz",
-              help="The archive to write.")
+@out_option("The archive to write.", "NET.npz")
 @click.option("--input-shape", metavar="C,H,W",
               help="Shape of one input without the batch axis, needed where the file leaves sizes "
                    "open; ? stands for a size that may vary.")

@@ -129,9 +129,18 @@ def computing(command: Command) -> Command:
     return cast(Command, made)
 
 
-def out_option(text: str) -> Option[Any]:
-    """The folder to write to; `text` says what goes where."""
-    return click.option("-o", "--out", required=True, type=PATH, metavar="OUT", help=text)
+def out_option(text: str, metavar: str = "OUT") -> Option[Any]:
+    """The folder or file to write to; `text` says what goes where."""
+    return click.option(
+        "-o", "--out", required=True, type=PATH, metavar=metavar, callback=_not_empty, help=text,
+    )
+
+
+def _not_empty(ctx: click.Context, param: click.Parameter, value: str) -> str:
+    """Refuse an empty path, which would mean the working folder."""
+    if not value:
+        raise click.BadParameter("the path is empty; is a variable of the shell not set?")
+    return value
 
 
 def layers_option(text: str) -> Option[Any]:
@@ -261,7 +270,13 @@ def read_frontend(given: str | None, sr: float | None = None) -> dict[str, Any] 
         return None
     from ..untrusted_json import parse_json
 
-    text = given if given.lstrip().startswith("{") else read_text(given)
+    try:
+        text = given if given.lstrip().startswith("{") else read_text(given)
+    except FileNotFoundError:
+        raise ParameterError(
+            f"{shown(given)}: No such file; --frontend takes a JSON object, such as "
+            "'{\"kind\": \"mel\", \"sr\": 16000}', or a file that holds one"
+        ) from None
     try:
         record = parse_json(text, most_chars=_MOST_TEXT, deepest=8)
     except ValueError as error:

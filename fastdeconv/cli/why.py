@@ -61,7 +61,7 @@ def why(
     class stand beside them.
     """
     with clean_exit(ctx):
-        from ..report.decision import check_place
+        from ..report.decision import check_place, class_label
         from ..report.folder import check_writable
         from ..studies import decision
 
@@ -73,7 +73,8 @@ def why(
         if not quiet:
             for name in found.classes:
                 score = found.scores[name]
-                say(f"{name} ({100 * score.probability:.1f} %): {found.verdict(name)}")
+                label = class_label(found, name)
+                say(f"{label} ({100 * score.probability:.1f} %): {found.verdict(name)}")
             for note in found.notes:
                 say(note)
             say(f"{folder}: index.html, decision.csv")

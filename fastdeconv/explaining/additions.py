@@ -10,7 +10,10 @@ from ..belief.feature_maps import FEATURE_RULES
 from ..network.choosing import as_list
 from .planning import ALL
 
-__all__ = ["ADDITIONS", "NONE", "Additions", "Version", "additions_of", "read_versions"]
+__all__ = [
+    "ADDITIONS", "NONE", "Additions", "Version", "additions_beyond", "additions_of",
+    "read_versions",
+]
 
 
 #: The names of the settings that say which additions there are.
@@ -38,14 +41,6 @@ class Additions(NamedTuple):
         keys = ", ".join(version.key for version in self.versions)
         found = dict(zip(ADDITIONS, ("yes" if self.trust else "", keys), strict=True))
         return {name: value for name, value in found.items() if value}
-
-    def extend(self, settings: Mapping[str, Any]) -> bool:
-        """Whether these additions include all those of a result with these settings."""
-        own = self.settings
-        return all(
-            {*str(settings.get(name, "")).split(", ")} <= {"", *own.get(name, "").split(", ")}
-            for name in ADDITIONS
-        )
 
 
 #: No additions.
@@ -80,6 +75,27 @@ def additions_of(
         *(Version(other, how["rule"], other) for other in chosen[1] if other != mode),
     ]
     return Additions(trust, tuple(versions))
+
+
+def additions_beyond(
+    settings: Mapping[str, Any], others: Mapping[str, Any]
+) -> dict[str, list[str]]:
+    """The additions of a result with `settings` that one with the settings `others` lacks.
+
+    Returns
+    -------
+    dict
+        For the name of each setting that has such additions, which they are.
+    """
+    beyond = {
+        name: [one for one in _listed(settings, name) if one not in _listed(others, name)]
+        for name in ADDITIONS
+    }
+    return {name: ones for name, ones in beyond.items() if ones}
+
+
+def _listed(settings: Mapping[str, Any], name: str) -> list[str]:
+    return [one for one in str(settings.get(name, "")).split(", ") if one]
 
 
 def read_versions(records: Any) -> list[Version]:

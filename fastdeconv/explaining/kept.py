@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from ..errors import ParameterError, printable
 from ..report.folder import EXPLANATION, read_manifest
 from ..report.listening import STAGE_FEATURES, Layer
-from .additions import ADDITIONS, Additions
+from .additions import ADDITIONS, Additions, additions_beyond
 from .planning import LAYERS_SETTING, Plan, features_hash
 from .result import layer_files, layer_record
 from .saved import SavedExplanation, damage_named, load
@@ -68,6 +68,8 @@ class There(NamedTuple):
     """Whether all that it is, is asked for, and something more."""
     kept: Kept | None = None
     """What of it is taken over, where it is a part."""
+    beyond: Mapping[str, list[str]] = {}
+    """Additions that it has and that are not asked for, where nothing else differs."""
 
 
 def what_is_there(
@@ -98,8 +100,12 @@ def what_is_there(
     if not differing:
         return There([])
     adds_layers = differing == [LAYERS_SETTING]
-    if not adds_layers and not ({*differing} <= {*ADDITIONS} and additions.extend(found)):
-        return There(differing)
+    if not adds_layers:
+        beyond = additions_beyond(found, wanted)
+        if {*differing} <= {*ADDITIONS} and not additions_beyond(wanted, found):
+            return There([], beyond=beyond)
+        if beyond or not {*differing} <= {*ADDITIONS}:
+            return There(differing)
     if adds_layers and isinstance(planned, SongPlan) and manifest.get("windows") != planned.taken:
         return There([*differing, _WINDOWS_SETTING])
     try:

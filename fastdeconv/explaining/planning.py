@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..audio._checks import MODES, as_choice
+from ..deconvnet.projection import checked_features
 from ..errors import ParameterError, shown
 from ..network.choosing import as_list, choose_layers, open_network
 from ..network.fingerprint import hash_of, network_hash
@@ -199,21 +200,29 @@ def choose_features(
     Raises
     ------
     ParameterError
-        If there is no such layer, features are given for a layer that is not among `layers`, or
-        they are neither numbers nor "all".
+        If there is no such layer, features are given for a layer that is not among `layers`,
+        they are neither numbers nor "all", or the layer has no such feature. The last cannot be
+        found out here where the number of features depends on the input.
     """
+    found: dict[str, list[int] | str | None]
     if not isinstance(features, Mapping):
-        wanted = _as_wanted(features)
-        return dict.fromkeys(choose_layers(network, layers), wanted)
-    chosen = choose_layers(network, list(features) if layers is None else layers)
-    strangers = [layer for layer in features if layer not in chosen]
-    if strangers:
-        raise ParameterError(
-            f"features are given for {shown(strangers[0])}, which is not among the layers "
-            f"{', '.join(chosen)}"
-        )
-    numbers = {layer: _as_wanted(wanted) for layer, wanted in features.items()}
-    return {layer: numbers.get(layer) for layer in chosen}
+        found = dict.fromkeys(choose_layers(network, layers), _as_wanted(features))
+    else:
+        chosen = choose_layers(network, list(features) if layers is None else layers)
+        strangers = [layer for layer in features if layer not in chosen]
+        if strangers:
+            raise ParameterError(
+                f"features are given for {shown(strangers[0])}, which is not among the layers "
+                f"{', '.join(chosen)}"
+            )
+        numbers = {layer: _as_wanted(wanted) for layer, wanted in features.items()}
+        found = {layer: numbers.get(layer) for layer in chosen}
+    shapes = network.known_shapes
+    for layer, wanted in found.items():
+        count = shapes[network.layer_index(layer)][0]
+        if isinstance(wanted, list) and count is not None:
+            checked_features(layer, count, wanted)
+    return found
 
 
 def _as_wanted(features: Any) -> list[int] | str | None:

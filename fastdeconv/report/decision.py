@@ -34,7 +34,7 @@ from .web import render, url
 if TYPE_CHECKING:
     from ..belief.decision import Decision
 
-__all__ = ["check_place", "write_decision"]
+__all__ = ["check_place", "class_label", "write_decision"]
 
 _PARTS = {
     "for": "what spoke for it", "against": "what spoke against it",
@@ -106,16 +106,21 @@ def write_decision(
         shown = _write_classes(why, folder, axis, audio_format)
         write_rows(folder / "decision.csv", why.table)
         write_text(folder / "index.html", render("decision.html", [], {
-            "title": f"Why {printable(', '.join(why.classes))}?",
+            "title": f"Why {', '.join(class_label(why, name) for name in why.classes)}?",
             "explained": printable(why.source or "a clip"),
             "network": printable(why.network.name or "without a name"),
-            "versus": None if why.versus is None else printable(why.versus),
+            "versus": None if why.versus is None else class_label(why, why.versus),
             "scores": _scores(why), "notes": _notes(why), "classes": shown,
             "columns": _SHOWN, "meanings": _MEANINGS, "axis": axis_of(axis, clip.duration),
             "original": f"original.{audio_format}",
         }))
         write_manifest(folder, _manifest(why, audio_format))
     return place / folder_name
+
+
+def class_label(why: Decision, name: str) -> str:
+    """A class as a person reads it: its name or, where the classes have none, "class 4"."""
+    return printable(name if why.network.classes else f"class {name}")
 
 
 def _write_classes(
@@ -145,8 +150,8 @@ def _write_classes(
             methods.append({"name": method, "picture": url(f"{start}.png"), "sounds": sounds})
         rows = [row for row in why.table if row["class"] == name]
         shown.append({
-            "name": printable(name), "verdict": with_minus(why.verdict(name)), "methods": methods,
-            "rows": [_cells(row) for row in rows],
+            "name": class_label(why, name), "verdict": with_minus(why.verdict(name)),
+            "methods": methods, "rows": [_cells(row) for row in rows],
         })
     return shown
 

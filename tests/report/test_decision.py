@@ -17,8 +17,7 @@ from fastdeconv.report.numbers import with_minus
 from fastdeconv.textfiles import read_rows
 
 
-@pytest.fixture(scope="module")
-def why() -> fd.Decision:
+def decide(names: list[str] | None, *asked: str, versus: str | None = None) -> fd.Decision:
     frontend = fd.Frontend(sr=8000, n_fft=64, hop_length=32, frames=24)
     rng = np.random.default_rng(0)
     net = fd.Network(
@@ -27,10 +26,15 @@ def why() -> fd.Decision:
          {"type": "linear", "name": "fc"}],
         {"conv.weight": rng.normal(size=(4, 1, 3, 3)), "conv.bias": np.zeros(4),
          "fc.weight": rng.normal(size=(3, 4)), "fc.bias": np.zeros(3)},
-        (1, 33, 24), frontend=frontend, classes=["<b>rock</b>", "a/b", "=1+1"], output="softmax",
+        (1, 33, 24), frontend=frontend, classes=names, output="softmax",
     )
     samples = rng.normal(size=760).astype(np.float32)
-    return fd.decision((samples, 8000), net, ["<b>rock</b>", "a/b"], ["cam", "gradient"])
+    return fd.decision((samples, 8000), net, asked, ["cam", "gradient"], versus)
+
+
+@pytest.fixture(scope="module")
+def why() -> fd.Decision:
+    return decide(["<b>rock</b>", "a/b", "=1+1"], "<b>rock</b>", "a/b")
 
 
 def test_everything_is_in_the_folder(why: fd.Decision, tmp_path: Path) -> None:
@@ -58,6 +62,13 @@ def test_everything_is_in_the_folder(why: fd.Decision, tmp_path: Path) -> None:
     assert len(sounds) > 4
     for path in sounds:
         assert soundfile.info(path).frames == 760
+
+
+def test_a_class_without_a_name_is_called_a_class(tmp_path: Path) -> None:
+    folder = decide(None, "2", "0", versus="1").save(tmp_path, "song")
+    page = (folder / "index.html").read_text(encoding="utf-8")
+    assert "<h1>Why class 2, class 0?</h1>" in page and ", and not for class 1." in page
+    assert ">class 2</h2>" in page and 'alt="Map of class 2 by cam"' in page
 
 
 def test_a_verdict_has_minus_signs_on_the_page(why, tmp_path, monkeypatch) -> None:

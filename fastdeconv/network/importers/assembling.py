@@ -177,7 +177,7 @@ def _folded(model: Any, label: str, wishes: Wishes) -> tuple[Graph, Declared | N
         if start is None and len(inputs) > 1:
             raise ParameterError(
                 f"the model has the inputs {', '.join(map(shown, inputs))}, and a network has "
-                f"one; say which with {wishes.call}inputs={next(iter(inputs))!r})"
+                f"one; say which with {wishes.call.with_argument('inputs', next(iter(inputs)))}"
             )
         start = start or next(iter(inputs))
         shape = fixed_shape(start, inputs[start], wishes.input_shape)

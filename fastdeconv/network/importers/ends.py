@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from numpy.typing import NDArray
 
 from ...errors import ArchiveError, ParameterError, shown
+from .advising import Call
 from .building import Builder, Draft, Lost
 from .frontends import Recognised, begins_with_stft
 from .inputs import Given
@@ -33,7 +34,7 @@ class Heard(NamedTuple):
 
 @dataclass(frozen=True)
 class Wishes:
-    """The arguments of the caller, and the beginning of the call for messages.
+    """The arguments of the caller, and the call for messages.
 
     Raises
     ------
@@ -41,7 +42,7 @@ class Wishes:
         If `inputs` or `outputs` is not a string.
     """
 
-    call: str
+    call: Call
     input_shape: Given | None = None
     inputs: str | None = None
     outputs: str | None = None
@@ -106,7 +107,7 @@ def last_layer(
         called = _called(builder, names, wishes)
         raise ParameterError(
             f"the model has the outputs {', '.join(map(shown, called))}, and a network "
-            f"has one; choose it with {wishes.call}outputs={called[0]!r})"
+            f"has one; choose it with {wishes.call.with_argument('outputs', called[0])}"
         )
     (output,) = graph.outputs
     if output in builder.lost:
@@ -153,8 +154,8 @@ def _not_reached(
     before = [name for name in some if not module or not f"{name}.".startswith(f"{module}.")]
     last = (before or some)[-1]
     return NotReachedError(
-        f"{text}. What comes before it can be imported: {wishes.call}outputs={last!r}); "
-        f"the layers are {', '.join(some)}"
+        f"{text}. What comes before it can be imported: "
+        f"{wishes.call.with_argument('outputs', last)}; the layers are {', '.join(some)}"
     )
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from ...errors import ArchiveError, ParameterError, shown
 from ..layers import INPUT, Shape, shape_text
 from ..network import Network
+from .advising import Call
 from .keras_building import Builder, UnsupportedError, Value, standard_axes
 from .keras_functions import FUNCTION_LAYERS
 from .keras_graph import Graph, Node, choose_output, flat_graph
@@ -125,7 +126,7 @@ def from_keras(
         except ParameterError as exc:
             raise ArgumentError(str(exc)) from None
         places = graph.needed(last)
-        start = _only_input(graph, places)
+        start = _only_input(graph, places, _call(model))
         flipped = _flips(description, graph, places, true_convolution)
         build = Builder(
             description.weights, description.major, wanted_axes(graph.nodes, places), flipped
@@ -165,13 +166,14 @@ def _aliases(
     return aliases
 
 
-def _call(model: Any) -> str:
-    """The beginning of the call that imports this model, for messages."""
+def _call(model: Any) -> Call:
+    """The call that imports this model, for messages."""
     if is_live(model):
-        return "from_keras(model, "
+        return Call("from_keras(model, ", has_command=False)
     if isinstance(model, (tuple, list)):
-        return f"from_keras(({', '.join(map(_quoted, model))}), "
-    return f"from_keras({_quoted(model)}, "
+        pair = ", ".join(map(_quoted, model))
+        return Call(f"from_keras(({pair}), ", has_command=False)
+    return Call(f"from_keras({_quoted(model)}, ", has_command=True)
 
 
 def _quoted(path: Any) -> str:
@@ -181,21 +183,21 @@ def _quoted(path: Any) -> str:
     return repr(text) if whole else shown(text)
 
 
-def _only_input(graph: Graph, places: Sequence[int]) -> int:
+def _only_input(graph: Graph, places: Sequence[int], call: Call) -> int:
     """The one input that the layers in `places` depend on."""
     inputs = [place for place in places if graph.nodes[place].kind == "InputLayer"]
     for place in places:
         node = graph.nodes[place]
         if not node.inputs and place not in inputs:
             why = node.custom or "it has no input"
-            raise ArchiveError(_refusal(graph, place, why, ""))
+            raise ArchiveError(_refusal(graph, place, why, call))
     if places[-1] in inputs:
         raise ArgumentError("outputs: the network would end at its input")
     if len(inputs) != 1:
         names = ", ".join(graph.nodes[place].name for place in inputs) or "none"
         raise ArgumentError(
             f"found {len(inputs)} inputs ({names}), wanted one; choose an earlier last layer with "
-            "outputs=, before the layer that joins them"
+            "outputs= (fastdeconv import ... --outputs), before the layer that joins them"
         )
     return inputs[0]
 
@@ -266,7 +268,7 @@ def _input(node: Node, build: Builder, given: Sequence[int | None] | None) -> Va
 
 
 def _convert(
-    graph: Graph, places: Sequence[int], build: Builder, values: dict[int, Value], call: str
+    graph: Graph, places: Sequence[int], build: Builder, values: dict[int, Value], call: Call
 ) -> None:
     """Make the layers of all `places`, in order, and add their outputs to `values`."""
     for place in places:
@@ -300,7 +302,7 @@ def _why_not(node: Node) -> str:
     return "there is no layer for it"
 
 
-def _refusal(graph: Graph, place: int, why: str, call: str) -> str:
+def _refusal(graph: Graph, place: int, why: str, call: Call) -> str:
     """The message about a layer that cannot be imported."""
     node = graph.nodes[place]
     below = [i for i in graph.needed(place)[:-1] if graph.nodes[i].kind != "InputLayer"]
@@ -311,5 +313,5 @@ def _refusal(graph: Graph, place: int, why: str, call: str) -> str:
     # The call comes last, because messages that are too long lose their middle.
     return (
         f"{text}. The layers before it are {names}; they can be imported: "
-        f"{call}outputs={graph.nodes[below[-1]].name!r})"
+        f"{call.with_argument('outputs', graph.nodes[below[-1]].name)}"
     )

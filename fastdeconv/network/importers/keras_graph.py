@@ -6,6 +6,7 @@ differences between Keras 1, 2 and 3 no longer matter. Nothing in a config is ex
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -250,7 +251,7 @@ def choose_output(graph: Graph, outputs: str | None) -> int:
         names = [graph.nodes[place].name for place in places]
         raise ParameterError(
             f"the model has {len(places)} outputs ({', '.join(names)}); choose one with "
-            f"outputs={names[0]!r}"
+            f"outputs={names[0]!r} (fastdeconv import ... --outputs {shlex.quote(names[0])})"
         )
     if not isinstance(outputs, str):
         raise ParameterError(f"outputs must be the name of a layer, found {shown(outputs)}")

@@ -11,6 +11,7 @@ import numpy as np
 
 from ...errors import ParameterError, shown
 from ..network import Network
+from .advising import Call
 from .assembling import import_model
 from .ends import Wishes
 from .reading import named_in_errors, read_model
@@ -100,7 +101,9 @@ def from_onnx(
     shape = None if input_shape is None else sizes(input_shape, may_be_open=True)
     if name is None and isinstance(path, (str, os.PathLike)):
         name = wanted_name(Path(path).stem)
-    wishes = Wishes("from_onnx(..., ", shape, inputs, outputs, frontend, classes, name)
+    wishes = Wishes(
+        Call("from_onnx(..., ", has_command=True), shape, inputs, outputs, frontend, classes, name
+    )
     model, label = read_model(path)
     with named_in_errors(label), np.errstate(all="ignore"):
         return import_model(model, label, wishes)

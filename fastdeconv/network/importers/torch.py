@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from ...errors import ParameterError, shown
 from ...optional import optional_module
 from ..network import Network
+from .advising import Call
 from .assembling import import_model
 from .ends import NotReachedError, Wishes
 from .onnx import sizes, wanted_name
@@ -115,7 +116,7 @@ def from_torch(
     with named_in_errors(title), _evaluating(module), torch.no_grad():
         example = _example(torch, module, input_shape)
         wishes = Wishes(
-            "from_torch(..., ", None, inputs, outputs, frontend, classes,
+            Call("from_torch(..., ", has_command=False), None, inputs, outputs, frontend, classes,
             wanted_name(title) if name is None else name, modules,
             # The outputs of modules are known only for an input of the whole module.
             None if inputs else lambda x: _outputs_of(torch, module, example, x),

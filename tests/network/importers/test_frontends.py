@@ -229,3 +229,21 @@ def test_a_model_without_an_stft_has_no_front_end_to_be_recognised():
     plain = torch.nn.Sequential(torch.nn.Conv1d(1, 4, 9), torch.nn.ReLU()).eval()
     with pytest.raises(fd.ParameterError, match="the model has no STFT"):
         fd.from_torch(plain, (1, 1, 4000), frontend={"sr": SR})
+
+
+def test_the_front_end_of_whisper_can_be_written_without_its_last_frame() -> None:
+    noise = np.random.default_rng(0).normal(0, 0.1, 16000)
+    samples = (noise * np.linspace(1, 1e-5, 16000)).astype(np.float32)
+    frontend = fd.Frontend(
+        sr=16000, n_fft=400, hop_length=160, kind="mel", n_mels=80, power=2.0, pad_mode="reflect",
+        scale={"type": "db", "ref": 1.0, "amin": 1e-10, "top_db": 80.0},
+        normalize={"type": "affine", "scale": 0.025, "shift": 1.0}, frames=100, layout="FCT",
+    )
+    clip = fd.Clip(samples, 16000, frontend)
+    spectrum = torch.stft(
+        torch.tensor(samples), 400, 160, window=torch.hann_window(400), return_complex=True
+    )[..., :-1]
+    filters = librosa.filters.mel(sr=16000, n_fft=400, n_mels=80)
+    level = (torch.tensor(filters) @ spectrum.abs() ** 2).clamp(min=1e-10).log10()
+    wanted = (torch.maximum(level, level.max() - 8.0) + 4.0) / 4.0
+    np.testing.assert_allclose(clip.x[:, 0], wanted, rtol=0, atol=1e-4)

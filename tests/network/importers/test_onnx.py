@@ -819,7 +819,7 @@ def test_what_depends_on_values_or_repeats_is_refused_with_what_is_below() -> No
     conv = [node("Conv", ["x", "w"], "c"), node("Relu", ["c"], "r")]
     loop = node("Loop", ["3", "", "c"], "y", body=body, name="steps")
     with pytest.raises(fd.ParameterError, match=r"'steps' \(Loop\).*repeats a part of the graph.*"
-                                                r"outputs='relu1'\); the layers are conv1, relu1"):
+                                                r"outputs='relu1'\).*; the layers are conv1, re"):
         fd.from_onnx(model([*conv, loop], {**W, "3": i64(3)}, (1, 3, 6, 8)))
     asked = [node("ReduceMax", ["r"], "m", keepdims=0), node("Cast", ["m"], "q", to=9)]
     with pytest.raises(fd.ParameterError, match=r"\(Cast\).*integers or booleans"):

@@ -99,6 +99,7 @@ def test_the_sample_rate_and_a_file_of_the_front_end(model, tmp_path):
 
 @pytest.mark.parametrize(("arguments", "said"), [
     (["--input-shape", "12,30"], "must be C,H,W"), (["--sr", "8000"], "--sr goes with --frontend"),
+    (["--frontend", "sr=8000"], "such as '{\"kind\": \"mel\", \"sr\": 16000}', or a file"),
     (["--frontend", "[1]"], "No such file"), (["--classes", "."], ".: a folder, not a regular"),
     (["--frontend", '{"kind": "mel", "bands": 3}'], "bands"),
     (["--frontend", '{"a": NaN}'], "no JSON object"),
@@ -109,6 +110,27 @@ def test_what_the_command_does_not_understand(model, tmp_path, arguments, said):
     ))
     assert result.exit_code != 0 and said in result.output
     assert not (tmp_path / "net.npz").exists()
+
+
+def test_advice_about_files_is_also_for_the_command_line(tmp_path):
+    from onnx import TensorProto, helper
+
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 1, 8, 8])
+            for name in ("x", "a b", "c")]
+    nodes = [helper.make_node("Relu", ["x"], [end.name]) for end in ends[1:]]
+    made = helper.make_model(
+        helper.make_graph(nodes, "net", ends[:1], ends[1:]),
+        opset_imports=[helper.make_opsetid("", 17)], ir_version=10,
+    )
+    (tmp_path / "two.onnx").write_bytes(made.SerializeToString())
+    result = run("import", tmp_path / "two.onnx", "-o", tmp_path / "net.npz")
+    assert result.exit_code == 1
+    assert (
+        "choose it with from_onnx(..., outputs='a b'), or fastdeconv import ... --outputs 'a b'"
+        in result.output
+    )
+    result = run("import", tmp_path / "two.onnx", "-o", tmp_path / "net.npz", "--outputs", "a b")
+    assert result.exit_code == 0, result.output
 
 
 def test_checkpoints_are_not_opened(tmp_path):
