@@ -756,10 +756,10 @@ static void scatter_by_feature(scatterer *p, int Y, int X, const float *panel) {
 #if VW == 16
 /* Few features through 3 x 3 taps below a 2 x 2 pool, which most networks have:
  *
- * The four places of a pixel reach a square of 4 x 4 outputs, which is one vector. For every feature
- * it stays in a register while the places are added to it one after the other, in the same order
- * as elsewhere. Its right half is the left half of the next pixel's square. In memory every output
- * would have to wait for the store of the place before. */
+ * The four places of a pixel reach a square of 4 x 4 outputs, which is one vector. For every
+ * feature it stays in a register while the places are added to it one after the other, in the same
+ * order as elsewhere. Its right half is the left half of the next pixel's square. In memory every
+ * output would have to wait for the store of the place before. */
 
 /* Whether all of these squares lie in the ring. */
 static int sums_squares(const fd_last *f) {

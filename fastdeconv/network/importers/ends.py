@@ -78,15 +78,16 @@ def last_layer(
         If the output does not depend on the input.
     """
     graph, wanted = builder.graph, wishes.outputs
+    called = _called(builder, names, wishes)
     if wanted is not None:
-        called = dict(zip(_called(builder, names, wishes), graph.outputs))
         # A key of the result is that result, also where a module has the same name.
         is_key = len(called) > 1 and wanted in called
         if wanted in names and not is_key:
             return names.index(wanted)
         if wanted in aliases and not is_key:
             return aliases[wanted][0]
-        wanted = called.get(wanted, wanted)
+        if wanted in called:
+            wanted = graph.outputs[called.index(wanted)]
         for node in graph.nodes:
             if wanted == node.name and node.outputs:
                 wanted = node.outputs[0]
@@ -104,7 +105,6 @@ def last_layer(
             f"outputs: there is no layer {shown(wanted)}; there are {', '.join(names)}"
         )
     if len(graph.outputs) > 1:
-        called = _called(builder, names, wishes)
         raise ParameterError(
             f"the model has the outputs {', '.join(map(shown, called))}, and a network "
             f"has one; choose it with {wishes.call.with_argument('outputs', called[0])}"
