@@ -148,7 +148,9 @@ class Run:
         self._joins = abilities is not None and abilities.joins
         self.starts = Starts(self.facts, rule, self.arithmetic, lanes=abilities is not None)
         fuses = _fuses_first(backend, bf16) if self._joins else None
-        self.ways = Ways(self.facts, rule, abilities, bf16, fuses)
+        # Read once: a look at the environment takes longer than most of what a call does in Python.
+        self._isa = get_isa() if hasattr(backend, "plan") else None
+        self.ways = Ways(self.facts, rule, abilities, bf16, fuses, self._isa)
         self._left: list[Any] = []
         """The jobs of passes that are still to be run, all together."""
 
@@ -283,7 +285,7 @@ class Run:
             return []
         kept = self.facts.of_shape("plans")
         key = (
-            start.layer, start.pool, self.rule, self.bf16, self.num_threads, threads, get_isa(),
+            start.layer, start.pool, self.rule, self.bf16, self.num_threads, threads, self._isa,
         )
         in_all = (*key, "in all", len(rows))
         plans: _Plans | None = kept.get(in_all)  # another thread may clear them at any time

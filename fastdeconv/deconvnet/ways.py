@@ -10,7 +10,6 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from ..kernels.dispatch import get_isa
 from ..kernels.lanes import Convolution, Post, Source, cached
 from . import cost
 from .facts import Facts
@@ -69,10 +68,10 @@ class Ways:
 
     def __init__(
         self, facts: Facts, rule: str, abilities: Abilities | None, bf16: bool,
-        fuses: cost.Fuses | None,
+        fuses: cost.Fuses | None, isa: str | None,
     ) -> None:
         self.facts, self.net, self.rule = facts, facts.net, rule
-        self.abilities, self.bf16, self._fuses = abilities, bf16, fuses
+        self.abilities, self.bf16, self._fuses, self._isa = abilities, bf16, fuses, isa
 
     def _segments(self, key: _Key) -> dict[int, Segment | None]:
         """The way down from the starts; without lane kernels layer by layer."""
@@ -106,7 +105,7 @@ class Ways:
                 return None
             return cost.route_in_lanes(self.facts, firsts, whole, self._fuses)
 
-        return cached(self.facts.of_shape("routes"), (key, self.bf16, get_isa()), make)
+        return cached(self.facts.of_shape("routes"), (key, self.bf16, self._isa), make)
 
     def _way(self, route: Route, inputs: Region, parts: dict[int, Part]) -> Way:
         firsts = {}
