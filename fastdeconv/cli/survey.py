@@ -186,6 +186,7 @@ def _write_atlas(
 ) -> list[str]:
     """Write the page of a survey whose tables are complete; returns what to say about it."""
     from ..report.atlas import write_atlas
+    from ..survey.surveying import tracks_text
 
     with progress_bar("atlas", show=show, remaining=True) as bar, progress_bar(
         "trust", show=show and trust, remaining=True
@@ -200,20 +201,16 @@ def _write_atlas(
     if found.unjudged:
         track, reason = next(iter(found.unjudged.items()))
         lines.append(
-            f"Excerpts of {_tracks(len(found.unjudged))} could not be judged; the first: "
+            f"Excerpts of {tracks_text(len(found.unjudged))} could not be judged; the first: "
             f"{printable(track)}: {reason}"
         )
     if found.missing:
         track, reason = next(iter(found.missing.items()))
         lines.append(
-            f"No excerpt could be made of {_tracks(len(found.missing))}; the first: "
+            f"No excerpt could be made of {tracks_text(len(found.missing))}; the first: "
             f"{printable(track)}: {reason}"
         )
     return lines
-
-
-def _tracks(count: int) -> str:
-    return f"{count:,} track{'' if count == 1 else 's'}"
 
 
 def _closing_lines(found: Survey, out: Path) -> list[str]:
@@ -223,7 +220,7 @@ def _closing_lines(found: Survey, out: Path) -> list[str]:
         return [f"{out}: this part is done, others are not yet. The last one writes the tables."]
     counts = found.counts
     line = (
-        f"{out}: {tracks_text(counts)}, {counts['windows']:,} windows, "
+        f"{out}: {tracks_text(counts['tracks'], counts['errors'])}, {counts['windows']:,} windows, "
         f"{length_text(counts['seconds'])}; {sum(found.layers.values()):,} features of "
         f"{', '.join(found.layers)}."
     )
@@ -231,7 +228,7 @@ def _closing_lines(found: Survey, out: Path) -> list[str]:
     if counts["errors"]:
         first = found.errors[0]
         lines.append(
-            f"{_tracks(counts['errors'])} could not be used, see errors.csv; the first: "
+            f"{tracks_text(counts['errors'])} could not be used, see errors.csv; the first: "
             f"{printable(first['track'])}: {first['error']}"
         )
     if found.left_aside:

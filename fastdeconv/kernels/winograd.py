@@ -91,7 +91,8 @@ def _roundings(taps: int, inner: int, part: int) -> NDArray[np.float64]:
     number, place = np.divmod(channel, part)
     in_part = np.minimum(part, inner - number * part) - place
     parts = -(-inner // part)
-    return in_part + taps * parts - (np.arange(taps)[:, None] * parts + number) * 1.0
+    later = taps * parts - (np.arange(taps)[:, None] * parts + number)
+    return (in_part + later).astype(np.float64)
 
 
 def _norms(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from pathlib import Path
@@ -187,9 +187,8 @@ def _without_leftovers(folder: Path, *, alone: bool) -> Iterator[None]:
         clear_temporary(place)
 
 
-def tracks_text(counts: Mapping[str, Any]) -> str:
-    """How many tracks a survey is of, in words: those that could be used, of all."""
-    tracks, errors = counts["tracks"], counts["errors"]
+def tracks_text(tracks: int, errors: int = 0) -> str:
+    """A number of tracks in words; of a survey those that could be used, of all."""
     used = f"{tracks - errors:,} of " if errors else ""
     return f"{used}{tracks:,} track{'' if tracks == 1 else 's'}"
 
@@ -255,7 +254,9 @@ class Survey:
         return cls(_folder(folder))
 
     def __repr__(self) -> str:
-        state = tracks_text(self.counts) if self.is_complete else "not complete"
+        state = "not complete"
+        if self.is_complete:
+            state = tracks_text(self.counts["tracks"], self.counts["errors"])
         return f"<Survey in {str(self.folder)!r}: {state}, layers {', '.join(self.layers)}>"
 
     @property
