@@ -7,12 +7,11 @@
 #ifndef FD_DENSE_H
 #define FD_DENSE_H
 
+#include "bf16.h"
 #include "by_feature.h"
 #include "gather.h"
 #if FD_WITH_TILES
 #include "tile_product.h"
-#elif FD_HAS_BF16
-#include "bf16.h"
 #endif
 
 static void step_group_by_feature(const fd_step *s, const float *v, entry *list, int n, int g,
