@@ -257,13 +257,15 @@ def _growth(net: Network, index: int) -> _Growth:
         # So often a value may be repeated.
         return _Growth(1.0, 0.0, float(math.prod(1 + sum(side) for side in layer.padding)))
     if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
-        weight = np.abs(net.arrays[f"{layer.name}.weight"].astype(np.float64))
+        weight = np.abs(net.arrays[f"{layer.name}.weight"])
         bias = net.arrays.get(f"{layer.name}.bias")
-        others = tuple(range(2, weight.ndim))
+        rows = weight.reshape(len(weight), -1)
         growth = _Growth(
-            float(weight.sum(axis=(1, *others)).max()),
+            float(rows.sum(axis=1, dtype=np.float64).max()),
             0.0 if bias is None else float(np.abs(bias).max()),
-            float(weight.sum(axis=(0, *others)).max()),
+            float(
+                rows.sum(axis=0, dtype=np.float64).reshape(weight.shape[1], -1).sum(axis=1).max()
+            ),
         )
         if isinstance(layer, nn.ConvTranspose2d):  # whose first axis is the input's
             growth = growth._replace(forward=growth.back, back=growth.forward)

@@ -567,23 +567,21 @@ def _kernel_offsets(kernel: Pair, steps: Pair) -> NDArray[np.intp]:
 def pack_forward(weight: FloatArray, groups: int, width: int) -> FloatArray:
     """Weights (O, I, taps...), packed as csrc/conv.c describes."""
     out, inner = weight.shape[:2]
-    by_tap = weight.reshape(out, inner, -1).transpose(2, 1, 0)
-    per_group = out // groups
-    if groups > 1 and per_group % width:
-        padded = pad_last(by_tap, width)
-        return _blocks(padded, width)
-    packed = [
-        _blocks(pad_last(by_tap[:, :, g * per_group : (g + 1) * per_group], width), 2 * width)
-        for g in range(groups)
-    ]
-    return np.concatenate(packed)
+    rows = weight.reshape(out, inner, -1)
+    group, block = out // groups, 2 * width
+    if groups > 1 and group % width:
+        group, block = out, width
+    return np.concatenate([
+        # Each block is copied once: the weights of large networks are many.
+        _lanes_last(rows[first : min(first + block, end)], width).ravel()
+        for end in range(group, out + 1, group)
+        for first in range(end - group, end, block)
+    ])
 
 
-def _blocks(by_tap: FloatArray, width: int) -> FloatArray:
-    """(tap, input, output) as [block][tap][input][lane], with `width` outputs in a block."""
-    outputs = by_tap.shape[2]
-    blocks = [by_tap[:, :, at : at + width].ravel() for at in range(0, outputs, width)]
-    return np.ascontiguousarray(np.concatenate(blocks), np.float32)
+def _lanes_last(rows: FloatArray, width: int) -> FloatArray:
+    """(output, input, tap) as (tap, input, output), with whole vectors of outputs."""
+    return pad_last(rows.transpose(2, 1, 0), width)
 
 
 def pad_lanes(values: FloatArray | None, size: int, width: int) -> FloatArray:

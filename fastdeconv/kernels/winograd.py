@@ -38,7 +38,9 @@ _UNDERFLOW = 2.0**-120
 def transform_filters(weight: FloatArray, tile: int) -> NDArray[np.float64]:
     """(O, I, 3, 3) as (O, I, tile + 2, tile + 2)."""
     g = np.array(_FILTER[tile])
-    return np.asarray(g @ weight.astype(np.float64) @ g.T)
+    # One product of matrices: two of every filter's 3 x 3 take eight times as long.
+    places = weight.astype(np.float64).reshape(-1, 9) @ np.kron(g, g).T
+    return places.reshape(*weight.shape[:2], tile + 2, tile + 2)
 
 
 def error_bound(
