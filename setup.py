@@ -51,6 +51,7 @@ PER_ISA = [
     "csrc/winograd.c",
 ]
 HEADERS = sorted(glob("csrc/*.h"))
+CYTHON = sorted(glob("fastdeconv/kernels/*.px[di]"))
 X86 = {
     "baseline": ["-march=x86-64"],
     "avx2": ["-march=x86-64-v3"],
@@ -206,7 +207,7 @@ extensions = [
         "fastdeconv.kernels.native",
         ["fastdeconv/kernels/native.pyx", *ONCE],
         include_dirs=["csrc"],
-        depends=[*HEADERS, *PER_ISA],
+        depends=[*HEADERS, *PER_ISA, *CYTHON],
         py_limited_api=is_abi3,
         define_macros=[("Py_LIMITED_API", "0x030B0000")] if is_abi3 else [],
     )
