@@ -14,7 +14,8 @@
 
 #include "by_feature.h"
 
-/* Pixels of a row that are computed together here, and in the first step (first_step.h). */
+/* Pixels of a row that are computed together here, in the first step (first_step.h), and in a fused
+ * step (step.h). */
 #if FD_REGISTERS >= 32
 #define COLUMNS 12
 #else
@@ -115,7 +116,7 @@ static void find_taps(depthwise *p, const fd_step *s, int Y, int X, int columns)
 }
 
 static void depthwise_by_feature(const depthwise *p, const fd_step *s, const tap *taps, int n,
-                          float *out) {
+                                 float *out) {
     const int channels = s->cout;
     for (int f = 0; f < s->kp; f++)
         for (int c = 0; c < channels; c += VW) {

@@ -2,8 +2,8 @@
  * an instruction set.
  *
  * What    Max pooling of planes with any window, and its adjoint; the padding of activations; the
- *         largest of some numbers; switches as planes; and two kinds of lists of cells: links between
- *         cells whose windows overlap, and lists without the channels that are 0.
+ *         largest of some numbers; switches as planes; and two kinds of lists of cells: links
+ *         between cells whose windows overlap, and lists without the channels that are 0.
  * Layout  See the declarations in fastdeconv.h.
  * Numbers The only arithmetic is in unpooling: values of overlapping windows are added in the
  *         row-major order of the windows.
