@@ -21,6 +21,10 @@
  *   tap        a position within a convolution's kernel, numbered in row-major order
  *   gate       0 where the value of a channel cannot come back (its ReLU was closed), else 1
  *   source     the pooled tensor, and the unpooled tensor that it stands for, which is never built
+ *   V, W       the lane tensor that a step reads, which is the pooled tensor of its source; its
+ *              packed weights
+ *   few        so few features that they fill at most half a vector: the layout is by feature
+ *   way back   the backward pass, from a feature to the network's input
  *   post       what is applied to every finished sum of the backward pass: ReLU, scale, ReLU
  *   epilogue   the same for the forward pass: scale and shift, activation, scale and shift
  *   band       a range of rows that is handed out to a thread as a whole
