@@ -132,8 +132,8 @@ static void depthwise_by_feature(const depthwise *p, const fd_step *s, const tap
 /* Computes output pixels (Y, X..X+columns-1). Each channel of the pixels of V is first copied to
  * a small array: in V, the pixels often lie at distances at which they compete for a few sets of
  * L1. */
-static void depthwise_columns(depthwise *p, const fd_step *s, int Y, int X, int columns,
-                              float *out) {
+static void depthwise_pixels(depthwise *p, const fd_step *s, int Y, int X, int columns,
+                             float *out) {
     const ptrdiff_t most = s->conv.kh * s->conv.kw, pixel = (ptrdiff_t)s->cout * s->kp;
     const int step = s->nv * VW;
     const fd_post after = s->post;

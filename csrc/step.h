@@ -169,7 +169,7 @@ static const float *step_columns(stepper *p, int Y, int X, int columns, float *r
     if (s->above)
         fused_columns(p, Y, X, columns, out);
     else if (s->depthwise)
-        depthwise_columns(&p->depthwise, s, Y, X, columns, out);
+        depthwise_pixels(&p->depthwise, s, Y, X, columns, out);
     else if (sums_pixels(s))
         sparse_columns(&p->sparse, Y, X, columns, out);
     for (int i = 0; i < columns; i++, out += pixel) {
