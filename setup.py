@@ -51,6 +51,7 @@ PER_ISA = [
     "csrc/winograd.c",
 ]
 HEADERS = sorted(glob("csrc/*.h"))
+CYTHON = sorted(glob("fastdeconv/kernels/*.px[di]"))
 X86 = {
     "baseline": ["-march=x86-64"],
     "avx2": ["-march=x86-64-v3"],
@@ -73,6 +74,8 @@ void check(const void *shapes, const void *from) {
 """
 
 FLAGS = ["-O3", "-g0", "-std=gnu11", "-fvisibility=hidden", "-fno-math-errno", "-Wall", "-Wextra"]
+# A macro that is asked for before its header is included counts as 0: kernels would be left out.
+FLAGS += ["-Wundef"]
 # A fused multiply-add happens where the source says so and nowhere else: equal
 # patches must give equal bits whatever tile they fall into.
 FLAGS += ["-ffp-contract=off"]
@@ -206,7 +209,7 @@ extensions = [
         "fastdeconv.kernels.native",
         ["fastdeconv/kernels/native.pyx", *ONCE],
         include_dirs=["csrc"],
-        depends=[*HEADERS, *PER_ISA],
+        depends=[*HEADERS, *PER_ISA, *CYTHON],
         py_limited_api=is_abi3,
         define_macros=[("Py_LIMITED_API", "0x030B0000")] if is_abi3 else [],
     )

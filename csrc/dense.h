@@ -1,8 +1,9 @@
-/* The product of a step that leaves nothing out, pixel by pixel: gather.h lists what reaches a pixel,
- * product.h sums it, for few features by_feature.h, in bfloat16 bf16.h or, in units compiled for it,
- * tile_product.h.
+/* A step that leaves nothing out, pixel by pixel.
  *
- * Layout, mix and numbers  Those of the product.
+ * What    gather.h lists what reaches a pixel, and a product sums it: that of product.h; for few
+ *         features, of by_feature.h; in bfloat16, of bf16.h or, in units that are compiled for
+ *         tiles, of tile_product.h. With groups, every group has a list of its own.
+ * Layout, mix, numbers: those of the product.
  */
 #ifndef FD_DENSE_H
 #define FD_DENSE_H
@@ -14,15 +15,17 @@
 #include "tile_product.h"
 #endif
 
-static void step_group_by_feature(const fd_step *s, const float *v, entry *list, int n, int g,
-                           float *out) {
+/* The channels of group g of a pixel, in float32, from the n entries of the group's list. */
+static void step_group_by_feature(const fd_step *s, const float *v, const entry *list, int n, int g,
+                                  float *out) {
     const int couts = s->cout / s->groups, width = padded(couts), channel = g * couts;
     const size_t rows = (size_t)s->conv.kh * s->conv.kw * (s->source.channels / s->groups);
     const feature_block f = {v, s->source.channels, s->weight + g * rows * width, width,
-                         out + channel, s->cout, couts, &s->post, channel};
+                             out + channel, s->cout, couts, &s->post, channel};
     product_by_feature(&f, list, n, s->kp);
 }
 
+/* The same in lanes. */
 static void step_group(const fd_step *s, const float *from, const entry *list, int n, int g,
                        float *out) {
     const int couts = s->cout / s->groups, nc = tile_nc[s->nv];
@@ -89,7 +92,7 @@ static FD_NOINLINE void dense_pixel(gatherer *p, int Y, int X, float *out) {
     if (s->groups > 1) split_groups(p, n);
     end_list(s->groups > 1 ? p->split : p->list, n);
     for (int g = 0; g < s->groups; g++) {
-        entry *list = s->groups > 1 ? p->split + p->bounds[g] : p->list;
+        const entry *list = s->groups > 1 ? p->split + p->bounds[g] : p->list;
         const int count = s->groups > 1 ? p->bounds[g + 1] - p->bounds[g] : n;
         if (s->nv)
             step_group(s, s->v, list, count, g, out);

@@ -14,7 +14,8 @@
 
 #include "by_feature.h"
 
-/* Pixels of a row that are computed together here, and in the first step (first_step.h). */
+/* Pixels of a row that are computed together here, in the first step (first_step.h), and in a fused
+ * step (step.h). */
 #if FD_REGISTERS >= 32
 #define COLUMNS 12
 #else
@@ -115,7 +116,7 @@ static void find_taps(depthwise *p, const fd_step *s, int Y, int X, int columns)
 }
 
 static void depthwise_by_feature(const depthwise *p, const fd_step *s, const tap *taps, int n,
-                          float *out) {
+                                 float *out) {
     const int channels = s->cout;
     for (int f = 0; f < s->kp; f++)
         for (int c = 0; c < channels; c += VW) {
@@ -131,8 +132,8 @@ static void depthwise_by_feature(const depthwise *p, const fd_step *s, const tap
 /* Computes output pixels (Y, X..X+columns-1). Each channel of the pixels of V is first copied to
  * a small array: in V, the pixels often lie at distances at which they compete for a few sets of
  * L1. */
-static void depthwise_columns(depthwise *p, const fd_step *s, int Y, int X, int columns,
-                              float *out) {
+static void depthwise_pixels(depthwise *p, const fd_step *s, int Y, int X, int columns,
+                             float *out) {
     const ptrdiff_t most = s->conv.kh * s->conv.kw, pixel = (ptrdiff_t)s->cout * s->kp;
     const int step = s->nv * VW;
     const fd_post after = s->post;

@@ -21,6 +21,10 @@
  *   tap        a position within a convolution's kernel, numbered in row-major order
  *   gate       0 where the value of a channel cannot come back (its ReLU was closed), else 1
  *   source     the pooled tensor, and the unpooled tensor that it stands for, which is never built
+ *   V, W       the lane tensor that a step reads, which is the pooled tensor of its source; its
+ *              packed weights
+ *   few        so few features that they fill at most half a vector: the layout is by feature
+ *   way back   the backward pass, from a feature to the network's input
  *   post       what is applied to every finished sum of the backward pass: ReLU, scale, ReLU
  *   epilogue   the same for the forward pass: scale and shift, activation, scale and shift
  *   band       a range of rows that is handed out to a thread as a whole
@@ -386,8 +390,8 @@ static inline uint32_t fd_switch(const void *switches, int bytes, size_t at) {
 
 /* Output channels that a product of Winograd's algorithm has at a time (winograd_step.h). */
 #define FD_WINOGRAD_ROWS 6
-/* Rows of a product of few features, each of which is a tile of a feature, that a batch of tiles has
- * at least. */
+/* Rows of a product of few features, each of which is a tile of a feature, that a batch of tiles
+ * has at least. */
 #define FD_WINOGRAD_FEW_ROWS 12
 
 /* Tiles of a batch, so that no part of a product is empty: for kp lanes, whole blocks of `block`
@@ -415,6 +419,7 @@ int fd_cpu_has_tiles(void);
 int fd_ask_for_tiles(void);
 
 /* ---- the same for every instruction set (planar.c) ---- */
+
 /* Along one axis: the windows that have a place in common with a given window. For its place p,
  * entries start[p] to start[p+1]-1 name these windows, counted from the given one and ascending,
  * and the number that place p has in each of them. */
@@ -434,6 +439,7 @@ void fd_link_cells(const void *switches, int switch_bytes, ptrdiff_t switch_cell
  * (cells, channels) is 0. */
 void fd_filter_cells(const fd_source *, const float *v, int32_t *order, int32_t *first,
                      int row0, int row1);
+
 /* The padding around a channels-last activation. */
 typedef struct {
     float *buffer;          /* (top + h + bottom, left + w + right, pixel) */
@@ -451,6 +457,7 @@ float fd_largest(const float *, size_t n);
  * pixel's `stored` are of the `channels`, to planes (C, H, W). */
 void fd_switches_to_planes(const void *switches, int bytes, int stored, int channels, int h, int w,
                            void *planes, int row0, int row1);
+
 /* Max pooling with switches, and its adjoint, of planes plane0..plane1-1. */
 void fd_pool_planes(const float *x, const fd_window *, int in_h, int in_w, int out_h, int out_w,
                     float *values, void *switches, int switch_bytes, int plane0, int plane1);

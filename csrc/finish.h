@@ -1,7 +1,7 @@
-/* What is done to a pixel of a step as soon as it is summed: other branches' sums are added, then it
- * is multiplied by the derivatives of an activation, and its products are summed by row
- * (`fd_finish`).
+/* What is done to a pixel of a step when all its sums are in memory (`fd_finish`).
  *
+ * What    Adds the same pixel of another branch of the network, and applies `fd_post` to the sums;
+ *         multiplies them by the derivative of an activation; adds the result to sums over a row.
  * Layout  A pixel is (channels, lanes), or of few features (features, channels).
  * Mix     Loads and stores; the pixel is in L1.
  * Numbers float32, one operation at a time, in the order above.

@@ -1,6 +1,8 @@
-/* The first step of a way back: every feature is still a single channel, with weights and switches of
- * its own. So no lists are needed, and V is (h, w, lane).
+/* The first step of a way back.
  *
+ * What    A transposed convolution of (h, w, lane): every feature is still a single channel, with
+ *         weights of its own. So no lists are needed, and the values are padded with zeros for
+ *         every tap.
  * Layout  In lanes, or of few features by feature, as in project.c.
  * Mix     On AVX-512, per tap of 12 columns and 2 channels: 14 loads, 24 FMA.
  * Numbers float32, vf_fma; taps row-major.
@@ -8,8 +10,8 @@
 #ifndef FD_FIRST_STEP_H
 #define FD_FIRST_STEP_H
 
-#include "post.h"
-#include "units.h"
+#include "depthwise.h" /* COLUMNS */
+#include "finish.h"
 
 /* T columns, which use the same taps, x NI channels (2 or 1). */
 FD_INLINE void first_tile(const fd_first *f, const ptrdiff_t *offset, const int32_t *tap, int n,
@@ -68,6 +70,7 @@ static void first_in_lanes(const fd_first *f, const ptrdiff_t *offset, const int
             FIRST_CASES
         }
     }
+    /* The last one of an odd number of channels. */
     for (int x = 0; i < f->cout && x < columns; x++)
         first_tile(f, offset, tap, n, u + x * f->kp, i, out + x * out_col + (size_t)i * f->kp,
                    out_col, 1, 1);

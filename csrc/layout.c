@@ -1,5 +1,7 @@
-/* Copies whole tensors from one layout to another (see fastdeconv.h).
+/* Copies whole tensors from one layout to another.
  *
+ * What    From planes to channels, and from lanes to planes.
+ * Layout  See fastdeconv.h.
  * Mix     On AVX-512, per 16 x 16 values: 16 loads, 64 shuffles, 16 stores.
  * Numbers No arithmetic.
  */

@@ -2,8 +2,8 @@
  * an instruction set.
  *
  * What    Max pooling of planes with any window, and its adjoint; the padding of activations; the
- *         largest of some numbers; switches as planes; and two kinds of lists of cells: links between
- *         cells whose windows overlap, and lists without the channels that are 0.
+ *         largest of some numbers; switches as planes; and two kinds of lists of cells: links
+ *         between cells whose windows overlap, and lists without the channels that are 0.
  * Layout  See the declarations in fastdeconv.h.
  * Numbers The only arithmetic is in unpooling: values of overlapping windows are added in the
  *         row-major order of the windows.
@@ -30,8 +30,8 @@ static void put_switch(void *switches, int bytes, size_t at, uint32_t index) {
 }
 
 /* The first maximum in row-major order, or the first NaN if there is one. *index: its place. */
-static float window_max(const float *plane, int w, const fd_window *k, int y0, int x0, int ilo,
-                        int ihi, int jlo, int jhi, uint32_t *index) {
+static float first_maximum(const float *plane, int w, const fd_window *k, int y0, int x0, int ilo,
+                           int ihi, int jlo, int jhi, uint32_t *index) {
     float best = plane[(size_t)(y0 + ilo * k->dh) * w + x0 + jlo * k->dw];
     *index = (uint32_t)(ilo * k->kw + jlo);
     for (int i = ilo; i < ihi; i++) {
@@ -120,7 +120,7 @@ void fd_pool_planes(const float *x, const fd_window *k, int in_h, int in_w, int 
                 int jlo, jhi;
                 uint32_t index;
                 valid_range(x0, k->kw, k->dw, in_w, &jlo, &jhi);
-                values[at] = window_max(plane, in_w, k, y0, x0, ilo, ihi, jlo, jhi, &index);
+                values[at] = first_maximum(plane, in_w, k, y0, x0, ilo, ihi, jlo, jhi, &index);
                 put_switch(switches, switch_bytes, at, index);
             }
         }

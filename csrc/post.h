@@ -1,5 +1,8 @@
-/* What is applied to a sum in the backward pass (fd_post), and how to read factors and views.
+/* What is applied to a finished sum of the backward pass.
  *
+ * What    ReLU, scale, ReLU (fd_post), and where the factors and the other tensor of a pixel are
+ *         (fd_factor, fd_view).
+ * Layout  A vector has lanes of one channel, or a channel in every lane.
  * Numbers float32; the order of operations is that of fastdeconv.h.
  */
 #ifndef FD_POST_H

@@ -7,7 +7,7 @@
  *         Therefore the unpooled tensor is never built. For every output pixel a list (gather.h)
  *         names the entries {row of V, row of W} that reach it, and product.h sums their products.
  *         Behind a 2x2 pool and a 3x3 kernel, that is 2.25 products per channel instead of 9.
- * Parts   first_step.h, step.h, which chooses among the kernels of a step, and last_step.h, which
+ * Parts   first_step.h; step.h, which chooses among the kernels of a step; and last_step.h, which
  *         is fused with the step above it. This file has what the table calls.
  * Layout  V (h, w, channel, lane); for few features (h, w, feature, channel). W packed per group:
  *         for every block of NC output channels (the last may be smaller) [tap][input channel][NC].
@@ -32,25 +32,36 @@ int FD_NAME(fd_bf16)(void) {
 #endif
 }
 
-int FD_NAME(fd_step_rows)(const fd_step *s, float *out, int row0, int row1) {
-    stepper p;
-    if (!stepper_init(&p, s)) return -1;
+/* Rows of tiles: a batch of tiles may go on in the next row. */
+static void step_in_tiles(stepper *p, float *out, int row0, int row1) {
+    const fd_step *s = p->s;
     const size_t row = (size_t)s->out_w * s->cout * s->kp;
-    for (int y = tile_row(s, row0); s->winograd && y < row1; y += 2) {
+    for (int y = tile_row(s, row0); y < row1; y += 2) {
         float *const rows[2] = {y < row0 ? NULL : out + y * row,
                                 y + 1 < row1 ? out + (y + 1) * row : NULL};
-        winograd_rows(&p.winograd, s, y, rows);
+        winograd_rows(&p->winograd, s, y, rows);
     }
-    if (s->winograd) finish_batch(&p.winograd, s, row1, s->out_w);
-    for (int y = row0, rows; !s->winograd && (rows = next_rows(&p, row1 - y)); y += rows)
+    finish_batch(&p->winograd, s, row1, s->out_w);
+}
+
+static void step_in_pixels(stepper *p, float *out, int row0, int row1) {
+    const fd_step *s = p->s;
+    const size_t row = (size_t)s->out_w * s->cout * s->kp;
+    for (int y = row0, rows; (rows = next_rows(p, row1 - y)); y += rows)
         for (int x = 0, n; x < s->out_w; x += n) {
             float *to = out + y * row + (size_t)x * s->cout * s->kp;
             n = rows > 1 ? 1 : columns_from(s, x, s->out_w);
             if (rows > 1)
-                step_pixels_below(&p, y, rows, x, to, (ptrdiff_t)row);
+                step_pixels_below(p, y, rows, x, to, (ptrdiff_t)row);
             else
-                step_columns(&p, y, x, n, to);
+                step_columns(p, y, x, n, to);
         }
+}
+
+int FD_NAME(fd_step_rows)(const fd_step *s, float *out, int row0, int row1) {
+    stepper p;
+    if (!stepper_init(&p, s)) return -1;
+    (s->winograd ? step_in_tiles : step_in_pixels)(&p, out, row0, row1);
     stepper_free(&p);
     return 0;
 }
@@ -74,6 +85,7 @@ int FD_NAME(fd_last_bands)(const fd_last *f, int band0, int band1) {
         if (f->step) stepper_free(&above);
         return -1;
     }
+    /* The pixels that are scattered at a time, and those that wait for it in produce_rows. */
     const int columns = f->step && sums_pixels(f->step) ? summed_pixels(f->step) : COLUMNS;
     const int waiting = together * (lag(f) + 1);
     float *panel = fd_scratch((size_t)(columns > waiting ? columns : waiting) *
@@ -100,12 +112,10 @@ int FD_NAME(fd_last_seam)(const fd_last *f, int band) {
 }
 
 #if FD_WITH_TILES
-#define STRING2(x) #x
-#define STRING(x) STRING2(x)
 /* Changes a copy of a table, whose other kernels are compiled for the same vectors, into one whose
  * steps multiply bfloat16 in tiles. */
 void FD_NAME(fd_use_tiles)(fd_kernels *table) {
-    table->name = STRING(FD_ISA);
+    table->name = FD_STRING(FD_ISA);
     table->bf16 = FD_NAME(fd_bf16);
     table->prepare = TILES_EMULATED ? NULL : fd_ask_for_tiles;
     table->step_rows = FD_NAME(fd_step_rows);

@@ -2,6 +2,11 @@
  * set. */
 #include "fastdeconv.h"
 
+/* 1 where setup.py has found that the compiler knows AMX. */
+#ifndef FD_HAS_AMX
+#define FD_HAS_AMX 0
+#endif
+
 /* Makes *own the table `base` with the kernels for tiles of another unit. */
 static const fd_kernels *with_tiles(fd_kernels *own, const fd_kernels *base,
                                     void (*use_tiles)(fd_kernels *)) {

@@ -193,6 +193,7 @@ static int sparse_init(sparse_lists *p, const fd_step *s) {
 
 /* ---- the lists ---- */
 
+/* SPARSE_SQUARES: whether values are transposed in squares, to vectors of one feature each. */
 #if VW == 16
 #define SPARSE_SQUARES 1
 /* Appends those of values[0..n-1] that are not zero, with their offsets; returns how many they are.
@@ -240,6 +241,8 @@ FD_INLINE int append_some(sparse_entry *to, vf values, const int32_t *offsets, i
     vf_store((float *)(to + 4), _mm256_permute2f128_ps(low, high, 0x31));
     return __builtin_popcount(some);
 }
+#else
+#define SPARSE_SQUARES 0
 #endif
 
 /* Appends channels order[0..n-1] of a cell to feature k's list. v: channel 0 of the feature; the

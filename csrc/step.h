@@ -1,17 +1,18 @@
-/* A step of the way back, by the kernel for which its weights are packed: as many pixels, or rows of
- * them, at a time as that kernel computes together.
+/* A step of the way back, by the kernel for which its weights are packed.
  *
+ * What    As many pixels, or rows of them, at a time as the kernel computes together: columns_from
+ *         and next_rows say how many, step_columns and step_pixels_below compute them.
  * Kernels - dense (dense.h);
  *         - without zeros, behind most rectifiers (sparse.h, sparse_bf16.h);
  *         - depthwise (depthwise.h);
- *         - by Winograd's algorithm, where no pool is above (winograd_step.h). It has the first step
- *           compute its rows just before it reads them;
+ *         - by Winograd's algorithm, where no pool is above (winograd_step.h). It has the first
+ *           step compute its rows just before it reads them;
  *         - fused: a 1 x 1 convolution that takes its pixels from the step above while they are in
  *           cache (fused_columns);
  *         - for few features, which fill at most half a vector and are kept out of the lanes:
  *           by_feature.h; for a single one, and behind rectifiers, sparse.h.
  *
- * Layout, mix and numbers  See project.c and the kernels.
+ * Layout, mix, numbers: see project.c and the kernels.
  */
 #ifndef FD_STEP_H
 #define FD_STEP_H
@@ -168,7 +169,7 @@ static const float *step_columns(stepper *p, int Y, int X, int columns, float *r
     if (s->above)
         fused_columns(p, Y, X, columns, out);
     else if (s->depthwise)
-        depthwise_columns(&p->depthwise, s, Y, X, columns, out);
+        depthwise_pixels(&p->depthwise, s, Y, X, columns, out);
     else if (sums_pixels(s))
         sparse_columns(&p->sparse, Y, X, columns, out);
     for (int i = 0; i < columns; i++, out += pixel) {

@@ -1,9 +1,6 @@
 /* The table of kernels of one instruction set, and the block sizes that packing needs to know. */
 #include "units.h"
 
-#define FD_STRING2(x) #x
-#define FD_STRING(x) FD_STRING2(x)
-
 extern const fd_kernels FD_NAME(fd_table);
 const fd_kernels FD_NAME(fd_table) = {
     .name = FD_STRING(FD_ISA),

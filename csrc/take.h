@@ -1,5 +1,6 @@
 /* Which of two values a max pool keeps.
  *
+ * What    The larger value and its place, lane by lane.
  * Numbers The first maximum is kept. A NaN counts as larger than any number; the first one is kept.
  */
 #ifndef FD_TAKE_H

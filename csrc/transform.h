@@ -1,6 +1,10 @@
-/* The transforms of Winograd's algorithm F(2, 3) along one axis: four inputs of a tile to its four
- * places, and what the products leave there to two outputs. An output depends on its three inputs
- * alone, also in its rounding: the fourth one does not come into the places that it is made of. */
+/* The transforms of Winograd's algorithm F(2, 3) along one axis.
+ *
+ * What    Four inputs of a tile to its four places, and what the products leave there to two
+ *         outputs.
+ * Numbers float32. An output depends on its three inputs alone, also in its rounding: the fourth
+ *         input is part of none of the places that the output is made of.
+ */
 #ifndef FD_TRANSFORM_H
 #define FD_TRANSFORM_H
 

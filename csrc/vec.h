@@ -6,6 +6,7 @@
  *   vf                a vector of VW floats
  *   FD_REGISTERS      how many vector registers there are
  *   FD_NAME(x)        x with the suffix of the instruction set, for names that the linker sees
+ *   FD_STRING(x)      what the macro x stands for, as a string
  *   vf_fma(a, b, c)   a*b+c: one rounding on avx512, avx2 and neon, two on baseline
  *   vf_from_bits(x)   a vector whose lanes have the bits of the integer x
  *   vf_max(a, b)      as maxps: b if either is NaN (so vf_max(0, x) keeps a NaN)
@@ -32,6 +33,8 @@
 #define FD_CAT2(a, b) a##_##b
 #define FD_CAT(a, b) FD_CAT2(a, b)
 #define FD_NAME(x) FD_CAT(x, FD_ISA)
+#define FD_STRING2(x) #x
+#define FD_STRING(x) FD_STRING2(x)
 
 #define FD_INLINE static inline __attribute__((always_inline))
 #define FD_NOINLINE __attribute__((noinline))

@@ -15,7 +15,7 @@ import pytest
 
 import fastdeconv as fd
 from fastdeconv.deconvnet import cost, plan, run
-from fastdeconv.kernels import native_cpu, native_forward, native_shared
+from fastdeconv.kernels import native_forward, native_plans, native_shared
 
 CONV = {"type": "conv2d", "kernel": (3, 3), "padding": "same"}
 RELU = {"type": "relu"}
@@ -247,7 +247,7 @@ def sounding_of(trace: fd.Trace, count: int) -> np.ndarray:
 
 
 def test_a_plan_that_is_refused_is_not_prepared_again(net, monkeypatch):
-    monkeypatch.setattr(native_cpu, "_MOST_PLANNED", 0)
+    monkeypatch.setattr(native_plans, "_MOST_PLANNED", 0)
     done = times_planned(monkeypatch)
     with fd.config(backend="native", num_threads=1):
         trace = traced(net)
@@ -270,7 +270,7 @@ def test_passes_that_want_too_much_memory_together_are_not_planned(net, monkeypa
 
         wanted, ((joined, _),) = plans()
         largest = max(one.plan.size for one in joined.passes)
-        monkeypatch.setattr(native_cpu, "_MOST_PLANNED", largest)
+        monkeypatch.setattr(native_plans, "_MOST_PLANNED", largest)
         maps, found = plans()
     assert len(joined.passes) == 2 and found == []
     np.testing.assert_array_equal(maps, wanted)
