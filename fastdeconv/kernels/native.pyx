@@ -73,7 +73,7 @@ cdef extern from "fastdeconv.h" nogil:
         const float *input "in"
         ptrdiff_t in_row, in_col
         const ptrdiff_t *taps
-        int ntaps, cin, cout, groups, in_pixel
+        int ntaps, cin, cout, groups, part, in_pixel
         const float *weight
         const float *bias
         fd_epilogue epilogue
@@ -263,7 +263,6 @@ cdef extern from "fastdeconv.h" nogil:
         FD_BF16_NONE, FD_BF16_SLOW, FD_BF16_VECTORS, FD_BF16_TILES
     enum: FD_LIST_ROOM
     enum: FD_MOST_TERMS
-    enum: FD_SUM_INPUTS
     enum: FD_WINOGRAD_ROWS
     enum: FD_SURE, FD_LEADS
     int fd_winograd_tiles(int kp, int nv, int block) nogil
@@ -808,7 +807,7 @@ cdef class Conv(Job):
     def __init__(self, Table table, x, ptrdiff_t x_offset, ptrdiff_t in_row, ptrdiff_t in_col,
                  taps, int cin, int cout, int groups, weight, bias, int rows, int cols,
                  out, ptrdiff_t out_offset, ptrdiff_t out_row, ptrdiff_t out_col,
-                 ptrdiff_t out_plane=0, epilogue=None):
+                 ptrdiff_t out_plane=0, epilogue=None, int part=0):
         cdef conv_job *d = <conv_job *>self.hold(
             sizeof(conv_job), _conv_planes_rows if out_plane else _conv_rows)
         d.k = table.k
@@ -816,7 +815,7 @@ cdef class Conv(Job):
         d.c.in_row, d.c.in_col = in_row, in_col
         self.point(&d.c.taps, taps)
         d.c.ntaps = taps.size
-        d.c.cin, d.c.cout, d.c.groups = cin, cout, groups
+        d.c.cin, d.c.cout, d.c.groups, d.c.part = cin, cout, groups, part
         d.c.in_pixel = x.shape[2]
         if taps.size:
             self.point(&d.c.weight, weight)
@@ -1640,7 +1639,6 @@ cdef class UnpoolPlanes(PoolPlanes):
 
 LIST_ROOM = FD_LIST_ROOM
 MOST_TERMS = FD_MOST_TERMS
-SUM_INPUTS = FD_SUM_INPUTS
 WINOGRAD_ROWS = FD_WINOGRAD_ROWS
 _JOINS = {"sum": FD_SUM, "product": FD_PRODUCT, "concat": FD_CONCAT}
 ACTIVATIONS = {
