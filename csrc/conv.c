@@ -75,7 +75,8 @@ FD_INLINE void conv_tile(const fd_conv *c, const float *origin, const float *w, 
         const float *p[TILE / 3];
         FD_UNROLL
         for (int q = 0; q < TILE / 3; q++) p[q] = origin + c->taps[t] + 3 * q * step;
-        for (int i = 0; i < c->cin;) {
+        int i = 0;
+        do {
             for (const int end = PARTS ? part_end(c, i) : c->cin; i < end; i++, w += NV * VW) {
                 vf b[2];
                 FD_UNROLL
@@ -88,7 +89,7 @@ FD_INLINE void conv_tile(const fd_conv *c, const float *origin, const float *w, 
                 }
             }
             if (PARTS) end_part(total, acc, T, NV);
-        }
+        } while (PARTS && i < c->cin);
     }
     if (PARTS) end_parts(total, acc, T, NV);
     FD_UNROLL
