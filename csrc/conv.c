@@ -17,9 +17,9 @@
  *         taps of a single input channel before a 2 x 2 pool: per three windows and vector of
  *         channels, 32 broadcasts, 108 FMA.
  * Numbers float32. A sum starts from the bias, then taps are added in row-major order, input
- *         channels innermost, with one vf_fma each. Of more than FD_SUM_INPUTS input channels, each
- *         tap has partial sums for so many channels at a time, which start from zero and are added
- *         in the same order. Every output pixel gets the same sequence of operations wherever it
+ *         channels innermost, with one vf_fma each. In parts, each tap has partial sums for
+ *         `part` input channels at a time, which start from zero and are added in the same order.
+ *         Every output pixel gets the same sequence of operations wherever it
  *         lies in a tile: equal patches give equal bits.
  */
 #include <stdlib.h>
@@ -56,18 +56,18 @@ FD_INLINE void store_finished(vf *sums, const fd_epilogue *e, int channel, float
  * own to and fro, also where it is not needed. */
 #define TILE_SIZE (TILE * 2 * VW)
 
-/* T columns x NV vectors of channels; T and NV are constants after inlining. total: TILE_SIZE
- * elements, used with in_parts. */
+/* T columns x NV vectors of channels; T, NV and PARTS (in_parts) are constants after inlining.
+ * total: TILE_SIZE elements, used with PARTS. */
 FD_INLINE void conv_tile(const fd_conv *c, const float *origin, const float *w, int channel,
                          float *out, ptrdiff_t out_col, float *total, const int T,
-                         const int NV) {
+                         const int NV, const int PARTS) {
     vf acc[TILE][2];
     const ptrdiff_t step = c->in_col;
     FD_UNROLL
     for (int x = 0; x < T; x++)
         FD_UNROLL
         for (int j = 0; j < NV; j++) acc[x][j] = vf_load(c->bias + channel + j * VW);
-    if (in_parts(c)) begin_parts(total, acc, T, NV);
+    if (PARTS) begin_parts(total, acc, T, NV);
     FD_UNROLL
     for (int x = 0; x < T; x++) fetch_for_writing(out + x * out_col, NV);
     for (int t = 0; t < c->ntaps; t++) {
@@ -75,8 +75,9 @@ FD_INLINE void conv_tile(const fd_conv *c, const float *origin, const float *w, 
         const float *p[TILE / 3];
         FD_UNROLL
         for (int q = 0; q < TILE / 3; q++) p[q] = origin + c->taps[t] + 3 * q * step;
-        for (int i = 0; i < c->cin;) {
-            for (const int end = part_end(c, i); i < end; i++, w += NV * VW) {
+        int i = 0;
+        do {
+            for (const int end = PARTS ? part_end(c, i) : c->cin; i < end; i++, w += NV * VW) {
                 vf b[2];
                 FD_UNROLL
                 for (int j = 0; j < NV; j++) b[j] = vf_load(w + j * VW);
@@ -87,10 +88,10 @@ FD_INLINE void conv_tile(const fd_conv *c, const float *origin, const float *w, 
                     for (int j = 0; j < NV; j++) acc[x][j] = vf_fma(v, b[j], acc[x][j]);
                 }
             }
-            if (in_parts(c)) end_part(total, acc, T, NV);
-        }
+            if (PARTS) end_part(total, acc, T, NV);
+        } while (PARTS && i < c->cin);
     }
-    if (in_parts(c)) end_parts(total, acc, T, NV);
+    if (PARTS) end_parts(total, acc, T, NV);
     FD_UNROLL
     for (int j = 0; j < NV; j++) {
         vf sums[TILE];
@@ -100,8 +101,13 @@ FD_INLINE void conv_tile(const fd_conv *c, const float *origin, const float *w, 
     }
 }
 
-#define TILE_CASE(n, NV) \
-    case n: conv_tile(c, origin, w, channel, out, out_col, total, n, NV); break;
+#define TILE_CASE(n, NV)                                                                 \
+    case n:                                                                              \
+        if (in_parts(c))                                                                 \
+            conv_tile(c, origin, w, channel, out, out_col, total, n, NV, 1);             \
+        else                                                                             \
+            conv_tile(c, origin, w, channel, out, out_col, total, n, NV, 0);             \
+        break;
 #define TILE_FUNCTION(NV)                                                                \
     static void conv_tile_##NV(const fd_conv *c, const float *origin, const float *w,    \
                                int channel, float *out, ptrdiff_t out_col, float *total,  \

@@ -62,11 +62,6 @@ typedef struct {
     const float *scale2, *shift2;
 } fd_epilogue;
 
-/* Of more input channels than these, the forward pass sums each tap's products for so many channels
- * at a time, from zero, and adds these partial sums up: they are rounded less often than one long
- * sum, and Winograd's algorithm leaves fewer values in doubt (winograd.c). A multiple of 4. */
-#define FD_SUM_INPUTS 64
-
 /* A convolution as a list of taps. It also serves for one phase of a transposed convolution: the
  * output pixels of one phase see the same taps. */
 typedef struct {
@@ -76,6 +71,10 @@ typedef struct {
     const ptrdiff_t *taps;  /* where each tap reads, counted from the origin of the output pixel */
     int ntaps;
     int cin, cout, groups;  /* cin: input channels of one group; cout: of all groups */
+    int part;               /* Each tap's products are summed for so many input channels at a time,
+                             * from zero, and these partial sums are added up. They are rounded less
+                             * often than one long sum, so Winograd's algorithm leaves fewer values
+                             * in doubt (winograd.c). A multiple of 4; 0: one sum of all products */
     int in_pixel;           /* elements of a pixel of the input, of all groups and with what pads
                              * it */
     const float *weight;    /* packed: see conv.c */

@@ -59,12 +59,12 @@ FD_INLINE void finish_all(vf *a, const fd_epilogue *e, int channel, const int n)
     }
 }
 
-/* Whether the products are summed FD_SUM_INPUTS channels at a time. */
-FD_INLINE int in_parts(const fd_conv *c) { return c->cin > FD_SUM_INPUTS; }
+/* Whether there are partial sums. */
+FD_INLINE int in_parts(const fd_conv *c) { return c->part > 0; }
 
 /* The end of the channels that are summed in one go from channel i on. */
 FD_INLINE int part_end(const fd_conv *c, int i) {
-    return c->cin - i < FD_SUM_INPUTS ? c->cin : i + FD_SUM_INPUTS;
+    return !in_parts(c) || c->cin - i < c->part ? c->cin : i + c->part;
 }
 
 /* With in_parts, the accumulators of T x NV vectors of channels hold the partial sums, and `total`,

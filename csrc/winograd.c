@@ -20,13 +20,12 @@
  *
  * Doubt   (when the order of the sums in a window could differ from the direct kernel's)
  *         Let x be the input of an output pixel (9 taps x cin), w its filter and u = 2^-24. A
- *         product is rounded in every sum that it is part of; r counts these. Up to FD_SUM_INPUTS
- *         channels, product k of n has r = n - k; of more, product k of a partial sum of s has
- *         r = s - k, and N - b more, if this is partial sum b of N. Direct kernel (n = 9 cin or
- *         s = FD_SUM_INPUTS): |error| <= u sum_k (r_k + 2) |w_k| |x_k|. Winograd: with U the
- *         transformed filter and V the transformed input, product i of place q (n = cin or s =
- *         FD_SUM_INPUTS) has an error of at most u (r_i + 10) |U_qi| |V|_qi, where |V| is the sum of
- *         the absolute inputs that make up V. The factor counts the roundings: those of the sums,
+ *         product is rounded in every sum that it is part of; r counts these. In one sum, product k
+ *         of n has r = n - k; product k of a partial sum of s has r = s - k, and N - b more, if
+ *         this is partial sum b of N. Direct kernel (n = 9 cin or s = part): |error| <= u sum_k
+ *         (r_k + 2) |w_k| |x_k|. Winograd: with U the transformed filter and V the transformed
+ *         input, product i of place q (n = cin or s = part) has an error of at most
+ *         u (r_i + 10) |U_qi| |V|_qi, where |V| is the sum of the absolute inputs that make up V. The factor counts the roundings: those of the sums,
  *         one of U, two of V, four of the transform back and one of the bias. Both bounds are
  *         linear in |x|. With a_k the sum of the coefficients of |x_k|, the Cauchy-Schwarz
  *         inequality gives |winograd - direct| <= u ||a|| ||x||. ||a|| is computed when weights are

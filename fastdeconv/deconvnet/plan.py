@@ -47,6 +47,8 @@ class Block(NamedTuple):
     activation: int | None = None
     affine2: int | None = None
     pool: int | None = None
+    cut_from: Block | None = None
+    """The block that this one is a part of."""
 
     @property
     def first(self) -> int:
@@ -65,8 +67,13 @@ class Block(NamedTuple):
     def cut(self, index: int) -> Block:
         """The part of the block up to layer `index`."""
         layers = tuple(i for i in self.layers if i <= index)
-        parts = (self.affine1, self.activation, self.affine2, self.pool)
-        return Block(layers, self.sources, *(i if i in layers else None for i in parts))
+        def kept(part: int | None) -> int | None:
+            return part if part in layers else None
+
+        return Block(
+            layers, self.sources, kept(self.affine1), kept(self.activation), kept(self.affine2),
+            kept(self.pool), self,
+        )
 
 
 def kept_layers(net: Network, blocks: Sequence[Block]) -> dict[int, int]:
@@ -126,7 +133,7 @@ def _block(net: Network, first: int, takers: list[list[int]], fuses_all: bool) -
         fits = [tests[slot](layer) for slot in slots]
         return slots[fits.index(True) :] if True in fits else []
 
-    head, parts, slots = net.layers[first], dict[str, int](), list[str]()
+    head, parts, slots = net.layers[first], dict[str, Any](), list[str]()
     if isinstance(head, nn.Conv2d):
         slots = [*tests]
     elif fuses_all and isinstance(head, nn.Joining):

@@ -551,11 +551,13 @@ class _FusedRunner(Runner):
             if block.pool is not None:
                 result = net.layers[block.pool].output_shape(out, net.arrays)
                 pool = self._pool(net.layers[block.pool], out)
+            cut_from: Any = block.cut_from and self._make_prepared(block.cut_from, shapes)
             return ConvBlock(
                 **whole(result), weight=net.arrays[f"{layer.name}.weight"],
                 bias=net.arrays.get(f"{layer.name}.bias"),
                 window=layer.window(shapes[0][1:], net.arrays), groups=layer.groups,
                 out_size=out[1:], epilogue=self._epilogue(block, out[0]), pool=pool,
+                cut_from=cut_from,
             )
         if not self.fuses_all or None in out:
             return None

@@ -92,6 +92,8 @@ class ConvBlock(ForwardBlock):
     """The size of the convolution's output, before the pool."""
     epilogue: Epilogue
     pool: Pool | None
+    cut_from: ConvBlock | None = None
+    """The block that this one is a part of, whose sums it repeats bit for bit."""
 
 
 @dataclass(frozen=True)

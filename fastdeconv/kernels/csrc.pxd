@@ -57,7 +57,7 @@ cdef extern from "fastdeconv.h" nogil:
         const float *input "in"
         ptrdiff_t in_row, in_col
         const ptrdiff_t *taps
-        int ntaps, cin, cout, groups, in_pixel
+        int ntaps, cin, cout, groups, part, in_pixel
         const float *weight
         const float *bias
         fd_epilogue epilogue
@@ -247,7 +247,6 @@ cdef extern from "fastdeconv.h" nogil:
         FD_BF16_NONE, FD_BF16_SLOW, FD_BF16_VECTORS, FD_BF16_TILES
     enum: FD_LIST_ROOM
     enum: FD_MOST_TERMS
-    enum: FD_SUM_INPUTS
     enum: FD_WINOGRAD_ROWS
     enum: FD_SURE, FD_LEADS
     int fd_winograd_tiles(int kp, int nv, int block) nogil

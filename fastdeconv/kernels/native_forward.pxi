@@ -140,7 +140,7 @@ cdef class Conv(Job):
     def __init__(self, Table table, x, ptrdiff_t x_offset, ptrdiff_t in_row, ptrdiff_t in_col,
                  taps, int cin, int cout, int groups, weight, bias, int rows, int cols,
                  out, ptrdiff_t out_offset, ptrdiff_t out_row, ptrdiff_t out_col,
-                 ptrdiff_t out_plane=0, epilogue=None):
+                 ptrdiff_t out_plane=0, epilogue=None, int part=0):
         cdef conv_job *d = <conv_job *>self.hold(
             sizeof(conv_job), _conv_planes_rows if out_plane else _conv_rows)
         d.k = table.k
@@ -148,7 +148,7 @@ cdef class Conv(Job):
         d.c.in_row, d.c.in_col = in_row, in_col
         self.point(&d.c.taps, taps)
         d.c.ntaps = taps.size
-        d.c.cin, d.c.cout, d.c.groups = cin, cout, groups
+        d.c.cin, d.c.cout, d.c.groups, d.c.part = cin, cout, groups, part
         d.c.in_pixel = x.shape[2]
         if taps.size:
             self.point(&d.c.weight, weight)

@@ -50,7 +50,8 @@ def error_bound(
 
     The sums of F(2 x 2, 3 x 3) and the direct sums, with bias, scale and shift, differ by less
     than slope * (Euclidean norm of the input of a pixel) + base, plus `roundings` roundings of
-    the result. Both sum up to `part` input channels at a time. csrc/winograd.c has the derivation.
+    the result. Both sum `part` input channels at a time, or all together where that is 0.
+    csrc/winograd.c has the derivation.
     A channel whose weights are all zero has the same bits either way. Its base is -1, so that it
     is never in doubt.
     """
@@ -85,9 +86,9 @@ _AT_A_TIME = 32
 
 
 def _roundings(taps: int, inner: int, part: int) -> NDArray[np.float64]:
-    """How often the product of each tap and input channel is rounded, (taps, inner), in a sum that
-    adds partial sums where there are more than `part` channels."""
-    if inner <= part:
+    """How often the product of each tap and input channel is rounded, (taps, inner), in a sum of
+    partial sums of `part` channels, or in one sum where that is 0."""
+    if not part:
         return np.arange(taps * inner, 0, -1, dtype=np.float64).reshape(taps, inner)
     channel = np.arange(inner)
     number, place = np.divmod(channel, part)

@@ -97,6 +97,18 @@ def test_layers_inside_a_fused_block_have_the_bits_the_block_worked_with(on, bui
             assert np.array_equal(trace.switches(layer.name), switches[0])
 
 
+@pytest.mark.parametrize("pool", [POOL, {**POOL, "kernel_size": 3}])
+def test_layers_inside_a_block_of_many_channels_have_its_sums(on, build, pool):
+    net = build([{**CONV, "out": 70}, CONV, RELU, pool], (2, 11, 14))
+    trace = net.forward(noise((2, 11, 14)), algorithm="direct")
+    below, top = (layer.name for layer in net.layers[-2:])
+    pooled, switches = fd.ops.max_pool2d(
+        trace[below][None], pool["kernel_size"], stride=net.layers[-1].stride
+    )
+    bits(trace[top], pooled[0])
+    assert np.array_equal(trace.switches(top), switches[0])
+
+
 def bits(a: np.ndarray, b: np.ndarray) -> None:
     """Equal values; the sign of a zero is free."""
     assert a.dtype == b.dtype == np.float32
