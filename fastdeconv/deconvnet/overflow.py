@@ -76,24 +76,62 @@ def bounds_forward(
         ``check(index)``: the same for any layer, which is computed if need be. Raises an error
         if values have overflowed.
     """
-    most = max(1.0, largest)
     if largest <= largest_safe(net):
-        return [slope * most + shift for slope, shift in _lines(net)]
+        return _by_weights(net, max(1.0, largest))
+    # Most clips of a network are about as large in these places. With sizes rounded up, the bounds
+    # of the last one are those of the next, and the way through all layers is saved.
+    most, keep = _rounded_up(largest), layer_cache(net, -1)
+    latest: _Looked | None = keep.get("latest bounds")
+    if latest is not None and latest.largest == most and all(
+        _size(known(index)) == size for index, size in latest.sizes.items()
+    ):
+        return latest.bounds
+    sizes: dict[int, float | None] = {}
     own = {-1: most}
     growths = _growths(net)
+
+    def look(index: int) -> float | None:
+        if index not in sizes:
+            sizes[index] = _size(known(index))
+        return sizes[index]
 
     def grown(index: int) -> float:
         return _grown(net.layers[index], growths[index], [own[k] for k in net.sources[index]])
 
+    checked = False
     for index in range(len(net.layers)):
         own[index] = grown(index)
         if not is_safe(own[index]):
             for source in net.sources[index]:
-                _tighten(source, net, own, known, grown)
+                _tighten(source, net, own, look, grown)
             own[index] = grown(index)
         if not is_safe(own[index]):
-            own[index] = check(index)
-    return [own[index] for index in range(len(net.layers))]
+            own[index], checked = check(index), True
+    bounds = [own[index] for index in range(len(net.layers))]
+    if not checked:
+        keep["latest bounds"] = _Looked(most, sizes, bounds)
+    return bounds
+
+
+class _Looked(NamedTuple):
+    """Bounds that were found by a look at values."""
+
+    largest: float
+    """Of the input, rounded up."""
+    sizes: dict[int, float | None]
+    """Of the layers that were looked at."""
+    bounds: list[float]
+
+
+def _size(found: float | None) -> float | None:
+    return None if found is None else _rounded_up(found)
+
+
+def _rounded_up(size: float) -> float:
+    """A power of 2 that is not smaller, at least 1; NaN and infinity remain."""
+    if size < 1:
+        return 1.0
+    return math.ldexp(1.0, math.frexp(size)[1]) if math.isfinite(size) else size
 
 
 # Not a function inside: it would refer to itself and to `known`, which keeps a trace and its memory
@@ -105,7 +143,7 @@ def _tighten(
     """Bound a layer by its values, or by those of the layers that it takes."""
     found = known(index)
     if found is not None:
-        own[index] = max(1.0, found)
+        own[index] = found
     elif index >= 0:
         for source in net.sources[index]:
             _tighten(source, net, own, known, grown)
@@ -119,32 +157,29 @@ def largest_safe(net: Network) -> float:
 
 
 def _largest_safe(net: Network) -> float:
-    largest = _SAFE
-    while largest >= 1:
-        if all(is_safe(slope * largest + shift) for slope, shift in _lines(net)):
-            return largest
-        largest /= 10
-    return -1.0
+    def safe(largest: float) -> bool:
+        return all(map(is_safe, _by_weights(net, largest)))
+
+    if not safe(1.0):
+        return -1.0
+    # Bounds grow with the input: its exponent is found by halving.
+    low, high = 0.0, math.log10(_SAFE)
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if safe(10**middle) else (low, middle)
+    return float(10**low)
 
 
-def _lines(net: Network) -> list[tuple[float, float]]:
-    """The bounds by weights alone: each layer's is slope * (bound of the input) + shift."""
-    found: list[tuple[float, float]] = cached(
-        layer_cache(net, -1), "lines", lambda: _make_lines(net)
-    )
-    return found
+_HALVINGS = 12
+"""These leave 2 % of the largest safe input undecided."""
 
 
-def _make_lines(net: Network) -> list[tuple[float, float]]:
-    """Infinite where they do not have this form."""
-    if any(isinstance(layer, (nn.Multiply, nn.Concat)) for layer in net.layers):
-        return [(math.inf, math.inf)] * len(net.layers)
-    slopes, shifts = {-1: 1.0}, {-1: 0.0}
+def _by_weights(net: Network, largest: float) -> list[float]:
+    """The bounds by weights alone."""
+    own = {-1: largest}
     for index, growth in enumerate(_growths(net)):
-        slope, shift = (sum(of[k] for k in net.sources[index]) for of in (slopes, shifts))
-        slopes[index] = _scaled(slope, growth)
-        shifts[index] = _scaled(shift, growth) + growth.shift
-    return [(slopes[i], shifts[i]) for i in range(len(net.layers))]
+        own[index] = _grown(net.layers[index], growth, [own[k] for k in net.sources[index]])
+    return [own[index] for index in range(len(net.layers))]
 
 
 def _grown(layer: nn.Layer, growth: _Growth, taken: Sequence[float]) -> float:

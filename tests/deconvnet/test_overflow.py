@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import fastdeconv as fd
-from fastdeconv.deconvnet.overflow import bounds_back, bounds_forward
+from fastdeconv.deconvnet.overflow import bounds_back, bounds_forward, largest_safe
 from fastdeconv.kernels.activations import ACTIVATIONS
 from fastdeconv.network.layers import LAYER_TYPES
 
@@ -110,3 +110,16 @@ def test_maps_that_overflow_are_refused_by_layer(on, build):
         assert np.isfinite(fd.deconvolve(trace, "top", start=start)).all()
     with pytest.raises(fd.ParameterError, match=r"a map of layer 'top'.*overflows float32"):
         fd.deconvolve(trace, "top", start=np.full((4, 6, 6), 1e20))
+
+
+def test_bounds_found_by_a_look_at_values_hold_for_every_clip(build):
+    # The weights alone do not rule out an overflow, so that values are looked at.
+    net = build([{**CONV, "name": f"conv{i}"} for i in range(40)], (1, 6, 6))
+    assert largest_safe(net) < 0
+    rng = np.random.default_rng(0)
+    for size in (1e-3, 1.0, 1.1, 30.0, 1e-3):
+        x = size * rng.normal(size=(1, 6, 6))
+        trace = net.forward(x)
+        bounds = [trace.bound(index) for index in range(len(net.layers))]
+        for layer, bound in zip(net.layers, bounds):
+            assert np.abs(trace[layer.name]).max() <= bound * (1 + 1e-5)
