@@ -20,6 +20,7 @@ FD_INLINE void first_tile(const fd_first *f, const ptrdiff_t *offset, const int3
     const int kp = f->kp;
     const size_t row = (size_t)f->ntaps_all * kp;
     const fd_post after = f->post;
+    const vf least = least_of(&after);
     const float *weight = f->weight + channel * row;
     for (int k = 0; k < kp; k += VW) {
         const float *w = weight + k;
@@ -45,7 +46,7 @@ FD_INLINE void first_tile(const fd_first *f, const ptrdiff_t *offset, const int3
             FD_UNROLL
             for (int x = 0; x < T; x++)
                 vf_store(out + x * out_col + (size_t)i * kp + k,
-                         post(acc[i][x], &after, channel + i, 1));
+                         post_at_least(acc[i][x], least, &after, channel + i, 1));
     }
 }
 
@@ -82,6 +83,7 @@ FD_INLINE void first_tile_by_feature(const fd_first *f, const ptrdiff_t *offset,
                                      float *out, ptrdiff_t out_col, const int T) {
     const int kp = f->kp, width = padded(f->cout), left = f->cout - channel;
     const fd_post after = f->post;
+    const vf least = least_of(&after);
     const float *weight = f->weight + (ptrdiff_t)i * width + channel;
     vf acc[COLUMNS];
     FD_UNROLL
@@ -95,7 +97,7 @@ FD_INLINE void first_tile_by_feature(const fd_first *f, const ptrdiff_t *offset,
     FD_UNROLL
     for (int x = 0; x < T; x++)
         store_part(out + x * out_col + (ptrdiff_t)i * f->cout + channel,
-                   post(acc[x], &after, channel, 0), left);
+                   post_at_least(acc[x], least, &after, channel, 0), left);
 }
 
 static void first_by_feature(const fd_first *f, const ptrdiff_t *offset, const int32_t *tap, int n,

@@ -213,32 +213,44 @@ static int sums_squares(const fd_last *f) {
            f->source.w >= 2 * f->source.cells_w;
 }
 
-/* Column `column` of the current rows and three more of them. */
-static vf load_square(const scatterer *p, ptrdiff_t column) {
-    vf a = _mm512_castps128_ps512(_mm_loadu_ps(p->rows[0] + column));
+/* Column `column` of the current rows, of which there are 3 or 4, and three more of them. */
+FD_INLINE vf load_square(const scatterer *p, ptrdiff_t column, const int rows) {
+    vf a = _mm512_zextps128_ps512(_mm_loadu_ps(p->rows[0] + column));
     a = _mm512_insertf32x4(a, _mm_loadu_ps(p->rows[1] + column), 1);
     a = _mm512_insertf32x4(a, _mm_loadu_ps(p->rows[2] + column), 2);
-    return _mm512_insertf32x4(a, _mm_loadu_ps(p->rows[3] + column), 3);
+    return rows == 3 ? a : _mm512_insertf32x4(a, _mm_loadu_ps(p->rows[3] + column), 3);
 }
 
-static void store_square(const scatterer *p, ptrdiff_t column, vf a) {
+FD_INLINE void store_square(const scatterer *p, ptrdiff_t column, vf a, const int rows) {
     _mm_storeu_ps(p->rows[0] + column, _mm512_castps512_ps128(a));
     _mm_storeu_ps(p->rows[1] + column, _mm512_extractf32x4_ps(a, 1));
     _mm_storeu_ps(p->rows[2] + column, _mm512_extractf32x4_ps(a, 2));
-    _mm_storeu_ps(p->rows[3] + column, _mm512_extractf32x4_ps(a, 3));
+    if (rows == 4) _mm_storeu_ps(p->rows[3] + column, _mm512_extractf32x4_ps(a, 3));
 }
 
 /* The square two columns further on: of the old one only what is new is loaded. */
-static vf next_square(const scatterer *p, ptrdiff_t column, vf old) {
+FD_INLINE vf next_square(const scatterer *p, ptrdiff_t column, vf old, const int rows) {
     const __m512i from = _mm512_setr_epi32(2, 3, 16, 17, 6, 7, 18, 19, 10, 11, 20, 21, 14, 15, 22,
                                            23);
     const __m128 none = _mm_setzero_ps();
     const __m128 upper = _mm_loadh_pi(_mm_loadl_pi(none, (const __m64 *)(p->rows[0] + column + 2)),
                                       (const __m64 *)(p->rows[1] + column + 2));
-    const __m128 lower = _mm_loadh_pi(_mm_loadl_pi(none, (const __m64 *)(p->rows[2] + column + 2)),
-                                      (const __m64 *)(p->rows[3] + column + 2));
+    __m128 lower = _mm_loadl_pi(none, (const __m64 *)(p->rows[2] + column + 2));
+    if (rows == 4) lower = _mm_loadh_pi(lower, (const __m64 *)(p->rows[3] + column + 2));
     const vf right = _mm512_insertf32x4(_mm512_castps128_ps512(upper), lower, 1);
     return _mm512_permutex2var_ps(old, from, right);
+}
+
+/* Adds the 9 sums of a place to the outputs from output `first` of the square on. */
+FD_INLINE vf add_taps(vf square, vf sums, const int first) {
+    /* Of the 16 outputs, which sum they get of the place in the corner, which sends to SENDS. */
+    enum { SENDS = 0x0777 };
+    const __m512i taps = _mm512_setr_epi32(0, 1, 2, 0, 3, 4, 5, 0, 6, 7, 8, 0, 0, 0, 0, 0);
+    const __m512i outputs = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    const __m512i at = _mm512_permutexvar_epi32(
+        _mm512_sub_epi32(outputs, _mm512_set1_epi32(first)), taps);
+    return _mm512_mask_add_ps(square, (__mmask16)(SENDS << first), square,
+                              _mm512_permutexvar_ps(at, sums));
 }
 
 /* The sums of what channels from[0..n-1] send, one lane for each tap, of K features, whose values
@@ -280,17 +292,13 @@ FD_INLINE void scatter_squares(const scatterer *p, int Y, int X, int columns, co
     const fd_source *s = &f->source;
     const float *weight = f->weight;
     const ptrdiff_t channels = s->channels, feature = p->feature;
-    /* Of the 16 outputs, which of a place's 9 sums they get; place 0 sends to the 9 of SENDS. */
-    enum { SENDS = 0x0777 };
-    const __m512i taps = _mm512_setr_epi32(0, 1, 2, 0, 3, 4, 5, 0, 6, 7, 8, 0, 0, 0, 0, 0);
-    const __m512i outputs = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
     vf square[MAX_FEATURES];
     FD_UNROLL
-    for (int k = 0; k < K; k++) square[k] = load_square(p, 2 * (ptrdiff_t)X + k * feature);
+    for (int k = 0; k < K; k++) square[k] = load_square(p, 2 * (ptrdiff_t)X + k * feature, 4);
     for (int x = X; x < X + columns; x++, panel += K * channels) {
         FD_UNROLL
         for (int k = 0; x > X && k < K; k++)
-            square[k] = next_square(p, 2 * (ptrdiff_t)x + k * feature, square[k]);
+            square[k] = next_square(p, 2 * (ptrdiff_t)x + k * feature, square[k], 4);
         FD_UNROLL
         for (int q = 0; q < 4; q++) {
             int n;
@@ -298,16 +306,12 @@ FD_INLINE void scatter_squares(const scatterer *p, int Y, int X, int columns, co
             if (!n) continue;
             vf sum[MAX_FEATURES];
             sum_taps(from, n, panel, channels, weight, sum, K, most);
-            const int shift = q / 2 * 4 + q % 2;
-            const __m512i at = _mm512_permutexvar_epi32(
-                _mm512_sub_epi32(outputs, _mm512_set1_epi32(shift)), taps);
             FD_UNROLL
             for (int k = 0; k < K; k++)
-                square[k] = _mm512_mask_add_ps(square[k], (__mmask16)(SENDS << shift), square[k],
-                                               _mm512_permutexvar_ps(at, sum[k]));
+                square[k] = add_taps(square[k], sum[k], q / 2 * 4 + q % 2);
         }
         FD_UNROLL
-        for (int k = 0; k < K; k++) store_square(p, 2 * (ptrdiff_t)x + k * feature, square[k]);
+        for (int k = 0; k < K; k++) store_square(p, 2 * (ptrdiff_t)x + k * feature, square[k], 4);
     }
 }
 
@@ -336,6 +340,110 @@ static void scatter_all_squares(const scatterer *p, int Y, int X, int columns,
     const int kp = p->f->kp;
     /* A place has a quarter of the channels on average: of 16 hardly ever more than 8. */
     functions[kp == 1 && p->f->source.channels <= 16 ? 0 : kp](p, Y, X, columns, panel);
+}
+
+/* The same without a pool, for pairs of neighbouring pixels: they are as two places of a window,
+ * whose square has three rows. All channels are there. PAIRS pairs are summed at a time. */
+FD_INLINE void scatter_pairs(const scatterer *p, int X, int pairs, const float *panel, const int K,
+                             const int PAIRS) {
+    enum { MOST = 16 };
+    const int channels = p->f->source.channels;
+    const ptrdiff_t feature = p->feature;
+    vf square[MAX_FEATURES];
+    FD_UNROLL
+    for (int k = 0; k < K; k++) square[k] = load_square(p, X + k * feature, 3);
+    for (int x = X; x < X + 2 * pairs; x += 2 * PAIRS, panel += 2 * PAIRS * K * channels) {
+        /* The last ones may not be PAIRS any more. */
+        const int left = (X + 2 * pairs - x) / 2;
+        const float *pixel[2 * PAIRS];
+        vf sum[MOST];
+        FD_UNROLL
+        for (int i = 0; i < 2 * PAIRS; i++) pixel[i] = panel + (i / 2 < left ? i : 0) * K * channels;
+        FD_UNROLL
+        for (int i = 0; i < 2 * PAIRS * K; i++) sum[i] = vf_zero();
+        for (int c = 0; c < channels; c++) {
+            const vf w = vf_load(p->f->weight + (ptrdiff_t)c * VW);
+            FD_UNROLL
+            for (int i = 0; i < 2 * PAIRS * K; i++)
+                sum[i] = vf_fma(w, vf_set1(pixel[i / K][i % K * channels + c]), sum[i]);
+        }
+        FD_UNROLL
+        for (int i = 0; i < PAIRS; i++) {
+            const ptrdiff_t column = x + 2 * i;
+            if (i >= left) break;
+            FD_UNROLL
+            for (int k = 0; k < K; k++) {
+                if (column > X) square[k] = next_square(p, column + k * feature, square[k], 3);
+                square[k] = add_taps(square[k], sum[2 * i * K + k], 0);
+                square[k] = add_taps(square[k], sum[(2 * i + 1) * K + k], 1);
+                store_square(p, column + k * feature, square[k], 3);
+            }
+        }
+    }
+}
+
+#define PAIRS(K, N)                                                                              \
+    static void scatter_pairs_##K(const scatterer *p, int X, int pairs, const float *panel) {    \
+        scatter_pairs(p, X, pairs, panel, K, N);                                                 \
+    }
+PAIRS(1, 4)
+PAIRS(2, 2)
+PAIRS(3, 2)
+PAIRS(4, 2)
+PAIRS(5, 1)
+PAIRS(6, 1)
+PAIRS(7, 1)
+PAIRS(8, 1)
+
+static void scatter_all_pairs(const scatterer *p, int X, int pairs, const float *panel) {
+    static void (*const functions[])(const scatterer *, int, int, const float *) = {
+        NULL, scatter_pairs_1, scatter_pairs_2, scatter_pairs_3, scatter_pairs_4,
+        scatter_pairs_5, scatter_pairs_6, scatter_pairs_7, scatter_pairs_8,
+    };
+    functions[p->f->kp](p, X, pairs, panel);
+}
+
+/* In lanes. An output that both pixels of a pair reach stays in its register. */
+static void scatter_pairs_of_lanes(const scatterer *p, int X, int pairs, const float *panel) {
+    const fd_last *f = p->f;
+    const int channels = f->source.channels, kp = f->kp;
+    const ptrdiff_t pixel = (ptrdiff_t)channels * kp;
+    for (int x = X; x < X + 2 * pairs; x += 2, panel += 2 * pixel)
+        for (int k = 0; k < kp; k += VW) {
+            const float *v = panel + k, *w = f->weight;
+            vf sum[2][9];
+            FD_UNROLL
+            for (int t = 0; t < 9; t++) sum[0][t] = sum[1][t] = vf_zero();
+            for (int c = 0; c < channels; c++, v += kp, w += 9) {
+                const vf a = vf_load(v), b = vf_load(v + pixel);
+                FD_UNROLL
+                for (int t = 0; t < 9; t++) {
+                    const vf y = vf_set1(w[t]);
+                    sum[0][t] = vf_fma(y, a, sum[0][t]);
+                    sum[1][t] = vf_fma(y, b, sum[1][t]);
+                }
+            }
+            FD_UNROLL
+            for (int i = 0; i < 3; i++) {
+                float *out = p->rows[i] + (ptrdiff_t)x * kp + k;
+                FD_UNROLL
+                for (int j = 0; j < 4; j++, out += kp) {
+                    vf to = vf_load(out);
+                    if (j < 3) to = vf_add(to, sum[0][3 * i + j]);
+                    if (j > 0) to = vf_add(to, sum[1][3 * i + j - 1]);
+                    vf_store(out, to);
+                }
+            }
+        }
+}
+
+/* Whether neighbouring pixels can be taken in pairs: no pool precedes the 3 x 3 taps, and every
+ * pixel has all channels. */
+static int sums_pairs(const fd_last *f) {
+    const fd_window *k = &f->conv, *pool = &f->source.pool;
+    return f->nv <= 1 && f->cout == 1 && k->kh == 3 && k->kw == 3 && k->sh == 1 && k->sw == 1 &&
+           k->dh == 1 && k->dw == 1 && pool->kh == 1 && pool->kw == 1 && pool->sh == 1 &&
+           pool->sw == 1 && !pool->top && !pool->left && !f->source.order_cell;
 }
 #endif
 
@@ -366,6 +474,16 @@ static void scatter_columns(scatterer *p, int Y, int X, int columns, const float
     if (sums_squares(p->f)) {
         scatter_all_squares(p, Y, X, columns, panel);
         return;
+    }
+    if (columns > 1 && sums_pairs(p->f)) {
+        const int pairs = columns / 2;
+        if (p->f->nv)
+            scatter_pairs_of_lanes(p, X, pairs, panel);
+        else
+            scatter_all_pairs(p, X, pairs, panel);
+        X += 2 * pairs;
+        columns -= 2 * pairs;
+        panel += 2 * pairs * pixel;
     }
 #endif
     for (int i = 0; i < columns; i++) scatter(p, Y, X + i, panel + i * pixel);

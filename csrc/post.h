@@ -22,6 +22,17 @@ FD_INLINE vf post(vf a, const fd_post *p, int channel, const int one_channel) {
     return a;
 }
 
+/* The same as a maximum with least_of(p), unless there are scales: several results in a row would
+ * need three branches each. */
+FD_INLINE vf post_at_least(vf a, vf least, const fd_post *p, int channel, const int one_channel) {
+    return p->scale ? post(a, p, channel, one_channel) : vf_max(least, a);
+}
+
+/* What fd_post leaves of a sum is at least this, if it has no scales. */
+FD_INLINE vf least_of(const fd_post *p) {
+    return vf_set1(p->relu_before || p->relu_after ? 0.0f : -__builtin_inff());
+}
+
 /* The same for a single value. */
 FD_INLINE float post_one(float a, const fd_post *p, int channel) {
     if (p->relu_before) a = 0 > a ? 0 : a;

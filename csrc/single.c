@@ -94,11 +94,31 @@ static void unpool(const fd_single *s, int k, const plane *p) {
  * is loaded once serves up to kh of them. */
 #define ROWS (FD_REGISTERS >= 32 ? 4 : 2)
 
-/* `rows` output rows from y on, `vectors` vectors of columns from x on. Both numbers are constants
- * after inlining. */
-FD_INLINE void correlate(const fd_single *s, const plane *p, const float *weight, int y, int x,
-                         float *out, const int rows, const int vectors) {
+/* Adds what row `row` of the plane, counted from y on, sends to `rows` output rows. */
+FD_INLINE void add_row(const fd_single *s, const plane *p, const float *weight, int y, int x,
+                       int row, vf acc[4][4], const int kh, const int rows, const int vectors) {
     const fd_window *k = &s->conv;
+    const float *from = p->at + (size_t)(y + row * k->dh) * p->cols + x;
+    for (int j = 0; j < k->kw; j++) {
+        vf a[4];
+        FD_UNROLL
+        for (int v = 0; v < vectors; v++)
+            a[v] = vf_load(from + (k->kw - 1 - j) * k->dw + v * VW);
+        FD_UNROLL
+        for (int r = 0; r < rows; r++) {
+            const int i = kh - 1 - row + r;
+            if (i < 0 || i >= kh) continue;
+            const vf w = vf_set1(weight[i * k->kw + j]);
+            FD_UNROLL
+            for (int v = 0; v < vectors; v++) acc[r][v] = vf_fma(w, a[v], acc[r][v]);
+        }
+    }
+}
+
+/* `rows` output rows from y on, `vectors` vectors of columns from x on. These numbers are constants
+ * after inlining, and so is KH, the height of the kernel; 0: any. */
+FD_INLINE void correlate(const fd_single *s, const plane *p, const float *weight, int y, int x,
+                         float *out, const int rows, const int vectors, const int KH) {
     vf acc[4][4];
     FD_UNROLL
     for (int r = 0; r < rows; r++)
@@ -106,22 +126,15 @@ FD_INLINE void correlate(const fd_single *s, const plane *p, const float *weight
         for (int v = 0; v < vectors; v++) acc[r][v] = vf_zero();
     /* From the last row of the plane upwards, since an output row needs its first taps from its
      * last rows, and taps are added in row-major order. */
-    for (int row = k->kh + rows - 2; row >= 0; row--) {
-        const float *from = p->at + (size_t)(y + row * k->dh) * p->cols + x;
-        for (int j = 0; j < k->kw; j++) {
-            vf a[4];
-            FD_UNROLL
-            for (int v = 0; v < vectors; v++)
-                a[v] = vf_load(from + (k->kw - 1 - j) * k->dw + v * VW);
-            FD_UNROLL
-            for (int r = 0; r < rows; r++) {
-                const int i = k->kh - 1 - row + r;
-                if (i < 0 || i >= k->kh) continue;
-                const vf w = vf_set1(weight[i * k->kw + j]);
-                FD_UNROLL
-                for (int v = 0; v < vectors; v++) acc[r][v] = vf_fma(w, a[v], acc[r][v]);
-            }
-        }
+    if (KH) {
+        /* Unrolled, so that nobody asks which output rows a row reaches. */
+        FD_UNROLL
+        for (int row = KH + rows - 2; row >= 0; row--)
+            add_row(s, p, weight, y, x, row, acc, KH, rows, vectors);
+    } else {
+        const int kh = s->conv.kh;
+        for (int row = kh + rows - 2; row >= 0; row--)
+            add_row(s, p, weight, y, x, row, acc, kh, rows, vectors);
     }
     FD_UNROLL
     for (int r = 0; r < rows; r++, out += s->out_row)
@@ -138,15 +151,27 @@ FD_INLINE void correlate(const fd_single *s, const plane *p, const float *weight
         }
 }
 
-FD_INLINE void correlate_rows(const fd_single *s, const plane *p, const float *weight, int y,
-                              float *to, const int rows) {
+FD_INLINE void correlate_columns(const fd_single *s, const plane *p, const float *weight, int y,
+                                 float *to, const int rows, const int KH) {
     for (int x = 0; x < s->out_w; x += 4 * VW) {
-        if (s->out_w - x > 2 * VW)
-            correlate(s, p, weight, y, x, to, rows, 4);
-        else if (s->out_w - x > VW)
-            correlate(s, p, weight, y, x, to, rows, 2);
+        const int left = s->out_w - x;
+        if (left > 3 * VW)
+            correlate(s, p, weight, y, x, to, rows, 4, KH);
+        else if (left > 2 * VW)
+            correlate(s, p, weight, y, x, to, rows, 3, KH);
+        else if (left > VW)
+            correlate(s, p, weight, y, x, to, rows, 2, KH);
         else
-            correlate(s, p, weight, y, x, to, rows, 1);
+            correlate(s, p, weight, y, x, to, rows, 1, KH);
+    }
+}
+
+static void correlate_rows(const fd_single *s, const plane *p, const float *weight, int y,
+                           float *to) {
+    switch (s->conv.kh) {
+        case 3: correlate_columns(s, p, weight, y, to, ROWS, 3); break;
+        case 5: correlate_columns(s, p, weight, y, to, ROWS, 5); break;
+        default: correlate_columns(s, p, weight, y, to, ROWS, 0);
     }
 }
 
@@ -159,17 +184,20 @@ static void project_rows(const fd_single *s, const plane *p, int f, int y0, int 
         float *to = s->out + s->rows[f] * s->out_feature + c * s->out_plane + y0 * s->out_row;
         int y = 0;
         for (; k->dh == 1 && y + ROWS <= count; y += ROWS, to += ROWS * s->out_row)
-            correlate_rows(s, p, weight, y, to, ROWS);
-        for (; y < count; y++, to += s->out_row) correlate_rows(s, p, weight, y, to, 1);
+            correlate_rows(s, p, weight, y, to);
+        for (; y < count; y++, to += s->out_row) correlate_columns(s, p, weight, y, to, 1, 0);
     }
 }
 
 int FD_NAME(fd_single_features)(const fd_single *s, int k0, int k1) {
     const fd_window *k = &s->conv, *w = &s->pool;
     const int reach_h = (k->kh - 1) * k->dh, reach_w = (k->kw - 1) * k->dw;
-    plane p = {.cols = s->out_w + reach_w, .col0 = reach_w - k->left};
+    /* Rows begin on a cache line, so that loads for the last tap do not touch two. */
+    const int line = 16, width = s->out_w + reach_w;
+    plane p = {.cols = (width + line - 1) / line * line, .col0 = reach_w - k->left};
     const int fit = ROWS_BYTES / (int)sizeof(float) / p.cols - reach_h;
-    const int most = fit > 2 * reach_h ? fit : 2 * reach_h + 1;
+    const int wanted = fit > 2 * reach_h ? fit : 2 * reach_h + 1;
+    const int most = wanted < ROWS ? wanted : wanted / ROWS * ROWS;
     /* The last vectors of a row read beyond its last column. */
     p.at = fd_scratch((size_t)(most + reach_h) * p.cols + 4 * VW);
     p.offset = malloc(sizeof(ptrdiff_t) * w->kh * w->kw);

@@ -245,13 +245,14 @@ static FD_NOINLINE void multiply_features(const float *u, const float *v, ptrdif
 }
 
 /* Fetches pixels of V that the next batch reads and this one does not: part `part` of `parts` of row
- * i of its tiles, which begin at (Y, X). While products are made, the way to memory is free. */
+ * i of its tiles, which begin at (Y, X). While products are made, the way to memory is free. Rows that the first step has just
+ * computed need no fetching. */
 static void fetch_ahead(const winograd *p, const fd_step *s, int Y, int X, int i, int columns,
                         int part, int parts) {
     const fd_source *f = &s->source;
     const int y = Y + s->conv.top - 2 + i, x = X + s->conv.left, line = 16;
     const int left = f->cells_w - x;
-    if (y < 0 || y >= f->cells_h || x < 0 || left <= 0) return;
+    if (p->v_rows || y < 0 || y >= f->cells_h || x < 0 || left <= 0) return;
     const ptrdiff_t pixel = (ptrdiff_t)f->channels * s->kp;
     const ptrdiff_t all = (columns < left ? columns : left) * pixel;
     const float *row = v_row(p, s, y) + x * pixel;
@@ -316,6 +317,7 @@ FD_INLINE void transform_back(const float *m, ptrdiff_t slot, vf pixel[2][2]) {
 static void finish_tile(const winograd *p, const fd_step *s, int t) {
     float *const *out = p->batch[t].out;
     const fd_post after = s->post; /* its own: a store may change all that a pointer leads to */
+    const vf least = least_of(&after);
     const int cout = s->cout, kp = s->kp;
     const ptrdiff_t slot = p->slot, row = s->nv ? (ptrdiff_t)p->tiles * kp : padded(cout);
     vf pixel[2][2];
@@ -328,7 +330,7 @@ static void finish_tile(const winograd *p, const fd_step *s, int t) {
                 for (int i = 0; i < 4; i++)
                     if (out[i])
                         vf_store(out[i] + (ptrdiff_t)c * kp + k,
-                                 post(pixel[i / 2][i % 2], &after, c, 1));
+                                 post_at_least(pixel[i / 2][i % 2], least, &after, c, 1));
             }
         return;
     }
@@ -340,7 +342,8 @@ static void finish_tile(const winograd *p, const fd_step *s, int t) {
             for (int i = 0; i < 4; i++)
                 if (out[i])
                     store_part(out[i] + (ptrdiff_t)k * cout + c,
-                               post(pixel[i / 2][i % 2], &after, c, 0), cout - c);
+                               post_at_least(pixel[i / 2][i % 2], least, &after, c, 0),
+                               cout - c);
         }
 }
 
