@@ -359,6 +359,20 @@ FD_INLINE void sum_taps(const int32_t *from, int n, const float *panel, ptrdiff_
     }
 }
 
+#if FD_REGISTERS < 32
+/* The same where sums and squares need more registers than there are. Not inlined: compilers would
+ * then keep sums in memory rather than squares. */
+#define TAPS_APART(K)                                                                             \
+    static FD_NOINLINE void sum_taps_##K(const int32_t *from, int n, const float *panel,         \
+                                         ptrdiff_t channels, const float *weight, square *sum) { \
+        square own[K];                                                                           \
+        sum_taps(from, n, panel, channels, weight, own, K, 1);                                   \
+        memcpy(sum, own, sizeof own);                                                            \
+    }
+TAPS_APART(3)
+TAPS_APART(4)
+#endif
+
 /* Adds `columns` pixels of a row, from X on, to the ring, for K features. */
 FD_INLINE void scatter_squares(const scatterer *p, int Y, int X, int columns, const float *panel,
                                const int K, const int most) {
@@ -379,7 +393,14 @@ FD_INLINE void scatter_squares(const scatterer *p, int Y, int X, int columns, co
             const int32_t *from = at_place(s, Y, x, q, &n);
             if (!n) continue;
             square sums[MAX_FEATURES];
-            sum_taps(from, n, panel, channels, weight, sums, K, most);
+#if FD_REGISTERS < 32
+            if (K == 3)
+                sum_taps_3(from, n, panel, channels, weight, sums);
+            else if (K == 4)
+                sum_taps_4(from, n, panel, channels, weight, sums);
+            else
+#endif
+                sum_taps(from, n, panel, channels, weight, sums, K, most);
             add_place(squares, sums, q, K);
         }
         FD_UNROLL
