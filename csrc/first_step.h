@@ -77,40 +77,61 @@ static void first_in_lanes(const fd_first *f, const ptrdiff_t *offset, const int
                    out_col, 1, 1);
 }
 
-/* Feature i, a vector of channels from `channel` on, of T columns. */
+/* Vectors of channels that are summed together for COLUMNS columns of a feature. With 32 registers,
+ * one has enough sums to keep multiply-adds busy. */
+#define FIRST_VECTORS (FD_REGISTERS >= 32 ? 1 : 2)
+
+/* Feature i, NV vectors of channels from `channel` on, of T columns. */
 FD_INLINE void first_tile_by_feature(const fd_first *f, const ptrdiff_t *offset,
                                      const int32_t *tap, int n, const float *u, int i, int channel,
-                                     float *out, ptrdiff_t out_col, const int T) {
+                                     float *out, ptrdiff_t out_col, const int T, const int NV) {
     const int kp = f->kp, width = padded(f->cout), left = f->cout - channel;
     const fd_post after = f->post;
     const vf least = least_of(&after);
     const float *weight = f->weight + (ptrdiff_t)i * width + channel;
-    vf acc[COLUMNS];
+    vf acc[COLUMNS][FIRST_VECTORS];
     FD_UNROLL
-    for (int x = 0; x < T; x++) acc[x] = vf_zero();
-    for (int t = 0; t < n; t++) {
-        const vf w = vf_load(weight + (ptrdiff_t)tap[t] * kp * width);
-        const float *a = u + offset[t] + i;
+    for (int x = 0; x < T; x++)
         FD_UNROLL
-        for (int x = 0; x < T; x++) acc[x] = vf_fma(w, vf_set1(a[x * kp]), acc[x]);
+        for (int j = 0; j < NV; j++) acc[x][j] = vf_zero();
+    for (int t = 0; t < n; t++) {
+        const float *w = weight + (ptrdiff_t)tap[t] * kp * width;
+        const float *a = u + offset[t] + i;
+        vf b[FIRST_VECTORS];
+        FD_UNROLL
+        for (int j = 0; j < NV; j++) b[j] = vf_load(w + j * VW);
+        FD_UNROLL
+        for (int x = 0; x < T; x++) {
+            const vf v = vf_set1(a[x * kp]);
+            FD_UNROLL
+            for (int j = 0; j < NV; j++) acc[x][j] = vf_fma(b[j], v, acc[x][j]);
+        }
     }
     FD_UNROLL
     for (int x = 0; x < T; x++)
-        store_part(out + x * out_col + (ptrdiff_t)i * f->cout + channel,
-                   post_at_least(acc[x], least, &after, channel, 0), left);
+        FD_UNROLL
+        for (int j = 0; j < NV; j++)
+            store_part(out + x * out_col + (ptrdiff_t)i * f->cout + channel + j * VW,
+                       post_at_least(acc[x][j], least, &after, channel + j * VW, 0),
+                       left - j * VW);
 }
 
 static void first_by_feature(const fd_first *f, const ptrdiff_t *offset, const int32_t *tap, int n,
                              const float *u, int columns, float *out, ptrdiff_t out_col) {
+    const int cout = f->cout, many = FIRST_VECTORS;
     for (int i = 0; i < f->kp; i++)
-        for (int c = 0; c < f->cout; c += VW) {
-            if (columns == COLUMNS) {
-                first_tile_by_feature(f, offset, tap, n, u, i, c, out, out_col, COLUMNS);
+        for (int c = 0; c < cout;) {
+            if (columns == COLUMNS && cout - c > (many - 1) * VW) {
+                first_tile_by_feature(f, offset, tap, n, u, i, c, out, out_col, COLUMNS, many);
+                c += many * VW;
                 continue;
             }
-            for (int x = 0; x < columns; x++)
+            if (columns == COLUMNS)
+                first_tile_by_feature(f, offset, tap, n, u, i, c, out, out_col, COLUMNS, 1);
+            for (int x = 0; columns < COLUMNS && x < columns; x++)
                 first_tile_by_feature(f, offset, tap, n, u + x * f->kp, i, c, out + x * out_col,
-                                      out_col, 1);
+                                      out_col, 1, 1);
+            c += VW;
         }
 }
 

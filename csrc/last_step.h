@@ -196,13 +196,16 @@ static void scatter_by_feature(scatterer *p, int Y, int X, const float *panel) {
     }
 }
 
-#if VW == 16
+#if VW >= 8
 /* Few features through 3 x 3 taps below a 2 x 2 pool, which most networks have:
  *
- * The four places of a pixel reach a square of 4 x 4 outputs, which is one vector. For every
- * feature it stays in a register while the places are added to it one after the other, in the same
- * order as elsewhere. Its right half is the left half of the next pixel's square. In memory every
- * output would have to wait for the store of the place before. */
+ * The four places of a pixel reach a square of 4 x 4 outputs, which is one vector, or two. For
+ * every feature it stays in registers while the places are added to it one after the other, in the
+ * same order as elsewhere. Its right half is the left half of the next pixel's square. In memory
+ * every output would have to wait for the store of the place before. */
+typedef struct {
+    vf v[16 / VW];
+} square;
 
 /* Whether all of these squares lie in the ring. */
 static int sums_squares(const fd_last *f) {
@@ -213,23 +216,27 @@ static int sums_squares(const fd_last *f) {
            f->source.w >= 2 * f->source.cells_w;
 }
 
-/* Column `column` of the current rows, of which there are 3 or 4, and three more of them. */
-FD_INLINE vf load_square(const scatterer *p, ptrdiff_t column, const int rows) {
+/* How many rows a square has is a constant: 4, or 3 where the fourth is not needed. */
+
+#if VW == 16
+/* Column `column` of the current rows and three more of them. */
+FD_INLINE square load_square(const scatterer *p, ptrdiff_t column, const int rows) {
     vf a = _mm512_zextps128_ps512(_mm_loadu_ps(p->rows[0] + column));
     a = _mm512_insertf32x4(a, _mm_loadu_ps(p->rows[1] + column), 1);
     a = _mm512_insertf32x4(a, _mm_loadu_ps(p->rows[2] + column), 2);
-    return rows == 3 ? a : _mm512_insertf32x4(a, _mm_loadu_ps(p->rows[3] + column), 3);
+    if (rows == 4) a = _mm512_insertf32x4(a, _mm_loadu_ps(p->rows[3] + column), 3);
+    return (square){{a}};
 }
 
-FD_INLINE void store_square(const scatterer *p, ptrdiff_t column, vf a, const int rows) {
-    _mm_storeu_ps(p->rows[0] + column, _mm512_castps512_ps128(a));
-    _mm_storeu_ps(p->rows[1] + column, _mm512_extractf32x4_ps(a, 1));
-    _mm_storeu_ps(p->rows[2] + column, _mm512_extractf32x4_ps(a, 2));
-    if (rows == 4) _mm_storeu_ps(p->rows[3] + column, _mm512_extractf32x4_ps(a, 3));
+FD_INLINE void store_square(const scatterer *p, ptrdiff_t column, square a, const int rows) {
+    _mm_storeu_ps(p->rows[0] + column, _mm512_castps512_ps128(a.v[0]));
+    _mm_storeu_ps(p->rows[1] + column, _mm512_extractf32x4_ps(a.v[0], 1));
+    _mm_storeu_ps(p->rows[2] + column, _mm512_extractf32x4_ps(a.v[0], 2));
+    if (rows == 4) _mm_storeu_ps(p->rows[3] + column, _mm512_extractf32x4_ps(a.v[0], 3));
 }
 
 /* The square two columns further on: of the old one only what is new is loaded. */
-FD_INLINE vf next_square(const scatterer *p, ptrdiff_t column, vf old, const int rows) {
+FD_INLINE square next_square(const scatterer *p, ptrdiff_t column, square old, const int rows) {
     const __m512i from = _mm512_setr_epi32(2, 3, 16, 17, 6, 7, 18, 19, 10, 11, 20, 21, 14, 15, 22,
                                            23);
     const __m128 none = _mm_setzero_ps();
@@ -238,52 +245,139 @@ FD_INLINE vf next_square(const scatterer *p, ptrdiff_t column, vf old, const int
     __m128 lower = _mm_loadl_pi(none, (const __m64 *)(p->rows[2] + column + 2));
     if (rows == 4) lower = _mm_loadh_pi(lower, (const __m64 *)(p->rows[3] + column + 2));
     const vf right = _mm512_insertf32x4(_mm512_castps128_ps512(upper), lower, 1);
-    return _mm512_permutex2var_ps(old, from, right);
+    return (square){{_mm512_permutex2var_ps(old.v[0], from, right)}};
 }
 
-/* Adds the 9 sums of a place to the outputs from output `first` of the square on. */
-FD_INLINE vf add_taps(vf square, vf sums, const int first) {
-    /* Of the 16 outputs, which sum they get of the place in the corner, which sends to SENDS. */
+/* Adds the 9 sums of place q of every feature to its square. */
+FD_INLINE void add_place(square *to, const square *sum, const int q, const int K) {
+    /* Of the 16 outputs, which of a place's 9 sums they get; place 0 sends to the 9 of SENDS. */
     enum { SENDS = 0x0777 };
     const __m512i taps = _mm512_setr_epi32(0, 1, 2, 0, 3, 4, 5, 0, 6, 7, 8, 0, 0, 0, 0, 0);
     const __m512i outputs = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-    const __m512i at = _mm512_permutexvar_epi32(
-        _mm512_sub_epi32(outputs, _mm512_set1_epi32(first)), taps);
-    return _mm512_mask_add_ps(square, (__mmask16)(SENDS << first), square,
-                              _mm512_permutexvar_ps(at, sums));
+    const int shift = q / 2 * 4 + q % 2;
+    const __m512i at = _mm512_permutexvar_epi32(_mm512_sub_epi32(outputs, _mm512_set1_epi32(shift)),
+                                                taps);
+    FD_UNROLL
+    for (int k = 0; k < K; k++)
+        to[k].v[0] = _mm512_mask_add_ps(to[k].v[0], (__mmask16)(SENDS << shift), to[k].v[0],
+                                        _mm512_permutexvar_ps(at, sum[k].v[0]));
 }
 
-/* The sums of what channels from[0..n-1] send, one lane for each tap, of K features, whose values
- * lie `channels` elements apart. `most` of them, a constant number, are added at a time, those
- * beyond n masked out: where a place has only a few channels, no processor foresees after how many
- * a loop ends. */
-FD_INLINE void sum_taps(const int32_t *from, int n, const float *panel, ptrdiff_t channels,
-                        const float *weight, vf *sum, const int K, const int most) {
-    enum { MOST = 8, ALL = 0xFFFF };
-    static const uint16_t lanes[2 * MOST] = {ALL, ALL, ALL, ALL, ALL, ALL, ALL, ALL};
+/* One of `most` channels that are added to sums at a time, which may be one too many. */
+typedef __mmask16 keep;
+FD_INLINE keep keeps(int is_there) { return (keep)-is_there; }
+FD_INLINE vf add_kept(vf w, vf x, vf sum, keep own) {
+    return _mm512_mask3_fmadd_ps(w, x, sum, own);
+}
+#else /* VW == 8, where squares have 4 rows */
+FD_INLINE vf two_rows(const float *upper, const float *lower) {
+    return _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(upper)), _mm_loadu_ps(lower),
+                                1);
+}
+
+FD_INLINE square load_square(const scatterer *p, ptrdiff_t column, const int rows) {
+    (void)rows;
+    return (square){{two_rows(p->rows[0] + column, p->rows[1] + column),
+                     two_rows(p->rows[2] + column, p->rows[3] + column)}};
+}
+
+FD_INLINE void store_square(const scatterer *p, ptrdiff_t column, square a, const int rows) {
+    (void)rows;
     FD_UNROLL
-    for (int k = 0; k < K; k++) sum[k] = vf_zero();
-    if (most == 1) {
-        for (int e = 0; e < n; e++) {
-            const vf w = vf_load(weight + (ptrdiff_t)from[e] * VW);
-            const float *value = panel + from[e];
-            FD_UNROLL
-            for (int k = 0; k < K; k++) sum[k] = vf_fma(w, vf_set1(value[k * channels]), sum[k]);
-        }
-        return;
+    for (int i = 0; i < 2; i++) {
+        _mm_storeu_ps(p->rows[2 * i] + column, _mm256_castps256_ps128(a.v[i]));
+        _mm_storeu_ps(p->rows[2 * i + 1] + column, _mm256_extractf128_ps(a.v[i], 1));
     }
-    for (; n > 0; n -= most, from += most) {
-        const uint16_t *const own = lanes + MOST - (n < most ? n : most);
+}
+
+FD_INLINE square next_square(const scatterer *p, ptrdiff_t column, square old, const int rows) {
+    (void)rows;
+    square next;
+    FD_UNROLL
+    for (int i = 0; i < 2; i++) {
+        const double *upper = (const double *)(p->rows[2 * i] + column + 2);
+        const double *lower = (const double *)(p->rows[2 * i + 1] + column + 2);
+        const __m256d right = _mm256_insertf128_pd(_mm256_castpd128_pd256(_mm_load_sd(upper)),
+                                                   _mm_load_sd(lower), 1);
+        next.v[i] = (vf)_mm256_shuffle_pd((__m256d)old.v[i], right, 0x5);
+    }
+    return next;
+}
+
+FD_INLINE void add_place(square *to, const square *sum, const int q, const int K) {
+    /* Which of the sums each output gets; -1: none. */
+    static const int32_t sums[4][16] = {
+        {0, 1, 2, -1, 3, 4, 5, -1, 6, 7, 8, -1, -1, -1, -1, -1},
+        {-1, 0, 1, 2, -1, 3, 4, 5, -1, 6, 7, 8, -1, -1, -1, -1},
+        {-1, -1, -1, -1, 0, 1, 2, -1, 3, 4, 5, -1, 6, 7, 8, -1},
+        {-1, -1, -1, -1, -1, 0, 1, 2, -1, 3, 4, 5, -1, 6, 7, 8},
+    };
+    FD_UNROLL
+    for (int i = 0; i < 2; i++) {
+        const __m256i at = _mm256_loadu_si256((const __m256i *)(sums[q] + i * VW));
+        const vf none = (vf)_mm256_srai_epi32(at, 31);
         FD_UNROLL
-        for (int e = 0; e < most; e++) {
-            const vf w = vf_load(weight + (ptrdiff_t)from[e] * VW);
-            FD_UNROLL
-            for (int k = 0; k < K; k++)
-                sum[k] = _mm512_mask3_fmadd_ps(w, vf_set1(panel[from[e] + k * channels]), sum[k],
-                                               (__mmask16)own[e]);
+        for (int k = 0; k < K; k++) {
+            /* Sums 1 to 8 are the lower outputs', and 8 is where 0 was. */
+            const vf from = i ? _mm256_blend_ps(sum[k].v[0], sum[k].v[1], 1) : sum[k].v[0];
+            const vf sent = _mm256_andnot_ps(none, _mm256_permutevar8x32_ps(from, at));
+            /* An output that gets none does not change: it is never -0. */
+            to[k].v[i] = vf_add(to[k].v[i], sent);
         }
     }
 }
+
+typedef vf keep;
+FD_INLINE keep keeps(int is_there) { return vf_from_bits((uint32_t)-is_there); }
+FD_INLINE vf add_kept(vf w, vf x, vf sum, keep own) {
+    /* 0 times 0, not infinity; and a sum is never -0. */
+    return vf_fma(vm_and(w, own), vm_and(x, own), sum);
+}
+#endif
+
+/* The sums of what channels from[0..n-1] send, one lane for each tap, of K features, whose values
+ * lie `channels` elements apart. `most` of them, a constant number, are added at a time, without
+ * those beyond n: where a place has only a few channels, no processor foresees after how many a
+ * loop ends. */
+FD_INLINE void sum_taps(const int32_t *from, int n, const float *panel, ptrdiff_t channels,
+                        const float *weight, square *sum, const int K, const int most) {
+    enum { VECTORS = 16 / VW };
+    FD_UNROLL
+    for (int k = 0; k < K; k++)
+        FD_UNROLL
+        for (int i = 0; i < VECTORS; i++) sum[k].v[i] = vf_zero();
+    for (int left = n; left > 0; left -= most, from += most) {
+        FD_UNROLL
+        for (int e = 0; e < most; e++) {
+            const keep own = keeps(e < left);
+            const float *w = weight + (ptrdiff_t)from[e] * 16, *value = panel + from[e];
+            FD_UNROLL
+            for (int k = 0; k < K; k++) {
+                const vf x = vf_set1(value[k * channels]);
+                FD_UNROLL
+                for (int i = 0; i < VECTORS; i++) {
+                    vf *s = &sum[k].v[i];
+                    const vf y = vf_load(w + i * VW);
+                    *s = most == 1 ? vf_fma(y, x, *s) : add_kept(y, x, *s, own);
+                }
+            }
+        }
+    }
+}
+
+#if FD_REGISTERS < 32
+/* The same where sums and squares need more registers than there are. Not inlined: compilers would
+ * then keep sums in memory rather than squares. */
+#define TAPS_APART(K)                                                                             \
+    static FD_NOINLINE void sum_taps_##K(const int32_t *from, int n, const float *panel,         \
+                                         ptrdiff_t channels, const float *weight, square *sum) { \
+        square own[K];                                                                           \
+        sum_taps(from, n, panel, channels, weight, own, K, 1);                                   \
+        memcpy(sum, own, sizeof own);                                                            \
+    }
+TAPS_APART(3)
+TAPS_APART(4)
+#endif
 
 /* Adds `columns` pixels of a row, from X on, to the ring, for K features. */
 FD_INLINE void scatter_squares(const scatterer *p, int Y, int X, int columns, const float *panel,
@@ -292,26 +386,31 @@ FD_INLINE void scatter_squares(const scatterer *p, int Y, int X, int columns, co
     const fd_source *s = &f->source;
     const float *weight = f->weight;
     const ptrdiff_t channels = s->channels, feature = p->feature;
-    vf square[MAX_FEATURES];
+    square squares[MAX_FEATURES];
     FD_UNROLL
-    for (int k = 0; k < K; k++) square[k] = load_square(p, 2 * (ptrdiff_t)X + k * feature, 4);
+    for (int k = 0; k < K; k++) squares[k] = load_square(p, 2 * (ptrdiff_t)X + k * feature, 4);
     for (int x = X; x < X + columns; x++, panel += K * channels) {
         FD_UNROLL
         for (int k = 0; x > X && k < K; k++)
-            square[k] = next_square(p, 2 * (ptrdiff_t)x + k * feature, square[k], 4);
+            squares[k] = next_square(p, 2 * (ptrdiff_t)x + k * feature, squares[k], 4);
         FD_UNROLL
         for (int q = 0; q < 4; q++) {
             int n;
             const int32_t *from = at_place(s, Y, x, q, &n);
             if (!n) continue;
-            vf sum[MAX_FEATURES];
-            sum_taps(from, n, panel, channels, weight, sum, K, most);
-            FD_UNROLL
-            for (int k = 0; k < K; k++)
-                square[k] = add_taps(square[k], sum[k], q / 2 * 4 + q % 2);
+            square sums[MAX_FEATURES];
+#if FD_REGISTERS < 32
+            if (K == 3)
+                sum_taps_3(from, n, panel, channels, weight, sums);
+            else if (K == 4)
+                sum_taps_4(from, n, panel, channels, weight, sums);
+            else
+#endif
+                sum_taps(from, n, panel, channels, weight, sums, K, most);
+            add_place(squares, sums, q, K);
         }
         FD_UNROLL
-        for (int k = 0; k < K; k++) store_square(p, 2 * (ptrdiff_t)x + k * feature, square[k], 4);
+        for (int k = 0; k < K; k++) store_square(p, 2 * (ptrdiff_t)x + k * feature, squares[k], 4);
     }
 }
 
@@ -325,23 +424,28 @@ SQUARES(1, 1)
 SQUARES(2, 1)
 SQUARES(3, 1)
 SQUARES(4, 1)
+#if VW == 16
 SQUARES(5, 1)
 SQUARES(6, 1)
 SQUARES(7, 1)
 SQUARES(8, 1)
+#endif
 
 static void scatter_all_squares(const scatterer *p, int Y, int X, int columns,
                                 const float *panel) {
     static void (*const functions[])(const scatterer *, int, int, int, const float *) = {
         scatter_squares_1_8, scatter_squares_1_1, scatter_squares_2_1,
-        scatter_squares_3_1, scatter_squares_4_1, scatter_squares_5_1,
-        scatter_squares_6_1, scatter_squares_7_1, scatter_squares_8_1,
+        scatter_squares_3_1, scatter_squares_4_1,
+#if VW == 16
+        scatter_squares_5_1, scatter_squares_6_1, scatter_squares_7_1, scatter_squares_8_1,
+#endif
     };
     const int kp = p->f->kp;
     /* A place has a quarter of the channels on average: of 16 hardly ever more than 8. */
     functions[kp == 1 && p->f->source.channels <= 16 ? 0 : kp](p, Y, X, columns, panel);
 }
 
+#if VW == 16
 /* The same without a pool, for pairs of neighbouring pixels: they are as two places of a window,
  * whose square has three rows. All channels are there. PAIRS pairs are summed at a time. */
 FD_INLINE void scatter_pairs(const scatterer *p, int X, int pairs, const float *panel, const int K,
@@ -349,35 +453,36 @@ FD_INLINE void scatter_pairs(const scatterer *p, int X, int pairs, const float *
     enum { MOST = 16 };
     const int channels = p->f->source.channels;
     const ptrdiff_t feature = p->feature;
-    vf square[MAX_FEATURES];
+    square squares[MAX_FEATURES];
     FD_UNROLL
-    for (int k = 0; k < K; k++) square[k] = load_square(p, X + k * feature, 3);
+    for (int k = 0; k < K; k++) squares[k] = load_square(p, X + k * feature, 3);
     for (int x = X; x < X + 2 * pairs; x += 2 * PAIRS, panel += 2 * PAIRS * K * channels) {
         /* The last ones may not be PAIRS any more. */
         const int left = (X + 2 * pairs - x) / 2;
         const float *pixel[2 * PAIRS];
-        vf sum[MOST];
+        square sum[MOST];
         FD_UNROLL
         for (int i = 0; i < 2 * PAIRS; i++) pixel[i] = panel + (i / 2 < left ? i : 0) * K * channels;
         FD_UNROLL
-        for (int i = 0; i < 2 * PAIRS * K; i++) sum[i] = vf_zero();
+        for (int i = 0; i < 2 * PAIRS * K; i++) sum[i].v[0] = vf_zero();
         for (int c = 0; c < channels; c++) {
             const vf w = vf_load(p->f->weight + (ptrdiff_t)c * VW);
             FD_UNROLL
             for (int i = 0; i < 2 * PAIRS * K; i++)
-                sum[i] = vf_fma(w, vf_set1(pixel[i / K][i % K * channels + c]), sum[i]);
+                sum[i].v[0] = vf_fma(w, vf_set1(pixel[i / K][i % K * channels + c]), sum[i].v[0]);
         }
         FD_UNROLL
         for (int i = 0; i < PAIRS; i++) {
-            const ptrdiff_t column = x + 2 * i;
             if (i >= left) break;
+            const ptrdiff_t column = x + 2 * i;
+            if (column > X)
+                FD_UNROLL
+                for (int k = 0; k < K; k++)
+                    squares[k] = next_square(p, column + k * feature, squares[k], 3);
+            add_place(squares, sum + 2 * i * K, 0, K);
+            add_place(squares, sum + (2 * i + 1) * K, 1, K);
             FD_UNROLL
-            for (int k = 0; k < K; k++) {
-                if (column > X) square[k] = next_square(p, column + k * feature, square[k], 3);
-                square[k] = add_taps(square[k], sum[2 * i * K + k], 0);
-                square[k] = add_taps(square[k], sum[(2 * i + 1) * K + k], 1);
-                store_square(p, column + k * feature, square[k], 3);
-            }
+            for (int k = 0; k < K; k++) store_square(p, column + k * feature, squares[k], 3);
         }
     }
 }
@@ -446,6 +551,7 @@ static int sums_pairs(const fd_last *f) {
            pool->sw == 1 && !pool->top && !pool->left && !f->source.order_cell;
 }
 #endif
+#endif
 
 /* Adds what one cell, whose values are `panel` (channels x lanes), sends to the ring. */
 static void scatter(scatterer *p, int Y, int X, const float *panel) {
@@ -470,11 +576,13 @@ static void scatter(scatterer *p, int Y, int X, const float *panel) {
 /* The same for several neighbouring cells. */
 static void scatter_columns(scatterer *p, int Y, int X, int columns, const float *panel) {
     const ptrdiff_t pixel = (ptrdiff_t)p->f->source.channels * p->f->kp;
-#if VW == 16
+#if VW >= 8
     if (sums_squares(p->f)) {
         scatter_all_squares(p, Y, X, columns, panel);
         return;
     }
+#endif
+#if VW == 16
     if (columns > 1 && sums_pairs(p->f)) {
         const int pairs = columns / 2;
         if (p->f->nv)

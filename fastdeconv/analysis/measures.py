@@ -77,7 +77,9 @@ def correlation(sizes: NDArray[np.float64], flux: NDArray[np.float64]) -> NDArra
     """Correlations of rows (K, T) with the flux (T,); 0 if either is constant."""
     sizes, flux = sizes - sizes.mean(axis=1, keepdims=True), flux - flux.mean()
     norm = np.sqrt(np.square(sizes).sum(axis=1) * np.square(flux).sum())
-    return np.divide(sizes @ flux, norm, out=np.zeros(len(sizes)), where=norm > 0)
+    # Not sizes @ flux: with many values, its rounding depends on how many threads BLAS has.
+    products = np.einsum("kt,t->k", sizes, flux)
+    return np.divide(products, norm, out=np.zeros(len(sizes)), where=norm > 0)
 
 
 def cross_correlations(ours: Array, others: Array) -> NDArray[np.float64]:
