@@ -14,7 +14,7 @@
 
 #include "by_feature.h"
 
-/* Pixels of a row that are computed together here, and in the first step (project.c). */
+/* Pixels of a row that are computed together here, and in the first step (first_step.h). */
 #if FD_REGISTERS >= 32
 #define COLUMNS 12
 #else

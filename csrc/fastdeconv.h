@@ -230,7 +230,7 @@ typedef struct fd_step {
     int *lead;              /* with `sparse`, for each number of vectors in sparse_width: how many
                              * more votes there were for computing two rows of the result together
                              * than one by one. Steps change it at work until it is FD_SURE
-                             * (next_rows in project.c). No bit depends on it */
+                             * (next_rows in step.h). No bit depends on it */
     fd_post post;           /* applied to a sum in its register; nothing where finish.more is given,
                              * since that is added first */
     fd_finish finish;       /* applied when all sums of a pixel are in memory */

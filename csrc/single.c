@@ -10,7 +10,7 @@
  * Mix     Per tap and vector of columns: 1 FMA; half a load, since four output rows are computed
  *         together and share most of the rows they read; 1 broadcast per 4 vectors.
  * Numbers float32, one vf_fma per tap, taps in row-major order: the same bits as the First kernel
- *         in project.c.
+ *         in first_step.h.
  */
 #include "units.h"
 

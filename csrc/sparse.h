@@ -12,7 +12,7 @@
  *         summed together. A row of the unpooled tensor that both need sends them the same entries,
  *         by two rows of the kernel, so an entry is read once and added to twice as many sums, and
  *         fewer of them wait for one another. Whether that is faster depends on the CPU and on the
- *         number of channels; next_rows in project.c tries it.
+ *         number of channels; next_rows in step.h tries it.
  * Lists   See sparse_lists.h.
  * Layout  W [block of channels][tap][input channel][width]. Sums (pixel, feature, channel), which
  *         are then transposed into lanes.
