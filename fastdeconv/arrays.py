@@ -25,10 +25,14 @@ def as_array(
     Raises
     ------
     FastdeconvError
-        Of the class `error`, if NumPy cannot read `value`; begins with `name`.
+        Of the class `error`, if NumPy cannot read `value`, or values of it are masked; begins with
+        `name`.
     """
     if isinstance(value, np.ndarray):
         # Not inside the `try`, which would also catch what the handler of a signal raises.
+        if type(value) is not np.ndarray and np.ma.is_masked(value):
+            # NumPy would take what lies behind the mask.
+            raise error(f"{name} has masked values; fill them first, for instance .filled(0)")
         return np.asarray(value)
     try:
         return np.asarray(value)

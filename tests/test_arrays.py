@@ -41,6 +41,16 @@ def test_what_numpy_reads_is_taken_without_a_copy():
     assert as_array([1, 2, 3], "x").tolist() == [1, 2, 3]
 
 
+def test_values_behind_a_mask_are_not_taken():
+    samples = np.ma.masked_greater(np.linspace(0, 1, 640, dtype=np.float32), 0.5)
+    with pytest.raises(ParameterError, match=r"^x has masked values; fill them first"):
+        as_array(samples, "x")
+    with pytest.raises(AudioError, match=r"^samples has masked values"):
+        fd.load_clip((samples, 8000), FRONTEND)
+    assert as_array(samples.filled(0), "x").max() <= 0.5
+    assert as_array(np.ma.masked_array([1, 2]), "x").tolist() == [1, 2]
+
+
 @pytest.mark.parametrize("error", [
     ValueError("no"), TypeError("no"), RuntimeError("no"), BufferError("no"),
     NotImplementedError("no"), AttributeError("no"), OSError("no"), KeyError("no"),
