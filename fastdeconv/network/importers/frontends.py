@@ -465,7 +465,10 @@ def _settings(
             clips = [Clip(x.ravel(), sr, Frontend(**fields)) for x in samples]
         except (AudioError, ValueError):  # for instance too short for this padding
             continue
-        yield fields, [clip.x[0].astype(np.float64) for clip in clips]
+        planes = [clip.x[0].astype(np.float64) for clip in clips]
+        yield fields, planes
+        # Whisper and others drop the last frame.
+        yield {**fields, "frames": planes[0].shape[1] - 1}, [plane[:, :-1] for plane in planes]
 
 
 def _preemphases(graph: Graph, stft: _Stft) -> list[float]:

@@ -6,7 +6,7 @@ import math
 
 from ..graph import Graph, Node
 
-__all__ = ["as_activation", "product"]
+__all__ = ["as_activation", "as_itself", "product"]
 
 _DEEPEST = 12
 
@@ -86,6 +86,20 @@ def as_activation(graph: Graph, node: Node) -> bool:
         found = _gated(graph, number, x, gate)
         if found is not None:
             _become(node, found[0], x, **found[1])
+            return True
+    return False
+
+
+def as_itself(graph: Graph, node: Node) -> bool:
+    """``sign(x) * abs(x)`` is x; PyTorch's LPPool2d has a ReLU around the second."""
+    if node.op != "Mul":
+        return False
+    for left, right in (node.inputs, node.inputs[::-1]):
+        sign, outer = graph.made_by(left, "Sign"), graph.made_by(right, "Abs", "Relu")
+        if outer is not None and outer.op == "Relu":
+            outer = graph.made_by(outer.inputs[0], "Abs")
+        if sign is not None and outer is not None and sign.inputs == outer.inputs:
+            _become(node, "Identity", sign.inputs[0])
             return True
     return False
 
