@@ -194,6 +194,20 @@ def test_the_error_says_what_was_found_and_what_to_give():
         )
 
 
+def test_a_model_that_resamples_before_its_stft_begins_after_that() -> None:
+    class Resampling(Tagger):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            kernel = torch.hann_window(9)[None, None] / 4.5
+            return super().forward(torch.nn.functional.conv1d(x[:, None], kernel, stride=2)[:, 0])
+
+    model = Resampling("conv", 2, 40, "clamp").eval()
+    with pytest.raises(fd.ParameterError, match=r"only resamples.*inputs='(.*)', fr") as refused:
+        fd.from_torch(model, torch.zeros(1, SR), frontend={"sr": SR})
+    start = str(refused.value).rpartition("inputs='")[2].partition("'")[0]
+    net = fd.from_torch(model, torch.zeros(1, SR), inputs=start, frontend={"sr": SR / 2})
+    assert net.frontend is not None and (net.frontend.sr, net.frontend.kind) == (SR / 2, "filters")
+
+
 def test_a_shape_that_means_two_inputs_is_refused():
     class Either(torch.nn.Module):
         def __init__(self) -> None:

@@ -463,7 +463,7 @@ def test_unpooling_is_refused_by_name_and_the_pool_can_be_kept() -> None:
         def forward(self, x: Any) -> Any:
             return self.back(*self.pool(self.conv(x)))
 
-    with pytest.raises(fd.ParameterError, match="MaxUnpool2d .* the layers are conv, pool"):
+    with pytest.raises(fd.ParameterError, match=r"MaxUnpool2d .* the layers are conv, pool"):
         fd.from_torch(Unpooling(), (1, 12, 22))
     assert fd.from_torch(Unpooling(), (1, 12, 22), outputs="pool").layers[-1].name == "pool"
 
