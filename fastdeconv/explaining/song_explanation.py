@@ -96,6 +96,13 @@ class SongExplanation(LayerFeatures):
         )
         return f"<SongExplanation of {self.name!r}, {self.duration:.1f} s: {counts or 'no layers'}>"
 
+    def _repr_html_(self) -> str:
+        from ..report.notebook import song_overview
+
+        return song_overview(
+            self, self.network, self.samples, self._plan.given.frontend, self.timeline
+        )
+
     @property
     def duration(self) -> float:
         """Length in seconds."""

@@ -349,8 +349,8 @@ def _why_not_another(node: Node) -> str:
     """Why an output behind the first is not computed."""
     if node.op == "MaxPool":
         return (
-            "what follows needs the places of its maxima, as MaxUnpool2d does, and there is no layer "
-            "for that; ConvTranspose2d and Upsample are layers"
+            "what follows needs the places of its maxima, as MaxUnpool2d does, and there is no "
+            "layer for that; ConvTranspose2d and Upsample are layers"
         )
     return f"only the first output of {node.op} is computed"
 
