@@ -14,7 +14,7 @@ from .analysis.findings import findings
 from .belief import decision as belief
 from .belief import protocols
 from .belief import top_clips as tops
-from .report.decision import write_decision
+from .report.decision import notebook_of, write_decision
 from .report.protocols import (
     plotted,
     write_correspondence,
@@ -172,6 +172,9 @@ class Correspondence(_Saveable, protocols.Correspondence):
 
 class Decision(belief.Decision):
     __doc__ = belief.Decision.__doc__
+
+    def _repr_html_(self) -> str:
+        return notebook_of(self)
 
     def save(
         self, out: str | os.PathLike[str], name: str | None = None, *, overwrite: bool = False,

@@ -572,7 +572,7 @@ def _checked_spectra(stft: ArrayLike, fe: Frontend) -> ComplexArray:
 
 
 def load_clip(
-    source: SourceLike | tuple[ArrayLike, float], frontend: Frontend, offset: float = 0.0
+    source: SourceLike | tuple[ArrayLike, float], frontend: Frontend | None, offset: float = 0.0
 ) -> Clip:
     """Read a clip. Of a long file, only as much as the front end's `frames` needs is read.
 
@@ -582,7 +582,8 @@ def load_clip(
         A file in any format that soundfile reads (wav, flac, ogg, mp3, ...), or an
         array (n,) or (channels, n) with its rate, see `Clip`. A file object
         must be seekable; it is read from its start and left open.
-    frontend : Frontend
+    frontend : Frontend or None
+        Such as ``net.frontend``; None, of a network without one, is an error that says what to do.
     offset : float
         Where the clip begins, in seconds. Its first sample is sample
         ``int(offset * sr)`` of the source, as in ``librosa.load``.
@@ -609,13 +610,14 @@ def load_clip(
     >>> fd.load_clip((samples, 44100), frontend, offset=0.1).x.shape
     (1, 40, 100)
     """
-    check_frontend(frontend)
+    needed = needed_frontend(frontend)
+    check_frontend(needed)
     start = as_number("offset", offset)
     if start < 0:
         raise ParameterError(f"offset must not be negative, found {start:g}")
-    samples, sr, name = read_source(source, start, lambda rate: native_samples(frontend, rate))
+    samples, sr, name = read_source(source, start, lambda rate: native_samples(needed, rate))
     try:
-        clip = Clip(samples, sr, frontend)
+        clip = Clip(samples, sr, needed)
     except AudioError as error:
         raise named(error, name) from error
     clip.start = start
@@ -645,7 +647,7 @@ def open_clip(source: Any, frontend: Frontend | None, offset: float = 0.0) -> Cl
         if offset:
             raise ParameterError("offset is for files: cut the samples before making the Clip")
         return source
-    return load_clip(source, needed_frontend(frontend), offset=offset)
+    return load_clip(source, frontend, offset=offset)
 
 
 def needed_frontend(frontend: Frontend | None) -> Frontend:

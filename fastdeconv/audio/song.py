@@ -11,7 +11,14 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..errors import AudioError, ParameterError
 from ._checks import as_int, as_number
-from .clip import LEAST_SAMPLES, Clip, at_rate, check_frontend, native_samples
+from .clip import (
+    LEAST_SAMPLES,
+    Clip,
+    at_rate,
+    check_frontend,
+    native_samples,
+    needed_frontend,
+)
 from .frontend import Frontend
 from .reading import MAX_SAMPLES, SourceLike, named, read_source
 
@@ -112,7 +119,7 @@ class Song:
 
 
 def load_song(
-    source: SourceLike | tuple[ArrayLike, float], frontend: Frontend, *,
+    source: SourceLike | tuple[ArrayLike, float], frontend: Frontend | None, *,
     offset: float = 0.0, duration: float | None = None,
 ) -> Song:
     """Read a sound of any length.
@@ -121,7 +128,8 @@ def load_song(
     ----------
     source : path, binary file object, or (samples, sr)
         As in `load_clip`.
-    frontend : Frontend
+    frontend : Frontend or None
+        As in `load_clip`.
     offset : float
         Seconds to skip.
     duration : float, optional
@@ -136,6 +144,7 @@ def load_song(
     AudioError, FileNotFoundError, ParameterError
         As `load_clip` does.
     """
+    frontend = needed_frontend(frontend)
     check_frontend(frontend)
     start = as_number("offset", offset)
     if start < 0:

@@ -200,7 +200,7 @@ def invariance(
     """
     with clean_exit(ctx):
         from ..analysis.controls import untrained
-        from ..audio.clip import load_clip, needed_frontend
+        from ..audio.clip import load_clip
         from ..report.folder import INVARIANCE, check_free, check_writable
         from ..report.study import has_figures
         from ..studies import invariance as study
@@ -209,7 +209,7 @@ def invariance(
             check_writable(Path(out))
             check_free(Path(out), "invariance", INVARIANCE, overwrite=overwrite)
             net = network.open()
-            clip = load_clip(song, needed_frontend(net.frontend), offset=offset)
+            clip = load_clip(song, net.frontend, offset=offset)
             found = study(
                 clip, net, layers,
                 control=untrained(net, [clip.x]) if control is None else control,

@@ -147,11 +147,10 @@ def survey(
 def _untrained(net: Network) -> Network:
     """The control of a network. Windows of the demo clip give its inputs their size."""
     from ..analysis.controls import untrained
-    from ..audio.clip import needed_frontend
     from ..audio.song import load_song
 
     with demo_clip() as path:
-        song = load_song(path, needed_frontend(net.frontend))
+        song = load_song(path, net.frontend)
     return untrained(net, [clip.x for clip in song.windows()])
 
 

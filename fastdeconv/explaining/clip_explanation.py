@@ -588,8 +588,9 @@ class Explanation(LayerFeatures):
         return manifest(
             name, planned.source, self.network,
             audio=audio_record(
-                clip.samples, clip.sr, clip.start, clip.is_cut, clip.padding, audio_format,
-                original_gain(clip.samples), clip.round_trip,
+                clip.samples, sr=clip.sr, start=clip.start, is_cut=clip.is_cut,
+                padding=clip.padding, audio_format=audio_format,
+                gain=original_gain(clip.samples), round_trip=clip.round_trip,
             ),
             outputs=self.outputs, probabilities=self.probabilities,
             frontend=clip.frontend.to_record(), parameters=planned.parameters,

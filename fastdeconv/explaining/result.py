@@ -123,7 +123,7 @@ def as_computed(found: Mapping[str, Any]) -> AbstractContextManager[None]:
 
 
 def audio_record(
-    samples: NDArray[np.float32], sr: float, start: float, is_cut: bool, padding: float,
+    samples: NDArray[np.float32], *, sr: float, start: float, is_cut: bool, padding: float,
     audio_format: str, gain: float, round_trip: float | None,
 ) -> dict[str, Any]:
     """What a manifest says about the sound."""

@@ -105,6 +105,17 @@ class SavedExplanation(LayerFeatures):
         counts = ", ".join(f"{layer}: {len(ks)}" for layer, ks in self.features.items())
         return f"<SavedExplanation of {self.name!r}: {counts or 'no layers'}>"
 
+    def _repr_html_(self) -> str:
+        from ..report.notebook import saved_overview
+
+        def picture(layer: str, feature: int) -> bytes:
+            return self._picture(self.place(layer) / f"feature_{feature}.png")
+
+        return saved_overview(
+            self, self.manifest["network"], self.frontend,
+            (self._picture(self.folder / "original.png"), self.samples, self._gain), picture,
+        )
+
     @property
     def covered(self) -> str | None:
         """Which part of the song this is about, in words; None if it is about all of it."""
@@ -257,13 +268,11 @@ class SavedExplanation(LayerFeatures):
         """
         row = self._row(layer, feature)
         place, k = self.place(layer), row["feature"]
-        with damage_named(self.folder):
-            pictures = [
-                read_regular(path, _MOST_PICTURE_BYTES)
-                for path in (
-                    self.folder / "original.png", place / f"map_{k}.png", place / f"feature_{k}.png"
-                )
-            ]
+        pictures = [
+            self._picture(path) for path in (
+                self.folder / "original.png", place / f"map_{k}.png", place / f"feature_{k}.png"
+            )
+        ]
         return SavedFeatureView(
             row, self.name, self.frontend, self.mode, pictures,
             (self.samples, self.sound(layer, feature)), (self._gain, row["gain"]),
@@ -285,6 +294,10 @@ class SavedExplanation(LayerFeatures):
             raise ParameterError(f"there is no {name} of layer {shown(layer)}: {advice}")
         with damage_named(self.folder):
             return read_array(path)
+
+    def _picture(self, path: Path) -> bytes:
+        with damage_named(self.folder):
+            return read_regular(path, _MOST_PICTURE_BYTES)
 
     def _sound(self, path: Path) -> FloatArray:
         samples, _ = read_file(path, 0.0, lambda rate: self._size + 1)

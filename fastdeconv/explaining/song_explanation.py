@@ -96,6 +96,13 @@ class SongExplanation(LayerFeatures):
         )
         return f"<SongExplanation of {self.name!r}, {self.duration:.1f} s: {counts or 'no layers'}>"
 
+    def _repr_html_(self) -> str:
+        from ..report.notebook import song_overview
+
+        return song_overview(
+            self, self.network, self.samples, self._plan.given.frontend, self.timeline
+        )
+
     @property
     def duration(self) -> float:
         """Length in seconds."""
@@ -326,8 +333,9 @@ class SongExplanation(LayerFeatures):
         return manifest(
             name, plan.source, self.network,
             audio=audio_record(
-                self.samples, self.sr, given.start, given.is_cut, 0.0, audio_format,
-                original_gain(self.samples), song.round_trip,
+                self.samples, sr=self.sr, start=given.start, is_cut=given.is_cut, padding=0.0,
+                audio_format=audio_format, gain=original_gain(self.samples),
+                round_trip=song.round_trip,
             ),
             outputs=self.outputs, probabilities=self.probabilities,
             frontend=given.frontend.to_record(), parameters=plan.parameters,

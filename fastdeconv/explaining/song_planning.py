@@ -139,7 +139,7 @@ def plan_song(
 ) -> SongPlan:
     """What `explain` is asked for, with the song read and cut into windows."""
     from ..audio._checks import as_number
-    from ..audio.clip import Clip, file_name, needed_frontend
+    from ..audio.clip import Clip, file_name
     from ..audio.song import load_song
     from ..audio.windows import windows
     from ..belief.feature_maps import WITH_SIGN
@@ -166,7 +166,7 @@ def plan_song(
         )
     network = open_network(net)
     chosen = choose_features(network, layers, features)
-    song = load_song(source, needed_frontend(network.frontend), offset=offset, duration=seconds)
+    song = load_song(source, network.frontend, offset=offset, duration=seconds)
     local, head, cut = _exact(network, list(chosen), song) or (None, None, windows(song))
     counts = layer_counts(network if local is None else local, cut.clip(0))
     for layer, wanted in chosen.items():

@@ -24,6 +24,7 @@ from .folder import (
 )
 from .listening import axis_of, covered
 from .names import safe_name, unique_names
+from .notebook import Judged, decision_overview
 from .numbers import with_minus
 from .picture import levels, signed_levels, write_png
 from .song import original_gain, weights
@@ -34,7 +35,7 @@ from .web import render, url
 if TYPE_CHECKING:
     from ..belief.decision import Decision
 
-__all__ = ["check_place", "class_label", "write_decision"]
+__all__ = ["check_place", "class_label", "notebook_of", "write_decision"]
 
 _PARTS = {
     "for": "what spoke for it", "against": "what spoke against it",
@@ -106,16 +107,37 @@ def write_decision(
         shown = _write_classes(why, folder, axis, audio_format)
         write_rows(folder / "decision.csv", why.table)
         write_text(folder / "index.html", render("decision.html", [], {
+            **_said(why),
             "title": f"Why {', '.join(class_label(why, name) for name in why.classes)}?",
-            "explained": printable(why.source or "a clip"),
-            "network": printable(why.network.name or "without a name"),
-            "versus": None if why.versus is None else class_label(why, why.versus),
-            "scores": _scores(why), "notes": _notes(why), "classes": shown,
+            "classes": shown,
             "columns": _SHOWN, "meanings": _MEANINGS, "axis": axis_of(axis, clip.duration),
             "original": f"original.{audio_format}",
         }))
         write_manifest(folder, _manifest(why, audio_format))
     return place / folder_name
+
+
+def notebook_of(why: Decision) -> str:
+    """What a notebook shows of a decision; see `decision_overview`."""
+    return decision_overview(_said(why), why.clip, [
+        (class_label(why, name), [
+            Judged(
+                method, weights(why.clip, why.input_map(name, method), "mask"),
+                why.sound(name, method, "for"),
+            )
+            for method in why.methods
+        ])
+        for name in why.classes
+    ])
+
+
+def _said(why: Decision) -> dict[str, Any]:
+    return {
+        "explained": printable(why.source or "a clip"),
+        "network": printable(why.network.name or "without a name"),
+        "versus": None if why.versus is None else class_label(why, why.versus),
+        "scores": _scores(why), "notes": _notes(why),
+    }
 
 
 def class_label(why: Decision, name: str) -> str:

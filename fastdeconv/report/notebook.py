@@ -7,8 +7,8 @@ layer, pictures have at most `COLUMNS` columns, and the overview's players stop 
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,16 +19,18 @@ from .listening import axis_of, class_table
 from .numbers import NUMBERS
 from .picture import RANGE_DB, levels, png, signed_levels
 from .song import heard, original_gain, weights
-from .sounds import encode
+from .sounds import encode, peak_gain
+from .timeline import timeline_indices
 from .web import fragment
 
 if TYPE_CHECKING:
     from ..audio.clip import Clip
+    from ..audio.frontend import Frontend
     from ..network.network import Network
 
 __all__ = [
-    "COLUMNS", "FEATURES", "SECONDS", "Explained", "FeatureView", "Heard",
-    "SavedFeatureView", "overview",
+    "COLUMNS", "FEATURES", "SECONDS", "Explained", "FeatureView", "Heard", "Judged", "Listed",
+    "SavedFeatureView", "decision_overview", "overview", "saved_overview", "song_overview",
 ]
 
 #: Features of a layer in the overview.
@@ -44,21 +46,13 @@ _SAID = ("level", "centroid", "onset")
 FloatArray = NDArray[np.float32]
 
 
-class Explained(Protocol):
-    """What a notebook can show: an explanation of a clip; see `fastdeconv.Explanation`."""
+class Listed(Protocol):
+    """What the overviews have in common: an explanation of a clip or a song, or a saved one."""
 
-    clip: Clip
-    network: Network
     name: str
-    mode: str
-    maps: dict[str, FloatArray]
     features: dict[str, list[int]]
     outputs: list[tuple[str, float]]
     probabilities: list[tuple[str, float]]
-
-    @property
-    def clip_numbers(self) -> dict[str, Any]:
-        """The numbers of the clip itself."""
 
     @property
     def covered(self) -> str | None:
@@ -69,6 +63,27 @@ class Explained(Protocol):
 
     def sound(self, layer: str, feature: int) -> FloatArray:
         """The sound of a feature."""
+
+
+class Explained(Listed, Protocol):
+    """An explanation of a clip; see `fastdeconv.Explanation`."""
+
+    clip: Clip
+    network: Network
+    mode: str
+    maps: dict[str, FloatArray]
+
+    @property
+    def clip_numbers(self) -> dict[str, Any]:
+        """The numbers of the clip itself."""
+
+
+class Judged(NamedTuple):
+    """A class by one method: the weights of the bins of its STFT, and what spoke for it."""
+
+    method: str
+    weights: FloatArray
+    sound: FloatArray
 
 
 class Heard:
@@ -131,7 +146,7 @@ class FeatureView:
             "name": f"{printable(layer)}/{k}",
             "row": row,
             "count": len(set(explanation.features[layer])),
-            "original": _original(explanation, axis),
+            "original": _original(clip, axis),
             "axis": _axis(explanation),
             "map": _picture(signed_levels(_narrow(axis.nearest(plane))), signed=True),
             "heard": _heard_picture(axis, heard[k], heard.reference),
@@ -184,20 +199,127 @@ class SavedFeatureView:
 def overview(explanation: Explained) -> str:
     """The clip, and of each layer the `FEATURES` features to listen to first, as HTML."""
     clip, network = explanation.clip, explanation.network
-    seconds = clip.samples.size / clip.sr
     axis = FrequencyAxis.of(clip.frontend)
+    scales = {layer: Heard(explanation, layer) for layer in explanation.maps}
+
+    def picture(layer: str, feature: int) -> str:
+        return _heard_picture(axis, scales[layer][feature], scales[layer].reference)
+
     return fragment("notebook.html", {
-        "song": printable(explanation.name),
-        "network": printable(network.name or "a network without a name"),
-        "scores": class_table(explanation.outputs, explanation.probabilities, network.output),
-        "covered": explanation.covered,
+        **_heading(explanation, network.name, network.output, clip.samples.size / clip.sr),
+        "original": _original(clip, axis, SECONDS),
+        "axis": _axis(explanation),
+        "layers": [_layer(explanation, layer, clip.sr, picture) for layer in explanation.maps],
+        "is_saved": False,
+    })
+
+
+def saved_overview(
+    saved: Listed, network: Mapping[str, Any], frontend: Mapping[str, Any],
+    original: tuple[bytes, FloatArray, float], picture: Callable[[str, int], bytes],
+) -> str:
+    """`overview` of a saved result, with its own pictures.
+
+    Parameters
+    ----------
+    saved : Listed
+    network, frontend : mapping
+        As in the manifest.
+    original : tuple of (bytes, array, float)
+        Picture, samples and gain of the clip.
+    picture : callable
+        Takes a layer and a feature; returns the PNG.
+    """
+    image, samples, gain = original
+    sr = frontend["sr"]
+    seconds = samples.size / sr
+    return fragment("notebook.html", {
+        **_heading(saved, network["name"], network["output"], seconds),
+        "original": {
+            "picture": _data("image/png", image), "sound": _sound(samples, sr, gain, SECONDS),
+        },
+        "axis": axis_of(FrequencyAxis.of(frontend), seconds),
+        "layers": [
+            _layer(saved, layer, sr, lambda layer, k: _data("image/png", picture(layer, k)))
+            for layer in saved.features
+        ],
+        "is_saved": True,
+    })
+
+
+def song_overview(
+    song: Listed, network: Network, samples: FloatArray, frontend: Frontend,
+    timeline: Mapping[str, FloatArray],
+) -> str:
+    """A song, and when the features of each layer fire, as HTML.
+
+    Sounds of features are left out: they take as long as `SongExplanation.save`.
+    """
+    seconds = samples.size / frontend.sr
+    return fragment("notebook_song.html", {
+        **_heading(song, network.name, network.output, seconds),
+        "sound": _sound(samples, frontend.sr, original_gain(samples), SECONDS),
+        "axis": axis_of(FrequencyAxis.of(frontend), seconds) | {"hz": []},
+        "layers": [
+            {
+                "name": printable(layer), "count": len(values),
+                "audible": len(song.features[layer]),
+                "picture": _data("image/png", png(timeline_indices(_narrow(values)))),
+            }
+            for layer, values in timeline.items() if layer in song.features
+        ],
+    })
+
+
+def decision_overview(
+    said: Mapping[str, Any], clip: Clip, classes: Sequence[tuple[str, Sequence[Judged]]]
+) -> str:
+    """A decision: the clip, and the map and the sound of each class and method, as HTML.
+
+    Parameters
+    ----------
+    said : mapping
+        What the page says, too: explained, network, versus, scores and notes.
+    clip : Clip
+    classes : sequence of (str, sequence of Judged)
+    """
+    axis = FrequencyAxis.of(clip.frontend)
+    return fragment("notebook_decision.html", {
+        **said,
+        "seconds": clip.duration,
+        "most_seconds": SECONDS,
+        "axis": axis_of(axis, clip.duration),
+        "original": _original(clip, axis, SECONDS),
+        "classes": [
+            {"name": name, "methods": [
+                {
+                    "name": one.method,
+                    "picture": _picture(
+                        signed_levels(_narrow(axis.nearest(one.weights))), signed=True
+                    ),
+                    "sound": _sound(
+                        one.sound, clip.sr, peak_gain(float(np.abs(one.sound).max())), SECONDS
+                    ) if one.sound.any() else None,
+                }
+                for one in methods
+            ]}
+            for name, methods in classes
+        ],
+    })
+
+
+def _heading(
+    explained: Listed, network: str | None, output: str | None, seconds: float
+) -> dict[str, Any]:
+    return {
+        "song": printable(explained.name),
+        "network": printable(network or "a network without a name"),
+        "scores": class_table(explained.outputs, explained.probabilities, output),
+        "covered": explained.covered,
         "seconds": seconds,
         "most_seconds": SECONDS,
         "range_db": round(RANGE_DB),
-        "original": _original(explanation, axis, SECONDS),
-        "axis": _axis(explanation),
-        "layers": [_layer(explanation, layer, axis) for layer in explanation.maps],
-    })
+    }
 
 
 def _feature_text(row: Mapping[str, Any], song: str) -> str:
@@ -219,10 +341,11 @@ def _numbers_of(
     ]
 
 
-def _layer(explanation: Explained, layer: str, axis: FrequencyAxis) -> dict[str, Any]:
-    rows = explanation.ranked(layer)
+def _layer(
+    explained: Listed, layer: str, sr: float, picture: Callable[[str, int], str]
+) -> dict[str, Any]:
+    rows = explained.ranked(layer)
     audible = [row for row in rows if row["level"] is not None]
-    heard, sr = Heard(explanation, layer), explanation.clip.sr
     return {
         "name": printable(layer),
         "count": len(rows),
@@ -235,9 +358,9 @@ def _layer(explanation: Explained, layer: str, axis: FrequencyAxis) -> dict[str,
                 "numbers": [
                     (n.name, n.text(row[n.key])) for key in _SAID for n in NUMBERS if n.key == key
                 ],
-                "picture": _heard_picture(axis, heard[row["feature"]], heard.reference),
+                "picture": picture(layer, row["feature"]),
                 "sound": _sound(
-                    explanation.sound(layer, row["feature"]), sr, row["gain"], SECONDS
+                    explained.sound(layer, row["feature"]), sr, row["gain"], SECONDS
                 ),
             }
             for row in audible[:FEATURES]
@@ -246,9 +369,8 @@ def _layer(explanation: Explained, layer: str, axis: FrequencyAxis) -> dict[str,
 
 
 def _original(
-    explanation: Explained, axis: FrequencyAxis, seconds: float | None = None
+    clip: Clip, axis: FrequencyAxis, seconds: float | None = None
 ) -> dict[str, str]:
-    clip = explanation.clip
     stft = np.abs(clip.stft)
     return {
         "picture": _heard_picture(axis, stft, float(stft.max(initial=0.0))),

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from .picture import shades, write_png
 
-__all__ = ["NUMBERS_FILE", "PICTURE", "write_timeline"]
+__all__ = ["NUMBERS_FILE", "PICTURE", "timeline_indices", "write_timeline"]
 
 NUMBERS_FILE = "timeline.npy"
 PICTURE = "timeline.png"
@@ -29,5 +29,10 @@ def write_timeline(folder: Path, values: FloatArray) -> None:
     values : array of float32, shape (K, columns)
     """
     np.save(folder / NUMBERS_FILE, values)
+    write_png(folder / PICTURE, timeline_indices(values))
+
+
+def timeline_indices(values: FloatArray) -> NDArray[np.uint8]:
+    """The pixels of the picture of time lines (K, columns), the last feature first."""
     rows = [shades(row[np.newaxis])[0] for row in values[::-1]]
-    write_png(folder / PICTURE, np.array(rows, np.uint8).reshape(values.shape))
+    return np.array(rows, np.uint8).reshape(values.shape)

@@ -10,7 +10,8 @@ import pickle
 import numpy as np
 import pytest
 
-from fastdeconv import Clip, Frontend, ParameterError
+from fastdeconv import Clip, Frontend, ParameterError, load_clip
+from fastdeconv.audio.song import load_song
 
 RECORDS = [
     {
@@ -165,3 +166,9 @@ def test_bad_records_are_refused(record, message):
 def test_something_that_is_not_a_front_end_is_refused():
     with pytest.raises(ParameterError, match="must be a Frontend, found None"):
         Clip(np.zeros(1000), 22050, None)
+
+
+def test_the_front_end_of_a_network_that_has_none_is_an_error_that_says_what_to_do():
+    for load in (load_clip, load_song):
+        with pytest.raises(ParameterError, match=r"give it a front end, Network\(\.\.\., frontend"):
+            load((np.zeros(1000), 22050), None)

@@ -87,6 +87,54 @@ def explanation():
 # The overview
 
 
+def decided():
+    rng = np.random.default_rng(0)
+    net = fd.Network(
+        [
+            {"type": "conv2d", "name": "conv1"}, {"type": "relu"},
+            {"type": "global_avg_pool2d"}, {"type": "flatten"}, {"type": "linear", "name": "fc"},
+        ],
+        {
+            "conv1.weight": rng.standard_normal((4, 1, 3, 3)), "conv1.bias": np.ones(4),
+            "fc.weight": rng.standard_normal((3, 4)), "fc.bias": np.zeros(3),
+        },
+        (1, None, None), frontend=FRONTEND, classes=["rock", "<b>jazz</b>", "folk"],
+        output="softmax",
+    )
+    samples = (0.2 * rng.standard_normal(SR // 4)).astype(np.float32)
+    return fd.decision((samples, SR), net, methods=["cam", "gradient"], classes=net.classes[:2])
+
+
+def test_a_decision_has_a_picture_and_a_player_of_the_clip_and_of_every_map():
+    why = decided()
+    fragment = Fragment(why._repr_html_())
+    heard = [why.sound(name, method, "for").any() for name, method in why.maps]
+    assert len(fragment.pictures()) == 1 + 4
+    assert len(fragment.sounds()) == 1 + sum(heard)
+    assert "<b>jazz</b>" in fragment.text and "cam" in fragment.text
+
+
+def test_a_saved_result_shows_what_the_explanation_showed(tmp_path, explanation):
+    saved = fd.Explanation.load(explanation.save(tmp_path, "it"))
+    one, other = (Fragment(shown._repr_html_()) for shown in (explanation, saved))
+    assert len(other.pictures()) == len(one.pictures()) == 1 + 2 * notebook.FEATURES
+    assert len(other.sounds()) == len(one.sounds())
+    assert all(
+        np.array_equal(np.asarray(a), np.asarray(b))
+        for a, b in zip(one.pictures(), other.pictures())
+    )
+    assert "index.html" in other.text and ".save(folder)" not in other.text
+
+
+def test_a_song_has_a_player_and_a_time_line_of_every_layer():
+    song = make_explanation(seconds=0.5, duration="all")
+    fragment = Fragment(song._repr_html_())
+    assert len(fragment.sounds()) == 1
+    assert [picture.size[1] for picture in fragment.pictures()] == [
+        len(values) for values in song.timeline.values()
+    ]
+
+
 def test_the_overview_has_a_picture_and_a_player_of_the_clip_and_of_every_feature(explanation):
     shown = Fragment(explanation._repr_html_())
     names = [

@@ -21,7 +21,15 @@ from .operators import OPERATORS
 from .passes import rewrite
 from .start import input_view
 from .varying import take_frames, varying_shape
-from .verifying import Original, Witness, difference, value_of, values_of, verify
+from .verifying import (
+    Original,
+    Witness,
+    difference,
+    value_of,
+    values_of,
+    verify,
+    with_exact_stft,
+)
 from .views import View
 from .witness import as_wide_as_shown, whole_output, witnessed
 
@@ -140,7 +148,7 @@ def _of_layers(witness: Witness, builder: Builder, last: int) -> Witness:
 def _with_its_front_end(model: Any, label: str, wishes: Wishes, sr: float) -> Network:
     """The network of a model that takes samples; its spectrogram becomes the front end."""
     graph, _ = _folded(model, label, wishes)
-    original = Original(model, graph.input, graph.shapes)
+    original = Original(with_exact_stft(model), graph.input, graph.shapes)
     found = recognise(graph, sr, lambda x, names: values_of(original, names, x))
     return import_model(model, label, replace(
         wishes, inputs=found.value, input_shape=graph.shapes[found.value],

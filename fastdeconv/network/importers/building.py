@@ -120,7 +120,7 @@ class Builder:
                 self.drafts[view.draft].view = view
                 self.drafts[view.draft].value = name
         for name in node.outputs[len(views) :]:
-            self.lost[name] = Lost(node, f"only the first output of {node.op} is computed")
+            self.lost[name] = Lost(node, _why_not_another(node))
 
     def _check(self, name: str, view: View) -> None:
         wanted = self.graph.shapes.get(name)
@@ -142,7 +142,10 @@ class Builder:
             return self.views[name]
         if name in self.graph.constants:
             raise CannotImportError(f"its input {shown(name)} is a constant")
-        raise CannotImportError(f"its input {shown(name)} does not come from the network's input")
+        raise CannotImportError(
+            f"its input {shown(name)} is not computed from {shown(self.graph.input)}, where the "
+            "network begins; begin at a value from which all of the rest is computed"
+        )
 
     def constant(self, node: Node, place: int) -> NDArray[Any] | None:
         """A constant input of a node; None if it is left out."""
@@ -340,6 +343,16 @@ Operator = Callable[[Builder, Node], View | list[View]]
 _QUANTISED = ("QLinear", "Quantize", "Dequantize", "DynamicQuantize", "ConvInteger",
               "MatMulInteger", "QAttention", "QGemm")
 _RECURRENT = ("GRU", "LSTM", "RNN")
+
+
+def _why_not_another(node: Node) -> str:
+    """Why an output behind the first is not computed."""
+    if node.op == "MaxPool":
+        return (
+            "what follows needs the places of its maxima, as MaxUnpool2d does, and there is no "
+            "layer for that; ConvTranspose2d and Upsample are layers"
+        )
+    return f"only the first output of {node.op} is computed"
 
 
 def _why_not(kind: str, node: Node) -> str:

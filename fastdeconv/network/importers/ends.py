@@ -144,7 +144,11 @@ def _not_reached(
             ". The model makes a spectrogram of samples: with frontend={'sr': ...}, its sample "
             "rate, that becomes the front end"
         )
-    below = [builder.views[name].draft for name in node.inputs if name in builder.views]
+    # Of a node with several outputs, the first may be computed.
+    below = [
+        builder.views[name].draft for name in (*node.inputs, *node.outputs)
+        if name in builder.views
+    ]
     ends = [place for place in below if place >= 0]
     if not ends:
         return NotReachedError(f"{text}. No layer comes before it")

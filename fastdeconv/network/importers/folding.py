@@ -98,11 +98,13 @@ class _Folding:
 
     def run(self) -> Graph:
         graph = self.graph
+        # With the types of all inputs, those of values before the given ones are known, too.
         declared = {v.name: v.type.tensor_type.elem_type for v in self.model.graph.input}
+        self.types.update({name: kind or _FLOAT for name, kind in declared.items()})
         for name, shape in self.given.items():
             _check_size(f"the input {shown(name)}", shape)
             graph.shapes[name] = shape
-            self.types[name] = declared.get(name, _FLOAT) or _FLOAT
+            self.types.setdefault(name, _FLOAT)
         for tensor in self.model.graph.initializer:
             if tensor.name not in self.given:
                 self.keep(tensor.name, self.array(tensor), tensor.name)
@@ -111,7 +113,11 @@ class _Folding:
         return graph
 
     def visit_all(self) -> None:
-        """Visit every node; an If with a constant condition is replaced by its branch."""
+        """Visit every node, and write some of them in a simpler way in the model itself.
+
+        An If with a constant condition is replaced by its branch, and a CastLike by a Cast, which
+        does not depend on a value that may lie before the given ones.
+        """
         nodes = self.model.graph.node
         waiting, kept, changed = list(nodes)[::-1], [], False
         while waiting:
@@ -125,6 +131,10 @@ class _Folding:
                     waiting += inside[::-1]
                     changed = True
                     continue
+            if node.op_type == "CastLike" and node.domain == "" and len(node.input) == 2:
+                kind = self.types.get(self.renamed.get(node.input[1], node.input[1]))
+                if kind is not None:
+                    node, changed = self.cast(node, kind), True
             kept.append(node)
             self.made.update(node.output)
             if not self.given.keys() & set(node.output):
@@ -133,6 +143,14 @@ class _Folding:
             kept = [copied(node) for node in kept]
             del nodes[:]
             nodes.extend(kept)
+
+    def cast(self, node: Any, kind: int) -> Any:
+        """The Cast to a type that a CastLike is."""
+        made = copied(node)
+        made.op_type = "Cast"
+        del made.input[1:]
+        made.attribute.append(self.onnx.helper.make_attribute("to", kind))
+        return made
 
     def branch(self, node: Any, condition: bool) -> list[Any]:
         """The nodes of a branch of an If; its initializers are added to the graph's."""
@@ -186,10 +204,6 @@ class _Folding:
             self.keep(outputs[0], _shape_value(proto, graph.shapes[first]), first)
             self.sized.add(outputs[0])
             return
-        if op == "CastLike" and first in graph.constants and inputs[-1] in self.types:
-            kind = self.onnx.helper.tensor_dtype_to_np_dtype(self.types[inputs[-1]])
-            self.keep(outputs[0], graph.constants[first].astype(kind), first)
-            return
         if op in ("SplitToSequence", "SequenceAt") and self.part(proto, inputs):
             return
         shapes = self.infer(proto, inputs)
@@ -241,10 +255,7 @@ class _Folding:
         """Whether a node returns its first input unchanged."""
         if proto.op_type == "Cast":
             to = [a.i for a in proto.attribute if a.name == "to"]
-            return to == [_FLOAT] and self.types.get(first) == _FLOAT
-        if proto.op_type == "CastLike":
-            kinds = [self.types.get(self.renamed.get(name, name)) for name in proto.input]
-            return kinds[0] is not None and kinds[0] == kinds[-1]
+            return to == [self.types.get(first)]
         if proto.op_type == "Dropout" and len(proto.input) > 2 and proto.input[2]:
             training = self.graph.scalar(self.renamed.get(proto.input[2], proto.input[2]))
             return training == 0

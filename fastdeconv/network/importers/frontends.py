@@ -42,6 +42,8 @@ _DFT = 1e-4
 _LEAST_TAPS = 64
 _MOST_FRAMING = 50
 """Convolutions among which pairs are tried: an STFT is at the beginning of a model."""
+_AROUND_SAMPLES = ("Pad", "Reshape", "Squeeze", "Unsqueeze", "Transpose", "Flatten")
+"""Operators that leave samples what they are."""
 _WINDOWS = ("hann", "hamming", "boxcar", "blackman", "bartlett", "blackmanharris")
 _FLOORS = (1e-10, 1e-12, 1e-9, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3)
 _TOP_DB = (80.0, 100.0, 60.0, 120.0)
@@ -186,8 +188,13 @@ def _not_said(
     if matrix is not None:
         text += f" and a matrix of {matrix[1].shape[0]} bands ({shown(matrix[0])})"
     text += ", but no power, scale, affine, padding and pre-emphasis give the values it computes"
+    changed = _changed_samples(graph, stft)
+    resampled = "" if changed is None else (
+        ". If what stands before the STFT only resamples, begin after it with the new rate: "
+        f"inputs={changed!r}, frontend={{'sr': ...}}"
+    )
     if closest is None:
-        return f"{text}; {_what_to_give(graph, stft.values)}"
+        return f"{text}; {_what_to_give(graph, stft.values)}{resampled}"
     fit, fields = closest
     known = {"sr": sr} | {k: v for k, v in fields.items() if k not in ("sr", "filters")}
     known |= {"scale": fit.scale}
@@ -198,7 +205,17 @@ def _not_said(
         f"{text}: the closest differs by {fit.off:.1e} of the largest value of "
         f"{shown(fit.value)}, wanted at most {_AGREES:.0e}. Give the front end that is nearest to "
         f"your own code and begin after it: inputs={fit.value!r}, frontend=Frontend({said})"
+        f"{resampled}"
     )
+
+
+def _changed_samples(graph: Graph, stft: _Stft) -> str | None:
+    """The samples that the STFT is given, before their padding; None if they are the input."""
+    node = graph.producer(stft.values[0])
+    value = "" if node is None else node.input(0)
+    while (before := graph.made_by(value, *_AROUND_SAMPLES)) is not None:
+        value = before.input(0)
+    return value if graph.producer(value) is not None else None
 
 
 class _Written(str):
@@ -465,7 +482,10 @@ def _settings(
             clips = [Clip(x.ravel(), sr, Frontend(**fields)) for x in samples]
         except (AudioError, ValueError):  # for instance too short for this padding
             continue
-        yield fields, [clip.x[0].astype(np.float64) for clip in clips]
+        planes = [clip.x[0].astype(np.float64) for clip in clips]
+        yield fields, planes
+        # Whisper and others drop the last frame.
+        yield {**fields, "frames": planes[0].shape[1] - 1}, [plane[:, :-1] for plane in planes]
 
 
 def _preemphases(graph: Graph, stft: _Stft) -> list[float]:

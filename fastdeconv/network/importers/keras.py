@@ -122,7 +122,7 @@ def from_keras(
     with opened_model(model) as description:
         graph = flat_graph(description.model)
         try:
-            last = choose_output(graph, outputs)
+            last = choose_output(graph, outputs, _call(model))
         except ParameterError as exc:
             raise ArgumentError(str(exc)) from None
         places = graph.needed(last)
@@ -195,10 +195,17 @@ def _only_input(graph: Graph, places: Sequence[int], call: Call) -> int:
         raise ArgumentError("outputs: the network would end at its input")
     if len(inputs) != 1:
         names = ", ".join(graph.nodes[place].name for place in inputs) or "none"
-        raise ArgumentError(
-            f"found {len(inputs)} inputs ({names}), wanted one; choose an earlier last layer with "
-            "outputs= (fastdeconv import ... --outputs), before the layer that joins them"
-        )
+        text = f"found {len(inputs)} inputs ({names}), wanted one"
+        alone = [
+            graph.nodes[place].name for place in places
+            if place not in inputs and len(set(graph.needed(place)).intersection(inputs)) == 1
+        ]
+        if alone:
+            text += (
+                "; choose a last layer before the one that joins them: "
+                f"{call.with_argument('outputs', alone[-1])}"
+            )
+        raise ArgumentError(text)
     return inputs[0]
 
 

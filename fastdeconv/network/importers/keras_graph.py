@@ -6,7 +6,6 @@ differences between Keras 1, 2 and 3 no longer matter. Nothing in a config is ex
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 from ...errors import ArchiveError, ParameterError, shown
 from ..archive import MAX_LAYERS
 from ..layers import checks
+from .advising import Call
 from .keras_calls import MODELS, Calls, layer_entries, layer_name, refs_in
 from .keras_legacy import modern
 
@@ -236,8 +236,8 @@ def _foreign(entry: Mapping[str, Any]) -> str | None:
     return None
 
 
-def choose_output(graph: Graph, outputs: str | None) -> int:
-    """The last node of the network.
+def choose_output(graph: Graph, outputs: str | None, call: Call) -> int:
+    """The last node of the network; `call` is for messages.
 
     Raises
     ------
@@ -251,7 +251,7 @@ def choose_output(graph: Graph, outputs: str | None) -> int:
         names = [graph.nodes[place].name for place in places]
         raise ParameterError(
             f"the model has {len(places)} outputs ({', '.join(names)}); choose one with "
-            f"outputs={names[0]!r} (fastdeconv import ... --outputs {shlex.quote(names[0])})"
+            f"{call.with_argument('outputs', names[0])}"
         )
     if not isinstance(outputs, str):
         raise ParameterError(f"outputs must be the name of a layer, found {shown(outputs)}")

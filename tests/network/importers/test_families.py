@@ -159,6 +159,12 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "adaptive pools": (
         lambda: nn.Sequential(conv(1, 4), nn.AdaptiveMaxPool2d((9, 7)), conv(4, 5),
                               nn.AdaptiveAvgPool2d((4, 3)), nn.Flatten(), nn.Linear(60, 3)), SHAPE),
+    "unit vectors": (
+        lambda: Of(lambda m, x: m.b(F.normalize(m.a(x), dim=1)), a=nn.Conv2d(1, 4, 3),
+                   b=nn.Conv2d(4, 3, 3)), SHAPE),
+    "batch norm of the clip": (
+        lambda: nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4, track_running_stats=False),
+                              nn.ReLU(), nn.Conv2d(4, 3, 3)), SHAPE),
     "pixel shuffles": (
         lambda: nn.Sequential(nn.PixelUnshuffle(2), conv(4, 8), nn.PixelShuffle(2), conv(2, 3)),
         SHAPE),
@@ -192,8 +198,9 @@ def module_of(make: Callable[[], nn.Module]) -> nn.Module:
     with torch.no_grad():
         for part in module.modules():
             if isinstance(part, nn.modules.batchnorm._BatchNorm):
-                part.running_mean.normal_(0, 0.2)
-                part.running_var.uniform_(0.5, 2)
+                if part.running_mean is not None:
+                    part.running_mean.normal_(0, 0.2)
+                    part.running_var.uniform_(0.5, 2)
                 part.weight.uniform_(-1.5, 1.5)
                 part.bias.normal_(0, 0.3)
     return module

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import librosa
 import numpy as np
 import pytest
@@ -192,6 +194,20 @@ def test_the_error_says_what_was_found_and_what_to_give():
         )
 
 
+def test_a_model_that_resamples_before_its_stft_begins_after_that() -> None:
+    class Resampling(Tagger):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            kernel = torch.hann_window(9)[None, None] / 4.5
+            return super().forward(torch.nn.functional.conv1d(x[:, None], kernel, stride=2)[:, 0])
+
+    model = Resampling("conv", 2, 40, "clamp").eval()
+    with pytest.raises(fd.ParameterError, match=r"only resamples.*inputs='(.*)', fr") as refused:
+        fd.from_torch(model, torch.zeros(1, SR), frontend={"sr": SR})
+    start = str(refused.value).rpartition("inputs='")[2].partition("'")[0]
+    net = fd.from_torch(model, torch.zeros(1, SR), inputs=start, frontend={"sr": SR / 2})
+    assert net.frontend is not None and (net.frontend.sr, net.frontend.kind) == (SR / 2, "filters")
+
+
 def test_a_shape_that_means_two_inputs_is_refused():
     class Either(torch.nn.Module):
         def __init__(self) -> None:
@@ -231,19 +247,78 @@ def test_a_model_without_an_stft_has_no_front_end_to_be_recognised():
         fd.from_torch(plain, (1, 1, 4000), frontend={"sr": SR})
 
 
-def test_the_front_end_of_whisper_can_be_written_without_its_last_frame() -> None:
-    noise = np.random.default_rng(0).normal(0, 0.1, 16000)
-    samples = (noise * np.linspace(1, 1e-5, 16000)).astype(np.float32)
+class Whisper(torch.nn.Module):
+    """The front end of Whisper, up to its normalisation or without it, and two convolutions."""
+
+    def __init__(self, drop: bool, normalise: bool) -> None:
+        super().__init__()
+        self.drop, self.normalise = drop, normalise
+        filters = librosa.filters.mel(sr=SR, n_fft=N_FFT, n_mels=80)
+        self.register_buffer("window", torch.hann_window(N_FFT))
+        self.register_buffer("filters", torch.tensor(filters))
+        self.net = torch.nn.Sequential(
+            torch.nn.Conv1d(80, 6, 3, padding=1), torch.nn.ReLU(), torch.nn.Conv1d(6, 6, 3)
+        )
+
+    def level(self, x: torch.Tensor) -> torch.Tensor:
+        spectrum = torch.stft(x, N_FFT, HOP, window=self.window, return_complex=True)
+        spectrum = spectrum[..., :-1] if self.drop else spectrum
+        level = (self.filters @ spectrum.abs() ** 2).clamp(min=1e-10).log10()
+        if self.normalise:
+            level = (torch.maximum(level, level.max() - 8.0) + 4.0) / 4.0
+        return level
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.net(self.level(x))
+
+
+def fading_noise() -> np.ndarray:
+    noise = np.random.default_rng(0).normal(0, 0.1, SR)
+    return (noise * np.linspace(1, 1e-5, SR)).astype(np.float32)
+
+
+def test_the_front_end_of_whisper_can_be_written() -> None:
     frontend = fd.Frontend(
-        sr=16000, n_fft=400, hop_length=160, kind="mel", n_mels=80, power=2.0, pad_mode="reflect",
+        sr=SR, n_fft=N_FFT, hop_length=HOP, kind="mel", n_mels=80, power=2.0, pad_mode="reflect",
         scale={"type": "db", "ref": 1.0, "amin": 1e-10, "top_db": 80.0},
         normalize={"type": "affine", "scale": 0.025, "shift": 1.0}, frames=100, layout="FCT",
     )
-    clip = fd.Clip(samples, 16000, frontend)
-    spectrum = torch.stft(
-        torch.tensor(samples), 400, 160, window=torch.hann_window(400), return_complex=True
-    )[..., :-1]
-    filters = librosa.filters.mel(sr=16000, n_fft=400, n_mels=80)
-    level = (torch.tensor(filters) @ spectrum.abs() ** 2).clamp(min=1e-10).log10()
-    wanted = (torch.maximum(level, level.max() - 8.0) + 4.0) / 4.0
+    samples = fading_noise()
+    clip = fd.Clip(samples, SR, frontend)
+    wanted = Whisper(drop=True, normalise=True).level(torch.tensor(samples))
     np.testing.assert_allclose(clip.x[:, 0], wanted, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("drop", [False, True])
+@pytest.mark.parametrize("normalise", [False, True])
+def test_the_front_end_of_whisper_is_recognised(drop: bool, normalise: bool) -> None:
+    torch.manual_seed(0)
+    model = Whisper(drop, normalise).eval()
+    net = fd.from_torch(model, torch.zeros(1, SR), frontend={"sr": SR})
+    assert [layer.name for layer in net.layers] == ["net.0", "net.1", "net.2"]
+    assert net.frontend is not None and net.frontend.frames == (100 if drop else None)
+    samples = fading_noise()
+    with torch.no_grad():
+        wanted = model(torch.tensor(samples[None]))[0].numpy()
+    found = net.forward(fd.Clip(samples, SR, net.frontend).x)["net.2"]
+    np.testing.assert_allclose(found[:, 0], wanted, atol=1e-4 * np.abs(wanted).max())
+
+
+def test_an_import_may_begin_at_the_logarithm_of_a_log10() -> None:
+    # PyTorch divides it by a constant of the type of a value that lies before it.
+    model = Whisper(drop=False, normalise=True).eval()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the exporter, about itself
+        exported = torch.onnx.export(
+            model, (torch.zeros(1, SR),), dynamo=True, optimize=False, verbose=False
+        ).model_proto
+    level = next(n for n in exported.graph.node if n.output[0] == "log10")
+    (log,) = (n for n in exported.graph.node if n.output[0] == level.input[0])
+    assert log.op_type == "Log"
+    net = fd.from_onnx(exported, inputs=log.output[0])
+    assert net.input_shape == (80, 1, None)
+    with pytest.raises(fd.ParameterError, match=(
+        "'x' is not computed from 'max_1', where the network begins; begin at a value from which "
+        "all of the rest is computed"
+    )):
+        fd.from_onnx(exported, inputs="max_1")

@@ -420,6 +420,54 @@ def test_the_older_exporter_gives_the_same_network(monkeypatch: pytest.MonkeyPat
         assert [layer.type for layer in older.layers] == [layer.type for layer in newer.layers]
 
 
+def test_a_sum_over_channels_leaves_the_width_free() -> None:
+    class Unit(nn.Module):
+        def __init__(self, dim: int) -> None:
+            super().__init__()
+            self.conv, self.dim = nn.Conv2d(1, 4, 3), dim
+
+        def forward(self, x: Any) -> Any:
+            return F.normalize(self.conv(x), dim=self.dim)
+
+    assert fd.from_torch(Unit(1), (1, 9, 11)).input_shape == (1, 9, None)
+    assert fd.from_torch(Unit(3), (1, 9, 11)).input_shape == (1, 9, 11)
+
+
+@pytest.mark.parametrize("p", [1, 2, 3])
+def test_power_pools_send_finite_values_back_from_silence(p: int) -> None:
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.LPPool2d(p, 2), nn.Conv2d(4, 3, 3))
+    x = torch.randn(1, 1, 12, 20).abs() + 0.1
+    if p == 2:
+        x[..., 8:] = -100  # which no filter lets through
+        module[0].weight.data.abs_()
+    net = fd.from_torch(module, (1, 12, 20))
+    x.requires_grad_()
+    trace = net.forward(x.detach().numpy()[0])
+    found = fd.deconvolve(trace, "3", rule="gradient", start="one")
+    for k, map_ in enumerate(found):
+        (wanted,) = torch.autograd.grad(module(x)[0, k].sum(), x)
+        np.testing.assert_allclose(map_, wanted[0], atol=1e-5 * float(wanted.abs().max()))
+    if p == 2:
+        assert (trace["1"][:, :, 8:] == 0).all()
+        assert np.isfinite(fd.deconvolve(trace, "3", rule="deconvnet", start="one")).all()
+
+
+def test_unpooling_is_refused_by_name_and_the_pool_can_be_kept() -> None:
+    class Unpooling(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.pool = nn.Conv2d(1, 4, 3), nn.MaxPool2d(2, return_indices=True)
+            self.back = nn.MaxUnpool2d(2)
+
+        def forward(self, x: Any) -> Any:
+            return self.back(*self.pool(self.conv(x)))
+
+    with pytest.raises(fd.ParameterError, match=r"MaxUnpool2d .* the layers are conv, pool"):
+        fd.from_torch(Unpooling(), (1, 12, 22))
+    assert fd.from_torch(Unpooling(), (1, 12, 22), outputs="pool").layers[-1].name == "pool"
+
+
 def test_arguments_that_are_wrong() -> None:
     module = module_of(Paper)
     with pytest.raises(fd.ParameterError, match=r"must be a torch.nn.Module, found \{\}"):

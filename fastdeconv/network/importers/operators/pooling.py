@@ -119,7 +119,9 @@ def summed(builder: Builder, view: View, axes: list[int], suffix: str = "") -> V
     if gone:
         builder.drafts[made.draft].suffix = "mean"
         made = times(builder, made, float(count), suffix=suffix)
-        builder.drafts[made.draft].sized = True
+        # The number of summed places is fixed.
+        builder.hold(view, axes)
+        builder.drafts[made.draft].sized = view.letters is None
     return View(made.draft, made.sizes, made.order, shape)
 
 

@@ -12,9 +12,9 @@ import contextlib
 from collections.abc import Callable
 
 from ..graph import MALFORMED, Graph, Node
-from .activations import as_activation
+from .activations import as_activation, as_itself
 from .constants import as_linear, as_scale_shift, joined_scale_shifts, without_expand
-from .normalisations import absorbed_scale, as_group_norm, as_layer_norm
+from .normalisations import absorbed_scale, as_group_norm, as_instance_norm, as_layer_norm
 from .padding import pad_into_window
 from .pooling import as_adaptive_pool
 
@@ -25,8 +25,8 @@ Rule = Callable[[Graph, Node], bool]
 # Activations and normalisations contain sums and products with constants. They are recognised in
 # the first round, because the second round rewrites these sums and products.
 _ROUNDS: tuple[tuple[Rule, ...], ...] = (
-    (as_adaptive_pool, without_expand, as_activation, as_layer_norm, as_group_norm, absorbed_scale,
-     as_linear),
+    (as_adaptive_pool, without_expand, as_itself, as_activation, as_instance_norm, as_layer_norm,
+     as_group_norm, absorbed_scale, as_linear),
     (as_scale_shift, joined_scale_shifts, pad_into_window),
 )
 

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 from ..graph import Graph, Node
 
-__all__ = ["as_activation", "product"]
+__all__ = ["as_activation", "as_itself", "product"]
 
 _DEEPEST = 12
+_TINY = 1e-30
+"""The slope of its root, and this times a map, are far from overflowing float32."""
 
 
 def product(graph: Graph, value: str) -> tuple[float, list[str]]:
@@ -88,6 +92,34 @@ def as_activation(graph: Graph, node: Node) -> bool:
             _become(node, found[0], x, **found[1])
             return True
     return False
+
+
+def as_itself(graph: Graph, node: Node) -> bool:
+    """``sign(x) * relu(abs(x))``, from PyTorch's LPPool2d, is x.
+
+    A mean of squares gets a tiny lower bound: the root that follows has an infinite slope at 0,
+    where PyTorch lets nothing back.
+    """
+    if node.op != "Mul":
+        return False
+    for left, right in (node.inputs, node.inputs[::-1]):
+        sign, outer = graph.made_by(left, "Sign"), graph.made_by(right, "Abs", "Relu")
+        if outer is not None and outer.op == "Relu":
+            outer = graph.made_by(outer.inputs[0], "Abs")
+        if sign is not None and outer is not None and sign.inputs == outer.inputs:
+            x = sign.inputs[0]
+            _become(node, "Identity", x)
+            if _is_mean_of_squares(graph, x):
+                bound = graph.add_constant(node.outputs[0], np.array(_TINY, np.float32))
+                node.op, node.inputs = "Clip", [x, bound, ""]
+            return True
+    return False
+
+
+def _is_mean_of_squares(graph: Graph, value: str) -> bool:
+    pool = graph.made_by(value, "AveragePool")
+    power = None if pool is None else graph.made_by(pool.inputs[0], "Pow")
+    return power is not None and graph.scalar(power.inputs[1]) in (2.0, 4.0, 6.0)
 
 
 def _gated(

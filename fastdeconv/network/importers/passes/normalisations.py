@@ -6,7 +6,7 @@ import numpy as np
 
 from ..graph import Graph, Node
 
-__all__ = ["absorbed_scale", "as_group_norm", "as_layer_norm"]
+__all__ = ["absorbed_scale", "as_group_norm", "as_instance_norm", "as_layer_norm"]
 
 
 def as_layer_norm(graph: Graph, node: Node) -> bool:
@@ -75,6 +75,21 @@ def _axes(graph: Graph, node: Node) -> list[int] | None:
         return [int(n) for n in node.attributes["axes"]]
     array = graph.constants.get(node.input(1))
     return None if array is None else [int(n) for n in array.reshape(-1)]
+
+
+def as_instance_norm(graph: Graph, node: Node) -> bool:
+    """A batch norm by the means and variances of its own input becomes InstanceNormalization.
+
+    This is what PyTorch's batch norm does with ``track_running_stats=False``.
+    """
+    if node.op != "BatchNormalization":
+        return False
+    mean, variance = (graph.made_by(name, "ReduceMean") for name in node.inputs[3:5])
+    if mean is None or variance is None:
+        return False
+    node.op, node.inputs, node.outputs = "InstanceNormalization", node.inputs[:3], node.outputs[:1]
+    node.attributes = {"epsilon": node.attributes.get("epsilon", 1e-5)}
+    return True
 
 
 def as_group_norm(graph: Graph, node: Node) -> bool:
