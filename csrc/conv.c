@@ -56,6 +56,20 @@ FD_INLINE void store_finished(vf *sums, const fd_epilogue *e, int channel, float
  * own to and fro, also where it is not needed. */
 #define TILE_SIZE (TILE * 2 * VW)
 
+/* Adds the products of input channel i to the sums of a tile. */
+FD_INLINE void add_input(const float *const *p, ptrdiff_t step, int i, const float *w,
+                         vf acc[][2], const int T, const int NV) {
+    vf b[2];
+    FD_UNROLL
+    for (int j = 0; j < NV; j++) b[j] = vf_load(w + j * VW);
+    FD_UNROLL
+    for (int x = 0; x < T; x++) {
+        const vf v = vf_set1(p[x / 3][(x % 3) * step + i]);
+        FD_UNROLL
+        for (int j = 0; j < NV; j++) acc[x][j] = vf_fma(v, b[j], acc[x][j]);
+    }
+}
+
 /* T columns x NV vectors of channels; T, NV and PARTS (in_parts) are constants after inlining.
  * total: TILE_SIZE elements, used with PARTS. */
 FD_INLINE void conv_tile(const fd_conv *c, const float *origin, const float *w, int channel,
@@ -75,21 +89,14 @@ FD_INLINE void conv_tile(const fd_conv *c, const float *origin, const float *w, 
         const float *p[TILE / 3];
         FD_UNROLL
         for (int q = 0; q < TILE / 3; q++) p[q] = origin + c->taps[t] + 3 * q * step;
-        int i = 0;
-        do {
-            for (const int end = PARTS ? part_end(c, i) : c->cin; i < end; i++, w += NV * VW) {
-                vf b[2];
-                FD_UNROLL
-                for (int j = 0; j < NV; j++) b[j] = vf_load(w + j * VW);
-                FD_UNROLL
-                for (int x = 0; x < T; x++) {
-                    vf v = vf_set1(p[x / 3][(x % 3) * step + i]);
-                    FD_UNROLL
-                    for (int j = 0; j < NV; j++) acc[x][j] = vf_fma(v, b[j], acc[x][j]);
-                }
+        if (!PARTS)
+            for (int i = 0; i < c->cin; i++, w += NV * VW) add_input(p, step, i, w, acc, T, NV);
+        else
+            for (int i = 0; i < c->cin;) {
+                for (const int end = part_end(c, i); i < end; i++, w += NV * VW)
+                    add_input(p, step, i, w, acc, T, NV);
+                end_part(total, acc, T, NV);
             }
-            if (PARTS) end_part(total, acc, T, NV);
-        } while (PARTS && i < c->cin);
     }
     if (PARTS) end_parts(total, acc, T, NV);
     FD_UNROLL
@@ -101,49 +108,49 @@ FD_INLINE void conv_tile(const fd_conv *c, const float *origin, const float *w, 
     }
 }
 
-#define TILE_CASE(n, NV)                                                                 \
-    case n:                                                                              \
-        if (in_parts(c))                                                                 \
-            conv_tile(c, origin, w, channel, out, out_col, total, n, NV, 1);             \
-        else                                                                             \
-            conv_tile(c, origin, w, channel, out, out_col, total, n, NV, 0);             \
-        break;
-#define TILE_FUNCTION(NV)                                                                \
-    static void conv_tile_##NV(const fd_conv *c, const float *origin, const float *w,    \
-                               int channel, float *out, ptrdiff_t out_col, float *total,  \
-                               int columns) {                                             \
+#define TILE_CASE(n, NV, PARTS) \
+    case n: conv_tile(c, origin, w, channel, out, out_col, total, n, NV, PARTS); break;
+#define TILE_FUNCTION(NAME, NV, PARTS)                                                   \
+    static void NAME(const fd_conv *c, const float *origin, const float *w, int channel,  \
+                     float *out, ptrdiff_t out_col, float *total, int columns) {          \
         switch (columns) {                                                               \
-            TILE_CASES(NV)                                                               \
+            TILE_CASES(NV, PARTS)                                                        \
         }                                                                                \
     }
-#define TILE_CASES_6(NV) \
-    TILE_CASE(1, NV) TILE_CASE(2, NV) TILE_CASE(3, NV) \
-    TILE_CASE(4, NV) TILE_CASE(5, NV) TILE_CASE(6, NV)
+#define TILE_CASES_6(NV, PARTS) \
+    TILE_CASE(1, NV, PARTS) TILE_CASE(2, NV, PARTS) TILE_CASE(3, NV, PARTS) \
+    TILE_CASE(4, NV, PARTS) TILE_CASE(5, NV, PARTS) TILE_CASE(6, NV, PARTS)
 #if TILE == 12
-#define TILE_CASES(NV) \
-    TILE_CASES_6(NV) TILE_CASE(7, NV) TILE_CASE(8, NV) TILE_CASE(9, NV) \
-    TILE_CASE(10, NV) TILE_CASE(11, NV) TILE_CASE(12, NV)
+#define TILE_CASES(NV, PARTS) \
+    TILE_CASES_6(NV, PARTS) \
+    TILE_CASE(7, NV, PARTS) TILE_CASE(8, NV, PARTS) TILE_CASE(9, NV, PARTS) \
+    TILE_CASE(10, NV, PARTS) TILE_CASE(11, NV, PARTS) TILE_CASE(12, NV, PARTS)
 #else
-#define TILE_CASES(NV) TILE_CASES_6(NV)
+#define TILE_CASES(NV, PARTS) TILE_CASES_6(NV, PARTS)
 #endif
-TILE_FUNCTION(1)
-TILE_FUNCTION(2)
+TILE_FUNCTION(conv_tile_1, 1, 0)
+TILE_FUNCTION(conv_tile_2, 2, 0)
+TILE_FUNCTION(conv_tile_1_in_parts, 1, 1)
+TILE_FUNCTION(conv_tile_2_in_parts, 2, 1)
+
+typedef void tile_function(const fd_conv *c, const float *origin, const float *w, int channel,
+                           float *out, ptrdiff_t out_col, float *total, int columns);
 
 /* `vectors` vectors of output channels of one group, from channel `first` on. Returns the weights
  * of the channels after them. */
 static const float *conv_row_block(const fd_conv *c, const float *origin, const float *w,
                                    int first, int vectors, float *out, ptrdiff_t out_col) {
+    static tile_function *const tiles[][2] = {
+        {conv_tile_1, conv_tile_2}, {conv_tile_1_in_parts, conv_tile_2_in_parts},
+    };
     float total[TILE_SIZE] FD_ALIGNED;
     for (int v = 0; v < vectors; v += 2) {
         const int nv = vectors - v >= 2 ? 2 : 1, channel = first + v * VW;
+        tile_function *const sum = tiles[in_parts(c)][nv - 1];
         for (int x = 0; x < c->cols; x += TILE) {
             const int n = c->cols - x < TILE ? c->cols - x : TILE;
-            const float *o = origin + x * c->in_col;
-            float *q = out + x * out_col + channel;
-            if (nv == 2)
-                conv_tile_2(c, o, w, channel, q, out_col, total, n);
-            else
-                conv_tile_1(c, o, w, channel, q, out_col, total, n);
+            sum(c, origin + x * c->in_col, w, channel, out + x * out_col + channel, out_col, total,
+                n);
         }
         w += (size_t)c->ntaps * c->cin * nv * VW;
     }
