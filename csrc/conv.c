@@ -44,6 +44,17 @@ FD_INLINE void fetch_for_writing(const float *at, const int vectors) {
         __builtin_prefetch((const char *)at + 64 * j, 1);
 }
 
+/* The same for reading. */
+FD_INLINE void fetch(const float *at, const int vectors) {
+    FD_UNROLL
+    for (int j = 0; j * 64 < vectors * VW * (int)sizeof(float); j++)
+        __builtin_prefetch((const char *)at + 64 * j);
+}
+
+/* Prefetch distance, in input channels, of the weights of rows that are shorter than a tile: they
+ * come from L2 or from memory. */
+#define WEIGHTS_AHEAD 32
+
 /* Applies the epilogue to a vector of channels of T columns, and stores it. */
 FD_INLINE void store_finished(vf *sums, const fd_epilogue *e, int channel, float *out,
                               ptrdiff_t out_col, const int T) {
@@ -280,6 +291,7 @@ FD_INLINE void pixels_tile(const fd_conv *c, const pixel *at, const float *w, in
         for (int i = 0; i < c->cin;) {
             for (const int end = part_end(c, i); i < end; i++, w += NV * VW) {
                 vf b[2];
+                fetch(w + WEIGHTS_AHEAD * NV * VW, NV);
                 FD_UNROLL
                 for (int j = 0; j < NV; j++) b[j] = vf_load(w + j * VW);
                 FD_UNROLL

@@ -229,11 +229,25 @@ cdef struct pool_job:
     const fd_kernels *k
     fd_pool p
     fd_input of
+    int channels, rows      # with by_channels: channels of a band, rows of the result
 
 
 cdef int _pool_rows(const void *job, int row0, int row1) noexcept nogil:
     cdef const pool_job *d = <const pool_job *>job
     return d.k.pool_rows(&d.p, &d.of, row0, row1)
+
+
+cdef int _pool_channels(const void *job, int begin, int end) noexcept nogil:
+    """`begin` and `end` count ranges of channels, of which each has all rows."""
+    cdef const pool_job *d = <const pool_job *>job
+    cdef pool_job part = d[0]
+    cdef int first = begin * d.channels
+    part.p.channels = min(end * d.channels, d.p.channels) - first
+    part.of.input += first
+    part.p.out += first
+    if part.p.switches:
+        part.p.switches = <char *>part.p.switches + first * d.p.switch_bytes
+    return d.k.pool_rows(&part.p, &part.of, 0, d.rows)
 
 
 cdef class Pool(Job):
@@ -245,6 +259,13 @@ cdef class Pool(Job):
         d.k = table.k
         _input(self, &d.of, of)
         _pool(self, &d.p, window, in_size, out, out_offset, out_row, out_col, switches, counts)
+
+    def by_channels(self, int channels, int rows):
+        """As `Conv.by_channels`; `channels` is a multiple of the vector width."""
+        cdef pool_job *d = <pool_job *>self.data
+        d.channels, d.rows = channels, rows
+        self.work.run = _pool_channels
+        return self
 
 
 cdef struct cut_job:

@@ -332,7 +332,7 @@ def _forward_job(
     switches = _switches(block.pool, block.shape, out, memory)
     if isinstance(block, ConvBlock):
         return _conv_job(block, given[0], out, switches, algorithm, threads)
-    return _pool_job(block, given[0], out, switches)
+    return _pool_job(block, given[0], out, switches, threads)
 
 
 def _conv_job(
@@ -400,7 +400,9 @@ def _channels_each(
     channels, height, columns = out.shape
     if block.groups > 1 or channels <= pair:
         return 0
-    few_rows = height < threads and _operations(block) > SPLIT
+    few_rows = height < threads and (
+        _operations(block) > SPLIT or block.weight.nbytes > _HEAVY
+    )
     pixels = height * columns if tile else math.prod(block.out_size)
     is_heavy = block.weight.nbytes > _CACHED and pixels <= _FEW_TILES * _TILE * threads
     if not (few_rows or is_heavy):
@@ -415,6 +417,9 @@ _TILE = 12
 
 _CACHED = 2**20
 """Bytes of weights that stay in the cache of a core."""
+
+_HEAVY = 2**17
+"""Bytes of weights that take longer to read (7 us from L3) than another thread takes to begin."""
 
 _FEW_TILES = 32
 """Up to so many tiles a thread, bands are ranges of channels where weights do not stay there. With
@@ -449,7 +454,14 @@ def _join_job(block: JoinBlock, given: Sequence[Channels], out: Channels) -> _Fo
     return _ForwardJob(out, None, job, axis, unit)
 
 
-def _pool_job(block: PoolBlock, x: Channels, out: Channels, switches: Any) -> _ForwardJob:
+_LONG_POOL = 2**20
+"""Work of a pool, as `_operations` counts it, from which on threads share its channels where
+they cannot share its rows: so much takes 4 us."""
+
+
+def _pool_job(
+    block: PoolBlock, x: Channels, out: Channels, switches: Any, threads: int
+) -> _ForwardJob:
     window, counts = block.pool
 
     def make(lines: _Lines) -> Any:
@@ -465,6 +477,14 @@ def _pool_job(block: PoolBlock, x: Channels, out: Channels, switches: Any) -> _F
         )
 
     cut = x.shape[1] == 1 and _can_be_cut(out, block.pool, x.shape[1:])
+    width, (_, height, columns) = kernels().width, out.shape
+    if not cut and height < threads and x.shape[0] > width and _operations(block) > _LONG_POOL:
+        each = max(1, out.shape[0] // (_RANGES * threads * width)) * width
+        job = make(_Lines(0, height, columns, None)).by_channels(each, height)
+        return _ForwardJob(
+            out, switches, _framed(job, out, 0, False), CHANNELS, 1,
+            units=-(-out.shape[0] // each),
+        )
     axis, unit, job = _lines_job(out, make, 1, cut)
     return _ForwardJob(out, switches, job, axis, unit, ((window, x.shape[1 + axis]),))
 

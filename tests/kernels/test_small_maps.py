@@ -13,7 +13,7 @@ from fastdeconv.kernels import native_forward
 from fastdeconv.kernels.activations import InKernel
 from fastdeconv.kernels.block_stages import CHANNELS as CHANNEL_AXIS
 from fastdeconv.kernels.block_stages import BlockStages
-from fastdeconv.kernels.blocks import ConvBlock, Epilogue, Pool
+from fastdeconv.kernels.blocks import ConvBlock, Epilogue, ForwardBlock, Pool, PoolBlock
 from fastdeconv.kernels.dispatch import get_backend
 from fastdeconv.kernels.interface import FloatArray, Window
 
@@ -50,12 +50,12 @@ def make_block(inputs: int, size: tuple[int, int], pool: Window | None) -> ConvB
     )
 
 
-def run(x: FloatArray, block: ConvBlock, num_threads: int = 1) -> tuple[Any, Any, Any]:
+def run(x: FloatArray, block: ForwardBlock, num_threads: int = 1) -> tuple[Any, Any, Any]:
     """The buffer with its room, the values as planes, and the switches."""
     backend: Any = get_backend("native")
     ((value, switches),) = backend.forward_blocks({-1: x}, [block], "auto", num_threads)
     if switches is not None:
-        switches = switches[:, :, :CHANNELS].copy()
+        switches = switches[:, :, : block.shape[0]].copy()
     return value.buffer.copy(), value.planes(), switches
 
 
@@ -75,6 +75,36 @@ def test_ranges_of_channels_have_the_bits_of_ranges_of_rows(isa, pool, width, in
     for other in found[1:]:
         for got, wanted in zip(other, found[0]):
             np.testing.assert_array_equal(got, wanted)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("counted", [False, True])
+def test_pools_over_a_whole_map_have_the_same_bits_in_ranges_of_channels(isa, counted, monkeypatch):
+    height, width = 6, 41
+    x = np.random.default_rng(0).normal(size=(CHANNELS - 3, height, width)).astype(np.float32)
+    counts = np.full((1, 1), height * width, np.float32) if counted else None
+    window = Window((height, width), (1, 1), (1, 1), NO_PADDING)
+    found, axes = [], []
+    monkeypatch.setattr(native_forward, "enough_threads", lambda threads, work: threads)
+    make_job = native_forward._pool_job
+
+    def noted(*given: Any) -> Any:
+        job = make_job(*given)
+        axes.append(job.axis)
+        return job
+
+    monkeypatch.setattr(native_forward, "_pool_job", noted)
+    with fd.config(backend="native", isa=isa):
+        for least in (2**60, 0):
+            monkeypatch.setattr(native_forward, "_LONG_POOL", least)
+            block = PoolBlock(
+                sources=(-1,), key=0, shape=(CHANNELS - 3, 1, 1), room=ONE, cache={},
+                pool=Pool(window, counts),
+            )
+            found.append(run(x, block, 2))
+    assert axes == [0, CHANNEL_AXIS]
+    for got, wanted in zip(*found):
+        np.testing.assert_array_equal(got, wanted)
 
 
 @pytest.mark.parametrize("isa", ISAS)
