@@ -9,6 +9,7 @@
  *         planes. Neighbouring columns are in the lanes. Stride 1 only.
  * Mix     Per tap and vector of columns: 1 FMA; half a load, since four output rows are computed
  *         together and share most of the rows they read; 1 broadcast per 4 vectors.
+ *         On AVX-512 the loads of 3 x 3 taps are shifts of vectors in registers.
  * Numbers float32, one vf_fma per tap, taps in row-major order: the same bits as the First kernel
  *         in first_step.h.
  */
@@ -16,6 +17,9 @@
 
 /* Bytes of the rows of a plane that are worked on together. */
 #define ROWS_BYTES 24576
+
+/* What has been timed to be faster with vectors of 16 only. */
+#define WIDE (VW == 16)
 
 /* Some rows of the padded plane. Pixel (0, 0) of the unpooled map lies at (row0, col0) of these
  * rows; row0 is negative where they begin further down. */
@@ -94,11 +98,51 @@ static void unpool(const fd_single *s, int k, const plane *p) {
  * is loaded once serves up to kh of them. */
 #define ROWS (FD_REGISTERS >= 32 ? 4 : 2)
 
-/* Adds what row `row` of the plane, counted from y on, sends to `rows` output rows. */
+#if VW == 16
+/* Elements n..n+15 of two vectors, one after the other; n is a constant after inlining. */
+FD_INLINE vf shifted(vf a, vf b, const int n) {
+#define SHIFT_CASE(N) case N: return _mm512_castsi512_ps( \
+        _mm512_alignr_epi32(_mm512_castps_si512(b), _mm512_castps_si512(a), N));
+    switch (n) {
+        SHIFT_CASE(1) SHIFT_CASE(2)
+        default: return a;
+    }
+#undef SHIFT_CASE
+}
+#endif
+
+/* Adds what row `row` of the plane, counted from y on, sends to `rows` output rows. kw: 0: any. */
 FD_INLINE void add_row(const fd_single *s, const plane *p, const float *weight, int y, int x,
-                       int row, vf acc[4][4], const int kh, const int rows, const int vectors) {
+                       int row, vf acc[4][4], const int kh, const int kw, const int rows,
+                       const int vectors) {
     const fd_window *k = &s->conv;
     const float *from = p->at + (size_t)(y + row * k->dh) * p->cols + x;
+#if VW == 16
+    /* Most of these loads would touch two lines. To shift what has been loaded is faster with three
+     * columns of taps, and slower with five. */
+    if (kw) {
+        vf whole[5];
+        FD_UNROLL
+        for (int v = 0; v <= vectors; v++) whole[v] = vf_load(from + v * VW);
+        FD_UNROLL
+        for (int j = 0; j < kw; j++) {
+            vf a[4];
+            FD_UNROLL
+            for (int v = 0; v < vectors; v++) a[v] = shifted(whole[v], whole[v + 1], kw - 1 - j);
+            FD_UNROLL
+            for (int r = 0; r < rows; r++) {
+                const int i = kh - 1 - row + r;
+                if (i < 0 || i >= kh) continue;
+                const vf w = vf_set1(weight[i * kw + j]);
+                FD_UNROLL
+                for (int v = 0; v < vectors; v++) acc[r][v] = vf_fma(w, a[v], acc[r][v]);
+            }
+        }
+        return;
+    }
+#else
+    (void)kw;
+#endif
     for (int j = 0; j < k->kw; j++) {
         vf a[4];
         FD_UNROLL
@@ -116,9 +160,10 @@ FD_INLINE void add_row(const fd_single *s, const plane *p, const float *weight, 
 }
 
 /* `rows` output rows from y on, `vectors` vectors of columns from x on. These numbers are constants
- * after inlining, and so is KH, the height of the kernel; 0: any. */
+ * after inlining, and so are KH and KW, the size of the kernel; 0: any. */
 FD_INLINE void correlate(const fd_single *s, const plane *p, const float *weight, int y, int x,
-                         float *out, const int rows, const int vectors, const int KH) {
+                         float *out, const int rows, const int vectors, const int KH,
+                         const int KW) {
     vf acc[4][4];
     FD_UNROLL
     for (int r = 0; r < rows; r++)
@@ -130,11 +175,11 @@ FD_INLINE void correlate(const fd_single *s, const plane *p, const float *weight
         /* Unrolled, so that nobody asks which output rows a row reaches. */
         FD_UNROLL
         for (int row = KH + rows - 2; row >= 0; row--)
-            add_row(s, p, weight, y, x, row, acc, KH, rows, vectors);
+            add_row(s, p, weight, y, x, row, acc, KH, KW, rows, vectors);
     } else {
         const int kh = s->conv.kh;
         for (int row = kh + rows - 2; row >= 0; row--)
-            add_row(s, p, weight, y, x, row, acc, kh, rows, vectors);
+            add_row(s, p, weight, y, x, row, acc, kh, 0, rows, vectors);
     }
     FD_UNROLL
     for (int r = 0; r < rows; r++, out += s->out_row)
@@ -152,27 +197,29 @@ FD_INLINE void correlate(const fd_single *s, const plane *p, const float *weight
 }
 
 FD_INLINE void correlate_columns(const fd_single *s, const plane *p, const float *weight, int y,
-                                 float *to, const int rows, const int KH) {
+                                 float *to, const int rows, const int KH, const int KW) {
     for (int x = 0; x < s->out_w; x += 4 * VW) {
         const int left = s->out_w - x;
-        if (left > 3 * VW)
-            correlate(s, p, weight, y, x, to, rows, 4, KH);
-        else if (left > 2 * VW)
-            correlate(s, p, weight, y, x, to, rows, 3, KH);
+        if (left > (WIDE ? 3 : 2) * VW)
+            correlate(s, p, weight, y, x, to, rows, 4, KH, KW);
+        else if (WIDE && left > 2 * VW)
+            correlate(s, p, weight, y, x, to, rows, 3, KH, KW);
         else if (left > VW)
-            correlate(s, p, weight, y, x, to, rows, 2, KH);
+            correlate(s, p, weight, y, x, to, rows, 2, KH, KW);
         else
-            correlate(s, p, weight, y, x, to, rows, 1, KH);
+            correlate(s, p, weight, y, x, to, rows, 1, KH, KW);
     }
 }
 
 static void correlate_rows(const fd_single *s, const plane *p, const float *weight, int y,
                            float *to) {
-    switch (s->conv.kh) {
-        case 3: correlate_columns(s, p, weight, y, to, ROWS, 3); break;
-        case 5: correlate_columns(s, p, weight, y, to, ROWS, 5); break;
-        default: correlate_columns(s, p, weight, y, to, ROWS, 0);
-    }
+    const fd_window *k = &s->conv;
+    if (WIDE && k->kh == 3 && k->kw == 3 && k->dw == 1)
+        correlate_columns(s, p, weight, y, to, ROWS, 3, 3);
+    else if (WIDE && k->kh == 5)
+        correlate_columns(s, p, weight, y, to, ROWS, 5, 0);
+    else
+        correlate_columns(s, p, weight, y, to, ROWS, 0, 0);
 }
 
 /* `count` output rows of feature f, from y0 on. */
@@ -185,7 +232,7 @@ static void project_rows(const fd_single *s, const plane *p, int f, int y0, int 
         int y = 0;
         for (; k->dh == 1 && y + ROWS <= count; y += ROWS, to += ROWS * s->out_row)
             correlate_rows(s, p, weight, y, to);
-        for (; y < count; y++, to += s->out_row) correlate_columns(s, p, weight, y, to, 1, 0);
+        for (; y < count; y++, to += s->out_row) correlate_columns(s, p, weight, y, to, 1, 0, 0);
     }
 }
 
@@ -193,13 +240,13 @@ int FD_NAME(fd_single_features)(const fd_single *s, int k0, int k1) {
     const fd_window *k = &s->conv, *w = &s->pool;
     const int reach_h = (k->kh - 1) * k->dh, reach_w = (k->kw - 1) * k->dw;
     /* Rows begin on a cache line, so that loads for the last tap do not touch two. */
-    const int line = 16, width = s->out_w + reach_w;
+    const int line = WIDE ? 16 : 1, width = s->out_w + reach_w;
     plane p = {.cols = (width + line - 1) / line * line, .col0 = reach_w - k->left};
     const int fit = ROWS_BYTES / (int)sizeof(float) / p.cols - reach_h;
     const int wanted = fit > 2 * reach_h ? fit : 2 * reach_h + 1;
-    const int most = wanted < ROWS ? wanted : wanted / ROWS * ROWS;
+    const int most = !WIDE || wanted < ROWS ? wanted : wanted / ROWS * ROWS;
     /* The last vectors of a row read beyond its last column. */
-    p.at = fd_scratch((size_t)(most + reach_h) * p.cols + 4 * VW);
+    p.at = fd_scratch((size_t)(most + reach_h) * p.cols + 5 * VW);
     p.offset = malloc(sizeof(ptrdiff_t) * w->kh * w->kw);
     const int ok = p.at && p.offset;
     if (ok) {

@@ -245,8 +245,8 @@ static FD_NOINLINE void multiply_features(const float *u, const float *v, ptrdif
 }
 
 /* Fetches pixels of V that the next batch reads and this one does not: part `part` of `parts` of row
- * i of its tiles, which begin at (Y, X). While products are made, the way to memory is free. Rows
- * that the first step has just computed need no fetching. */
+ * i of its tiles, which begin at (Y, X). While products are made, the way to memory is free.
+ * Rows that the first step has just computed need no fetching. */
 static void fetch_ahead(const winograd *p, const fd_step *s, int Y, int X, int i, int columns,
                         int part, int parts) {
     const fd_source *f = &s->source;
