@@ -141,6 +141,8 @@ def recognise(graph: Graph, sr: float, evaluate: Evaluate) -> Recognised:
     values = _values_up_to_learning(graph, reached)
     if not values:
         raise ParameterError("frontend: nothing follows the model's STFT")
+    # Where there is none, the import below names what lies beside the beginning.
+    values = [value for value in values if _is_only_way(graph, value)] or values
     samples = _sounds(graph.shapes[graph.input])
     found = [evaluate(x, values) for x in samples]
     matrix = _filters(graph, reached, stft)
@@ -360,6 +362,18 @@ def _values_up_to_learning(graph: Graph, reached: Sequence[Node]) -> list[str]:
         name for node in reached for name in node.outputs
         if len(graph.shapes.get(name, ())) >= 2 and np.prod(graph.shapes[name]) > 1
     ]
+
+
+def _is_only_way(graph: Graph, value: str) -> bool:
+    """Whether an output is computed from a value and from nothing that lies beside it."""
+    behind, beside = {value}, {graph.input}
+    for node in graph.nodes:
+        if value in node.outputs:
+            continue
+        for known in (behind, beside):
+            if known.intersection(node.inputs):
+                known.update(node.outputs)
+    return any(name in behind and name not in beside for name in graph.outputs)
 
 
 def _filters(

@@ -208,6 +208,24 @@ def test_a_model_that_resamples_before_its_stft_begins_after_that() -> None:
     assert net.frontend is not None and (net.frontend.sr, net.frontend.kind) == (SR / 2, "filters")
 
 
+def test_the_front_end_ends_where_one_value_leads_on() -> None:
+    class Smoothed(Tagger):
+        """A gain by the smoothed bands, which are transposed for that, as PCEN has it."""
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            found = torch.stft(x, N_FFT, HOP, window=self.window, return_complex=True).abs()
+            bands = self.filters.T @ found
+            kernel = torch.full((1, 1, 9), 1 / 9)
+            slow = torch.nn.functional.conv1d(bands.transpose(0, 1), kernel, padding=4)
+            return self.net((bands / (slow.transpose(0, 1) + 1e-3))[:, None])
+
+    torch.manual_seed(0)
+    model = Smoothed("stft", 1, 40, "linear").eval()
+    net = fd.from_torch(model, torch.zeros(1, SR // 4), frontend={"sr": SR})
+    assert net.frontend is not None and net.frontend.kind == "filters"
+    assert [layer.name for layer in net.layers][-3:] == ["net.0", "net.1", "net.2"]
+
+
 def test_a_shape_that_means_two_inputs_is_refused():
     class Either(torch.nn.Module):
         def __init__(self) -> None:

@@ -86,7 +86,10 @@ def _with_bias(builder: Builder, node: Node, weight: NDArray[Any]) -> dict[str, 
 
 def conv(builder: Builder, node: Node) -> View:
     rank = builder.needed(node, 1).ndim
-    view = over_window(builder, node, rank)
+    view = builder.view(node, 0)
+    # Rows in the place of the batch, as where every band is smoothed alike, become H.
+    in_rows = rank == len(view.shape) == 3 and view.shape[0] > 1
+    view = builder.settle(view, ("H", "C", "W")) if in_rows else over_window(builder, node, rank)
     weight = _weight(builder, node)
     kernel = weight.shape[2:][-(rank - 2):]
     arrays = _with_bias(builder, node, weight)
@@ -96,6 +99,9 @@ def conv(builder: Builder, node: Node) -> View:
         **plain,
     )
     builder.drafts[draft].sized = depends_on_size(node, plain)
+    if in_rows:
+        c, h, w = builder.drafts[draft].sizes
+        return builder.read(draft, "HCW", (h, c, w))
     return _planes(builder, draft, rank)
 
 
