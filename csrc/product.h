@@ -58,7 +58,7 @@ typedef struct {
     int channel;         /* the number of the first channel, which `post` needs */
 } panel_block;
 
-/* ... or it is added to the output ring (see scatterer in last_step.h). */
+/* ... or it is added to the output ring (see scatterer in ring.h). */
 typedef struct {
     float *const *rows;  /* for each channel */
 } ring_block;
