@@ -146,7 +146,7 @@ FD_INLINE void add_place(square *to, const square *sum, const int q, const int K
 typedef vf keep;
 FD_INLINE keep keeps(int is_there) { return vf_from_bits((uint32_t)-is_there); }
 FD_INLINE vf add_kept(vf w, vf x, vf sum, keep own) {
-    /* 0 times 0, not infinity; and a sum is never -0. */
+    /* 0 times 0, not infinity. A sum of -0 becomes +0, which the ring does not notice. */
     return vf_fma(vm_and(w, own), vm_and(x, own), sum);
 }
 #endif

@@ -110,6 +110,8 @@ class _Step(NamedTuple):
     kind: str
     """"windows": a convolution or pool and what follows it; "places": one place at a time;
     "per channel" and "whole": whole maps, one channel at a time or all together."""
+    behind: tuple[int, ...]
+    """Layers of the block of the forward pass behind the first one of this step."""
 
     @property
     def last(self) -> int:
@@ -182,7 +184,10 @@ class _Run:
                 ):
                     steps[-1] = before._replace(layers=(*before.layers, index))
                 else:
-                    steps.append(_Step((index,), self.net.sources[index], self._kind(index)))
+                    behind = block.layers[block.layers.index(index) + 1 :]
+                    steps.append(
+                        _Step((index,), self.net.sources[index], self._kind(index), behind)
+                    )
         return steps
 
     def _kind(self, index: int) -> str:
@@ -361,21 +366,26 @@ class _Run:
         )
         lowered = self._lowered(step)
         runner = make_runner(lowered)
-        results = runner.run(forward_plan(lowered, runner.fuses_all), {-1: stacked})
+        # As a part of its block, whose sums depend on what is behind it.
+        (block,) = forward_plan(lowered, runner.fuses_all)
+        results = runner.run([block.cut(len(step.layers) - 1)], {-1: stacked})
         planes = runner.planes(results[-1][0])
         split = planes[:, : count * rows].reshape(len(planes), count, rows, -1)
         return np.ascontiguousarray(split[:, :, : size[0], : size[1]])
 
     def _lowered(self, step: _Step) -> Network:
-        """The layers of a step as a network of their own, without padding."""
+        """The layers of a step, without padding, and those behind it in its block, as a network of
+        its own."""
+        block = step.layers[0], *step.behind
+
         def make() -> Network:
             layers = []
-            for i in step.layers:
+            for i in block:
                 layer: Any = self.net.layers[i]
                 changes: dict[str, Any] = {"inputs": None, "implied": False}
-                if isinstance(layer, (nn.Conv2d, *_POOLS)):
+                if isinstance(layer, (nn.Conv2d, *_POOLS)) and i in step.layers:
                     changes["padding"] = 0
-                if isinstance(layer, _POOLS):
+                if isinstance(layer, _POOLS) and i in step.layers:
                     changes["ceil_mode"] = False
                 layers.append(dataclasses.replace(layer, **changes))
             keys = [key for layer in layers for key in layer.array_names]
@@ -384,7 +394,8 @@ class _Run:
                 layers, {key: self.net.arrays[key] for key in keys}, (channels, None, None)
             )
 
-        return cached(layer_cache(self.net, step.layers[0]), ("lowered", step.layers), make)
+        key = "lowered", step.layers, step.behind
+        return cached(layer_cache(self.net, step.layers[0]), key, make)
 
     def _at_places(
         self, step: _Step, given: Sequence[Boxes], begin: NDArray[np.intp], size: Pair

@@ -547,18 +547,27 @@ class _FusedRunner(Runner):
             }
 
         if isinstance(layer, nn.Conv2d):
-            result, pool = out, None
+            def made(
+                block: Block, shape: _Shape, pool: Pool | None, cut_from: ConvBlock | None = None
+            ) -> ConvBlock:
+                return ConvBlock(
+                    **whole(shape), weight=net.arrays[f"{layer.name}.weight"],
+                    bias=net.arrays.get(f"{layer.name}.bias"),
+                    window=layer.window(shapes[0][1:], net.arrays), groups=layer.groups,
+                    out_size=out[1:], epilogue=self._epilogue(block, out[0]), pool=pool,
+                    cut_from=cut_from,
+                )
+
+            result, pool, cut_from = out, None, None
             if block.pool is not None:
                 result = net.layers[block.pool].output_shape(out, net.arrays)
                 pool = self._pool(net.layers[block.pool], out)
-            cut_from: Any = block.cut_from and self._make_prepared(block.cut_from, shapes)
-            return ConvBlock(
-                **whole(result), weight=net.arrays[f"{layer.name}.weight"],
-                bias=net.arrays.get(f"{layer.name}.bias"),
-                window=layer.window(shapes[0][1:], net.arrays), groups=layer.groups,
-                out_size=out[1:], epilogue=self._epilogue(block, out[0]), pool=pool,
-                cut_from=cut_from,
-            )
+            if block.cut_from is not None:
+                # Nothing computes it: its pool may be too large for these shapes.
+                last: Any = None if block.cut_from.pool is None else net.layers[block.cut_from.pool]
+                window = last and Pool(last.window(out[1:], net.arrays))
+                cut_from = made(block.cut_from, out, window)
+            return made(block, result, pool, cut_from)
         if not self.fuses_all or None in out:
             return None
         pool = self._pool(layer, shapes[0])

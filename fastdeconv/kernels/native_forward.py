@@ -263,13 +263,14 @@ def _to_channels_job(
 
 def _wanted_around(takers: Sequence[ForwardBlock]) -> tuple[Padding, bool]:
     """The padding that the takers of an input need, and whether they need whole vectors."""
-    paddings = [block.window.padding for block in takers if isinstance(block, ConvBlock)]
+    convs = [block for block in takers if isinstance(block, ConvBlock)]
+    paddings = [block.window.padding for block in convs]
     height, width = (
         (max(p[axis][0] for p in paddings), max(p[axis][1] for p in paddings))
         if paddings else (0, 0)
         for axis in (0, 1)
     )
-    return (height, width), len(paddings) < len(takers)
+    return (height, width), len(convs) < len(takers) or any(map(_suits_winograd, convs))
 
 
 class _Lines(NamedTuple):

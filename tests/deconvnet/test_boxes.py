@@ -137,3 +137,23 @@ def test_what_is_out_of_reach_stays_the_same_to_the_bit(build: Build) -> None:
     values = np.full_like(x, x[0, 4, 4])
     ((_, found),) = forward_changed(trace, [Region((4, 5), (4, 5))], values, [2])
     np.testing.assert_array_equal(found[2].values, found[2].of(trace.activation(2)))
+
+
+# Before a 2 x 2 pool, 64 channels are summed in parts, and 20 are no whole vectors.
+@pytest.mark.parametrize("channels", [64, 20])
+@pytest.mark.parametrize("ceil_mode", [False, True])
+def test_values_that_do_not_change_have_the_bits_of_the_trace(
+    build: Build, ceil_mode: bool, channels: int
+) -> None:
+    conv = {"type": "conv2d", "kernel": (3, 3), "padding": "same"}
+    pool = {"type": "max_pool2d", "kernel_size": (2, 2), "stride": (2, 2), "ceil_mode": ceil_mode}
+    net = build(
+        [{**conv, "out": channels}, {"type": "relu"}, {**conv, "out": 20}, {"type": "relu"}, pool],
+        (1, 25, 41),
+    )
+    x = np.random.default_rng(0).normal(size=(1, 25, 41)).astype(np.float32)
+    trace = net.forward(x)
+    for index in range(2, 5):
+        for _, found in forward_changed(trace, [Region((4, 12), (6, 20))], x, [index]):
+            boxes = found[index]
+            assert np.array_equal(boxes.of(trace.activation(index)), boxes.values)
