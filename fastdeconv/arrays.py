@@ -28,11 +28,12 @@ def as_array(
         Of the class `error`, if NumPy cannot read `value`, or values of it are masked; begins with
         `name`.
     """
+    # Not inside the `try`, which would also catch what the handler of a signal raises.
+    parts = value if isinstance(value, (list, tuple)) else (value,)
+    if any(isinstance(part, np.ma.MaskedArray) and np.ma.is_masked(part) for part in parts):
+        # NumPy would take what lies behind the mask.
+        raise error(f"{name} has masked values; fill them first, for instance .filled(0)")
     if isinstance(value, np.ndarray):
-        # Not inside the `try`, which would also catch what the handler of a signal raises.
-        if type(value) is not np.ndarray and np.ma.is_masked(value):
-            # NumPy would take what lies behind the mask.
-            raise error(f"{name} has masked values; fill them first, for instance .filled(0)")
         return np.asarray(value)
     try:
         return np.asarray(value)

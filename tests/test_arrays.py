@@ -47,6 +47,8 @@ def test_values_behind_a_mask_are_not_taken():
         as_array(samples, "x")
     with pytest.raises(AudioError, match=r"^samples has masked values"):
         fd.load_clip((samples, 8000), FRONTEND)
+    with pytest.raises(ParameterError, match="masked"):
+        as_array([samples, samples], "x")
     assert as_array(samples.filled(0), "x").max() <= 0.5
     assert as_array(np.ma.masked_array([1, 2]), "x").tolist() == [1, 2]
 

@@ -318,7 +318,7 @@ class Listener:
         self, heard: FloatArray, bands: NDArray[np.float64]
     ) -> dict[str, NDArray[np.float64]]:
         total = bands.sum(axis=1)
-        centroid = bands @ self._hz / total
+        centroid = np.einsum("kf,f->k", bands, self._hz) / total  # @ may depend on BLAS's threads
         distance = np.square(self._hz - centroid[:, None])
         low, high = self._hz < _LOW_HZ, self._hz >= _HIGH_HZ
         floored = np.maximum(bands / bands.max(axis=1, keepdims=True), _FLOOR)

@@ -109,12 +109,15 @@ class SavedExplanation(LayerFeatures):
         from ..report.notebook import saved_overview
 
         def picture(layer: str, feature: int) -> bytes:
-            return self._picture(self.place(layer) / f"feature_{feature}.png")
+            place = self.place(layer) / f"feature_{feature}.png"
+            return read_regular(place, _MOST_PICTURE_BYTES)
 
-        return saved_overview(
-            self, self.manifest["network"], self.frontend,
-            (self._picture(self.folder / "original.png"), self.samples, self._gain), picture,
-        )
+        with damage_named(self.folder):
+            original = read_regular(self.folder / "original.png", _MOST_PICTURE_BYTES)
+            return saved_overview(
+                self, self.manifest["network"], self.frontend,
+                (original, self.samples, self._gain), picture,
+            )
 
     @property
     def covered(self) -> str | None:

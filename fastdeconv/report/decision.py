@@ -24,7 +24,7 @@ from .folder import (
 )
 from .listening import axis_of, covered
 from .names import safe_name, unique_names
-from .notebook import Judged, decision_overview
+from .notebook import CLASSES, Judged, decision_overview
 from .numbers import with_minus
 from .picture import levels, signed_levels, write_png
 from .song import original_gain, weights
@@ -127,8 +127,8 @@ def notebook_of(why: Decision) -> str:
             )
             for method in why.methods
         ])
-        for name in why.classes
-    ])
+        for name in why.classes[:CLASSES]
+    ], len(why.classes))
 
 
 def _said(why: Decision) -> dict[str, Any]:

@@ -35,6 +35,8 @@ __all__ = [
 
 #: Features of a layer in the overview.
 FEATURES = 3
+#: Classes of a decision that are shown.
+CLASSES = 8
 #: How many seconds of a longer clip the overview's players hold.
 SECONDS = 30
 #: Pixels of the widest picture.
@@ -263,7 +265,7 @@ def song_overview(
         "layers": [
             {
                 "name": printable(layer), "count": len(values),
-                "audible": len(song.features[layer]),
+                "explained": len(song.features[layer]),
                 "picture": _data("image/png", png(timeline_indices(_narrow(values)))),
             }
             for layer, values in timeline.items() if layer in song.features
@@ -272,7 +274,7 @@ def song_overview(
 
 
 def decision_overview(
-    said: Mapping[str, Any], clip: Clip, classes: Sequence[tuple[str, Sequence[Judged]]]
+    said: Mapping[str, Any], clip: Clip, classes: Sequence[tuple[str, Sequence[Judged]]], count: int
 ) -> str:
     """A decision: the clip, and the map and the sound of each class and method, as HTML.
 
@@ -282,6 +284,9 @@ def decision_overview(
         What the page says, too: explained, network, versus, scores and notes.
     clip : Clip
     classes : sequence of (str, sequence of Judged)
+        At most `CLASSES` of those that were explained.
+    count : int
+        How many were.
     """
     axis = FrequencyAxis.of(clip.frontend)
     return fragment("notebook_decision.html", {
@@ -305,6 +310,7 @@ def decision_overview(
             ]}
             for name, methods in classes
         ],
+        "left_out": count - len(classes),
     })
 
 

@@ -112,6 +112,22 @@ def test_a_decision_has_a_picture_and_a_player_of_the_clip_and_of_every_map():
     assert len(fragment.pictures()) == 1 + 4
     assert len(fragment.sounds()) == 1 + sum(heard)
     assert "<b>jazz</b>" in fragment.text and "cam" in fragment.text
+    assert "<b>jazz</b>" not in why._repr_html_()
+
+
+def test_a_decision_of_many_classes_shows_the_first_and_says_how_many_more_there_are(monkeypatch):
+    monkeypatch.setattr("fastdeconv.report.decision.CLASSES", 1)
+    fragment = Fragment(decided()._repr_html_())
+    assert len(fragment.pictures()) == 1 + 2
+    assert "1 more classes were explained" in fragment.text
+
+
+def test_a_damaged_result_is_named(tmp_path, explanation):
+    folder = explanation.save(tmp_path, "it")
+    (folder / "original.png").unlink()
+    saved = fd.Explanation.load(folder)
+    with pytest.raises(fd.ParameterError, match=r"it: .*original\.png"):
+        saved._repr_html_()
 
 
 def test_a_saved_result_shows_what_the_explanation_showed(tmp_path, explanation):

@@ -498,8 +498,9 @@ def _settings(
             continue
         planes = [clip.x[0].astype(np.float64) for clip in clips]
         yield fields, planes
-        # Whisper and others drop the last frame.
-        yield {**fields, "frames": planes[0].shape[1] - 1}, [plane[:, :-1] for plane in planes]
+        frames = planes[0].shape[1]
+        if frames > 1:  # Whisper and others drop the last one
+            yield {**fields, "frames": frames - 1}, [plane[:, :-1] for plane in planes]
 
 
 def _preemphases(graph: Graph, stft: _Stft) -> list[float]:

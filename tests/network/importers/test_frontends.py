@@ -108,6 +108,23 @@ def test_what_makes_a_spectrogram_inside_becomes_the_front_end(stft, power, band
     assert any(row["level"] is not None for row in explanation.table)
 
 
+def test_an_example_of_a_single_frame_is_enough():
+    class OneFrame(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("window", torch.hann_window(N_FFT))
+            self.conv = torch.nn.Conv1d(N_FFT // 2 + 1, 4, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            stft = torch.stft(
+                x, N_FFT, HOP, window=self.window, center=False, return_complex=True
+            )
+            return torch.relu(self.conv(stft.abs()))
+
+    fe = fd.from_torch(OneFrame(), (1, N_FFT), frontend={"sr": SR}).frontend
+    assert (fe.kind, fe.n_fft, fe.center) == ("stft", N_FFT, False)
+
+
 def found(scale: str) -> fd.Frontend:
     model = Tagger("conv", 2, 40, scale).eval()
     net = fd.from_torch(model, torch.zeros(1, SR), frontend={"sr": SR})

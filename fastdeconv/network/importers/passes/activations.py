@@ -11,7 +11,7 @@ from ..graph import Graph, Node
 __all__ = ["as_activation", "as_itself", "product"]
 
 _DEEPEST = 12
-_TINY = 1e-30
+_TINY = 1e-37
 """The slope of its root, and this times a map, are far from overflowing float32."""
 
 
@@ -97,7 +97,7 @@ def as_activation(graph: Graph, node: Node) -> bool:
 def as_itself(graph: Graph, node: Node) -> bool:
     """``sign(x) * relu(abs(x))``, from PyTorch's LPPool2d, is x.
 
-    A mean of squares gets a tiny lower bound: the root that follows has an infinite slope at 0,
+    A mean of powers gets a tiny lower bound: the root that follows has an infinite slope at 0,
     where PyTorch lets nothing back.
     """
     if node.op != "Mul":
@@ -109,17 +109,19 @@ def as_itself(graph: Graph, node: Node) -> bool:
         if sign is not None and outer is not None and sign.inputs == outer.inputs:
             x = sign.inputs[0]
             _become(node, "Identity", x)
-            if _is_mean_of_squares(graph, x):
+            if _is_mean_of_powers(graph, x):
                 bound = graph.add_constant(node.outputs[0], np.array(_TINY, np.float32))
                 node.op, node.inputs = "Clip", [x, bound, ""]
             return True
     return False
 
 
-def _is_mean_of_squares(graph: Graph, value: str) -> bool:
+def _is_mean_of_powers(graph: Graph, value: str) -> bool:
     pool = graph.made_by(value, "AveragePool")
     power = None if pool is None else graph.made_by(pool.inputs[0], "Pow")
-    return power is not None and graph.scalar(power.inputs[1]) in (2.0, 4.0, 6.0)
+    exponent = None if power is None else graph.scalar(power.inputs[1])
+    # Of higher powers' means, the bound would be too large: its root is what silence becomes.
+    return exponent is not None and 1 < exponent <= 6
 
 
 def _gated(
