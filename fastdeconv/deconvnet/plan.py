@@ -67,12 +67,13 @@ class Block(NamedTuple):
     def cut(self, index: int) -> Block:
         """The part of the block up to layer `index`."""
         layers = tuple(i for i in self.layers if i <= index)
+
         def kept(part: int | None) -> int | None:
             return part if part in layers else None
 
         return Block(
             layers, self.sources, kept(self.affine1), kept(self.activation), kept(self.affine2),
-            kept(self.pool), self,
+            kept(self.pool), self.cut_from or self,
         )
 
 
