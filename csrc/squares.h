@@ -111,11 +111,11 @@ FD_INLINE square next_square(const scatterer *p, ptrdiff_t column, square old, c
     square next;
     FD_UNROLL
     for (int i = 0; i < 2; i++) {
-        const double *upper = (const double *)(p->rows[2 * i] + column + 2);
-        const double *lower = (const double *)(p->rows[2 * i + 1] + column + 2);
-        const __m256d right = _mm256_insertf128_pd(_mm256_castpd128_pd256(_mm_load_sd(upper)),
-                                                   _mm_load_sd(lower), 1);
-        next.v[i] = (vf)_mm256_shuffle_pd((__m256d)old.v[i], right, 0x5);
+        const __m128 none = _mm_setzero_ps();
+        const __m128 upper = _mm_loadl_pi(none, (const __m64 *)(p->rows[2 * i] + column + 2));
+        const __m128 lower = _mm_loadl_pi(none, (const __m64 *)(p->rows[2 * i + 1] + column + 2));
+        const vf right = _mm256_insertf128_ps(_mm256_castps128_ps256(upper), lower, 1);
+        next.v[i] = _mm256_shuffle_ps(old.v[i], right, _MM_SHUFFLE(1, 0, 3, 2));
     }
     return next;
 }
