@@ -19,8 +19,8 @@
  * Numbers float32. A sum starts from the bias, then taps are added in row-major order, input
  *         channels innermost, with one vf_fma each. In parts, each tap has partial sums for
  *         `part` input channels at a time, which start from zero and are added in the same order.
- *         Every output pixel gets the same sequence of operations wherever it
- *         lies in a tile: equal patches give equal bits.
+ *         Every output pixel gets the same sequence of operations wherever it lies in a tile: equal
+ *         patches give equal bits.
  */
 #include <stdlib.h>
 

@@ -27,8 +27,9 @@
  *         input, product i of place q (n = cin or s = part) has an error of at most
  *         u (r_i + 10) |U_qi| |V|_qi, where |V| is the sum of the absolute inputs that make up V.
  *         The factor counts the roundings: those of the sums, one of U, two of V, four of the
- *         transform back and one of the bias. Both bounds are linear in |x|. With a_k the sum of the coefficients of |x_k|, the Cauchy-Schwarz
- *         inequality gives |winograd - direct| <= u ||a|| ||x||. ||a|| is computed when weights are
+ *         transform back and one of the bias. Both bounds are linear in |x|. With a_k the sum of
+ *         the coefficients of |x_k|, the Cauchy-Schwarz inequality gives
+ *         |winograd - direct| <= u ||a|| ||x||. ||a|| is computed when weights are
  *         packed; the largest ||x|| of a window's four pixels, while its input is transformed.
  *         Scale, shift and bias add roundings of their own: error = slope[channel] ||x|| +
  *         base[channel].

@@ -271,11 +271,13 @@ class SavedExplanation(LayerFeatures):
         """
         row = self._row(layer, feature)
         place, k = self.place(layer), row["feature"]
-        pictures = [
-            self._picture(path) for path in (
-                self.folder / "original.png", place / f"map_{k}.png", place / f"feature_{k}.png"
-            )
-        ]
+        with damage_named(self.folder):
+            pictures = [
+                read_regular(path, _MOST_PICTURE_BYTES)
+                for path in (
+                    self.folder / "original.png", place / f"map_{k}.png", place / f"feature_{k}.png"
+                )
+            ]
         return SavedFeatureView(
             row, self.name, self.frontend, self.mode, pictures,
             (self.samples, self.sound(layer, feature)), (self._gain, row["gain"]),
@@ -297,10 +299,6 @@ class SavedExplanation(LayerFeatures):
             raise ParameterError(f"there is no {name} of layer {shown(layer)}: {advice}")
         with damage_named(self.folder):
             return read_array(path)
-
-    def _picture(self, path: Path) -> bytes:
-        with damage_named(self.folder):
-            return read_regular(path, _MOST_PICTURE_BYTES)
 
     def _sound(self, path: Path) -> FloatArray:
         samples, _ = read_file(path, 0.0, lambda rate: self._size + 1)

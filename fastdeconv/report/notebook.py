@@ -29,8 +29,9 @@ if TYPE_CHECKING:
     from ..network.network import Network
 
 __all__ = [
-    "COLUMNS", "FEATURES", "SECONDS", "Explained", "FeatureView", "Heard", "Judged", "Listed",
-    "SavedFeatureView", "decision_overview", "overview", "saved_overview", "song_overview",
+    "CLASSES", "COLUMNS", "FEATURES", "SECONDS", "Explained", "FeatureView", "Heard", "Judged",
+    "Listed", "SavedFeatureView", "decision_overview", "overview", "saved_overview",
+    "song_overview",
 ]
 
 #: Features of a layer in the overview.
